@@ -1,0 +1,45 @@
+"""Medical image classification with MedSigLIP embeddings, the scikit-learn way.
+
+Public names are loaded when they are first used: importing the package costs
+milliseconds and brings in neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sk_medsiglip._version import __version__
+
+if TYPE_CHECKING:
+    from sk_medsiglip.cache import EmbeddingCache
+    from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPTextEmbedder
+    from sk_medsiglip.zero_shot import ZeroShotClassifier, make_zero_shot_pipeline
+
+__all__ = [
+    "EmbeddingCache",
+    "MedSigLIPEmbedder",
+    "MedSigLIPTextEmbedder",
+    "ZeroShotClassifier",
+    "__version__",
+    "make_zero_shot_pipeline",
+]
+
+_ROOM_OF = {
+    "EmbeddingCache": "cache",
+    "MedSigLIPEmbedder": "embedding",
+    "MedSigLIPTextEmbedder": "embedding",
+    "ZeroShotClassifier": "zero_shot",
+    "make_zero_shot_pipeline": "zero_shot",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = importlib.import_module(f"{__name__}.{_ROOM_OF[name]}")
+    return getattr(room, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,143 @@
+"""Every error and warning that the package raises on purpose.
+
+::
+
+    SkMedSiglipError
+    ├── ImageReadError          (ValueError)   one image cannot be read
+    ├── PromptError             (ValueError)   a prompt set is malformed
+    ├── CheckpointError         (ValueError)   weights are missing, damaged or others
+    ├── ModelAccessError        (OSError)      weights cannot be had: gated, no network
+    ├── CacheError              (OSError)      the embedding store is damaged
+    ├── ForkedProcessError      (RuntimeError) a forked worker cannot use the GPU
+    ├── DatasetError            (OSError)      a data set is missing or damaged
+    └── MissingDependencyError  (ImportError)  an optional library is not installed
+
+    SkMedSiglipWarning          (UserWarning)
+    ├── UnreadableImageWarning  rows became NaN under ``on_error="nan"``
+    ├── TruncatedTextWarning    texts were longer than the model reads
+    └── CacheWarning            the store cannot be used; the work goes on without it
+
+Each error is also the built-in exception that a caller would expect, so ``except
+ValueError`` around a bad image keeps working.
+"""
+
+from __future__ import annotations
+
+import copy
+
+__all__ = [
+    "CacheError",
+    "CacheWarning",
+    "CheckpointError",
+    "DatasetError",
+    "ForkedProcessError",
+    "ImageReadError",
+    "MissingDependencyError",
+    "ModelAccessError",
+    "PromptError",
+    "SkMedSiglipError",
+    "SkMedSiglipWarning",
+    "TruncatedTextWarning",
+    "UnreadableImageWarning",
+]
+
+
+class SkMedSiglipError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class ImageReadError(SkMedSiglipError, ValueError):
+    """One image cannot be read.
+
+    Parameters
+    ----------
+    reason : str
+        What is wrong with it, as a clause: ``"the file is empty"``.
+    hint : str, default=""
+        What to do about it, as a sentence.
+    source : str, default=""
+        The image as its owner named it: a path, or a description such as
+        ``"array of shape (0, 3)"``.
+    row : int or None, default=None
+        Its place in ``X``; None where a single image was read.
+    """
+
+    def __init__(
+        self, reason: str, hint: str = "", *, source: str = "", row: int | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+        self.source = source
+        self.row = row
+
+    def at_row(self, row: int) -> ImageReadError:
+        """Return the same error, naming the row of ``X`` that it belongs to."""
+        located = copy.copy(self)
+        located.row = row
+        return located
+
+    def __reduce__(self) -> tuple:
+        return _rebuild_image_read_error, (
+            self.reason,
+            self.hint,
+            self.source,
+            self.row,
+        )
+
+    def __str__(self) -> str:
+        where = "" if self.row is None else f"row {self.row}: "
+        what = f"{self.source}: " if self.source else ""
+        mend = f" {self.hint}" if self.hint else ""
+        return f"{where}{what}{self.reason}.{mend}"
+
+
+def _rebuild_image_read_error(
+    reason: str, hint: str, source: str, row: int | None
+) -> ImageReadError:
+    """Unpickle; errors cross process borders when ``n_jobs`` is over 1."""
+    return ImageReadError(reason, hint, source=source, row=row)
+
+
+class PromptError(SkMedSiglipError, ValueError):
+    """A prompt, a template or a set of prompts is malformed."""
+
+
+class CheckpointError(SkMedSiglipError, ValueError):
+    """A checkpoint is incomplete, damaged, or not the one that was fitted with."""
+
+
+class ModelAccessError(SkMedSiglipError, OSError):
+    """A checkpoint cannot be had: gated, not logged in, not found, no network."""
+
+
+class CacheError(SkMedSiglipError, OSError):
+    """The embedding store is damaged or was written by another version."""
+
+
+class ForkedProcessError(SkMedSiglipError, RuntimeError):
+    """A forked worker needs a GPU that its parent already uses."""
+
+
+class DatasetError(SkMedSiglipError, OSError):
+    """A data set cannot be downloaded, or what was downloaded is not it."""
+
+
+class MissingDependencyError(SkMedSiglipError, ImportError):
+    """An optional library is needed; the message holds the install command."""
+
+
+class SkMedSiglipWarning(UserWarning):
+    """Base of every warning issued by this package."""
+
+
+class UnreadableImageWarning(SkMedSiglipWarning):
+    """Some rows could not be read and hold NaN."""
+
+
+class TruncatedTextWarning(SkMedSiglipWarning):
+    """Some texts are longer than the model reads; their ends were cut off."""
+
+
+class CacheWarning(SkMedSiglipWarning):
+    """The store cannot be read or written; rows are right but are not kept."""
