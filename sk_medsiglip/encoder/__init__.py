@@ -1,0 +1,27 @@
+"""Pixels and texts to vectors: SigLIP checkpoints, loaded once a process.
+
+The only room that imports transformers for inference. What it gives is raw: resizing
+belongs to ``images``, keeping rows to ``cache``, and joining them to ``embedding``.
+"""
+
+from sk_medsiglip.encoder._checkpoints import DEMO_FOLDER, Checkpoint, find_checkpoint
+from sk_medsiglip.encoder._encoder import Encoder
+from sk_medsiglip.encoder._image_processor import load_image_processor
+from sk_medsiglip.encoder._loading import (
+    choose_device,
+    choose_dtype,
+    clear_encoders,
+    load_encoder,
+)
+
+__all__ = [
+    "DEMO_FOLDER",
+    "Checkpoint",
+    "Encoder",
+    "choose_device",
+    "choose_dtype",
+    "clear_encoders",
+    "find_checkpoint",
+    "load_encoder",
+    "load_image_processor",
+]

@@ -1,0 +1,132 @@
+"""Files of a checkpoint on the Hugging Face hub, and what to do without them.
+
+What lies in the local hub cache is used without asking the network: a run gives the
+same rows tomorrow, and a machine without internet works. A newer commit is fetched
+when ``revision`` names it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
+
+__all__ = ["hub_folder"]
+
+# Never a pickle: a repository that also holds pytorch_model.bin is read without it.
+_SMALL_FILES = ["*.json", "*.model", "*.txt"]
+_WEIGHT_FILES = [*_SMALL_FILES, "*.safetensors"]
+
+
+def hub_folder(model: str, revision: str | None, *, weights: bool) -> Path:
+    """Return the snapshot folder of a hub checkpoint, downloading what is missing.
+
+    Parameters
+    ----------
+    model : str
+        Repository, ``"google/medsiglip-448"``.
+    revision : str or None
+        Commit, branch or tag; None is the commit already in the local hub cache, or
+        the newest where there is none.
+    weights : bool
+        Whether the weights are needed too, or the configuration alone (a few kB).
+
+    Returns
+    -------
+    pathlib.Path
+        The snapshot folder, whose name is the commit.
+
+    Raises
+    ------
+    ModelAccessError
+        If the checkpoint is gated, unknown, or there is no network.
+    """
+    commit = _cached_commit(model, revision)
+    if commit is not None:
+        folder = _snapshot(model, commit, weights=weights, offline=True)
+        if folder is not None and (not weights or _has_weights(folder)):
+            return folder
+    folder = _snapshot(model, commit or revision, weights=weights, offline=False)
+    assert folder is not None
+    return folder
+
+
+def _cached_commit(model: str, revision: str | None) -> str | None:
+    """Return the commit in the local hub cache, or None."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(model, "config.json", revision=revision)
+    except HFValidationError:
+        raise CheckpointError(
+            f"model={model!r} is neither a folder on this machine nor the name of a "
+            'hub repository ("owner/name"). Pass model="demo", '
+            'model="google/medsiglip-448", or the path of a checkpoint folder.'
+        ) from None
+    return Path(config).parent.name if isinstance(config, str) else None
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
+
+
+def _snapshot(
+    model: str, revision: str | None, *, weights: bool, offline: bool
+) -> Path | None:
+    from huggingface_hub import errors, snapshot_download
+
+    wanted = _WEIGHT_FILES if weights else _SMALL_FILES
+    try:
+        return Path(
+            snapshot_download(
+                model,
+                revision=revision,
+                allow_patterns=wanted,
+                local_files_only=offline,
+            )
+        )
+    except errors.GatedRepoError as error:
+        raise ModelAccessError(_gated_message(model)) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelAccessError(_not_found_message(model)) from error
+    except (errors.RevisionNotFoundError, errors.RevisionResolutionError) as error:
+        raise ModelAccessError(
+            f"{model} has no revision {revision!r}. Pass a commit, branch or tag from "
+            f"https://huggingface.co/{model}/commits, or revision=None for the newest."
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        if offline:
+            return None
+        raise ModelAccessError(_no_network_message(model, revision)) from error
+    except (OSError, ConnectionError) as error:
+        raise ModelAccessError(_no_network_message(model, revision)) from error
+
+
+def _gated_message(model: str) -> str:
+    return (
+        f"{model} is gated: its owner asks you to accept terms once. Open "
+        f"https://huggingface.co/{model}, accept them, then log in on this machine "
+        "with: hf auth login\n"
+        "Without internet: copy the checkpoint's folder here and pass its path, "
+        'model="/path/to/checkpoint".'
+    )
+
+
+def _not_found_message(model: str) -> str:
+    return (
+        f"{model} is not on the hub, or you are not logged in and may not see it. "
+        f"Check the name at https://huggingface.co/{model}; if the page opens, accept "
+        "its terms there and log in on this machine with: hf auth login"
+    )
+
+
+def _no_network_message(model: str, revision: str | None) -> str:
+    at = "" if revision is None else f" at revision {revision!r}"
+    return (
+        f"{model}{at} is not on this machine and the hub cannot be reached (no "
+        "network, or HF_HUB_OFFLINE is set). On a machine with internet, run: "
+        f"hf download {model}\n"
+        "then copy the folder that it prints to this machine and pass its path, "
+        'model="/path/to/checkpoint"; or try the toolkit with model="demo".'
+    )
