@@ -1,0 +1,118 @@
+"""Arrays as images: which shapes and types are taken, and what their values mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._intensity import Tone, ramp
+from sk_medsiglip.images._picture import Picture, refuse_too_large
+
+__all__ = ["load_array", "meaning_of_values"]
+
+#: Largest value of the bit depths that 16-bit files are known to hold.
+_WHITES = (255, 4095, 65535)
+
+#: Floats beyond it are no measurement, and overflow in arithmetic.
+_HUGE = 1e30
+
+#: Slack for float rounding around 0 and 1, in units of the white level.
+_ROUNDING = 1e-5
+
+
+def load_array(array: NDArray[Any], *, max_pixels: int) -> Picture:
+    """Return an array as a picture; shapes (H, W), (H, W, 1), (H, W, 3), (H, W, 4)."""
+    _check_shape(array)
+    refuse_too_large(array.shape[0], array.shape[1], max_pixels)
+    _check_type(array)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    alpha = None
+    if array.ndim == 3:
+        if array.shape[2] == 4:
+            alpha = _opacity(array[..., 3])
+        array = array[..., 0] if array.shape[2] == 1 else array[..., :3]
+    return Picture(array, meaning_of_values(array), format="array", alpha=alpha)
+
+
+def meaning_of_values(values: NDArray[Any]) -> Tone | ImageReadError | None:
+    """Return what ``intensity="auto"`` does with values of this type and range.
+
+    uint8 is shown as it is, floats from 0 to 1 are black to white. Of uint16 the
+    white is the smallest of 255, 4095 and 65535 that is not exceeded: 12-bit data in
+    16-bit files is common in medicine, and would be all but black on the full scale.
+    Other types and ranges may mean anything, and are an error.
+    """
+    if values.dtype == np.uint8:
+        return None
+    low, high = values.min().item(), values.max().item()
+    if values.dtype == np.uint16:
+        return ramp(0, next(white for white in _WHITES if high <= white))
+    if values.dtype.kind == "f":
+        if not -_HUGE <= low <= high <= _HUGE:  # so NaN is refused too
+            raise ImageReadError(
+                "it holds NaN, infinite or huge values",
+                "Replace them, by np.nan_to_num(image, posinf=1, neginf=0) perhaps.",
+            )
+        if -_ROUNDING <= low and high <= 1 + _ROUNDING:
+            return ramp(0, 1)
+        expected = "floats are expected in [0, 1]"
+    else:
+        expected = "integers are expected to be uint8 or uint16"
+    as_bytes = (
+        "Values from 0 to 255: image.astype(np.uint8). Others: "
+        if 0 <= low and high <= 255
+        else "Say how to show them: "
+    )
+    return ImageReadError(
+        f"its values are {values.dtype} from {low:g} to {high:g}, and {expected}",
+        f"{as_bytes}intensity=Window(center, width) or Percentiles(1, 99); for CT in "
+        "Hounsfield units CTWindows().",
+    )
+
+
+def _check_shape(array: NDArray[Any]) -> None:
+    shape = array.shape
+    if array.size == 0:
+        raise ImageReadError("it has no pixels", "Remove it from X.")
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4)):
+        return
+    if len(shape) == 3 and shape[0] in (1, 3, 4):
+        reason = "its first axis looks like the channels, which must be the last"
+        hint = "Use np.moveaxis(image, 0, -1)."
+    elif len(shape) == 3:
+        reason = f"an image has 1, 3 or 4 channels, and this has {shape[2]}"
+        hint = "If these are slices of a volume, pass each slice as one image."
+    elif len(shape) == 4:
+        reason = "one image has 2 or 3 dimensions, and this has 4"
+        hint = "If it is a batch, pass its images: list(batch)."
+    else:
+        reason = f"an image has 2 or 3 dimensions, and this has {len(shape)}"
+        hint = "Pass arrays of shape (height, width) or (height, width, channels)."
+    raise ImageReadError(reason, hint)
+
+
+def _check_type(array: NDArray[Any]) -> None:
+    if array.dtype.kind in "uif":
+        return
+    hint = "Pass uint8, uint16, or floats from 0 to 1."
+    if array.dtype.kind == "b":
+        hint = "A mask can be shown as image.astype(np.uint8) * 255."
+    elif array.dtype.kind == "c":
+        hint = "Take its magnitude, np.abs(image), and say intensity=Percentiles()."
+    elif array.dtype.kind == "O":
+        hint = "Its pixels are objects: convert it with image.astype(np.uint8)."
+    raise ImageReadError(f"pixels of type {array.dtype} are no grey values", hint)
+
+
+def _opacity(alpha: NDArray[Any]) -> NDArray[np.uint8]:
+    tone = meaning_of_values(alpha)
+    if isinstance(tone, ImageReadError):
+        raise ImageReadError(
+            f"its fourth channel is {alpha.dtype} from {alpha.min():g} to "
+            f"{alpha.max():g}, which is no opacity",
+            "Drop it: image[..., :3].",
+        )
+    return alpha if tone is None else tone(alpha)

@@ -1,0 +1,93 @@
+"""What surrounds every call into a codec library.
+
+Its errors become :class:`ImageReadError`, and its chatter is dropped: pydicom's
+warnings and log lines quote the values of tags, which may be a patient's.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from PIL.Image import DecompressionBombWarning
+
+from sk_medsiglip.exceptions import ImageReadError, MissingDependencyError
+
+__all__ = ["decoding"]
+
+
+@contextmanager
+def decoding(reason: str, hint: str) -> Iterator[None]:
+    """Turn whatever a codec library raises into one error, and keep it quiet.
+
+    Parameters
+    ----------
+    reason : str
+        What the failure means to the owner of the image.
+    hint : str
+        What to do about it.
+
+    Raises
+    ------
+    ImageReadError
+        With the reason and the kind of the error; the error itself is its cause.
+        Errors that are not about this image (no memory, a missing library) pass.
+    """
+    _install_filters()
+    _here.depth = getattr(_here, "depth", 0) + 1
+    try:
+        yield
+    except (ImageReadError, MissingDependencyError, MemoryError, Warning):
+        raise
+    except Exception as error:
+        # Codec libraries raise whatever their parsing stumbles over.
+        raise ImageReadError(f"{reason} ({type(error).__name__})", hint) from error
+    finally:
+        _here.depth -= 1
+
+
+# Several threads read at once, so ``warnings.catch_warnings`` will not do: it swaps
+# the filters of the whole process and puts stale ones back. These filters stay in
+# place instead, and match only in a thread that is inside ``decoding``: pydicom used
+# directly by somebody else, at the same moment too, warns as it always does.
+_here = threading.local()
+_installing = threading.Lock()
+
+
+def _is_decoding() -> bool:
+    return getattr(_here, "depth", 0) > 0
+
+
+class _WhileDecoding:
+    """Stands where a filter has the pattern for a warning's text."""
+
+    def match(self, text: str) -> bool:
+        return _is_decoding()
+
+
+_FILTERS: list[Any] = [
+    ("ignore", _WhileDecoding(), Warning, re.compile(r"pydicom\b"), 0),
+    # ``max_pixels`` is the limit here, and it is checked.
+    ("ignore", _WhileDecoding(), DecompressionBombWarning, None, 0),
+]
+
+
+def _is_for_others(record: logging.LogRecord) -> bool:
+    return not _is_decoding()
+
+
+def _install_filters() -> None:
+    active: list[Any] = warnings.filters  # type: ignore[assignment]
+    if active[: len(_FILTERS)] == _FILTERS:
+        return
+    with _installing:
+        for item in _FILTERS:
+            if item in active:
+                active.remove(item)
+        active[:0] = _FILTERS
+    logging.getLogger("pydicom").addFilter(_is_for_others)

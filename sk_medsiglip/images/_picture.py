@@ -1,0 +1,149 @@
+"""One decoded image, and the step from its stored values to RGB."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._intensity import (
+    CTWindows,
+    Intensity,
+    Percentiles,
+    Tone,
+    Window,
+    ramp,
+    resolve_intensity,
+)
+
+__all__ = ["Picture", "refuse_too_large", "render"]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What a reader hands over: stored values and what they mean.
+
+    Parameters
+    ----------
+    values : ndarray of shape (H, W) or (H, W, 3)
+        As stored, in the machine's byte order.
+    auto : Intensity, Tone, ImageReadError or None
+        What ``intensity="auto"`` does: a tone is given the values in their unit, an
+        error is raised, None shows uint8 values as they are.
+    format : str
+        ``"PNG"``, ``"DICOM"``, ``"array"``, ...
+    modality : str or None
+        DICOM modality.
+    in_unit : callable or None
+        Stored values to the unit that windows are given in; None if that is the same.
+    inverted : bool
+        Whether low values are bright (MONOCHROME1).
+    padding : tuple of (float, float) or None
+        Stored values, first to last, that are no part of the picture.
+    alpha : ndarray of shape (H, W), uint8, or None
+        Opacity.
+    """
+
+    values: NDArray[Any]
+    auto: Intensity | Tone | ImageReadError | None
+    format: str
+    modality: str | None = None
+    in_unit: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+    inverted: bool = False
+    padding: tuple[float, float] | None = None
+    alpha: NDArray[np.uint8] | None = None
+
+
+def render(picture: Picture, intensity: Intensity | str) -> NDArray[np.uint8]:
+    """Return the picture as uint8 RGB of shape (H, W, 3), C-contiguous."""
+    wanted = picture.auto if intensity == "auto" else resolve_intensity(intensity)
+    if isinstance(wanted, ImageReadError):
+        raise wanted
+    if wanted is None:
+        shown = picture.values
+        if picture.inverted:
+            shown = 255 - shown
+    else:
+        tone = _tone(wanted, picture)
+
+        def show(stored: NDArray[Any]) -> NDArray[np.uint8]:
+            in_unit = stored if picture.in_unit is None else picture.in_unit(stored)
+            return 255 - tone(in_unit) if picture.inverted else tone(in_unit)
+
+        shown = _through_table(show, picture.values)
+    pixels = _as_rgb(shown)
+    if picture.alpha is not None:
+        # On black, which is also what the padding of ``pad=True`` is.
+        opacity = picture.alpha[..., None].astype(np.uint16)
+        pixels = ((pixels * opacity + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels)
+
+
+def refuse_too_large(height: int, width: int, max_pixels: int) -> None:
+    """Raise before anything of that size is allocated."""
+    if height * width > max_pixels:
+        raise ImageReadError(
+            f"it has {height} x {width} = {height * width} pixels, "
+            f"more than max_pixels={max_pixels}",
+            "If the file can be trusted, raise max_pixels; a slide must be cut into "
+            "tiles.",
+        )
+
+
+def _tone(wanted: Intensity | Tone, picture: Picture) -> Tone:
+    if isinstance(wanted, Window):
+        return ramp(wanted.center - wanted.width / 2, wanted.center + wanted.width / 2)
+    if isinstance(wanted, Percentiles):
+        return ramp(*_percentiles(wanted, picture))
+    if isinstance(wanted, CTWindows):
+        if picture.values.ndim == 3:
+            raise ImageReadError(
+                "it is a colour image, and CT windows need one grey value a pixel",
+                'Read it with intensity="auto".',
+            )
+        tones = [ramp(*pair) for pair in (wanted.red, wanted.green, wanted.blue)]
+        return lambda values: np.stack([tone(values) for tone in tones], axis=-1)
+    return wanted
+
+
+def _percentiles(wanted: Percentiles, picture: Picture) -> tuple[float, float]:
+    sample = picture.values
+    if picture.padding is not None:
+        first, last = picture.padding
+        kept = sample[(sample < first) | (sample > last)]
+        sample = kept if kept.size else sample
+    if picture.in_unit is not None:
+        sample = picture.in_unit(sample)
+    if (wanted.low, wanted.high) == (0, 100):
+        return float(sample.min()), float(sample.max())
+    # float64, since float16 overflows on the way
+    low, high = np.percentile(sample.astype(np.float64), [wanted.low, wanted.high])
+    return float(low), float(high)
+
+
+def _through_table(show: Tone, values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Apply a map to values; by a table of its results where that is less work."""
+    if values.dtype.kind not in "iu" or values.dtype.itemsize > 2:
+        return show(values)
+    levels = 256**values.dtype.itemsize
+    if values.size <= levels:
+        return show(values)
+    unsigned = np.dtype(f"u{values.dtype.itemsize}")
+    # The bit patterns in rising order, read as what the values are: a negative value
+    # finds its entry under the same bits.
+    table = show(np.arange(levels, dtype=unsigned).view(values.dtype))
+    # ``take`` is several times faster than indexing where an entry is three colours.
+    return table.take(np.ascontiguousarray(values).view(unsigned), axis=0)
+
+
+def _as_rgb(shown: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if shown.ndim == 3:
+        return shown
+    pixels = np.empty((*shown.shape, 3), np.uint8)
+    for channel in range(3):  # three passes: a broadcast copy takes thrice as long
+        pixels[..., channel] = shown
+    return pixels

@@ -1,0 +1,136 @@
+"""PNG, JPEG, TIFF, WebP and BMP files, and images that are open in Pillow."""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._arrays import meaning_of_values
+from sk_medsiglip.images._decoding import decoding
+from sk_medsiglip.images._picture import Picture, refuse_too_large
+
+__all__ = ["choose_frame", "format_of", "load_pil", "load_picture_file"]
+
+_AGAIN = "Copy or download it again; if a viewer opens it, save it from there as PNG."
+
+_SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"II+\x00": "TIFF",
+    b"MM\x00+": "TIFF",
+    b"BM": "BMP",
+}
+
+
+def format_of(head: bytes) -> str | None:
+    """Return the format that a file's first bytes announce, if Pillow is to read it."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    for signature, name in _SIGNATURES.items():
+        if head.startswith(signature):
+            return name
+    return None
+
+
+def load_picture_file(
+    stream: BinaryIO, *, format: str, frame: int | str | None, max_pixels: int
+) -> Picture:
+    """Decode one file that announces itself as ``format``."""
+    with decoding(f"its {format} header cannot be read", _AGAIN):
+        try:
+            # Only the decoder that the content asks for: an unknown file is not
+            # tried on every format that Pillow has.
+            image = Image.open(stream, formats=[format])
+        except Image.DecompressionBombError as error:
+            raise ImageReadError(
+                "it has more pixels than Pillow's own limit",
+                "If the file can be trusted, raise PIL.Image.MAX_IMAGE_PIXELS and "
+                "max_pixels.",
+            ) from error
+    with image:
+        _seek_frame(image, format, frame)
+        return load_pil(image, format=format, max_pixels=max_pixels)
+
+
+def load_pil(
+    image: Image.Image, *, max_pixels: int, format: str = "PIL image"
+) -> Picture:
+    """Return an open Pillow image, at the frame it stands at, as a picture."""
+    if not image.width or not image.height:
+        raise ImageReadError("it has no pixels", "Remove it from X.")
+    refuse_too_large(image.height, image.width, max_pixels)
+    with decoding("it is damaged or cut short", _AGAIN):
+        negative = _is_negative_tiff(image)
+        image.load()
+        if image.getexif().get(_ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        values, alpha = _values_of(image)
+    return Picture(
+        values, meaning_of_values(values), format, inverted=negative, alpha=alpha
+    )
+
+
+def choose_frame(frame: int | str | None, n_frames: int) -> int:
+    """Return the index of the frame to read from a file of ``n_frames``."""
+    if n_frames == 1 and frame in (None, "middle"):
+        return 0
+    if frame is None:
+        raise ImageReadError(
+            f"it holds {n_frames} frames, and one image is needed",
+            'Say which: frame=0, ..., or frame="middle".',
+        )
+    index = n_frames // 2 if frame == "middle" else int(frame)
+    if index >= n_frames:
+        raise ImageReadError(
+            f"frame={index} is asked for, and it holds {n_frames}",
+            f'Use an index below {n_frames}, or frame="middle".',
+        )
+    return index
+
+
+_ORIENTATION = 0x0112
+_PHOTOMETRIC = 262
+
+
+def _seek_frame(image: Image.Image, format: str, frame: int | str | None) -> None:
+    if format == "JPEG":
+        # Phones append previews to a JPEG; the picture is the first.
+        choose_frame(frame, 1)
+        return
+    with decoding("its frames cannot be counted", _AGAIN):
+        index = choose_frame(frame, getattr(image, "n_frames", 1))
+        if index:
+            image.seek(index)
+
+
+def _is_negative_tiff(image: Image.Image) -> bool:
+    """Whether low 16-bit values are bright; Pillow turns 8-bit ones by itself."""
+    tags = getattr(image, "tag_v2", {})
+    return image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == 0
+
+
+def _values_of(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """Return grey or RGB values, and the opacity where there is one."""
+    mode = image.mode
+    if mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16, copy=False), None
+    if mode == "I":
+        values = np.asarray(image)
+        # Older Pillow versions open 16-bit PNG files in this mode.
+        is_16_bit = values.min() >= 0 and values.max() <= 65535
+        return values.astype(np.uint16) if is_16_bit else values, None
+    if mode in ("L", "F") and "transparency" not in image.info:
+        return np.asarray(image), None
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        with_alpha = np.asarray(image.convert("RGBA"))
+        return with_alpha[..., :3], with_alpha[..., 3]
+    if mode == "1":
+        return np.asarray(image.convert("L")), None
+    # The rest is RGB or in another colour space: CMYK, YCbCr, palette.
+    return np.asarray(image if mode == "RGB" else image.convert("RGB")), None

@@ -1,0 +1,193 @@
+"""Any one image to RGB pixels: which reader takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._arrays import load_array
+from sk_medsiglip.images._decoding import decoding
+from sk_medsiglip.images._dicom import is_dicom, load_dicom
+from sk_medsiglip.images._intensity import (
+    Intensity,
+    validate_frame,
+    validate_intensity,
+)
+from sk_medsiglip.images._picture import Picture, render
+from sk_medsiglip.images._pillow import format_of, load_picture_file, load_pil
+from sk_medsiglip.images._sources import describe, is_readable_stream, open_source
+
+__all__ = ["MAX_PIXELS", "load_picture", "read_image"]
+
+#: Pillow's own limit for a "decompression bomb": 512 MiB as 8-bit RGB.
+MAX_PIXELS = 178_956_970
+
+_HEAD_BYTES = 132
+
+#: Formats that are not read, by their first bytes, so that the error can name them.
+_OTHER_FORMATS = {
+    b"GIF8": "a GIF image",
+    b"\x00\x00\x00\x0cjP": "a JPEG 2000 image outside of DICOM",
+    b"%PDF": "a PDF document",
+    b"\x93NUMPY": "a NumPy file",
+    b"\x1f\x8b": "a gzip archive, NIfTI perhaps",
+    b"PK\x03\x04": "a zip archive",
+    b"\x89HDF": "an HDF5 file",
+}
+
+
+def read_image(
+    source: Any,
+    *,
+    intensity: Intensity | str = "auto",
+    frame: int | str | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> NDArray[np.uint8]:
+    """Read one image as 8-bit RGB, as the model is to see it.
+
+    Parameters
+    ----------
+    source : path, bytes, file object, PIL image or array
+        A ``str`` or ``Path`` (``~`` is the home directory), the content of a file, a
+        binary file object that can seek (read from its start, its position
+        restored), a Pillow image (at the frame where it stands), or an array of
+        shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Files are PNG, JPEG, TIFF,
+        WebP, BMP or DICOM; their content decides, not their name.
+    intensity : {"auto"}, Window, CTWindows, Percentiles or str, default="auto"
+        How grey values become brightness. ``"auto"`` is explained in the notes. A
+        window is in the unit of the image, Hounsfield units for CT. Names:
+        ``"lung"``, ``"mediastinum"``, ``"brain"``, ``"bone"``, ``"ct"``
+        (``CTWindows()``) and ``"ct-wide"``. Whatever is not ``"auto"`` applies to
+        every image, 8-bit and colour ones too.
+    frame : int, {"middle"} or None, default=None
+        Which frame of a multi-frame DICOM, TIFF, PNG or WebP file, from 0. With None
+        such a file is an error.
+    max_pixels : int, default=178_956_970
+        Larger images are refused before they are decoded.
+
+    Returns
+    -------
+    ndarray of shape (H, W, 3), uint8
+        C-contiguous. The same picture as a file, a PIL image or an array gives the
+        same values.
+
+    Raises
+    ------
+    ImageReadError
+        If the image cannot be read; it says why and what to do.
+    ValueError
+        If a parameter is none of the above.
+    MissingDependencyError
+        If a DICOM file is met and pydicom is not installed.
+
+    Notes
+    -----
+    ``intensity="auto"`` means, for arrays and picture files:
+
+    - 8-bit: as stored;
+    - 16-bit grey: black is 0, white the smallest of 255, 4095 and 65535 that no
+      pixel exceeds, so that 12-bit data in a 16-bit file is not nearly black. If your
+      files use another depth, say so: ``Window(center=511.5, width=1023)``;
+    - floats: 0 is black, 1 is white; other ranges are an error.
+
+    For grey DICOM images, after the file's own rescale or modality table:
+
+    - CT: ``CTWindows()``; MR: ``Percentiles(1, 99)``;
+    - US, XC, SM, GM, OP, ES, IVUS: as stored;
+    - others (CR, DX, MG, ...): the file's first VOI table or window; without one,
+      8-bit images as stored and others from their smallest to their largest value.
+
+    MONOCHROME1 is inverted. The orientation of EXIF is applied, transparency is put
+    on black, and colour profiles are not applied. Overlays are left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_medsiglip.images import read_image
+    >>> image = np.linspace(0, 1, 6).reshape(2, 3)
+    >>> pixels = read_image(image)
+    >>> pixels.shape, pixels.dtype
+    ((2, 3, 3), dtype('uint8'))
+    >>> pixels[..., 0]
+    array([[  0,  51, 102],
+           [153, 204, 255]], dtype=uint8)
+    """
+    validate_intensity(intensity)
+    picture = load_picture(source, frame=frame, max_pixels=max_pixels)
+    try:
+        return render(picture, intensity)
+    except ImageReadError as error:
+        error.source = describe(source)
+        raise
+
+
+def load_picture(source: Any, *, frame: int | str | None, max_pixels: int) -> Picture:
+    """Decode one image and leave its values as stored."""
+    validate_frame(frame)
+    try:
+        if isinstance(source, np.ndarray):
+            return load_array(source, max_pixels=max_pixels)
+        if isinstance(source, Image.Image):
+            return load_pil(source, max_pixels=max_pixels)
+        if is_readable_stream(source):
+            return _load_file(source, frame=frame, max_pixels=max_pixels)
+        return load_array(_as_array(source), max_pixels=max_pixels)
+    except ImageReadError as error:
+        error.source = describe(source)
+        raise
+
+
+def _load_file(source: Any, *, frame: int | str | None, max_pixels: int) -> Picture:
+    with open_source(source) as stream:
+        try:
+            head = stream.read(_HEAD_BYTES)
+            stream.seek(0)
+        except OSError as error:
+            raise ImageReadError(
+                f"it cannot be read ({error.strerror})", "Check the disk."
+            ) from error
+        # First, because a DICOM file may carry a TIFF header in its preamble.
+        if head[128:132] == b"DICM":
+            return load_dicom(stream, frame=frame, max_pixels=max_pixels)
+        format = format_of(head)
+        if format is not None:
+            return load_picture_file(
+                stream, format=format, frame=frame, max_pixels=max_pixels
+            )
+        if is_dicom(head):
+            return load_dicom(stream, frame=frame, max_pixels=max_pixels)
+    other = next(
+        (name for start, name in _OTHER_FORMATS.items() if head.startswith(start)), ""
+    )
+    raise ImageReadError(
+        f"it is {other}, which is not read" if other else "its content is no image",
+        "PNG, JPEG, TIFF, WebP, BMP and DICOM are read; the content decides, not the "
+        "name.",
+    )
+
+
+def _as_array(source: Any) -> NDArray[Any]:
+    """Return what tensors and other arrays hold."""
+    if (
+        source is None
+        or source is pd.NA
+        or (isinstance(source, float) and source != source)
+    ):
+        raise ImageReadError(
+            "the image is missing (None or NaN)", "Drop such rows: X.dropna()."
+        )
+    if not hasattr(source, "__array__") or np.isscalar(source):
+        raise ImageReadError(
+            "it is no image",
+            "An image is a path, bytes, a file object, a PIL image or a NumPy array.",
+        )
+    with decoding(
+        "it cannot be made a NumPy array",
+        "Pass a NumPy array; of a tensor, on the CPU.",
+    ):
+        return np.asarray(source)

@@ -1,0 +1,134 @@
+"""The containers that ``X`` may be, and the images in them, one a row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["image_rows"]
+
+_FORMS = (
+    "X must be a list, tuple, array, pandas Series or one-column DataFrame with one "
+    "image a row"
+)
+
+
+def image_rows(X: Any) -> list[Any]:
+    """Return the images of ``X``, one a row.
+
+    Parameters
+    ----------
+    X : sequence
+        A list, tuple or other sequence, an object or string array of shape (n,) or
+        (n, 1), a pandas or polars Series or one-column DataFrame, or a numeric array
+        of shape (n, H, W), (n, H, W, 1), (n, H, W, 3) or (n, H, W, 4).
+
+    Returns
+    -------
+    list
+        Sources for ``read_image``. They are not looked at here.
+
+    Raises
+    ------
+    TypeError
+        If ``X`` is no such container.
+    ValueError
+        If it is empty, one image instead of several, or of another shape.
+    """
+    rows = _rows_of(X)
+    if not rows:
+        raise ValueError(
+            "Found array with 0 sample(s) while a minimum of 1 is required: X holds "
+            "no image."
+        )
+    return rows
+
+
+def _rows_of(X: Any) -> list[Any]:
+    if isinstance(X, str | os.PathLike | bytes | bytearray | Image.Image):
+        raise TypeError(
+            f"{_FORMS}, got a single {type(X).__name__}. Reshape it into a list: [X]."
+        )
+    if isinstance(X, np.ndarray):
+        return _array_rows(X)
+    if isinstance(X, pd.DataFrame) or _is_polars(X, "DataFrame"):
+        return _frame_rows(X)
+    if isinstance(X, pd.Series | pd.Index) or _is_polars(X, "Series"):
+        return list(X)
+    if isinstance(X, Sequence) and not isinstance(X, range):
+        return list(X)
+    raise TypeError(f"{_FORMS}, got {type(X).__name__}.{_mend(X)}")
+
+
+def _mend(X: Any) -> str:
+    if hasattr(X, "read"):
+        return " An open file is one image: [X]."
+    if isinstance(X, Iterator):
+        return " Make it a list: list(X)."
+    if isinstance(X, Set):
+        return " A set has no order: sorted(X)."
+    if isinstance(X, Mapping):
+        return " Its values as a list: list(X.values())."
+    if hasattr(X, "toarray"):
+        return " A sparse matrix holds no images."
+    return ""
+
+
+def _is_polars(X: Any, name: str) -> bool:
+    return type(X).__module__.startswith("polars.") and type(X).__name__ == name
+
+
+def _frame_rows(X: Any) -> list[Any]:
+    names = list(X.columns)
+    if len(names) != 1:
+        raise ValueError(
+            f"X is a DataFrame of {len(names)} columns, {names}, and one column of "
+            f"images is needed. Pick it, X[[{names[0] if names else 'path'!r}]], or "
+            "put the embedder into a ColumnTransformer with that column."
+        )
+    return list(X[names[0]])
+
+
+def _array_rows(X: NDArray[Any]) -> list[Any]:
+    shape = X.shape
+    if X.dtype.kind in "OU":
+        if X.ndim == 2 and shape[1] == 1:
+            X = X[:, 0]
+        if X.ndim != 1:
+            raise ValueError(
+                f"X is an array of objects of shape {shape}, and (n_samples,) is "
+                "needed. If its items are pixels, convert it: X.astype(np.uint8)."
+            )
+        return list(X)
+    if X.dtype.kind not in "biufc":
+        raise TypeError(f"{_FORMS}, got an array of type {X.dtype}.")
+    if X.ndim == 3 and shape[2] in (1, 3, 4):
+        raise ValueError(
+            f"X is an array of shape {shape}: one colour image, or {shape[0]} grey "
+            f"images of {shape[2]} columns? Pass one image as X[None]."
+        )
+    if X.ndim == 4 and shape[3] not in (1, 3, 4):
+        channels_first = shape[1] in (1, 3, 4)
+        raise ValueError(
+            f"X is an array of shape {shape}, and its last axis, the channels, must "
+            "be 1, 3 or 4 long."
+            + (" Move it there: np.moveaxis(X, 1, -1)." if channels_first else "")
+        )
+    if X.ndim == 2:
+        raise ValueError(
+            f"X is a numeric array of shape {shape}: this looks like embeddings or "
+            "other features, not like images. Pass them to the head without the "
+            "embedder; one grey image is X[None]."
+        )
+    if X.ndim not in (3, 4):
+        raise ValueError(
+            f"X is a numeric array of shape {shape}; images are (n, H, W) or "
+            "(n, H, W, channels)."
+        )
+    return list(X)

@@ -1,0 +1,148 @@
+"""What one item of ``X`` is: its name in messages, its path, its bytes."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from sk_medsiglip.exceptions import ImageReadError
+
+__all__ = ["describe", "is_readable_stream", "open_source", "source_path"]
+
+#: Two rows may share one file object, and rows are read by several threads.
+_file_objects = threading.Lock()
+
+
+def describe(source: Any) -> str:
+    """Return how a message names a source: a path as given, or what it is."""
+    if isinstance(source, str | os.PathLike):
+        return os.fsdecode(os.fspath(source)) or "''"
+    if isinstance(source, bytes | bytearray | memoryview):
+        return f"{type(source).__name__} of length {len(source)}"
+    if isinstance(source, np.ndarray):
+        return f"array of shape {source.shape} and type {source.dtype}"
+    if isinstance(source, Image.Image):
+        return f"PIL image of {source.height} x {source.width} pixels, {source.mode}"
+    if hasattr(source, "read"):
+        name = getattr(source, "name", None)
+        return f"file object {name}" if isinstance(name, str) else "file object"
+    return f"object of type {type(source).__name__}"
+
+
+def source_path(source: Any) -> str | None:
+    """Return the absolute path of a source that is a file, else None.
+
+    ``~`` is the home directory. The file need not exist.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return None
+    return os.path.abspath(os.path.expanduser(os.fsdecode(os.fspath(source))))
+
+
+def is_readable_stream(source: Any) -> bool:
+    """Whether ``open_source`` takes it."""
+    kinds = (str, os.PathLike, bytes, bytearray, memoryview)
+    return isinstance(source, kinds) or hasattr(source, "read")
+
+
+@contextmanager
+def open_source(source: Any) -> Iterator[BinaryIO]:
+    """Give a binary stream that stands at the first byte of the source."""
+    if isinstance(source, str | os.PathLike):
+        with _open_path(os.fsdecode(os.fspath(source))) as stream:
+            yield stream
+        return
+    if isinstance(source, bytes | bytearray | memoryview):
+        content = bytes(source)
+    else:
+        content = _content_of_file_object(source)
+    if not content:
+        raise ImageReadError("it is empty", "Write the image again, or remove it.")
+    yield io.BytesIO(content)
+
+
+def _open_path(given: str) -> BinaryIO:
+    if not given:
+        raise ImageReadError("the path is empty", "Give the path of an image file.")
+    if "://" in given:
+        raise ImageReadError(
+            "it is a URL, and nothing is downloaded", "Download it and pass the file."
+        )
+    path = os.path.expanduser(given)
+    try:
+        status = os.stat(path)
+        # Opening a pipe would wait for a writer that may never come.
+        if not stat.S_ISREG(status.st_mode):
+            _refuse_non_file(status.st_mode)
+        if status.st_size == 0:
+            raise ImageReadError(
+                "the file is empty", "Copy or download it again, or remove it."
+            )
+        return open(path, "rb")
+    except FileNotFoundError as error:
+        if os.path.islink(path):
+            raise ImageReadError(
+                "it is a link to a file that does not exist",
+                "Restore the file that it points to, or remove the link.",
+            ) from error
+        raise ImageReadError(
+            "there is no such file",
+            "Check the spelling; a relative path starts at the working directory, "
+            "which os.getcwd() shows.",
+        ) from error
+    except PermissionError as error:
+        raise ImageReadError(
+            "there is no permission to read it",
+            "Change the permissions of the file and its folders, or ask its owner.",
+        ) from error
+    except OSError as error:
+        raise ImageReadError(
+            f"it cannot be opened ({error.strerror})", "Check the path and the disk."
+        ) from error
+    except ImageReadError:
+        raise
+    except ValueError as error:  # a null character
+        raise ImageReadError(
+            "it is not a possible path", "Check how the path was put together."
+        ) from error
+
+
+def _refuse_non_file(mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise ImageReadError(
+            "it is a directory",
+            'Pass the files in it: sorted(Path(folder).glob("*.png")).',
+        )
+    kind = "pipe" if stat.S_ISFIFO(mode) else "device or socket"
+    raise ImageReadError(
+        f"it is a {kind}, not a file", "Save its content to a file first."
+    )
+
+
+def _content_of_file_object(source: Any) -> bytes:
+    try:
+        with _file_objects:
+            position = source.tell()
+            source.seek(0)
+            try:
+                content = source.read()
+            finally:
+                source.seek(position)
+    except (OSError, ValueError, AttributeError) as error:
+        raise ImageReadError(
+            "the file object is closed or cannot seek",
+            "Pass its bytes, file.read(), or the path.",
+        ) from error
+    if not isinstance(content, bytes):
+        raise ImageReadError(
+            "the file object was opened as text", 'Open it with mode "rb".'
+        )
+    return content
