@@ -6,6 +6,7 @@ belongs to ``images``, keeping rows to ``cache``, and joining them to ``embeddin
 
 from sk_medsiglip.encoder._checkpoints import DEMO_FOLDER, Checkpoint, find_checkpoint
 from sk_medsiglip.encoder._encoder import Encoder
+from sk_medsiglip.encoder._hub import check_hub_access, is_downloaded
 from sk_medsiglip.encoder._image_processor import load_image_processor
 from sk_medsiglip.encoder._loading import (
     choose_device,
@@ -18,10 +19,12 @@ __all__ = [
     "DEMO_FOLDER",
     "Checkpoint",
     "Encoder",
+    "check_hub_access",
     "choose_device",
     "choose_dtype",
     "clear_encoders",
     "find_checkpoint",
+    "is_downloaded",
     "load_encoder",
     "load_image_processor",
 ]

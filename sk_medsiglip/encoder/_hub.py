@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
 
-__all__ = ["hub_folder"]
+__all__ = ["check_hub_access", "hub_folder", "is_downloaded"]
 
 # Never a pickle: a repository that also holds pytorch_model.bin is read without it.
 _SMALL_FILES = ["*.json", "*.model", "*.txt"]
@@ -130,3 +130,51 @@ def _no_network_message(model: str, revision: str | None) -> str:
         "then copy the folder that it prints to this machine and pass its path, "
         'model="/path/to/checkpoint"; or try the toolkit with model="demo".'
     )
+
+
+def is_downloaded(model: str) -> bool:
+    """Say whether a hub checkpoint lies on this machine, weights and all.
+
+    Parameters
+    ----------
+    model : str
+        Repository, ``"google/medsiglip-448"``. The network is not asked.
+
+    Returns
+    -------
+    bool
+    """
+    commit = _cached_commit(model, None)
+    if commit is None:
+        return False
+    folder = _snapshot(model, commit, weights=True, offline=True)
+    return folder is not None and _has_weights(folder)
+
+
+def check_hub_access(model: str) -> None:
+    """Ask the hub whether this account may download a checkpoint.
+
+    Parameters
+    ----------
+    model : str
+        Repository. Nothing is downloaded.
+
+    Raises
+    ------
+    ModelAccessError
+        If it may not, or the hub cannot be reached.
+    """
+    from huggingface_hub import auth_check, errors
+
+    try:
+        auth_check(model)
+    except errors.GatedRepoError as error:
+        raise ModelAccessError(_gated_message(model)) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelAccessError(_not_found_message(model)) from error
+    except Exception as error:
+        # The hub's client lets errors of whatever HTTP library it uses through.
+        raise ModelAccessError(
+            f"The hub cannot be asked about {model}: {error}. Check the network, and "
+            "that HF_HUB_OFFLINE is not set."
+        ) from error
