@@ -1,0 +1,29 @@
+"""The store on disk: one embedding a row, computed once, read ever after.
+
+The room, from what a caller sees down to the bytes::
+
+    _embedding_cache.py   EmbeddingCache, the public class
+    _open_stores.py       one store a location and process, forks included
+    _store.py             what the caches of one location share: all that follows
+    _claims.py            who computes a missing row: one worker, the others wait
+    _reader.py, _writer.py    rows in bulk
+    _repair.py, _prune.py     checking and rebuilding; making room
+    _live_index.py        the index kept open, reopened, rebuilt when damaged
+    _index.py             SQLite: where each row lies
+    _segments.py, _segment_writer.py, _segment_layout.py
+                          append-only files of checksummed rows: the rows themselves
+    _files.py             file state -> fingerprint, so that a warm run reads no image
+    _models.py            what is known of each model, so that a warm run needs none
+    _space.py             everything but the content that decides a vector
+    _locks.py, _location.py   the operating system's part: locks, folders, permissions
+
+It knows nothing of images, models or scikit-learn and imports numpy, blake3,
+platformdirs and the standard library only.
+"""
+
+from sk_medsiglip.cache._embedding_cache import EmbeddingCache
+from sk_medsiglip.cache._files import FileStamp, file_stamps
+from sk_medsiglip.cache._repair import VerifyReport
+from sk_medsiglip.cache._space import Space
+
+__all__ = ["EmbeddingCache", "FileStamp", "Space", "VerifyReport", "file_stamps"]

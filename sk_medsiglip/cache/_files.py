@@ -1,0 +1,124 @@
+"""File state -> fingerprint, so that a warm run opens no image file.
+
+A file's state is what a change of its content cannot leave alone: path, device, inode,
+size, modification and change time. Two changes within one tick of the file system's
+clock can leave it alone, though; so a state is trusted only if, when it was taken, the
+file had been at rest for longer than a tick (git's "racy" rule).
+
+What this cannot see: on Windows, a change that sets the modification time back; on
+network file systems, a clock that runs behind this machine's by more than a tick
+together with two changes inside it; anywhere, writing to the raw device.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from blake3 import blake3
+
+__all__ = ["FileStamp", "file_keys", "file_stamps", "is_at_rest"]
+
+# The kernel stamps files with the time of its last timer tick, 1 to 10 ms ago.
+FINE_GRAIN = 50_000_000  # nanoseconds, on file systems that keep fractions of a second
+COARSE_GRAIN = 2_000_000_000  # nanoseconds, FAT's two seconds
+
+STATE = struct.Struct("<QQqqq")
+
+
+class FileStamp(NamedTuple):
+    """The state of a file, and when it was looked at.
+
+    Parameters
+    ----------
+    path : str
+        Absolute path. Only its hash is ever stored.
+    device, inode, size : int
+        As ``os.stat`` tells them.
+    mtime, ctime : int
+        Times of the last change of content and of status, nanoseconds.
+    taken : int
+        Time of the look, nanoseconds.
+    """
+
+    path: str
+    device: int
+    inode: int
+    size: int
+    mtime: int
+    ctime: int
+    taken: int
+
+
+def file_stamps(
+    paths: Iterable[str | os.PathLike[str]],
+) -> list[FileStamp | None]:
+    """Return the state of each file, None where there is none to be had.
+
+    Parameters
+    ----------
+    paths : iterable of str or path-like
+        Files. Links are followed.
+
+    Returns
+    -------
+    list of FileStamp or None
+        To be taken *before* the files are read, and handed to
+        :meth:`EmbeddingCache.recall_files` and
+        :meth:`EmbeddingCache.remember_files`.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.cache import file_stamps
+    >>> file_stamps(["no such file"])
+    [None]
+    """
+    stamps: list[FileStamp | None] = []
+    for path in paths:
+        name = os.fspath(path)
+        if not os.path.isabs(name):
+            name = os.path.abspath(name)
+        taken = time.time_ns()
+        try:
+            state = os.stat(name)
+        except (OSError, ValueError):
+            stamps.append(None)
+            continue
+        stamps.append(
+            FileStamp(
+                name,
+                state.st_dev,
+                state.st_ino,
+                state.st_size,
+                state.st_mtime_ns,
+                state.st_ctime_ns,
+                taken,
+            )
+        )
+    return stamps
+
+
+def file_keys(stamps: Sequence[FileStamp], reading: str) -> list[bytes]:
+    """Return a 32-byte key of each file's state as read in one way."""
+    context = blake3(reading.encode()).digest()
+    return [
+        blake3(context + _state(stamp) + os.fsencode(stamp.path)).digest()
+        for stamp in stamps
+    ]
+
+
+def is_at_rest(stamp: FileStamp) -> bool:
+    """Tell whether any later change of the file must show in its state."""
+    changed = max(stamp.mtime, stamp.ctime)
+    # Nobody can choose a change time, so its digits betray the file system's clock.
+    grain = FINE_GRAIN if stamp.ctime % 1_000_000 else COARSE_GRAIN
+    return changed + grain < stamp.taken
+
+
+def _state(stamp: FileStamp) -> bytes:
+    # Some file systems number inodes with 128 bits.
+    inode = stamp.inode & 0xFFFF_FFFF_FFFF_FFFF
+    return STATE.pack(stamp.device, inode, stamp.size, stamp.mtime, stamp.ctime)

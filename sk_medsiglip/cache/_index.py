@@ -1,0 +1,356 @@
+"""The index: where each row lies, in one SQLite file.
+
+It holds no embedding and nothing that is lost with it but conveniences (which files
+were read, when rows were used): the segments say the rest. Every answer is checked by
+whoever uses it, against the segment or a checksum, so damage that SQLite does not
+notice makes a miss and never a wrong vector.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip.cache._location import FILE_MODE
+from sk_medsiglip.cache._space import Space
+from sk_medsiglip.exceptions import CacheError
+
+__all__ = ["DamagedIndex", "Index", "OtherFormat"]
+
+INDEX_FORMAT = 1
+
+# A place is a segment's number times 2**32 plus the row's number in it; a block is 256
+# neighbouring places. Keys are 64-bit integers, which SQLite finds fastest and packs
+# into 20 bytes a row.
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS rows (key INTEGER PRIMARY KEY, place INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS segments
+    (id INTEGER PRIMARY KEY, space TEXT NOT NULL, n_rows INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS uses (block INTEGER PRIMARY KEY, used INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS files (key INTEGER PRIMARY KEY, entry BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+PRAGMA user_version = {INDEX_FORMAT};
+"""
+
+FILE_KEY_BYTES = 32
+BUSY_TIMEOUT = 60.0  # seconds to wait for another writer; transactions take ms
+KEYS_PER_QUERY = 500  # measured: 0.94 us a key; 1.66 at 100, 1.09 at 5000
+CHECKPOINT_PAGES = 4000  # 16 MB of log; a fifth faster in small batches than 1000
+
+# What SQLite calls damage, beside errors that say nothing of their kind.
+DAMAGE_CODES = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_ERROR,  # no such table: damage in the schema
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_CONSTRAINT,  # only a damaged schema constrains what is written
+    sqlite3.SQLITE_TOOBIG,
+}
+
+
+class DamagedIndex(Exception):
+    """The index cannot be used as it is; it can be rebuilt."""
+
+
+class OtherFormat(CacheError):
+    """The index says that another version of this package wrote it."""
+
+
+class Index:
+    """One connection to the index of a store.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, which must exist unless ``create``.
+    create : bool, default=False
+        Make the file and its tables where they are missing. The caller must hold the
+        store's lock.
+
+    Attributes
+    ----------
+    writable : bool
+        False where the file lies in a read-only folder or on a full disk. Rows of
+        writers that died there may then go unseen.
+
+    Raises
+    ------
+    DamagedIndex
+        If it is no SQLite file, or a damaged or unfinished one.
+    OtherFormat
+        If another version wrote it.
+    CacheError
+        If the file cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        self.path = path
+        self.writable = True
+        if create:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE))
+        status = os.stat(path)
+        # An inode is not given to another file while this connection is open, so this
+        # tells whether the path still leads to what was opened.
+        self.identity = (status.st_dev, status.st_ino)
+        try:
+            self._connect("mode=rw", create=create)
+        except CacheError as error:
+            if create or isinstance(error, OtherFormat):
+                raise
+            self.writable = False
+            # The last resort looks past the log that it may not open.
+            try:
+                self._connect("mode=ro")
+            except CacheError:
+                self._connect("immutable=1")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    # ---------------------------------------------------------------------------- rows
+
+    def places(self, keys: Sequence[int]) -> dict[int, int]:
+        """Return the place of every key that is known."""
+        found = dict(self._find("SELECT key, place FROM rows WHERE key IN ", keys))
+        if not all(type(place) is int and place >= 0 for place in found.values()):
+            raise DamagedIndex("a place that cannot be one")
+        return found
+
+    def all_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the keys and places of all rows, ordered by place."""
+        with _noticing_damage():
+            found = self._connection.execute("SELECT key, place FROM rows").fetchall()
+            pairs = np.array(found, dtype=np.int64).reshape(-1, 2)
+        pairs = pairs[np.argsort(pairs[:, 1], kind="stable")]
+        return pairs[:, 0], pairs[:, 1]
+
+    def count_rows(self) -> int:
+        """Return the number of rows."""
+        return self._number("SELECT count(*) FROM rows")
+
+    def add_rows(self, keys: Iterable[int], places: Iterable[int]) -> int:
+        """Note where rows lie, unless their keys are known; say how many were not."""
+        return self._many(
+            "INSERT OR IGNORE INTO rows VALUES (?, ?)", zip(keys, places, strict=True)
+        )
+
+    def move_rows(self, keys: Iterable[int], places: Iterable[int]) -> None:
+        """Note the new places of rows."""
+        self._many(
+            "INSERT OR REPLACE INTO rows VALUES (?, ?)", zip(keys, places, strict=True)
+        )
+
+    def drop_rows(self, keys: Iterable[int], places: Iterable[int]) -> None:
+        """Forget rows, unless they have moved meanwhile."""
+        self._many(
+            "DELETE FROM rows WHERE key = ? AND place = ?",
+            zip(keys, places, strict=True),
+        )
+
+    # ------------------------------------------------------------------------ segments
+
+    def segments(self) -> dict[int, tuple[Space, int]]:
+        """Return each segment's space, and how many of its rows were indexed."""
+        with _noticing_damage():
+            found = self._connection.execute("SELECT id, space, n_rows FROM segments")
+            return {
+                int(number): (Space.from_line(space), int(n_rows))
+                for number, space, n_rows in found
+            }
+
+    def note_segment(self, number: int, space: Space, n_rows: int) -> None:
+        """Note a segment, and that its rows up to ``n_rows`` are indexed."""
+        self._many(
+            "INSERT OR REPLACE INTO segments VALUES (?, ?, ?)",
+            [(number, space.line, n_rows)],
+        )
+
+    def drop_segment(self, number: int) -> None:
+        """Forget a segment and the use of its blocks, not its rows."""
+        self._many("DELETE FROM segments WHERE id = ?", [(number,)])
+        self._many(
+            "DELETE FROM uses WHERE block >> 24 = ?",
+            [(number,)],
+        )
+
+    # ---------------------------------------------------------------- use and counters
+
+    def uses(self) -> dict[int, int]:
+        """Return when each block was last used."""
+        with _noticing_damage():
+            found = self._connection.execute("SELECT block, used FROM uses")
+            return {int(block): int(used) for block, used in found}
+
+    def note_uses(self, uses: Iterable[tuple[int, int]]) -> None:
+        """Note when blocks were used."""
+        self._many("INSERT OR REPLACE INTO uses VALUES (?, ?)", uses)
+
+    def counter(self, name: str) -> int:
+        """Return a counter, 0 at first."""
+        return self._number(
+            "SELECT coalesce((SELECT value FROM counters WHERE name = ?), 0)", name
+        )
+
+    def count(self, name: str, increment: int) -> None:
+        """Increase a counter."""
+        if increment:
+            self._many(
+                "INSERT INTO counters VALUES (?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+                [(name, increment)],
+            )
+
+    # --------------------------------------------------------------------------- files
+
+    def find_files(self, file_keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the fingerprint noted for each file key."""
+        numbers = [_file_number(key) for key in file_keys]
+        entries = dict(
+            self._find("SELECT key, entry FROM files WHERE key IN ", numbers)
+        )
+        fingerprints: list[bytes | None] = []
+        with _noticing_damage():
+            for number, key in zip(numbers, file_keys, strict=True):
+                entry = entries.get(number, b"")
+                fingerprint = entry[FILE_KEY_BYTES:-4]
+                # The entry repeats the key: the number alone would be a guess.
+                known = entry == _file_entry(key, fingerprint)
+                fingerprints.append(fingerprint if known else None)
+        return fingerprints
+
+    def add_files(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Note the fingerprints of file keys."""
+        self._many(
+            "INSERT OR REPLACE INTO files VALUES (?, ?)",
+            [(_file_number(key), _file_entry(key, value)) for key, value in pairs],
+        )
+
+    def drop_damaged_files(self) -> int:
+        """Forget file states whose notes are damaged; say how many."""
+        with _noticing_damage():
+            found = self._connection.execute("SELECT key, entry FROM files").fetchall()
+            damaged = [
+                (number,)
+                for number, entry in found
+                if entry
+                != _file_entry(entry[:FILE_KEY_BYTES], entry[FILE_KEY_BYTES:-4])
+                or number != _file_number(entry)
+            ]
+        return self._many("DELETE FROM files WHERE key = ?", damaged) if damaged else 0
+
+    def count_files(self) -> int:
+        """Return the number of file states known."""
+        return self._number("SELECT count(*) FROM files")
+
+    # --------------------------------------------------------------------- the whole
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Make the changes of a ``with`` block happen together, or not at all."""
+        with _noticing_damage():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self.writing():
+            for table in ("rows", "segments", "uses", "files", "counters"):
+                self._connection.execute(f"DELETE FROM {table}")
+
+    def check(self) -> None:
+        """Read the whole file; raise DamagedIndex if SQLite finds a flaw in it."""
+        with _noticing_damage():
+            answer = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if answer != ("ok",):
+            raise DamagedIndex(str(answer))
+
+    def _connect(self, mode: str, *, create: bool = False) -> None:
+        with _noticing_damage():
+            self._connection = sqlite3.connect(
+                f"{self.path.as_uri()}?{mode}",
+                uri=True,
+                timeout=BUSY_TIMEOUT,
+                isolation_level=None,  # transactions are begun by hand
+                check_same_thread=False,  # the store's lock serialises its threads
+            )
+            try:
+                self._prepare(create)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _prepare(self, create: bool) -> None:
+        run = self._connection.execute
+        run("PRAGMA mmap_size = 0")  # as with segments: errors, not signals
+        run("PRAGMA cell_size_check = ON")
+        run("PRAGMA cache_size = -32768")  # KiB
+        run("PRAGMA synchronous = NORMAL")
+        run(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        run(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * 4096}")
+        found = int(run("PRAGMA user_version").fetchone()[0])
+        if found not in (0, INDEX_FORMAT):
+            raise OtherFormat(
+                f"the index {self.path} has format {found}; this version of "
+                f"sk_medsiglip reads format {INDEX_FORMAT}. Upgrade sk_medsiglip, or "
+                "set SK_MEDSIGLIP_CACHE to another folder. If no other version ever "
+                "wrote here, the file is damaged: sk-medsiglip cache verify mends it."
+            )
+        if create and found == 0:
+            run("PRAGMA journal_mode = WAL")
+            self._connection.executescript(SCHEMA)
+        elif found == 0:
+            raise DamagedIndex("unfinished")
+        run("SELECT count(*) FROM segments").fetchone()
+
+    def _find(self, query: str, keys: Sequence[int]) -> Iterator[tuple]:
+        with _noticing_damage():
+            for start in range(0, len(keys), KEYS_PER_QUERY):
+                some = keys[start : start + KEYS_PER_QUERY]
+                marks = ",".join("?" * len(some))
+                yield from self._connection.execute(f"{query}({marks})", some)
+
+    def _number(self, query: str, *values: object) -> int:
+        with _noticing_damage():
+            return int(self._connection.execute(query, values).fetchone()[0])
+
+    def _many(self, statement: str, values: Iterable[tuple]) -> int:
+        with _noticing_damage():
+            return self._connection.executemany(statement, values).rowcount
+
+
+@contextmanager
+def _noticing_damage() -> Iterator[None]:
+    """Turn SQLite's errors into DamagedIndex where a rebuild helps, else CacheError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+        if code & 0xFF in DAMAGE_CODES or code == sqlite3.SQLITE_IOERR_SHORT_READ:
+            raise DamagedIndex(str(error)) from error
+        raise CacheError(f"the index of the embedding cache: {error}") from error
+    except (ValueError, TypeError, OverflowError, UnicodeError) as error:
+        # A value that this class never writes: its type or content was changed.
+        raise DamagedIndex(str(error)) from error
+
+
+def _file_number(key: bytes) -> int:
+    return int.from_bytes(key[:8], "little", signed=True)
+
+
+def _file_entry(key: bytes, fingerprint: bytes) -> bytes:
+    entry = key + fingerprint
+    return entry + crc32(entry).to_bytes(4, "little")

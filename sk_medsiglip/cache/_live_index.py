@@ -1,0 +1,182 @@
+"""The index of a location, kept open while it is good and mended when it is not.
+
+It can go from under a running process in three ways: somebody deletes or replaces the
+file, the file gets damaged, the disk fills up or turns read-only. Here all three are
+met, so that the rest of the room asks questions and gets answers.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from sk_medsiglip.cache._index import DamagedIndex, Index, OtherFormat
+from sk_medsiglip.cache._location import make_private_folder
+from sk_medsiglip.cache._locks import holding
+from sk_medsiglip.cache._repair import build_index, unlink_index
+from sk_medsiglip.cache._segments import list_segments
+from sk_medsiglip.exceptions import CacheError
+
+__all__ = ["LiveIndex"]
+
+T = TypeVar("T")
+
+
+class LiveIndex:
+    """The index of one location, for all threads of one process.
+
+    Parameters
+    ----------
+    location : pathlib.Path
+        Folder of the store; made by the first write.
+
+    Attributes
+    ----------
+    lock : threading.RLock
+        Held for every use of the connection, by one thread at a time.
+    """
+
+    def __init__(self, location: Path) -> None:
+        self.location = location
+        self.path = location / "index.sqlite3"
+        self.folder = location / "segments"
+        self.lock = threading.RLock()
+        self._index: Index | None = None
+
+    def ask(self, question: Callable[[Index], T], *, otherwise: T) -> T:
+        """Return the index's answer, or ``otherwise`` if nothing was ever stored.
+
+        Raises
+        ------
+        CacheError
+            If the index cannot be read, and cannot be rebuilt either.
+        """
+        if not self._is_there():
+            return otherwise
+        return self._use(question)
+
+    def write(self, change: Callable[[Index], T]) -> T:
+        """Make a change, in an index that is made if missing.
+
+        Raises
+        ------
+        CacheError
+            If nothing can be written.
+        """
+
+        def make(index: Index) -> T:
+            if not index.writable:
+                raise CacheError(f"the embedding cache {self.location} is read-only.")
+            return change(index)
+
+        return self._use(make)
+
+    def check(self) -> int | None:
+        """Look for damage in the whole file and rebuild it if there is any.
+
+        Returns
+        -------
+        int or None
+            None if it was sound, else the number of bad rows met in rebuilding.
+        """
+        with self.lock:
+            seen = _identify(self.path)
+            try:
+                self._open().check()
+            except DamagedIndex:
+                return self._rebuild(seen)
+            except OtherFormat:
+                # Segments say their format too: if they can be read, they were
+                # written by this version, and so was the index.
+                if not list_segments(self.folder):
+                    raise
+                return self._rebuild(seen)
+            return None
+
+    def delete(self) -> None:
+        """Delete the file."""
+        with self.lock, self._opening():
+            self.close()
+            unlink_index(self.path)
+
+    def segment_path(self, number: int) -> Path:
+        """Return where a segment lies."""
+        return self.folder / f"{number:08x}.rows"
+
+    def close(self) -> None:
+        """Close the connection; the next use opens it again."""
+        with self.lock:
+            index, self._index = self._index, None
+            if index is not None:
+                index.close()
+
+    def _is_there(self) -> bool:
+        try:
+            return _identify(self.path) is not None or bool(list_segments(self.folder))
+        except OSError as error:
+            raise CacheError(f"the embedding cache cannot be read: {error}") from error
+
+    def _use(self, work: Callable[[Index], T]) -> T:
+        with self.lock:
+            seen = None
+            try:
+                seen = _identify(self.path)
+                return work(self._open())
+            except DamagedIndex:
+                pass
+            try:
+                self._rebuild(seen)
+                return work(self._open())
+            except (DamagedIndex, OSError) as error:
+                raise CacheError(
+                    f"the index {self.path} is damaged and cannot be rebuilt: {error}. "
+                    "Run: sk-medsiglip cache verify"
+                ) from error
+
+    def _open(self) -> Index:
+        """Return the connection, to the file that is at the path now."""
+        seen = _identify(self.path)
+        if self._index is not None:
+            # A read-only connection may be blind to what others write.
+            if self._index.identity == seen and self._index.writable:
+                return self._index
+            self.close()
+        if seen is None:
+            self._rebuild(None)
+        with self._opening():
+            self._index = Index(self.path)
+        return self._index
+
+    def _rebuild(self, seen: tuple[int, int] | None) -> int:
+        """Build the index anew, unless somebody did since it was ``seen``."""
+        make_private_folder(self.location)
+        with self._opening():
+            self.close()
+            if _identify(self.path) == seen:
+                return build_index(self.path, self.folder)
+        return 0
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Hold the lock under which the file is opened, and exchanged for another.
+
+        SQLite finds the log of a file by its name. While the file is exchanged nobody
+        may open it, lest the log of the old one be read into the new one.
+        """
+        with ExitStack() as stack:
+            with suppress(OSError):  # a read-only folder: nothing is exchanged here
+                stack.enter_context(holding(self.location / "index.lock"))
+            yield
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    """Return what tells the file at a path from another one, None if there is none."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,237 @@
+"""Reading rows: memory -> index -> segment.
+
+Where a row lies is remembered once it was asked for; the row itself is read and checked
+each time.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip.cache._index import Index
+from sk_medsiglip.cache._live_index import LiveIndex
+from sk_medsiglip.cache._segment_layout import DamagedSegment
+from sk_medsiglip.cache._segments import Segment
+from sk_medsiglip.cache._space import Space
+from sk_medsiglip.exceptions import CacheError, CacheWarning
+
+__all__ = ["Reader"]
+
+MOST_PLACES = 1_000_000  # places kept in memory, about 150 bytes each
+MOST_SEGMENTS = 128  # segments kept open
+USES_EVERY = 60.0  # seconds between two records of what was read
+
+
+class Reader:
+    """What one process has open and knows of a location's rows.
+
+    Parameters
+    ----------
+    index : LiveIndex
+        Says where rows lie. Its lock guards what is kept here too; reading a segment
+        needs none.
+    """
+
+    def __init__(self, index: LiveIndex) -> None:
+        self._index = index
+        self._segments: dict[int, Segment] = {}
+        self._places: dict[int, int] = {}
+        self._uses: dict[int, int] = {}
+        self._uses_noted = time.monotonic()
+
+    def get_many(
+        self,
+        space: Space,
+        fingerprints: Sequence[bytes],
+        out: NDArray[np.float32],
+        *,
+        any_numeric: bool,
+    ) -> NDArray[np.bool_]:
+        """See :meth:`EmbeddingCache.get_many`."""
+        if (
+            out.shape != (len(fingerprints), space.width)
+            or out.dtype != np.float32
+            or not out.flags.c_contiguous
+        ):
+            raise ValueError(
+                f"out must be a C-contiguous float32 array of shape "
+                f"{(len(fingerprints), space.width)}; got {out.dtype} {out.shape}."
+            )
+        found = np.zeros(len(fingerprints), dtype=bool)
+        n_damaged = 0
+        for candidate in self._stand_ins(space) if any_numeric else [space]:
+            todo = np.flatnonzero(~found)
+            if todo.size:
+                n_damaged += self._get(candidate, fingerprints, todo, out, found)
+        if n_damaged:
+            warnings.warn(
+                f"{n_damaged} stored embeddings in {self._index.location} are damaged; "
+                "they count as missing. To look for more: sk-medsiglip cache verify",
+                CacheWarning,
+                stacklevel=4,
+            )
+        return found
+
+    def _stand_ins(self, space: Space) -> list[Space]:
+        """Return the stored spaces that differ in numbers only, float32 first."""
+        nothing: dict[int, tuple[Space, int]] = {}
+        stored = self._index.ask(lambda index: index.segments(), otherwise=nothing)
+        spaces = {other for other, _ in stored.values()} | {space}
+        return sorted(
+            (other for other in spaces if other.differs_in_numbers_only(space)),
+            key=lambda other: (
+                other.dtype != "float32",
+                other != space,
+                other.line,
+            ),
+        )
+
+    def _get(
+        self,
+        space: Space,
+        fingerprints: Sequence[bytes],
+        todo: NDArray[np.intp],
+        out: NDArray[np.float32],
+        found: NDArray[np.bool_],
+    ) -> int:
+        """Fill the rows ``todo`` from one space; return how many are damaged."""
+        wanted = [fingerprints[i] for i in todo.tolist()]
+        keys = space.keys(wanted).tolist()
+        places = self._find_places(keys)
+        bad = self._read(places, wanted, todo, out, found)
+        if not bad.size:
+            return 0
+        # Rows move when another process prunes, so ask the index itself.
+        keys = [keys[i] for i in bad.tolist()]
+        places = self._find_places(keys, afresh=True)
+        wanted = [wanted[i] for i in bad.tolist()]
+        bad = self._read(places, wanted, todo[bad], out, found)
+        if bad.size:
+            self._drop([keys[i] for i in bad.tolist()], places[bad].tolist())
+        return len(bad)
+
+    def _find_places(
+        self, keys: list[int], *, afresh: bool = False
+    ) -> NDArray[np.int64]:
+        """Return the place of each key, -1 where there is none."""
+        with self._index.lock:
+            known = {} if afresh else self._places
+            places = [known.get(key, -1) for key in keys]
+            asked = [k for k, p in zip(keys, places, strict=True) if p < 0]
+            if asked:
+                none: dict[int, int] = {}
+                answer = self._index.ask(
+                    lambda index: index.places(asked), otherwise=none
+                )
+                if len(self._places) + len(answer) > MOST_PLACES:
+                    self._places.clear()
+                self._places.update(answer)
+                places = [
+                    answer.get(k, -1) if p < 0 else p
+                    for k, p in zip(keys, places, strict=True)
+                ]
+        return np.array(places, dtype=np.int64)
+
+    def _read(
+        self,
+        places: NDArray[np.int64],
+        wanted: list[bytes],
+        todo: NDArray[np.intp],
+        out: NDArray[np.float32],
+        found: NDArray[np.bool_],
+    ) -> NDArray[np.intp]:
+        """Read rows in the order of the disk; return which are not as they should."""
+        order = np.argsort(places, kind="stable")
+        order = order[np.searchsorted(places[order], 0) :]
+        if not order.size:
+            return order
+        ordered = places[order]
+        good = np.zeros(len(order), dtype=bool)
+        numbers = ordered >> 32
+        cuts = (np.flatnonzero(np.diff(numbers)) + 1).tolist()
+        for start, stop in zip([0, *cuts], [*cuts, len(order)], strict=True):
+            segment = self.segment(int(numbers[start]))
+            if segment is None:
+                continue
+            here = order[start:stop]
+            # A row asked for twice is read twice. That two keys lie in one place is
+            # no proof that they are one: each must match the row by itself.
+            good[start:stop] = segment.read(
+                ordered[start:stop] & 0xFFFF_FFFF,
+                [wanted[i] for i in here.tolist()],
+                out,
+                todo[here].tolist(),
+            )
+        self._note_uses(ordered[good])
+        found[todo[order]] = good
+        return order[~good]
+
+    def segment(self, number: int) -> Segment | None:
+        """Return a segment, None if it is gone or cannot be read."""
+        with self._index.lock:
+            segment = self._segments.pop(number, None)
+            if segment is None or segment.is_deleted:
+                try:
+                    segment = Segment(self._index.segment_path(number))
+                except CacheError:
+                    raise
+                except (OSError, DamagedSegment):
+                    return None
+            while len(self._segments) >= MOST_SEGMENTS:
+                # Others may be reading it: it closes when the last one lets go.
+                del self._segments[next(iter(self._segments))]
+            self._segments[number] = segment
+            return segment
+
+    def _drop(self, keys: list[int], places: list[int]) -> None:
+        """Forget damaged rows, so that the next writer stores them afresh."""
+
+        def drop(index: Index) -> None:
+            if index.writable:
+                with index.writing():
+                    index.drop_rows(keys, places)
+
+        with self._index.lock:
+            for key in keys:
+                self._places.pop(key, None)
+            with suppress(CacheError):  # they stay, and are never returned
+                self._index.ask(drop, otherwise=None)
+
+    def _note_uses(self, places: NDArray[np.int64]) -> None:
+        """Remember that rows were read; write it down once in a while."""
+        now = time.time_ns()
+        with self._index.lock:
+            self._uses.update(dict.fromkeys(np.unique(places >> 8).tolist(), now))
+            if time.monotonic() - self._uses_noted > USES_EVERY:
+                self.flush_uses()
+
+    def flush_uses(self) -> None:
+        """Write down which rows were read."""
+        self._uses_noted = time.monotonic()
+        uses, self._uses = self._uses, {}
+        if not uses:
+            return
+
+        def note(index: Index) -> None:
+            if index.writable:
+                with index.writing():
+                    index.note_uses(uses.items())
+
+        with suppress(CacheError):  # what was read when is worth no error
+            self._index.ask(note, otherwise=None)
+
+    def forget(self) -> None:
+        """Forget where rows lie, and close the segments."""
+        with self._index.lock:
+            self._segments.clear()
+            self._places.clear()
+
+    def forget_uses(self) -> None:
+        """Forget what was read and is not written down yet."""
+        self._uses.clear()

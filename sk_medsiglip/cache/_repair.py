@@ -1,0 +1,160 @@
+"""Checking a store row by row, and building its index anew from the segments."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sk_medsiglip.cache._index import Index
+from sk_medsiglip.cache._segment_layout import DamagedSegment
+from sk_medsiglip.cache._segments import Segment, list_segments
+
+__all__ = ["VerifyReport", "adopt_rows", "build_index", "check_rows", "unlink_index"]
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What :meth:`EmbeddingCache.verify` found and mended.
+
+    Parameters
+    ----------
+    rows : int
+        Rows that are intact and will be found.
+    dropped : int
+        Rows that were damaged or gone. They will be computed again when needed.
+    recovered : int
+        Intact rows that the index had lost. They will be found again.
+    segments : int
+        Files of rows.
+    unreadable_segments : int
+        Of these, files of which no row can be read. ``clear`` removes them.
+    dropped_files : int
+        Notes on files that were damaged. These files will be read again.
+    index_rebuilt : bool
+        Whether the index had to be built anew.
+
+    Attributes
+    ----------
+    ok : bool
+        Whether nothing was wrong.
+    """
+
+    rows: int = 0
+    dropped: int = 0
+    recovered: int = 0
+    segments: int = 0
+    unreadable_segments: int = 0
+    dropped_files: int = 0
+    index_rebuilt: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was wrong."""
+        return not (
+            self.dropped
+            or self.recovered
+            or self.unreadable_segments
+            or self.dropped_files
+            or self.index_rebuilt
+        )
+
+
+def build_index(path: Path, folder: Path) -> int:
+    """Build an index from the segments in ``folder``; return how many rows are bad.
+
+    It appears at ``path`` when it is complete, at once: whoever is killed on the way
+    leaves no half index to believe in. The caller holds the index's lock.
+    """
+    draft = path.with_suffix(".draft")
+    unlink_index(draft)
+    index = Index(draft, create=True)
+    n_bad = 0
+    try:
+        for segment in _open_segments(folder)[0]:
+            with index.writing():
+                n_good, n_segment_bad = adopt_rows(index, segment)
+                index.count("rows_computed", n_good)
+            n_bad += n_segment_bad
+    finally:
+        index.close()
+    # A log that belongs to the old file must not be read into the new one. Whoever has
+    # the old file open keeps it, unlinked, until the path is next looked at.
+    unlink_index(path)
+    os.replace(draft, path)
+    return n_bad
+
+
+def adopt_rows(index: Index, segment: Segment, start: int = 0) -> tuple[int, int]:
+    """Index a segment's rows from ``start`` on; return how many are new, and bad."""
+    n_good = n_bad = 0
+    n_rows = start
+    for first, fingerprints, _, good in segment.scan(start):
+        rows = first + np.flatnonzero(good)
+        keys = segment.space.keys([fingerprints[row - first] for row in rows])
+        n_good += index.add_rows(keys.tolist(), (rows + (segment.id << 32)).tolist())
+        n_bad += int((~good).sum())
+        n_rows = first + len(good)
+    index.note_segment(segment.id, segment.space, n_rows)
+    return n_good, n_bad
+
+
+def check_rows(index: Index, folder: Path) -> VerifyReport:
+    """Read every row, and make the index say what the segments hold."""
+    # The index is read first: rows that others add meanwhile can then look unindexed,
+    # which adding them again mends, but never lost.
+    known_keys, known_places = index.all_rows()
+    segments, n_unreadable = _open_segments(folder)
+    all_keys, all_places = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    n_rows: dict[int, int] = {}
+    for segment in segments:
+        n_rows[segment.id] = 0
+        for first, fingerprints, _, good in segment.scan():
+            all_keys.append(segment.space.keys(fingerprints)[good])
+            all_places.append((segment.id << 32) + first + np.flatnonzero(good))
+            n_rows[segment.id] = first + len(good)
+    keys, places = np.concatenate(all_keys), np.concatenate(all_places)
+    order = np.argsort(places)
+    keys, places = keys[order], places[order]
+
+    valid = np.zeros(len(known_keys), dtype=bool)
+    if len(places):
+        nearest = np.searchsorted(places, known_places).clip(max=len(places) - 1)
+        valid = (places[nearest] == known_places) & (keys[nearest] == known_keys)
+    lost = np.flatnonzero(~np.isin(keys, known_keys[valid]))
+    with index.writing():
+        index.drop_rows(known_keys[~valid].tolist(), known_places[~valid].tolist())
+        n_recovered = index.add_rows(keys[lost].tolist(), places[lost].tolist())
+        for segment in segments:
+            index.note_segment(segment.id, segment.space, n_rows[segment.id])
+        n_dropped_files = index.drop_damaged_files()
+    return VerifyReport(
+        rows=index.count_rows(),
+        dropped=int((~valid).sum()),
+        recovered=n_recovered,
+        segments=len(segments) + n_unreadable,
+        unreadable_segments=n_unreadable,
+        dropped_files=n_dropped_files,
+    )
+
+
+def _open_segments(folder: Path) -> tuple[list[Segment], int]:
+    """Return the segments that can be read, and how many cannot."""
+    segments: list[Segment] = []
+    n_unreadable = 0
+    for path in list_segments(folder):
+        try:
+            segments.append(Segment(path))
+        except FileNotFoundError:
+            continue
+        except DamagedSegment:
+            n_unreadable += 1
+    return segments, n_unreadable
+
+
+def unlink_index(path: Path) -> None:
+    """Delete an index and its log. The caller holds the index's lock."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

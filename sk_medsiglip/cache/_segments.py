@@ -1,0 +1,188 @@
+"""Segments, opened for reading. Their layout is told in ``_segment_layout``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip.cache._segment_layout import (
+    ROW_HEAD_BYTES,
+    ROWS_START,
+    as_bytes,
+    open_fd,
+    read_at,
+    read_header,
+    row_bytes,
+    row_checksums,
+    split,
+)
+from sk_medsiglip.cache._space import FINGERPRINT_BYTES
+
+__all__ = ["Segment", "list_segments"]
+
+ROWS_PER_CALL = 256  # two buffers a row; the system takes 1024 at a time
+ROWS_PER_CHUNK = 2048  # when a whole segment is read
+
+
+class Segment:
+    """A segment, opened for reading.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+
+    Attributes
+    ----------
+    id : int
+        Its number.
+    space : Space
+        What all its rows have in common.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is gone.
+    DamagedSegment
+        If its header is damaged.
+    CacheError
+        If another version wrote it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._fd = open_fd(path, os.O_RDONLY)  # closed when the last reader lets go
+        self.path = path
+        self.id, self.space, self._seed = read_header(self._fd, path)
+        self._vector_bytes = 4 * self.space.width
+        self._row_bytes = row_bytes(self.space.width)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_fd"):
+            os.close(self._fd)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of whole rows in the file now."""
+        size = os.fstat(self._fd).st_size
+        return max(0, size - ROWS_START) // self._row_bytes
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the file was unlinked since it was opened."""
+        return os.fstat(self._fd).st_nlink == 0
+
+    def read(
+        self,
+        rows: NDArray[np.int64],
+        fingerprints: Sequence[bytes],
+        out: NDArray[np.float32],
+        targets: Sequence[int],
+    ) -> NDArray[np.bool_]:
+        """Read rows into ``out[targets]``; say which of them are what they should be.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+            Row numbers. Neighbours in the file are read in one go where they are
+            neighbours here.
+        fingerprints : sequence of bytes
+            The fingerprint that each row must have.
+        out : ndarray of shape (n, width), float32, C-contiguous
+            Where the vectors go, without a detour.
+        targets : sequence of int
+            The row of ``out`` for each.
+
+        Returns
+        -------
+        ndarray of bool
+            False for damaged rows, those beyond the end, and those of other content.
+        """
+        n_bytes = self._vector_bytes
+        flat = as_bytes(out)
+        heads = np.zeros((len(rows), ROW_HEAD_BYTES), np.uint8)
+        buffers: list[memoryview] = [flat] * (2 * len(rows))
+        buffers[::2] = split(as_bytes(heads), ROW_HEAD_BYTES)
+        buffers[1::2] = [flat[i * n_bytes : (i + 1) * n_bytes] for i in targets]
+        checksums = np.zeros(len(rows), np.uint32)
+        read = np.zeros(len(rows), dtype=bool)
+        for start, end in _runs(rows):
+            place = ROWS_START + int(rows[start]) * self._row_bytes
+            try:
+                n_read = read_at(self._fd, buffers[2 * start : 2 * end], place)
+            except (OSError, OverflowError):
+                n_read = 0
+            # Checked at once, while the vectors are still in the processor's cache.
+            stop = start + n_read // self._row_bytes
+            read[start:stop] = True
+            for i in range(start, stop):
+                checksums[i] = crc32(
+                    buffers[2 * i + 1], crc32(fingerprints[i], self._seed)
+                )
+        expected = np.frombuffer(b"".join(fingerprints), np.uint8)
+        same = heads[:, :FINGERPRINT_BYTES] == expected.reshape(-1, FINGERPRINT_BYTES)
+        found = heads[:, FINGERPRINT_BYTES:].copy().view("<u4")[:, 0]
+        return read & same.all(axis=1) & (found == checksums)
+
+    def fingerprint(self, row: int) -> bytes:
+        """Return what a row says that it is; empty beyond the end."""
+        head = bytearray(FINGERPRINT_BYTES)
+        start = ROWS_START + row * self._row_bytes
+        n_read = read_at(self._fd, [memoryview(head)], start)
+        return bytes(head) if n_read == len(head) else b""
+
+    def scan(
+        self, start: int = 0
+    ) -> Iterator[tuple[int, list[bytes], NDArray[np.float32], NDArray[np.bool_]]]:
+        """Read and check all rows from ``start`` on, a chunk at a time.
+
+        Yields
+        ------
+        first : int
+            Number of the chunk's first row.
+        fingerprints : list of bytes
+            What the rows say that they are.
+        vectors : ndarray of shape (n, width), float32
+            The vectors.
+        good : ndarray of shape (n,), bool
+            Whether each row matches its checksum. A chunk that cannot be read at all
+            (an error of the disk) is all False.
+        """
+        record = np.dtype(
+            [
+                ("fingerprint", f"V{FINGERPRINT_BYTES}"),
+                ("checksum", "<u4"),
+                ("vector", "<f4", (self.space.width,)),
+            ]
+        )
+        for first in range(start, self.n_rows, ROWS_PER_CHUNK):
+            chunk = np.zeros(min(ROWS_PER_CHUNK, self.n_rows - first), record)
+            try:
+                read_at(
+                    self._fd,
+                    [as_bytes(chunk)],
+                    ROWS_START + first * self._row_bytes,
+                )
+            except OSError:
+                chunk[:] = np.zeros((), record)
+            vectors = np.ascontiguousarray(chunk["vector"])
+            fingerprints = [bytes(f) for f in chunk["fingerprint"].tolist()]
+            checksums = row_checksums(self._seed, fingerprints, vectors)
+            yield first, fingerprints, vectors, chunk["checksum"] == checksums
+
+
+def list_segments(folder: Path) -> list[Path]:
+    """Return the segments that lie in a folder, which may be missing."""
+    return sorted(folder.glob("*.rows"))
+
+
+def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield stretches of ``rows`` that follow each other in the file."""
+    breaks = (np.flatnonzero(np.diff(rows) != 1) + 1).tolist()
+    for start, stop in zip([0, *breaks], [*breaks, len(rows)], strict=True):
+        for first in range(start, stop, ROWS_PER_CALL):
+            yield first, min(first + ROWS_PER_CALL, stop)

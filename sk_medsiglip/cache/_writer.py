@@ -1,0 +1,123 @@
+"""Writing rows: segment -> index, so that a row which the index names is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sk_medsiglip.cache._index import DamagedIndex, Index
+from sk_medsiglip.cache._live_index import LiveIndex
+from sk_medsiglip.cache._location import make_private_folder
+from sk_medsiglip.cache._repair import adopt_rows
+from sk_medsiglip.cache._segment_writer import SegmentWriter
+from sk_medsiglip.cache._segments import Segment
+from sk_medsiglip.cache._space import Space
+from sk_medsiglip.exceptions import CacheError
+
+__all__ = ["Writer"]
+
+SEGMENT_LIMIT = 256 * 2**20  # bytes; a finished segment is only ever read
+ROWS_PER_PUT = 4096  # rows of one append and one transaction
+
+
+class Writer:
+    """What one process appends to: one segment for each space that it stores.
+
+    Parameters
+    ----------
+    index : LiveIndex
+        Where rows are entered. Its lock guards the segments too.
+    """
+
+    def __init__(self, index: LiveIndex) -> None:
+        self._index = index
+        self._open: dict[Space, SegmentWriter] = {}
+
+    def put_many(
+        self, space: Space, fingerprints: Sequence[bytes], vectors: ArrayLike
+    ) -> None:
+        """See :meth:`EmbeddingCache.put_many`."""
+        rows = np.ascontiguousarray(vectors, dtype=np.float32)
+        if rows.shape != (len(fingerprints), space.width):
+            raise ValueError(
+                f"vectors must have shape {(len(fingerprints), space.width)}; "
+                f"got {rows.shape}."
+            )
+        keys = space.keys(fingerprints).tolist()
+        for start in range(0, len(rows), ROWS_PER_PUT):
+            part = slice(start, start + ROWS_PER_PUT)
+            put = partial(self._put, space, keys[part], fingerprints[part], rows[part])
+            self._index.write(put)
+
+    def _put(
+        self,
+        space: Space,
+        keys: list[int],
+        fingerprints: Sequence[bytes],
+        rows: NDArray[np.float32],
+        index: Index,
+    ) -> None:
+        stored = index.places(keys)
+        new = {key: i for i, key in enumerate(keys) if key not in stored}
+        picks = list(new.values())
+        if not picks:
+            with index.writing():
+                index.count("repeated_puts", len(keys))
+            return
+        writer = self._segment_for(index, space)
+        n_before = writer.n_rows
+        writer.append([fingerprints[i] for i in picks], rows[picks])
+        first_place = (writer.id << 32) + n_before
+        places = range(first_place, first_place + len(picks))
+        now = time.time_ns()
+        try:
+            with index.writing():
+                n_added = index.add_rows(new, places)
+                index.note_segment(writer.id, space, writer.n_rows)
+                blocks = range(places[0] >> 8, (places[-1] >> 8) + 1)
+                index.note_uses((block, now) for block in blocks)
+                index.count("rows_computed", n_added)
+                index.count("repeated_puts", len(keys) - n_added)
+        except (CacheError, DamagedIndex):
+            writer.truncate(n_before)
+            raise
+
+    def _segment_for(self, index: Index, space: Space) -> SegmentWriter:
+        """Return the segment to append to: ours, a dead writer's, or a new one."""
+        writer = self._open.get(space)
+        if writer is not None:
+            if writer.n_bytes < SEGMENT_LIMIT and not writer.is_deleted:
+                return writer
+            self._open.pop(space).close()
+        make_private_folder(self._index.folder)
+        for number, (other, n_rows) in index.segments().items():
+            path = self._index.segment_path(number)
+            if other != space or not _has_room(path):
+                continue
+            writer = SegmentWriter.resume(path)
+            if writer is not None:
+                self._open[space] = writer
+                if writer.n_rows > n_rows:  # written, but its writer died too early
+                    with index.writing():
+                        n_good, _ = adopt_rows(index, Segment(path), n_rows)
+                        index.count("rows_computed", n_good)
+                return writer
+        writer = self._open[space] = SegmentWriter.create(self._index.folder, space)
+        return writer
+
+    def close(self) -> None:
+        """Close the segments, and give up their locks."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+def _has_room(path: Path) -> bool:
+    try:
+        return path.stat().st_size < SEGMENT_LIMIT
+    except OSError:
+        return False
