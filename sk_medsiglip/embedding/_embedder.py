@@ -1,0 +1,121 @@
+"""What the image and the text embedder share: a model by name, and feature names."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Tags
+
+from sk_medsiglip._persistence import VersionedPickle
+from sk_medsiglip._validation import Integral, Interval, StrOptions
+from sk_medsiglip.cache import EmbeddingCache
+from sk_medsiglip.embedding._model_rows import (
+    ModelFacts,
+    ModelRows,
+    find_facts,
+    open_cache,
+)
+from sk_medsiglip.exceptions import CheckpointError
+
+__all__ = ["Embedder"]
+
+
+class Embedder(VersionedPickle, TransformerMixin, BaseEstimator):
+    """Abstract: a transformer that names a model and holds nothing of it."""
+
+    _parameter_constraints: dict[str, Any] = {
+        "model": [str, os.PathLike],
+        "revision": [str, None],
+        "normalize": ["boolean"],
+        "dtype": [StrOptions({"auto", "float32", "bfloat16"})],
+        "device": [str],
+        "engine": [StrOptions({"auto", "torch"})],
+        "batch_size": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
+        "cache": ["boolean", str, os.PathLike, EmbeddingCache],
+        "verbose": ["verbose"],
+    }
+
+    # Set by the subclasses' __init__.
+    model: str | os.PathLike[str]
+    revision: str | None
+    normalize: bool
+    dtype: str
+    device: str
+    engine: str
+    batch_size: int | str
+    cache: bool | str | os.PathLike[str] | EmbeddingCache
+    verbose: int | bool
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Name the columns of the output; neither ``fit`` nor weights are needed.
+
+        Parameters
+        ----------
+        input_features : ignored
+            Images and texts have no columns.
+
+        Returns
+        -------
+        ndarray of shape (embedding_dim,), object
+            ``"medsiglipembedder0"``, ``"medsiglipembedder1"``, ...
+        """
+        facts = find_facts(self.model, self.revision, open_cache(self.cache))
+        prefix = type(self).__name__.lower()
+        return np.array(
+            [f"{prefix}{i}" for i in range(facts.embedding_dim)], dtype=object
+        )
+
+    def _record_model(self, facts: ModelFacts) -> Self:
+        self.revision_ = facts.revision
+        return self
+
+    def _check_same_model(self, facts: ModelFacts) -> None:
+        fitted = getattr(self, "revision_", facts.revision)
+        if fitted != facts.revision:
+            raise CheckpointError(
+                f"This {type(self).__name__} was fitted with {self.model!r} at "
+                f"{fitted}, but finds {facts.revision} now. Vectors of the two do not "
+                "mix. Fit again, or get the fitted weights back: for a hub model "
+                f"pass revision={fitted!r}, for a folder restore its files."
+            )
+
+    def _model_rows(
+        self,
+        kind: str,
+        recipe: str,
+        facts: ModelFacts,
+        cache: EmbeddingCache | None,
+    ) -> ModelRows:
+        return ModelRows(
+            kind,
+            recipe,
+            facts,
+            model=self.model,
+            revision=self.revision,
+            dtype=self.dtype,
+            device=self.device,
+            engine=self.engine,
+            cache=cache,
+        )
+
+    def _finish(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalise on the way out: one stored row serves both settings."""
+        if self.normalize:
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        # Pixels and texts go in, float32 comes out, whatever the input's type.
+        tags.transformer_tags.preserves_dtype = []
+        return tags

@@ -1,0 +1,320 @@
+"""Rows of one model: from the store where they are, from a model pass where not.
+
+Both embedders stand on this: it knows when a model is needed at all, who computes what
+when several workers want the same row, and that a full disk must not stop the work.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip.cache import EmbeddingCache, FileStamp, Space
+from sk_medsiglip.encoder import (
+    Encoder,
+    choose_device,
+    choose_dtype,
+    find_checkpoint,
+    load_encoder,
+)
+from sk_medsiglip.exceptions import CacheError, CacheWarning, ModelAccessError
+
+__all__ = ["ModelFacts", "ModelRows", "find_facts", "open_cache"]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model without its weights."""
+
+    revision: str
+    embedding_dim: int
+    image_size: int
+    patch_size: int
+    text_tokens: int
+    logit_scale: float | None = None
+    logit_bias: float | None = None
+
+
+def open_cache(
+    cache: bool | str | os.PathLike[str] | EmbeddingCache,
+) -> EmbeddingCache | None:
+    """Return the store that the parameter ``cache`` means, or None.
+
+    Parameters
+    ----------
+    cache : bool, str, path-like or EmbeddingCache
+        True is the per-user store.
+
+    Returns
+    -------
+    EmbeddingCache or None
+    """
+    if isinstance(cache, EmbeddingCache):
+        return cache
+    if cache is True:
+        return EmbeddingCache()
+    return None if cache is False else EmbeddingCache(cache)
+
+
+def find_facts(
+    model: str | os.PathLike[str], revision: str | None, cache: EmbeddingCache | None
+) -> ModelFacts:
+    """Return a model's revision and sizes; no weights are read or downloaded.
+
+    Where the model cannot be had, the store's own record of it serves: a laptop with
+    a filled store needs no model.
+
+    Parameters
+    ----------
+    model : str or path-like
+        As the user gave it.
+    revision : str or None
+        As the user gave it.
+    cache : EmbeddingCache or None
+        Where an earlier run recorded the model.
+
+    Returns
+    -------
+    ModelFacts
+
+    Raises
+    ------
+    ModelAccessError, CheckpointError
+        If it is neither to be had nor on record.
+    """
+    name = os.fspath(model)
+    known = None if cache is None else _recall(cache, name, revision)
+    try:
+        found = find_checkpoint(model, revision, weights=False)
+    except ModelAccessError:
+        if known is None:
+            raise
+        return known
+    if known is not None and known.revision == found.revision:
+        return known
+    return ModelFacts(
+        found.revision,
+        found.embedding_dim,
+        found.image_size,
+        found.patch_size,
+        found.text_tokens,
+    )
+
+
+def _recall(
+    cache: EmbeddingCache, name: str, revision: str | None
+) -> ModelFacts | None:
+    facts = cache.recall_model(name, revision)
+    return None if facts is None else ModelFacts(**facts)
+
+
+class ModelRows:
+    """Rows of one model and recipe, for one call of ``transform``.
+
+    Parameters
+    ----------
+    kind : {"image", "text"}
+        Which tower.
+    recipe : str
+        How content becomes the tower's input.
+    facts : ModelFacts
+        Of the model.
+    model, revision, dtype, device, engine
+        As the estimator has them.
+    cache : EmbeddingCache or None
+        The store.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        recipe: str,
+        facts: ModelFacts,
+        *,
+        model: str | os.PathLike[str],
+        revision: str | None,
+        dtype: str,
+        device: str,
+        engine: str,
+        cache: EmbeddingCache | None,
+    ) -> None:
+        self.facts = facts
+        self._kind = kind
+        self._recipe = recipe
+        self._model = model
+        self._revision = revision
+        self._dtype = dtype
+        self._device = device
+        self._any_numeric = dtype == "auto" and engine == "auto"
+        self._cache = cache
+        self._warned = False
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The model, loaded at the first row that the store does not hold."""
+        # By the revision that was found, so that the key and the weights agree even
+        # if a branch moves between the two.
+        encoder = load_encoder(
+            self._model, self.facts.revision, device=self._device, dtype=self._dtype
+        )
+        self.remember_model(encoder)
+        return encoder
+
+    def get(
+        self, fingerprints: Sequence[bytes], out: NDArray[np.float32]
+    ) -> NDArray[np.bool_]:
+        """Fill the rows of ``out`` that the store holds; return which."""
+        if self._cache is None:
+            return np.zeros(len(fingerprints), dtype=bool)
+        return self._cache.get_many(
+            self._lookup_space, fingerprints, out, any_numeric=self._any_numeric
+        )
+
+    def fill(
+        self,
+        fingerprints: Sequence[bytes],
+        out: NDArray[np.float32],
+        encode: Callable[[NDArray[np.intp]], NDArray[np.float32]],
+    ) -> NDArray[np.bool_]:
+        """Fill ``out`` from the store, and by model passes for what is missing.
+
+        Parameters
+        ----------
+        fingerprints : sequence of bytes
+            No two are equal.
+        out : ndarray of shape (len(fingerprints), embedding_dim)
+            Written in place.
+        encode : callable
+            Takes positions and returns their vectors.
+
+        Returns
+        -------
+        ndarray of bool
+            False where another worker is computing the row at this moment: ask again
+            after :meth:`wait`.
+        """
+        done = self.get(fingerprints, out)
+        missing = np.flatnonzero(~done)
+        if not missing.size:
+            return done
+        with self._claimed([fingerprints[i] for i in missing.tolist()]) as mine:
+            # Someone may have stored a row between our look and our claim.
+            mine = missing[mine]
+            rows = np.empty((mine.size, out.shape[1]), np.float32)
+            stored = self.get([fingerprints[i] for i in mine.tolist()], rows)
+            out[mine[stored]] = rows[stored]
+            todo = mine[~stored]
+            if todo.size:
+                out[todo] = encode(todo)
+                self._put([fingerprints[i] for i in todo.tolist()], out[todo])
+            done[mine] = True
+        return done
+
+    def wait(self, fingerprints: Sequence[bytes]) -> None:
+        """Wait until no other worker is computing these rows."""
+        if self._cache is not None:
+            self._cache.wait(self._compute_space, fingerprints)
+
+    def recall_files(
+        self, stamps: Sequence[FileStamp | None], reading: str
+    ) -> list[bytes | None]:
+        """Return the fingerprints of files that were read before, in this state."""
+        if self._cache is None:
+            return [None] * len(stamps)
+        return self._cache.recall_files(stamps, reading)
+
+    def remember_files(
+        self,
+        stamps: Sequence[FileStamp | None],
+        reading: str,
+        fingerprints: Sequence[bytes | None],
+    ) -> None:
+        """Note what files in these states contain."""
+        if self._cache is not None:
+            with self._writing():
+                self._cache.remember_files(stamps, reading, fingerprints)
+
+    def remember_model(self, encoder: Encoder) -> None:
+        """Put the model on record, so that the store can serve without it."""
+        if self._cache is not None:
+            facts = ModelFacts(
+                encoder.revision,
+                encoder.embedding_dim,
+                encoder.image_size,
+                encoder.checkpoint.patch_size,
+                encoder.text_tokens,
+                encoder.logit_scale,
+                encoder.logit_bias,
+            )
+            with self._writing():
+                self._cache.remember_model(
+                    os.fspath(self._model), self._revision, asdict(facts)
+                )
+
+    def _put(self, fingerprints: list[bytes], rows: NDArray[np.float32]) -> None:
+        if self._cache is not None:
+            with self._writing():
+                self._cache.put_many(self._compute_space, fingerprints, rows)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn a store that cannot be written into one warning: the rows are right."""
+        try:
+            yield
+        except CacheError as error:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"Embeddings are computed but not kept: {error}",
+                    CacheWarning,
+                    stacklevel=2,
+                )
+
+    @contextmanager
+    def _claimed(self, fingerprints: list[bytes]) -> Iterator[NDArray[np.bool_]]:
+        nobody_else = np.ones(len(fingerprints), dtype=bool)
+        if self._cache is None:
+            yield nobody_else
+            return
+        mine: list[bool] | None = None
+        with self._writing():
+            mine = self._cache.claim(self._compute_space, fingerprints)
+        if mine is None:
+            yield nobody_else
+            return
+        try:
+            yield np.array(mine, dtype=bool)
+        finally:
+            held = [f for f, own in zip(fingerprints, mine, strict=True) if own]
+            self._cache.release(self._compute_space, held)
+
+    @cached_property
+    def _lookup_space(self) -> Space:
+        # Numeric type and engine are not looked at where any will do: choosing them
+        # would import torch for rows that are all stored.
+        return self._space("float32" if self._dtype == "auto" else self._dtype)
+
+    @cached_property
+    def _compute_space(self) -> Space:
+        return self._space(choose_dtype(self._dtype, choose_device(self._device)))
+
+    def _space(self, dtype: str) -> Space:
+        name = os.fspath(self._model)
+        # A folder is known by its digest; its path must not be kept.
+        label = "folder" if self.facts.revision.startswith("folder-") else name
+        return Space(
+            kind=self._kind,
+            model="demo" if name == "demo" else label,
+            revision=self.facts.revision,
+            recipe=self._recipe,
+            dtype=dtype,
+            engine="torch",
+            width=self.facts.embedding_dim,
+        )
