@@ -1,0 +1,73 @@
+"""``make_zero_shot_pipeline``: prompts and images, nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from sk_medsiglip.cache import EmbeddingCache
+from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
+
+__all__ = ["make_zero_shot_pipeline"]
+
+
+def make_zero_shot_pipeline(
+    prompts: Mapping[Any, Any],
+    *,
+    templates: str | Sequence[str] | None = None,
+    model: str | os.PathLike[str] = "google/medsiglip-448",
+    revision: str | None = None,
+    scoring: str = "softmax",
+    dtype: str = "auto",
+    device: str = "auto",
+    engine: str = "auto",
+    cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
+    verbose: int | bool = 0,
+    **embedder_params: Any,
+) -> Pipeline:
+    """Join an image embedder and a zero-shot classifier of the same model.
+
+    Parameters
+    ----------
+    prompts, templates, scoring
+        As in :class:`ZeroShotClassifier`.
+    model, revision, dtype, device, engine, cache, verbose
+        Of both.
+    **embedder_params
+        Further parameters of :class:`~sk_medsiglip.MedSigLIPEmbedder`: ``resize``,
+        ``intensity``, ``on_error``, ``n_jobs``, ...
+
+    Returns
+    -------
+    sklearn.pipeline.Pipeline
+        Takes images. ``fit(X)`` needs no labels and encodes the prompts.
+
+    Examples
+    --------
+    >>> from sk_medsiglip import make_zero_shot_pipeline
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> images = make_chest_phantoms(4, random_state=0).images
+    >>> pipe = make_zero_shot_pipeline(
+    ...     {"effusion": "pleural effusion", "normal": "normal chest X-ray"},
+    ...     model="demo",
+    ... )
+    >>> pipe.fit(images).predict(images).shape
+    (4,)
+    """
+    shared: dict[str, Any] = {
+        "model": model,
+        "revision": revision,
+        "dtype": dtype,
+        "device": device,
+        "engine": engine,
+        "cache": cache,
+        "verbose": verbose,
+    }
+    return make_pipeline(
+        MedSigLIPEmbedder(**shared, **embedder_params),
+        ZeroShotClassifier(prompts, templates=templates, scoring=scoring, **shared),
+    )

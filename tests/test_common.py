@@ -1,0 +1,131 @@
+"""scikit-learn's own checks on every estimator, and the image version of the rest.
+
+The generator of checks yields one check for estimators that take no 2-D array, so the
+embedders run those checks that need no data by name; what needs data is said again for
+images in test_embedding.py.
+"""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sk_medsiglip import (
+    MedSigLIPEmbedder,
+    MedSigLIPTextEmbedder,
+    ZeroShotClassifier,
+    make_zero_shot_pipeline,
+)
+from sk_medsiglip.prompts import Question
+
+# Checks that cannot hold, each with its reason and where the same thing is tested.
+EXPECTED_FAILED_CHECKS = {
+    "MedSigLIPEmbedder": {
+        "check_get_feature_names_out_error": (
+            "names need no fit: test_feature_names_without_fit_or_weights"
+        ),
+    },
+    "MedSigLIPTextEmbedder": {
+        "check_get_feature_names_out_error": (
+            "names need no fit: test_feature_names_without_fit_or_weights"
+        ),
+    },
+    "LabelledZeroShot()": {},
+    "LabelledZeroShot(scoring='sigmoid')": {
+        "check_decision_proba_consistency": (
+            "decision_function is the logit; a quotient of sigmoids ranks images in "
+            "another order, as the docstring of scoring says: "
+            "test_logits_and_both_scorings_by_hand"
+        ),
+    },
+}
+
+DATA_FREE_CHECKS = [
+    "check_do_not_raise_errors_in_init_or_set_param",
+    "check_estimator_cloneable",
+    "check_estimator_repr",
+    "check_estimator_tags_renamed",
+    "check_get_feature_names_out_error",
+    "check_get_params_invariance",
+    "check_mixin_order",
+    "check_no_attributes_set_in_init",
+    "check_parameters_default_constructible",
+    "check_set_params",
+    "check_valid_tag_types",
+]
+
+
+class LabelledZeroShot(ZeroShotClassifier):
+    """Zero-shot on whatever data a check makes up.
+
+    The checks vary the classes and the number of columns, which prompts and a text
+    tower fix. Only these two come from the data here; all else is the real class.
+    """
+
+    def __init__(self, prompts=None, *, model="demo", scoring="softmax"):
+        super().__init__(prompts, model=model, scoring=scoring)
+
+    def _read_prompts(self, y):
+        labels = np.unique(y) if y is not None else np.array([0, 1])
+        if len(labels) < 2:
+            raise ValueError("Classifier can't train when only one class is present.")
+        texts = tuple((f"class {label}",) for label in labels)
+        return Question(labels, texts, is_pairs=False)
+
+    def _encode_prompts(self, question):
+        self.logit_scale_, self.logit_bias_ = 10.0, -1.0
+        rng = np.random.default_rng(0)
+        vectors = rng.normal(size=(len(question.texts), self.n_features_in_))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors.astype(np.float32)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = True
+        tags.target_tags.required = True
+        return tags
+
+
+@parametrize_with_checks(
+    [LabelledZeroShot(), LabelledZeroShot(scoring="sigmoid")],
+    expected_failed_checks=lambda est: EXPECTED_FAILED_CHECKS[repr(est)],
+    xfail_strict=True,
+)
+def test_zero_shot_passes_sklearn_checks(estimator, check):
+    check(estimator)
+
+
+def named_check(name):
+    matches = [
+        getattr(estimator_checks, found)
+        for found in dir(estimator_checks)
+        if found.startswith(name)
+    ]
+    assert matches, f"scikit-learn has no check named {name}"
+    return matches[0]
+
+
+@pytest.mark.parametrize("name", DATA_FREE_CHECKS)
+@pytest.mark.parametrize("estimator", [MedSigLIPEmbedder, MedSigLIPTextEmbedder])
+def test_embedders_pass_data_free_checks(estimator, name, request):
+    reason = EXPECTED_FAILED_CHECKS[estimator.__name__].get(name)
+    if reason:
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    named_check(name)(estimator.__name__, estimator("demo"))
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        MedSigLIPEmbedder(),
+        MedSigLIPTextEmbedder(),
+        ZeroShotClassifier({"a": "one", "b": "two"}),
+        make_zero_shot_pipeline({"a": "one", "b": "two"}),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_defaults_are_medsiglip_and_clone(estimator):
+    params = clone(estimator).get_params()
+    models = [value for name, value in params.items() if name.endswith("model")]
+    assert set(models) == {"google/medsiglip-448"}
