@@ -19,7 +19,12 @@ from sk_medsiglip.encoder import (
     load_encoder,
     load_image_processor,
 )
-from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
+from sk_medsiglip.encoder._fork import check_device_after_fork
+from sk_medsiglip.exceptions import (
+    CheckpointError,
+    ForkedProcessError,
+    ModelAccessError,
+)
 
 
 @pytest.fixture
@@ -422,3 +427,20 @@ def test_forked_child_computes_on_one_thread(checkpoint, pixels):
     """)
     done = subprocess.run([sys.executable, "-c", code], timeout=120, check=False)
     assert done.returncode == 0
+
+
+def test_weights_on_a_gpu_do_not_survive_a_fork():
+    check_device_after_fork("cuda:0", os.getpid())
+    check_device_after_fork("cpu", os.getpid() + 1)
+    with pytest.raises(ForkedProcessError, match="spawn or loky"):
+        check_device_after_fork("cuda:0", os.getpid() + 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_rows_are_near_those_of_the_cpu(checkpoint, pixels):
+    cpu = load_encoder(checkpoint, device="cpu", dtype="float32")
+    gpu = load_encoder(checkpoint, device="cuda", dtype="float32")
+    np.testing.assert_allclose(
+        gpu.encode_images(pixels), cpu.encode_images(pixels), atol=1e-3
+    )
+    assert load_encoder(checkpoint, device="auto").dtype == "bfloat16"
