@@ -1,0 +1,169 @@
+"""Write phantoms to disk as PNG and DICOM files with a table of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from sklearn.utils import Bunch
+
+__all__ = ["LABELS_FILE", "write_phantoms"]
+
+LABELS_FILE = "labels.csv"
+
+# DICOM files keep black and white away from the ends of the 16-bit range, as
+# detectors do, so that a reader that ignores the window gets a visibly flat picture.
+_BLACK, _WHITE = 6_000, 54_000
+
+
+def write_phantoms(
+    phantoms: Bunch,
+    folder: str | PathLike[str],
+    *,
+    formats: str | Sequence[str] = ("png", "dicom"),
+) -> pd.DataFrame:
+    """Write phantoms as image files with a labels table, as a hospital might hand out.
+
+    Parameters
+    ----------
+    phantoms : :class:`~sklearn.utils.Bunch`
+        From :func:`make_chest_phantoms`.
+    folder : str or path-like
+        Where to write; made if it does not exist. Files of the same names are
+        overwritten, others are left alone.
+    formats : {"png", "dicom"} or sequence of them, default=("png", "dicom")
+        Dealt out to the images in turn, one file an image. PNG files have 8 bits.
+        DICOM files have 16 bits and a VOI window that shows the same picture; every
+        third one is MONOCHROME1, stored inverted. They carry an invented patient ID
+        and no name.
+
+    Returns
+    -------
+    labels : DataFrame of shape (n_samples, n_findings + 3)
+        Columns path (relative to ``folder``), one column of 0 and 1 for each
+        finding, patient, caption. The same table is written to
+        ``folder/labels.csv``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sk_medsiglip.datasets import make_chest_phantoms, write_phantoms
+    >>> phantoms = make_chest_phantoms(4, findings=["effusion"], random_state=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     labels = write_phantoms(phantoms, folder)
+    >>> list(labels.columns)
+    ['path', 'effusion', 'patient', 'caption']
+    >>> [path.rpartition(".")[2] for path in labels["path"]]
+    ['png', 'dcm', 'png', 'dcm']
+    """
+    writers = _check_formats(formats)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    views: dict[str, int] = {}
+    for row, (image, patient) in enumerate(
+        zip(phantoms.images, phantoms.groups, strict=True)
+    ):
+        views[patient] = views.get(patient, 0) + 1
+        name = f"{patient}_{views[patient]}"
+        if writers[row % len(writers)] == "png":
+            paths.append(f"{name}.png")
+            Image.fromarray(_to_uint8(image)).save(folder / paths[-1])
+        else:
+            paths.append(f"{name}.dcm")
+            turn = row // len(writers)
+            _write_dicom(
+                folder / paths[-1],
+                image,
+                patient=patient,
+                view=views[patient],
+                inverted=turn % 3 == 2,
+            )
+    labels = pd.DataFrame({"path": paths})
+    for column, finding in enumerate(phantoms.target_names):
+        labels[finding] = phantoms.target[:, column]
+    labels["patient"] = phantoms.groups
+    labels["caption"] = phantoms.captions
+    labels.to_csv(folder / LABELS_FILE, index=False)
+    return labels
+
+
+def _check_formats(formats: str | Sequence[str]) -> list[str]:
+    names = [formats] if isinstance(formats, str) else list(formats)
+    if not names or not set(names) <= {"png", "dicom"}:
+        raise ValueError(f"formats must be out of 'png' and 'dicom', got {formats!r}.")
+    return names
+
+
+def _to_uint8(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    return np.rint(image / 257).astype(np.uint8)
+
+
+def _write_dicom(
+    path: Path, image: np.ndarray, *, patient: str, view: int, inverted: bool
+) -> None:
+    # Imported here: only whoever writes DICOM pays for it.
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import (
+        ComputedRadiographyImageStorage,
+        ExplicitVRLittleEndian,
+        generate_uid,
+    )
+
+    share = image / np.iinfo(image.dtype).max
+    stored = np.rint(_BLACK + share * (_WHITE - _BLACK)).astype("<u2")
+    low, high = _BLACK, _WHITE
+    if inverted:
+        stored = (65_535 - stored).astype("<u2")
+        low, high = 65_535 - _WHITE, 65_535 - _BLACK
+    # UIDs follow from the content, so that writing twice gives the same files.
+    study = generate_uid(entropy_srcs=["study", patient])
+    instance = generate_uid(entropy_srcs=[patient, str(view), stored.tobytes().hex()])
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    meta.MediaStorageSOPInstanceUID = instance
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+
+    data = Dataset()
+    data.file_meta = meta
+    data.SOPClassUID = ComputedRadiographyImageStorage
+    data.SOPInstanceUID = instance
+    data.StudyInstanceUID = study
+    data.SeriesInstanceUID = generate_uid(entropy_srcs=["series", patient])
+    data.Modality = "CR"
+    data.Manufacturer = "sk_medsiglip phantoms"
+    data.PatientID = patient
+    data.PatientName = ""
+    data.PatientBirthDate = ""
+    data.PatientSex = ""
+    data.StudyDate = ""
+    data.StudyTime = ""
+    data.AccessionNumber = ""
+    data.ReferringPhysicianName = ""
+    data.StudyID = ""
+    data.SeriesNumber = 1
+    data.InstanceNumber = view
+    data.BodyPartExamined = "CHEST"
+    data.ViewPosition = "PA"
+    data.PatientOrientation = ["L", "F"]
+    data.BurnedInAnnotation = "NO"
+    data.ImageComments = "A drawing, not a patient."
+    data.SamplesPerPixel = 1
+    data.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
+    data.Rows, data.Columns = image.shape
+    data.BitsAllocated = data.BitsStored = 16
+    data.HighBit = 15
+    data.PixelRepresentation = 0
+    # The standard's linear window: centre - 0.5 - (width - 1) / 2 shows as black.
+    data.WindowWidth = high - low + 1
+    data.WindowCenter = (low + high) / 2 + 0.5
+    data.PixelData = stored.tobytes()
+    data["PixelData"].VR = "OW"
+    data.save_as(path, enforce_file_format=True)
