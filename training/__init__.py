@@ -1,0 +1,1 @@
+"""How the built-in demonstration checkpoint is made; not part of the package."""
