@@ -1,0 +1,20 @@
+"""The command ``sk-medsiglip``: the toolkit from a terminal.
+
+The only room that imports typer and rich. Whatever a command computes, a few lines of
+Python compute too, and ``demo`` prints those lines. The files::
+
+    _app.py          the commands and how their errors reach the user
+    _demo.py         demo: phantoms or the user's own files ...
+    _main_job.py     ... through embedding, zero-shot, search, few labels, saving
+    _embed.py, _zero_shot.py, _cache.py, _doctor.py   the other commands
+    _collection.py   a folder or a CSV file -> image files and their columns
+    _labels.py       columns -> what is to be told apart
+    _prompts.py      --prompts, --class, --positive -> a dict of prompts
+    _splits.py, _few_labels.py, _saved_pipeline.py, _plot.py   steps of the main job
+    _embedding.py    what demo, embed and zero-shot share when they embed
+    _console.py, _options.py, _errors.py   printing, common options, the error
+"""
+
+from sk_medsiglip.cli._app import app, main
+
+__all__ = ["app", "main"]

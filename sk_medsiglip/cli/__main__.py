@@ -1,0 +1,5 @@
+"""``python -m sk_medsiglip.cli``, for where the console script is not on the path."""
+
+from sk_medsiglip.cli._app import main
+
+main()

@@ -1,0 +1,108 @@
+"""The commands of ``sk-medsiglip``, and how their errors reach the user."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from sk_medsiglip._version import __version__
+from sk_medsiglip.cli._cache import cache_app
+from sk_medsiglip.cli._console import complain, console, show_warning
+from sk_medsiglip.cli._demo import demo
+from sk_medsiglip.cli._doctor import doctor
+from sk_medsiglip.cli._embed import embed
+from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._zero_shot import zero_shot
+from sk_medsiglip.exceptions import SkMedSiglipError
+
+__all__ = ["app", "main"]
+
+_DEBUG_VARIABLE = "SK_MEDSIGLIP_DEBUG"
+
+# What a user can mend. Anything else is a defect of the package: it keeps its
+# traceback.
+_USER_ERRORS = (
+    CommandError,
+    SkMedSiglipError,
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+
+
+class _Commands(TyperGroup):
+    """A group whose commands end in one sentence instead of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        debug = ctx.params.get("debug") or os.environ.get(_DEBUG_VARIABLE)
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            try:
+                return super().invoke(ctx)
+            except _USER_ERRORS as error:
+                if debug:
+                    raise
+                complain(f"Error: {error}")
+                raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    name="sk-medsiglip",
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"sk-medsiglip {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug",
+            help=f"Show the traceback of an error; so does {_DEBUG_VARIABLE}=1.",
+        ),
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Medical images to MedSigLIP embeddings, once; scikit-learn does the rest.
+
+    Start with: sk-medsiglip demo
+
+    For research only: not a medical device, not for clinical use.
+    """
+
+
+app.command("demo")(demo)
+app.command("embed")(embed)
+app.command("zero-shot")(zero_shot)
+app.add_typer(cache_app, name="cache")
+app.command("doctor")(doctor)
+
+
+def main() -> None:
+    """Run the command line; what the console script calls."""
+    app()

@@ -1,0 +1,99 @@
+"""What the commands print with: results on stdout, troubles on stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+__all__ = [
+    "NOT_CLINICAL",
+    "bar",
+    "complain",
+    "console",
+    "heading",
+    "make_table",
+    "model_notice",
+    "say",
+    "show_code",
+    "show_warning",
+]
+
+NOT_CLINICAL = "For research only: not a medical device, not for clinical use."
+
+_DEMO_NOTICE = (
+    'model "demo" is a small demonstration checkpoint trained on drawings. It is not '
+    "MedSigLIP, and its output is not for clinical use."
+)
+
+# Colours of numbers inside sentences say nothing; off.
+console = Console(highlight=False)
+_stderr = Console(stderr=True, highlight=False)
+
+
+def say(text: str, style: str | None = None, *, indent: int = 0) -> None:
+    """Print a paragraph, literally: a path may hold what rich takes for markup."""
+    _print(console, " " * indent + text, style)
+
+
+def complain(text: str, style: str | None = "red") -> None:
+    """Print to stderr."""
+    _print(_stderr, text, style)
+
+
+def heading(text: str) -> None:
+    """Print the title of a step."""
+    console.print()
+    console.rule(f"[bold]{text}", align="left", style="dim", characters="-")
+
+
+def show_code(*lines: str) -> None:
+    """Print the lines of Python that do the same."""
+    for line in lines:
+        _print(console, f"  >>> {line}", "cyan")
+
+
+def make_table(*columns: str, title: str | None = None) -> Table:
+    """Return an empty table; columns after the first are right-aligned."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+    )
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position else "left")
+    return table
+
+
+def model_notice(model: str) -> str:
+    """Return what must be said wherever a model's output is shown."""
+    return _DEMO_NOTICE if model == "demo" else NOT_CLINICAL
+
+
+def bar() -> int:
+    """Return ``verbose`` for the embedders: a bar only where somebody watches."""
+    return int(sys.stderr.isatty())
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning as a sentence, in place of ``warnings.showwarning``."""
+    complain(f"Warning: {message}", "yellow")
+
+
+def _print(target: Console, text: str, style: str | None) -> None:
+    # A terminal gets whole words a line; a file or a pipe gets whole paragraphs.
+    options: dict[str, Any] = {"markup": False, "soft_wrap": not target.is_terminal}
+    target.print(text, style=style, **options)

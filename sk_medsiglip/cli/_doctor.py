@@ -1,0 +1,230 @@
+"""``sk-medsiglip doctor``: what works here, and how to mend what does not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import typer
+
+from sk_medsiglip._version import __version__
+from sk_medsiglip.cli._cache import format_bytes
+from sk_medsiglip.cli._console import console, say
+from sk_medsiglip.exceptions import SkMedSiglipError
+
+__all__ = ["doctor"]
+
+_PACKAGES = (
+    "scikit-learn",
+    "numpy",
+    "scipy",
+    "pandas",
+    "torch",
+    "transformers",
+    "safetensors",
+    "huggingface-hub",
+    "pillow",
+    "pydicom",
+    "joblib",
+)
+_EXTRAS = {
+    "plot": (("matplotlib",), "the picture of demo"),
+    "parquet": (("pyarrow",), "embed to .parquet"),
+    "dicom": (("gdcm", "openjpeg", "rle"), "compressed DICOM files"),
+    "yaml": (("yaml",), "prompts in YAML files"),
+}
+_MEDSIGLIP = "google/medsiglip-448"
+_MARKS = {
+    "ok": ("ok  ", "green"),
+    "note": ("note", "yellow"),
+    "problem": ("FAIL", "bold red"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Parameters
+    ----------
+    state : {"ok", "note", "problem"}
+        "note" does not stop the main job; "problem" does.
+    text : str
+        What was found.
+    mend : str, default=""
+        What to type or do.
+    """
+
+    state: Literal["ok", "note", "problem"]
+    text: str
+    mend: str = ""
+
+
+def doctor(
+    online: Annotated[
+        bool,
+        typer.Option(
+            "--online", help="Ask the Hugging Face hub too; default: local files only."
+        ),
+    ] = False,
+) -> None:
+    """Check versions, device, models, cache and extras, each with its mend.
+
+    The exit code is 1 if the main job cannot run, else 0.
+    """
+    failed = False
+    for title, check in (
+        ("Versions", _check_versions),
+        ("Device", _check_device),
+        ('Model "demo"', _check_demo),
+        (f"Model {_MEDSIGLIP}", lambda: _check_medsiglip(online=online)),
+        ("Cache", _check_cache),
+        ("Extras", _check_extras),
+    ):
+        say(title, "bold")
+        for finding in _run(check):
+            mark, style = _MARKS[finding.state]
+            console.print(f"  {mark}", style=style, end="  ")
+            say(finding.text)
+            for line in finding.mend.splitlines():
+                say(f"-> {line}", indent=8)
+            failed |= finding.state == "problem"
+    console.print()
+    if failed:
+        say("The main job cannot run here; mend what says FAIL.", "bold red")
+        raise typer.Exit(1)
+    say("The main job runs here. Try it: sk-medsiglip demo", "bold green")
+
+
+def _run(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Turn a check that breaks into a finding: the others must still be made."""
+    try:
+        yield from check()
+    except Exception as error:
+        yield Finding("problem", f"{type(error).__name__}: {error}")
+
+
+def _check_versions() -> Iterator[Finding]:
+    found = [f"sk-medsiglip {__version__}", f"python {platform.python_version()}"]
+    missing = []
+    for package in _PACKAGES:
+        version = _version_of(package)
+        if version is None:
+            missing.append(package)
+        else:
+            found.append(f"{package} {version}")
+    yield Finding("ok", ", ".join(found) + f"; {platform.platform(terse=True)}")
+    if missing:
+        yield Finding(
+            "problem",
+            f"not installed: {', '.join(missing)}",
+            "pip install --upgrade sk-medsiglip",
+        )
+
+
+def _check_device() -> Iterator[Finding]:
+    from sk_medsiglip.encoder import choose_device, choose_dtype
+
+    device = choose_device("auto")
+    dtype = choose_dtype("auto", device)
+    cores = os.cpu_count()
+    yield Finding(
+        "ok", f'device="auto" is {device}, dtype="auto" is {dtype}; {cores} CPU cores'
+    )
+    if device == "cpu":
+        yield Finding(
+            "note",
+            "without a GPU MedSigLIP takes seconds an image, once: rows are cached",
+            'dtype="bfloat16" is about twice as fast on CPUs that compute in it',
+        )
+
+
+def _check_demo() -> Iterator[Finding]:
+    from sk_medsiglip.encoder import load_encoder
+
+    try:
+        encoder = load_encoder("demo")
+    except SkMedSiglipError as error:
+        yield Finding("problem", str(error))
+        return
+    width = encoder.encode_texts(["a normal chest X-ray"]).shape[1]
+    yield Finding(
+        "ok",
+        f"loads and computes: {encoder.image_size} px, {width} values an embedding. "
+        "A demonstration trained on drawings, not MedSigLIP",
+    )
+
+
+def _check_medsiglip(*, online: bool) -> Iterator[Finding]:
+    from sk_medsiglip.encoder import check_hub_access, is_downloaded
+
+    if is_downloaded(_MEDSIGLIP):
+        yield Finding("ok", "its weights are in the local Hugging Face cache")
+    else:
+        yield Finding(
+            "note",
+            "its weights are not on this machine; they are needed for "
+            f'model="{_MEDSIGLIP}" only',
+            f"accept the terms at https://huggingface.co/{_MEDSIGLIP}, then type: "
+            f"hf auth login\nhf download {_MEDSIGLIP}",
+        )
+    if not online:
+        yield Finding(
+            "ok", "the hub was not asked (sk-medsiglip doctor --online asks it)"
+        )
+        return
+    try:
+        check_hub_access(_MEDSIGLIP)
+    except SkMedSiglipError as error:
+        yield Finding("note", "this machine cannot download it now", str(error))
+    else:
+        yield Finding("ok", "the hub says that you may download it")
+
+
+def _check_cache() -> Iterator[Finding]:
+    from sk_medsiglip.cache import EmbeddingCache
+
+    cache = EmbeddingCache()
+    folder = cache.location
+    try:
+        stats = cache.stats()
+    except SkMedSiglipError as error:
+        yield Finding("note", str(error), "sk-medsiglip cache verify")
+        return
+    # Nothing is created only to look: the first parent that exists decides.
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    if os.access(there, os.W_OK):
+        yield Finding(
+            "ok", f"{folder}: {stats['rows']:,} rows, {format_bytes(stats['bytes'])}"
+        )
+    else:
+        yield Finding(
+            "note",
+            f"{there} is not writable: nothing is kept, every run pays again",
+            "export SK_MEDSIGLIP_CACHE=/a/folder/that/you/can/write",
+        )
+
+
+def _check_extras() -> Iterator[Finding]:
+    for extra, (modules, purpose) in _EXTRAS.items():
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        if missing:
+            yield Finding(
+                "note",
+                f"{extra} ({purpose}): {', '.join(missing)} not installed",
+                f'pip install "sk-medsiglip[{extra}]"',
+            )
+        else:
+            yield Finding("ok", f"{extra} ({purpose})")
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,161 @@
+"""``sk-medsiglip embed``: images to a file of embeddings."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.cli._console import bar, model_notice, say, show_code
+from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._options import (
+    BatchSizeOption,
+    CacheOption,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    JobsOption,
+    ModelOption,
+    NoCacheOption,
+    OnError,
+    OnErrorOption,
+    PadOption,
+    PathColumnOption,
+    Resize,
+    ResizeOption,
+    RevisionOption,
+)
+
+__all__ = ["embed"]
+
+
+def embed(
+    source: Annotated[
+        Path,
+        typer.Argument(help="Folder of images, or CSV file with a column of paths."),
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="File to write; .npz or .parquet decides the format.")
+    ],
+    path_column: PathColumnOption = None,
+    model: ModelOption = "google/medsiglip-448",
+    revision: RevisionOption = None,
+    resize: ResizeOption = Resize.medsiglip,
+    pad: PadOption = False,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Scale every row to length 1.")
+    ] = False,
+    on_error: OnErrorOption = OnError.raise_,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.auto,
+    batch_size: BatchSizeOption = None,
+    n_jobs: JobsOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUT if it exists.")
+    ] = False,
+) -> None:
+    """Embed a folder or a CSV file of images into a .npz or .parquet file.
+
+    A .npz file holds the arrays "embeddings" (one row an image), "paths", "model" and
+    "revision". A .parquet file holds the columns of the CSV file and the column
+    "embedding", a list of float32.
+
+    An image that was embedded before is read from the cache.
+    """
+    _check_out(out, overwrite)
+    # Late, so that --help is quick.
+    from sk_medsiglip.cli._collection import read_collection
+    from sk_medsiglip.cli._embedding import check_device, choose_cache, embed_images
+    from sk_medsiglip.embedding import MedSigLIPEmbedder
+
+    collection = read_collection(source, path_column)
+    if out.suffix == ".parquet" and "embedding" in collection.frame:
+        raise CommandError(
+            f"{source} has a column 'embedding' already. Rename it, or write a .npz "
+            "file."
+        )
+    check_device(device)
+    embedder = MedSigLIPEmbedder(
+        model,
+        revision=revision,
+        resize=resize.value,
+        pad=pad,
+        normalize=normalize,
+        on_error=on_error.value,
+        device=device,
+        dtype=dtype.value,
+        batch_size=batch_size or "auto",
+        n_jobs=n_jobs,
+        cache=choose_cache(cache, without=no_cache),
+        verbose=bar(),
+    ).fit(collection.paths)
+    embedded = embed_images(collection.paths, embedder)
+    say(
+        f"{len(collection):,} images in {embedded.seconds:.1f} s: "
+        f"{embedded.passes:,} model passes, {embedded.from_cache:,} rows from the "
+        "cache."
+    )
+    facts = {"model": model, "revision": embedder.revision_}
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        if out.suffix == ".npz":
+            with temporary.open("wb") as file:
+                np.savez(
+                    file,
+                    embeddings=embedded.X,
+                    paths=np.array(collection.names),
+                    **facts,
+                )
+        else:
+            _write_parquet(temporary, collection.frame, embedded.X, facts)
+        # In one step: a reader finds the old file or the whole new one.
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    say(
+        f"Wrote {out}: {embedded.X.shape[0]:,} rows of {embedded.X.shape[1]:,} float32."
+    )
+    if out.suffix == ".npz":
+        show_code(f'X = np.load("{out.name}")["embeddings"]')
+    else:
+        show_code(f'X = np.stack(pd.read_parquet("{out.name}")["embedding"])')
+    say(model_notice(model), "yellow")
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    """Raise before hours of work, not after."""
+    if out.suffix not in (".npz", ".parquet"):
+        raise CommandError(
+            f"{out} ends in {out.suffix or 'no suffix'!r}; name it .npz or .parquet."
+        )
+    if not out.parent.is_dir():
+        raise CommandError(f"The folder {out.parent} does not exist; make it first.")
+    if out.exists() and not overwrite:
+        raise CommandError(f"{out} exists. Add --overwrite, or give another name.")
+    if not os.access(out.parent, os.W_OK):
+        raise CommandError(f"The folder {out.parent} is not writable.")
+    if out.suffix == ".parquet":
+        import_optional("pyarrow", extra="parquet", purpose="Writing Parquet")
+
+
+def _write_parquet(
+    file: Path, frame: Any, X: NDArray[np.float32], facts: dict[str, str]
+) -> None:
+    pa = import_optional("pyarrow", extra="parquet", purpose="Writing Parquet")
+    parquet = import_optional(
+        "pyarrow.parquet", extra="parquet", purpose="Writing Parquet"
+    )
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(X.ravel()), X.shape[1])
+    table = table.append_column("embedding", values)
+    about = {b"sk_medsiglip": json.dumps(facts).encode()}
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **about})
+    parquet.write_table(table, file)

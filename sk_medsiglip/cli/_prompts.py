@@ -1,0 +1,153 @@
+"""``--prompts``, ``--class``, ``--positive`` -> the prompts of a classifier."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._labels import Task
+
+__all__ = ["parse_classes", "prompts_for_task", "read_prompts"]
+
+_DEFAULT = "a medical image showing {}"
+_DEFAULT_ABSENT = "a medical image showing no {}"
+
+
+def read_prompts(file: Path) -> dict[str, Any]:
+    """Read a JSON or YAML file of prompts; keys become str."""
+    if not file.is_file():
+        raise CommandError(f"--prompts: there is no file {file}.")
+    text = file.read_text("utf-8")
+    try:
+        if file.suffix.lower() in (".yaml", ".yml"):
+            yaml = import_optional("yaml", extra="yaml", purpose="A YAML prompts file")
+            prompts = yaml.safe_load(text)
+        else:
+            prompts = json.loads(text)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise CommandError(f"--prompts: {file} is not valid JSON: {error}.") from None
+    except Exception as error:
+        if type(error).__module__.startswith("yaml"):
+            raise CommandError(
+                f"--prompts: {file} is not valid YAML: {error}"
+            ) from None
+        raise
+    if not isinstance(prompts, dict):
+        raise CommandError(
+            f'--prompts: {file} must hold {{"class": ["prompt", ...], ...}}, and holds '
+            f"a {type(prompts).__name__}."
+        )
+    return {str(name): value for name, value in prompts.items()}
+
+
+def parse_classes(pairs: Sequence[str]) -> dict[str, list[str]]:
+    """Read repeated ``--class "name=prompt"``."""
+    prompts: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, equals, prompt = pair.partition("=")
+        if not (equals and name.strip() and prompt.strip()):
+            raise CommandError(
+                f'--class {pair!r}: write --class "name=prompt", for example '
+                '--class "normal=a normal chest X-ray".'
+            )
+        prompts.setdefault(name.strip(), []).append(prompt.strip())
+    return prompts
+
+
+def prompts_for_task(
+    task: Task,
+    *,
+    file: Path | None,
+    classes: Sequence[str],
+    positive: Sequence[str],
+    negative: Sequence[str],
+) -> tuple[dict[str, Any], bool]:
+    """Return prompts for the labels of a task, from the options or from their names.
+
+    Parameters
+    ----------
+    task : Task
+        Whose names need prompts.
+    file, classes, positive, negative
+        The options; at most one way may be used.
+
+    Returns
+    -------
+    prompts : dict
+        As :class:`~sk_medsiglip.ZeroShotClassifier` takes them.
+    made_up : bool
+        Whether they were made from the names of the labels.
+
+    Raises
+    ------
+    CommandError
+        If the options contradict each other or do not fit the labels.
+    """
+    pair = bool(positive) or bool(negative)
+    if (file is not None) + bool(classes) + pair > 1:
+        raise CommandError(
+            "Give prompts in one way: --prompts, --class, or --positive and --negative."
+        )
+    if file is not None:
+        return _fit_to_task(read_prompts(file), task, "--prompts"), False
+    if classes:
+        return _fit_to_task(parse_classes(classes), task, "--class"), False
+    if pair:
+        return _pair_for_task(task, positive, negative), False
+    if task.kind == "classes":
+        return {name: _DEFAULT.format(_words(name)) for name in task.names}, True
+    return {
+        name: {
+            "positive": _DEFAULT.format(_words(name)),
+            "negative": _DEFAULT_ABSENT.format(_words(name)),
+        }
+        for name in task.names
+    }, True
+
+
+def _pair_for_task(
+    task: Task, positive: Sequence[str], negative: Sequence[str]
+) -> dict[str, Any]:
+    if not (positive and negative):
+        raise CommandError("--positive and --negative belong together; one is missing.")
+    if task.kind != "finding":
+        raise CommandError(
+            "--positive and --negative are for one label column of 0 and 1. Here the "
+            f"labels are {', '.join(task.names)}: use --prompts, or "
+            + " ".join(f'--class "{name}=..."' for name in task.names[:3])
+            + "."
+        )
+    return {task.names[0]: {"positive": list(positive), "negative": list(negative)}}
+
+
+def _fit_to_task(prompts: dict[str, Any], task: Task, option: str) -> dict[str, Any]:
+    # {"0": ..., "1": ...} is a natural way to write prompts for a column of 0 and 1.
+    if task.kind == "finding" and set(prompts) == {"0", "1"}:
+        pair = {"positive": prompts["1"], "negative": prompts["0"]}
+        prompts = {task.names[0]: pair}
+    missing = [name for name in task.names if name not in prompts]
+    if missing:
+        raise CommandError(
+            f"{option}: there are no prompts for {', '.join(missing[:5])}. The labels "
+            f"are {', '.join(task.names)}; there are prompts for "
+            f"{', '.join(prompts)}."
+        )
+    for name in task.names:
+        if isinstance(prompts[name], dict) != (task.kind != "classes"):
+            wanted = (
+                "a prompt or a list of prompts"
+                if task.kind == "classes"
+                else '{"positive": [...], "negative": [...]}'
+            )
+            raise CommandError(f"{option}: {name!r} must be {wanted}.")
+    if task.kind == "classes":
+        return prompts
+    return {name: prompts[name] for name in task.names}
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").strip().lower()

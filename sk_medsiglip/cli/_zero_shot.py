@@ -1,0 +1,159 @@
+"""``sk-medsiglip zero-shot``: images and prompts to a CSV file of probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from sk_medsiglip.cli._console import bar, console, make_table, model_notice, say
+from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._options import (
+    BatchSizeOption,
+    CacheOption,
+    ClassOption,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    JobsOption,
+    ModelOption,
+    NoCacheOption,
+    OnError,
+    OnErrorOption,
+    PadOption,
+    PathColumnOption,
+    PromptsOption,
+    Resize,
+    ResizeOption,
+    RevisionOption,
+    TemplateOption,
+)
+
+__all__ = ["zero_shot"]
+
+_SHOWN_ROWS = 10
+
+
+def zero_shot(
+    source: Annotated[
+        Path,
+        typer.Argument(help="Folder of images, or CSV file with a column of paths."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="CSV file to write.")] = Path(
+        "zero-shot.csv"
+    ),
+    prompts: PromptsOption = None,
+    classes: ClassOption = None,
+    template: TemplateOption = None,
+    path_column: PathColumnOption = None,
+    model: ModelOption = "google/medsiglip-448",
+    revision: RevisionOption = None,
+    resize: ResizeOption = Resize.medsiglip,
+    pad: PadOption = False,
+    on_error: OnErrorOption = OnError.raise_,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.auto,
+    batch_size: BatchSizeOption = None,
+    n_jobs: JobsOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the CSV file if it exists.")
+    ] = False,
+) -> None:
+    """Classify images by prompts alone, without labels, into a CSV file.
+
+    One column a class, and the likeliest class under "predicted"; or one column a
+    finding, the probability that it is present. The probabilities rank images and are
+    not calibrated.
+
+    Example: sk-medsiglip zero-shot images/ --class "normal=a normal chest X-ray"
+    --class "effusion=a chest X-ray with pleural effusion"
+    """
+    # Late, so that --help is quick.
+    from sk_medsiglip.cli._collection import read_collection
+    from sk_medsiglip.cli._embedding import check_device, choose_cache, embed_images
+    from sk_medsiglip.cli._prompts import parse_classes, read_prompts
+    from sk_medsiglip.embedding import MedSigLIPEmbedder
+    from sk_medsiglip.prompts import check_prompts
+    from sk_medsiglip.zero_shot import ZeroShotClassifier
+
+    if (prompts is None) == (not classes):
+        raise CommandError(
+            'Say what to look for: either --prompts FILE, or --class "name=prompt" '
+            "once for every class."
+        )
+    if out.exists() and not overwrite:
+        raise CommandError(f"{out} exists. Add --overwrite, or give another --out.")
+    if not out.parent.is_dir():
+        raise CommandError(f"The folder {out.parent} does not exist; make it first.")
+    asked: dict[str, Any] = (
+        read_prompts(prompts) if prompts is not None else parse_classes(classes or [])
+    )
+    check_prompts(asked, template)
+    collection = read_collection(source, path_column)
+    check_device(device)
+    shared: dict[str, Any] = {
+        "model": model,
+        "revision": revision,
+        "device": device,
+        "dtype": dtype.value,
+        "cache": choose_cache(cache, without=no_cache),
+    }
+    embedder = MedSigLIPEmbedder(
+        **shared,
+        resize=resize.value,
+        pad=pad,
+        on_error=on_error.value,
+        batch_size=batch_size or "auto",
+        n_jobs=n_jobs,
+        verbose=bar(),
+    )
+    embedded = embed_images(collection.paths, embedder)
+    readable = embedded.readable
+    if not readable.any():
+        raise CommandError("None of the images can be read.")
+    X = embedded.X[readable]
+    classifier = ZeroShotClassifier(asked, templates=template, **shared).fit(X)
+    probabilities = classifier.predict_proba(X)
+    findings = getattr(classifier, "findings_", None)
+    if findings is not None and len(findings) == 1:
+        probabilities = probabilities[:, 1:]
+    names = findings if findings is not None else classifier.classes_
+
+    import pandas as pd
+
+    table = pd.DataFrame({collection.path_column: collection.names})
+    values = np.full((len(collection), len(names)), np.nan)
+    values[readable] = probabilities
+    for column, name in enumerate(names):
+        table[str(name)] = values[:, column]
+    if findings is None:
+        table["predicted"] = None
+        table.loc[readable, "predicted"] = classifier.predict(X)
+    table.to_csv(out, index=False, float_format="%.6g")
+
+    say(
+        f"{len(collection):,} images in {embedded.seconds:.1f} s: "
+        f"{embedded.passes:,} model passes, {embedded.from_cache:,} rows from the "
+        "cache."
+    )
+    console.print(_preview(table))
+    say(f"Wrote {out}: {len(table):,} rows.")
+    say(
+        "The probabilities rank images; they are not calibrated. "
+        + model_notice(model),
+        "yellow",
+    )
+
+
+def _preview(frame: Any) -> Any:
+    title = (
+        f"First {_SHOWN_ROWS} of {len(frame):,}" if len(frame) > _SHOWN_ROWS else None
+    )
+    table = make_table(*map(str, frame.columns), title=title)
+    for row in frame.head(_SHOWN_ROWS).itertuples(index=False):
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
+    return table

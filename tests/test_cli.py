@@ -1,0 +1,559 @@
+"""The command line on real files, with the demonstration checkpoint."""
+
+import json
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from sk_medsiglip import (
+    EmbeddingCache,
+    MedSigLIPEmbedder,
+    ZeroShotClassifier,
+    __version__,
+)
+from sk_medsiglip.cli import app
+from sk_medsiglip.cli._cache import parse_bytes
+from sk_medsiglip.cli._collection import read_collection
+from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._labels import read_labels
+from sk_medsiglip.cli._splits import split_patients
+from sk_medsiglip.datasets import make_chest_phantoms
+
+N_PHANTOMS = 120
+FINDINGS = [
+    "cardiomegaly",
+    "effusion",
+    "pneumothorax",
+    "consolidation",
+    "nodule",
+    "device",
+]
+
+
+def run(*arguments, input=None):
+    return CliRunner().invoke(app, [str(a) for a in arguments], input=input)
+
+
+def check_fails(result, *texts):
+    """One message and exit code 2; no exception reaches the user."""
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    for text in texts:
+        assert text in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """One run of ``demo`` on phantoms: its output and its folder."""
+    folder = tmp_path_factory.mktemp("cli") / "out"
+    result = run("demo", "--out", folder, "--n-samples", N_PHANTOMS, "--n-jobs", 1)
+    assert result.exit_code == 0, result.output
+    return result, folder, json.loads((folder / "results.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def classes_folder(tmp_path_factory):
+    """Sub-folders of two classes, 21 images each, and one cut short."""
+    folder = tmp_path_factory.mktemp("classes")
+    bunch = make_chest_phantoms(
+        200, findings=["cardiomegaly"], views_per_patient=1, random_state=1
+    )
+    for value, name in enumerate(["normal", "big_heart"]):
+        (folder / name).mkdir()
+        for i, row in enumerate(np.flatnonzero(bunch.target[:, 0] == value)[:21]):
+            Image.fromarray(bunch.images[row]).save(folder / name / f"{i:02d}.png")
+    whole = (folder / "normal" / "00.png").read_bytes()
+    (folder / "normal" / "00.png").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+@pytest.fixture
+def images_csv(classes_folder, tmp_path):
+    """A CSV file of readable images with names that look like numbers."""
+    files = sorted(classes_folder.glob("*/*.png"))[:8]
+    frame = pd.DataFrame(
+        {"scan": files, "patient": [f"00{i}" for i in range(8)], "age": range(40, 48)}
+    )
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    return tmp_path / "table.csv"
+
+
+# ------------------------------------------------------------------------------- demo
+
+
+def test_demo_writes_png_and_16_bit_dicom_with_labels(demo):
+    _, folder, _ = demo
+    table = pd.read_csv(folder / "images" / "labels.csv")
+    assert list(table.columns) == ["path", *FINDINGS, "patient", "caption"]
+    assert len(table) == N_PHANTOMS
+    kinds = table["path"].str[-4:]
+    assert set(kinds) == {".png", ".dcm"}
+    dicom = pydicom.dcmread(folder / "images" / table["path"][kinds == ".dcm"].iloc[0])
+    assert dicom.BitsStored == 16
+    assert dicom.pixel_array.max() > 255
+    for path in table["path"][kinds == ".png"]:
+        with Image.open(folder / "images" / path) as image:
+            assert image.size == (128, 128)
+
+
+def test_demo_png_and_dicom_of_one_phantom_are_one_picture(demo):
+    from sk_medsiglip.images import read_image
+
+    _, folder, _ = demo
+    bunch = make_chest_phantoms(N_PHANTOMS, dtype="uint16", random_state=0)
+    paths = pd.read_csv(folder / "images" / "labels.csv")["path"]
+    for row in range(8):
+        grey = read_image(folder / "images" / paths[row])[..., 0].astype(int)
+        assert np.abs(grey - bunch.images[row] / 257).max() <= 1
+
+
+def test_demo_pays_once(demo):
+    _, folder, results = demo
+    assert results["first"]["passes"] == N_PHANTOMS
+    assert results["second"]["passes"] == 0
+    for step in ("zero_shot", "logistic", "few_labels", "nearest", "saved"):
+        assert results[step]["passes"] == 0, step
+    assert results["logistic"]["fits"] == 10 * results["logistic"]["folds"] + 1
+    stats = EmbeddingCache(folder / "cache").stats()
+    n_texts = results["zero_shot"]["texts"] + results["nearest"]["texts"]
+    assert stats["rows_computed"] == N_PHANTOMS + n_texts
+    assert stats["repeated_puts"] == 0
+
+
+def test_demo_figures_are_plausible(demo):
+    _, _, results = demo
+    assert set(results["zero_shot"]["aucs"]) == set(FINDINGS)
+    # The checkpoint was trained for this; chance is 0.5.
+    assert 0.65 < results["zero_shot"]["auc"] <= 1
+    assert 0.6 < results["logistic"]["auc"] <= 1
+    assert [point["n_labels"] for point in results["few_labels"]["curve"]] == [8, 32]
+    assert all(0 <= point["auc"] <= 1 for point in results["few_labels"]["curve"])
+    nearest = results["nearest"]["images"]
+    assert len(nearest) == 3
+    cosines = [image["cosine"] for image in nearest]
+    assert cosines == sorted(cosines, reverse=True)
+
+
+def test_demo_zero_shot_figure_is_that_of_the_public_classes(demo):
+    _, folder, results = demo
+    collection = read_collection(folder / "images" / "labels.csv")
+    task, _, _ = read_labels(collection.frame, FINDINGS)
+    split = split_patients(task, collection.frame["patient"].to_numpy(str), seed=0)
+    store = folder / "cache"
+    X = MedSigLIPEmbedder("demo", cache=store).transform(collection.paths)
+    prompts = json.loads((folder / "prompts.json").read_text())
+    zero_shot = ZeroShotClassifier(prompts, model="demo", cache=store).fit(X)
+    aucs = task.rows(split.test).aucs(zero_shot.predict_proba(X[split.test]))
+    assert aucs == pytest.approx(results["zero_shot"]["aucs"])
+
+
+def test_demo_saves_a_pipeline_without_weights(demo):
+    _, folder, results = demo
+    assert results["saved"]["max_difference"] < 1e-6
+    file = folder / "pipeline.joblib"
+    assert file.stat().st_size == results["saved"]["bytes"] < 50_000
+    pipeline = joblib.load(file)
+    paths = read_collection(folder / "images" / "labels.csv").paths[:5]
+    assert pipeline.predict_proba(paths).shape == (5, len(FINDINGS))
+
+
+def test_demo_draws_a_picture(demo):
+    _, folder, results = demo
+    assert results["picture"] == "overview.png"
+    with Image.open(folder / "overview.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 600
+        assert np.asarray(image.convert("L")).std() > 20
+
+
+def test_demo_says_what_it_is(demo):
+    result, _, _ = demo
+    assert result.stdout.count("trained on drawings. It is not MedSigLIP") == 2
+    assert "not for clinical use" in result.stdout
+    assert f"{N_PHANTOMS} images, {N_PHANTOMS} model passes" in result.stdout
+    assert f"{N_PHANTOMS} images, 0 model passes" in result.stdout
+    assert "GridSearchCV(pipe" in result.stdout
+    # Not a terminal: no control sequences.
+    assert "\x1b" not in result.output
+
+
+def test_demo_keeps_an_earlier_one(demo):
+    _, folder, _ = demo
+    check_fails(run("demo", "--out", folder), "--overwrite")
+    assert (folder / "results.json").exists()
+
+
+def test_demo_never_empties_a_folder_of_others(tmp_path):
+    (tmp_path / "thesis.tex").write_text("...")
+    check_fails(run("demo", "--out", tmp_path, "--overwrite"), "not from an earlier")
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_demo_on_folders_without_patients_or_matplotlib(
+    classes_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    out = tmp_path / "out"
+    result = run(
+        *("demo", "--images", classes_folder, "--out", out, "--n-jobs", 1),
+        *("--class", "normal=a normal heart", "--class", "big_heart=an enlarged heart"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "1 images cannot be read and are left out" in result.stdout
+    assert "row 21: " in result.stderr
+    assert "every image counts as a patient" in result.stdout
+    assert 'pip install "sk-medsiglip[plot]"' in result.stderr
+    assert not (out / "overview.png").exists()
+    results = json.loads((out / "results.json").read_text())
+    assert results["picture"] is None
+    assert results["n_images"] == 41
+    assert results["first"]["passes"] == 41
+    assert results["second"]["passes"] == results["logistic"]["passes"] == 0
+    assert results["zero_shot"]["auc"] > 0.7
+    assert results["nearest"]["sentence"] == "a normal heart"
+
+
+def test_demo_on_a_csv_of_one_finding(demo, tmp_path):
+    _, folder, _ = demo
+    table = pd.read_csv(
+        folder / "images" / "labels.csv", dtype={"cardiomegaly": object}
+    ).head(60)
+    table["path"] = [str(folder / "images" / path) for path in table["path"]]
+    table.loc[3, "cardiomegaly"] = None
+    table.loc[4, "cardiomegaly"] = "-1"
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    out = tmp_path / "out"
+    result = run(
+        *("demo", "--images", tmp_path / "mine.csv", "--label-column", "cardiomegaly"),
+        *("--group-column", "patient", "--out", out, "--n-jobs", 1),
+        *("--cache", folder / "cache"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "2 of 60 images are left out: a label is blank or uncertain" in result.stdout
+    assert "The prompts are made from the names of the labels" in result.stdout
+    results = json.loads((out / "results.json").read_text())
+    # The store of another run holds them all.
+    assert results["first"]["passes"] == 0
+    assert results["n_images"] == 58
+    assert list(results["zero_shot"]["aucs"]) == ["cardiomegaly"]
+    assert results["nearest"]["sentence"] == "a medical image showing cardiomegaly"
+    assert (out / "overview.png").exists()
+
+
+def test_demo_user_errors(classes_folder, images_csv, tmp_path):
+    out = tmp_path / "out"
+    check_fails(run("demo", "--label-column", "x", "--out", out), "add --images")
+    check_fails(
+        run("demo", "--images", tmp_path / "no", "--out", out), "does not exist"
+    )
+    table = ("demo", "--images", images_csv, "--out", out, "--path-column", "scan")
+    check_fails(run(*table), "Which column holds the labels?", "patient, age")
+    check_fails(run(*table, "--label-column", "x"), "no column 'x'", "patient, age")
+    check_fails(
+        run("demo", "--images", classes_folder, "--device", "tpu9", "--out", out),
+        "--device",
+    )
+    # None of these came as far as writing.
+    assert not out.exists()
+    check_fails(
+        run(
+            *("demo", "--images", classes_folder, "--out", out),
+            *("--positive", "a", "--negative", "b"),
+        ),
+        "--class",
+    )
+
+
+# ------------------------------------------------------------------- labels and splits
+
+
+def test_labels_several_classes_and_blanks():
+    frame = pd.DataFrame({"grade": [0.0, 1.0, 2.0, None, 2.0]})
+    task, labelled, remarks = read_labels(frame, ["grade"])
+    assert (task.kind, task.names) == ("classes", ("0", "1", "2"))
+    assert labelled.tolist() == [True, True, True, False, True]
+    assert len(remarks) == 1
+
+
+def test_labels_several_columns_must_be_binary():
+    frame = pd.DataFrame({"a": [0, 1], "b": ["mild", "severe"]})
+    with pytest.raises(CommandError, match="'b' holds 'mild', 'severe'"):
+        read_labels(frame, ["a", "b"])
+
+
+def test_split_keeps_patients_together():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), 2)
+    labels = np.repeat(rng.integers(0, 2, (60, 3)), 2, axis=0)
+    task, _, _ = read_labels(pd.DataFrame(labels, columns=list("abc")), list("abc"))
+    split = split_patients(task, groups, seed=0)
+    assert not set(groups[split.train]) & set(groups[split.test])
+    assert len(split.folds) == 5
+    for learn, validate in split.folds:
+        of_train = groups[split.train]
+        assert not set(of_train[learn]) & set(of_train[validate])
+
+
+def test_split_makes_fewer_folds_of_few_patients_or_says_so():
+    labels = pd.DataFrame({"a": [1] * 4 + [0] * 30})
+    task, _, _ = read_labels(labels, ["a"])
+    assert 2 <= len(split_patients(task, None, seed=0).folds) < 5
+    task, _, _ = read_labels(labels.iloc[2:], ["a"])
+    with pytest.raises(CommandError, match="'a' has 2 images"):
+        split_patients(task, None, seed=0)
+
+
+# ------------------------------------------------------------------------------ embed
+
+
+def test_embed_npz_is_what_the_embedder_gives(images_csv, tmp_path):
+    out, store = tmp_path / "e.npz", tmp_path / "store"
+    store.mkdir()
+    arguments = (
+        *("embed", images_csv, out, "--path-column", "scan", "--model", "demo"),
+        *("--cache", store, "--normalize"),
+    )
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "8 model passes, 0 rows from the cache" in result.stdout
+    with np.load(out) as file:
+        paths, X = file["paths"].tolist(), file["embeddings"]
+        assert str(file["model"]) == "demo"
+        assert str(file["revision"]).startswith("folder-")
+    expected = MedSigLIPEmbedder("demo", normalize=True, cache=store).transform(paths)
+    np.testing.assert_array_equal(X, expected)
+    check_fails(run(*arguments), "--overwrite")
+    result = run(*arguments, "--overwrite")
+    assert "0 model passes, 8 rows from the cache" in result.stdout
+    assert not list(tmp_path.glob(".e.npz*"))
+
+
+def test_embed_parquet_keeps_the_columns(images_csv, tmp_path):
+    pytest.importorskip("pyarrow")
+    out = tmp_path / "e.parquet"
+    result = run(
+        *("embed", images_csv, out, "--path-column", "scan", "--model", "demo"),
+        "--no-cache",
+    )
+    assert result.exit_code == 0, result.output
+    table = pd.read_parquet(out)
+    assert list(table.columns) == ["scan", "patient", "age", "embedding"]
+    assert table["patient"].tolist() == [f"00{i}" for i in range(8)]
+    assert table["age"].tolist() == list(range(40, 48))
+    assert np.stack(table["embedding"]).shape == (8, 192)
+
+
+def test_embed_unreadable_images(classes_folder, tmp_path):
+    out = tmp_path / "e.npz"
+    arguments = ("embed", classes_folder, out, "--model", "demo")
+    check_fails(run(*arguments), "row 21: ", "00.png")
+    assert not out.exists()
+    result = run(*arguments, "--on-error", "nan")
+    assert result.exit_code == 0, result.output
+    assert "1 of 42 images cannot be read" in result.stderr
+    with np.load(out) as file:
+        assert np.flatnonzero(np.isnan(file["embeddings"]).any(axis=1)).tolist() == [21]
+
+
+def test_embed_user_errors(classes_folder, tmp_path, monkeypatch):
+    def embed(*arguments):
+        return run("embed", *arguments, "--model", "demo")
+
+    check_fails(embed(classes_folder, tmp_path / "e.csv"), ".npz or .parquet")
+    check_fails(embed(tmp_path, tmp_path / "e.npz"), "holds no image")
+    check_fails(embed(classes_folder, tmp_path / "a" / "e.npz"), "does not exist")
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    check_fails(embed(tmp_path / "t.csv", tmp_path / "e.npz"), "--path-column", "a, b")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    check_fails(
+        embed(classes_folder, tmp_path / "e.parquet"),
+        'pip install "sk-medsiglip[parquet]"',
+    )
+
+
+# -------------------------------------------------------------------------- zero-shot
+
+
+def test_zero_shot_classes(images_csv, tmp_path):
+    out = tmp_path / "p.csv"
+    result = run(
+        *("zero-shot", images_csv, "--path-column", "scan", "--out", out),
+        *("--model", "demo", "--class", "normal=a normal heart"),
+        *("--class", "big=an enlarged heart", "--class", "big=cardiomegaly"),
+    )
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(out)
+    assert list(table.columns) == ["scan", "big", "normal", "predicted"]
+    np.testing.assert_allclose(table["big"] + table["normal"], 1, atol=1e-5)
+    assert (table["predicted"] == table[["big", "normal"]].idxmax(axis=1)).all()
+    prompts = {"normal": "a normal heart", "big": ["an enlarged heart", "cardiomegaly"]}
+    X = MedSigLIPEmbedder("demo").transform(table["scan"])
+    expected = ZeroShotClassifier(prompts, model="demo").fit(X).predict_proba(X)
+    np.testing.assert_allclose(table[["big", "normal"]], expected, atol=1e-5)
+    assert "It is not MedSigLIP" in result.stdout
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_zero_shot_findings_from_a_file(classes_folder, tmp_path, suffix):
+    dump = pytest.importorskip("yaml").safe_dump if suffix == "yaml" else json.dumps
+    prompts = {
+        "heart": {"positive": ["an enlarged heart"], "negative": ["a normal heart"]},
+        "device": {"positive": "a pacemaker", "negative": "no device"},
+    }
+    file = tmp_path / f"prompts.{suffix}"
+    # safe_dump sorts the keys, and columns are in the order of the file.
+    file.write_text(dump(dict(sorted(prompts.items()))))
+    out = tmp_path / "p.csv"
+    result = run(
+        *("zero-shot", classes_folder, "--prompts", file, "--out", out),
+        *("--model", "demo", "--on-error", "nan"),
+    )
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(out)
+    assert list(table.columns) == ["path", "device", "heart"]
+    assert np.flatnonzero(table["heart"].isna()).tolist() == [21]
+    assert table["heart"].dropna().between(0, 1).all()
+
+
+def test_zero_shot_user_errors(classes_folder, tmp_path):
+    def zero_shot(*arguments):
+        out = ("--out", tmp_path / "p.csv", "--model", "demo")
+        return run("zero-shot", classes_folder, *out, *arguments)
+
+    check_fails(zero_shot(), "--prompts FILE")
+    check_fails(zero_shot("--class", "normal"), '--class "name=prompt"')
+    check_fails(zero_shot("--class", "a=b"), "a choice needs two")
+    check_fails(zero_shot("--prompts", tmp_path / "no.json"), "there is no file")
+    (tmp_path / "bad.json").write_text("{")
+    check_fails(zero_shot("--prompts", tmp_path / "bad.json"), "not valid JSON")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    check_fails(zero_shot("--prompts", tmp_path / "bad.yaml"), "not valid YAML")
+    assert not (tmp_path / "p.csv").exists()
+
+
+# ------------------------------------------------------------------------------ cache
+
+
+def test_cache_commands(tmp_path):
+    images = make_chest_phantoms(6, random_state=0).images
+    MedSigLIPEmbedder("demo", cache=tmp_path).transform(images)
+    here = ("--location", tmp_path)
+    result = run("cache", "info", *here)
+    assert result.exit_code == 0
+    assert str(tmp_path) in result.stdout
+    assert "demo" in result.stdout
+    result = run("cache", "verify", *here)
+    assert "6 rows are intact" in result.stdout
+    assert "Nothing is wrong" in result.stdout
+    assert run("cache", "prune", "--max-size", "1GB", *here).exit_code == 0
+    assert len(EmbeddingCache(tmp_path)) == 6
+    # Asked, and not sure.
+    assert run("cache", "clear", *here, input="n\n").exit_code == 1
+    assert len(EmbeddingCache(tmp_path)) == 6
+    result = run("cache", "clear", "--yes", *here)
+    assert "Deleted 6 rows" in result.stdout
+    assert len(EmbeddingCache(tmp_path)) == 0
+    assert "Nothing is stored" in run("cache", "info", *here).stdout
+
+
+def test_cache_prune_makes_room(tmp_path):
+    images = make_chest_phantoms(6, random_state=0).images
+    MedSigLIPEmbedder("demo", cache=tmp_path).transform(images)
+    result = run("cache", "prune", "--max-size", "0", "--location", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "6 of 6 rows are gone" in result.stdout
+
+
+def test_cache_verify_mends_a_damaged_row(tmp_path):
+    images = make_chest_phantoms(3, random_state=0).images
+    MedSigLIPEmbedder("demo", cache=tmp_path).transform(images)
+    EmbeddingCache(tmp_path).close()
+    (segment,) = tmp_path.rglob("*.rows")
+    content = bytearray(segment.read_bytes())
+    content[-20] ^= 1
+    segment.write_bytes(content)
+    result = run("cache", "verify", "--location", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "2 rows are intact" in result.stdout
+    assert "1 rows were damaged" in result.stdout
+
+
+def test_cache_user_errors(tmp_path):
+    check_fails(
+        run("cache", "info", "--location", tmp_path / "no"), "there is no folder"
+    )
+    check_fails(run("cache", "prune", "--max-size", "much"), "'much' is not a size")
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [("5GB", 5 * 10**9), ("1.5GiB", 3 * 2**29), ("500 mb", 5 * 10**8), ("12", 12)],
+)
+def test_parse_bytes(text, n_bytes):
+    assert parse_bytes(text) == n_bytes
+
+
+# ----------------------------------------------------------------- doctor and the rest
+
+
+def test_doctor_finds_a_working_installation(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = run("doctor")
+    assert result.exit_code == 0, result.output
+    assert f"sk-medsiglip {__version__}" in result.stdout
+    assert 'dtype="auto" is' in result.stdout
+    assert "128 px, 192 values an embedding" in result.stdout
+    assert 'pip install "sk-medsiglip[plot]"' in result.stdout
+    assert "The main job runs here" in result.stdout
+
+
+def test_doctor_fails_without_the_demo_checkpoint(monkeypatch, tmp_path):
+    monkeypatch.setattr("sk_medsiglip.encoder._checkpoints.DEMO_FOLDER", tmp_path)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "FAIL" in result.stdout
+    assert "The main job cannot run here" in result.stdout
+
+
+def test_version_and_help():
+    assert run("--version").stdout.strip() == f"sk-medsiglip {__version__}"
+    for command in ("demo", "embed", "zero-shot", "doctor", "cache"):
+        assert run(command, "--help").exit_code == 0
+        assert command in run("--help").stdout
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = run("--debug", "embed", tmp_path / "no", tmp_path / "e.npz")
+    assert isinstance(result.exception, CommandError)
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys; from sk_medsiglip.cli import app; "
+        "heavy = {'torch', 'transformers', 'sklearn', 'pandas', 'scipy'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_real_process_says_one_sentence(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "sk_medsiglip.cli", "embed", "no", tmp_path / "e.npz"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0
+    assert done.stderr.startswith("Error: no does not exist.")
