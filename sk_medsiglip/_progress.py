@@ -7,8 +7,10 @@ from tqdm.auto import tqdm
 __all__ = ["progress_bar"]
 
 
-def progress_bar(total: int, *, desc: str, unit: str, verbose: int) -> tqdm:
-    """Return a tqdm bar, silent unless ``verbose`` is positive.
+def progress_bar(
+    total: int, *, desc: str, unit: str, verbose: int, done: int = 0
+) -> tqdm:
+    """Return a tqdm bar, silent unless ``verbose`` is positive and work is left.
 
     Parameters
     ----------
@@ -20,10 +22,15 @@ def progress_bar(total: int, *, desc: str, unit: str, verbose: int) -> tqdm:
         Name of one step: ``"image"``.
     verbose : int
         0 shows nothing.
+    done : int, default=0
+        Steps that need no work; they do not count in the speed shown.
 
     Returns
     -------
     tqdm.tqdm
         To be used as a context manager and advanced with ``update``.
     """
-    return tqdm(total=total, desc=desc, unit=unit, disable=not verbose)
+    nothing_to_show = not verbose or done == total
+    return tqdm(
+        total=total, initial=done, desc=desc, unit=unit, disable=nothing_to_show
+    )

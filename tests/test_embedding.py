@@ -24,6 +24,7 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
 import sk_medsiglip
@@ -255,6 +256,15 @@ def test_alone_and_in_a_pipeline_agree(embedder, images):
     )
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_cross_validation_after_reading_files(embedder, paths, n_jobs):
+    # Reading leaves filters for pydicom's warnings, and scikit-learn copies filters.
+    embedder.transform(paths)
+    y = np.arange(len(paths)) % 2
+    pipe = make_pipeline(embedder, LogisticRegression())
+    assert cross_val_score(pipe, paths, y, cv=3, n_jobs=n_jobs).shape == (3,)
+
+
 def test_read_only_memory_maps_are_taken(embedder, images, tmp_path):
     np.save(tmp_path / "images.npy", images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
@@ -313,11 +323,14 @@ def test_repr_and_html_load_no_model(make_checkpoint):
         hasattr(embedder, name)
 
 
-def test_verbose_shows_a_bar(embedder, images, capsys):
-    embedder.transform(images)
+def test_verbose_shows_a_bar_where_there_is_work(embedder, images, capsys):
+    embedder.transform(images[:5])
     assert capsys.readouterr().err == ""
-    clone(embedder).set_params(verbose=1).transform(images)
+    shown = clone(embedder).set_params(verbose=1)
+    shown.transform(images)
     assert "12/12" in capsys.readouterr().err
+    shown.transform(images)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -540,6 +553,7 @@ def test_grid_search_meets_each_image_once(counted_run, checkpoint):
     code = f"""
         import numpy as np
         from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
         from sklearn.model_selection import GridSearchCV
         from sklearn.pipeline import make_pipeline
         from sk_medsiglip import MedSigLIPEmbedder

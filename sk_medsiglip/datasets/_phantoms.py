@@ -69,7 +69,7 @@ def make_chest_phantoms(
 
     They are drawings, not patients: material for examples and tests that need
     labelled medical-looking images and may not hold any. A phantom takes about
-    2 ms at 128 pixels.
+    3 ms at 128 pixels.
 
     Parameters
     ----------

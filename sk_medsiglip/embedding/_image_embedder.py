@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Tags
 
-from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding._embedder import Embedder
@@ -250,22 +249,19 @@ class MedSigLIPEmbedder(Embedder):
         rows = self._model_rows("image", recipe, facts, cache)
 
         vectors = np.full((len(sources), facts.embedding_dim), np.nan, np.float32)
-        with progress_bar(
-            len(sources), desc="embedding", unit="image", verbose=self.verbose
-        ) as bar:
-            work = ImageWork(
-                sources,
-                vectors,
-                rows,
-                reading=reading,
-                fingerprint=lambda source: image_fingerprint(self._read(source)),
-                prepare=partial(self._prepare, facts),
-                batch_size=partial(self._choose_batch_size, facts),
-                n_jobs=self.n_jobs,
-                advance=bar.update,
-                keep_going=self.on_error == "nan",
-            )
-            work.run()
+        work = ImageWork(
+            sources,
+            vectors,
+            rows,
+            reading=reading,
+            fingerprint=lambda source: image_fingerprint(self._read(source)),
+            prepare=partial(self._prepare, facts),
+            batch_size=partial(self._choose_batch_size, facts),
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+            keep_going=self.on_error == "nan",
+        )
+        work.run()
         if work.failures:
             _warn_about_unreadable(work.failures, len(sources))
         return self._finish(vectors)

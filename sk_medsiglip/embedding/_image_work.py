@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.cache import file_stamps
 from sk_medsiglip.embedding._model_rows import ModelRows
 from sk_medsiglip.embedding._read_ahead import Prepared, read_ahead
@@ -44,8 +45,8 @@ class ImageWork:
         Returns the images in one model pass; called once a pass is likely.
     n_jobs : int or None
         Reading threads.
-    advance : callable
-        Told how many rows were done.
+    verbose : int
+        Over 0 shows a progress bar while there is something to compute.
     keep_going : bool
         Collect errors instead of raising the first.
     """
@@ -61,7 +62,7 @@ class ImageWork:
         prepare: Callable[[Any], Prepared],
         batch_size: Callable[[], int],
         n_jobs: int | None,
-        advance: Callable[[int], Any],
+        verbose: int,
         keep_going: bool,
     ) -> None:
         self.failures: dict[int, ImageReadError] = {}
@@ -73,7 +74,7 @@ class ImageWork:
         self._prepare = prepare
         self._batch_size = batch_size
         self._n_jobs = n_jobs
-        self._advance = advance
+        self._verbose = verbose
         self._keep_going = keep_going
         # Taken before any file is read: a file that changes while it is read must not
         # be remembered in its new state with its old content.
@@ -87,8 +88,17 @@ class ImageWork:
         """Fill the vectors; afterwards ``failures`` holds the unreadable rows."""
         todo = self._take_stored()
         batch_size = self._batch_size() if todo else 0
-        while todo:
-            todo = self._embed(todo, batch_size)
+        total = len(self._sources)
+        with progress_bar(
+            total,
+            done=total - len(todo),
+            desc="embedding",
+            unit="image",
+            verbose=self._verbose,
+        ) as bar:
+            self._advance = bar.update
+            while todo:
+                todo = self._embed(todo, batch_size)
         self._copy_repeats()
 
     def _take_stored(self) -> list[int]:
@@ -108,7 +118,6 @@ class ImageWork:
         found = self._rows.get([known[row] for row in asked], fetched)  # type: ignore[misc]
         self._vectors[np.array(asked, dtype=np.intp)[found]] = fetched[found]
         done = {row for row, ok in zip(asked, found, strict=True) if ok}
-        self._advance(len(done))
         return [row for row in range(len(self._sources)) if row not in done]
 
     def _embed(self, todo: list[int], batch_size: int) -> list[int]:

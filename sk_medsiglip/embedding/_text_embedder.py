@@ -193,9 +193,12 @@ class MedSigLIPTextEmbedder(Embedder):
             long = {t for t, n in zip(new, counts, strict=True) if n > limit}
         size = _AUTO_BATCH_SIZE if self.batch_size == "auto" else int(self.batch_size)
         with progress_bar(
-            len(texts), desc="embedding", unit="text", verbose=self.verbose
+            len(texts),
+            done=len(texts) - todo.size,
+            desc="embedding",
+            unit="text",
+            verbose=self.verbose,
         ) as bar:
-            bar.update(len(texts) - todo.size)
             while todo.size:
                 elsewhere: list[np.intp] = []
                 for start in range(0, todo.size, size):

@@ -66,6 +66,10 @@ def _is_decoding() -> bool:
 class _WhileDecoding:
     """Stands where a filter has the pattern for a warning's text."""
 
+    # scikit-learn and others copy filters into their workers by this attribute of a
+    # compiled pattern. A copy matches any text, for as long as the worker's task runs.
+    pattern = ""
+
     def match(self, text: str) -> bool:
         return _is_decoding()
 
