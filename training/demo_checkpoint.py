@@ -66,7 +66,8 @@ class Trainer:
         self.arguments = arguments
         self.rng = np.random.default_rng(arguments.seed)
         self.started = time.perf_counter()
-        self.log: dict = {"arguments": {k: str(v) for k, v in vars(arguments).items()}}
+        settings = {k: v for k, v in vars(arguments).items() if k not in ("out", "log")}
+        self.log: dict = {"arguments": {k: str(v) for k, v in settings.items()}}
         self.log["progress"] = []
 
     def run(self) -> None:

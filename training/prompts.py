@@ -4,70 +4,11 @@ from __future__ import annotations
 
 import string
 
+# The demonstration shows what is measured: one set of prompts, in the package.
+from sk_medsiglip.cli._phantoms import PHANTOM_PROMPTS as EVALUATION_PROMPTS
 from training.wording import list_clauses
 
-EVALUATION_PROMPTS = {
-    "cardiomegaly": {
-        "positive": [
-            "this radiograph demonstrates cardiomegaly",
-            "the heart shadow is too wide and enlarged",
-        ],
-        "negative": [
-            "this radiograph demonstrates no cardiomegaly",
-            "the heart shadow is of normal size",
-        ],
-    },
-    "effusion": {
-        "positive": [
-            "this radiograph demonstrates pleural effusion",
-            "fluid has collected in the pleural space",
-        ],
-        "negative": [
-            "this radiograph demonstrates no pleural effusion",
-            "no fluid has collected in the pleural space",
-        ],
-    },
-    "pneumothorax": {
-        "positive": [
-            "this radiograph demonstrates pneumothorax",
-            "the lung has collapsed with air in the pleural space",
-        ],
-        "negative": [
-            "this radiograph demonstrates no pneumothorax",
-            "no air can be seen in the pleural space",
-        ],
-    },
-    "consolidation": {
-        "positive": [
-            "this radiograph demonstrates consolidation",
-            "an airspace infiltrate of the lung can be seen",
-        ],
-        "negative": [
-            "this radiograph demonstrates no consolidation",
-            "no airspace infiltrate of the lung can be seen",
-        ],
-    },
-    "nodule": {
-        "positive": [
-            "this radiograph demonstrates a nodule",
-            "a round nodular lesion of the lung can be seen",
-        ],
-        "negative": [
-            "this radiograph demonstrates no nodule",
-            "no round nodular lesion of the lung can be seen",
-        ],
-    },
-    "device": {
-        "positive": [
-            "this radiograph demonstrates a medical device",
-            "implanted support hardware can be seen",
-        ],
-        "negative": [
-            "this radiograph demonstrates no medical device",
-            "no implanted support hardware can be seen",
-        ],
-    },
-}
+__all__ = ["EVALUATION_PROMPTS", "shared_with_training"]
 
 
 def shared_with_training() -> list[str]:

@@ -9,7 +9,8 @@ from sk_medsiglip.cli._console import heading, say, show_code
 
 __all__ = ["PHANTOM_PROMPTS", "draw_phantom_files"]
 
-#: Two wordings each; none is a sentence of the phantoms' captions.
+#: Two wordings each; none is worded as a caption that the checkpoint learned from.
+#: The checkpoint's figures are measured with these.
 PHANTOM_PROMPTS: dict[str, dict[str, list[str]]] = {
     "cardiomegaly": {
         "positive": [

@@ -20,7 +20,7 @@ from sklearn.utils.validation import (
 )
 
 from sk_medsiglip._persistence import VersionedPickle
-from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
+from sk_medsiglip._validation import StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.prompts import Question, check_prompts, encode_class_vectors
@@ -103,21 +103,12 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict[str, Any] = {
+        **MedSigLIPTextEmbedder._parameter_constraints,
         "prompts": "no_validation",  # judged by check_prompts, which says more
         "templates": "no_validation",
-        "model": [str, os.PathLike],
-        "revision": [str, None],
         "scoring": [StrOptions({"softmax", "sigmoid"})],
-        "dtype": [StrOptions({"auto", "float32", "bfloat16"})],
-        "device": [str],
-        "engine": [StrOptions({"auto", "torch"})],
-        "batch_size": [
-            Interval(Integral, 1, None, closed="left"),
-            StrOptions({"auto"}),
-        ],
-        "cache": ["boolean", str, os.PathLike, EmbeddingCache],
-        "verbose": ["verbose"],
     }
+    _parameter_constraints.pop("normalize")  # vectors of prompts always are
 
     def __init__(
         self,
