@@ -446,3 +446,11 @@ def test_a_place_that_cannot_be_one_is_said_so(tmp_path):
         cache.put_many(SPACE, [fingerprint(1)], np.zeros((1, 16)))
     with pytest.raises(CacheError, match="cannot be kept"):
         cache.remember_model("demo", None, {})
+
+
+@pytest.mark.parametrize(
+    ("size", "error"), [("10KB", TypeError), (True, TypeError), (-1, ValueError)]
+)
+def test_prune_wants_a_whole_number_of_bytes(tmp_path, size, error):
+    with pytest.raises(error, match="max_bytes must be"):
+        EmbeddingCache(tmp_path).prune(size)

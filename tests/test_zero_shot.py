@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import expit
 from sklearn.base import clone
@@ -13,6 +14,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.utils import get_tags
 
 from sk_medsiglip import (
     EmbeddingCache,
@@ -220,6 +222,28 @@ def test_labels_outside_the_prompts_are_an_error(make, X):
     make(CLASSES).fit(X, y[y != "fracture"].repeat(2)[:60])
     make(PAIR).fit(X, np.arange(60) % 2 == 0)
     make(PAIRS).fit(X, np.zeros((60, 2), int))
+
+
+def test_columns_of_y_in_another_order_are_an_error(make, X):
+    y = pd.DataFrame({"effusion": [0, 1] * 30, "nodule": [0, 0, 1] * 20})
+    with pytest.raises(ValueError, match=r"Pass y\[\['nodule', 'effusion'\]\]"):
+        make(PAIRS).fit(X, y)
+    make(PAIRS).fit(X, y[["nodule", "effusion"]])
+    make(PAIRS).fit(X, y.set_axis(["a", "b"], axis=1))
+
+
+def test_missing_labels_are_named(make, X):
+    for missing in (None, np.nan, pd.NA):
+        y = pd.Series(["normal", missing] * 30, dtype=object)
+        with pytest.raises(ValueError, match="y contains"):
+            make(CLASSES).fit(X, y)
+
+
+def test_tags_say_multilabel_for_several_findings(make):
+    assert get_tags(make(PAIRS)).classifier_tags.multi_label
+    assert get_tags(make(PAIRS)).target_tags.multi_output
+    for prompts in (PAIR, CLASSES):
+        assert not get_tags(make(prompts)).classifier_tags.multi_label
 
 
 def test_other_width_names_both_models(make, checkpoint):

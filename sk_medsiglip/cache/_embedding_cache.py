@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -339,7 +340,19 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         -------
         int
             Bytes freed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``max_bytes`` is not a whole number from 0.
         """
+        if not isinstance(max_bytes, Integral) or isinstance(max_bytes, bool):
+            raise TypeError(
+                f"max_bytes must be a whole number of bytes, got {max_bytes!r}; "
+                "5 GB are 5_000_000_000."
+            )
+        if max_bytes < 0:
+            raise ValueError(f"max_bytes must be 0 or more, got {max_bytes}.")
         return self._store.prune(max_bytes)
 
     def clear(self) -> None:

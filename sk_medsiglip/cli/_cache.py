@@ -51,12 +51,13 @@ def info(location: LocationOption = None) -> None:
     if not stats["spaces"]:
         say("Nothing is stored yet.")
         return
-    table = make_table("Model", "Kind", "Revision", "Type", "Width", "Rows")
+    table = make_table("Model", "Kind", "Revision", "Recipe", "Type", "Width", "Rows")
     for space in sorted(stats["spaces"], key=lambda s: -s["rows"]):
         table.add_row(
             space["model"],
             space["kind"],
             space["revision"][:19],
+            space["recipe"],
             space["dtype"],
             f"{space['width']:,}",
             f"{space['rows']:,}",
@@ -98,11 +99,16 @@ def verify(location: LocationOption = None) -> None:
 @cache_app.command()
 def prune(
     max_size: Annotated[
-        str, typer.Option("--max-size", help="What may stay: 5GB, 500MB, 1.5GiB.")
+        str,
+        typer.Option(
+            "--max-size",
+            help="What the rows may take: 5GB, 500MB, 1.5GiB. The index comes on top, "
+            "about 20 bytes a row; neighbours go in blocks of 256.",
+        ),
     ],
     location: LocationOption = None,
 ) -> None:
-    """Delete the least recently used rows until the cache fits a size."""
+    """Delete the least recently used rows until the rest fits a size."""
     limit = parse_bytes(max_size)
     cache = _open(location)
     before = cache.stats()
@@ -110,7 +116,7 @@ def prune(
     after = cache.stats()
     say(
         f"Freed {format_bytes(freed)}: {before['rows'] - after['rows']:,} of "
-        f"{before['rows']:,} rows are gone, {format_bytes(after['bytes'])} remain."
+        f"{before['rows']:,} rows are gone, {after['rows']:,} remain."
     )
 
 

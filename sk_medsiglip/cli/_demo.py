@@ -99,7 +99,7 @@ def demo(
         ),
     ] = None,
     n_samples: Annotated[
-        int, typer.Option("--n-samples", min=30, help="Phantoms to draw.")
+        int, typer.Option("--n-samples", min=60, help="Phantoms to draw.")
     ] = 600,
     seed: Annotated[
         # The demonstration checkpoint was trained on phantoms of larger seeds.

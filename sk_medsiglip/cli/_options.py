@@ -116,7 +116,8 @@ PathColumnOption = Annotated[
     typer.Option(
         "--path-column",
         help="Column of the CSV file that holds the paths, which are relative to the "
-        "CSV file's folder. Default: path, file, filename or image.",
+        "CSV file's folder. Default: the first named path, file, filename, filepath, "
+        "image or image_path.",
     ),
 ]
 PromptsOption = Annotated[

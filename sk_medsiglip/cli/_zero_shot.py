@@ -123,6 +123,13 @@ def zero_shot(
         probabilities = probabilities[:, 1:]
     names = findings if findings is not None else classifier.classes_
 
+    taken = {collection.path_column} | ({"predicted"} if findings is None else set())
+    if clash := sorted(taken & {str(name) for name in names}):
+        raise CommandError(
+            f"A class is named {clash[0]!r}, like another column of the result. Give "
+            "it another name."
+        )
+
     import pandas as pd
 
     table = pd.DataFrame({collection.path_column: collection.names})

@@ -66,7 +66,9 @@ class MedSigLIPEmbedder(Embedder):
         proportions, as Google's fine-tuning notebook does.
     intensity : "auto", Window, CTWindows or Percentiles, default="auto"
         How grey values become 0 to 255. "auto" goes by type and, for DICOM, by
-        modality; see :func:`~sk_medsiglip.images.read_image`.
+        modality; the white of a 16-bit picture file is the smallest of 255, 4095 and
+        65535 that no pixel exceeds, so say ``Window(center, width)`` where all files
+        share one scale. See :func:`~sk_medsiglip.images.read_image`.
     frame : int, "middle" or None, default=None
         Which frame of a multi-frame file. None refuses such files.
     normalize : bool, default=False

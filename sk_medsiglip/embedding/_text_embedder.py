@@ -272,9 +272,9 @@ def _warn_about_long(rows: list[int], facts: ModelFacts) -> None:
     more = ", ..." if len(rows) > _ROWS_IN_WARNING else ""
     named = ", ".join(map(str, rows[:_ROWS_IN_WARNING])) + more
     warnings.warn(
-        f"{len(rows)} texts are longer than the {facts.text_tokens} tokens that the "
-        f"model reads, and their ends are ignored: rows {named}. Split them into "
-        "sentences, embed those and average the rows.",
+        f"Texts longer than the {facts.text_tokens} tokens that the model reads, whose "
+        f"ends are ignored: {len(rows)}, in rows {named}. Shorten them, or split them "
+        "into sentences, embed those and average the rows.",
         TruncatedTextWarning,
         stacklevel=3,
     )

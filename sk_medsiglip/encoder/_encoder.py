@@ -146,7 +146,9 @@ class Encoder:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has before it is cut."""
         lowered = [text.lower() for text in texts]
-        return [len(ids) for ids in self._tokenizer(lowered)["input_ids"]]
+        # Not verbose: it would warn that the whole text does not fit, and none is used.
+        tokens = self._tokenizer(lowered, verbose=False)["input_ids"]
+        return [len(ids) for ids in tokens]
 
     def _pixel_scale(self) -> torch.Tensor:
         return self._channels(

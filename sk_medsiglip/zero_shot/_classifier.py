@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -146,7 +147,8 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         X : array-like of shape (n_samples, embedding_dim)
             Image embeddings, normalised or not.
         y : array-like of shape (n_samples,) or (n_samples, n_findings), default=None
-            Not needed. If given, its labels must be among those of the prompts.
+            Not needed. If given, its labels must be among those of the prompts; the
+            columns of several findings are in the order of the prompts.
 
         Returns
         -------
@@ -158,7 +160,7 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             If the prompts are malformed.
         ValueError
             If the width of ``X`` is not the text tower's, or ``y`` holds labels that
-            no prompt stands for.
+            no prompt stands for, or is a DataFrame of the findings in another order.
         """
         X = validate_data(self, X, dtype=[np.float64, np.float32])
         target = None if y is None else _check_target(X, y)
@@ -176,6 +178,7 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         self.class_embeddings_ = vectors
         if target is not None:
             self._check_labels(target)
+            self._check_column_order(y)
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -239,6 +242,10 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = False
+        if isinstance(self.prompts, Mapping) and len(self.prompts) > 1:
+            several = all(isinstance(pair, Mapping) for pair in self.prompts.values())
+            tags.classifier_tags.multi_label = several
+            tags.target_tags.multi_output = several
         return tags
 
     def _read_prompts(self, y: NDArray[Any] | None) -> Question:
@@ -290,6 +297,16 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
                 f"for; the prompts' classes are {known.tolist()}."
             )
 
+    def _check_column_order(self, y: ArrayLike | None) -> None:
+        """Raise if ``y`` names the findings, but in another order than the prompts."""
+        named = [str(name) for name in getattr(y, "columns", ())]
+        findings = [str(name) for name in getattr(self, "findings_", ())]
+        if sorted(named) == sorted(findings) and named != findings:
+            raise ValueError(
+                f"the columns of y are {named}, the findings {findings}: scores would "
+                f"compare the wrong ones. Pass y[{findings}]."
+            )
+
     def _logits(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return logits of shape (n, n_classes) or (n, n_findings, 2)."""
         check_is_fitted(self)
@@ -306,6 +323,8 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 def _check_target(X: ArrayLike, y: ArrayLike) -> NDArray[Any]:
     """Return ``y`` as an array of discrete labels, one row a sample."""
     target = np.asarray(y)
+    if target.dtype == object and pd.isna(target).any():
+        raise ValueError("Input y contains missing values (None, NaN or NA).")
     if target.ndim == 2 and target.shape[1] == 1:
         target = column_or_1d(target, warn=True)
     check_consistent_length(X, target)

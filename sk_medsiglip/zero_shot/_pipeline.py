@@ -39,7 +39,9 @@ def make_zero_shot_pipeline(
         Of both.
     **embedder_params
         Further parameters of :class:`~sk_medsiglip.MedSigLIPEmbedder`: ``resize``,
-        ``intensity``, ``on_error``, ``n_jobs``, ...
+        ``intensity``, ``n_jobs``, ... Not ``on_error="nan"``: a classifier has no
+        class for an image that it cannot see, so leave such images out first, with
+        :func:`~sk_medsiglip.images.check_images`.
 
     Returns
     -------
