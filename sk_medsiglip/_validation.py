@@ -7,24 +7,9 @@ file is what changes.
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Integral
 
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import (
-    HasMethods,
-    Hidden,
-    Interval,
-    StrOptions,
-    validate_parameter_constraints,
-)
+from sklearn.utils._param_validation import Interval, StrOptions
 
-__all__ = [
-    "HasMethods",
-    "Hidden",
-    "Integral",
-    "Interval",
-    "Real",
-    "StrOptions",
-    "_fit_context",
-    "validate_parameter_constraints",
-]
+__all__ = ["Integral", "Interval", "StrOptions", "_fit_context"]

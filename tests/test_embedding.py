@@ -2,6 +2,7 @@
 
 import copy
 import io
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -491,6 +492,16 @@ def test_workers_compute_the_same_rows(embedder, images, backend):
     parts = Parallel(n_jobs=2, backend=backend)(
         delayed(embedder.transform)(part) for part in (images[:8], images[4:])
     )
+    np.testing.assert_array_equal(parts[0][:4], expected)
+    np.testing.assert_allclose(parts[0][4:], parts[1][:4], atol=1e-5)
+
+
+def test_spawned_workers_compute_the_same_rows(embedder, images):
+    expected = embedder.transform(images[:4])
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        parts = pool.map(embedder.transform, [images[:8], images[4:]])
+        pool.close()
+        pool.join()
     np.testing.assert_array_equal(parts[0][:4], expected)
     np.testing.assert_allclose(parts[0][4:], parts[1][:4], atol=1e-5)
 
