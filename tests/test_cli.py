@@ -436,6 +436,9 @@ def test_zero_shot_user_errors(classes_folder, tmp_path):
     check_fails(zero_shot("--prompts", tmp_path / "bad.json"), "not valid JSON")
     (tmp_path / "bad.yaml").write_text("a: [")
     check_fails(zero_shot("--prompts", tmp_path / "bad.yaml"), "not valid YAML")
+    for name in ("path", "predicted"):  # columns that the result has already
+        clash = zero_shot("--class", f"{name}=an effusion", "--class", "b=a normal x")
+        check_fails(clash, f"A class is named '{name}'")
     assert not (tmp_path / "p.csv").exists()
 
 

@@ -92,8 +92,14 @@ def zero_shot(
     asked: dict[str, Any] = (
         read_prompts(prompts) if prompts is not None else parse_classes(classes or [])
     )
-    check_prompts(asked, template)
+    question = check_prompts(asked, template)
     collection = read_collection(source, path_column)
+    taken = {collection.path_column} | (set() if question.is_pairs else {"predicted"})
+    if clash := sorted(taken & {str(name) for name in question.labels}):
+        raise CommandError(
+            f"A class is named {clash[0]!r}, like another column of the result. Give "
+            "it another name."
+        )
     check_device(device)
     shared: dict[str, Any] = {
         "model": model,
@@ -122,13 +128,6 @@ def zero_shot(
     if findings is not None and len(findings) == 1:
         probabilities = probabilities[:, 1:]
     names = findings if findings is not None else classifier.classes_
-
-    taken = {collection.path_column} | ({"predicted"} if findings is None else set())
-    if clash := sorted(taken & {str(name) for name in names}):
-        raise CommandError(
-            f"A class is named {clash[0]!r}, like another column of the result. Give "
-            "it another name."
-        )
 
     import pandas as pd
 
