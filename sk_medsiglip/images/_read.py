@@ -18,6 +18,7 @@ from sk_medsiglip.images._intensity import (
     validate_frame,
     validate_intensity,
 )
+from sk_medsiglip.images._lazy import LazyImage
 from sk_medsiglip.images._picture import Picture, render
 from sk_medsiglip.images._pillow import format_of, load_picture_file, load_pil
 from sk_medsiglip.images._sources import describe, is_readable_stream, open_source
@@ -130,6 +131,8 @@ def load_picture(source: Any, *, frame: int | str | None, max_pixels: int) -> Pi
     """Decode one image and leave its values as stored."""
     validate_frame(frame)
     try:
+        if isinstance(source, LazyImage):
+            return source.load(frame=frame, max_pixels=max_pixels)
         if isinstance(source, np.ndarray):
             return load_array(source, max_pixels=max_pixels)
         if isinstance(source, Image.Image):

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._lazy import LazyImage
 
 __all__ = ["describe", "is_readable_stream", "open_source", "source_path"]
 
@@ -29,6 +30,8 @@ def describe(source: Any) -> str:
         return f"{type(source).__name__} of length {len(source)}"
     if isinstance(source, np.ndarray):
         return f"array of shape {source.shape} and type {source.dtype}"
+    if isinstance(source, LazyImage):
+        return source.describe()
     if isinstance(source, Image.Image):
         return f"PIL image of {source.height} x {source.width} pixels, {source.mode}"
     if hasattr(source, "read"):
