@@ -19,6 +19,8 @@ from sk_medsiglip.cache import (
     VerifyReport,
     _segment_layout,
     _writer,
+    combined_stamp,
+    content_stamp,
     file_stamps,
 )
 from sk_medsiglip.exceptions import CacheError
@@ -371,6 +373,38 @@ def test_a_file_stamped_before_it_changed_is_not_recalled(cache, image_file):
     cache.remember_files(stamps, "", [fingerprint("old")])
     wait_until_at_rest(image_file)
     assert cache.recall_files(file_stamps([image_file]), "") == [None]
+
+
+def test_several_files_have_one_state(cache, tmp_path):
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_bytes(b"slice")
+    assert combined_stamp(file_stamps(paths)) is None, "they changed just now"
+    for path in paths:
+        wait_until_at_rest(path)
+
+    study = combined_stamp(file_stamps(paths), b"every slice")
+    slices = fingerprint(1) + fingerprint(2) + fingerprint(3)
+    cache.remember_files([study], "", [slices])
+    again = combined_stamp(file_stamps(paths), b"every slice")
+    assert cache.recall_files([again], "") == [slices]
+
+    others = [
+        combined_stamp(file_stamps(paths), b"every second slice"),
+        combined_stamp(file_stamps(paths[:2]), b"every slice"),
+        combined_stamp(file_stamps(paths[::-1]), b"every slice"),
+    ]
+    assert cache.recall_files(others, "") == [None] * 3
+    assert combined_stamp(file_stamps([*paths, tmp_path / "gone"])) is None
+    assert combined_stamp([]) is None
+
+
+def test_parts_of_a_file_and_contents_are_recalled_as_what_they_are(cache, image_file):
+    (whole,) = file_stamps([image_file])
+    stamps = [whole, whole._replace(part=b"left"), content_stamp(b"left")]
+    cache.remember_files(stamps, "", [fingerprint(i) for i in range(3)])
+    assert cache.recall_files(stamps[::-1], "") == [fingerprint(i) for i in (2, 1, 0)]
+    assert cache.recall_files([content_stamp(b"right")], "") == [None]
 
 
 def test_no_path_is_stored(cache, image_file, known):

@@ -205,15 +205,57 @@ def test_changed_file_is_read_again(embedder, paths, images):
     np.testing.assert_array_equal(after[1:], before[1:])
 
 
-def test_warm_run_opens_no_file(embedder, paths, monkeypatch):
+def test_what_gives_the_model_the_same_pixels_shares_rows(
+    checkpoint, store, images, passes
+):
+    expected = MedSigLIPEmbedder(checkpoint, device="cpu", cache=store).transform(
+        images
+    )
+    for setting in [
+        {"intensity": Window(center=127.5, width=255)},
+        {"frame": 0},
+        {"max_pixels": 10_000},
+    ]:
+        embedder = MedSigLIPEmbedder(checkpoint, device="cpu", cache=store, **setting)
+        np.testing.assert_array_equal(embedder.transform(images), expected)
+    assert sum(passes) == len(images)
+
+
+@pytest.fixture
+def forbid_reading(monkeypatch):
+    """Return a function after which reading any image is an error."""
+
+    def forbid():
+        def read_resized(source, *args, **options):
+            raise AssertionError(f"{source!r:.80} was read")
+
+        monkeypatch.setattr(
+            "sk_medsiglip.embedding._image_embedder.read_resized", read_resized
+        )
+
+    return forbid
+
+
+def test_warm_run_opens_no_file(embedder, paths, forbid_reading):
     time.sleep(0.1)  # files that changed within a clock's tick are not trusted
     expected = embedder.transform(paths)
-
-    def read_image(source, **options):
-        raise AssertionError(f"{source} was opened")
-
-    monkeypatch.setattr("sk_medsiglip.embedding._image_embedder.read_image", read_image)
+    forbid_reading()
     np.testing.assert_array_equal(embedder.transform(paths), expected)
+
+
+@pytest.mark.parametrize("form", ["bytes", "arrays", "other memory order"])
+def test_warm_run_decodes_nothing(embedder, images, paths, forbid_reading, form):
+    X = {
+        "bytes": [Path(path).read_bytes() for path in paths],
+        "arrays": images,
+        "other memory order": [np.asfortranarray(image) for image in images],
+    }[form]
+    expected = embedder.transform(X)
+    forbid_reading()
+    X = [x.copy() if isinstance(x, np.ndarray) else bytes(bytearray(x)) for x in X]
+    np.testing.assert_array_equal(embedder.transform(X), expected)
+    with pytest.raises(AssertionError, match="was read"):
+        embedder.transform([255 - images[0]])
 
 
 # ------------------------------------------------------------------ sklearn's contract

@@ -5,7 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sk_medsiglip.images import image_fingerprint, pad_to_square, resize_bilinear
+from sk_medsiglip.images import (
+    CTWindows,
+    Percentiles,
+    Window,
+    image_fingerprint,
+    pad_to_square,
+    read_image,
+    read_resized,
+    resize_bilinear,
+)
+from sk_medsiglip.images._picture import Picture, render_resized
 
 REFERENCE = (
     Path(__file__).parents[1].parent / "shared" / "data" / "tf_resize_reference.npz"
@@ -78,3 +88,40 @@ def test_fingerprint_is_of_shape_and_pixels():
     changed = pixels.copy()
     changed[-1, -1, -1] ^= 1
     assert fingerprint != image_fingerprint(changed)
+
+
+@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize("shape", [(70, 90), (90, 61), (9, 400), (20, 20), (64, 64)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.float32])
+@pytest.mark.parametrize(
+    "intensity", [Window(40, 300), CTWindows(), Percentiles(2, 97)], ids=repr
+)
+def test_brightening_only_the_pixels_that_count_changes_nothing(
+    intensity, dtype, shape, pad
+):
+    rng = np.random.default_rng(0)
+    low = 0 if np.dtype(dtype).kind == "u" else -1100
+    image = rng.integers(low, min(1200, np.iinfo(np.uint8).max), shape).astype(dtype)
+    expected = resize_bilinear(read_image(image, intensity=intensity), 28, pad=pad)
+    resized = read_resized(image, 28, pad=pad, intensity=intensity)
+    np.testing.assert_array_equal(resized, expected)
+
+
+@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize("shape", [(70, 90, 3), (13, 9, 3), (70, 90, 4), (70, 90, 1)])
+def test_colours_and_transparency_are_resized_alike(shape, pad):
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    expected = resize_bilinear(read_image(image), 28, pad=pad)
+    np.testing.assert_array_equal(read_resized(image, 28, pad=pad), expected)
+    padded = pad_to_square(read_image(image)) if pad else read_image(image)
+    np.testing.assert_array_equal(expected, resize_bilinear(padded, 28))
+
+
+def test_the_padding_of_a_negative_is_black():
+    picture = Picture(
+        np.full((40, 80), 5, np.uint8), auto=None, format="array", inverted=True
+    )
+    resized = render_resized(picture, "auto", 8, pad=True)
+    assert (resized[:2] == 0).all()
+    assert (resized[2:6] == 250).all()
+    assert (resized[6:] == 0).all()

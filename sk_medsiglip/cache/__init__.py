@@ -22,8 +22,21 @@ platformdirs and the standard library only.
 """
 
 from sk_medsiglip.cache._embedding_cache import EmbeddingCache
-from sk_medsiglip.cache._files import FileStamp, file_stamps
+from sk_medsiglip.cache._files import (
+    FileStamp,
+    combined_stamp,
+    content_stamp,
+    file_stamps,
+)
 from sk_medsiglip.cache._repair import VerifyReport
 from sk_medsiglip.cache._space import Space
 
-__all__ = ["EmbeddingCache", "FileStamp", "Space", "VerifyReport", "file_stamps"]
+__all__ = [
+    "EmbeddingCache",
+    "FileStamp",
+    "Space",
+    "VerifyReport",
+    "combined_stamp",
+    "content_stamp",
+    "file_stamps",
+]

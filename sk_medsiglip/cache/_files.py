@@ -20,7 +20,14 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-__all__ = ["FileStamp", "file_keys", "file_stamps", "is_at_rest"]
+__all__ = [
+    "FileStamp",
+    "combined_stamp",
+    "content_stamp",
+    "file_keys",
+    "file_stamps",
+    "is_at_rest",
+]
 
 # The kernel stamps files with the time of its last timer tick, 1 to 10 ms ago.
 FINE_GRAIN = 50_000_000  # nanoseconds, on file systems that keep fractions of a second
@@ -42,6 +49,8 @@ class FileStamp(NamedTuple):
         Times of the last change of content and of status, nanoseconds.
     taken : int
         Time of the look, nanoseconds.
+    part : bytes
+        Which part of the file is meant (a region, say); empty for the whole.
     """
 
     path: str
@@ -51,6 +60,7 @@ class FileStamp(NamedTuple):
     mtime: int
     ctime: int
     taken: int
+    part: bytes = b""
 
 
 def file_stamps(
@@ -101,13 +111,40 @@ def file_stamps(
     return stamps
 
 
+def content_stamp(digest: bytes) -> FileStamp:
+    """Return the stamp of something that is no file, by a hash of its content."""
+    return FileStamp("", 0, 0, len(digest), 0, 0, time.time_ns(), digest)
+
+
+def combined_stamp(
+    stamps: Sequence[FileStamp | None], part: bytes = b""
+) -> FileStamp | None:
+    """Return one stamp for several files: another as soon as one of them changes.
+
+    Parameters
+    ----------
+    stamps : sequence of FileStamp or None
+        Their order counts.
+    part : bytes, default=b""
+        What of them is meant.
+
+    Returns
+    -------
+    FileStamp or None
+        None if there are none, or the state of one is not to be trusted (yet).
+    """
+    if not stamps or any(stamp is None or not is_at_rest(stamp) for stamp in stamps):
+        return None
+    digest = blake3(part)
+    for key in file_keys([stamp for stamp in stamps if stamp is not None], ""):
+        digest.update(key)
+    return content_stamp(digest.digest())
+
+
 def file_keys(stamps: Sequence[FileStamp], reading: str) -> list[bytes]:
     """Return a 32-byte key of each file's state as read in one way."""
     context = blake3(reading.encode()).digest()
-    return [
-        blake3(context + _state(stamp) + os.fsencode(stamp.path)).digest()
-        for stamp in stamps
-    ]
+    return [blake3(context + _state(stamp) + _name(stamp)).digest() for stamp in stamps]
 
 
 def is_at_rest(stamp: FileStamp) -> bool:
@@ -116,6 +153,11 @@ def is_at_rest(stamp: FileStamp) -> bool:
     # Nobody can choose a change time, so its digits betray the file system's clock.
     grain = FINE_GRAIN if stamp.ctime % 1_000_000 else COARSE_GRAIN
     return changed + grain < stamp.taken
+
+
+def _name(stamp: FileStamp) -> bytes:
+    # No path holds a null character.
+    return os.fsencode(stamp.path) + b"\0" + stamp.part
 
 
 def _state(stamp: FileStamp) -> bytes:

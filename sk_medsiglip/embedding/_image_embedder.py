@@ -16,19 +16,17 @@ from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding._embedder import Embedder
 from sk_medsiglip.embedding._image_work import ImageWork
 from sk_medsiglip.embedding._model_rows import ModelFacts, find_facts, open_cache
-from sk_medsiglip.embedding._read_ahead import Prepared
 from sk_medsiglip.encoder import choose_device, load_image_processor
 from sk_medsiglip.exceptions import ImageReadError, UnreadableImageWarning
 from sk_medsiglip.images import (
     CTWindows,
     Percentiles,
     Window,
-    image_fingerprint,
     image_rows,
     pad_to_square,
     read_image,
+    read_resized,
     recipe_key,
-    resize_bilinear,
     validate_intensity,
 )
 
@@ -243,47 +241,40 @@ class MedSigLIPEmbedder(Embedder):
         self._validate_params()
         validate_intensity(self.intensity)
         sources = image_rows(X)
+        images = self._image_work().embed(sources)
+        if images.failures:
+            _warn_about_unreadable(images.failures, len(sources))
+        return self._finish(images.vectors)
+
+    def _image_work(self) -> ImageWork:
+        """Return how images become rows, as the parameters are now."""
         cache = open_cache(self.cache)
         facts = find_facts(self.model, self.revision, cache)
         self._check_same_model(facts)
         reading = recipe_key(self.intensity, self.frame)
-        recipe = f"{reading};resize={self.resize};pad={self.pad};{facts.image_size}px"
-        rows = self._model_rows("image", recipe, facts, cache)
-
-        vectors = np.full((len(sources), facts.embedding_dim), np.nan, np.float32)
-        work = ImageWork(
-            sources,
-            vectors,
-            rows,
-            reading=reading,
-            fingerprint=lambda source: image_fingerprint(self._read(source)),
+        return ImageWork(
+            # The key of a row is the model's very input, whatever led to it.
+            self._model_rows("image", "pixels", facts, cache),
+            recipe=f"{reading};{self.resize};pad={self.pad};{facts.image_size}px",
             prepare=partial(self._prepare, facts),
             batch_size=partial(self._choose_batch_size, facts),
             n_jobs=self.n_jobs,
             verbose=self.verbose,
             keep_going=self.on_error == "nan",
         )
-        work.run()
-        if work.failures:
-            _warn_about_unreadable(work.failures, len(sources))
-        return self._finish(vectors)
 
-    def _read(self, source: Any) -> NDArray[np.uint8]:
-        return read_image(
-            source,
-            intensity=self.intensity,
-            frame=self.frame,
-            max_pixels=self.max_pixels,
-        )
-
-    def _prepare(self, facts: ModelFacts, source: Any) -> Prepared:
-        """Return the fingerprint of a source and its pixels at the model's size."""
-        pixels = self._read(source)
-        fingerprint = image_fingerprint(pixels)
+    def _prepare(self, facts: ModelFacts, source: Any) -> NDArray[np.uint8]:
+        """Return the pixels of a source at the model's size."""
+        reading: dict[str, Any] = {
+            "intensity": self.intensity,
+            "frame": self.frame,
+            "max_pixels": self.max_pixels,
+        }
         if self.resize == "medsiglip":
-            return fingerprint, resize_bilinear(pixels, facts.image_size, pad=self.pad)
+            return read_resized(source, facts.image_size, pad=self.pad, **reading)
+        pixels = read_image(source, **reading)
         processor = load_image_processor(os.fspath(self.model), facts.revision)
-        return fingerprint, processor(pad_to_square(pixels) if self.pad else pixels)
+        return processor(pad_to_square(pixels) if self.pad else pixels)
 
     def _choose_batch_size(self, facts: ModelFacts) -> int:
         if self.batch_size != "auto":

@@ -3,44 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip._progress import progress_bar
-from sk_medsiglip.cache import file_stamps
+from sk_medsiglip.cache import FileStamp, content_stamp, file_stamps
 from sk_medsiglip.embedding._model_rows import ModelRows
 from sk_medsiglip.embedding._read_ahead import Prepared, read_ahead
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images import source_path
+from sk_medsiglip.images import image_fingerprint, source_identity
 
-__all__ = ["ImageWork"]
+__all__ = ["EmbeddedImages", "ImageWork"]
 
 
-class ImageWork:
-    """One collection, from sources to filled rows.
-
-    1. Files that were read before in this very state, and arrays, have a fingerprint
-       without opening a file; their stored rows are fetched in one go.
-    2. The rest is read ahead in threads; each batch takes what is stored meanwhile and
-       computes what is not.
-    3. What another worker was computing at that moment is waited for.
+@dataclass(frozen=True, eq=False)
+class EmbeddedImages:
+    """Rows of a collection, in its order.
 
     Parameters
     ----------
-    sources : sequence
-        The images.
-    vectors : ndarray of shape (n_samples, embedding_dim)
-        Filled in place.
+    vectors : ndarray of shape (n_samples, embedding_dim), float32
+        NaN where an image failed.
+    fingerprints : list of bytes or None
+        Of the pixels that the model gets; None where an image failed.
+    failures : dict of int to ImageReadError
+        By row.
+    """
+
+    vectors: NDArray[np.float32]
+    fingerprints: list[bytes | None]
+    failures: dict[int, ImageReadError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageWork:
+    """How images become rows, for one call of ``transform``.
+
+    Parameters
+    ----------
     rows : ModelRows
         Where rows come from.
-    reading : str
-        How files become pixels, for the memory of files.
-    fingerprint : callable
-        From a source to the fingerprint of its pixels.
+    recipe : str
+        How a source becomes the model's pixels, for the memory of sources.
     prepare : callable
-        From a source to the fingerprint and the pixels at the model's size.
+        From a source to the pixels at the model's size.
     batch_size : callable
         Returns the images in one model pass; called once a pass is likely.
     n_jobs : int or None
@@ -51,67 +60,62 @@ class ImageWork:
         Collect errors instead of raising the first.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[Any],
-        vectors: NDArray[np.float32],
-        rows: ModelRows,
-        *,
-        reading: str,
-        fingerprint: Callable[[Any], bytes],
-        prepare: Callable[[Any], Prepared],
-        batch_size: Callable[[], int],
-        n_jobs: int | None,
-        verbose: int,
-        keep_going: bool,
-    ) -> None:
-        self.failures: dict[int, ImageReadError] = {}
+    rows: ModelRows
+    recipe: str
+    prepare: Callable[[Any], NDArray[np.uint8]]
+    batch_size: Callable[[], int]
+    n_jobs: int | None
+    verbose: int
+    keep_going: bool
+
+    def embed(self, sources: Sequence[Any]) -> EmbeddedImages:
+        """Return the row of every source."""
+        return _Collection(self, sources).embed()
+
+
+class _Collection:
+    """One collection on its way.
+
+    1. Sources that were read before in this very state (files) or with this content
+       (bytes, arrays) have a fingerprint on record; their rows are fetched in one go.
+    2. The rest is read ahead in threads; each batch takes what is stored meanwhile and
+       computes what is not.
+    3. What another worker was computing at that moment is waited for.
+    """
+
+    def __init__(self, work: ImageWork, sources: Sequence[Any]) -> None:
+        self._work = work
+        self._rows = work.rows
         self._sources = sources
-        self._vectors = vectors
-        self._rows = rows
-        self._reading = reading
-        self._fingerprint = fingerprint
-        self._prepare = prepare
-        self._batch_size = batch_size
-        self._n_jobs = n_jobs
-        self._verbose = verbose
-        self._keep_going = keep_going
         # Taken before any file is read: a file that changes while it is read must not
         # be remembered in its new state with its old content.
-        paths = [source_path(source) for source in sources]
-        stamps = iter(file_stamps([path for path in paths if path is not None]))
-        self._stamps = [None if path is None else next(stamps) for path in paths]
+        self._stamps = _stamps(sources) if work.rows.is_kept else [None] * len(sources)
+        shape = (len(sources), work.rows.facts.embedding_dim)
+        self._vectors = np.full(shape, np.nan, np.float32)
         self._fingerprints: list[bytes | None] = [None] * len(sources)
+        self._failures: dict[int, ImageReadError] = {}
         self._first_row: dict[bytes, int] = {}
 
-    def run(self) -> None:
-        """Fill the vectors; afterwards ``failures`` holds the unreadable rows."""
+    def embed(self) -> EmbeddedImages:
         todo = self._take_stored()
-        batch_size = self._batch_size() if todo else 0
+        batch_size = self._work.batch_size() if todo else 0
         total = len(self._sources)
         with progress_bar(
             total,
             done=total - len(todo),
             desc="embedding",
             unit="image",
-            verbose=self._verbose,
+            verbose=self._work.verbose,
         ) as bar:
             self._advance = bar.update
             while todo:
                 todo = self._embed(todo, batch_size)
         self._copy_repeats()
+        return EmbeddedImages(self._vectors, self._fingerprints, self._failures)
 
     def _take_stored(self) -> list[int]:
         """Fetch what is stored under fingerprints known already; return the rest."""
-        known = self._rows.recall_files(self._stamps, self._reading)
-        for row, source in enumerate(self._sources):
-            # Hashing an array is cheaper than preparing it. One that cannot be read
-            # is reported by the reading step, like any other source.
-            if isinstance(source, np.ndarray):
-                try:
-                    known[row] = self._fingerprint(source)
-                except ImageReadError:
-                    continue
+        known = self._rows.recall_files(self._stamps, self._work.recipe)
         self._fingerprints = known
         asked = [row for row, fingerprint in enumerate(known) if fingerprint]
         fetched = np.empty((len(asked), self._vectors.shape[1]), np.float32)
@@ -129,7 +133,7 @@ class ImageWork:
         def flush() -> None:
             self._rows.remember_files(
                 [self._stamps[row] for row in read],
-                self._reading,
+                self._work.recipe,
                 [self._fingerprints[row] for row in read],
             )
             elsewhere.extend(self._embed_batch(batch))
@@ -137,7 +141,11 @@ class ImageWork:
             read.clear()
 
         for row, prepared in read_ahead(
-            self._sources, todo, self._prepare, n_jobs=self._n_jobs, window=batch_size
+            self._sources,
+            todo,
+            self._prepare,
+            n_jobs=self._work.n_jobs,
+            window=batch_size,
         ):
             if isinstance(prepared, ImageReadError):
                 self._fail(row, prepared)
@@ -154,6 +162,10 @@ class ImageWork:
         flush()
         self._rows.wait([self._fingerprints[row] for row in elsewhere])  # type: ignore[misc]
         return elsewhere
+
+    def _prepare(self, source: Any) -> Prepared:
+        pixels = self._work.prepare(source)
+        return image_fingerprint(pixels), pixels
 
     def _embed_batch(self, batch: dict[int, NDArray[np.uint8]]) -> list[int]:
         """Fill one batch; return the rows that another worker is computing."""
@@ -178,7 +190,26 @@ class ImageWork:
                 self._vectors[row] = self._vectors[first]
 
     def _fail(self, row: int, error: ImageReadError) -> None:
-        if not self._keep_going:
+        if not self._work.keep_going:
             raise error
-        self.failures[row] = error
+        self._failures[row] = error
         self._advance(1)
+
+
+def _stamps(sources: Sequence[Any]) -> list[FileStamp | None]:
+    """Return what each source is known by before it is read."""
+    identities = [source_identity(source) for source in sources]
+    paths = [path for path, _ in filter(None, identities) if path is not None]
+    of_files = iter(file_stamps(paths))
+    stamps: list[FileStamp | None] = []
+    for identity in identities:
+        if identity is None:
+            stamps.append(None)
+            continue
+        path, rest = identity
+        if path is None:
+            stamps.append(content_stamp(rest))
+        else:
+            stamp = next(of_files)
+            stamps.append(stamp and stamp._replace(part=rest))
+    return stamps

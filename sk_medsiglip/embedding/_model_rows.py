@@ -167,6 +167,11 @@ class ModelRows:
         self.remember_model(encoder)
         return encoder
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a store."""
+        return self._cache is not None
+
     def get(
         self, fingerprints: Sequence[bytes], out: NDArray[np.float32]
     ) -> NDArray[np.bool_]:

@@ -6,12 +6,14 @@ names, serve the rooms above this one and may change.
 
 from sk_medsiglip.images._check import check_images
 from sk_medsiglip.images._fingerprint import image_fingerprint as image_fingerprint
+from sk_medsiglip.images._identity import source_identity as source_identity
 from sk_medsiglip.images._intensity import CTWindows, Percentiles, Window
 from sk_medsiglip.images._intensity import recipe_key as recipe_key
 from sk_medsiglip.images._intensity import validate_frame as validate_frame
 from sk_medsiglip.images._intensity import validate_intensity as validate_intensity
 from sk_medsiglip.images._read import MAX_PIXELS as MAX_PIXELS
 from sk_medsiglip.images._read import read_image
+from sk_medsiglip.images._read import read_resized as read_resized
 from sk_medsiglip.images._resize import pad_to_square as pad_to_square
 from sk_medsiglip.images._resize import resize_bilinear as resize_bilinear
 from sk_medsiglip.images._rows import image_rows as image_rows

@@ -1,4 +1,4 @@
-"""What makes two images the same image: their pixels."""
+"""What makes two images the same image: the pixels that the model gets."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ __all__ = ["image_fingerprint"]
 
 
 def image_fingerprint(pixels: NDArray[np.uint8]) -> bytes:
-    """Return 32 bytes that stand for the pixels that ``read_image`` returned.
+    """Return 32 bytes that stand for an image.
 
     Parameters
     ----------
     pixels : ndarray of shape (H, W, 3), uint8
-        C-contiguous.
+        RGB; at the model's size, where it stands for a row of the store. The vector
+        is a function of these pixels, so that no key could be safer; and all that
+        gives the same pixels (another format, another name, a window that changes
+        nothing) shares a row.
 
     Returns
     -------
     bytes
-        BLAKE3 of shape and pixels. The same picture as a path, a PIL image or an
-        array has the same fingerprint, whatever its name or file format.
+        BLAKE3 of shape and pixels.
     """
     digest = blake3(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)

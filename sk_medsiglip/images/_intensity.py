@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 #: Part of the cache key: raise it whenever the same file would give other pixels.
-_READING_VERSION = 1
+_READING_VERSION = 2
 
 #: Grey values to uint8; a last axis of 3 is added where the colours differ.
 Tone: TypeAlias = Callable[[NDArray[Any]], NDArray[np.uint8]]

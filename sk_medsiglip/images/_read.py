@@ -19,11 +19,11 @@ from sk_medsiglip.images._intensity import (
     validate_intensity,
 )
 from sk_medsiglip.images._lazy import LazyImage
-from sk_medsiglip.images._picture import Picture, render
+from sk_medsiglip.images._picture import Picture, render, render_resized
 from sk_medsiglip.images._pillow import format_of, load_picture_file, load_pil
 from sk_medsiglip.images._sources import describe, is_readable_stream, open_source
 
-__all__ = ["MAX_PIXELS", "load_picture", "read_image"]
+__all__ = ["MAX_PIXELS", "load_picture", "read_image", "read_resized"]
 
 #: Pillow's own limit for a "decompression bomb": 512 MiB as 8-bit RGB.
 MAX_PIXELS = 178_956_970
@@ -122,6 +122,24 @@ def read_image(
     picture = load_picture(source, frame=frame, max_pixels=max_pixels)
     try:
         return render(picture, intensity)
+    except ImageReadError as error:
+        error.source = describe(source)
+        raise
+
+
+def read_resized(
+    source: Any,
+    size: int,
+    *,
+    pad: bool = False,
+    intensity: Intensity | str = "auto",
+    frame: int | str | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> NDArray[np.uint8]:
+    """Return ``resize_bilinear(read_image(...), size, pad=pad)``, for less work."""
+    picture = load_picture(source, frame=frame, max_pixels=max_pixels)
+    try:
+        return render_resized(picture, intensity, size, pad=pad)
     except ImageReadError as error:
         error.source = describe(source)
         raise

@@ -3,42 +3,91 @@
 big_vision calls ``tf.image.resize(method="bilinear", antialias=False)``; Pillow,
 OpenCV and torch each give another image. This is TensorFlow's arithmetic, in its
 order and its type, so that the bytes are equal.
+
+Without antialiasing each pixel comes from four pixels of the image, however big that
+is. So only those are touched: they may be stored values that ``show`` brightens here,
+and the result is that of brightening the whole image first.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["pad_to_square", "resize_bilinear"]
 
+#: Rows of the result that are made at a time: their floats stay in the CPU's cache.
+_ROWS = 64
+
 
 def resize_bilinear(
-    pixels: NDArray[np.uint8], size: int, *, pad: bool = False
+    values: NDArray[Any],
+    size: int,
+    *,
+    pad: bool = False,
+    show: Callable[[NDArray[Any]], NDArray[np.uint8]] | None = None,
 ) -> NDArray[np.uint8]:
     """Resize to a square as TensorFlow does: bilinear, half-pixel, no antialias.
 
     Parameters
     ----------
-    pixels : ndarray of shape (H, W, 3), uint8
-        RGB.
+    values : ndarray of shape (H, W) or (H, W, 3)
+        uint8; or stored values of any type, with ``show``.
     size : int
         Height and width of the result.
     pad : bool, default=False
         Add black on both sides of the shorter axis first, so that the proportions
         are kept, as Google's serving container does. The picture stays in the
         middle; an odd pixel goes to the bottom or the right.
+    show : callable or None, default=None
+        Makes uint8 of values, one by one; it may add a last axis of three colours.
 
     Returns
     -------
-    ndarray of shape (size, size, 3), uint8
+    ndarray of shape (size, size) or (size, size, 3), uint8
         Fractions are cut off, not rounded, as TensorFlow's cast does.
     """
-    if pad:
-        pixels = pad_to_square(pixels)
-    return _interpolate(pixels, size, size).astype(np.uint8)
+    height, width = values.shape[:2]
+    side = max(height, width) if pad else 0
+    down, along = _Axis.of(height, size, side), _Axis.of(width, size, side)
+    pixel = values[:1, :1]
+    n_colours = (pixel if show is None else show(pixel)).size
+    # Rows of numbers, whether a number is a grey value or one of three colours.
+    numbers = values.reshape(height, width * pixel.size)
+    along = along.of_channels(pixel.size, n_colours)
+
+    def take(band: NDArray[Any], columns: _Side) -> NDArray[np.uint8]:
+        taken = band.take(columns.at, axis=1, mode="clip")
+        if show is not None:
+            taken = show(taken).reshape(len(taken), -1)
+        if columns.outside.any():
+            taken[:, columns.outside] = 0
+        return taken
+
+    def between_columns(rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        band = numbers[rows]
+        start = take(band, along.before).astype(np.float32)
+        change = take(band, along.after) - start
+        change *= along.fraction
+        start += change
+        return start
+
+    resized = np.empty((size, size * n_colours), np.uint8)
+    for first in range(0, size, _ROWS):
+        some = slice(first, first + _ROWS)
+        upper = between_columns(down.before.at[some])
+        upper[down.before.outside[some]] = 0
+        change = between_columns(down.after.at[some])
+        change[down.after.outside[some]] = 0
+        change -= upper
+        change *= down.fraction[some, None]
+        upper += change
+        resized[some] = upper
+    grey = values.ndim == 2 and n_colours == 1
+    return resized if grey else resized.reshape(size, size, -1)
 
 
 def pad_to_square(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -53,38 +102,47 @@ def pad_to_square(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return square
 
 
-def _interpolate(values: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
-    """Return values at the new size, as float32; any number of channels."""
-    top, bottom, down = _neighbours(values.shape[0], height)
-    left, right, along = _neighbours(values.shape[1], width)
-    along = along.reshape(-1, *[1] * (values.ndim - 2))
-    down = down.reshape(-1, *[1] * (values.ndim - 1))
+class _Side(NamedTuple):
+    """Of each output position, one of its two inputs."""
 
-    def between_columns(rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        # Only the pixels that take part are ever converted to float.
-        band = values[rows]
-        start = band.take(left, axis=1).astype(np.float32)
-        change = band.take(right, axis=1) - start
-        change *= along
-        start += change
-        return start
-
-    upper = between_columns(top)
-    change = between_columns(bottom)
-    change -= upper
-    change *= down
-    upper += change
-    return upper
+    at: NDArray[np.intp]
+    outside: NDArray[np.bool_]  # in the padding
 
 
-def _neighbours(
-    n_in: int, n_out: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Return for each output position its two inputs and the way between them."""
-    scale = np.float32(n_in) / np.float32(n_out)
-    centre = np.arange(n_out, dtype=np.float32) + np.float32(0.5)
-    position = centre * scale - np.float32(0.5)
-    floor = np.floor(position)
-    before = np.maximum(floor, 0).astype(np.intp)
-    after = np.minimum(np.ceil(position), n_in - 1).astype(np.intp)
-    return before, after, position - floor
+class _Axis(NamedTuple):
+    """Of each output position, its two inputs and the way between them."""
+
+    before: _Side
+    after: _Side
+    fraction: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, n_in: int, n_out: int, side: int) -> _Axis:
+        """Return the axis of a picture in the middle of a square, if ``side``."""
+        n_padded = side or n_in
+        scale = np.float32(n_padded) / np.float32(n_out)
+        centre = np.arange(n_out, dtype=np.float32) + np.float32(0.5)
+        position = centre * scale - np.float32(0.5)
+        floor = np.floor(position)
+        offset = (n_padded - n_in) // 2
+
+        def side_at(nearest: NDArray[np.float32]) -> _Side:
+            at = nearest.astype(np.intp) - offset
+            return _Side(np.clip(at, 0, n_in - 1), (at < 0) | (at >= n_in))
+
+        before = side_at(np.maximum(floor, 0))
+        after = side_at(np.minimum(np.ceil(position), n_padded - 1))
+        return cls(before, after, position - floor)
+
+    def of_channels(self, n_channels: int, n_colours: int) -> _Axis:
+        """Return the axis for numbers that stand ``n_channels`` a pixel.
+
+        ``n_colours`` come out of each: as many, or three out of one grey value.
+        """
+
+        def spread(side: _Side) -> _Side:
+            at = side.at[:, None] * n_channels + np.arange(n_channels)
+            return _Side(at.ravel(), side.outside.repeat(n_colours))
+
+        fraction = self.fraction.repeat(n_colours)
+        return _Axis(spread(self.before), spread(self.after), fraction)
