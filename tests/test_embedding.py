@@ -527,6 +527,44 @@ def test_eight_threads_on_one_estimator(embedder, images, passes):
     assert sum(passes) == len(images)
 
 
+MEMORY = """
+import resource, sys, warnings
+import numpy as np
+from sk_medsiglip import MedSigLIPEmbedder
+
+def peak():  # MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+checkpoint, *paths = sys.argv[1:]
+embedder = MedSigLIPEmbedder(
+    checkpoint, device="cpu", cache=False, batch_size=8, n_jobs=3
+)
+embedder.transform(paths[:60])
+before = peak()
+rows = embedder.transform(paths)
+assert np.isfinite(rows).all()
+print(peak() - before)
+"""
+
+
+def test_memory_does_not_grow_with_the_collection(make_checkpoint, tmp_path):
+    # Reading is many times faster than this model: whatever may wait, will.
+    large = make_checkpoint(image_size=448, patch_size=56, width=64)
+    paths = []
+    for i in range(600):
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(np.full((8, 8), i % 256, np.uint8) + i // 256).save(paths[-1])
+    ran = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(large), *paths],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    # 540 images more, at the model's size, would be 310 MiB.
+    assert float(ran.stdout) < 60
+
+
 @pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
 def test_workers_compute_the_same_rows(embedder, images, backend):
     expected = embedder.transform(images[:4])

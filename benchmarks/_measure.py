@@ -1,0 +1,55 @@
+"""How the benchmarks measure: in turns, the best of several, with what they ran on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["best_of", "in_turns", "setting", "write_results"]
+
+_RESULTS = Path(__file__).parent / "results"
+
+
+def best_of(n_repeats: int, work: Callable[[], object]) -> float:
+    """Return the seconds of the fastest repeat."""
+    return in_turns(n_repeats, {"work": work})["work"]
+
+
+def in_turns(
+    n_repeats: int, sides: Mapping[str, Callable[[], object]]
+) -> dict[str, float]:
+    """Return the best seconds of each side, the sides taking turns.
+
+    Machines are shared: what disturbs one side disturbs the other then, too.
+    """
+    best = dict.fromkeys(sides, float("inf"))
+    for _ in range(n_repeats):
+        for name, work in sides.items():
+            start = time.perf_counter()
+            work()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def setting(*packages: str, **sizes: Any) -> dict[str, Any]:
+    """Return what a figure depends on besides the code."""
+    return {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        **sizes,
+    }
+
+
+def write_results(name: str, results: Mapping[str, Any]) -> None:
+    """Write ``benchmarks/results/<name>.json``."""
+    _RESULTS.mkdir(exist_ok=True)
+    path = _RESULTS / f"{name}.json"
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
