@@ -13,13 +13,18 @@ from sk_medsiglip._version import __version__
 
 if TYPE_CHECKING:
     from sk_medsiglip.cache import EmbeddingCache
-    from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPTextEmbedder
+    from sk_medsiglip.embedding import (
+        MedSigLIPEmbedder,
+        MedSigLIPTextEmbedder,
+        MedSigLIPVolumeEmbedder,
+    )
     from sk_medsiglip.zero_shot import ZeroShotClassifier, make_zero_shot_pipeline
 
 __all__ = [
     "EmbeddingCache",
     "MedSigLIPEmbedder",
     "MedSigLIPTextEmbedder",
+    "MedSigLIPVolumeEmbedder",
     "ZeroShotClassifier",
     "__version__",
     "make_zero_shot_pipeline",
@@ -29,6 +34,7 @@ _ROOM_OF = {
     "EmbeddingCache": "cache",
     "MedSigLIPEmbedder": "embedding",
     "MedSigLIPTextEmbedder": "embedding",
+    "MedSigLIPVolumeEmbedder": "embedding",
     "ZeroShotClassifier": "zero_shot",
     "make_zero_shot_pipeline": "zero_shot",
 }

@@ -216,7 +216,6 @@ def test_16_bit_grey_uses_the_depth_that_its_values_have(tmp_path, white, size):
         grey,
         grey.astype(">u2"),
         image,
-        image.convert("I"),
         saved(image),
         saved(image, "TIFF"),
         saved(image, "TIFF", compression="tiff_deflate"),
@@ -388,6 +387,10 @@ def test_check_images_says_what_is_wrong_with_what(tmp_path, colours):
         "modality",
         "height",
         "width",
+        "dtype",
+        "low",
+        "high",
+        "duplicate_of",
     ]
     assert table.index.equals(X.index)
     assert table.row.tolist() == [0, 1, 2, 3]
@@ -402,6 +405,10 @@ def test_check_images_says_what_is_wrong_with_what(tmp_path, colours):
     assert table.source["a"] == str(tmp_path / "good.png")
     assert table.loc["a", ["format", "height", "width"]].tolist() == ["PNG", 37, 53]
     assert table.format["c"] == "array"
+    # The same picture, as a file and as an array.
+    assert table.duplicate_of.tolist() == [pd.NA, pd.NA, 0, pd.NA]
+    assert table.loc["c", "dtype"] == "uint8"
+    assert table.loc["c", ["low", "high"]].tolist() == [colours.min(), colours.max()]
     assert table.height.isna().tolist() == [False, True, False, True]
     assert len(X[table.readable]) == 2
     frame = X.to_frame()

@@ -71,9 +71,9 @@ def test_value_objects_are_estimator_parameters():
 
 
 def test_recipe_key_is_one_text_for_one_recipe():
-    assert recipe_key("auto", None) == "read-1;intensity=auto;frame=None"
+    assert recipe_key("auto", None) == "read-2;intensity=auto;frame=None"
     key = recipe_key(Window(40, 80), 3)
-    assert key == "read-1;intensity=Window(center=40, width=80);frame=3"
+    assert key == "read-2;intensity=Window(center=40, width=80);frame=3"
     assert key == recipe_key(Window(np.float64(40.0), np.int16(80)), np.int64(3))
     assert recipe_key("brain", None) == recipe_key(Window(40, 80), None)
     assert recipe_key("ct", None) == recipe_key(CTWindows([-1024.0, 1024]), None)

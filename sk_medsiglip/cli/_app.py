@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from sk_medsiglip._version import __version__
 from sk_medsiglip.cli._cache import cache_app
+from sk_medsiglip.cli._check import check
 from sk_medsiglip.cli._console import complain, console, show_warning
 from sk_medsiglip.cli._demo import demo
 from sk_medsiglip.cli._doctor import doctor
@@ -97,6 +98,7 @@ def _common(
 
 
 app.command("demo")(demo)
+app.command("check")(check)
 app.command("embed")(embed)
 app.command("zero-shot")(zero_shot)
 app.add_typer(cache_app, name="cache")

@@ -133,8 +133,11 @@ def _is_image(path: Path, folder: Path) -> bool:
     # Scanners and archives export DICOM files as "IM0001" or "1.2.840.113.5".
     if path.suffix and not path.suffix[1:].isdigit():
         return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return True  # whoever reads it says why that fails, and goes on
 
 
 def _read_table(source: Path, path_column: str | None) -> Collection:

@@ -6,5 +6,6 @@ keeps.
 
 from sk_medsiglip.embedding._image_embedder import MedSigLIPEmbedder
 from sk_medsiglip.embedding._text_embedder import MedSigLIPTextEmbedder
+from sk_medsiglip.embedding._volume_embedder import MedSigLIPVolumeEmbedder
 
-__all__ = ["MedSigLIPEmbedder", "MedSigLIPTextEmbedder"]
+__all__ = ["MedSigLIPEmbedder", "MedSigLIPTextEmbedder", "MedSigLIPVolumeEmbedder"]

@@ -16,7 +16,7 @@ from sk_medsiglip.embedding._read_ahead import Prepared, read_ahead
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import image_fingerprint, source_identity
 
-__all__ = ["EmbeddedImages", "ImageWork"]
+__all__ = ["EmbeddedImages", "ImageWork", "source_stamps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,9 @@ class _Collection:
         self._sources = sources
         # Taken before any file is read: a file that changes while it is read must not
         # be remembered in its new state with its old content.
-        self._stamps = _stamps(sources) if work.rows.is_kept else [None] * len(sources)
+        self._stamps = (
+            source_stamps(sources) if work.rows.is_kept else [None] * len(sources)
+        )
         shape = (len(sources), work.rows.facts.embedding_dim)
         self._vectors = np.full(shape, np.nan, np.float32)
         self._fingerprints: list[bytes | None] = [None] * len(sources)
@@ -196,7 +198,7 @@ class _Collection:
         self._advance(1)
 
 
-def _stamps(sources: Sequence[Any]) -> list[FileStamp | None]:
+def source_stamps(sources: Sequence[Any]) -> list[FileStamp | None]:
     """Return what each source is known by before it is read."""
     identities = [source_identity(source) for source in sources]
     paths = [path for path, _ in filter(None, identities) if path is not None]

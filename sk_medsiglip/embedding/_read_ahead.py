@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from joblib import effective_n_jobs
@@ -18,15 +18,17 @@ __all__ = ["Prepared", "read_ahead"]
 # The fingerprint of an image and its pixels at the model's size.
 Prepared = tuple[bytes, NDArray[np.uint8]]
 
+T = TypeVar("T")
+
 
 def read_ahead(
     sources: Sequence[Any],
     rows: Sequence[int],
-    prepare: Callable[[Any], Prepared],
+    prepare: Callable[[Any], T],
     *,
     n_jobs: int | None,
     window: int,
-) -> Iterator[tuple[int, Prepared | ImageReadError]]:
+) -> Iterator[tuple[int, T | ImageReadError]]:
     """Yield the prepared image of every row, in order.
 
     Parameters
@@ -49,7 +51,7 @@ def read_ahead(
         Errors are handed over, not raised: the caller decides.
     """
 
-    def attempt(row: int) -> Prepared | ImageReadError:
+    def attempt(row: int) -> T | ImageReadError:
         try:
             return prepare(sources[row])
         except ImageReadError as error:

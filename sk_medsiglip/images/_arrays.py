@@ -11,7 +11,7 @@ from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._intensity import Tone, ramp
 from sk_medsiglip.images._picture import Picture, refuse_too_large
 
-__all__ = ["load_array", "meaning_of_values"]
+__all__ = ["load_array", "meaning_of_values", "white_of"]
 
 #: Largest value of the bit depths that 16-bit files are known to hold.
 _WHITES = (255, 4095, 65535)
@@ -24,11 +24,17 @@ _ROUNDING = 1e-5
 
 
 def load_array(array: NDArray[Any], *, max_pixels: int) -> Picture:
-    """Return an array as a picture; shapes (H, W), (H, W, 1), (H, W, 3), (H, W, 4)."""
+    """Return an array as a picture; shapes (H, W), (H, W, 1), (H, W, 3), (H, W, 4).
+
+    The values of a type mean the same here, in a Pillow image and in a file: bool is
+    black and white, like Pillow's mode "1"; int32, its mode "I", is an error by itself.
+    """
     _check_shape(array)
     refuse_too_large(array.shape[0], array.shape[1], max_pixels)
     _check_type(array)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8) * np.uint8(255)
     alpha = None
     if array.ndim == 3:
         if array.shape[2] == 4:
@@ -49,7 +55,7 @@ def meaning_of_values(values: NDArray[Any]) -> Tone | ImageReadError | None:
         return None
     low, high = values.min().item(), values.max().item()
     if values.dtype == np.uint16:
-        return ramp(0, next(white for white in _WHITES if high <= white))
+        return ramp(0, white_of(high))
     if values.dtype.kind == "f":
         if not -_HUGE <= low <= high <= _HUGE:  # so NaN is refused too
             raise ImageReadError(
@@ -71,6 +77,11 @@ def meaning_of_values(values: NDArray[Any]) -> Tone | ImageReadError | None:
         f"{as_bytes}intensity=Window(center, width) or Percentiles(1, 99); for CT in "
         "Hounsfield units CTWindows().",
     )
+
+
+def white_of(high: float) -> int:
+    """Return what ``intensity="auto"`` shows as white where uint16 ends at ``high``."""
+    return next(white for white in _WHITES if high <= white)
 
 
 def _check_shape(array: NDArray[Any]) -> None:
@@ -95,12 +106,10 @@ def _check_shape(array: NDArray[Any]) -> None:
 
 
 def _check_type(array: NDArray[Any]) -> None:
-    if array.dtype.kind in "uif":
+    if array.dtype.kind in "buif":
         return
     hint = "Pass uint8, uint16, or floats from 0 to 1."
-    if array.dtype.kind == "b":
-        hint = "A mask can be shown as image.astype(np.uint8) * 255."
-    elif array.dtype.kind == "c":
+    if array.dtype.kind == "c":
         hint = "Take its magnitude, np.abs(image), and say intensity=Percentiles()."
     elif array.dtype.kind == "O":
         hint = "Its pixels are objects: convert it with image.astype(np.uint8)."

@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from numpy.typing import NDArray
 
 from sk_medsiglip._progress import progress_bar
-from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.exceptions import (
+    ImageReadError,
+    MissingDependencyError,
+    SkMedSiglipWarning,
+)
+from sk_medsiglip.images._arrays import white_of
+from sk_medsiglip.images._fingerprint import image_fingerprint
 from sk_medsiglip.images._intensity import (
     Intensity,
     validate_frame,
     validate_intensity,
 )
-from sk_medsiglip.images._picture import render
+from sk_medsiglip.images._picture import Picture, render
 from sk_medsiglip.images._read import MAX_PIXELS, load_picture
 from sk_medsiglip.images._rows import image_rows
 from sk_medsiglip.images._sources import describe
 
 __all__ = ["check_images"]
+
+_COLUMNS = {
+    "row": "int64",
+    "source": "object",
+    "readable": "bool",
+    "reason": "object",
+    "hint": "object",
+    "format": "object",
+    "modality": "object",
+    "height": "Int64",
+    "width": "Int64",
+    "dtype": "object",
+    "low": "float64",
+    "high": "float64",
+    "duplicate_of": "Int64",
+}
+
+#: Pixels that are brought to their unit at a time, as float64.
+_CHUNK = 2**18
 
 
 def check_images(
@@ -31,7 +60,7 @@ def check_images(
     n_jobs: int | None = None,
     verbose: int = 0,
 ) -> pd.DataFrame:
-    """Read every image of ``X`` and say which can be used, and why others cannot.
+    """Read every image of ``X``: which can be used, which are copies, what they hold.
 
     Parameters
     ----------
@@ -40,7 +69,8 @@ def check_images(
     intensity, frame, max_pixels
         As for :func:`read_image`; give what the embedder will be given.
     n_jobs : int or None, default=None
-        Number of threads that read; None is 1, -1 all cores.
+        Number of threads that read; None is 1, -1 all cores. Each holds one image in
+        memory.
     verbose : int, default=0
         Positive shows a progress bar.
 
@@ -56,74 +86,143 @@ def check_images(
         - ``reason``, ``hint``: what is wrong and what to do; empty if readable;
         - ``format``: ``"PNG"``, ``"DICOM"``, ``"array"``, ...;
         - ``modality``: of a DICOM file, else missing;
-        - ``height``, ``width``: in pixels, missing if unreadable.
+        - ``height``, ``width``: in pixels, missing if unreadable;
+        - ``dtype``: type of the stored values, ``"uint16"``;
+        - ``low``, ``high``: the smallest and largest stored value, in its unit:
+          Hounsfield units for CT. Values that DICOM calls padding do not count;
+        - ``duplicate_of``: ``row`` of the first image that ``read_image`` turns into
+          the very same pixels, missing for that first one. A copy is found whatever
+          its name and lossless format. ``X[table.readable &
+          table.duplicate_of.isna()]`` keeps one of each.
 
     Raises
     ------
     TypeError, ValueError
         If ``X`` is no container of images, or empty; an unreadable image is no error.
 
+    Warns
+    -----
+    SkMedSiglipWarning
+        If ``intensity="auto"`` takes different values for white in 16-bit pictures
+        of this collection: 4095 in some, 65535 in others. Their brightness is then
+        not comparable.
+
     Notes
     -----
-    Each image is decoded whole, since a file that is cut short shows it only then.
-    The model is not loaded.
+    Each image is decoded whole, since a file that is cut short shows it only then,
+    and dropped again; memory holds the images being read and a short row for each
+    other. The model is not loaded. ``sk-medsiglip check`` does the same for a folder
+    or a CSV file.
 
     Examples
     --------
     >>> import numpy as np
     >>> import pandas as pd
     >>> from sk_medsiglip.images import check_images
-    >>> X = pd.Series(["no_such_file.png", np.zeros((8, 6))], index=["a", "b"])
+    >>> grey = np.arange(48, dtype=np.uint8).reshape(8, 6)
+    >>> X = pd.Series(["no_such_file.png", grey, grey], index=["a", "b", "c"])
     >>> table = check_images(X)
-    >>> table[["readable", "reason", "height", "width"]]
-       readable                 reason  height  width
-    a     False  there is no such file    <NA>   <NA>
-    b      True                              8      6
-    >>> list(X[table.readable].index)
+    >>> table[["readable", "reason", "height", "width", "high", "duplicate_of"]]
+       readable                 reason  height  width  high  duplicate_of
+    a     False  there is no such file    <NA>   <NA>   NaN          <NA>
+    b      True                              8      6  47.0          <NA>
+    c      True                              8      6  47.0             1
+    >>> list(X[table.readable & table.duplicate_of.isna()].index)
     ['b']
     """
     validate_intensity(intensity)
     validate_frame(frame)
     rows = image_rows(X)
 
-    def look(row: int, source: Any) -> dict[str, Any]:
-        result: dict[str, Any] = {"row": row, "source": describe(source)}
-        try:
-            picture = load_picture(source, frame=frame, max_pixels=max_pixels)
-            result |= {"format": picture.format, "modality": picture.modality}
-            result["height"], result["width"] = picture.values.shape[:2]
-            render(picture, intensity)
-        except ImageReadError as error:
-            return result | {
-                "readable": False,
-                "reason": error.reason,
-                "hint": error.hint,
-            }
-        return result | {"readable": True, "reason": "", "hint": ""}
+    def look(row: int, source: Any) -> tuple[dict[str, Any], bytes | None]:
+        return _look(row, source, intensity, frame, max_pixels)
 
     results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
         delayed(look)(row, source) for row, source in enumerate(rows)
     )
     looked_at = []
+    first_of: dict[bytes, int] = {}
     with progress_bar(
         len(rows), desc="Checking images", unit="image", verbose=verbose
     ) as bar:
-        for result in results:
+        for result, content in results:
+            if content is not None:
+                first = first_of.setdefault(content, result["row"])
+                result["duplicate_of"] = None if first == result["row"] else first
             looked_at.append(result)
             bar.update()
     # A DataFrame or Series brings an index; a list has a method of that name.
     index = X.index if isinstance(X, pd.DataFrame | pd.Series) else None
-    return pd.DataFrame(looked_at, columns=list(_COLUMNS), index=index).astype(_COLUMNS)
+    table = pd.DataFrame(looked_at, columns=list(_COLUMNS), index=index)
+    table = table.astype(_COLUMNS)
+    if intensity == "auto":
+        _warn_of_mixed_whites(table)
+    return table
 
 
-_COLUMNS = {
-    "row": "int64",
-    "source": "object",
-    "readable": "bool",
-    "reason": "object",
-    "hint": "object",
-    "format": "object",
-    "modality": "object",
-    "height": "Int64",
-    "width": "Int64",
-}
+def _look(
+    row: int,
+    source: Any,
+    intensity: Intensity | str,
+    frame: int | str | None,
+    max_pixels: int,
+) -> tuple[dict[str, Any], bytes | None]:
+    """Return one row of the table, and what its pixels are known by."""
+    result: dict[str, Any] = {"row": row, "source": describe(source)}
+    try:
+        picture = load_picture(source, frame=frame, max_pixels=max_pixels)
+        result |= {"format": picture.format, "modality": picture.modality}
+        result["height"], result["width"] = picture.values.shape[:2]
+        result["dtype"] = str(picture.values.dtype)
+        result["low"], result["high"] = _grey_range(picture)
+        content = image_fingerprint(render(picture, intensity))
+    except ImageReadError as error:
+        reason, hint = error.reason, error.hint
+    except MissingDependencyError as error:
+        # A library for a few of the files; the others can be looked at without it.
+        reason, hint = "a library that reads it is not installed", str(error)
+    else:
+        return result | {"readable": True, "reason": "", "hint": ""}, content
+    return result | {"readable": False, "reason": reason, "hint": hint}, None
+
+
+def _grey_range(picture: Picture) -> tuple[float, float]:
+    """Return the smallest and largest value, in their unit, without padding."""
+    lows, highs = [], []
+    for values in _chunks(picture.values, picture.padding):
+        in_unit = values if picture.in_unit is None else picture.in_unit(values)
+        lows.append(in_unit.min())
+        highs.append(in_unit.max())
+    return (float(min(lows)), float(max(highs))) if lows else (np.nan, np.nan)
+
+
+def _chunks(
+    values: NDArray[Any], padding: tuple[float, float] | None
+) -> Iterator[NDArray[Any]]:
+    n_rows = max(1, _CHUNK // values[0].size)
+    for start in range(0, len(values), n_rows):
+        chunk = values[start : start + n_rows]
+        if padding is not None:
+            chunk = chunk[(chunk < padding[0]) | (chunk > padding[1])]
+        if chunk.size:
+            yield chunk
+
+
+def _warn_of_mixed_whites(table: pd.DataFrame) -> None:
+    # DICOM files say themselves how many of their bits are used.
+    deep = table.readable & (table.dtype == "uint16") & (table.format != "DICOM")
+    whites = table.high[deep].map(white_of).value_counts().sort_index()
+    if len(whites) < 2:
+        return
+    counts = ", ".join(
+        f"{count} with white at {white}" for white, count in whites.items()
+    )
+    white = whites.index[-1]
+    warnings.warn(
+        f"16-bit pictures of this collection are shown on different scales: {counts}. "
+        'By intensity="auto" white is the smallest of 255, 4095 and 65535 that an '
+        "image does not exceed. If they come from one source, fix the scale: "
+        f"intensity=Window(center={white / 2}, width={white}).",
+        SkMedSiglipWarning,
+        stacklevel=3,
+    )

@@ -47,6 +47,12 @@ def decoding(reason: str, hint: str) -> Iterator[None]:
     except Exception as error:
         # Codec libraries raise whatever their parsing stumbles over.
         raise ImageReadError(f"{reason} ({type(error).__name__})", hint) from error
+    except BaseException as error:
+        # A codec written in Rust panics, and pyo3 makes that no Exception. Whatever
+        # else is none, a KeyboardInterrupt, passes.
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        raise ImageReadError(f"{reason} ({type(error).__name__})", hint) from error
     finally:
         _here.depth -= 1
 
@@ -81,6 +87,11 @@ _FILTERS: list[Any] = [
 ]
 
 
+#: A filter of pydicom's first logger does not see the records of the others.
+_LOGGERS = ("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.utils")
+_LOGGERS += ("tifffile",)
+
+
 def _is_for_others(record: logging.LogRecord) -> bool:
     return not _is_decoding()
 
@@ -94,4 +105,5 @@ def _install_filters() -> None:
             if item in active:
                 active.remove(item)
         active[:0] = _FILTERS
-    logging.getLogger("pydicom").addFilter(_is_for_others)
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_is_for_others)

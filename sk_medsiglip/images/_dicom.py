@@ -1,80 +1,58 @@
-"""DICOM files: one frame, its stored values, and what the tags say about them.
+"""DICOM files: what one holds, and one frame of it as a picture.
 
-Of a file only the tags named here are kept, and no patient's among them.
+Of a file only the tags named here are kept, and no patient's among them. Read are the
+tags before the pixels and then the bytes of the one frame that is asked for, so a cine
+of 300 frames costs no more than its header and a frame.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
+import io
+import struct
+import zlib
+from typing import TYPE_CHECKING, BinaryIO
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
-from sk_medsiglip.images._intensity import (
-    CTWindows,
-    Intensity,
-    Percentiles,
-    Tone,
-    ramp,
-)
+from sk_medsiglip.images._dicom_codecs import check_codec, hint_for
+from sk_medsiglip.images._dicom_grey import GREY_TAGS, dicom_picture
+from sk_medsiglip.images._dicom_pixels import PIXEL_TAGS, PixelElement, stored_values
 from sk_medsiglip.images._picture import Picture, refuse_too_large
 from sk_medsiglip.images._pillow import choose_frame
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.uid import UID
 
 __all__ = ["is_dicom", "load_dicom"]
 
-_TAGS = [
-    "SOPClassUID",
-    "Modality",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "PlanarConfiguration",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "ModalityLUTSequence",
-    "WindowCenter",
-    "WindowWidth",
-    "VOILUTFunction",
-    "VOILUTSequence",
-    "RedPaletteColorLookupTableDescriptor",
-    "GreenPaletteColorLookupTableDescriptor",
-    "BluePaletteColorLookupTableDescriptor",
-    "RedPaletteColorLookupTableData",
-    "GreenPaletteColorLookupTableData",
-    "BluePaletteColorLookupTableData",
-    "SegmentedRedPaletteColorLookupTableData",
-    "SegmentedGreenPaletteColorLookupTableData",
-    "SegmentedBluePaletteColorLookupTableData",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-    "FloatPixelData",
-    "DoubleFloatPixelData",
-    "PixelData",
-]
+_TAGS = ["SOPClassUID", "Modality", "NumberOfFrames", *PIXEL_TAGS, *GREY_TAGS]
 
-#: Pictures that were made to be looked at: their values are brightness already.
-_AS_STORED = {"ES", "GM", "IVUS", "OP", "SM", "US", "XC"}
+#: The elements that hold pixels, by group and element.
+_PIXEL_KEYWORDS = {
+    (0x7FE0, 0x0008): "FloatPixelData",
+    (0x7FE0, 0x0009): "DoubleFloatPixelData",
+    (0x7FE0, 0x0010): "PixelData",
+}
+
+#: Length of a compressed element: not known in advance.
+_UNDEFINED = 0xFFFFFFFF
+
+#: Enough for the file header, the group 2.
+_HEAD_BYTES = 2048
+
+#: The first element of that group, up to its value: the number of bytes that follow.
+_GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
+
+#: Deflated and plain explicit little endian, padded to one length.
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_NOT_DEFLATED = b"1.2.840.10008.1.2.1\0\0\0"
+
+#: What a deflated file may inflate to: three colours of 16 bits a pixel, and tags.
+_PIXEL_BYTES, _TAG_BYTES = 6, 2**24
 
 _AGAIN = "Copy or export it again."
-_CODECS = 'Install the codecs for it: pip install "sk-medsiglip[dicom]"'
 
 
 def is_dicom(head: bytes) -> bool:
@@ -93,233 +71,118 @@ def load_dicom(
     stream: BinaryIO, *, frame: int | str | None, max_pixels: int
 ) -> Picture:
     """Decode one frame of a DICOM file."""
-    pydicom = import_optional("pydicom", extra="dicom", purpose="Reading DICOM files")
+    import_optional("pydicom", extra="dicom", purpose="Reading DICOM files")
     with decoding("its DICOM tags cannot be read", _AGAIN):
-        dataset = pydicom.dcmread(stream, force=True, specific_tags=_TAGS)
-        _check_has_pixels(dataset)
-        n_frames = int(dataset.get("NumberOfFrames") or 1)
-        index = choose_frame(frame, n_frames)
+        dataset, element = _read(stream, max_pixels)
+        if element is None or not (dataset.get("Rows") and dataset.get("Columns")):
+            raise _no_pixels(dataset, has_data=element is not None)
+        index = choose_frame(frame, _n_frames(dataset))
         refuse_too_large(int(dataset.Rows), int(dataset.Columns), max_pixels)
-        _check_codec(dataset)
+        check_codec(dataset)
     with decoding(
-        "its pixels are damaged, cut short, or unlike its tags", _hint(dataset)
+        "its pixels are damaged, cut short, or unlike its tags", hint_for(dataset)
     ):
-        values = _decode(dataset, index)
+        values = stored_values(dataset, element, index)
     with decoding("its tags on grey values are damaged", _AGAIN):
-        _bring_up_frame_tags(dataset, index)
-        return _picture(dataset, values)
+        return dicom_picture(dataset, values, index)
 
 
-def _check_has_pixels(dataset: Dataset) -> None:
-    has_data = any(
-        name in dataset
-        for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+def _read(stream: BinaryIO, max_pixels: int) -> tuple[Dataset, PixelElement | None]:
+    """Return the tags before the pixels, and where those are, if anywhere."""
+    import pydicom
+
+    stream = _inflated(stream, max_pixels)
+    dataset = pydicom.dcmread(
+        stream, force=True, stop_before_pixels=True, specific_tags=_TAGS
     )
-    if has_data and dataset.get("Rows") and dataset.get("Columns"):
-        return
+    if not dataset.file_meta.get("TransferSyntaxUID"):
+        dataset.file_meta.TransferSyntaxUID = _syntax_of(dataset)
+    return dataset, _pixel_element(stream, dataset)
+
+
+def _inflated(stream: BinaryIO, max_pixels: int) -> BinaryIO:
+    """Return the stream; of a deflated file one that reads as if it were not.
+
+    pydicom would inflate two megabytes to two gigabytes without a question.
+    """
+    head = stream.read(_HEAD_BYTES)
+    stream.seek(0)
+    start = 132 if head[128:132] == b"DICM" else 0
+    group_length = head[start + 8 : start + 12]
+    if head[start : start + 8] != _GROUP_LENGTH or len(group_length) < 4:
+        if _DEFLATED in head:
+            raise ImageReadError("its file header has no length", _AGAIN)
+        return stream
+    end = start + 12 + int.from_bytes(group_length, "little")
+    if _DEFLATED not in head[:end]:
+        return stream
+    content = stream.read()
+    limit = _TAG_BYTES + _PIXEL_BYTES * max_pixels
+    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content[end:], limit)
+    if len(inflated) == limit:
+        raise ImageReadError(
+            f"it inflates to more than {limit} bytes, too much for "
+            f"max_pixels={max_pixels}",
+            "If the file can be trusted, raise max_pixels.",
+        )
+    return io.BytesIO(content[:end].replace(_DEFLATED, _NOT_DEFLATED) + inflated)
+
+
+def _syntax_of(dataset: Dataset) -> UID:
+    """Return the transfer syntax of a file that does not name it."""
+    from pydicom import uid
+
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return uid.ImplicitVRLittleEndian
+    return uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+
+
+def _pixel_element(stream: BinaryIO, dataset: Dataset) -> PixelElement | None:
+    """Read the head of the element that ``stream`` stands at."""
+    head = stream.read(8)
+    if len(head) < 8:
+        return None
+    implicit, little = dataset.original_encoding
+    order = "<" if little else ">"
+    keyword = _PIXEL_KEYWORDS.get(struct.unpack(f"{order}HH", head[:4]))
+    if keyword is None:
+        return None
+    # A length of four bytes follows in both encodings, in the explicit one after
+    # two letters and two zeros. Some writers change to the implicit one on the way.
+    if implicit or not head[4:6].isalpha():
+        return PixelElement(
+            keyword, "OW", stream, _length(struct.unpack(f"{order}L", head[4:])[0])
+        )
+    length = stream.read(4)
+    if len(length) < 4:
+        return None
+    return PixelElement(
+        keyword,
+        head[4:6].decode("ascii"),
+        stream,
+        _length(struct.unpack(f"{order}L", length)[0]),
+    )
+
+
+def _length(announced: int) -> int | None:
+    return None if announced == _UNDEFINED else announced
+
+
+def _n_frames(dataset: Dataset) -> int:
+    return max(1, int(dataset.get("NumberOfFrames") or 1))
+
+
+def _no_pixels(dataset: Dataset, *, has_data: bool) -> ImageReadError:
+    """Return the error that names what the file holds instead."""
     uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
     # The dictionary's name of the kind of object; an unknown one stays unnamed.
     kind = uid.name if uid and uid.name != uid else "DICOM"
     if has_data:
-        raise ImageReadError(f"it is a {kind} object without rows and columns", _AGAIN)
+        return ImageReadError(f"it is a {kind} object without rows and columns", _AGAIN)
     if dataset.get("Rows") or "Image" in kind:
-        raise ImageReadError("its pixels are missing or cut short", _AGAIN)
-    raise ImageReadError(
+        return ImageReadError("its pixels are missing or cut short", _AGAIN)
+    return ImageReadError(
         f"it holds no pixels: it is a {kind} object",
         "Leave it out; only DICOM files with an image can be embedded.",
     )
-
-
-def _check_codec(dataset: Dataset) -> None:
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import (
-        UID,
-        ExplicitVRBigEndian,
-        ExplicitVRLittleEndian,
-        ImplicitVRLittleEndian,
-    )
-
-    if not dataset.file_meta.get("TransferSyntaxUID"):
-        implicit, little = dataset.original_encoding
-        dataset.file_meta.TransferSyntaxUID = (
-            ImplicitVRLittleEndian
-            if implicit
-            else ExplicitVRLittleEndian
-            if little
-            else ExplicitVRBigEndian
-        )
-    syntax: UID = dataset.file_meta.TransferSyntaxUID
-    name = syntax.name if syntax.name != syntax else "a private transfer syntax"
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError as error:
-        raise ImageReadError(
-            f"its pixels are stored as {name}, which is not read",
-            "Export it as uncompressed DICOM, or as PNG.",
-        ) from error
-    if not decoder.is_available:
-        raise ImageReadError(
-            f"its pixels are stored as {name}, and no codec for it is installed",
-            _CODECS,
-        )
-
-
-def _hint(dataset: Dataset) -> str:
-    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        return f"If a viewer opens it: {_CODECS[0].lower()}{_CODECS[1:]}"
-    return _AGAIN
-
-
-def _decode(dataset: Dataset, index: int) -> NDArray[Any]:
-    """Return stored values (H, W), or RGB (H, W, 3)."""
-    from pydicom.pixels.processing import apply_color_lut
-    from pydicom.pixels.utils import pixel_array
-
-    values = pixel_array(dataset, index=index)
-    interpretation = dataset.PhotometricInterpretation
-    if interpretation == "PALETTE COLOR":
-        colours = apply_color_lut(values, dataset)[..., :3]
-        # Entries of 16 bits hold the colour in the high byte; some devices put it
-        # into the low one.
-        values = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
-    elif values.ndim == 2 and not interpretation.startswith("MONOCHROME"):
-        raise ImageReadError("its tags announce colours, its pixels are grey", _AGAIN)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ImageReadError("it holds NaN or infinite values", _AGAIN)
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
-
-
-def _bring_up_frame_tags(dataset: Dataset, index: int) -> None:
-    """Copy what enhanced objects say per frame to where others say it."""
-    groups = list(dataset.get("SharedFunctionalGroupsSequence") or [])
-    groups += list(dataset.get("PerFrameFunctionalGroupsSequence") or [])[index:][:1]
-    for group in groups:
-        for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
-            for item in list(group.get(name) or [])[:1]:
-                dataset.update(item)
-
-
-def _picture(dataset: Dataset, values: NDArray[Any]) -> Picture:
-    modality = str(dataset.get("Modality") or "")
-    # A code of the standard; anything else has no business in a table of results.
-    known = modality if re.fullmatch(r"[A-Z0-9]{2,16}", modality) else None
-    if values.ndim == 3:
-        return Picture(values, _colour_tone(dataset, values), "DICOM", known)
-    in_unit = _in_unit(dataset)
-    return Picture(
-        values,
-        auto=_auto(dataset, values, known, in_unit),
-        format="DICOM",
-        modality=known,
-        in_unit=in_unit,
-        inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
-        padding=_padding(dataset),
-    )
-
-
-def _colour_tone(dataset: Dataset, values: NDArray[Any]) -> Tone | None:
-    if values.dtype == np.uint8:
-        return None
-    return ramp(0, 2 ** int(dataset.BitsStored) - 1)
-
-
-def _in_unit(dataset: Dataset) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
-    """Return the modality transformation: stored values to Hounsfield units, say."""
-    if dataset.get("ModalityLUTSequence"):
-        table, _ = _lookup(dataset, dataset.ModalityLUTSequence[0])
-        return table
-    if dataset.get("RescaleSlope") is None or dataset.get("RescaleIntercept") is None:
-        return None
-    slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-    return lambda stored: stored.astype(np.float64) * slope + intercept
-
-
-def _auto(
-    dataset: Dataset,
-    values: NDArray[Any],
-    modality: str | None,
-    in_unit: Callable[[NDArray[Any]], NDArray[Any]] | None,
-) -> Intensity | Tone | None:
-    """Return what ``intensity="auto"`` is for a grey image of this modality."""
-    # A CT that was captured from a screen has no rescale and no Hounsfield units.
-    if modality == "CT" and in_unit is not None:
-        return CTWindows()
-    if modality == "MR":
-        return Percentiles()
-    if modality not in _AS_STORED:
-        tone = _voi_tone(dataset)
-        if tone is not None:
-            return tone
-    bits = int(dataset.get("BitsStored") or values.dtype.itemsize * 8)
-    if values.dtype.kind == "u" and (bits <= 8 or modality in _AS_STORED):
-        if values.dtype == np.uint8 and bits == 8:
-            return None
-        full = np.array([0, 2**bits - 1])
-        low, high = full if in_unit is None else in_unit(full)
-        return ramp(float(low), float(high))
-    return Percentiles(low=0, high=100)
-
-
-def _voi_tone(dataset: Dataset) -> Tone | None:
-    """Return the first VOI LUT or window of the file; None where none is usable."""
-    if dataset.get("VOILUTSequence"):
-        table, white = _lookup(dataset, dataset.VOILUTSequence[0])
-        to_bytes = ramp(0, white)
-        return lambda values: to_bytes(table(values))
-    center, width = _first(dataset, "WindowCenter"), _first(dataset, "WindowWidth")
-    if center is None or width is None:
-        return None
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-    if function == "LINEAR":  # PS3.3 C.11.2.1.2.1
-        center, width = center - 0.5, width - 1
-    if width < 0 or (width == 0 and function != "LINEAR"):
-        return None
-    if function == "SIGMOID":  # PS3.3 C.11.2.1.3.1
-        return lambda values: _sigmoid((values - center) / width)
-    if width == 0:
-        return lambda values: np.where(values > center, 255, 0).astype(np.uint8)
-    return ramp(center - width / 2, center + width / 2)
-
-
-def _sigmoid(values: NDArray[Any]) -> NDArray[np.uint8]:
-    # Beyond 10 widths the result is black or white, and exp would overflow.
-    values = np.clip(values, -10, 10)
-    return np.rint(255 / (1 + np.exp(-4 * values))).astype(np.uint8)
-
-
-def _first(dataset: Dataset, name: str) -> float | None:
-    value = dataset.get(name)
-    if isinstance(value, list | tuple) or hasattr(value, "__getitem__"):
-        value = value[0] if len(value) else None
-    return None if value is None else float(value)
-
-
-def _lookup(
-    dataset: Dataset, item: Dataset
-) -> tuple[Callable[[NDArray[Any]], NDArray[Any]], float]:
-    """Return a lookup table of the file as a function, and its white."""
-    n_entries, first, bits = (int(value) for value in item.LUTDescriptor)
-    n_entries = n_entries or 2**16
-    data = item.LUTData
-    if isinstance(data, bytes):
-        little = dataset.file_meta.TransferSyntaxUID.is_little_endian
-        one_byte = bits == 8 and len(data) < 2 * n_entries
-        data = np.frombuffer(data, "u1" if one_byte else "<u2" if little else ">u2")
-    table = np.asarray(data)[:n_entries].astype(np.float64)
-
-    def look_up(values: NDArray[Any]) -> NDArray[Any]:
-        entries = np.rint(values).astype(np.int64) - first
-        return table[np.clip(entries, 0, len(table) - 1)]
-
-    # Some devices announce fewer bits than their entries use.
-    return look_up, max(2.0**bits - 1, float(table.max()))
-
-
-def _padding(dataset: Dataset) -> tuple[float, float] | None:
-    first = dataset.get("PixelPaddingValue")
-    if not isinstance(first, int | float):
-        return None
-    last = dataset.get("PixelPaddingRangeLimit")
-    if not isinstance(last, int | float):
-        last = first
-    return min(first, last), max(first, last)

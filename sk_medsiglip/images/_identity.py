@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from blake3 import blake3
 
 from sk_medsiglip.images._lazy import LazyImage
 from sk_medsiglip.images._sources import source_path
+from sk_medsiglip.images._urls import local_archive, url_state
 
 __all__ = ["source_identity"]
 
@@ -18,34 +20,51 @@ def source_identity(source: Any) -> tuple[str | None, bytes] | None:
 
     Parameters
     ----------
-    source : path, bytes, array, LazyImage, ...
+    source : path, URL, bytes, array, LazyImage, ...
         As for ``read_image``.
 
     Returns
     -------
     path : str or None
-        Absolute path of the local file whose state must be unchanged, if it is one.
+        Absolute path of the local file whose state must be unchanged, if it is one:
+        the file itself, or the zip archive that holds it.
     rest : bytes
-        What else decides the image: which part of the file, or a hash of all the
-        content if there is no file.
+        What else decides the image: which part of the file; or, if there is no file,
+        a hash of the content, or of what the server says about a URL's state.
 
     Notes
     -----
-    None as a whole if nothing is known so cheaply: Pillow images, file objects.
+    None as a whole if nothing is known so cheaply: Pillow images, file objects,
+    URLs whose server names neither version nor time. A URL costs one or two small
+    requests, so ask for many from several threads.
     """
     if isinstance(source, LazyImage):
         whole = None if source.whole() is None else source_identity(source.whole())
         if whole is None:
             return None
         path, rest = whole
-        return path, blake3(rest + source.part().encode()).digest()
+        part = repr((rest, type(source).__name__, source.part()))
+        return path, blake3(part.encode()).digest()
     path = source_path(source)
     if path is not None:
         return path, b""
+    if isinstance(source, str):
+        return _identity_of_url(source)
     if isinstance(source, bytes | bytearray | memoryview):
-        return None, blake3(b"bytes\0" + bytes(source)).digest()
-    if isinstance(source, np.ndarray) and source.dtype.kind in "uif":
+        return None, blake3(b"bytes\0").update(bytes(source)).digest()
+    # Subclasses may mean more than their numbers: masks, units.
+    if type(source) in (np.ndarray, np.memmap) and source.dtype.kind in "uif":
         digest = blake3(f"array {source.shape} {source.dtype.str}\0".encode())
-        digest.update(np.ascontiguousarray(source).view(np.uint8).data)
-        return None, digest.digest()
+        values = np.ascontiguousarray(source).reshape(-1)
+        return None, digest.update(values.view(np.uint8).data).digest()
     return None
+
+
+def _identity_of_url(url: str) -> tuple[str | None, bytes] | None:
+    archive = local_archive(url)
+    if archive is not None:
+        path, member = archive
+        path = os.path.abspath(os.path.expanduser(path))
+        return path, blake3(member.encode()).digest()
+    state = url_state(url)
+    return None if state is None else (None, state)

@@ -17,6 +17,7 @@ __all__ = [
     "NAMED_INTENSITIES",
     "Percentiles",
     "Tone",
+    "VOI",
     "Window",
     "ramp",
     "recipe_key",
@@ -170,7 +171,49 @@ class Percentiles:
             )
 
 
-Intensity: TypeAlias = Window | CTWindows | Percentiles
+@dataclass(frozen=True)
+class VOI:
+    """A window or lookup table that a DICOM file brings itself (value of interest).
+
+    Parameters
+    ----------
+    index : int, default=0
+        Which, from 0: the file's lookup tables come first, then its windows. Windows
+        of no width are not counted.
+
+    Raises
+    ------
+    ValueError
+        If the index is not an integer from 0.
+
+    Notes
+    -----
+    An image that has no such choice is an ``ImageReadError``, which says how many it
+    has. ``intensity="auto"`` takes the first one where the modality has no better
+    rule; ``VOI()`` takes it for CT and MR too, which then look as in a viewer.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.images import VOI, read_image
+    >>> VOI(index=1)
+    VOI(index=1)
+    >>> import numpy as np
+    >>> read_image(np.zeros((2, 2)), intensity=VOI())
+    Traceback (most recent call last):
+    sk_medsiglip.exceptions.ImageReadError: array of shape (2, 2) and type float64: it
+    holds no window and no lookup table of its own. ...
+    """
+
+    index: int = 0
+
+    def __post_init__(self) -> None:
+        is_index = isinstance(self.index, int | np.integer)
+        if not is_index or isinstance(self.index, bool) or self.index < 0:
+            raise ValueError(f"index must be an integer from 0, got {self.index!r}")
+        object.__setattr__(self, "index", int(self.index))
+
+
+Intensity: TypeAlias = Window | CTWindows | Percentiles | VOI
 
 #: Names that ``intensity`` takes besides ``"auto"``; windows in Hounsfield units.
 NAMED_INTENSITIES: dict[str, Intensity] = {
@@ -185,14 +228,15 @@ NAMED_INTENSITIES: dict[str, Intensity] = {
 
 def validate_intensity(intensity: object) -> None:
     """Raise ``ValueError`` with the accepted forms unless this is one of them."""
-    if isinstance(intensity, Window | CTWindows | Percentiles):
+    if isinstance(intensity, Window | CTWindows | Percentiles | VOI):
         return
     if isinstance(intensity, str) and intensity in ("auto", *NAMED_INTENSITIES):
         return
     names = ", ".join(f'"{name}"' for name in ("auto", *NAMED_INTENSITIES))
     raise ValueError(
-        f"intensity must be one of {names}, or Window(center, width), CTWindows(...) "
-        f"or Percentiles(low, high) from sk_medsiglip.images; got {intensity!r}"
+        f"intensity must be one of {names}, or Window(center, width), CTWindows(...), "
+        f"Percentiles(low, high) or VOI(index) from sk_medsiglip.images; "
+        f"got {intensity!r}"
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._intensity import (
+    VOI,
     CTWindows,
     Intensity,
     Percentiles,
@@ -47,6 +48,11 @@ class Picture:
         Stored values, first to last, that are no part of the picture.
     alpha : ndarray of shape (H, W), uint8, or None
         Opacity.
+    voi : tuple of Tone
+        The tables and windows that a file brings itself.
+    limits : callable or None
+        Percentiles to black and white, in unit: those of the whole series that the
+        image is a slice of. None asks the image's own values.
     """
 
     values: NDArray[Any]
@@ -57,6 +63,8 @@ class Picture:
     inverted: bool = False
     padding: tuple[float, float] | None = None
     alpha: NDArray[np.uint8] | None = None
+    voi: tuple[Tone, ...] = ()
+    limits: Callable[[Percentiles], tuple[float, float]] | None = None
 
 
 def render(picture: Picture, intensity: Intensity | str) -> NDArray[np.uint8]:
@@ -128,6 +136,8 @@ def _tone(wanted: Intensity | Tone, picture: Picture) -> Tone:
         return ramp(wanted.center - wanted.width / 2, wanted.center + wanted.width / 2)
     if isinstance(wanted, Percentiles):
         return ramp(*_percentiles(wanted, picture))
+    if isinstance(wanted, VOI):
+        return _own_voi(wanted, picture)
     if isinstance(wanted, CTWindows):
         if picture.values.ndim == 3:
             raise ImageReadError(
@@ -139,7 +149,23 @@ def _tone(wanted: Intensity | Tone, picture: Picture) -> Tone:
     return wanted
 
 
+def _own_voi(wanted: VOI, picture: Picture) -> Tone:
+    if not picture.voi:
+        raise ImageReadError(
+            "it holds no window and no lookup table of its own",
+            'Read it with intensity="auto", or say Window(center, width).',
+        )
+    if wanted.index >= len(picture.voi):
+        raise ImageReadError(
+            f"VOI(index={wanted.index}) is asked for, and it holds {len(picture.voi)}",
+            f"Use an index below {len(picture.voi)}.",
+        )
+    return picture.voi[wanted.index]
+
+
 def _percentiles(wanted: Percentiles, picture: Picture) -> tuple[float, float]:
+    if picture.limits is not None:
+        return picture.limits(wanted)
     sample = picture.values
     if picture.padding is not None:
         first, last = picture.padding

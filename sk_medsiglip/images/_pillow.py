@@ -122,9 +122,8 @@ def _values_of(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8] | No
         return np.asarray(image).astype(np.uint16, copy=False), None
     if mode == "I":
         values = np.asarray(image)
-        # Older Pillow versions open 16-bit PNG files in this mode.
-        is_16_bit = values.min() >= 0 and values.max() <= 65535
-        return values.astype(np.uint16) if is_16_bit else values, None
+        # PNG has no 32 bits: some Pillow versions open 16-bit files in this mode.
+        return values.astype(np.uint16) if image.format == "PNG" else values, None
     if mode in ("L", "F") and "transparency" not in image.info:
         return np.asarray(image), None
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:

@@ -59,7 +59,7 @@ def read_image(
         restored), a Pillow image (at the frame where it stands), or an array of
         shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Files are PNG, JPEG, TIFF,
         WebP, BMP or DICOM; their content decides, not their name.
-    intensity : {"auto"}, Window, CTWindows, Percentiles or str, default="auto"
+    intensity : {"auto"}, Window, CTWindows, Percentiles, VOI or str, default="auto"
         How grey values become brightness. ``"auto"`` is explained in the notes. A
         window is in the unit of the image, Hounsfield units for CT. Names:
         ``"lung"``, ``"mediastinum"``, ``"brain"``, ``"bone"``, ``"ct"``
@@ -90,15 +90,16 @@ def read_image(
     -----
     ``intensity="auto"`` means, for arrays and picture files:
 
-    - 8-bit: as stored;
+    - 8-bit: as stored; bool, Pillow's mode "1": black and white;
     - 16-bit grey: black is 0, white the smallest of 255, 4095 and 65535 that no
       pixel exceeds, so that 12-bit data in a 16-bit file is not nearly black. If your
       files use another depth, say so: ``Window(center=511.5, width=1023)``;
-    - floats: 0 is black, 1 is white; other ranges are an error.
+    - floats: 0 is black, 1 is white; other ranges are an error;
+    - other integers (Pillow's mode "I"): an error, since their white is not known.
 
     For grey DICOM images, after the file's own rescale or modality table:
 
-    - CT: ``CTWindows()``; MR: ``Percentiles(1, 99)``;
+    - CT in Hounsfield units: ``CTWindows()``; MR: ``Percentiles(1, 99)``;
     - US, XC, SM, GM, OP, ES, IVUS: as stored;
     - others (CR, DX, MG, ...): the file's first VOI table or window; without one,
       8-bit images as stored and others from their smallest to their largest value.

@@ -11,6 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from sk_medsiglip.images._dataset_rows import DatasetColumn, column_of, encoded_image
+from sk_medsiglip.images._region import Region
+
 __all__ = ["image_rows"]
 
 _FORMS = (
@@ -19,20 +22,28 @@ _FORMS = (
 )
 
 
-def image_rows(X: Any) -> list[Any]:
+#: Columns that make a DataFrame one of regions, and the one that may be left out.
+_BOX = ("x", "y", "width", "height")
+_LEVEL = "level"
+
+
+def image_rows(X: Any) -> Sequence[Any]:
     """Return the images of ``X``, one a row.
 
     Parameters
     ----------
     X : sequence
         A list, tuple or other sequence, an object or string array of shape (n,) or
-        (n, 1), a pandas or polars Series or one-column DataFrame, or a numeric array
-        of shape (n, H, W), (n, H, W, 1), (n, H, W, 3) or (n, H, W, 4).
+        (n, 1), a pandas or polars Series or one-column DataFrame, a DataFrame of
+        regions (one column of images, and ``x``, ``y``, ``width``, ``height``), a
+        column of a Hugging Face data set, or a numeric array of shape (n, H, W),
+        (n, H, W, 1), (n, H, W, 3) or (n, H, W, 4).
 
     Returns
     -------
-    list
-        Sources for ``read_image``. They are not looked at here.
+    list or DatasetColumn
+        Sources for ``read_image``. They are not looked at here. Those of a data set
+        are fetched when they are indexed.
 
     Raises
     ------
@@ -42,7 +53,7 @@ def image_rows(X: Any) -> list[Any]:
         If it is empty, one image instead of several, or of another shape.
     """
     rows = _rows_of(X)
-    if not rows:
+    if not len(rows):
         raise ValueError(
             "Found array with 0 sample(s) while a minimum of 1 is required: X holds "
             "no image."
@@ -50,7 +61,10 @@ def image_rows(X: Any) -> list[Any]:
     return rows
 
 
-def _rows_of(X: Any) -> list[Any]:
+def _rows_of(X: Any) -> Sequence[Any]:
+    column = column_of(X)
+    if column is not None:
+        return column
     if isinstance(X, str | os.PathLike | bytes | bytearray | Image.Image):
         raise TypeError(
             f"{_FORMS}, got a single {type(X).__name__}. Reshape it into a list: [X]."
@@ -60,13 +74,20 @@ def _rows_of(X: Any) -> list[Any]:
     if isinstance(X, pd.DataFrame) or _is_polars(X, "DataFrame"):
         return _frame_rows(X)
     if isinstance(X, pd.Series | pd.Index) or _is_polars(X, "Series"):
-        return list(X)
+        return [encoded_image(row) for row in X]
+    if isinstance(X, DatasetColumn):  # rows again
+        return X
     if isinstance(X, Sequence) and not isinstance(X, range):
-        return list(X)
+        return [encoded_image(row) for row in X]
     raise TypeError(f"{_FORMS}, got {type(X).__name__}.{_mend(X)}")
 
 
 def _mend(X: Any) -> str:
+    if type(X).__module__ == "torch" and type(X).__name__ == "Tensor":
+        return (
+            " A tensor of images with the channels first, (n, C, H, W), is "
+            "X.permute(0, 2, 3, 1).cpu().numpy()."
+        )
     if hasattr(X, "read"):
         return " An open file is one image: [X]."
     if isinstance(X, Iterator):
@@ -86,13 +107,38 @@ def _is_polars(X: Any, name: str) -> bool:
 
 def _frame_rows(X: Any) -> list[Any]:
     names = list(X.columns)
+    if set(_BOX) & set(names) and len(names) > 1:
+        return _region_rows(X, names)
     if len(names) != 1:
         raise ValueError(
             f"X is a DataFrame of {len(names)} columns, {names}, and one column of "
             f"images is needed. Pick it, X[[{names[0] if names else 'path'!r}]], or "
             "put the embedder into a ColumnTransformer with that column."
         )
-    return list(X[names[0]])
+    return [encoded_image(row) for row in X[names[0]]]
+
+
+def _region_rows(X: Any, names: list[Any]) -> list[Any]:
+    """Return a region a row; numbers are judged when it is read, with its row."""
+    missing = [name for name in _BOX if name not in names]
+    if missing:
+        raise ValueError(
+            f"X is a DataFrame with the columns {names}. Regions need "
+            f"{', '.join(_BOX)}, of which {', '.join(missing)} is missing."
+        )
+    if len(set(names)) != len(names):
+        raise ValueError(f"X is a DataFrame with one name twice: {names}.")
+    others = [name for name in names if name not in (*_BOX, _LEVEL)]
+    if len(others) != 1:
+        raise ValueError(
+            f"X is a DataFrame of regions ({', '.join(_BOX)}) and must have one column "
+            f"more, the images; it has {len(others)}: {others}. Pick the columns: "
+            'X[["path", "x", "y", "width", "height"]].'
+        )
+    images = (encoded_image(row) for row in X[others[0]])
+    boxes = [list(X[name]) for name in _BOX]
+    levels = list(X[_LEVEL]) if _LEVEL in names else [0] * len(boxes[0])
+    return [Region(*numbers) for numbers in zip(images, *boxes, levels, strict=True)]
 
 
 def _array_rows(X: NDArray[Any]) -> list[Any]:
@@ -105,7 +151,7 @@ def _array_rows(X: NDArray[Any]) -> list[Any]:
                 f"X is an array of objects of shape {shape}, and (n_samples,) is "
                 "needed. If its items are pixels, convert it: X.astype(np.uint8)."
             )
-        return list(X)
+        return [encoded_image(row) for row in X]
     if X.dtype.kind not in "biufc":
         raise TypeError(f"{_FORMS}, got an array of type {X.dtype}.")
     if X.ndim == 3 and shape[2] in (1, 3, 4):

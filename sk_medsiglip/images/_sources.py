@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -14,18 +15,34 @@ import numpy as np
 from PIL import Image
 
 from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._file import BoundedFile
 from sk_medsiglip.images._lazy import LazyImage
+from sk_medsiglip.images._urls import (
+    fetch,
+    file_url_path,
+    is_url,
+    open_in_parts,
+    redact,
+)
 
-__all__ = ["describe", "is_readable_stream", "open_source", "source_path"]
+__all__ = [
+    "describe",
+    "is_readable_stream",
+    "open_source",
+    "source_path",
+]
 
 #: Two rows may share one file object, and rows are read by several threads.
 _file_objects = threading.Lock()
 
 
 def describe(source: Any) -> str:
-    """Return how a message names a source: a path as given, or what it is."""
+    """Return how a message names a source: a path as given, or what it is.
+
+    Of a URL without user, password and query, which may be secret.
+    """
     if isinstance(source, str | os.PathLike):
-        return os.fsdecode(os.fspath(source)) or "''"
+        return redact(os.fsdecode(os.fspath(source))) or "''"
     if isinstance(source, bytes | bytearray | memoryview):
         return f"{type(source).__name__} of length {len(source)}"
     if isinstance(source, np.ndarray):
@@ -47,7 +64,11 @@ def source_path(source: Any) -> str | None:
     """
     if not isinstance(source, str | os.PathLike):
         return None
-    return os.path.abspath(os.path.expanduser(os.fsdecode(os.fspath(source))))
+    path = os.fsdecode(os.fspath(source))
+    if is_url(path):
+        local = file_url_path(path)
+        return None if local is None else os.path.abspath(local)
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def is_readable_stream(source: Any) -> bool:
@@ -57,13 +78,23 @@ def is_readable_stream(source: Any) -> bool:
 
 
 @contextmanager
-def open_source(source: Any) -> Iterator[BinaryIO]:
-    """Give a binary stream that stands at the first byte of the source."""
+def open_source(source: Any, *, in_parts: bool = False) -> Iterator[BinaryIO]:
+    """Give a binary stream that stands at the first byte of the source.
+
+    A URL is fetched whole at once; ``in_parts``, as it is read.
+    """
     if isinstance(source, str | os.PathLike):
-        with _open_path(os.fsdecode(os.fspath(source))) as stream:
-            yield stream
-        return
-    if isinstance(source, bytes | bytearray | memoryview):
+        given = os.fsdecode(os.fspath(source))
+        if not is_url(given) or file_url_path(given) is not None:
+            with _open_path(file_url_path(given) or given) as stream:
+                yield stream
+            return
+        if in_parts:
+            with open_in_parts(given) as stream:
+                yield stream
+            return
+        content = fetch(given)
+    elif isinstance(source, bytes | bytearray | memoryview):
         content = bytes(source)
     else:
         content = _content_of_file_object(source)
@@ -75,10 +106,6 @@ def open_source(source: Any) -> Iterator[BinaryIO]:
 def _open_path(given: str) -> BinaryIO:
     if not given:
         raise ImageReadError("the path is empty", "Give the path of an image file.")
-    if "://" in given:
-        raise ImageReadError(
-            "it is a URL, and nothing is downloaded", "Download it and pass the file."
-        )
     path = os.path.expanduser(given)
     try:
         status = os.stat(path)
@@ -89,13 +116,17 @@ def _open_path(given: str) -> BinaryIO:
             raise ImageReadError(
                 "the file is empty", "Copy or download it again, or remove it."
             )
-        return open(path, "rb")
+        return BoundedFile(path)
     except FileNotFoundError as error:
         if os.path.islink(path):
             raise ImageReadError(
                 "it is a link to a file that does not exist",
                 "Restore the file that it points to, or remove the link.",
             ) from error
+        if re.match(r"\w{2,}:/[^/]", given):
+            raise ImageReadError(
+                "it is a URL that lost a slash", "Pass URLs as str, not as Path."
+            ) from None
         raise ImageReadError(
             "there is no such file",
             "Check the spelling; a relative path starts at the working directory, "

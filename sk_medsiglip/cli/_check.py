@@ -1,0 +1,260 @@
+"""``sk-medsiglip check``: which images of a collection can be used, and why not."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.cli._console import bar, console, make_table, say
+from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._options import PathColumnOption
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["check"]
+
+_SHOWN_REASONS = 10
+_SHOWN_EXAMPLES = 3
+_SHOWN_SUFFIXES = 8
+
+# 3 in "3 x 4" and "-1.5e-03", not in "int16" and "IM0001".
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(\.\d+)?(e[+-]?\d+)?(?![\w])")
+
+
+def check(
+    source: Annotated[
+        Path,
+        typer.Argument(help="Folder of images, or CSV file with a column of paths."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "--out",
+            "-o",
+            help="Table to write, a row an image: .csv, .tsv or .parquet.",
+        ),
+    ] = None,
+    path_column: PathColumnOption = None,
+    intensity: Annotated[
+        str,
+        typer.Option(
+            "--intensity",
+            help="How grey values become brightness: auto, ct, ct-wide, lung, "
+            "mediastinum, brain, bone.",
+        ),
+    ] = "auto",
+    frame: Annotated[
+        str | None,
+        typer.Option(
+            "--frame",
+            help="Frame of multi-frame files, from 0, or middle. Without it they "
+            "cannot be read.",
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option("--max-pixels", min=1, help="Refuse larger images."),
+    ] = None,
+    n_jobs: Annotated[
+        int, typer.Option("--n-jobs", help="Threads that read; -1 takes all cores.")
+    ] = -1,
+    exit_zero: Annotated[
+        bool,
+        typer.Option("--exit-zero", help="Exit with 0 even if images are unreadable."),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the table if it exists.")
+    ] = False,
+) -> None:
+    """Read every image of a folder or CSV file, without the model, and report.
+
+    Printed are counts by format and modality, sizes, copies, and failures by reason.
+    The table of --output has the columns row, path (as given), readable, reason, hint,
+    format, modality, height, width, dtype, low and high (of the stored values, in
+    their unit), duplicate_of (row of the first image with the same pixels). It holds
+    nothing else from a DICOM file, and no patient's tags.
+
+    The exit code is 0 if all images are readable, 1 if one is not, 2 if the command
+    itself is wrong.
+
+    Example: sk-medsiglip check images/ --output check.csv
+    """
+    if out is not None:
+        _check_out(out, overwrite)
+    # Late, so that --help is quick.
+    from sk_medsiglip.cli._collection import read_collection
+    from sk_medsiglip.images import MAX_PIXELS, check_images
+
+    settings = _settings(intensity, frame)
+    if n_jobs == 0:
+        raise CommandError("--n-jobs: 0 threads read nothing. Give 1 or more, or -1.")
+    collection = read_collection(source, path_column)
+    table = check_images(
+        collection.paths,
+        max_pixels=max_pixels or MAX_PIXELS,
+        n_jobs=n_jobs,
+        verbose=bar(),
+        **settings,
+    )
+    table = table.drop(columns="source")
+    table.insert(1, "path", collection.names)
+    if source.expanduser().is_dir():
+        _say_left_out(source.expanduser(), collection.paths)
+    _say_what_is_there(table)
+    _say_duplicates(table)
+    _say_failures(table)
+    if out is not None:
+        _write(table, out)
+        say(f"Wrote {out}: {len(table):,} rows.")
+    if not table.readable.all() and not exit_zero:
+        raise typer.Exit(1)
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    """Raise before all is read, not after."""
+    if out.suffix not in (".csv", ".tsv", ".parquet"):
+        raise CommandError(
+            f"--output: {out} ends in {out.suffix or 'no suffix'!r}; name it .csv, "
+            ".tsv or .parquet."
+        )
+    if not out.parent.is_dir():
+        raise CommandError(f"The folder {out.parent} does not exist; make it first.")
+    if out.exists() and not overwrite:
+        raise CommandError(f"{out} exists. Add --overwrite, or give another name.")
+    if not os.access(out.parent, os.W_OK):
+        raise CommandError(f"The folder {out.parent} is not writable.")
+    if out.suffix == ".parquet":
+        import_optional("pyarrow", extra="parquet", purpose="Writing Parquet")
+
+
+def _settings(intensity: str, frame: str | None) -> dict[str, Any]:
+    from sk_medsiglip.images import validate_frame, validate_intensity
+
+    index = int(frame) if frame is not None and frame.isdecimal() else frame
+    try:
+        validate_intensity(intensity)
+        validate_frame(index)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    return {"intensity": intensity, "frame": index}
+
+
+def _say_left_out(folder: Path, taken: Sequence[str]) -> None:
+    """Name the files of the folder that were not taken for images."""
+    known = set(taken)
+    kinds: Counter[str] = Counter()
+    for path in folder.rglob("*"):
+        if str(path) in known or path.is_dir():
+            continue
+        kinds[_kind_of_file(path, folder)] += 1
+    if not kinds:
+        return
+    most = [f"{count:,} {kind}" for kind, count in kinds.most_common(_SHOWN_SUFFIXES)]
+    more = "" if len(kinds) <= _SHOWN_SUFFIXES else ", and others"
+    say(
+        f"{kinds.total():,} files in the folder are left out, by their name or kind: "
+        f"{', '.join(most)}{more}.",
+        "yellow",
+    )
+
+
+def _kind_of_file(path: Path, folder: Path) -> str:
+    if any(part.startswith(".") for part in path.relative_to(folder).parts):
+        return "hidden"
+    if not path.is_file():
+        return "broken link" if path.is_symlink() else "pipe or device"
+    return path.suffix.lower() or "without suffix"
+
+
+def _say_what_is_there(table: pd.DataFrame) -> None:
+    n_readable = int(table.readable.sum())
+    say(f"{_images(len(table))}: {n_readable:,} can be read.")
+    known = table[table.format.notna()]
+    if known.empty:
+        return
+    counts = make_table("Format", "Modality", "Images", "Height", "Width", "Grey range")
+    groups = known.groupby(["format", "modality"], dropna=False, sort=False)
+    for (kind, modality), rows in sorted(groups, key=lambda g: -len(g[1])):
+        grey = f"{rows.low.min():g} to {rows.high.max():g}"
+        counts.add_row(
+            str(kind),
+            modality if isinstance(modality, str) else "",
+            f"{len(rows):,}",
+            _span(rows.height),
+            _span(rows.width),
+            grey if rows.low.notna().any() else "",
+        )
+    console.print(counts)
+
+
+def _span(sizes: pd.Series) -> str:
+    low, high = sizes.min(), sizes.max()
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _say_duplicates(table: pd.DataFrame) -> None:
+    copies = table[table.duplicate_of.notna()]
+    if copies.empty:
+        return
+    say(
+        f"Copies of others, pixel by pixel: {_images(len(copies))} (column "
+        "duplicate_of).",
+        "yellow",
+    )
+    for row in copies.head(_SHOWN_EXAMPLES).itertuples():
+        say(f"{row.path} = {table.path.iloc[row.duplicate_of]}", indent=2)
+    _say_how_many_more(len(copies))
+
+
+def _say_failures(table: pd.DataFrame) -> None:
+    failed = table[~table.readable]
+    if failed.empty:
+        say("All images can be read.", "green")
+        return
+    # One reason may differ in numbers from file to file.
+    groups = list(failed.groupby(failed.reason.str.replace(_NUMBER, "#", regex=True)))
+    groups.sort(key=lambda group: -len(group[1]))
+    say(f"Not readable: {_images(len(failed))}.", "bold red")
+    for _, rows in groups[:_SHOWN_REASONS]:
+        first = rows.iloc[0]
+        like = "" if rows.reason.nunique() == 1 else ", for one"
+        say(f"{len(rows):,} x {first.reason}{like}", "red", indent=2)
+        if first.hint:
+            say(f"-> {first.hint}", indent=6)
+        for path in rows.path.head(_SHOWN_EXAMPLES):
+            say(str(path), indent=6)
+        _say_how_many_more(len(rows), indent=6)
+    if len(groups) > _SHOWN_REASONS:
+        say(f"and {len(groups) - _SHOWN_REASONS:,} other reasons", indent=2)
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image" if count == 1 else f"{count:,} images"
+
+
+def _say_how_many_more(count: int, *, indent: int = 2) -> None:
+    if count > _SHOWN_EXAMPLES:
+        say(f"and {count - _SHOWN_EXAMPLES:,} more", indent=indent)
+
+
+def _write(table: pd.DataFrame, out: Path) -> None:
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        if out.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            separator = "\t" if out.suffix == ".tsv" else ","
+            table.to_csv(temporary, index=False, sep=separator)
+        # In one step: a reader finds the old file or the whole new one.
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,299 @@
+"""``MedSigLIPVolumeEmbedder``: studies of many slices in, one row a study out."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.utils import Tags
+
+from sk_medsiglip._persistence import VersionedPickle
+from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
+from sk_medsiglip.embedding._image_embedder import MedSigLIPEmbedder
+from sk_medsiglip.embedding._model_rows import find_facts, open_cache
+from sk_medsiglip.embedding._pooling import (
+    NAMED_POOLINGS,
+    Pooling,
+    pool,
+    pooled_names,
+)
+from sk_medsiglip.embedding._volume_work import PooledStudies, VolumeWork
+from sk_medsiglip.exceptions import SkMedSiglipWarning, UnreadableImageWarning
+from sk_medsiglip.images import (
+    HOUNSFIELD_WARNING,
+    PLANES,
+    study_rows,
+    validate_intensity,
+)
+
+__all__ = ["MedSigLIPVolumeEmbedder"]
+
+_NAMED_IN_WARNING = 5
+
+
+class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
+    """Turn studies of many slices into one row each: CT, MR, several views or photos.
+
+    Each slice is an image for the embedder, kept on disk as any other; a study is the
+    pool of its slices' rows. Batches of the model run across studies, and a study
+    that was embedded before is known by the state of its files: none is opened.
+
+    Parameters
+    ----------
+    embedder : MedSigLIPEmbedder
+        How one slice becomes a row: model, intensity, threads, store, ``on_error``.
+        Its ``frame`` must be None. Its ``normalize`` scales the row of each slice,
+        before pooling; the pooled row is not scaled again.
+    n_slices : int or None, default=85
+        Slices to take of a study, spread evenly from the first to the last (of 1, the
+        middle one); all if it has fewer, or with None. 85 is what Google's CT example
+        takes. Time grows with it: every slice is one image for the model.
+    pooling : {"mean", "max", "mean+max"} or callable, default="mean"
+        How rows of slices become one. "mean+max" puts both next to each other, twice
+        the columns. A function gets the float32 array (n_slices, embedding_dim) and
+        returns a 1-D array whose length must not depend on ``n_slices``; to be
+        pickled, it must be importable.
+    series : int or None, default=None
+        Which series of a study that holds several. None raises there, with a list.
+    plane : {"axial", "coronal", "sagittal"}, default="axial"
+        How NIfTI volumes are cut. DICOM series are shown as they were taken, and
+        another plane than theirs is an error, as it is for arrays.
+    verbose : int, default=0
+        Over 0 shows a progress bar of studies, over 1 also one of their slices.
+
+    Attributes
+    ----------
+    embedder_ : MedSigLIPEmbedder
+        Fitted clone of ``embedder``.
+
+    See Also
+    --------
+    MedSigLIPEmbedder : One row an image.
+    sk_medsiglip.images.read_study : The slices as the model sees them.
+
+    Notes
+    -----
+    Grey values of a series are judged together: percentiles (MR under
+    ``intensity="auto"``) are those of all its slices, taken or not, so that one slice
+    is not brighter than the next. For that, every slice is decoded once more.
+
+    What is kept in memory does not grow with the number of studies: some slices at
+    the model's size, some thousand rows, and two NIfTI volumes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_medsiglip import MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
+    >>> volumes = MedSigLIPVolumeEmbedder(MedSigLIPEmbedder("demo"), n_slices=4)
+    >>> rng = np.random.default_rng(0)
+    >>> short, long = rng.random((3, 64, 64)), rng.random((9, 64, 64))
+    >>> volumes.fit_transform([short, long]).shape
+    (2, 128)
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        "embedder": [MedSigLIPEmbedder],
+        "n_slices": [Interval(Integral, 1, None, closed="left"), None],
+        "pooling": [StrOptions(set(NAMED_POOLINGS)), callable],
+        "series": [Interval(Integral, 0, None, closed="left"), None],
+        "plane": [StrOptions(set(PLANES))],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        embedder: MedSigLIPEmbedder,
+        *,
+        n_slices: int | None = 85,
+        pooling: Pooling = "mean",
+        series: int | None = None,
+        plane: str = "axial",
+        verbose: int | bool = 0,
+    ) -> None:
+        self.embedder = embedder
+        self.n_slices = n_slices
+        self.pooling = pooling
+        self.series = series
+        self.plane = plane
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Check the collection and record which weights there are; nothing is learned.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_studies,)
+            Studies, as for :meth:`transform`. None is opened here.
+        y : ignored
+            For pipelines.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``X`` is not a collection of studies.
+        ModelAccessError, CheckpointError
+            If the model cannot be had.
+        """
+        _check_frame(self.embedder)
+        self.embedder_ = clone(self.embedder).fit(study_rows(X))
+        return self
+
+    def transform(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Return one row a study.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_studies,)
+            A list, object array, Series or one-column DataFrame. Each item is one
+            study:
+
+            - a folder of DICOM files, also in sub-folders; without any DICOM file, of
+              one NIfTI file or of pictures;
+            - a NIfTI file (``.nii``, ``.nii.gz``), or a multi-frame DICOM or TIFF file;
+            - an array (n_slices, H, W) or (n_slices, H, W, channels);
+            - a list of files or images (views, photos, slices): all of them are used,
+              and DICOM slices of one series are put in order;
+            - one image.
+
+        Returns
+        -------
+        ndarray of shape (n_studies, n_columns), float32
+            Under ``on_error="nan"`` of the embedder, slices that cannot be read are
+            left out of the pool; a study of which none can is a row of NaN.
+
+        Raises
+        ------
+        ImageReadError
+            If a study or a slice cannot be read: names the row, the slice, its
+            source, what is wrong and what to do. A folder with several series is
+            such an error, and lists them.
+        CheckpointError
+            If the weights are others than at ``fit``, or damaged.
+        ModelAccessError
+            If a row is not stored and the model cannot be had.
+        MissingDependencyError
+            If a NIfTI file is met and nibabel is not installed.
+
+        Warns
+        -----
+        UnreadableImageWarning
+            Under ``on_error="nan"``: once, with the number and the first ones.
+        SkMedSiglipWarning
+            If NIfTI volumes look like CT and are not shown as CT; once, and only
+            where they are read.
+
+        Notes
+        -----
+        Slices of a DICOM series are ordered along the normal of their planes, then by
+        InstanceNumber; without positions by InstanceNumber, then as given.
+        """
+        self._validate_params()
+        embedder = self._fitted_embedder()
+        embedder._validate_params()
+        validate_intensity(embedder.intensity)
+        _check_frame(embedder)
+        studies = study_rows(X)
+        images = embedder._image_work()
+        work = VolumeWork(
+            replace(images, verbose=max(0, int(self.verbose) - 1)),
+            finish=embedder._finish,
+            pool=partial(pool, self.pooling),
+            n_columns=len(self._names(images.rows.facts.embedding_dim)),
+            n_slices=self.n_slices,
+            plane=self.plane,
+            series=self.series,
+            max_pixels=embedder.max_pixels,
+            verbose=int(self.verbose),
+        )
+        pooled = work.embed(studies)
+        if pooled.failures or pooled.left_out:
+            _warn_about_unreadable(pooled)
+        if pooled.like_hounsfield and embedder.intensity == "auto":
+            _warn_about_hounsfield(pooled.like_hounsfield)
+        return pooled.vectors
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Name the columns of the output; neither ``fit`` nor weights are needed.
+
+        Parameters
+        ----------
+        input_features : ignored
+            Studies have no columns.
+
+        Returns
+        -------
+        ndarray of shape (n_columns,), object
+            ``"medsiglipvolumeembedder_mean0"``, ...; under a function
+            ``"medsiglipvolumeembedder0"``, ...
+        """
+        embedder = self._fitted_embedder()
+        cache = open_cache(embedder.cache)
+        facts = find_facts(embedder.model, embedder.revision, cache)
+        return np.array(self._names(facts.embedding_dim), dtype=object)
+
+    def _fitted_embedder(self) -> MedSigLIPEmbedder:
+        """Return what ``fit`` made; without it, what was given does as well."""
+        embedder: MedSigLIPEmbedder = getattr(self, "embedder_", self.embedder)
+        return embedder
+
+    def _names(self, embedding_dim: int) -> list[str]:
+        return pooled_names(self.pooling, embedding_dim, type(self).__name__.lower())
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        # Pixels go in, float32 comes out, whatever the input's type.
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _check_frame(embedder: MedSigLIPEmbedder) -> None:
+    if embedder.frame is not None:
+        raise ValueError(
+            f"the embedder has frame={embedder.frame!r}, and of a study all frames are "
+            "slices. Set frame=None, and choose how many by n_slices."
+        )
+
+
+def _warn_about_unreadable(pooled: PooledStudies) -> None:
+    texts = []
+    if pooled.failures:
+        texts.append(
+            f"{len(pooled.failures)} of {len(pooled.vectors)} studies cannot be read "
+            "and are rows of NaN"
+        )
+    if pooled.left_out:
+        n_studies = len({error.row for error in pooled.left_out})
+        texts.append(
+            f"{len(pooled.left_out)} slices cannot be read and are left out of "
+            f"{n_studies} studies"
+        )
+    errors = [*pooled.failures.values(), *pooled.left_out]
+    shown = [str(error) for error in errors[:_NAMED_IN_WARNING]]
+    if len(errors) > len(shown):
+        shown.append(f"and {len(errors) - len(shown)} more")
+    warnings.warn(
+        "; ".join(texts) + ":\n  " + "\n  ".join(shown),
+        UnreadableImageWarning,
+        stacklevel=4,
+    )
+
+
+def _warn_about_hounsfield(rows: list[int]) -> None:
+    shown = ", ".join(map(str, rows[:_NAMED_IN_WARNING]))
+    more = ", ..." if len(rows) > _NAMED_IN_WARNING else ""
+    warnings.warn(
+        f"Of rows {shown}{more} {HOUNSFIELD_WARNING}", SkMedSiglipWarning, stacklevel=4
+    )

@@ -1,0 +1,285 @@
+"""The way of a collection of studies: slices of many share the model's batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip._progress import progress_bar
+from sk_medsiglip.cache import FileStamp, combined_stamp
+from sk_medsiglip.embedding._image_work import ImageWork, source_stamps
+from sk_medsiglip.embedding._read_ahead import read_ahead
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images import Study, StudyParts, open_study, study_parts
+
+__all__ = ["PooledStudies", "VolumeWork"]
+
+# Part of the key of a study: raise it whenever the same files would give other slices.
+_STUDY_VERSION = 1
+
+# Slices that are embedded together: the bound on memory, whatever the number of
+# studies. Fewer where batches are small, so that a progress bar moves.
+_CHUNK_SLICES = 4096
+_CHUNK_BATCHES = 64
+
+# Studies whose headers are read while the model works on earlier ones.
+_STUDIES_AHEAD = 8
+
+_FINGERPRINT_BYTES = 32
+
+
+@dataclass(eq=False)
+class PooledStudies:
+    """Rows of a collection of studies, and what went wrong.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n_studies, n_columns), float32
+        NaN where a study failed.
+    failures : dict of int to ImageReadError
+        Studies of which nothing could be read, by row.
+    left_out : list of ImageReadError
+        Slices that are missing in the rows of their studies.
+    like_hounsfield : list of int
+        Rows of NIfTI volumes that look like a CT and were not shown as one.
+    """
+
+    vectors: NDArray[np.float32]
+    failures: dict[int, ImageReadError] = field(default_factory=dict)
+    left_out: list[ImageReadError] = field(default_factory=list)
+    like_hounsfield: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeWork:
+    """How studies become rows, for one call of ``transform``.
+
+    Parameters
+    ----------
+    images : ImageWork
+        How their slices do.
+    finish : callable
+        What the embedder does to rows on their way out.
+    pool : callable
+        From the rows of a study to one.
+    n_columns : int
+        Length of that.
+    n_slices, plane, series, max_pixels
+        How a study becomes slices.
+    verbose : int
+        Over 0 shows a progress bar.
+    """
+
+    images: ImageWork
+    finish: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    pool: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    n_columns: int
+    n_slices: int | None
+    plane: str
+    series: int | None
+    max_pixels: int
+    verbose: int
+
+    def embed(self, studies: Sequence[Any]) -> PooledStudies:
+        """Return the row of every study."""
+        return _Collection(self, studies).embed()
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """A study that was embedded before: what its slices looked like to the model."""
+
+    fingerprints: list[bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A study whose slices are to be read, and the state in which it was found."""
+
+    study: Study
+    sources: list[Any]
+    stamp: FileStamp | None
+
+
+class _Collection:
+    """One collection on its way.
+
+    1. In threads, ahead of the model: the files of each study are looked up in the
+       memory of studies, and the headers of those that are not there are read.
+    2. Slices are collected, of as many studies as make a chunk, and embedded together.
+    3. Each study of the chunk is pooled, its row written, its slices forgotten.
+    """
+
+    def __init__(self, work: VolumeWork, studies: Sequence[Any]) -> None:
+        self._work = work
+        self._rows = work.images.rows
+        self._studies = studies
+        shape = (len(studies), work.n_columns)
+        self._result = PooledStudies(np.full(shape, np.nan, np.float32))
+        self._recipe = (
+            f"study-{_STUDY_VERSION};{work.images.recipe};n_slices={work.n_slices};"
+            f"plane={work.plane};series={work.series}"
+        )
+        self._known: dict[int, _Known] = {}
+        self._opened: dict[int, _Opened] = {}
+        self._chunk_size = 0
+
+    def embed(self) -> PooledStudies:
+        n = len(self._studies)
+        with progress_bar(
+            n, desc="embedding", unit="study", verbose=self._work.verbose
+        ) as bar:
+            for row, planned in read_ahead(
+                self._studies,
+                range(n),
+                self._plan,
+                n_jobs=self._work.images.n_jobs,
+                window=_STUDIES_AHEAD,
+            ):
+                if isinstance(planned, ImageReadError):
+                    self._fail(row, planned)
+                    bar.update()
+                elif isinstance(planned, _Known):
+                    self._known[row] = planned
+                else:
+                    self._opened[row] = planned
+                self._work_off(bar, at_least_full=True)
+            self._work_off(bar, at_least_full=False)
+        return self._result
+
+    def _plan(self, item: Any) -> _Known | _Opened:
+        """Look one study up; read its headers if it is not known. Runs in threads."""
+        parts = study_parts(item)
+        stamp = self._stamp(parts)
+        [known] = self._rows.recall_files([stamp], self._recipe)
+        if known:
+            starts = range(0, len(known), _FINGERPRINT_BYTES)
+            return _Known([known[i : i + _FINGERPRINT_BYTES] for i in starts])
+        return self._open(item, parts, stamp)
+
+    def _stamp(self, parts: StudyParts) -> FileStamp | None:
+        """Return the state of a study; to be taken before any file is read."""
+        if not self._rows.is_kept:
+            return None
+        return combined_stamp(source_stamps(parts.sources), parts.kind.encode())
+
+    def _open(self, item: Any, parts: StudyParts, stamp: FileStamp | None) -> _Opened:
+        study = open_study(
+            item,
+            parts,
+            plane=self._work.plane,
+            series=self._work.series,
+            max_pixels=self._work.max_pixels,
+        )
+        return _Opened(study, study.take(self._work.n_slices), stamp)
+
+    def _work_off(self, bar: Any, *, at_least_full: bool) -> None:
+        """Turn what is collected into rows, if that is a chunk or the rest."""
+        n_known = sum(len(known.fingerprints) for known in self._known.values())
+        if n_known >= _CHUNK_SLICES or not at_least_full:
+            bar.update(self._take_stored())
+        n_opened = sum(len(opened.sources) for opened in self._opened.values())
+        if n_opened and not self._chunk_size:
+            batch_size = self._work.images.batch_size()
+            self._chunk_size = min(_CHUNK_SLICES, _CHUNK_BATCHES * batch_size)
+        if n_opened and (n_opened >= self._chunk_size or not at_least_full):
+            bar.update(self._embed_opened())
+
+    def _take_stored(self) -> int:
+        """Pool studies whose slices are all stored; return how many these were."""
+        known, self._known = self._known, {}
+        asked = [one for study in known.values() for one in study.fingerprints]
+        if not asked:
+            return 0
+        vectors = np.empty((len(asked), self._rows.facts.embedding_dim), np.float32)
+        found = self._rows.get(asked, vectors)
+        vectors[~found] = np.nan
+        vectors = self._work.finish(vectors)
+        start, n_done = 0, 0
+        for row, study in known.items():
+            own = slice(start, start + len(study.fingerprints))
+            start = own.stop
+            if found[own].all():
+                self._result.vectors[row] = self._pool(vectors[own])
+                n_done += 1
+                continue
+            # Rows of it were removed from the store: it is read after all.
+            try:
+                parts = study_parts(self._studies[row])
+                stamp = self._stamp(parts)
+                self._opened[row] = self._open(self._studies[row], parts, stamp)
+            except ImageReadError as error:
+                self._fail(row, error)
+                n_done += 1
+        return n_done
+
+    def _embed_opened(self) -> int:
+        """Embed the slices of several studies together, and pool each study."""
+        opened, self._opened = self._opened, {}
+        sources = [source for study in opened.values() for source in study.sources]
+        owners = [
+            (row, place, len(study.sources))
+            for row, study in opened.items()
+            for place in range(len(study.sources))
+        ]
+        try:
+            images = self._work.images.embed(sources)
+        except ImageReadError as error:
+            if error.row is None:
+                raise
+            raise _located(error, *owners[error.row]) from error
+        vectors = self._work.finish(images.vectors)
+        start = 0
+        for row, study in opened.items():
+            own = range(start, start + len(study.sources))
+            start = own.stop
+            errors = [
+                _located(images.failures[place], *owners[place])
+                for place in own
+                if place in images.failures
+            ]
+            readable = [place for place in own if place not in images.failures]
+            if not readable:
+                self._fail(row, errors[0])
+                continue
+            self._result.left_out += errors
+            self._result.vectors[row] = self._pool(vectors[readable])
+            self._note(row, study, images.fingerprints[own.start : own.stop])
+        return len(opened)
+
+    def _pool(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        pooled = self._work.pool(vectors)
+        if pooled.size != self._work.n_columns:
+            raise ValueError(
+                f"pooling returned {pooled.size} numbers for a study of {len(vectors)} "
+                f"slices and {self._work.n_columns} for one of a single slice; the "
+                "length must not depend on the number of slices."
+            )
+        return pooled
+
+    def _note(
+        self, row: int, opened: _Opened, fingerprints: Sequence[bytes | None]
+    ) -> None:
+        if any(volume.looks_like_hounsfield() for volume in opened.study.volumes):
+            self._result.like_hounsfield.append(row)
+        # A study with unreadable slices is looked at, and warned about, every time.
+        if all(fingerprints):
+            content = b"".join(one for one in fingerprints if one is not None)
+            self._rows.remember_files([opened.stamp], self._recipe, [content])
+
+    def _fail(self, row: int, error: ImageReadError) -> None:
+        if not self._work.images.keep_going:
+            raise error.at_row(row)
+        self._result.failures[row] = error.at_row(row)
+
+
+def _located(error: ImageReadError, row: int, place: int, n: int) -> ImageReadError:
+    """Return the error of a slice as one of its study's row."""
+    located = error.at_row(row)
+    if n > 1:
+        located.source = f"slice {place + 1} of {n}, {error.source}"
+    return located

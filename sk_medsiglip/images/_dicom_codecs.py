@@ -1,0 +1,200 @@
+"""Compressed DICOM pixels: which codec decodes which, and what if none can.
+
+Where several can, the best kept one is taken: openjpeg before Pillow, Pillow before
+GDCM. GDCM's decoders end the whole process on some damaged files, so it is only called
+for what no other free codec decodes, by ``_dicom_jpeg.py``, which looks first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from numpy.typing import NDArray
+
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._dicom_bits import keep_stored_bits
+from sk_medsiglip.images._dicom_jpeg import (
+    GDCM_SYNTAXES,
+    JPEG_LS,
+    JPEGHeader,
+    decode_by_gdcm,
+    has_gdcm,
+    jpeg_header,
+)
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+    from pydicom.pixels.decoders.base import Decoder
+
+__all__ = ["check_codec", "decode_frame", "hint_for"]
+
+#: Of the plugins of pydicom those that are tried, best first. "pylibjpeg" stands for
+#: its plugins openjpeg and rle, which are in our extra, and libjpeg, which is GPL and
+#: used where a user has installed it.
+_PLUGINS = ("pyjpegls", "pylibjpeg", "pillow", "pydicom")
+
+_AGAIN = "Copy or export it again."
+_CODECS = 'Install the codecs for it: pip install "sk-medsiglip[dicom]"'
+
+
+def check_codec(dataset: Dataset) -> None:
+    """Raise ``ImageReadError`` if nothing that is installed decodes such pixels."""
+    try:
+        decoder = _decoder(dataset)
+    except NotImplementedError as error:
+        raise ImageReadError(
+            f"its pixels are stored as {_syntax_name(dataset)}, which is not read",
+            "Export it as uncompressed DICOM, or as PNG.",
+        ) from error
+    if decoder.is_encapsulated:
+        by_gdcm = _is_jpeg(dataset) and has_gdcm()
+        if not (_plugins(decoder) or by_gdcm):
+            raise _no_codec(dataset)
+
+
+def hint_for(dataset: Dataset) -> str:
+    """Return what to do about pixels that could not be decoded."""
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return _AGAIN
+    has_all = (
+        has_gdcm() if _is_jpeg(dataset) else "pylibjpeg" in _plugins(_decoder(dataset))
+    )
+    if has_all:
+        return "If a viewer opens it, export it from there as uncompressed DICOM."
+    return f"If a viewer opens it: {_CODECS[0].lower()}{_CODECS[1:]}"
+
+
+def decode_frame(dataset: Dataset, stream: BinaryIO, index: int) -> NDArray[Any]:
+    """Return one frame of compressed pixels: grey (H, W), or RGB (H, W, 3).
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The tags before the pixels.
+    stream : binary file
+        Stands at the offset table. Only the frame that is asked for is read.
+    index : int
+        Which frame, from 0.
+    """
+    from pydicom.pixels.utils import as_pixel_options
+
+    options = as_pixel_options(dataset, pixel_keyword="PixelData")
+    frame = _compressed_frame(stream, index, options)
+    header = jpeg_header(frame) if _is_jpeg(dataset) else None
+    if header is not None:
+        _check_header(header, dataset)
+    failure: Exception | None = None
+    for plugin in _plugins(_decoder(dataset)):
+        try:
+            return _by_pydicom(dataset, frame, plugin, options)
+        except Exception as error:  # codecs raise anything; the next one may do
+            failure = error
+    if header is not None and header.process in GDCM_SYNTAXES:
+        if not has_gdcm():
+            raise _no_codec(dataset) from failure
+        return _by_gdcm(dataset, frame, header)
+    raise failure or ValueError("it is no frame of its transfer syntax")
+
+
+def _decoder(dataset: Dataset) -> Decoder:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    return get_decoder(dataset.file_meta.TransferSyntaxUID)
+
+
+def _plugins(decoder: Decoder) -> list[str]:
+    return [name for name in _PLUGINS if name in decoder.available_plugins]
+
+
+def _is_jpeg(dataset: Dataset) -> bool:
+    from pydicom.uid import JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
+
+    syntaxes = [*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes]
+    return dataset.file_meta.TransferSyntaxUID in syntaxes
+
+
+def _syntax_name(dataset: Dataset) -> str:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    return syntax.name if syntax.name != syntax else "a private transfer syntax"
+
+
+def _no_codec(dataset: Dataset) -> ImageReadError:
+    name = _syntax_name(dataset)
+    return ImageReadError(
+        f"its pixels are stored as {name}, and no codec for it is installed", _CODECS
+    )
+
+
+def _compressed_frame(stream: BinaryIO, index: int, options: dict[str, Any]) -> bytes:
+    from pydicom.encaps import get_frame
+
+    n_frames = options.pop("number_of_frames")
+    offsets = options.pop("extended_offsets", None)
+    return get_frame(
+        _WholeReads(stream),
+        index,
+        number_of_frames=n_frames,
+        extended_offsets=offsets,
+    )
+
+
+class _WholeReads:
+    """A stream whose end is an error, so that a cut frame is not taken for whole."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, n_bytes: int = -1, /) -> bytes:
+        data = self._stream.read(n_bytes)
+        if len(data) < n_bytes:
+            raise EOFError("the file ends within its pixels")
+        return data
+
+
+def _check_header(header: JPEGHeader, dataset: Dataset) -> None:
+    coded = header.rows, header.columns, header.samples
+    tags = dataset.Rows, dataset.Columns, dataset.SamplesPerPixel
+    if coded != tags:
+        raise ImageReadError(
+            f"its compressed pixels are {' x '.join(map(str, coded))}, its tags "
+            f"announce {' x '.join(map(str, tags))}",
+            _AGAIN,
+        )
+
+
+def _by_pydicom(
+    dataset: Dataset, frame: bytes, plugin: str, options: dict[str, Any]
+) -> NDArray[Any]:
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import RLELossless
+
+    is_rle = dataset.file_meta.TransferSyntaxUID == RLELossless
+    options = options | {"number_of_frames": 1}
+    if is_rle:  # stored as they are, so HighBit counts, which pydicom leaves out
+        options["correct_unused_bits"] = False
+    values, _ = _decoder(dataset).as_array(
+        encapsulate([frame], has_bot=False),
+        index=0,
+        decoding_plugin=plugin,
+        **options,
+    )
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if is_rle:
+        return keep_stored_bits(values, int(dataset.BitsStored), dataset.get("HighBit"))
+    return values
+
+
+def _by_gdcm(dataset: Dataset, frame: bytes, header: JPEGHeader) -> NDArray[Any]:
+    samples = decode_by_gdcm(frame, header)
+    kind = "i" if dataset.PixelRepresentation == 1 else "u"
+    n_bits = int(dataset.BitsStored)
+    # JPEG-LS knows no signs, so its own number of bits says where the sign is.
+    if header.process == JPEG_LS:
+        n_bits = min(n_bits, header.precision)
+    values = keep_stored_bits(samples.view(f"{kind}{samples.itemsize}"), n_bits)
+    if values.ndim == 3 and dataset.PhotometricInterpretation.startswith("YBR_FULL"):
+        from pydicom.pixels.processing import convert_color_space
+
+        return convert_color_space(values, "YBR_FULL", "RGB")
+    return values

@@ -1,0 +1,285 @@
+"""What the stored values of a DICOM frame mean, and how its tags show them.
+
+In the standard's order (PS3.3 C.11): the modality transformation gives values their
+unit, the VOI transformation chooses what is black and white, and MONOCHROME1 is turned
+at the end. :mod:`._picture` applies them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip.images._intensity import (
+    CTWindows,
+    Intensity,
+    Percentiles,
+    Tone,
+    ramp,
+)
+from sk_medsiglip.images._picture import Picture
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+__all__ = ["GREY_TAGS", "dicom_picture"]
+
+GREY_TAGS = [
+    "ImageType",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "RescaleType",
+    "ModalityLUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "VOILUTSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]
+
+#: Pictures that were made to be looked at: their values are brightness already.
+_AS_STORED = {"ES", "GM", "IVUS", "OP", "SM", "US", "XC"}
+
+#: Rescale types of Hounsfield units; the tag may be left out for them.
+_HOUNSFIELD = {"", "HU", "HU_MOD"}
+
+#: A rescale type that some devices give to everything.
+_UNSPECIFIED = "US"
+
+Unit = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def dicom_picture(dataset: Dataset, values: NDArray[Any], index: int) -> Picture:
+    """Return decoded values, (H, W) or RGB (H, W, 3), as a picture.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The tags. What enhanced objects say of a frame is copied to where others say
+        it, in place.
+    values : ndarray
+        As decoded.
+    index : int
+        Which frame they are.
+    """
+    modality = str(dataset.get("Modality") or "")
+    # A code of the standard; anything else has no business in a table of results.
+    known = modality if re.fullmatch(r"[A-Z0-9]{2,16}", modality) else None
+    if values.ndim == 3:
+        return Picture(values, _colour_tone(dataset, values), "DICOM", known)
+    _bring_up_frame_tags(dataset, index)
+    in_unit = _in_unit(dataset)
+    voi = tuple(_voi_tones(dataset, _lowest(dataset, values, in_unit) < 0))
+    return Picture(
+        values,
+        auto=_auto(dataset, values, known, in_unit, voi),
+        format="DICOM",
+        modality=known,
+        in_unit=in_unit,
+        inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
+        padding=_padding(dataset, values),
+        voi=voi,
+    )
+
+
+def _colour_tone(dataset: Dataset, values: NDArray[Any]) -> Tone | None:
+    if values.dtype == np.uint8:
+        return None
+    return ramp(0, 2 ** int(dataset.BitsStored) - 1)
+
+
+def _bring_up_frame_tags(dataset: Dataset, index: int) -> None:
+    """Copy what enhanced objects say per frame to where others say it."""
+    groups = list(dataset.get("SharedFunctionalGroupsSequence") or [])
+    groups += list(dataset.get("PerFrameFunctionalGroupsSequence") or [])[index:][:1]
+    for group in groups:
+        for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+            for item in list(group.get(name) or [])[:1]:
+                dataset.update(item)
+
+
+# Modality transformation
+
+
+def _in_unit(dataset: Dataset) -> Unit | None:
+    """Return the modality transformation: stored values to Hounsfield units, say."""
+    if dataset.get("ModalityLUTSequence"):
+        is_signed = dataset.get("PixelRepresentation") == 1
+        table, _ = _lookup(dataset, dataset.ModalityLUTSequence[0], is_signed)
+        return table
+    if dataset.get("RescaleSlope") is None or dataset.get("RescaleIntercept") is None:
+        return None
+    slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
+    return lambda stored: stored.astype(np.float64) * slope + intercept
+
+
+def _stored_range(dataset: Dataset, values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the least and the greatest value that the pixels could have."""
+    if values.dtype.kind == "f":
+        return np.array([values.min(), values.max()], np.float64)
+    bits = int(dataset.get("BitsStored") or 8 * values.dtype.itemsize)
+    low = -(2.0 ** (bits - 1)) if values.dtype.kind == "i" else 0.0
+    return np.array([low, low + 2.0**bits - 1])
+
+
+def _lowest(dataset: Dataset, values: NDArray[Any], in_unit: Unit | None) -> float:
+    limits = _stored_range(dataset, values)
+    return float((limits if in_unit is None else in_unit(limits)).min())
+
+
+def _is_hounsfield(
+    dataset: Dataset, values: NDArray[Any], in_unit: Unit | None
+) -> bool:
+    """Whether the values of a CT are Hounsfield units.
+
+    A capture of a screen has no rescale, or one that changes nothing and leaves its 8
+    bits positive. Maps of iodine or electron density name another type; those of
+    perfusion name none, and are derived.
+    """
+    if in_unit is None:
+        return False
+    unit = str(dataset.get("RescaleType") or "").strip().upper()
+    if unit == _UNSPECIFIED:
+        if "DERIVED" in (dataset.get("ImageType") or []):
+            return False
+    elif unit not in _HOUNSFIELD:
+        return False
+    bits = int(dataset.get("BitsStored") or 16)
+    return bits > 8 or _lowest(dataset, values, in_unit) < 0
+
+
+# What "auto" does
+
+
+def _auto(
+    dataset: Dataset,
+    values: NDArray[Any],
+    modality: str | None,
+    in_unit: Unit | None,
+    voi: tuple[Tone, ...],
+) -> Intensity | Tone | None:
+    """Return what ``intensity="auto"`` is for a grey image of this modality."""
+    if modality == "CT" and _is_hounsfield(dataset, values, in_unit):
+        return CTWindows()
+    if modality == "MR":
+        return Percentiles()
+    if modality not in _AS_STORED and voi:
+        return voi[0]
+    bits = int(dataset.get("BitsStored") or 8 * values.dtype.itemsize)
+    if values.dtype.kind == "u" and (bits <= 8 or modality in _AS_STORED):
+        if values.dtype == np.uint8 and bits == 8 and in_unit is None:
+            return None
+        full = _stored_range(dataset, values)
+        low, high = sorted(full if in_unit is None else in_unit(full))
+        return ramp(float(low), float(high))
+    return Percentiles(low=0, high=100)
+
+
+# VOI transformation
+
+
+def _voi_tones(dataset: Dataset, has_negative: bool) -> Iterator[Tone]:
+    """Give each VOI table of the file, then each window that can be used."""
+    for item in dataset.get("VOILUTSequence") or []:
+        table, white = _lookup(dataset, item, has_negative)
+        yield _table_tone(table, white)
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
+    centers, widths = (_numbers(dataset, f"Window{name}") for name in _WINDOW)
+    for center, width in zip(centers, widths, strict=False):
+        if width > 0:
+            yield _window_tone(center, width, function)
+
+
+_WINDOW = ("Center", "Width")
+
+
+def _table_tone(table: Unit, white: float) -> Tone:
+    to_bytes = ramp(0, white)
+    return lambda values: to_bytes(table(values))
+
+
+def _window_tone(center: float, width: float, function: str) -> Tone:
+    if function == "SIGMOID":  # PS3.3 C.11.2.1.3.1
+        return lambda values: _sigmoid((values - center) / width)
+    # PS3.3 C.11.2.1.2.1. Windows on fractions, of ADC or uptake, are narrower than 1,
+    # which that formula does not allow, and are meant exactly.
+    if function != "LINEAR_EXACT" and width >= 1:
+        center, width = center - 0.5, width - 1
+    if width == 0:
+        return lambda values: np.where(values > center, 255, 0).astype(np.uint8)
+    return ramp(center - width / 2, center + width / 2)
+
+
+def _sigmoid(values: NDArray[Any]) -> NDArray[np.uint8]:
+    # Beyond 10 widths the result is black or white, and exp would overflow.
+    values = np.clip(values, -10, 10)
+    return np.rint(255 / (1 + np.exp(-4 * values))).astype(np.uint8)
+
+
+def _numbers(dataset: Dataset, name: str) -> list[float]:
+    """Return the numbers of a tag that may hold none, one or several."""
+    value = dataset.get(name)
+    if value is None or value == "":
+        return []
+    several = hasattr(value, "__iter__")
+    return [float(number) for number in (value if several else [value])]
+
+
+# Lookup tables and padding
+
+
+def _lookup(dataset: Dataset, item: Dataset, is_signed: bool) -> tuple[Unit, float]:
+    """Return a lookup table of the file as a function, and its white.
+
+    ``is_signed`` says whether the values that enter it may be negative, since the
+    16 bits of its first value do not.
+    """
+    n_entries, first, bits = (int(value) for value in item.LUTDescriptor)
+    n_entries = n_entries % 2**16 or 2**16
+    if is_signed and first >= 2**15:
+        first -= 2**16
+    data = item.LUTData
+    if isinstance(data, bytes):
+        little = dataset.file_meta.TransferSyntaxUID.is_little_endian
+        one_byte = bits == 8 and len(data) < 2 * n_entries
+        data = np.frombuffer(data, "u1" if one_byte else "<u2" if little else ">u2")
+    table = np.asarray(data)[:n_entries].astype(np.float64)
+
+    def look_up(values: NDArray[Any]) -> NDArray[Any]:
+        entries = np.rint(values).astype(np.int64) - first
+        return table[np.clip(entries, 0, len(table) - 1)]
+
+    # Some devices announce fewer bits than their entries use.
+    return look_up, max(2.0**bits - 1, float(table.max()))
+
+
+def _padding(dataset: Dataset, values: NDArray[Any]) -> tuple[float, float] | None:
+    """Return the stored values, first to last, that are no part of the picture."""
+    first = dataset.get("PixelPaddingValue")
+    if not isinstance(first, int | float):
+        return None
+    last = dataset.get("PixelPaddingRangeLimit")
+    if not isinstance(last, int | float):
+        last = first
+    if values.dtype.kind in "iu":
+        first, last = (_as_stored(dataset, values, value) for value in (first, last))
+    return min(first, last), max(first, last)
+
+
+def _as_stored(dataset: Dataset, values: NDArray[Any], value: float) -> int:
+    """Return a padding value as the pixels hold it.
+
+    Some writers give a negative one unsigned, or with bits above the stored ones.
+    """
+    bits = int(dataset.get("BitsStored") or 8 * values.dtype.itemsize)
+    pattern = int(value) % 2**bits
+    if values.dtype.kind == "i" and pattern >= 2 ** (bits - 1):
+        pattern -= 2**bits
+    return pattern

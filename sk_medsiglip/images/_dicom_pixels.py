@@ -1,0 +1,227 @@
+"""The pixels of one DICOM frame: stored grey values, or RGB.
+
+Uncompressed pixels are read straight into their array: for a radiograph that is the
+whole work, and a copy would double it. Compressed ones go to a codec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._dicom_bits import keep_stored_bits
+from sk_medsiglip.images._dicom_codecs import decode_frame
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+__all__ = ["PIXEL_TAGS", "PixelElement", "stored_values"]
+
+PIXEL_TAGS = [
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "RedPaletteColorLookupTableDescriptor",
+    "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor",
+    "RedPaletteColorLookupTableData",
+    "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableData",
+    "SegmentedRedPaletteColorLookupTableData",
+    "SegmentedGreenPaletteColorLookupTableData",
+    "SegmentedBluePaletteColorLookupTableData",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+]
+
+#: What one sample of a pixel may be in ours; the rest is left to pydicom.
+_PLAIN = {8, 16, 32}
+
+_FLOATS = {"FloatPixelData": "f4", "DoubleFloatPixelData": "f8"}
+
+_GREYS = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"}
+
+#: Colours that are read, by their names in the standard.
+_COLOURS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+
+#: Colours of the standard that are not: video and retired ones.
+_OTHER_COLOURS = {"ARGB", "CMYK", "HSV", "XYB", "YBR_PARTIAL_420", "YBR_PARTIAL_422"}
+
+_AGAIN = "Copy or export it again."
+
+
+@dataclass(frozen=True)
+class PixelElement:
+    """Where a file holds its pixels.
+
+    Parameters
+    ----------
+    keyword : str
+        ``"PixelData"``, ``"FloatPixelData"`` or ``"DoubleFloatPixelData"``.
+    vr : str
+        Value representation: ``"OB"``, ``"OW"``, ...
+    stream : binary file
+        Stands at the first byte of the value.
+    length : int or None
+        Bytes of the value; None for compressed pixels.
+    """
+
+    keyword: str
+    vr: str
+    stream: BinaryIO
+    length: int | None
+
+
+def stored_values(
+    dataset: Dataset, element: PixelElement, index: int
+) -> NDArray[np.number[Any]]:
+    """Return one frame: stored grey values (H, W), or RGB (H, W, 3).
+
+    In the machine's byte order. Bits that are not stored ones, old overlays for
+    instance, are gone; signs are where the tags announce them.
+    """
+    interpretation = _interpretation(dataset)
+    _check_bits(dataset)
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        values = decode_frame(dataset, element.stream, index)
+    elif _is_plain(dataset, element):
+        values = _plain(dataset, element, index)
+    else:
+        values = _by_pydicom(dataset, element, index)
+    if interpretation == "PALETTE COLOR":
+        return _palette(dataset, values)
+    if values.ndim == 2 and not interpretation.startswith("MONOCHROME"):
+        raise ImageReadError("its tags announce colours, its pixels are grey", _AGAIN)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ImageReadError("it holds NaN or infinite values", _AGAIN)
+    return values
+
+
+def _check_bits(dataset: Dataset) -> None:
+    stored, allocated = dataset.get("BitsStored"), dataset.get("BitsAllocated")
+    if stored and allocated and stored > allocated:
+        raise ImageReadError(
+            f"its tags announce {stored} stored bits of {allocated} allocated", _AGAIN
+        )
+
+
+def _interpretation(dataset: Dataset) -> str:
+    name = str(dataset.PhotometricInterpretation)
+    if name in _GREYS or name in _COLOURS:
+        return name
+    kind = name if name in _OTHER_COLOURS else "colours of an unknown kind"
+    raise ImageReadError(
+        f"its pixels are {kind}, which is not read",
+        "Export it as RGB or MONOCHROME2.",
+    )
+
+
+def _is_plain(dataset: Dataset, element: PixelElement) -> bool:
+    """Whether the bytes in the file are the array in memory."""
+    if element.keyword in _FLOATS:
+        return True
+    # Bytes that were written as words of the other order stand in swapped pairs.
+    swapped = (
+        dataset.BitsAllocated == 8 and element.vr == "OW" and not _is_little(dataset)
+    )
+    return (
+        dataset.BitsAllocated in _PLAIN
+        and dataset.PhotometricInterpretation != "YBR_FULL_422"
+        and not swapped
+    )
+
+
+def _plain(dataset: Dataset, element: PixelElement, index: int) -> NDArray[Any]:
+    n_samples = int(dataset.SamplesPerPixel)
+    if n_samples not in (1, 3):
+        raise ImageReadError(f"it has {n_samples} values a pixel, not 1 or 3", _AGAIN)
+    shape: tuple[int, ...] = (int(dataset.Rows), int(dataset.Columns))
+    by_plane = n_samples == 3 and int(dataset.get("PlanarConfiguration") or 0) == 1
+    if n_samples == 3:
+        shape = (3, *shape) if by_plane else (*shape, 3)
+    values = np.empty(shape, _dtype(dataset, element.keyword))
+    _fill(values, element, index)
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if by_plane:
+        values = values.transpose(1, 2, 0)
+    if element.keyword == "PixelData":
+        values = keep_stored_bits(
+            values, int(dataset.BitsStored), dataset.get("HighBit")
+        )
+    if dataset.PhotometricInterpretation == "YBR_FULL":
+        from pydicom.pixels.processing import convert_color_space
+
+        values = convert_color_space(values, "YBR_FULL", "RGB")
+    return values
+
+
+def _dtype(dataset: Dataset, keyword: str) -> np.dtype[Any]:
+    if keyword in _FLOATS:
+        dtype = np.dtype(_FLOATS[keyword])
+    else:
+        kind = "i" if dataset.PixelRepresentation == 1 else "u"
+        dtype = np.dtype(f"{kind}{dataset.BitsAllocated // 8}")
+    return dtype.newbyteorder("<" if _is_little(dataset) else ">")
+
+
+def _is_little(dataset: Dataset) -> bool:
+    return bool(dataset.file_meta.TransferSyntaxUID.is_little_endian)
+
+
+def _fill(values: NDArray[Any], element: PixelElement, index: int) -> None:
+    """Read the bytes of one frame into ``values``."""
+    start = index * values.nbytes
+    if element.length is not None and element.length < start + values.nbytes:
+        raise ImageReadError("its pixels are missing or cut short", _AGAIN)
+    element.stream.seek(start, 1)
+    # Its bytes in the order of memory, which for planes is their own.
+    target = values.reshape(-1).view(np.uint8).data
+    if hasattr(element.stream, "readinto"):
+        filled = element.stream.readinto(target)
+    else:
+        data = element.stream.read(len(target))
+        filled = len(data)
+        target[:filled] = data
+    if filled != len(target):
+        raise ImageReadError("its pixels are missing or cut short", _AGAIN)
+
+
+def _by_pydicom(dataset: Dataset, element: PixelElement, index: int) -> NDArray[Any]:
+    """Decode what is uncompressed and yet no plain array, a mask of bits say."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.pixels.utils import as_pixel_options
+
+    decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
+    # All frames: whether the length fits the tags is seen on the whole value.
+    options: dict[str, Any] = as_pixel_options(
+        dataset, pixel_keyword=element.keyword, pixel_vr=element.vr
+    )
+    value = element.stream.read(-1 if element.length is None else element.length)
+    values, _ = decoder.as_array(value, index=index, **options)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _palette(dataset: Dataset, values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the colours of 8 or 16-bit indices."""
+    from pydicom.pixels.processing import apply_color_lut
+
+    if values.dtype.kind not in "iu" or values.dtype.itemsize > 2:
+        raise ImageReadError("its palette is for other pixels than it holds", _AGAIN)
+    # The whole palette, since the picture may use only its dark end.
+    levels = np.arange(256**values.dtype.itemsize).astype(values.dtype)
+    palette = apply_color_lut(levels[None], dataset)[0, :, :3]
+    # Entries of 16 bits hold the colour in the high byte; some devices put it into
+    # the low one.
+    if palette.max() > 255:
+        palette = palette >> 8
+    return palette.astype(np.uint8).take(values, axis=0)

@@ -1,0 +1,256 @@
+"""NIfTI volumes: planes as a radiologist sees them, grey values over the volume."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._decoding import decoding
+from sk_medsiglip.images._grey_range import GreyRange
+from sk_medsiglip.images._held import Held
+from sk_medsiglip.images._intensity import Percentiles
+from sk_medsiglip.images._lazy import LazyImage
+from sk_medsiglip.images._picture import Picture, refuse_too_large
+from sk_medsiglip.images._sources import describe, open_source
+
+__all__ = ["NiftiVolume", "is_nifti"]
+
+_HEADER_BYTES = 540
+
+#: The planes across the axes to the patient's right, to the front, and upwards.
+_AXES = ("sagittal", "coronal", "axial")
+
+#: Air; no signal of an MR scanner and no probability is so low.
+_HOUNSFIELD_AIR = -900
+
+#: Deflate packs no more than this many bytes into one.
+_DEFLATE_LIMIT = 1032
+
+_DAMAGED = "its voxels are damaged or cut short"
+_AGAIN = "Copy or convert it again."
+
+
+def is_nifti(stream: BinaryIO) -> bool:
+    """Whether a file is NIfTI by its content, gzipped or not; the stream is rewound."""
+    head = stream.read(_HEADER_BYTES)
+    if head.startswith(b"\x1f\x8b"):
+        stream.seek(0)
+        try:
+            head = gzip.GzipFile(fileobj=stream).read(_HEADER_BYTES)
+        except (OSError, EOFError, zlib.error):
+            head = b""
+    stream.seek(0)
+    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
+
+
+@dataclass(frozen=True, eq=False)
+class _Header:
+    """What a header says of the voxels."""
+
+    shape: tuple[int, ...]
+    type: np.dtype
+    orientation: NDArray[np.float64]
+    slope: float
+    intercept: float
+
+
+class NiftiVolume(Held[NDArray[Any]]):
+    """One NIfTI file: the header at once, the voxels when a slice is read.
+
+    Voxels of an uncompressed file are mapped, not read.
+
+    Parameters
+    ----------
+    source : path, bytes or file object
+        The file.
+    plane : {"axial", "coronal", "sagittal"}
+        Which planes are the slices.
+    """
+
+    def __init__(self, source: Any, plane: str) -> None:
+        super().__init__()
+        self.source = source
+        self.plane = plane
+        with open_source(source) as stream:
+            self._header, _, _ = _open(stream)
+        sizes = _canonical_shape(self._header)
+        self._n_slices = sizes[_AXES.index(plane)]
+        self.grey_range = GreyRange(self._slabs)
+
+    def slices(self) -> list[NiftiSlice]:
+        """Return its planes: feet to head, front to back, or left to right."""
+        return [NiftiSlice(self, index) for index in range(self._n_slices)]
+
+    def looks_like_hounsfield(self) -> bool:
+        """Whether values that were read so far are those of a CT."""
+        known = self.grey_range.is_known
+        return known and self.grey_range.extremes()[0] <= _HOUNSFIELD_AIR
+
+    def picture(self, index: int, max_pixels: int) -> Picture:
+        """Return one plane, in the orientation in which DICOM slices are shown."""
+        sizes = zip(_AXES, _canonical_shape(self._header), strict=True)
+        width, height = (size for axis, size in sizes if axis != self.plane)
+        refuse_too_large(height, width, max_pixels)
+        canonical = _to_canonical(self.content(), self._header)
+        values = _plane(canonical, self.plane, index)
+        values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+        in_unit = self._in_unit
+        if values.dtype.kind == "f":
+            # Outside of the measured body some programs write NaN.
+            values = values if in_unit is None else in_unit(values)
+            in_unit = None
+            if not np.isfinite(values).all():
+                lowest = self.grey_range.extremes()[0]
+                values = np.where(np.isfinite(values), values, lowest)
+        return Picture(
+            values,
+            auto=Percentiles(),
+            format="NIfTI",
+            in_unit=in_unit,
+            limits=self.grey_range.limits,
+        )
+
+    def _load(self) -> NDArray[Any]:
+        with open_source(self.source) as stream:
+            header, stored, unpacked = _open(stream)
+            if (header.shape, header.type) != (self._header.shape, self._header.type):
+                raise ImageReadError("it has changed while it was read", "Run again.")
+            with decoding(_DAMAGED, _AGAIN):
+                voxels = np.asarray(stored.get_unscaled()).reshape(header.shape)
+                # The checksum of a packed file stands at its end.
+                while unpacked is not stream and unpacked.read(2**20):
+                    continue
+                return voxels
+
+    @property
+    def _in_unit(self) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+        slope, intercept = self._header.slope, self._header.intercept
+        if (slope, intercept) == (1, 0):
+            return None
+        return lambda stored: stored.astype(np.float64) * slope + intercept
+
+    def _slabs(self) -> Iterator[Picture]:
+        voxels = self.content()
+        native = voxels.dtype.newbyteorder("=")
+        for index in range(voxels.shape[2]):  # the axis along which the file is written
+            slab = voxels[:, :, index].astype(native)
+            yield Picture(slab, None, "NIfTI", in_unit=self._in_unit)
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiSlice(LazyImage):
+    """One plane of a volume."""
+
+    volume: NiftiVolume
+    index: int
+
+    def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
+        """Cut it out; the volume is read if it is not in memory."""
+        return self.volume.picture(self.index, max_pixels)
+
+    def describe(self) -> str:
+        """Return the file and the plane."""
+        return f"{describe(self.volume.source)}, {self.volume.plane} slice {self.index}"
+
+
+def _open(stream: BinaryIO) -> tuple[_Header, Any, Any]:
+    """Return the header, nibabel's proxy of the voxels, the stream it reads from."""
+    nibabel = import_optional("nibabel", extra="nifti", purpose="Reading NIfTI files")
+    n_bytes = _size(stream)
+    is_packed = stream.read(2) == b"\x1f\x8b"
+    stream.seek(0)
+    unpacked: Any = gzip.GzipFile(fileobj=stream) if is_packed else stream
+    with decoding("its NIfTI header is damaged or cut short", _AGAIN):
+        head = unpacked.read(_HEADER_BYTES)
+        unpacked.seek(0)
+        is_second = head[4:8] in (b"n+2\0", b"ni2\0")
+        if head[4:7] == b"ni2" or head[344:347] == b"ni1":
+            raise ImageReadError(
+                "it is one of two files, header and voxels apart",
+                "Convert it to a single file: "
+                'nibabel.load("name.hdr").to_filename("name.nii.gz").',
+            )
+        kind = nibabel.Nifti2Image if is_second else nibabel.Nifti1Image
+        image = kind.from_stream(unpacked)
+        shape = tuple(int(size) for size in image.shape)
+        orientation = nibabel.io_orientation(image.affine)
+        stored = image.dataobj
+        slope, intercept = float(stored.slope), float(stored.inter)
+    shape = _check_shape(shape)
+    _check_type(stored.dtype)
+    if not np.isfinite(orientation).all() or not np.isfinite([slope, intercept]).all():
+        raise ImageReadError("its header does not tell how its axes lie", _AGAIN)
+    # Before anything of that size is allocated.
+    announced = int(np.prod(shape, dtype=np.float64)) * stored.dtype.itemsize
+    if announced > n_bytes * (_DEFLATE_LIMIT if is_packed else 1):
+        raise ImageReadError(_DAMAGED, _AGAIN)
+
+    header = _Header(shape, stored.dtype, orientation, slope, intercept)
+    return header, stored, unpacked
+
+
+def _size(stream: BinaryIO) -> int:
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    return size
+
+
+def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if min(shape, default=0) < 1:
+        raise ImageReadError("it has no voxels", "Remove it from X.")
+    n_volumes = int(np.prod(shape[3:]))
+    if n_volumes > 1:
+        raise ImageReadError(
+            f"it holds {n_volumes} volumes, and one is needed",
+            "Save the one that is meant: "
+            "nibabel.load(path).slicer[..., 0].to_filename(new_path).",
+        )
+    return (*shape, 1, 1)[:3]
+
+
+def _check_type(type: np.dtype) -> None:
+    if type.kind not in "iuf" or type.itemsize > 8:
+        what = "colours" if type.names else f"voxels of type {type}"
+        raise ImageReadError(
+            f"it holds {what}, and grey values are needed",
+            "Save its magnitude or one channel as float32.",
+        )
+
+
+def _canonical_shape(header: _Header) -> list[int]:
+    """Return the sizes to the patient's right, to the front, and upwards."""
+    sizes = [0, 0, 0]
+    for size, (axis, _) in zip(header.shape, header.orientation, strict=True):
+        sizes[int(axis)] = size
+    return sizes
+
+
+def _to_canonical(voxels: NDArray[Any], header: _Header) -> NDArray[Any]:
+    """Return a view whose axes point right, forwards and up (RAS+)."""
+    axes = header.orientation[:, 0].astype(int)
+    for place, direction in enumerate(header.orientation[:, 1]):
+        if direction < 0:
+            voxels = np.flip(voxels, place)
+    return voxels.transpose(np.argsort(axes))
+
+
+def _plane(canonical: NDArray[Any], plane: str, index: int) -> NDArray[Any]:
+    """Return rows from top to bottom, columns from left to right, as they are shown.
+
+    The order of the planes is that of DICOM: along the cross product of a row and a
+    column.
+    """
+    if plane == "axial":  # the patient's right at the left, front at the top
+        return canonical[::-1, ::-1, index].T
+    if plane == "coronal":  # the patient's right at the left, head at the top
+        return canonical[::-1, -1 - index, ::-1].T
+    return canonical[index, ::-1, ::-1].T  # front at the left, head at the top

@@ -1,0 +1,274 @@
+"""A rectangle of an image: a tile of a slide, the box around a lesion."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._arrays import load_array, meaning_of_values
+from sk_medsiglip.images._intensity import Percentiles, Tone
+from sk_medsiglip.images._lazy import LazyImage
+from sk_medsiglip.images._picture import Picture, _percentiles, refuse_too_large
+from sk_medsiglip.images._pillow import format_of
+from sk_medsiglip.images._read import load_picture
+from sk_medsiglip.images._sources import describe, is_readable_stream, open_source
+from sk_medsiglip.images._tiles import TiledPage, can_read_tiles, find_page
+
+__all__ = ["Region"]
+
+_SLIDES = 'pip install "sk-medsiglip[slides]"'
+
+
+@dataclass(frozen=True, eq=False)
+class Region(LazyImage):
+    """A rectangle of an image, read when its turn comes.
+
+    It stands wherever a path may stand: in the list that is ``X``, or in
+    :func:`read_image`. A DataFrame of one column of images and the columns ``x``,
+    ``y``, ``width``, ``height`` (and ``level``) is a collection of regions.
+
+    Parameters
+    ----------
+    source : path, URL, bytes, file object, PIL image or array
+        The whole image.
+    x, y : int
+        Left and upper edge, in pixels from the upper left corner of the image as it is
+        shown: after the orientation of EXIF, which a phone may have written.
+    width, height : int
+        In pixels, from 1. The rectangle must lie within the image.
+    level : int, default=0
+        Of a pyramidal TIFF file, which level of resolution; 0 is the largest. All
+        numbers are in pixels of that level.
+
+    Raises
+    ------
+    ImageReadError
+        When it is read: numbers that are missing, no integers or outside of the image.
+
+    Notes
+    -----
+    A region shows what the whole image shows there: whatever grey values depend on,
+    percentiles and the white of 16-bit files, is asked of the whole image.
+
+    Of TIFF files, whole-slide images (SVS) among them, only the tiles that it touches
+    are read, if the extra ``slides`` is installed; ``max_pixels`` then counts the
+    region. If the grey values depend on the whole image (16-bit grey files under
+    ``intensity="auto"``, or ``Percentiles``), or the file is of another kind, the
+    whole image is decoded for each region, and counts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_medsiglip.images import Region, read_image
+    >>> image = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    >>> read_image(Region(image, x=2, y=1, width=3, height=2))[..., 0]
+    array([[10, 11, 12],
+           [18, 19, 20]], dtype=uint8)
+    """
+
+    source: Any
+    x: int
+    y: int
+    width: int
+    height: int
+    level: int = 0
+
+    def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
+        """Decode it."""
+        box = self._box()
+        refuse_too_large(box.height, box.width, max_pixels)
+        if isinstance(self.source, np.ndarray):
+            return self._from_array(self.source, box, max_pixels)
+        is_tiff = is_readable_stream(self.source) and _is_tiff(self.source)
+        if is_tiff and can_read_tiles():
+            picture = self._from_tiles(box, frame, max_pixels)
+            if picture is not None:
+                return picture
+        try:
+            self._refuse_level(box)
+            whole = load_picture(self.source, frame=frame, max_pixels=max_pixels)
+        except ImageReadError as error:
+            if is_tiff and not can_read_tiles():
+                error.hint = (
+                    f"{error.hint} To read only the part of a TIFF file that is "
+                    f"needed, install what does it: {_SLIDES}"
+                ).strip()
+            raise
+        box.refuse_outside(*whole.values.shape[:2])
+        return _cut(whole, box, functools.partial(_percentiles, picture=whole))
+
+    def describe(self) -> str:
+        """Return the rectangle and how messages name the whole."""
+        level = f", level {self.level}" if self.level else ""
+        return (
+            f"region x={self.x} y={self.y} width={self.width} height={self.height}"
+            f"{level} of {describe(self.source)}"
+        )
+
+    def whole(self) -> object:
+        """Return the whole image."""
+        return self.source
+
+    def part(self) -> str:
+        """Return the rectangle."""
+        box = (self.x, self.y, self.width, self.height, self.level)
+        return ",".join(str(number) for number in box)
+
+    def _box(self) -> _Box:
+        return _Box(
+            _integer(self.x, "x", 0),
+            _integer(self.y, "y", 0),
+            _integer(self.width, "width", 1),
+            _integer(self.height, "height", 1),
+            _integer(self.level, "level", 0),
+        )
+
+    def _from_array(self, array: NDArray[Any], box: _Box, max_pixels: int) -> Picture:
+        self._refuse_level(box)
+        is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+        if not is_image or not array.size:
+            return load_array(array, max_pixels=max_pixels)  # which says what is wrong
+        box.refuse_outside(*array.shape[:2])
+        if array.dtype != np.uint8:
+            whole = load_array(array, max_pixels=max_pixels)
+            return _cut(whole, box, functools.partial(_percentiles, picture=whole))
+        # Its values mean what they are: the rest is not looked at, as of a memory map.
+        rows, columns = box.slices()
+        cut = load_array(array[rows, columns], max_pixels=max_pixels)
+
+        def limits(wanted: Percentiles) -> tuple[float, float]:
+            return _percentiles(wanted, load_array(array, max_pixels=max_pixels))
+
+        return replace(cut, limits=limits)
+
+    def _from_tiles(
+        self, box: _Box, frame: int | str | None, max_pixels: int
+    ) -> Picture | None:
+        with open_source(self.source, in_parts=True) as stream:
+            page = find_page(stream, frame=frame, level=box.level)
+            if page is None:
+                return None
+            box.refuse_outside(page.height, page.width)
+            picture = _picture(page, box, max_pixels)
+
+        @functools.cache
+        def whole() -> Picture:
+            with open_source(self.source, in_parts=True) as stream:
+                page = find_page(stream, frame=frame, level=box.level)
+                assert page is not None  # as it was a moment ago
+                everything = _Box(0, 0, page.width, page.height, box.level)
+                _refuse_statistics_of_too_much(everything, max_pixels)
+                return _picture(page, everything, max_pixels)
+
+        def auto(values: NDArray[Any]) -> NDArray[np.uint8]:
+            meaning = meaning_of_values(whole().values)
+            if isinstance(meaning, ImageReadError):
+                raise meaning
+            return values if meaning is None else meaning(values)
+
+        tone: Tone | None = None if picture.values.dtype == np.uint8 else auto
+        return replace(
+            picture, auto=tone, limits=lambda wanted: _percentiles(wanted, whole())
+        )
+
+    def _refuse_level(self, box: _Box) -> None:
+        if box.level:
+            raise ImageReadError(
+                f"level {box.level} is asked for, and it is no TIFF pyramid that is "
+                "read in parts",
+                "Use level=0.",
+            )
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A rectangle whose numbers are integers."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    level: int
+
+    def refuse_outside(self, height: int, width: int) -> None:
+        if self.x + self.width <= width and self.y + self.height <= height:
+            return
+        raise ImageReadError(
+            f"the region ends at x={self.x + self.width}, y={self.y + self.height}, "
+            f"outside of the image, which is {width} wide and {height} high",
+            "Coordinates are pixels of the image as stored, not of a resized one; "
+            "cut the region at the image's edge.",
+        )
+
+    def slices(self) -> tuple[slice, slice]:
+        rows = slice(self.y, self.y + self.height)
+        return rows, slice(self.x, self.x + self.width)
+
+
+def _integer(value: Any, name: str, least: int) -> int:
+    is_whole = (
+        isinstance(value, int | float | np.integer | np.floating)
+        and not isinstance(value, bool)
+        and float(value).is_integer()
+    )
+    if not is_whole:
+        raise ImageReadError(
+            f"{name}={value} of the region is no integer",
+            "Positions and sizes are whole pixels; drop rows where one is missing.",
+        )
+    if value < least:
+        raise ImageReadError(
+            f"{name}={value} of the region is too small",
+            f"It is a number of pixels, from {least}.",
+        )
+    return int(value)
+
+
+def _is_tiff(source: Any) -> bool:
+    with open_source(source, in_parts=True) as stream:
+        try:
+            head = stream.read(132)
+        except OSError as error:
+            raise ImageReadError(
+                f"it cannot be read ({error.strerror})", "Check the disk."
+            ) from error
+    # A DICOM file may carry a TIFF header in its preamble.
+    return format_of(head) == "TIFF" and head[128:132] != b"DICM"
+
+
+def _picture(page: TiledPage, box: _Box, max_pixels: int) -> Picture:
+    values = page.read(box.x, box.y, box.width, box.height, max_pixels=max_pixels)
+    alpha = None
+    if values.ndim == 3 and values.shape[2] == 4:
+        values, alpha = values[..., :3], values[..., 3]
+    inverted = page.is_inverted
+    if inverted and values.dtype == np.uint8:
+        values, inverted = 255 - values, False  # as Pillow gives them
+    return Picture(values, None, "TIFF", inverted=inverted, alpha=alpha)
+
+
+def _refuse_statistics_of_too_much(box: _Box, max_pixels: int) -> None:
+    try:
+        refuse_too_large(box.height, box.width, max_pixels)
+    except ImageReadError as error:
+        error.hint = (
+            "How bright a region is depends on the values of the whole image here. "
+            "Say it instead: intensity=Window(center, width)."
+        )
+        raise
+
+
+def _cut(
+    whole: Picture, box: _Box, limits: Callable[[Percentiles], tuple[float, float]]
+) -> Picture:
+    rows, columns = box.slices()
+    alpha = None if whole.alpha is None else whole.alpha[rows, columns]
+    return replace(
+        whole, values=whole.values[rows, columns], alpha=alpha, limits=limits
+    )

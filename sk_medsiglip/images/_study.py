@@ -1,0 +1,373 @@
+"""One study, whatever holds it, as slices in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._decoding import decoding
+from sk_medsiglip.images._dicom_series import (
+    Header,
+    Stack,
+    choose_stacks,
+    read_header,
+    stacks_of,
+)
+from sk_medsiglip.images._lazy import LazyImage
+from sk_medsiglip.images._nifti import NiftiVolume
+from sk_medsiglip.images._picture import Picture
+from sk_medsiglip.images._series_slice import series_of
+from sk_medsiglip.images._sources import describe, is_readable_stream, open_source
+from sk_medsiglip.images._study_folder import folder_path, kind_of, list_files
+
+__all__ = ["Study", "StudyParts", "open_study", "study_parts"]
+
+#: Names that promise a DICOM image, so that a cut copy is not passed over in silence.
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The slices of a study, a few bytes each until they are read.
+
+    Parameters
+    ----------
+    slices : list
+        Sources for ``read_image``, in order.
+    damaged : list
+        Files that cannot be placed since their header cannot be read.
+    volumes : list of NiftiVolume
+        That slices are planes of.
+    """
+
+    slices: list[Any]
+    damaged: list[Any] = field(default_factory=list)
+    volumes: list[NiftiVolume] = field(default_factory=list)
+
+    def take(self, n_slices: int | None) -> list[Any]:
+        """Return slices spread evenly, first and last included; one is the middle.
+
+        Damaged files come last, so that reading them says what is wrong.
+        """
+        n = len(self.slices)
+        if n_slices is None or n <= n_slices:
+            return [*self.slices, *self.damaged]
+        if n_slices == 1:
+            return [self.slices[n // 2], *self.damaged]
+        places = np.rint(np.linspace(0, n - 1, n_slices)).astype(int)
+        return [*(self.slices[place] for place in places), *self.damaged]
+
+
+class StudyParts(NamedTuple):
+    """What decides a study: the files of a folder, the images of a list, or itself."""
+
+    kind: Literal["folder", "list", "item"]
+    sources: list[Any]
+
+
+def study_parts(item: Any) -> StudyParts:
+    """Return what decides a study; no file is opened.
+
+    Raises
+    ------
+    ImageReadError
+        If a folder cannot be listed.
+    """
+    folder = folder_path(item)
+    if folder is None:
+        items = _items(item)
+        if items is None:
+            return StudyParts("item", [item])
+        return StudyParts("list", items)
+    try:
+        return StudyParts("folder", list(list_files(folder)))
+    except ImageReadError as error:
+        error.source = describe(item)
+        raise
+
+
+def _items(item: Any) -> list[Any] | None:
+    """Return the images of a study that is a collection of them, else None."""
+    is_array = isinstance(item, np.ndarray)
+    if is_array and item.dtype.kind in "OU" and item.ndim == 1:
+        return list(item)
+    return list(item) if isinstance(item, list | tuple | pd.Series) else None
+
+
+def open_study(
+    item: Any,
+    parts: StudyParts,
+    *,
+    plane: str,
+    series: int | None,
+    max_pixels: int,
+) -> Study:
+    """Find the slices of one study and their order; pixels are not decoded.
+
+    Parameters
+    ----------
+    item : folder, file, list of images, array or image
+        See ``MedSigLIPVolumeEmbedder.transform``.
+    parts : StudyParts
+        From :func:`study_parts`.
+    plane, series, max_pixels
+        See :func:`~sk_medsiglip.images.read_study`.
+
+    Raises
+    ------
+    ImageReadError
+        If there is no image in it, or more than one series and none is asked for.
+    """
+    opening = _Opening(plane, series, max_pixels)
+    try:
+        study = opening.open(item, parts)
+        if not study.slices and not study.damaged:
+            raise ImageReadError("it holds no image", "Remove it from X.")
+        return study
+    except ImageReadError as error:
+        error.source = error.source or _describe(item)
+        raise
+
+
+def _describe(item: Any) -> str:
+    items = _items(item)
+    if items is None:
+        return describe(item)
+    return f"{type(item).__name__} of {len(items)} images"
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """How studies are opened."""
+
+    plane: str
+    series: int | None
+    max_pixels: int
+
+    def open(self, item: Any, parts: StudyParts) -> Study:
+        if parts.kind == "list":
+            return self._open_list(parts.sources)
+        if parts.kind == "folder":
+            return self._open_folder(parts.sources)
+        if is_readable_stream(item):
+            return self._open_file(item)
+        return self._open_values(item)
+
+    def _open_folder(self, files: Sequence[str]) -> Study:
+        headers: list[Header] = []
+        volumes: list[str] = []
+        pictures: list[tuple[str, str]] = []
+        damaged: list[str] = []
+        for place, path in enumerate(files):
+            try:
+                with open_source(path) as stream:
+                    kind = kind_of(stream)
+                    if kind == "dicom":
+                        header = read_header(stream, path, place)
+                        headers += [] if header is None else [header]
+                        continue
+            except ImageReadError as error:
+                # An empty file is no image that went lost, unless its name says so.
+                if error.reason != "the file is empty" or _is_dicom_name(path):
+                    damaged.append(path)
+                continue
+            if kind == "nifti":
+                volumes.append(path)
+            elif kind is not None:
+                pictures.append((path, kind))
+            elif _is_dicom_name(path):
+                damaged.append(path)
+        # What an export puts beside its DICOM files are icons and a viewer.
+        if headers:
+            slices = self._slices_of(choose_stacks(stacks_of(headers), self.series))
+            return Study(slices, [*damaged])
+        if volumes:
+            return self._one_volume(volumes, damaged)
+        parts = [part for path, kind in pictures for part in _frames(path, kind)]
+        if not parts:
+            return Study([], [*damaged])
+        self._check_series_and_plane(len(parts))
+        return Study(series_of(parts, self.max_pixels), [*damaged])
+
+    def _open_list(self, items: Sequence[Any]) -> Study:
+        """Take everything that was given; slices of one series change places."""
+        studies: list[Study | None] = []
+        headers: list[Header] = []
+        for place, item in enumerate(items):
+            header = self._header_of(item, place)
+            if header is None:
+                studies.append(self._open_item(item))
+            else:
+                headers.append(header)
+                studies.append(None)
+        stacks = stacks_of(headers)
+        if self.series is not None and headers:
+            stacks = choose_stacks(stacks, self.series)
+        for stack in stacks:
+            slices = self._slices_of([stack])
+            n_frames = len(stack.headers[0].frames or (None,))
+            places = sorted(header.place for header in stack.headers)
+            for rank, place in enumerate(places):
+                own = slices[rank * n_frames : (rank + 1) * n_frames]
+                studies[place] = Study(own)
+        found = [study for study in studies if study is not None]
+        return Study(
+            [source for study in found for source in study.slices],
+            volumes=[volume for study in found for volume in study.volumes],
+        )
+
+    def _open_item(self, item: Any) -> Study:
+        if folder_path(item) is not None or _items(item) is not None:
+            return Study([item])  # which reading refuses, naming it
+        try:
+            return replace(self, series=None).open(item, StudyParts("item", [item]))
+        except ImageReadError as error:
+            return Study([_Unreadable(item, error)])
+
+    def _open_file(self, item: Any) -> Study:
+        if _is_url(item):
+            return Study([item])
+        with open_source(item) as stream:
+            kind = kind_of(stream)
+            header = read_header(stream, item, 0) if kind == "dicom" else None
+        if kind == "nifti":
+            return self._one_volume([item], [])
+        if header is not None:
+            return Study(
+                self._slices_of(choose_stacks([Stack((header,))], self.series))
+            )
+        parts = _frames(item, kind) if kind not in (None, "dicom") else [(item, None)]
+        self._check_series_and_plane(len(parts))
+        return Study(series_of(parts, self.max_pixels))
+
+    def _open_values(self, item: Any) -> Study:
+        """Open what is in memory already: an array, an image, an image of something."""
+        has_values = hasattr(item, "__array__") and not np.isscalar(item)
+        if not has_values or isinstance(item, Image.Image):
+            return Study([item])
+        with decoding(
+            "it cannot be made a NumPy array",
+            "Pass a NumPy array; of a tensor, on the CPU.",
+        ):
+            values = np.asarray(item)
+        if not _is_volume(values):
+            return Study([item])
+        self._check_series_and_plane(len(values))
+        return Study(series_of([(part, None) for part in values], self.max_pixels))
+
+    def _one_volume(self, paths: Sequence[Any], damaged: Sequence[Any]) -> Study:
+        index = self.series
+        if index is None and len(paths) > 1:
+            raise ImageReadError(
+                f"it holds {len(paths)} NIfTI files, and one is needed",
+                "Say which by series=, an index in the order of their names, or pass "
+                "the file itself.",
+            )
+        if (index or 0) >= len(paths):
+            raise ImageReadError(
+                f"series={index} is asked for, and it holds {len(paths)} NIfTI files",
+                f"Use an index below {len(paths)}.",
+            )
+        volume = NiftiVolume(paths[index or 0], self.plane)
+        return Study(list(volume.slices()), [*damaged], [volume])
+
+    def _slices_of(self, stacks: Sequence[Stack]) -> list[Any]:
+        slices: list[Any] = []
+        for stack in stacks:
+            parts = stack.parts
+            if stack.is_volume or stack.headers[0].frames:
+                self._check_acquired_plane(stack)
+                slices += series_of(parts, self.max_pixels)
+            else:
+                slices += [source for source, _ in parts]
+        return slices
+
+    def _check_acquired_plane(self, stack: Stack) -> None:
+        acquired = stack.plane
+        if self.plane != "axial" and acquired not in (None, self.plane):
+            raise ImageReadError(
+                f'plane="{self.plane}" is asked for, and its slices are {acquired}',
+                "DICOM slices are shown as they were taken: leave plane out, or "
+                "convert the series to NIfTI.",
+            )
+
+    def _check_series_and_plane(self, n_slices: int) -> None:
+        if self.plane != "axial" and n_slices > 1:
+            raise ImageReadError(
+                f'plane="{self.plane}" is asked for, and its axes are not known',
+                "Only NIfTI volumes can be cut in any plane: transpose the array "
+                "instead.",
+            )
+        if self.series:
+            raise ImageReadError(
+                f"series={self.series} is asked for, and it is no DICOM series",
+                "Leave series out for it.",
+            )
+
+    def _header_of(self, item: Any, place: int) -> Header | None:
+        """Return the header of an item of a list, if that is a DICOM image."""
+        if not is_readable_stream(item) or _is_url(item) or folder_path(item):
+            return None
+        try:
+            with open_source(item) as stream:
+                if kind_of(stream) == "dicom":
+                    return read_header(stream, item, place)
+        except ImageReadError:
+            # Reading it says the same, with its place in the list.
+            return None
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class _Unreadable(LazyImage):
+    """An image of a list that cannot be opened: only reading it is an error."""
+
+    source: Any
+    error: ImageReadError
+
+    def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
+        raise ImageReadError(self.error.reason, self.error.hint)
+
+    def describe(self) -> str:
+        return describe(self.source)
+
+
+def _is_url(item: Any) -> bool:
+    """Whether it is remote; one image then, since a look inside is a download."""
+    return isinstance(item, str) and "://" in item
+
+
+def _is_dicom_name(path: str) -> bool:
+    return path.lower().endswith(_DICOM_SUFFIXES)
+
+
+def _is_volume(values: NDArray[Any]) -> bool:
+    """Whether an array is slices and not one image, whose last axis is its colours."""
+    if values.ndim == 4:
+        return values.shape[3] in (1, 3, 4)
+    return values.ndim == 3 and values.shape[2] not in (1, 3, 4)
+
+
+def _frames(source: Any, format: str) -> list[tuple[Any, int | None]]:
+    """Return each frame of a picture file."""
+    if format in ("JPEG", "BMP"):  # a phone appends previews to a JPEG
+        return [(source, None)]
+    try:
+        with (
+            open_source(source) as stream,
+            decoding("its frames cannot be counted", "Copy it again."),
+            Image.open(stream, formats=[format]) as image,
+        ):
+            n_frames = getattr(image, "n_frames", 1)
+    except ImageReadError:
+        return [(source, None)]  # which reading refuses, and says why
+    if n_frames == 1:
+        return [(source, None)]
+    return [(source, frame) for frame in range(n_frames)]

@@ -1,0 +1,282 @@
+"""Parts of TIFF pages: only the tiles or strips that a box touches are decoded.
+
+Slides have billions of pixels. tifffile finds the page and its tiles, imagecodecs
+decodes one tile at a time, and memory holds the box and one tile. What is read in this
+way equals, bit by bit, what Pillow decodes of the whole page.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._decoding import decoding
+from sk_medsiglip.images._picture import refuse_too_large
+from sk_medsiglip.images._pillow import choose_frame
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage
+
+__all__ = ["TiledPage", "can_read_tiles", "find_page"]
+
+#: Compressions by their number in a file; JPEG 2000 within TIFF is Aperio's.
+_NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _OLD_DEFLATE = 1, 5, 7, 8, 32773, 32946
+_JPEG2000 = (33005, 34712)
+_READ = {_NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _OLD_DEFLATE, *_JPEG2000}
+
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
+_UNASSOCIATED_ALPHA = 2
+_ORIENTATION = 274
+
+_AGAIN = "Copy or download it again."
+
+
+def can_read_tiles() -> bool:
+    """Whether the libraries of the extra ``slides`` are installed."""
+    names = ("tifffile", "imagecodecs")
+    return all(importlib.util.find_spec(name) is not None for name in names)
+
+
+def find_page(
+    stream: BinaryIO, *, frame: int | str | None, level: int
+) -> TiledPage | None:
+    """Return the page that holds the image, if it can be read in parts.
+
+    Parameters
+    ----------
+    stream : binary file
+        A TIFF file; needed as long as the page is.
+    frame : int, "middle" or None
+        Which page. None takes the first one's pyramid, if there is no other picture
+        but the label, macro and thumbnail of an Aperio slide.
+    level : int
+        Of the pyramid; 0 is the largest.
+
+    Returns
+    -------
+    TiledPage or None
+        None for pages that are left to Pillow: turned by their orientation, with a
+        palette, CMYK, bits below 8, 16-bit colour, or another compression.
+
+    Raises
+    ------
+    ImageReadError
+        If there is no such frame or level.
+    """
+    import tifffile
+
+    try:
+        with decoding("its TIFF header cannot be read", _AGAIN):
+            file = tifffile.TiffFile(stream)
+            pages = _levels(file, frame)
+    except ImageReadError as error:
+        # What tifffile cannot parse, Pillow may; else it says what is wrong.
+        if error.__cause__ is not None and level == 0:
+            return None
+        raise
+    if level >= len(pages):
+        raise ImageReadError(
+            f"it has {len(pages)} level{'s' if len(pages) > 1 else ''} of "
+            f"resolution, and level {level} is asked for",
+            f"Use a level below {len(pages)}, and its pixels as coordinates.",
+        )
+    with decoding("its TIFF header cannot be read", _AGAIN):
+        page = pages[level].aspage()
+        return TiledPage(stream, page) if _is_read(page) else None
+
+
+def _levels(file: TiffFile, frame: int | str | None) -> list[Any]:
+    """Return the pages of one picture, from the largest to the smallest."""
+    n_pages = len(file.pages)
+    if frame is not None:
+        return [file.pages[choose_frame(frame, n_pages)]]
+    if n_pages == 1 and not file.pages.first.subifds:
+        return [file.pages.first]
+    first = file.series[0]
+    n_levels = sum(len(level.pages) for level in first.levels)
+    # Levels may also hang under a page (SubIFDs); those are no pages of the file.
+    others = n_pages - sum(
+        len(page.treeindex) == 1
+        for level in first.levels
+        for page in level.pages
+        if page is not None
+    )
+    if len(first.pages) > 1 or n_levels > len(first.levels):
+        choose_frame(None, n_pages)
+    if others and not file.is_svs:
+        choose_frame(None, n_pages)
+    return [level.pages[0] for level in first.levels]
+
+
+def _has_sizes(page: TiffPage) -> bool:
+    """Whether what a damaged header may have as text, list or zero is a number."""
+    sizes = [page.imagelength, page.imagewidth, page.samplesperpixel]
+    if page.tilewidth or page.tilelength:
+        sizes += [page.tilelength, page.tilewidth]
+    else:
+        sizes.append(page.rowsperstrip)
+    places = [*page.dataoffsets, *page.databytecounts]
+    return all(isinstance(size, int) and size > 0 for size in sizes) and all(
+        isinstance(place, int) and place >= 0 for place in places
+    )
+
+
+def _is_read(page: TiffPage) -> bool:
+    if not _has_sizes(page):
+        return False
+    if page.compression not in _READ or page.imagedepth != 1 or page.tiledepth > 1:
+        return False
+    if page.dtype is None or page.tags.valueof(_ORIENTATION, 1) != 1:
+        return False
+    kind, samples = page.photometric, page.samplesperpixel
+    stored = page.dtype.name
+    if kind == _WHITE_IS_ZERO:
+        grey_is_read = stored in ("uint8", "uint16")
+    else:
+        grey_is_read = stored in ("uint8", "uint16", "float32")
+    if kind in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
+        return samples == 1 and page.bitspersample in (8, 16, 32) and grey_is_read
+    if stored != "uint8" or page.bitspersample != 8:
+        return False
+    if kind == _YCBCR:
+        # Only libjpeg is asked to convert; it is what Pillow asks too.
+        return samples == 3 and page.compression == _JPEG and page.planarconfig == 1
+    if kind != _RGB:
+        return False
+    is_rgba = samples == 4 and page.extrasamples == (_UNASSOCIATED_ALPHA,)
+    return (samples == 3 and not page.extrasamples) or is_rgba
+
+
+@dataclass(frozen=True, eq=False)
+class TiledPage:
+    """One page of an open TIFF file.
+
+    Parameters
+    ----------
+    stream : binary file
+        The file.
+    page : tifffile.TiffPage
+        The page, of a kind that ``find_page`` lets through.
+    """
+
+    stream: BinaryIO
+    page: TiffPage
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return self.page.imagelength
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return self.page.imagewidth
+
+    @property
+    def is_inverted(self) -> bool:
+        """Whether low values are bright."""
+        return self.page.photometric == _WHITE_IS_ZERO
+
+    def read(
+        self, x: int, y: int, width: int, height: int, *, max_pixels: int
+    ) -> NDArray[Any]:
+        """Return the stored values of a box that is inside of the page.
+
+        Returns
+        -------
+        ndarray of shape (height, width) or (height, width, channels)
+            Tiles that the file leaves out, as slides may where there is no tissue,
+            are 0.
+
+        Raises
+        ------
+        ImageReadError
+            If a tile is damaged or cut short, or one alone exceeds ``max_pixels``.
+        """
+        page = self.page
+        tile_height, tile_width = self._tile_shape()
+        refuse_too_large(tile_height, tile_width, max_pixels)
+        planes = page.samplesperpixel if page.planarconfig == 2 else 1
+        across = math.ceil(self.width / tile_width)
+        down = math.ceil(self.height / tile_height)
+        values = np.zeros((height, width, page.samplesperpixel), page.dtype)
+        for plane in range(planes):
+            channels = slice(plane, plane + 1) if planes > 1 else slice(None)
+            for row in range(y // tile_height, (y + height - 1) // tile_height + 1):
+                for column in range(x // tile_width, (x + width - 1) // tile_width + 1):
+                    index = (plane * down + row) * across + column
+                    tile = self._decode(index)
+                    if tile is not None:
+                        _paste(
+                            tile,
+                            values[..., channels],
+                            row * tile_height - y,
+                            column * tile_width - x,
+                        )
+        return values[..., 0] if page.samplesperpixel == 1 else values
+
+    def _tile_shape(self) -> tuple[int, int]:
+        page = self.page
+        if page.is_tiled:
+            return page.tilelength, page.tilewidth
+        return min(page.rowsperstrip, page.imagelength), page.imagewidth
+
+    def _decode(self, index: int) -> NDArray[Any] | None:
+        """Return a tile of shape (height, width, channels); None if it is left out."""
+        page = self.page
+        if index >= min(len(page.dataoffsets), len(page.databytecounts)):
+            raise ImageReadError("its list of tiles is cut short", _AGAIN)
+        offset, count = page.dataoffsets[index], page.databytecounts[index]
+        if not count:
+            return None
+        encoded = self._read_bytes(offset, count)
+        with decoding("a tile of it is damaged", _AGAIN):
+            self._check_header(encoded)
+            tile, _, _ = page.decode(
+                encoded,
+                index,
+                jpegtables=page.jpegtables,
+                jpegheader=page.jpegheader,
+            )
+        return None if tile is None else tile[0]
+
+    def _read_bytes(self, offset: int, count: int) -> bytes:
+        end = self.stream.seek(0, io.SEEK_END)
+        if offset + count > end:
+            raise ImageReadError("it is cut short: a tile is missing", _AGAIN)
+        with decoding("it cannot be read", "Check the disk or the network."):
+            self.stream.seek(offset)
+            encoded = self.stream.read(count)
+        if len(encoded) < count:
+            raise ImageReadError("it is cut short: a tile is missing", _AGAIN)
+        return encoded
+
+    def _check_header(self, encoded: bytes) -> None:
+        """Refuse a tile whose own header asks for more memory than a tile is."""
+        if self.page.compression == _JPEG:
+            names = ["JPEG"]
+        elif self.page.compression in _JPEG2000:
+            names = ["JPEG2000"]
+        else:
+            return
+        with Image.open(io.BytesIO(encoded), formats=names) as tile:
+            width, height = tile.size
+        tile_height, tile_width = self._tile_shape()
+        if width > tile_width or height > max(tile_height, 8):
+            raise ImageReadError("a tile of it is larger than it may be", _AGAIN)
+
+
+def _paste(tile: NDArray[Any], values: NDArray[Any], top: int, left: int) -> None:
+    """Copy what of a tile lies within the box."""
+    tile = tile[max(-top, 0) :, max(-left, 0) :]
+    top, left = max(top, 0), max(left, 0)
+    target = values[top : top + tile.shape[0], left : left + tile.shape[1]]
+    target[...] = tile[: target.shape[0], : target.shape[1]]

@@ -1,0 +1,367 @@
+"""Images behind URLs, fetched by fsspec because the user gave the URL.
+
+A URL may hold a password or a signed token. So no message here quotes one unredacted,
+and errors of the libraries below, which do, are not chained to ours.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from blake3 import blake3
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.exceptions import ImageReadError, MissingDependencyError
+
+__all__ = [
+    "MAX_FILE_BYTES",
+    "fetch",
+    "file_url_path",
+    "is_url",
+    "local_archive",
+    "open_in_parts",
+    "redact",
+    "url_state",
+]
+
+#: A larger file is refused before it is downloaded; an image of it would not fit.
+MAX_FILE_BYTES = 4 * 2**30
+
+#: Seconds: until a connection stands, without a byte, and for one file in all.
+CONNECT_SECONDS, SILENCE_SECONDS, TOTAL_SECONDS = 30.0, 60.0, 3600.0
+
+#: What is asked for at once where only parts of a file are needed: a few tiles.
+_PART_BYTES = 2**18
+
+#: The package behind a protocol, where its name does not say so.
+_PACKAGES = {
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+    "az": "adlfs",
+    "gcs": "gcsfs",
+    "gs": "gcsfs",
+    "http": "sk-medsiglip[remote]",
+    "https": "sk-medsiglip[remote]",
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "sftp": "paramiko",
+    "smb": "smbprotocol",
+    "ssh": "paramiko",
+}
+
+#: Entries of a file system's record that change when the content does.
+_VERSIONS = (
+    *("ETag", "etag", "e_tag", "VersionId", "version_id", "generation"),
+    *("Content-MD5", "content_md5", "md5Hash", "crc32c", "Digest", "CRC", "checksum"),
+    *("Last-Modified", "LastModified", "last_modified", "updated"),
+    *("mtime", "modified", "created", "oid", "blob_id"),
+)
+
+
+def is_url(text: str) -> bool:
+    """Whether a string is opened by fsspec rather than as a path."""
+    return "://" in text
+
+
+def file_url_path(url: str) -> str | None:
+    """Return the path of ``file:///...``, else None."""
+    if not url.startswith("file://") or "::" in url:
+        return None
+    from urllib.request import url2pathname
+
+    return url2pathname(urlsplit(url).path)
+
+
+def redact(url: str) -> str:
+    """Return a URL without user, password, query and fragment.
+
+    >>> redact("https://user:secret@host/a.png?X-Amz-Signature=1f")
+    'https://host/a.png?...'
+    """
+    return "::".join(_redact_one(link) for link in url.split("::"))
+
+
+def _redact_one(link: str) -> str:
+    protocol, found, rest = link.partition("://")
+    if not found:
+        return link
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    # A password with an unescaped slash ends up behind the host's end.
+    if "@" in host or (re.search(r":(?!\d*$)", host) and not host.startswith("[")):
+        rest = rest.rpartition("@")[2] if "@" in rest else "..."
+    shown = re.split(r"[?#]", rest, maxsplit=1)
+    return f"{protocol}://{shown[0]}" + ("?..." if len(shown) > 1 else "")
+
+
+def local_archive(url: str) -> tuple[str, str] | None:
+    """Return path and member of ``zip://member::archive.zip`` on this machine."""
+    member, _, container = url.partition("::")
+    protocol, _, name = member.partition("://")
+    if protocol not in ("zip", "tar") or not container or "::" in container:
+        return None
+    if is_url(container):
+        path = file_url_path(container)
+        return None if path is None else (path, f"{protocol}:{name}")
+    return container, f"{protocol}:{name}"
+
+
+def fetch(url: str) -> bytes:
+    """Return the content of a URL.
+
+    Raises
+    ------
+    ImageReadError
+        If it is not there, too large, refused, cut off, or does not come in time.
+    MissingDependencyError
+        If the package for its protocol is not installed.
+    """
+    content = _guarded(_fetch, url)
+    if re.match(rb"\s*<(!doctype html|html)", content[:64], re.IGNORECASE):
+        raise ImageReadError(
+            "the server sent a web page, not an image",
+            "It may ask for a log-in: open the URL in a browser.",
+        )
+    return content
+
+
+@contextmanager
+def open_in_parts(url: str) -> Iterator[BinaryIO]:
+    """Give a stream that fetches only what is read, where the server can do that."""
+    remote = _guarded(_open, url)
+    if remote is None:
+        yield io.BytesIO(fetch(url))
+        return
+    with remote:
+        yield io.BufferedReader(_Guarded(remote))
+
+
+def url_state(url: str) -> bytes | None:
+    """Return a digest of what the server says about the file's present content.
+
+    Returns
+    -------
+    bytes or None
+        Of its address and size, and of its ETag, checksum, version or time of change.
+        None if the server gives none of these or cannot be asked: reading it will
+        tell. Signatures of S3 and Google Cloud Storage in a query do not count, since
+        tomorrow's are others.
+    """
+    try:
+        record = _guarded(_record, url)
+    except ImageReadError:
+        return None
+    versions = [(name, str(record[name])) for name in _VERSIONS if record.get(name)]
+    if not versions:
+        return None
+    known = (_without_signature(url), record.get("size"), versions)
+    return blake3(repr(known).encode()).digest()
+
+
+def _without_signature(url: str) -> str:
+    address, found, query = url.partition("?")
+    if not found or "::" in url:
+        return url
+    kept = [
+        (name, value)
+        for name, value in parse_qsl(query, keep_blank_values=True)
+        if not name.lower().startswith(("x-amz-", "x-goog-"))
+    ]
+    return f"{address}?{urlencode(kept)}"
+
+
+def _fetch(url: str) -> bytes:
+    file_system, path = _file_system(url)
+    if "http" in _protocols(file_system):
+        return _download(file_system, path)
+    record = file_system.info(path)
+    if record.get("type") == "directory":
+        raise IsADirectoryError
+    _refuse_too_long(record.get("size"))
+    return file_system.cat_file(path)
+
+
+def _open(url: str) -> Any:
+    """Return a remote file; None where its end cannot be had without its start."""
+    file_system, path = _file_system(url)
+    remote = file_system.open(
+        path, "rb", block_size=_PART_BYTES, cache_type="blockcache"
+    )
+    try:
+        remote.seek(-1, io.SEEK_END)
+        remote.read(1)
+        remote.seek(0)
+    except (ValueError, TypeError):  # no ranges, or no length
+        remote.close()
+        return None
+    return remote
+
+
+def _record(url: str) -> dict[str, Any]:
+    file_system, path = _file_system(url)
+    return file_system.info(path)
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    core = import_optional("fsspec.core", extra="remote", purpose="Reading URLs")
+    options = {}
+    for protocol in re.findall(r"(https?)(?=://)", url):
+        options[protocol] = {"client_kwargs": _http_client(protocol)}
+    try:
+        return core.url_to_fs(url, **options)
+    except ImportError as error:
+        missing = error
+    # fsspec names the protocol's package in a text; only the command is of use.
+    protocol = url.partition("://")[0]
+    package = _PACKAGES.get(protocol)
+    mend = f'Install it with: pip install "{package}"' if package else str(missing)
+    raise MissingDependencyError(
+        f"URLs of the protocol {protocol} need a package that is not installed. {mend}"
+    )
+
+
+def _http_client(protocol: str) -> dict[str, Any]:
+    aiohttp = import_optional("aiohttp", extra="remote", purpose="Reading http URLs")
+    conf = import_optional("fsspec.config", extra="remote", purpose="Reading URLs").conf
+    own = {
+        "timeout": aiohttp.ClientTimeout(
+            total=TOTAL_SECONDS,
+            sock_connect=CONNECT_SECONDS,
+            sock_read=SILENCE_SECONDS,
+        ),
+        "trust_env": True,  # the proxy of a hospital, as other tools take it
+    }
+    return own | conf.get(protocol, {}).get("client_kwargs", {})
+
+
+def _protocols(file_system: Any) -> tuple[str, ...]:
+    protocol = file_system.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def _download(file_system: Any, path: str) -> bytes:
+    """Fetch by one request, and stop where a server sends more than it may."""
+    callbacks = import_optional("fsspec.callbacks", extra="remote", purpose="URLs")
+
+    class Announced(callbacks.Callback):  # type: ignore[name-defined]
+        def set_size(self, size: int | None) -> None:
+            _refuse_too_long(size)
+
+    sink = _Bounded()
+    file_system.get_file(path, sink, callback=Announced())
+    return sink.getvalue()
+
+
+class _Bounded(io.BytesIO):
+    def write(self, data: Any) -> int:
+        _refuse_too_long(self.tell() + len(data))
+        return super().write(data)
+
+
+def _refuse_too_long(size: int | None) -> None:
+    if size is not None and size > MAX_FILE_BYTES:
+        raise ImageReadError(
+            f"it is longer than {MAX_FILE_BYTES} bytes, and is not downloaded",
+            "Download it yourself and pass the file; of a slide pass Regions, which "
+            "fetch only the tiles they need.",
+        )
+
+
+class _Guarded(io.RawIOBase):
+    """A remote file whose errors are ours."""
+
+    def __init__(self, remote: Any) -> None:
+        self._remote = remote
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._remote.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._remote.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        data = _guarded(self._remote.read, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _guarded(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Call, and turn what file systems raise into our errors, without their texts."""
+    try:
+        return work(*arguments)
+    except (ImageReadError, MissingDependencyError, MemoryError):
+        raise
+    except Exception as error:
+        # Each file system raises what its client library does.
+        ours = _explain(error)
+    # Out here, so that the other, which quotes the URL, is not even its context.
+    raise ours
+
+
+def _explain(error: Exception) -> ImageReadError:
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    names = {kind.__name__ for link in chain for kind in type(link).__mro__}
+    status = next((s for link in chain if (s := _http_status(link))), None)
+    answer = f" (HTTP {status})" if status else ""
+    if "NoCredentialsError" in names or "DefaultCredentialsError" in names:
+        return ImageReadError(
+            "no credentials for it were found",
+            "Set them as the provider's own tools expect, in the environment or a "
+            "profile; for public data see fsspec's configuration (anon).",
+        )
+    if status in (401, 403, 407) or (not status and "PermissionError" in names):
+        return ImageReadError(
+            f"the server refuses access{answer}",
+            "Check the credentials; a signed URL may have expired.",
+        )
+    if any("Timeout" in name for name in names):
+        return ImageReadError(
+            f"the server did not answer in time ({SILENCE_SECONDS:g} s)",
+            "Try again; download large files first.",
+        )
+    if "ClientConnectorError" in names or "EndpointConnectionError" in names:
+        return ImageReadError(
+            "there is no connection to the server",
+            "Check the network, the proxy (HTTPS_PROXY) and the host's name.",
+        )
+    if {"ClientPayloadError", "ClientConnectionError", "IncompleteRead"} & names:
+        return ImageReadError("the connection broke off before its end", "Try again.")
+    if status and status not in (404, 410):
+        return ImageReadError(
+            f"the server cannot give it{answer}", "Try again, or ask its owner."
+        )
+    if "FileNotFoundError" in names or "KeyError" in names:
+        return ImageReadError(
+            f"there is no such file on the server{answer}",
+            "Check the spelling, and that the bucket, archive or folder is there.",
+        )
+    if "IsADirectoryError" in names:
+        return ImageReadError(
+            "it is a directory", "Pass the files in it: fsspec's glob lists them."
+        )
+    if isinstance(error, ValueError) and "Protocol not known" in str(error):
+        return ImageReadError(
+            "no package reads URLs of this protocol",
+            "fsspec.available_protocols() lists those that are read.",
+        )
+    return ImageReadError(
+        f"it cannot be fetched ({type(error).__name__})",
+        "Check the URL, and that fsspec.open reads it.",
+    )
+
+
+def _http_status(error: BaseException) -> int | None:
+    status = getattr(error, "status", None)
+    return status if isinstance(status, int) and status >= 400 else None
