@@ -145,6 +145,11 @@ ARRAYS = {
         "uint16",
         AS_BYTES,
     ),
+    "bool": (
+        np.ones((4, 4), bool),
+        "pixels of type bool are no grey values",
+        "A mask can be shown as image.astype(np.uint8) * 255.",
+    ),
     "complex": (
         np.ones((4, 4), complex),
         "pixels of type complex128 are no grey values",
@@ -220,17 +225,17 @@ def test_running_out_of_memory_is_no_bad_image():
         read_image(Large())
 
 
-# A type means the same in an array, in a Pillow image and in a file
+# A type means the same in an array, in a Pillow image and in a file; but for bool
 
 
-def test_bool_is_black_and_white_as_pillows_mode_1_is():
+def test_files_of_one_bit_are_scans_and_bool_arrays_masks():
     mask = np.array([[True, False, True], [False, False, True]])
-    expected = np.where(mask, 255, 0)
-    for image in (mask, mask[..., None], Image.fromarray(mask), tiff(mask)):
+    for image in (Image.fromarray(mask), tiff(mask)):
         pixels = read_image(image)
         assert pixels.dtype == np.uint8
         for channel in range(3):
-            np.testing.assert_array_equal(pixels[..., channel], expected)
+            np.testing.assert_array_equal(pixels[..., channel], np.where(mask, 255, 0))
+    np.testing.assert_array_equal(read_image(mask.astype(np.uint8) * 255), pixels)
 
 
 @pytest.mark.parametrize("high", [200, 4000, 70_000])

@@ -9,7 +9,9 @@ import shutil
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import FOLDERS
 from PIL import Image
+from pydicom.dataset import Dataset
 from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 from study_files import (
     EXPORTS,
@@ -399,3 +401,42 @@ def test_max_pixels_counts_a_slice():
     assert len(read_study(volume, max_pixels=120)) == 7
     with pytest.raises(ImageReadError, match="slice 0, .* more than max_pixels=119"):
         read_study(volume, max_pixels=119)
+
+
+def test_tags_of_one_frame_do_not_reach_the_next():
+    """Rescale and window of single frames, as enhanced objects hold them."""
+    volume = np.full((3, 4, 6), 100, np.uint16)
+    tags = enhanced(range(3))
+    for slope, group in zip((1, 2, None), tags["PerFrameFunctionalGroupsSequence"]):
+        if slope is not None:
+            item = Dataset()
+            item.RescaleSlope, item.RescaleIntercept = slope, 0
+            group.PixelValueTransformationSequence = [item]
+    content = dicom(volume, **tags)
+    window = Window(center=150, width=300)
+    expected = [read_image(content, frame=i, intensity=window) for i in range(3)]
+    assert [pixels[0, 0, 0] for pixels in expected] == [85, 170, 85]
+    for _ in range(2):
+        np.testing.assert_array_equal(read_study(content, intensity=window), expected)
+
+
+def test_real_frames_are_what_read_image_gives():
+    files = [path for folder in FOLDERS for path in folder.glob("*.dcm")]
+    compared = set()
+    for path in files:
+        try:
+            slices = read_study(path, n_slices=4, intensity=Window(500, 3000))
+        except ImageReadError:
+            continue
+        if len(slices) < 2:
+            continue
+        n_frames = int(
+            pydicom.dcmread(path, specific_tags=["NumberOfFrames"])[0x280008].value
+        )
+        for place, pixels in zip(np.rint(np.linspace(0, n_frames - 1, 4)), slices):
+            expected = read_image(path, frame=int(place), intensity=Window(500, 3000))
+            if path.stem.startswith(("emri", "eCT")):
+                continue  # their frames are told where they lie, and change places
+            np.testing.assert_array_equal(pixels, expected)
+            compared.add(path.name)
+    assert len(compared) > 5

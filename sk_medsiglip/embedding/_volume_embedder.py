@@ -93,7 +93,7 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
     >>> rng = np.random.default_rng(0)
     >>> short, long = rng.random((3, 64, 64)), rng.random((9, 64, 64))
     >>> volumes.fit_transform([short, long]).shape
-    (2, 128)
+    (2, 192)
     """
 
     _parameter_constraints: dict[str, Any] = {
@@ -243,8 +243,7 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
 
     def _fitted_embedder(self) -> MedSigLIPEmbedder:
         """Return what ``fit`` made; without it, what was given does as well."""
-        embedder: MedSigLIPEmbedder = getattr(self, "embedder_", self.embedder)
-        return embedder
+        return self.embedder_ if hasattr(self, "embedder_") else self.embedder
 
     def _names(self, embedding_dim: int) -> list[str]:
         return pooled_names(self.pooling, embedding_dim, type(self).__name__.lower())

@@ -26,15 +26,14 @@ _ROUNDING = 1e-5
 def load_array(array: NDArray[Any], *, max_pixels: int) -> Picture:
     """Return an array as a picture; shapes (H, W), (H, W, 1), (H, W, 3), (H, W, 4).
 
-    The values of a type mean the same here, in a Pillow image and in a file: bool is
-    black and white, like Pillow's mode "1"; int32, its mode "I", is an error by itself.
+    The values of a type mean the same here, in a Pillow image and in a file: int32,
+    Pillow's mode "I", is an error by itself. Only bool differs: an array of it is a
+    mask, drawn over an image more often than being one; a file of one bit is a scan.
     """
     _check_shape(array)
     refuse_too_large(array.shape[0], array.shape[1], max_pixels)
     _check_type(array)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.dtype.kind == "b":
-        array = array.astype(np.uint8) * np.uint8(255)
     alpha = None
     if array.ndim == 3:
         if array.shape[2] == 4:
@@ -106,10 +105,12 @@ def _check_shape(array: NDArray[Any]) -> None:
 
 
 def _check_type(array: NDArray[Any]) -> None:
-    if array.dtype.kind in "buif":
+    if array.dtype.kind in "uif":
         return
     hint = "Pass uint8, uint16, or floats from 0 to 1."
-    if array.dtype.kind == "c":
+    if array.dtype.kind == "b":
+        hint = "A mask can be shown as image.astype(np.uint8) * 255."
+    elif array.dtype.kind == "c":
         hint = "Take its magnitude, np.abs(image), and say intensity=Percentiles()."
     elif array.dtype.kind == "O":
         hint = "Its pixels are objects: convert it with image.astype(np.uint8)."

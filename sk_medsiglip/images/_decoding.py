@@ -88,8 +88,12 @@ _FILTERS: list[Any] = [
 
 
 #: A filter of pydicom's first logger does not see the records of the others.
-_LOGGERS = ("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.utils")
-_LOGGERS += ("tifffile",)
+_LOGGERS = (
+    "pydicom",
+    "pydicom.pixels.decoders.base",
+    "pydicom.pixels.utils",
+    "tifffile",
+)
 
 
 def _is_for_others(record: logging.LogRecord) -> bool:

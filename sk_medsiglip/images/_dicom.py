@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.uid import UID
 
-__all__ = ["is_dicom", "load_dicom"]
+__all__ = ["decode_dicom", "inflated", "is_dicom", "load_dicom", "open_dicom"]
 
 _TAGS = ["SOPClassUID", "Modality", "NumberOfFrames", *PIXEL_TAGS, *GREY_TAGS]
 
@@ -71,14 +71,26 @@ def load_dicom(
     stream: BinaryIO, *, frame: int | str | None, max_pixels: int
 ) -> Picture:
     """Decode one frame of a DICOM file."""
+    dataset, element = open_dicom(stream, max_pixels=max_pixels)
+    with decoding("its DICOM tags cannot be read", _AGAIN):
+        index = choose_frame(frame, _n_frames(dataset))
+    return decode_dicom(dataset, element, index)
+
+
+def open_dicom(stream: BinaryIO, *, max_pixels: int) -> tuple[Dataset, PixelElement]:
+    """Read the tags of a DICOM image, and where its pixels are."""
     import_optional("pydicom", extra="dicom", purpose="Reading DICOM files")
     with decoding("its DICOM tags cannot be read", _AGAIN):
         dataset, element = _read(stream, max_pixels)
         if element is None or not (dataset.get("Rows") and dataset.get("Columns")):
             raise _no_pixels(dataset, has_data=element is not None)
-        index = choose_frame(frame, _n_frames(dataset))
         refuse_too_large(int(dataset.Rows), int(dataset.Columns), max_pixels)
         check_codec(dataset)
+        return dataset, element
+
+
+def decode_dicom(dataset: Dataset, element: PixelElement, index: int) -> Picture:
+    """Decode one frame; what the tags say of it is copied over the file's, in place."""
     with decoding(
         "its pixels are damaged, cut short, or unlike its tags", hint_for(dataset)
     ):
@@ -91,7 +103,7 @@ def _read(stream: BinaryIO, max_pixels: int) -> tuple[Dataset, PixelElement | No
     """Return the tags before the pixels, and where those are, if anywhere."""
     import pydicom
 
-    stream = _inflated(stream, max_pixels)
+    stream = inflated(stream, max_pixels)
     dataset = pydicom.dcmread(
         stream, force=True, stop_before_pixels=True, specific_tags=_TAGS
     )
@@ -100,7 +112,7 @@ def _read(stream: BinaryIO, max_pixels: int) -> tuple[Dataset, PixelElement | No
     return dataset, _pixel_element(stream, dataset)
 
 
-def _inflated(stream: BinaryIO, max_pixels: int) -> BinaryIO:
+def inflated(stream: BinaryIO, max_pixels: int) -> BinaryIO:
     """Return the stream; of a deflated file one that reads as if it were not.
 
     pydicom would inflate two megabytes to two gigabytes without a question.

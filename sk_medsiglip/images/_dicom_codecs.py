@@ -21,6 +21,7 @@ from sk_medsiglip.images._dicom_jpeg import (
     has_gdcm,
     jpeg_header,
 )
+from sk_medsiglip.images._jpeg_header import check_boxes
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -80,6 +81,7 @@ def decode_frame(dataset: Dataset, stream: BinaryIO, index: int) -> NDArray[Any]
 
     options = as_pixel_options(dataset, pixel_keyword="PixelData")
     frame = _compressed_frame(stream, index, options)
+    check_boxes(frame)
     header = jpeg_header(frame) if _is_jpeg(dataset) else None
     if header is not None:
         _check_header(header, dataset)

@@ -17,6 +17,7 @@ import numpy as np
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
+from sk_medsiglip.images._dicom import inflated
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -110,13 +111,9 @@ class Stack:
         return first.position is not None or first.modality in _CROSS_SECTIONAL
 
     @property
-    def parts(self) -> list[tuple[Any, int | None]]:
-        """Source and frame of each image."""
-        return [
-            (header.source, frame)
-            for header in self.headers
-            for frame in header.frames or (None,)
-        ]
+    def n_slices(self) -> int:
+        """Images in it, frames counted."""
+        return sum(len(header.frames or (None,)) for header in self.headers)
 
     @property
     def plane(self) -> str | None:
@@ -128,12 +125,17 @@ class Stack:
         return ("sagittal", "coronal", "axial")[axis]
 
 
-def read_header(stream: BinaryIO, source: Any, place: int) -> Header | None:
+def read_header(
+    stream: BinaryIO, source: Any, place: int, max_pixels: int
+) -> Header | None:
     """Read where an image belongs; None for DICOM files that hold no image."""
     pydicom = import_optional("pydicom", extra="dicom", purpose="Reading DICOM files")
     with decoding("its DICOM tags cannot be read", "Copy or export it again."):
         dataset = pydicom.dcmread(
-            stream, force=True, specific_tags=_TAGS, stop_before_pixels=True
+            inflated(stream, max_pixels),
+            force=True,
+            specific_tags=_TAGS,
+            stop_before_pixels=True,
         )
         if not dataset.get("Rows") or not dataset.get("Columns"):
             return None
@@ -194,7 +196,7 @@ def choose_stacks(stacks: Sequence[Stack], series: int | None) -> list[Stack]:
 def _listing(stacks: Sequence[Stack]) -> str:
     texts = []
     for index, stack in enumerate(stacks[:_LISTED]):
-        n = len(stack.parts)
+        n = stack.n_slices
         texts.append(f"{index} is {stack.modality}, {n} slice{'s' if n > 1 else ''}")
     if len(stacks) > _LISTED:
         texts.append(f"and {len(stacks) - _LISTED} more")

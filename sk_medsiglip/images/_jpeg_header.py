@@ -1,8 +1,9 @@
-"""The header of a JPEG or JPEG-LS frame, judged before a codec written in C sees it.
+"""The header of a compressed frame, judged before a codec sees it.
 
 GDCM, the free decoder of lossless JPEG and JPEG-LS in DICOM, ends the whole process by
 an uncaught C++ exception where a header is damaged. So what it is given is well formed
-up to the first coded byte.
+up to the first coded byte. pydicom searches the boxes around JPEG 2000 without end
+where one has no length.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from collections.abc import Iterator
 
 from sk_medsiglip.exceptions import ImageReadError
 
-__all__ = ["check_jpeg"]
+__all__ = ["check_boxes", "check_jpeg"]
+
+_BOXES = b"\x00\x00\x00\x0cjP  "  # of a JP2 file, around the codestream
+_CODESTREAM_BOX = b"jp2c"
 
 _START_OF_IMAGE = b"\xff\xd8"
 _START_OF_SCAN = 0xDA
@@ -63,6 +67,29 @@ def check_jpeg(frame: bytes) -> None:
             _check_scan(content, kind, n_components)
             return
     raise _damaged("ends before its pixels")
+
+
+def check_boxes(frame: bytes) -> None:
+    """Raise if a box before a JPEG 2000 codestream has no length.
+
+    Parameters
+    ----------
+    frame : bytes
+        JPEG 2000, as a bare codestream or, against the standard, as a JP2 file.
+
+    Raises
+    ------
+    ImageReadError
+        If the codestream cannot be found.
+    """
+    place = 0
+    while frame.startswith(_BOXES) and place < len(frame):
+        if frame[place + 4 : place + 8] == _CODESTREAM_BOX:
+            return
+        length = int.from_bytes(frame[place : place + 4], "big")
+        if length < 8:
+            raise ImageReadError("its JPEG 2000 frame has a damaged box", _AGAIN)
+        place += length
 
 
 def _segments(frame: bytes) -> Iterator[tuple[int, bytes]]:

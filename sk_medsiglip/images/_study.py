@@ -13,6 +13,7 @@ from PIL import Image
 
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
+from sk_medsiglip.images._dicom_frames import DicomFrame, DicomTags
 from sk_medsiglip.images._dicom_series import (
     Header,
     Stack,
@@ -170,7 +171,7 @@ class _Opening:
                 with open_source(path) as stream:
                     kind = kind_of(stream)
                     if kind == "dicom":
-                        header = read_header(stream, path, place)
+                        header = read_header(stream, path, place, self.max_pixels)
                         headers += [] if header is None else [header]
                         continue
             except ImageReadError as error:
@@ -236,7 +237,11 @@ class _Opening:
             return Study([item])
         with open_source(item) as stream:
             kind = kind_of(stream)
-            header = read_header(stream, item, 0) if kind == "dicom" else None
+            header = (
+                read_header(stream, item, 0, self.max_pixels)
+                if kind == "dicom"
+                else None
+            )
         if kind == "nifti":
             return self._one_volume([item], [])
         if header is not None:
@@ -281,12 +286,17 @@ class _Opening:
     def _slices_of(self, stacks: Sequence[Stack]) -> list[Any]:
         slices: list[Any] = []
         for stack in stacks:
-            parts = stack.parts
-            if stack.is_volume or stack.headers[0].frames:
+            sources = [header.source for header in stack.headers]
+            frames = stack.headers[0].frames
+            if frames:
+                tags = DicomTags(sources[0], self.max_pixels)
+                sources = [DicomFrame(tags, frame) for frame in frames]
+            if stack.is_volume or frames:
                 self._check_acquired_plane(stack)
+                parts = [(source, None) for source in sources]
                 slices += series_of(parts, self.max_pixels)
             else:
-                slices += [source for source, _ in parts]
+                slices += sources
         return slices
 
     def _check_acquired_plane(self, stack: Stack) -> None:
@@ -318,7 +328,7 @@ class _Opening:
         try:
             with open_source(item) as stream:
                 if kind_of(stream) == "dicom":
-                    return read_header(stream, item, place)
+                    return read_header(stream, item, place, self.max_pixels)
         except ImageReadError:
             # Reading it says the same, with its place in the list.
             return None

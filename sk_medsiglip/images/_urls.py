@@ -203,6 +203,8 @@ def _open(url: str) -> Any:
 
 def _record(url: str) -> dict[str, Any]:
     file_system, path = _file_system(url)
+    # A listing that was kept earlier may be of a file that was replaced since.
+    file_system.invalidate_cache(path)
     return file_system.info(path)
 
 
@@ -344,7 +346,7 @@ def _explain(error: Exception) -> ImageReadError:
         )
     if "FileNotFoundError" in names or "KeyError" in names:
         return ImageReadError(
-            f"there is no such file on the server{answer}",
+            "there is no such file",
             "Check the spelling, and that the bucket, archive or folder is there.",
         )
     if "IsADirectoryError" in names:
@@ -355,6 +357,11 @@ def _explain(error: Exception) -> ImageReadError:
         return ImageReadError(
             "no package reads URLs of this protocol",
             "fsspec.available_protocols() lists those that are read.",
+        )
+    if isinstance(error, ValueError) and "range requests" in str(error):
+        return ImageReadError(
+            "the server gives no parts of files, and an archive is read in parts",
+            "Download the archive, or put simplecache:: before its URL.",
         )
     return ImageReadError(
         f"it cannot be fetched ({type(error).__name__})",
