@@ -1,5 +1,6 @@
 """Sources that are no local files: URLs, archives; and what is known of each unread."""
 
+import doctest
 import io
 import pickle
 import sys
@@ -204,7 +205,7 @@ def test_no_server_and_no_host():
 def test_silent_server_ends_in_an_error(server, monkeypatch):
     monkeypatch.setattr(urls, "SILENCE_SECONDS", 0.2)
     error = error_of(f"{server.url}/hangs.png")
-    assert error.reason == "the server did not answer in time (0.2 s)"
+    assert error.reason == "the server did not answer in time"
     assert source_identity(f"{server.url}/hangs.png") is None
 
 
@@ -398,3 +399,14 @@ def test_region_of_a_url_fetches_only_its_tiles(server):
         first, last = span.removeprefix("bytes=").split("-")
         fetched += int(last) - int(first) + 1
     assert fetched < len(server.files["/s.tif"]) * 0.6
+
+
+def test_the_how_to_runs(tmp_path, monkeypatch):
+    for name in ("tifffile", "imagecodecs", "datasets"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[1] / "docs" / "sources.md"
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testfile(str(page), module_relative=False, optionflags=flags)
+    assert result.failed == 0
+    assert result.attempted > 15

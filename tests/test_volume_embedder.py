@@ -1,11 +1,13 @@
 """MedSigLIPVolumeEmbedder: rows of studies, batches across them, warm runs."""
 
+import doctest
 import json
 import os
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -272,15 +274,15 @@ def test_settings_do_not_share_studies(tmp_path, volumes, setting):
 
 
 def test_a_folder_and_a_list_of_its_files_are_two_studies(tmp_path, volumes):
-    write_series(tmp_path / "a", noise(3, 1, np.int16), SeriesNumber=1)
+    study = tmp_path / "study"
+    write_series(study / "a", noise(3, 1, np.int16), SeriesNumber=1)
     other = {"SeriesInstanceUID": "1.2.9", "SeriesNumber": 2}
-    write_series(tmp_path / "b", noise(4, 2, np.int16), **other)
-    settle(tmp_path)
-    folders = [tmp_path / "a", tmp_path / "b"]
-    files = [path for folder in folders for path in sorted(folder.iterdir())]
-    volumes.transform([files])
+    write_series(study / "b", noise(4, 2, np.int16), **other)
+    settle(study)
+    files = sorted(path for path in study.rglob("*") if path.is_file())
+    volumes.transform([[str(path) for path in files]])
     with pytest.raises(ImageReadError, match="holds 2 series"):
-        volumes.transform([tmp_path])
+        volumes.transform([study])
 
 
 def test_rows_that_were_removed_are_computed_again(kinds, volumes, store, passes):
@@ -308,3 +310,12 @@ def test_enhanced_frames_are_pooled(volumes):
     [row] = volumes.transform([content])
     expected = volumes.embedder.transform(read_study(content)).mean(axis=0)
     np.testing.assert_allclose(row, expected, atol=1e-5)
+
+
+def test_the_guide_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("SK_MEDSIGLIP_CACHE", str(tmp_path / "store"))
+    guide = Path(__file__).parents[1] / "docs" / "volumes.md"
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testfile(str(guide), module_relative=False, optionflags=flags)
+    assert result.attempted > 15
+    assert result.failed == 0

@@ -189,7 +189,10 @@ def test_unreadable_slices_are_left_out_of_the_pool(volumes, damaged):
             rows = volumes.transform(["missing", folder, good])
         assert len(caught) == 1
         said = str(caught[0].message)
-        assert "1 of 3 studies cannot be read and are rows of NaN; 1 slices" in said
+        assert said.startswith(
+            "1 of 3 studies cannot be read and are rows of NaN; slices that cannot be "
+            "read and are left out: 1, of 1 of 3 studies:"
+        )
         assert str(file) in said
         assert np.isnan(rows[0]).all()
         np.testing.assert_allclose(rows[1], rows[2], atol=1e-5)

@@ -276,8 +276,8 @@ def _warn_about_unreadable(pooled: PooledStudies) -> None:
     if pooled.left_out:
         n_studies = len({error.row for error in pooled.left_out})
         texts.append(
-            f"{len(pooled.left_out)} slices cannot be read and are left out of "
-            f"{n_studies} studies"
+            f"slices that cannot be read and are left out: {len(pooled.left_out)}, "
+            f"of {n_studies} of {len(pooled.vectors)} studies"
         )
     errors = [*pooled.failures.values(), *pooled.left_out]
     shown = [str(error) for error in errors[:_NAMED_IN_WARNING]]

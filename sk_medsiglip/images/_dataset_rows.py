@@ -8,10 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, overload
 
+import numpy as np
+
 __all__ = ["DatasetColumn", "column_of", "encoded_image"]
 
 #: Features whose rows are sources as they are stored: paths, URLs, the bytes of files.
 _PLAIN = ("string", "large_string", "binary", "large_binary")
+
+#: Features whose rows are pixels.
+_ARRAYS = ("Array2D", "Array3D", "List", "LargeList", "Sequence")
 
 
 class DatasetColumn(Sequence[Any]):
@@ -100,11 +105,22 @@ def _of_dataset(dataset: Any, name: str) -> DatasetColumn:
         return DatasetColumn(
             dataset.with_format(None).cast_column(name, undecoded), name
         )
-    stored = getattr(feature, "dtype", None)
-    if type(feature).__name__ == "Value" and stored not in _PLAIN:
-        raise TypeError(
-            f"X is a column of {stored} values, and images are needed: a column of "
-            'images, of paths or of bytes. Pick another: X["image"].'
-        )
-    is_plain = stored in _PLAIN or isinstance(feature, dict)
-    return DatasetColumn(dataset.with_format(None if is_plain else "numpy"), name)
+    kind = type(feature).__name__
+    if kind == "Value" and feature.dtype in _PLAIN:
+        return DatasetColumn(dataset.with_format(None), name)
+    if isinstance(feature, dict) and feature.keys() == {"bytes", "path"}:
+        return DatasetColumn(dataset.with_format(None), name)
+    if kind in _ARRAYS and _number_type(feature).startswith(("int", "uint", "float")):
+        # Its own type, where the library's choice would be int64.
+        as_arrays = dataset.with_format("numpy", dtype=np.dtype(_number_type(feature)))
+        return DatasetColumn(as_arrays, name)
+    raise TypeError(
+        f"X is a column of {getattr(feature, 'dtype', kind)} values, and images are "
+        'needed: a column of images, of paths or of bytes. Pick another: X["image"].'
+    )
+
+
+def _number_type(feature: Any) -> str:
+    while hasattr(feature, "feature"):
+        feature = feature.feature
+    return str(feature.dtype)

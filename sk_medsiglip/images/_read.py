@@ -90,7 +90,8 @@ def read_image(
     -----
     ``intensity="auto"`` means, for arrays and picture files:
 
-    - 8-bit: as stored; bool, Pillow's mode "1": black and white;
+    - 8-bit: as stored; files and Pillow images of one bit: black and white, while an
+      array of bool is a mask and an error;
     - 16-bit grey: black is 0, white the smallest of 255, 4095 and 65535 that no
       pixel exceeds, so that 12-bit data in a 16-bit file is not nearly black. If your
       files use another depth, say so: ``Window(center=511.5, width=1023)``;
@@ -106,6 +107,10 @@ def read_image(
 
     MONOCHROME1 is inverted. The orientation of EXIF is applied, transparency is put
     on black, and colour profiles are not applied. Overlays are left out.
+
+    A damaged file ends in an ``ImageReadError``: what its header announces is judged
+    before memory of that size is set aside, and before a decoder sees it. The decoders
+    are C libraries all the same. Read files of strangers in a process of its own.
 
     Examples
     --------

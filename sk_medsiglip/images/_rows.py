@@ -98,6 +98,8 @@ def _mend(X: Any) -> str:
         return " Its values as a list: list(X.values())."
     if hasattr(X, "toarray"):
         return " A sparse matrix holds no images."
+    if hasattr(X, "__array__"):
+        return " Make it an array: np.asarray(X)."
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -376,8 +377,13 @@ def _frames(source: Any, format: str) -> list[tuple[Any, int | None]]:
             Image.open(stream, formats=[format]) as image,
         ):
             n_frames = getattr(image, "n_frames", 1)
+            n_bytes = stream.seek(0, io.SEEK_END)
     except ImageReadError:
         return [(source, None)]  # which reading refuses, and says why
+    if n_frames > n_bytes:
+        raise ImageReadError(
+            f"it announces {n_frames} frames, more than it has bytes", "Copy it again."
+        )
     if n_frames == 1:
         return [(source, None)]
     return [(source, frame) for frame in range(n_frames)]

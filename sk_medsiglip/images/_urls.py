@@ -1,14 +1,13 @@
 """Images behind URLs, fetched by fsspec because the user gave the URL.
 
-A URL may hold a password or a signed token. So no message here quotes one unredacted,
-and errors of the libraries below, which do, are not chained to ours.
+A URL may hold a password or a signed token, so no message quotes one unredacted.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -17,6 +16,7 @@ from blake3 import blake3
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError, MissingDependencyError
+from sk_medsiglip.images._url_errors import guarded
 
 __all__ = [
     "MAX_FILE_BYTES",
@@ -120,7 +120,7 @@ def fetch(url: str) -> bytes:
     MissingDependencyError
         If the package for its protocol is not installed.
     """
-    content = _guarded(_fetch, url)
+    content = guarded(_fetch, url)
     if re.match(rb"\s*<(!doctype html|html)", content[:64], re.IGNORECASE):
         raise ImageReadError(
             "the server sent a web page, not an image",
@@ -132,7 +132,7 @@ def fetch(url: str) -> bytes:
 @contextmanager
 def open_in_parts(url: str) -> Iterator[BinaryIO]:
     """Give a stream that fetches only what is read, where the server can do that."""
-    remote = _guarded(_open, url)
+    remote = guarded(_open, url)
     if remote is None:
         yield io.BytesIO(fetch(url))
         return
@@ -152,7 +152,7 @@ def url_state(url: str) -> bytes | None:
         tomorrow's are others.
     """
     try:
-        record = _guarded(_record, url)
+        record = guarded(_record, url)
     except ImageReadError:
         return None
     versions = [(name, str(record[name])) for name in _VERSIONS if record.get(name)]
@@ -292,83 +292,6 @@ class _Guarded(io.RawIOBase):
         return self._remote.tell()
 
     def readinto(self, buffer: Any) -> int:
-        data = _guarded(self._remote.read, len(buffer))
+        data = guarded(self._remote.read, len(buffer))
         buffer[: len(data)] = data
         return len(data)
-
-
-def _guarded(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Call, and turn what file systems raise into our errors, without their texts."""
-    try:
-        return work(*arguments)
-    except (ImageReadError, MissingDependencyError, MemoryError):
-        raise
-    except Exception as error:
-        # Each file system raises what its client library does.
-        ours = _explain(error)
-    # Out here, so that the other, which quotes the URL, is not even its context.
-    raise ours
-
-
-def _explain(error: Exception) -> ImageReadError:
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
-    names = {kind.__name__ for link in chain for kind in type(link).__mro__}
-    status = next((s for link in chain if (s := _http_status(link))), None)
-    answer = f" (HTTP {status})" if status else ""
-    if "NoCredentialsError" in names or "DefaultCredentialsError" in names:
-        return ImageReadError(
-            "no credentials for it were found",
-            "Set them as the provider's own tools expect, in the environment or a "
-            "profile; for public data see fsspec's configuration (anon).",
-        )
-    if status in (401, 403, 407) or (not status and "PermissionError" in names):
-        return ImageReadError(
-            f"the server refuses access{answer}",
-            "Check the credentials; a signed URL may have expired.",
-        )
-    if any("Timeout" in name for name in names):
-        return ImageReadError(
-            f"the server did not answer in time ({SILENCE_SECONDS:g} s)",
-            "Try again; download large files first.",
-        )
-    if "ClientConnectorError" in names or "EndpointConnectionError" in names:
-        return ImageReadError(
-            "there is no connection to the server",
-            "Check the network, the proxy (HTTPS_PROXY) and the host's name.",
-        )
-    if {"ClientPayloadError", "ClientConnectionError", "IncompleteRead"} & names:
-        return ImageReadError("the connection broke off before its end", "Try again.")
-    if status and status not in (404, 410):
-        return ImageReadError(
-            f"the server cannot give it{answer}", "Try again, or ask its owner."
-        )
-    if "FileNotFoundError" in names or "KeyError" in names:
-        return ImageReadError(
-            "there is no such file",
-            "Check the spelling, and that the bucket, archive or folder is there.",
-        )
-    if "IsADirectoryError" in names:
-        return ImageReadError(
-            "it is a directory", "Pass the files in it: fsspec's glob lists them."
-        )
-    if isinstance(error, ValueError) and "Protocol not known" in str(error):
-        return ImageReadError(
-            "no package reads URLs of this protocol",
-            "fsspec.available_protocols() lists those that are read.",
-        )
-    if isinstance(error, ValueError) and "range requests" in str(error):
-        return ImageReadError(
-            "the server gives no parts of files, and an archive is read in parts",
-            "Download the archive, or put simplecache:: before its URL.",
-        )
-    return ImageReadError(
-        f"it cannot be fetched ({type(error).__name__})",
-        "Check the URL, and that fsspec.open reads it.",
-    )
-
-
-def _http_status(error: BaseException) -> int | None:
-    status = getattr(error, "status", None)
-    return status if isinstance(status, int) and status >= 400 else None
