@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,9 @@ from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import image_fingerprint, source_identity
 
 __all__ = ["EmbeddedImages", "ImageWork", "source_stamps"]
+
+#: Questions to servers at a time.
+_REQUESTS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +204,12 @@ class _Collection:
 
 def source_stamps(sources: Sequence[Any]) -> list[FileStamp | None]:
     """Return what each source is known by before it is read."""
-    identities = [source_identity(source) for source in sources]
+    if any(isinstance(source, str) and "://" in source for source in sources):
+        # What a server says of a URL is a request each.
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            identities = list(pool.map(source_identity, sources))
+    else:
+        identities = [source_identity(source) for source in sources]
     paths = [path for path, _ in filter(None, identities) if path is not None]
     of_files = iter(file_stamps(paths))
     stamps: list[FileStamp | None] = []

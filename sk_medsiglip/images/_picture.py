@@ -22,7 +22,13 @@ from sk_medsiglip.images._intensity import (
 )
 from sk_medsiglip.images._resize import resize_bilinear
 
-__all__ = ["Picture", "refuse_too_large", "render", "render_resized"]
+__all__ = [
+    "Picture",
+    "percentile_limits",
+    "refuse_too_large",
+    "render",
+    "render_resized",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +141,7 @@ def _tone(wanted: Intensity | Tone, picture: Picture) -> Tone:
     if isinstance(wanted, Window):
         return ramp(wanted.center - wanted.width / 2, wanted.center + wanted.width / 2)
     if isinstance(wanted, Percentiles):
-        return ramp(*_percentiles(wanted, picture))
+        return ramp(*percentile_limits(wanted, picture))
     if isinstance(wanted, VOI):
         return _own_voi(wanted, picture)
     if isinstance(wanted, CTWindows):
@@ -163,7 +169,8 @@ def _own_voi(wanted: VOI, picture: Picture) -> Tone:
     return picture.voi[wanted.index]
 
 
-def _percentiles(wanted: Percentiles, picture: Picture) -> tuple[float, float]:
+def percentile_limits(wanted: Percentiles, picture: Picture) -> tuple[float, float]:
+    """Return black and white of a picture, in its unit."""
     if picture.limits is not None:
         return picture.limits(wanted)
     sample = picture.values

@@ -14,7 +14,7 @@ from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._arrays import load_array, meaning_of_values
 from sk_medsiglip.images._intensity import Percentiles, Tone
 from sk_medsiglip.images._lazy import LazyImage
-from sk_medsiglip.images._picture import Picture, _percentiles, refuse_too_large
+from sk_medsiglip.images._picture import Picture, percentile_limits, refuse_too_large
 from sk_medsiglip.images._pillow import format_of
 from sk_medsiglip.images._read import load_picture
 from sk_medsiglip.images._sources import describe, is_readable_stream, open_source
@@ -101,7 +101,7 @@ class Region(LazyImage):
                 ).strip()
             raise
         box.refuse_outside(*whole.values.shape[:2])
-        return _cut(whole, box, functools.partial(_percentiles, picture=whole))
+        return _cut(whole, box, functools.partial(percentile_limits, picture=whole))
 
     def describe(self) -> str:
         """Return the rectangle and how messages name the whole."""
@@ -137,13 +137,13 @@ class Region(LazyImage):
         box.refuse_outside(*array.shape[:2])
         if array.dtype != np.uint8:
             whole = load_array(array, max_pixels=max_pixels)
-            return _cut(whole, box, functools.partial(_percentiles, picture=whole))
+            return _cut(whole, box, functools.partial(percentile_limits, picture=whole))
         # Its values mean what they are: the rest is not looked at, as of a memory map.
         rows, columns = box.slices()
         cut = load_array(array[rows, columns], max_pixels=max_pixels)
 
         def limits(wanted: Percentiles) -> tuple[float, float]:
-            return _percentiles(wanted, load_array(array, max_pixels=max_pixels))
+            return percentile_limits(wanted, load_array(array, max_pixels=max_pixels))
 
         return replace(cut, limits=limits)
 
@@ -174,7 +174,7 @@ class Region(LazyImage):
 
         tone: Tone | None = None if picture.values.dtype == np.uint8 else auto
         return replace(
-            picture, auto=tone, limits=lambda wanted: _percentiles(wanted, whole())
+            picture, auto=tone, limits=lambda wanted: percentile_limits(wanted, whole())
         )
 
     def _refuse_level(self, box: _Box) -> None:
