@@ -17,7 +17,7 @@ from blake3 import blake3
 from sk_medsiglip.encoder._hub import hub_folder
 from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
 
-__all__ = ["DEMO_FOLDER", "Checkpoint", "find_checkpoint"]
+__all__ = ["DEMO_FOLDER", "Checkpoint", "damaged", "find_checkpoint"]
 
 DEMO_FOLDER = Path(__file__).parent / "demo_checkpoint"
 
@@ -202,3 +202,15 @@ def _reset_after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reset_after_fork)
+
+
+def damaged(checkpoint: Checkpoint, reason: str) -> str:
+    """Return the message of an incomplete checkpoint: what is wrong, what to do."""
+    name = checkpoint.model
+    if "/" in name and not Path(name).expanduser().exists():
+        mend = f"Download it again: hf download {name} --force-download"
+    elif name == "demo":
+        mend = "Install the package again: pip install --force-reinstall sk-medsiglip"
+    else:
+        mend = "Copy the checkpoint's folder here again."
+    return f"The checkpoint {name!r} is incomplete or damaged: {reason}. {mend}"

@@ -5,20 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from sk_medsiglip.encoder._checkpoints import Checkpoint
-from sk_medsiglip.encoder._fork import (
-    check_device_after_fork,
-    one_thread_in_forked_child,
-)
-
-if TYPE_CHECKING:
-    import torch
+from sk_medsiglip.encoder._towers import Towers
 
 __all__ = ["Encoder"]
 
@@ -33,19 +26,17 @@ class Encoder:
     ----------
     checkpoint : Checkpoint
         Where it came from.
-    network : transformers.SiglipModel
-        In evaluation mode, on its device.
+    towers : Towers
+        What runs its two towers.
     tokenizer : transformers.PreTrainedTokenizerBase
         The checkpoint's tokenizer.
-    processor : object
-        The checkpoint's image processor.
-    dtype : str
-        ``"float32"`` or ``"bfloat16"``.
 
     Attributes
     ----------
     revision : str
         The hub commit, or a digest of the folder.
+    engine, dtype : str
+        ``"torch"`` or ``"openvino"``; ``"float32"`` or ``"bfloat16"``.
     device : str
         ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
     embedding_dim, image_size, text_tokens : int
@@ -55,32 +46,21 @@ class Encoder:
         factor itself; the checkpoint stores its logarithm.
     """
 
-    engine = "torch"
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        network: Any,
-        tokenizer: Any,
-        processor: Any,
-        *,
-        dtype: str,
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, towers: Towers, tokenizer: Any) -> None:
         self.checkpoint = checkpoint
         self.model = checkpoint.model
         self.revision = checkpoint.revision
         self.embedding_dim = checkpoint.embedding_dim
         self.image_size = checkpoint.image_size
         self.text_tokens = checkpoint.text_tokens
-        self.dtype = dtype
-        self.device = str(network.device)
-        self.logit_scale = float(network.logit_scale.detach().float().exp())
-        self.logit_bias = float(network.logit_bias.detach().float())
-        self._network = network
+        self.engine = towers.engine
+        self.device = towers.device
+        self.dtype = towers.dtype
+        self.logit_scale = towers.logit_scale
+        self.logit_bias = towers.logit_bias
+        self._towers = towers
         self._tokenizer = tokenizer
-        self._processor = processor
-        self._pid = os.getpid()
-        # One pass at a time: torch already uses all cores within a pass, and the
+        # One pass at a time: an engine already uses all cores within a pass, and the
         # memory of several at once would not be bounded.
         self._lock = threading.Lock()
         _alive.add(self)
@@ -88,7 +68,7 @@ class Encoder:
     def __repr__(self) -> str:
         return (
             f"<Encoder {self.model!r} revision={self.revision!r} "
-            f"device={self.device!r} dtype={self.dtype!r}>"
+            f"engine={self.engine!r} device={self.device!r} dtype={self.dtype!r}>"
         )
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
@@ -103,19 +83,8 @@ class Encoder:
         -------
         ndarray of shape (n_images, embedding_dim), float32
         """
-        import torch
-
-        if not pixels.flags.writeable:
-            # torch warns about read-only arrays; memory-mapped ones are.
-            pixels = pixels.copy()
-        with self._pass():
-            values = torch.from_numpy(pixels).to(self._network.device)
-            values = values.permute(0, 3, 1, 2).to(torch.float32).contiguous()
-            values = values.mul_(self._pixel_scale()).sub_(self._pixel_shift())
-            pooled = self._network.vision_model(
-                pixel_values=values.to(self._network.dtype)
-            ).pooler_output
-            return pooled.float().cpu().numpy()
+        with self._lock:
+            return self._towers.encode_pixels(pixels)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return the pooled, unnormalised text vectors.
@@ -130,18 +99,14 @@ class Encoder:
         -------
         ndarray of shape (n_texts, embedding_dim), float32
         """
-        import torch
-
         tokens = self._tokenizer(
             [text.lower() for text in texts],
             padding="max_length",
             max_length=self.text_tokens,
             truncation=True,
         )["input_ids"]
-        with self._pass():
-            input_ids = torch.tensor(tokens, device=self._network.device)
-            pooled = self._network.text_model(input_ids=input_ids).pooler_output
-            return pooled.float().cpu().numpy()
+        with self._lock:
+            return self._towers.encode_tokens(np.array(tokens, dtype=np.int64))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has before it is cut."""
@@ -149,29 +114,6 @@ class Encoder:
         # Not verbose: it would warn that the whole text does not fit, and none is used.
         tokens = self._tokenizer(lowered, verbose=False)["input_ids"]
         return [len(ids) for ids in tokens]
-
-    def _pixel_scale(self) -> torch.Tensor:
-        return self._channels(
-            [self._processor.rescale_factor / s for s in self._processor.image_std]
-        )
-
-    def _pixel_shift(self) -> torch.Tensor:
-        mean, std = self._processor.image_mean, self._processor.image_std
-        return self._channels([m / s for m, s in zip(mean, std, strict=True)])
-
-    def _channels(self, values: list[float]) -> torch.Tensor:
-        import torch
-
-        return torch.tensor(values, device=self._network.device).view(1, 3, 1, 1)
-
-    @contextmanager
-    def _pass(self) -> Iterator[None]:
-        import torch
-
-        check_device_after_fork(self.device, self._pid)
-        one_thread_in_forked_child()
-        with self._lock, torch.inference_mode():
-            yield
 
 
 # Every encoder in memory, so that a forked child can renew their locks: another

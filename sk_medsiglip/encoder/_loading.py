@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from sk_medsiglip.encoder._checkpoints import Checkpoint, find_checkpoint
+from sk_medsiglip.encoder._checkpoints import Checkpoint, damaged, find_checkpoint
 from sk_medsiglip.encoder._encoder import Encoder
-from sk_medsiglip.encoder._image_processor import read_processor
-from sk_medsiglip.exceptions import CheckpointError, ForkedProcessError
+from sk_medsiglip.encoder._torch_towers import TorchTowers
+from sk_medsiglip.exceptions import CheckpointError
 
 __all__ = ["choose_device", "choose_dtype", "clear_encoders", "load_encoder"]
 
@@ -158,81 +154,8 @@ def choose_dtype(dtype: str, device: str) -> str:
 
 
 def _load(checkpoint: Checkpoint, device: str, dtype: str) -> Encoder:
-    with _quiet_transformers():
-        network = _load_network(checkpoint, dtype)
-        tokenizer = _load_tokenizer(checkpoint)
-        processor = read_processor(checkpoint.folder)
-    try:
-        network = network.to(device)
-    except RuntimeError as error:
-        if "forked subprocess" in str(error):
-            raise ForkedProcessError(
-                "This worker was made by fork after CUDA was used, and CUDA does not "
-                "survive a fork. Start workers with spawn or loky "
-                '(joblib.parallel_config(backend="loky")), or use device="cpu".'
-            ) from error
-        raise
-    network = network.requires_grad_(False)
-    return Encoder(checkpoint, network, tokenizer, processor, dtype=dtype)
-
-
-def _load_network(checkpoint: Checkpoint, dtype: str) -> Any:
-    import torch
-    from safetensors import SafetensorError
-
-    try:
-        from transformers import SiglipModel
-    except ImportError as error:
-        raise CheckpointError(
-            f"transformers cannot load SigLIP here ({error}). A torchvision that does "
-            "not belong to this torch causes that; run: pip uninstall torchvision"
-        ) from error
-
-    _check_weight_files(checkpoint)
-    try:
-        network, report = SiglipModel.from_pretrained(
-            checkpoint.folder,
-            dtype=getattr(torch, dtype),
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(_damaged(checkpoint, str(error))) from error
-    # transformers fills what a file lacks with random numbers and carries on.
-    lacking = sorted(report["missing_keys"]) or sorted(
-        str(key) for key in report["mismatched_keys"]
-    )
-    if lacking:
-        raise CheckpointError(
-            _damaged(
-                checkpoint,
-                f"{len(lacking)} weights are missing or of another shape, the first "
-                f"is {lacking[0]}",
-            )
-        )
-    return network.eval()
-
-
-def _check_weight_files(checkpoint: Checkpoint) -> None:
-    """Raise if a weight file is not there."""
-    folder = checkpoint.folder
-    if (folder / "model.safetensors").is_file():
-        return
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-        absent = sorted(name for name in shards if not (folder / name).is_file())
-        if not absent:
-            return
-        reason = f"{', '.join(absent)} is missing"
-    else:
-        reason = "model.safetensors is missing"
-        if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
-            reason += "; .bin and .pt files are pickles, which are never opened"
-    raise CheckpointError(_damaged(checkpoint, reason))
+    towers = TorchTowers(checkpoint, device, dtype)
+    return Encoder(checkpoint, towers, _load_tokenizer(checkpoint))
 
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -244,37 +167,8 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Any:
         )
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(
-            _damaged(checkpoint, f"its tokenizer cannot be loaded: {error}")
+            damaged(checkpoint, f"its tokenizer cannot be loaded: {error}")
         ) from error
-
-
-def _damaged(checkpoint: Checkpoint, reason: str) -> str:
-    name = checkpoint.model
-    if "/" in name and not Path(name).expanduser().exists():
-        mend = f"Download it again: hf download {name} --force-download"
-    elif name == "demo":
-        mend = "Install the package again: pip install --force-reinstall sk-medsiglip"
-    else:
-        mend = "Copy the checkpoint's folder here again."
-    return f"The checkpoint {name!r} is incomplete or damaged: {reason}. {mend}"
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Silence transformers' loading bars; ours say what the user waits for."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    verbosity = logging.get_verbosity()
-    logging.disable_progress_bar()
-    # Its report of missing weights is replaced by a CheckpointError.
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _reset_after_fork() -> None:
