@@ -8,7 +8,8 @@
     ├── CheckpointError         (ValueError)   weights are missing, damaged or others
     ├── ModelAccessError        (OSError)      weights cannot be had: gated, no network
     ├── CacheError              (OSError)      the embedding store is damaged
-    ├── ForkedProcessError      (RuntimeError) a forked worker cannot use the GPU
+    ├── ForkedProcessError      (RuntimeError) a forked worker cannot use the model
+    ├── OutOfMemoryError        (MemoryError)  a model pass of one does not fit
     ├── DatasetError            (OSError)      a data set is missing or damaged
     └── MissingDependencyError  (ImportError)  an optional library is not installed
 
@@ -34,6 +35,7 @@ __all__ = [
     "ImageReadError",
     "MissingDependencyError",
     "ModelAccessError",
+    "OutOfMemoryError",
     "PromptError",
     "SkMedSiglipError",
     "SkMedSiglipWarning",
@@ -116,7 +118,11 @@ class CacheError(SkMedSiglipError, OSError):
 
 
 class ForkedProcessError(SkMedSiglipError, RuntimeError):
-    """A forked worker needs a GPU that its parent already uses."""
+    """A forked worker needs a GPU or an engine that its parent already uses."""
+
+
+class OutOfMemoryError(SkMedSiglipError, MemoryError):
+    """Memory does not hold the model pass of a single image or text."""
 
 
 class DatasetError(SkMedSiglipError, OSError):

@@ -19,6 +19,7 @@ from sk_medsiglip.embedding._model_rows import (
     find_facts,
     open_cache,
 )
+from sk_medsiglip.encoder import ENGINES
 from sk_medsiglip.exceptions import CheckpointError
 
 __all__ = ["Embedder"]
@@ -33,7 +34,7 @@ class Embedder(VersionedPickle, TransformerMixin, BaseEstimator):
         "normalize": ["boolean"],
         "dtype": [StrOptions({"auto", "float32", "bfloat16"})],
         "device": [str],
-        "engine": [StrOptions({"auto", "torch"})],
+        "engine": [StrOptions({"auto", *ENGINES})],
         "batch_size": [
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),

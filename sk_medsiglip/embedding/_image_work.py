@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.cache import FileStamp, content_stamp, file_stamps
+from sk_medsiglip.embedding._map_ahead import map_ahead
 from sk_medsiglip.embedding._model_rows import ModelRows
 from sk_medsiglip.embedding._read_ahead import Prepared, read_ahead
 from sk_medsiglip.exceptions import ImageReadError
@@ -55,7 +56,7 @@ class ImageWork:
     prepare : callable
         From a source to the pixels at the model's size.
     batch_size : callable
-        Returns the images in one model pass; called once a pass is likely.
+        Returns the images in the next model pass.
     n_jobs : int or None
         Reading threads.
     verbose : int
@@ -75,6 +76,22 @@ class ImageWork:
     def embed(self, sources: Sequence[Any]) -> EmbeddedImages:
         """Return the row of every source."""
         return _Collection(self, sources).embed()
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Images on their way to the model.
+
+    Parameters
+    ----------
+    read : list of int
+        Rows that were read, repeats too.
+    pixels : dict of int to ndarray
+        By row, each picture once.
+    """
+
+    read: list[int] = field(default_factory=list)
+    pixels: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 class _Collection:
@@ -104,18 +121,17 @@ class _Collection:
 
     def embed(self) -> EmbeddedImages:
         todo = self._take_stored()
-        batch_size = self._work.batch_size() if todo else 0
         total = len(self._sources)
         with progress_bar(
             total,
             done=total - len(todo),
-            desc="embedding",
+            desc=f"embedding ({self._rows.numerics})" if todo else "embedding",
             unit="image",
             verbose=self._work.verbose,
         ) as bar:
             self._advance = bar.update
             while todo:
-                todo = self._embed(todo, batch_size)
+                todo = self._embed(todo)
         self._copy_repeats()
         return EmbeddedImages(self._vectors, self._fingerprints, self._failures)
 
@@ -130,64 +146,70 @@ class _Collection:
         done = {row for row, ok in zip(asked, found, strict=True) if ok}
         return [row for row in range(len(self._sources)) if row not in done]
 
-    def _embed(self, todo: list[int], batch_size: int) -> list[int]:
+    def _embed(self, todo: list[int]) -> list[int]:
         """Read and embed rows; return those that another worker was computing."""
         elsewhere: list[int] = []
-        batch: dict[int, NDArray[np.uint8]] = {}
-        read: list[int] = []
+        at_once = self._rows.passes_at_once
+        for rows, done in map_ahead(
+            self._embed_batch,
+            self._read_batches(todo),
+            n_threads=at_once if at_once > 1 else 0,
+            window=lambda: 0,
+        ):
+            self._advance(int(done.sum()))
+            elsewhere.extend(rows[~done].tolist())
+        self._rows.wait([self._fingerprints[row] for row in elsewhere])  # type: ignore[misc]
+        return elsewhere
 
-        def flush() -> None:
-            self._rows.remember_files(
-                [self._stamps[row] for row in read],
-                self._work.recipe,
-                [self._fingerprints[row] for row in read],
-            )
-            elsewhere.extend(self._embed_batch(batch))
-            batch.clear()
-            read.clear()
-
+    def _read_batches(self, todo: list[int]) -> Iterator[_Batch]:
+        """Yield what was read, in the size of a model pass."""
+        batch = _Batch()
         for row, prepared in read_ahead(
             self._sources,
             todo,
             self._prepare,
             n_jobs=self._work.n_jobs,
-            window=batch_size,
+            window=self._work.batch_size,
         ):
             if isinstance(prepared, ImageReadError):
                 self._fail(row, prepared)
                 continue
             self._fingerprints[row], pixels = prepared
-            read.append(row)
+            batch.read.append(row)
             # The same picture a second time: its row is copied at the end.
             if self._first_row.setdefault(prepared[0], row) == row:
-                batch[row] = pixels
+                batch.pixels[row] = pixels
             else:
                 self._advance(1)
-            if len(batch) == batch_size:
-                flush()
-        flush()
-        self._rows.wait([self._fingerprints[row] for row in elsewhere])  # type: ignore[misc]
-        return elsewhere
+            if len(batch.pixels) >= self._work.batch_size():
+                yield batch
+                batch = _Batch()
+        if batch.read:
+            yield batch
 
     def _prepare(self, source: Any) -> Prepared:
         pixels = self._work.prepare(source)
         return image_fingerprint(pixels), pixels
 
-    def _embed_batch(self, batch: dict[int, NDArray[np.uint8]]) -> list[int]:
-        """Fill one batch; return the rows that another worker is computing."""
-        if not batch:
-            return []
-        rows = np.fromiter(batch, dtype=np.intp)
-        pixels = np.stack(list(batch.values()))
+    def _embed_batch(self, batch: _Batch) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Fill a batch; return its rows and which another worker is not computing."""
+        self._rows.remember_files(
+            [self._stamps[row] for row in batch.read],
+            self._work.recipe,
+            [self._fingerprints[row] for row in batch.read],
+        )
+        rows = np.fromiter(batch.pixels, dtype=np.intp)
+        pixels = list(batch.pixels.values())
         filled = np.empty((rows.size, self._vectors.shape[1]), np.float32)
         done = self._rows.fill(
             [self._fingerprints[row] for row in rows],
             filled,
-            lambda positions: self._rows.encoder.encode_images(pixels[positions]),
+            lambda positions: self._rows.encoder.encode_images(
+                np.stack([pixels[i] for i in positions])
+            ),
         )
         self._vectors[rows[done]] = filled[done]
-        self._advance(int(done.sum()))
-        return rows[~done].tolist()
+        return rows, done
 
     def _copy_repeats(self) -> None:
         for row, fingerprint in enumerate(self._fingerprints):

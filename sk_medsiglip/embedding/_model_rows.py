@@ -12,21 +12,41 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip.cache import EmbeddingCache, FileStamp, Space
 from sk_medsiglip.encoder import (
+    ENGINES,
     Encoder,
     choose_device,
     choose_dtype,
+    choose_engine,
     find_checkpoint,
+    image_batch_sizes,
     load_encoder,
+    text_batch_sizes,
 )
 from sk_medsiglip.exceptions import CacheError, CacheWarning, ModelAccessError
 
-__all__ = ["ModelFacts", "ModelRows", "find_facts", "open_cache"]
+__all__ = ["ModelFacts", "ModelRows", "Numerics", "find_facts", "open_cache"]
+
+
+_PASSES_ON_GPU = 3
+
+
+class Numerics(NamedTuple):
+    """What decides the last digits of a row."""
+
+    engine: str
+    device: str
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.engine}, {self.dtype} on {self.device}"
 
 
 @dataclass(frozen=True)
@@ -152,7 +172,7 @@ class ModelRows:
         self._revision = revision
         self._dtype = dtype
         self._device = device
-        self._any_numeric = dtype == "auto" and engine == "auto"
+        self._engine = engine
         self._cache = cache
         self._warned = False
 
@@ -162,10 +182,47 @@ class ModelRows:
         # By the revision that was found, so that the key and the weights agree even
         # if a branch moves between the two.
         encoder = load_encoder(
-            self._model, self.facts.revision, device=self._device, dtype=self._dtype
+            self._model,
+            self.facts.revision,
+            device=self._device,
+            dtype=self._dtype,
+            engine=self._engine,
+            converted=self._converted,
         )
         self.remember_model(encoder)
         return encoder
+
+    @property
+    def _converted(self) -> Path | None:
+        """Where engines keep what they made of a checkpoint: beside its rows."""
+        return None if self._cache is None else self._cache.location / "converted"
+
+    @cached_property
+    def numerics(self) -> Numerics:
+        """What a model pass runs on here, before anything is loaded."""
+        engine = choose_engine(self._engine)
+        device = choose_device(self._device, engine)
+        return Numerics(engine, device, choose_dtype(self._dtype, device, engine))
+
+    def image_batch_size(self) -> int:
+        """Return the images in the next pass of ``batch_size="auto"``."""
+        if "encoder" in self.__dict__:
+            return self.encoder.image_batch_size
+        patches = (self.facts.image_size // self.facts.patch_size) ** 2
+        return image_batch_sizes(patches, self.numerics.device)[0]
+
+    def text_batch_size(self) -> int:
+        """Return the texts in the next pass of ``batch_size="auto"``."""
+        if "encoder" in self.__dict__:
+            return self.encoder.text_batch_size
+        return text_batch_sizes(self.numerics.device)[0]
+
+    @property
+    def passes_at_once(self) -> int:
+        """Batches on their way through the model at a time."""
+        # On a GPU one computes while another is copied there and a third is stored.
+        # On a CPU all of that is done by the same cores.
+        return 1 if self.numerics.device == "cpu" else _PASSES_ON_GPU
 
     @property
     def is_kept(self) -> bool:
@@ -178,9 +235,20 @@ class ModelRows:
         """Fill the rows of ``out`` that the store holds; return which."""
         if self._cache is None:
             return np.zeros(len(fingerprints), dtype=bool)
-        return self._cache.get_many(
-            self._lookup_space, fingerprints, out, any_numeric=self._any_numeric
-        )
+        if self._dtype == self._engine == "auto":
+            any_space = self._space("float32", "torch")
+            return self._cache.get_many(any_space, fingerprints, out, any_numeric=True)
+        found = np.zeros(len(fingerprints), dtype=bool)
+        for space in self._lookup_spaces:
+            todo = np.flatnonzero(~found)
+            if not todo.size:
+                break
+            some = np.empty((todo.size, out.shape[1]), np.float32)
+            wanted = [fingerprints[i] for i in todo.tolist()]
+            new = self._cache.get_many(space, wanted, some)
+            out[todo[new]] = some[new]
+            found[todo[new]] = True
+        return found
 
     def fill(
         self,
@@ -300,17 +368,18 @@ class ModelRows:
             held = [f for f, own in zip(fingerprints, mine, strict=True) if own]
             self._cache.release(self._compute_space, held)
 
-    @cached_property
-    def _lookup_space(self) -> Space:
-        # Numeric type and engine are not looked at where any will do: choosing them
-        # would import torch for rows that are all stored.
-        return self._space("float32" if self._dtype == "auto" else self._dtype)
+    @property
+    def _lookup_spaces(self) -> list[Space]:
+        # What is "auto" is not chosen for rows that are stored: choosing imports torch.
+        dtypes = ("float32", "bfloat16") if self._dtype == "auto" else (self._dtype,)
+        engines = ENGINES if self._engine == "auto" else (self._engine,)
+        return [self._space(dtype, engine) for dtype in dtypes for engine in engines]
 
     @cached_property
     def _compute_space(self) -> Space:
-        return self._space(choose_dtype(self._dtype, choose_device(self._device)))
+        return self._space(self.numerics.dtype, self.numerics.engine)
 
-    def _space(self, dtype: str) -> Space:
+    def _space(self, dtype: str, engine: str) -> Space:
         name = os.fspath(self._model)
         # A folder is known by its digest; its path must not be kept.
         label = "folder" if self.facts.revision.startswith("folder-") else name
@@ -320,6 +389,6 @@ class ModelRows:
             revision=self.facts.revision,
             recipe=self._recipe,
             dtype=dtype,
-            engine="torch",
+            engine=engine,
             width=self.facts.embedding_dim,
         )

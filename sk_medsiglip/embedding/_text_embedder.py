@@ -26,8 +26,6 @@ from sk_medsiglip.exceptions import TruncatedTextWarning
 
 __all__ = ["MedSigLIPTextEmbedder", "check_texts"]
 
-# A text is 64 tokens: a sixteenth of an image's work. Larger batches gain nothing.
-_AUTO_BATCH_SIZE = 32
 _ROWS_IN_WARNING = 5
 
 
@@ -49,8 +47,8 @@ class MedSigLIPTextEmbedder(Embedder):
         under another type.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"mps"``; "auto" takes the best one there is.
-    engine : {"auto", "torch"}, default="auto"
-        What runs the model.
+    engine : {"auto", "torch", "openvino"}, default="auto"
+        What runs the model; see :class:`MedSigLIPEmbedder`.
     batch_size : int or "auto", default="auto"
         Texts in one model pass.
     cache : bool, str, path-like or EmbeddingCache, default=True
@@ -191,18 +189,19 @@ class MedSigLIPTextEmbedder(Embedder):
             counts = rows.encoder.count_tokens(new)
             limit = rows.facts.text_tokens
             long = {t for t, n in zip(new, counts, strict=True) if n > limit}
-        size = _AUTO_BATCH_SIZE if self.batch_size == "auto" else int(self.batch_size)
         with progress_bar(
             len(texts),
             done=len(texts) - todo.size,
-            desc="embedding",
+            desc=f"embedding ({rows.numerics})" if todo.size else "embedding",
             unit="text",
             verbose=self.verbose,
         ) as bar:
             while todo.size:
                 elsewhere: list[np.intp] = []
-                for start in range(0, todo.size, size):
-                    batch = todo[start : start + size]
+                while todo.size:
+                    auto = self.batch_size == "auto"
+                    size = rows.text_batch_size() if auto else int(self.batch_size)
+                    batch, todo = todo[:size], todo[size:]
                     wanted = [fingerprints[i] for i in batch]
                     filled = np.empty((batch.size, vectors.shape[1]), np.float32)
                     chosen = [texts[i] for i in batch]

@@ -138,7 +138,7 @@ class _Collection:
                 range(n),
                 self._plan,
                 n_jobs=self._work.images.n_jobs,
-                window=_STUDIES_AHEAD,
+                window=lambda: _STUDIES_AHEAD,
             ):
                 if isinstance(planned, ImageReadError):
                     self._fail(row, planned)

@@ -4,27 +4,34 @@ The only room that imports transformers for inference. What it gives is raw: res
 belongs to ``images``, keeping rows to ``cache``, and joining them to ``embedding``.
 """
 
+from sk_medsiglip.encoder._batch_size import image_batch_sizes, text_batch_sizes
 from sk_medsiglip.encoder._checkpoints import DEMO_FOLDER, Checkpoint, find_checkpoint
 from sk_medsiglip.encoder._encoder import Encoder
 from sk_medsiglip.encoder._hub import check_hub_access, is_downloaded
 from sk_medsiglip.encoder._image_processor import load_image_processor
 from sk_medsiglip.encoder._loading import (
+    ENGINES,
     choose_device,
     choose_dtype,
+    choose_engine,
     clear_encoders,
     load_encoder,
 )
 
 __all__ = [
     "DEMO_FOLDER",
+    "ENGINES",
     "Checkpoint",
     "Encoder",
     "check_hub_access",
     "choose_device",
     "choose_dtype",
+    "choose_engine",
     "clear_encoders",
     "find_checkpoint",
+    "image_batch_sizes",
     "is_downloaded",
     "load_encoder",
     "load_image_processor",
+    "text_batch_sizes",
 ]

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
+import traceback
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from sk_medsiglip.encoder._batch_size import (
+    BatchSize,
+    image_batch_sizes,
+    text_batch_sizes,
+)
 from sk_medsiglip.encoder._checkpoints import Checkpoint
 from sk_medsiglip.encoder._towers import Towers
+from sk_medsiglip.exceptions import OutOfMemoryError
 
 __all__ = ["Encoder"]
 
@@ -63,6 +70,9 @@ class Encoder:
         # One pass at a time: an engine already uses all cores within a pass, and the
         # memory of several at once would not be bounded.
         self._lock = threading.Lock()
+        patches = (checkpoint.image_size // checkpoint.patch_size) ** 2
+        self._image_batch = BatchSize(*image_batch_sizes(patches, self.device))
+        self._text_batch = BatchSize(*text_batch_sizes(self.device))
         _alive.add(self)
 
     def __repr__(self) -> str:
@@ -71,20 +81,35 @@ class Encoder:
             f"engine={self.engine!r} device={self.device!r} dtype={self.dtype!r}>"
         )
 
+    @property
+    def image_batch_size(self) -> int:
+        """Images in one pass of ``batch_size="auto"``, as memory allows by now."""
+        return self._image_batch.size
+
+    @property
+    def text_batch_size(self) -> int:
+        """Texts in one pass of ``batch_size="auto"``, as memory allows by now."""
+        return self._text_batch.size
+
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
         """Return the pooled, unnormalised image vectors.
 
         Parameters
         ----------
         pixels : ndarray of shape (n_images, image_size, image_size, 3), uint8
-            RGB, already at the model's size. One pass: mind the memory.
+            RGB, already at the model's size. One pass, or several smaller ones where
+            memory does not hold it.
 
         Returns
         -------
         ndarray of shape (n_images, embedding_dim), float32
+
+        Raises
+        ------
+        OutOfMemoryError
+            If memory does not even hold the pass of one image.
         """
-        with self._lock:
-            return self._towers.encode_pixels(pixels)
+        return self._encode(pixels, self._towers.run_images, self._image_batch)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return the pooled, unnormalised text vectors.
@@ -105,8 +130,9 @@ class Encoder:
             max_length=self.text_tokens,
             truncation=True,
         )["input_ids"]
-        with self._lock:
-            return self._towers.encode_tokens(np.array(tokens, dtype=np.int64))
+        return self._encode(
+            np.array(tokens, dtype=np.int64), self._towers.run_texts, self._text_batch
+        )
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has before it is cut."""
@@ -114,6 +140,37 @@ class Encoder:
         # Not verbose: it would warn that the whole text does not fit, and none is used.
         tokens = self._tokenizer(lowered, verbose=False)["input_ids"]
         return [len(ids) for ids in tokens]
+
+    def _encode(
+        self, values: np.ndarray, run: Callable[[Any], Any], batch: BatchSize
+    ) -> np.ndarray:
+        """Run passes as large as memory holds."""
+        vectors = np.empty((len(values), self.embedding_dim), np.float32)
+        start = 0
+        while start < len(values):
+            part = values[start : start + batch.limit]
+            try:
+                sent = self._towers.send(part)
+                with self._lock:
+                    result = run(sent)
+                rows = self._towers.fetch(result)
+            except (RuntimeError, MemoryError) as error:
+                # What the failed pass allocated hangs on its frames.
+                traceback.clear_frames(error.__traceback__)
+                if not self._towers.ran_out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    raise OutOfMemoryError(
+                        f"A model pass of one does not fit into the memory of "
+                        f"{self.device} beside the weights of {self.model!r} in "
+                        f"{self.dtype}. Free memory there, or use dtype='bfloat16'."
+                    ) from error
+                batch.failed(len(part))
+                continue
+            batch.passed(len(part))
+            vectors[start : start + len(part)] = rows
+            start += len(part)
+        return vectors
 
 
 # Every encoder in memory, so that a forked child can renew their locks: another

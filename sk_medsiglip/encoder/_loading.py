@@ -5,14 +5,30 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 from sk_medsiglip.encoder._checkpoints import Checkpoint, damaged, find_checkpoint
 from sk_medsiglip.encoder._encoder import Encoder
+from sk_medsiglip.encoder._openvino_towers import (
+    OpenVINOTowers,
+    converted_folder,
+    cpu_computes_bfloat16,
+)
 from sk_medsiglip.encoder._torch_towers import TorchTowers
+from sk_medsiglip.encoder._towers import Towers
 from sk_medsiglip.exceptions import CheckpointError
 
-__all__ = ["choose_device", "choose_dtype", "clear_encoders", "load_encoder"]
+__all__ = [
+    "ENGINES",
+    "choose_device",
+    "choose_dtype",
+    "choose_engine",
+    "clear_encoders",
+    "load_encoder",
+]
+
+ENGINES = ("torch", "openvino")
 
 # MedSigLIP is 3.5 GB in float32: two are a base and its fine-tuned sister.
 _MAX_ENCODERS = 2
@@ -27,6 +43,8 @@ def load_encoder(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    engine: str = "auto",
+    converted: str | os.PathLike[str] | None = None,
 ) -> Encoder:
     """Load a SigLIP checkpoint, or return the copy that is already in memory.
 
@@ -41,8 +59,14 @@ def load_encoder(
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; "auto" takes the first of
         cuda, mps, cpu that this machine has.
     dtype : {"auto", "float32", "bfloat16"}, default="auto"
-        Numeric type of weights and activations. "auto" is bfloat16 on a CUDA device
-        that computes in it, float32 elsewhere.
+        Numeric type of weights and activations. "auto" is bfloat16 where the device
+        computes in it and is a GPU, or the engine is not torch; else float32.
+    engine : {"auto", "torch", "openvino"}, default="auto"
+        What runs the model. "openvino" (an extra) is the faster one on CPUs; it
+        converts the checkpoint first, a minute for MedSigLIP. "auto" is "torch".
+    converted : path-like or None, default=None
+        Folder that keeps converted checkpoints (2 GB for MedSigLIP in bfloat16). None
+        converts again in every process.
 
     Returns
     -------
@@ -55,6 +79,8 @@ def load_encoder(
         If the checkpoint is gated, unknown, or there is no network.
     CheckpointError
         If its files are missing or damaged, or it is not a SigLIP model.
+    MissingDependencyError
+        If the engine is not installed.
 
     Notes
     -----
@@ -69,15 +95,22 @@ def load_encoder(
     >>> encoder.encode_texts(["a normal chest X-ray"]).shape
     (1, 192)
     """
-    checkpoint = find_checkpoint(model, revision)
-    device = choose_device(device)
-    dtype = choose_dtype(dtype, device)
-    key = (str(checkpoint.folder), checkpoint.revision, device, dtype)
+    engine = choose_engine(engine)
+    device = choose_device(device, engine)
+    dtype = choose_dtype(dtype, device, engine)
+    kept_in = None if converted is None else Path(converted)
+    checkpoint = _find(model, revision, dtype, engine, kept_in)
+    key = (str(checkpoint.folder), checkpoint.revision, device, dtype, engine)
     with _lock:
         if key in _encoders:
             _encoders.move_to_end(key)
         else:
-            _encoders[key] = _load(checkpoint, device, dtype)
+            towers: Towers
+            if engine == "openvino":
+                towers = OpenVINOTowers(checkpoint, dtype, kept_in)
+            else:
+                towers = TorchTowers(checkpoint, device, dtype)
+            _encoders[key] = Encoder(checkpoint, towers, _load_tokenizer(checkpoint))
             while len(_encoders) > _MAX_ENCODERS:
                 _encoders.popitem(last=False)
         return _encoders[key]
@@ -89,13 +122,26 @@ def clear_encoders() -> None:
         _encoders.clear()
 
 
-def choose_device(device: str) -> str:
+def choose_engine(engine: str) -> str:
+    """Return the engine that ``engine`` means: "auto" is torch."""
+    if engine == "auto":
+        return "torch"
+    if engine not in ENGINES:
+        raise ValueError(
+            f"engine={engine!r} is none of 'auto', {', '.join(map(repr, ENGINES))}."
+        )
+    return engine
+
+
+def choose_device(device: str, engine: str = "torch") -> str:
     """Return the device that ``device`` means on this machine.
 
     Parameters
     ----------
     device : str
         ``"auto"`` or a torch device.
+    engine : str, default="torch"
+        As :func:`choose_engine` returns it.
 
     Returns
     -------
@@ -105,8 +151,16 @@ def choose_device(device: str) -> str:
     Raises
     ------
     ValueError
-        If torch does not know it or this machine does not have it.
+        If torch does not know it, this machine does not have it, or the engine does
+        not run on it.
     """
+    if engine == "openvino":
+        if device not in ("auto", "cpu"):
+            raise ValueError(
+                f"engine='openvino' runs on the CPU, not on device={device!r}. Use "
+                "device='cpu', or engine='torch'."
+            )
+        return "cpu"
     import torch
 
     if device == "auto":
@@ -128,7 +182,7 @@ def choose_device(device: str) -> str:
     return device
 
 
-def choose_dtype(dtype: str, device: str) -> str:
+def choose_dtype(dtype: str, device: str, engine: str = "torch") -> str:
     """Return the numeric type that ``dtype`` means on a device.
 
     Parameters
@@ -137,25 +191,41 @@ def choose_dtype(dtype: str, device: str) -> str:
         ``"auto"``, ``"float32"`` or ``"bfloat16"``.
     device : str
         As :func:`choose_device` returns it.
+    engine : str, default="torch"
+        As :func:`choose_engine` returns it.
 
     Returns
     -------
     str
         ``"float32"`` or ``"bfloat16"``.
     """
-    import torch
-
     if dtype != "auto":
         return dtype
-    native = device.startswith("cuda") and torch.cuda.is_bf16_supported(
-        including_emulation=False
-    )
+    if engine == "openvino":
+        # Who asks for this engine asks for speed.
+        native = cpu_computes_bfloat16()
+    else:
+        import torch
+
+        native = device.startswith("cuda") and torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )
     return "bfloat16" if native else "float32"
 
 
-def _load(checkpoint: Checkpoint, device: str, dtype: str) -> Encoder:
-    towers = TorchTowers(checkpoint, device, dtype)
-    return Encoder(checkpoint, towers, _load_tokenizer(checkpoint))
+def _find(
+    model: str | os.PathLike[str],
+    revision: str | None,
+    dtype: str,
+    engine: str,
+    kept_in: Path | None,
+) -> Checkpoint:
+    """Find the checkpoint; weights that were converted before are not downloaded."""
+    if engine == "openvino" and kept_in is not None:
+        checkpoint = find_checkpoint(model, revision, weights=False)
+        if converted_folder(kept_in, checkpoint, dtype).is_dir():
+            return checkpoint
+    return find_checkpoint(model, revision)
 
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Any:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,15 @@ from sk_medsiglip.exceptions import CheckpointError, ForkedProcessError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TorchTowers", "load_network"]
+__all__ = ["TorchTowers", "load_network", "quiet_transformers"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Sent:
+    """A tensor that is being copied; ``ready`` is the event that ends it."""
+
+    tensor: torch.Tensor
+    ready: torch.cuda.Event | None = None
 
 
 class TorchTowers:
@@ -39,6 +48,8 @@ class TorchTowers:
     engine = "torch"
 
     def __init__(self, checkpoint: Checkpoint, device: str, dtype: str) -> None:
+        import torch
+
         network = load_network(checkpoint, dtype)
         processor = read_processor(checkpoint.folder)
         try:
@@ -59,31 +70,79 @@ class TorchTowers:
         self._scale = self._channels([processor.rescale_factor / s for s in std])
         self._shift = self._channels([m / s for m, s in zip(mean, std, strict=True)])
         self._pid = os.getpid()
+        on_cuda = self.device.startswith("cuda")
+        self._copies = torch.cuda.Stream(self._network.device) if on_cuda else None
 
-    def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return vectors (n, width) of RGB images (n, size, size, 3)."""
+    def send(self, values: NDArray) -> _Sent:
+        """Bring an array to the device; a copy to a GPU goes on beside its work."""
         import torch
 
-        if not pixels.flags.writeable:
+        check_device_after_fork(self.device, self._pid)
+        if not values.flags.writeable:
             # torch warns about read-only arrays; memory-mapped ones are.
-            pixels = pixels.copy()
-        with self._pass():
-            values = torch.from_numpy(pixels).to(self._network.device)
-            values = values.permute(0, 3, 1, 2).to(torch.float32).contiguous()
-            values = values.mul_(self._scale).sub_(self._shift)
-            pooled = self._network.vision_model(
-                pixel_values=values.to(self._network.dtype)
-            ).pooler_output
-            return pooled.float().cpu().numpy()
+            values = values.copy()
+        tensor = torch.from_numpy(values)
+        if self._copies is None:
+            return _Sent(tensor.to(self._network.device))
+        with torch.cuda.stream(self._copies):
+            there = tensor.pin_memory().to(self._network.device, non_blocking=True)
+            return _Sent(there, self._copies.record_event())
 
-    def encode_tokens(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return vectors (n, width) of token ids (n, text_tokens)."""
+    def run_images(self, sent: _Sent) -> _Sent:
+        """Compute the vectors of RGB pixels (n, size, size, 3), uint8."""
         import torch
 
         with self._pass():
-            input_ids = torch.from_numpy(tokens).to(self._network.device)
-            pooled = self._network.text_model(input_ids=input_ids).pooler_output
-            return pooled.float().cpu().numpy()
+            values = self._arrived(sent).permute(0, 3, 1, 2).to(torch.float32)
+            values = values.contiguous().mul_(self._scale).sub_(self._shift)
+            values = values.to(self._network.dtype)
+            return self._returned(self._network.vision_model(pixel_values=values))
+
+    def run_texts(self, sent: _Sent) -> _Sent:
+        """Compute the vectors of token ids (n, text_tokens), int64."""
+        with self._pass():
+            input_ids = self._arrived(sent)
+            return self._returned(self._network.text_model(input_ids=input_ids))
+
+    def fetch(self, result: _Sent) -> NDArray[np.float32]:
+        """Return computed vectors (n, width)."""
+        if result.ready is not None:
+            result.ready.synchronize()
+        return result.tensor.numpy()
+
+    def ran_out_of_memory(self, error: Exception) -> bool:
+        """Say whether a smaller batch may succeed; free what the failed one held."""
+        import torch
+
+        if isinstance(error, torch.OutOfMemoryError):
+            torch.cuda.empty_cache()
+            return True
+        # What torch's allocator of a CPU's memory says, in its two wordings.
+        message = str(error)
+        return isinstance(error, MemoryError) or (
+            "DefaultCPUAllocator" in message and "memory" in message
+        )
+
+    def _arrived(self, sent: _Sent) -> torch.Tensor:
+        """Make this pass wait for a copy that still goes on."""
+        import torch
+
+        if sent.ready is not None:
+            stream = torch.cuda.current_stream(self._network.device)
+            stream.wait_event(sent.ready)
+            sent.tensor.record_stream(stream)
+        return sent.tensor
+
+    def _returned(self, output: Any) -> _Sent:
+        """Queue the copy back at once, ahead of the passes that follow."""
+        import torch
+
+        vectors = output.pooler_output.float()
+        if self._copies is None:
+            return _Sent(vectors.cpu())
+        back = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+        back.copy_(vectors, non_blocking=True)
+        return _Sent(back, torch.cuda.current_stream(vectors.device).record_event())
 
     def _channels(self, values: list[float]) -> torch.Tensor:
         import torch
@@ -94,7 +153,6 @@ class TorchTowers:
     def _pass(self) -> Iterator[None]:
         import torch
 
-        check_device_after_fork(self.device, self._pid)
         one_thread_in_forked_child()
         with torch.inference_mode():
             yield

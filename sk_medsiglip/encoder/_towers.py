@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ __all__ = ["Towers"]
 
 class Towers(Protocol):
     """The image and the text tower of one checkpoint, ready to run.
+
+    A pass has three steps. ``send`` and ``fetch`` may run in several threads at a
+    time; ``run_images`` and ``run_texts`` in one. On a GPU they only queue work, so
+    that copies of one batch go on beside the computation of another.
 
     Attributes
     ----------
@@ -29,8 +33,17 @@ class Towers(Protocol):
     logit_scale: float
     logit_bias: float
 
-    def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return vectors (n, width) of RGB images (n, size, size, 3)."""
+    def send(self, values: NDArray) -> Any:
+        """Bring an array to the device."""
 
-    def encode_tokens(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return vectors (n, width) of token ids (n, text_tokens)."""
+    def run_images(self, sent: Any) -> Any:
+        """Compute the vectors of RGB pixels (n, size, size, 3), uint8."""
+
+    def run_texts(self, sent: Any) -> Any:
+        """Compute the vectors of token ids (n, text_tokens), int64."""
+
+    def fetch(self, result: Any) -> NDArray[np.float32]:
+        """Return computed vectors (n, width)."""
+
+    def ran_out_of_memory(self, error: Exception) -> bool:
+        """Say whether a smaller batch may succeed; free what the failed one held."""

@@ -1,0 +1,111 @@
+"""Checkpoints converted for another engine, kept on disk under their content.
+
+A conversion takes a minute and the memory of a whole checkpoint, so it is done once: a
+folder for each checkpoint, numeric type and version of the engine, put in its place by
+one rename when it is complete. A digest of every file is checked before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from sk_medsiglip.exceptions import CheckpointError
+
+__all__ = ["load_converted", "store_converted"]
+
+_FACTS = "facts.json"
+
+# Raise it whenever the same checkpoint would be converted into something else.
+_VERSION = 1
+
+
+def store_converted(
+    folder: Path, write: Callable[[Path], None], facts: dict[str, Any]
+) -> None:
+    """Write a conversion to its folder; nobody ever sees half of it.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Its place. Where another process was faster, its work is kept.
+    write : callable
+        Writes the files into the folder that it is given.
+    facts : dict
+        What to know of the checkpoint besides; becomes JSON.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written (disk full, no permission); nothing is left behind.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # mkdtemp makes folders that only their owner can open.
+    scratch = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
+    try:
+        write(scratch)
+        files = {path.name: _digest(path) for path in sorted(scratch.iterdir())}
+        whole = {"version": _VERSION, "files": files, "facts": facts}
+        (scratch / _FACTS).write_text(json.dumps(whole, indent=2), "utf-8")
+        try:
+            os.rename(scratch, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def load_converted(folder: Path) -> dict[str, Any] | None:
+    """Return the facts of a conversion, or None where there is none.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Its place.
+
+    Returns
+    -------
+    dict or None
+        None also for one that another version of this package wrote.
+
+    Raises
+    ------
+    CheckpointError
+        If a file of it is damaged or missing.
+
+    Notes
+    -----
+    Reads every byte: about half a second a GB from a warm disk.
+    """
+    try:
+        whole = json.loads((folder / _FACTS).read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise CheckpointError(_damaged(folder, _FACTS)) from None
+    if whole.get("version") != _VERSION:
+        return None
+    for name, digest in whole["files"].items():
+        path = folder / name
+        if not path.is_file() or _digest(path) != digest:
+            raise CheckpointError(_damaged(folder, name))
+    return whole["facts"]
+
+
+def _digest(path: Path) -> str:
+    return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+
+
+def _damaged(folder: Path, name: str) -> str:
+    return (
+        f"The converted model in {folder} is damaged: {name} is not what was written. "
+        "Delete that folder; it is made again from the checkpoint."
+    )

@@ -1,0 +1,210 @@
+"""The towers run by OpenVINO, which computes faster than torch on many CPUs.
+
+The graph takes the uint8 pixels themselves: moving axes and scaling are part of it.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import cpu_count
+from numpy.typing import NDArray
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.encoder._checkpoints import Checkpoint
+from sk_medsiglip.encoder._converted import load_converted, store_converted
+from sk_medsiglip.encoder._image_processor import read_processor
+from sk_medsiglip.encoder._torch_towers import load_network, quiet_transformers
+from sk_medsiglip.exceptions import ForkedProcessError
+
+__all__ = ["OpenVINOTowers", "converted_folder", "cpu_computes_bfloat16"]
+
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+_IMAGE, _TEXT = _NAMES = ("image", "text")
+
+_FORKED = (
+    "This worker was made by fork after OpenVINO was used, and its threads do not "
+    "survive a fork. Start workers with spawn or loky "
+    '(joblib.parallel_config(backend="loky")), embed before forking so that the cache '
+    'holds every row, or use engine="torch" in the workers.'
+)
+
+# The process that first started OpenVINO's threads: they do not survive a fork.
+_started_in: int | None = None
+
+
+class OpenVINOTowers:
+    """Both towers on the CPU; see :class:`Towers`.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        With its weights, unless it was converted before.
+    dtype : {"float32", "bfloat16"}
+        What products are computed in. Kept weights have 32 bits for float32, 16 (of
+        IEEE's half precision) for bfloat16.
+    kept_in : pathlib.Path or None
+        Folder of converted checkpoints; None converts and keeps nothing.
+
+    Raises
+    ------
+    MissingDependencyError
+        If OpenVINO is not installed.
+    ForkedProcessError
+        If a parent of this forked process used OpenVINO.
+    CheckpointError
+        If the checkpoint or its conversion is damaged.
+    """
+
+    engine = "openvino"
+    device = "cpu"
+
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: str, kept_in: Path | None
+    ) -> None:
+        self.dtype = dtype
+        self._pid = os.getpid()
+        core = _core()
+        if kept_in is None:
+            models, facts = _convert(checkpoint)
+        else:
+            folder = converted_folder(kept_in, checkpoint, dtype)
+            known = load_converted(folder)
+            if known is None:
+                known = _convert_to(folder, checkpoint, dtype)
+            facts = known
+            # Read from the disk, the weights are mapped: workers share their memory.
+            models = {name: core.read_model(folder / f"{name}.xml") for name in _NAMES}
+        self.logit_scale = facts["logit_scale"]
+        self.logit_bias = facts["logit_bias"]
+        properties = _properties(dtype)
+        self._image = core.compile_model(models[_IMAGE], "CPU", properties)
+        self._text = core.compile_model(models[_TEXT], "CPU", properties)
+
+    def send(self, values: NDArray) -> NDArray:
+        """Bring an array to the device."""
+        if self._pid != os.getpid():
+            raise ForkedProcessError(_FORKED)
+        return np.ascontiguousarray(values)
+
+    def run_images(self, sent: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute the vectors of RGB pixels (n, size, size, 3), uint8."""
+        return self._image(sent)[0]
+
+    def run_texts(self, sent: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Compute the vectors of token ids (n, text_tokens), int64."""
+        return self._text(sent)[0]
+
+    def fetch(self, result: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return computed vectors (n, width)."""
+        return result
+
+    def ran_out_of_memory(self, error: Exception) -> bool:
+        """Say whether a smaller batch may succeed."""
+        return isinstance(error, MemoryError) or "bad_alloc" in str(error)
+
+
+def cpu_computes_bfloat16() -> bool:
+    """Say whether this CPU multiplies bfloat16 itself, as OpenVINO sees it."""
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def converted_folder(kept_in: Path, checkpoint: Checkpoint, dtype: str) -> Path:
+    """Return the place of a converted checkpoint, whether it is there or not."""
+    openvino = _openvino()
+    version = openvino.__version__.partition("-")[0]
+    return kept_in / f"openvino-{version}-{dtype}-{checkpoint.revision}"
+
+
+def _openvino() -> Any:
+    return import_optional("openvino", extra="openvino", purpose='engine="openvino"')
+
+
+def _core() -> Any:
+    global _started_in
+    if _started_in not in (None, os.getpid()):
+        raise ForkedProcessError(_FORKED)
+    core = _openvino().Core()
+    _started_in = os.getpid()
+    return core
+
+
+def _properties(dtype: str) -> dict[str, Any]:
+    # joblib and others tell their workers by this variable how many cores are theirs.
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return {
+        "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype],
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": int(threads) if threads.isdigit() else cpu_count(),
+        # Pinned, the threads of several processes would share the same first cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def _convert_to(folder: Path, checkpoint: Checkpoint, dtype: str) -> dict[str, float]:
+    models, facts = _convert(checkpoint)
+
+    def write(scratch: Path) -> None:
+        for name, model in models.items():
+            _openvino().save_model(
+                model, scratch / f"{name}.xml", compress_to_fp16=dtype == "bfloat16"
+            )
+
+    store_converted(folder, write, facts)
+    return facts
+
+
+def _convert(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return both towers as OpenVINO's graphs, and the numbers of the logit."""
+    import torch
+
+    network = load_network(checkpoint, "float32")
+    processor = read_processor(checkpoint.folder)
+    mean, std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
+    scale, shift = processor.rescale_factor / std, mean / std
+
+    class ImageTower(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tower = network.vision_model
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            values = (pixels.to(torch.float32) * scale - shift).permute(0, 3, 1, 2)
+            return self.tower(pixel_values=values).pooler_output
+
+    class TextTower(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tower = network.text_model
+
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            return self.tower(input_ids=input_ids).pooler_output
+
+    size, n_tokens = checkpoint.image_size, checkpoint.text_tokens
+    pixels = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    tokens = torch.ones((2, n_tokens), dtype=torch.int64)
+    models = {
+        _IMAGE: _trace(ImageTower(), pixels),
+        _TEXT: _trace(TextTower(), tokens),
+    }
+    return models, {
+        "logit_scale": float(network.logit_scale.detach().exp()),
+        "logit_bias": float(network.logit_bias.detach()),
+    }
+
+
+def _trace(tower: Any, example: Any) -> Any:
+    import torch
+
+    openvino = _openvino()
+    any_number = openvino.PartialShape([-1, *example.shape[1:]])
+    with torch.no_grad(), warnings.catch_warnings(), quiet_transformers():
+        # Lengths and sizes are constants of a checkpoint: tracing them is meant.
+        warnings.simplefilter("ignore")
+        return openvino.convert_model(
+            tower.eval(), example_input=example, input=[any_number]
+        )
