@@ -51,6 +51,14 @@ class Dtype(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class Engine(StrEnum):
+    """Values of ``--engine``."""
+
+    auto = "auto"
+    torch = "torch"
+    openvino = "openvino"
+
+
 ModelOption = Annotated[
     str,
     typer.Option(
@@ -83,6 +91,14 @@ DtypeOption = Annotated[
     Dtype,
     typer.Option(
         "--dtype", help="auto: bfloat16 on a GPU that computes in it, else float32."
+    ),
+]
+EngineOption = Annotated[
+    Engine,
+    typer.Option(
+        "--engine",
+        help="What runs the model. openvino (an extra) is the faster one on CPUs; it "
+        "converts the checkpoint once. auto: torch.",
     ),
 ]
 BatchSizeOption = Annotated[

@@ -17,6 +17,8 @@ from sk_medsiglip.cli._options import (
     DeviceOption,
     Dtype,
     DtypeOption,
+    Engine,
+    EngineOption,
     JobsOption,
     ModelOption,
     NoCacheOption,
@@ -55,6 +57,7 @@ def zero_shot(
     on_error: OnErrorOption = OnError.raise_,
     device: DeviceOption = "auto",
     dtype: DtypeOption = Dtype.auto,
+    engine: EngineOption = Engine.auto,
     batch_size: BatchSizeOption = None,
     n_jobs: JobsOption = None,
     cache: CacheOption = None,
@@ -106,6 +109,7 @@ def zero_shot(
         "revision": revision,
         "device": device,
         "dtype": dtype.value,
+        "engine": engine.value,
         "cache": choose_cache(cache, without=no_cache),
     }
     embedder = MedSigLIPEmbedder(

@@ -17,6 +17,7 @@ from sk_medsiglip.encoder._loading import (
     clear_encoders,
     load_encoder,
 )
+from sk_medsiglip.encoder._openvino_towers import cpu_computes_bfloat16
 
 __all__ = [
     "DEMO_FOLDER",
@@ -28,6 +29,7 @@ __all__ = [
     "choose_dtype",
     "choose_engine",
     "clear_encoders",
+    "cpu_computes_bfloat16",
     "find_checkpoint",
     "image_batch_sizes",
     "is_downloaded",

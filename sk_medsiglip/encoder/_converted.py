@@ -23,9 +23,6 @@ __all__ = ["load_converted", "store_converted"]
 
 _FACTS = "facts.json"
 
-# Raise it whenever the same checkpoint would be converted into something else.
-_VERSION = 1
-
 
 def store_converted(
     folder: Path, write: Callable[[Path], None], facts: dict[str, Any]
@@ -52,7 +49,7 @@ def store_converted(
     try:
         write(scratch)
         files = {path.name: _digest(path) for path in sorted(scratch.iterdir())}
-        whole = {"version": _VERSION, "files": files, "facts": facts}
+        whole = {"files": files, "facts": facts}
         (scratch / _FACTS).write_text(json.dumps(whole, indent=2), "utf-8")
         try:
             os.rename(scratch, folder)
@@ -74,7 +71,6 @@ def load_converted(folder: Path) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        None also for one that another version of this package wrote.
 
     Raises
     ------
@@ -85,14 +81,12 @@ def load_converted(folder: Path) -> dict[str, Any] | None:
     -----
     Reads every byte: about half a second a GB from a warm disk.
     """
+    if not folder.is_dir():
+        return None
     try:
         whole = json.loads((folder / _FACTS).read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         raise CheckpointError(_damaged(folder, _FACTS)) from None
-    if whole.get("version") != _VERSION:
-        return None
     for name, digest in whole["files"].items():
         path = folder / name
         if not path.is_file() or _digest(path) != digest:

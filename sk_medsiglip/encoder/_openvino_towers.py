@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ from sk_medsiglip.encoder._checkpoints import Checkpoint
 from sk_medsiglip.encoder._converted import load_converted, store_converted
 from sk_medsiglip.encoder._image_processor import read_processor
 from sk_medsiglip.encoder._torch_towers import load_network, quiet_transformers
-from sk_medsiglip.exceptions import ForkedProcessError
+from sk_medsiglip.exceptions import CacheWarning, ForkedProcessError
 
 __all__ = ["OpenVINOTowers", "converted_folder", "cpu_computes_bfloat16"]
+
+# Raise it whenever the same checkpoint would be converted into something else.
+_VERSION = 1
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 _IMAGE, _TEXT = _NAMES = ("image", "text")
@@ -69,21 +73,35 @@ class OpenVINOTowers:
         self.dtype = dtype
         self._pid = os.getpid()
         core = _core()
-        if kept_in is None:
-            models, facts = _convert(checkpoint)
-        else:
-            folder = converted_folder(kept_in, checkpoint, dtype)
-            known = load_converted(folder)
-            if known is None:
-                known = _convert_to(folder, checkpoint, dtype)
-            facts = known
-            # Read from the disk, the weights are mapped: workers share their memory.
-            models = {name: core.read_model(folder / f"{name}.xml") for name in _NAMES}
+        models, facts = self._models(core, checkpoint, kept_in)
         self.logit_scale = facts["logit_scale"]
         self.logit_bias = facts["logit_bias"]
         properties = _properties(dtype)
         self._image = core.compile_model(models[_IMAGE], "CPU", properties)
         self._text = core.compile_model(models[_TEXT], "CPU", properties)
+
+    def _models(
+        self, core: Any, checkpoint: Checkpoint, kept_in: Path | None
+    ) -> tuple[dict[str, Any], dict[str, float]]:
+        """Return both graphs, from the disk where they are or can be kept."""
+        if kept_in is None:
+            return _convert(checkpoint)
+        folder = converted_folder(kept_in, checkpoint, self.dtype)
+        facts = load_converted(folder)
+        if facts is None:
+            models, facts = _convert(checkpoint)
+            try:
+                store_converted(folder, partial(_write, models, self.dtype), facts)
+            except (OSError, RuntimeError) as error:  # OpenVINO raises the latter
+                warnings.warn(
+                    "The converted checkpoint is not kept, so every process converts "
+                    f"it again: {kept_in} cannot be written ({error}).",
+                    CacheWarning,
+                    stacklevel=2,
+                )
+                return models, facts
+        # Read from the disk, weights are mapped: workers share their memory.
+        return {name: core.read_model(folder / f"{name}.xml") for name in _NAMES}, facts
 
     def send(self, values: NDArray) -> NDArray:
         """Bring an array to the device."""
@@ -117,7 +135,7 @@ def converted_folder(kept_in: Path, checkpoint: Checkpoint, dtype: str) -> Path:
     """Return the place of a converted checkpoint, whether it is there or not."""
     openvino = _openvino()
     version = openvino.__version__.partition("-")[0]
-    return kept_in / f"openvino-{version}-{dtype}-{checkpoint.revision}"
+    return kept_in / f"{_VERSION}-openvino-{version}-{dtype}-{checkpoint.revision}"
 
 
 def _openvino() -> Any:
@@ -145,17 +163,11 @@ def _properties(dtype: str) -> dict[str, Any]:
     }
 
 
-def _convert_to(folder: Path, checkpoint: Checkpoint, dtype: str) -> dict[str, float]:
-    models, facts = _convert(checkpoint)
-
-    def write(scratch: Path) -> None:
-        for name, model in models.items():
-            _openvino().save_model(
-                model, scratch / f"{name}.xml", compress_to_fp16=dtype == "bfloat16"
-            )
-
-    store_converted(folder, write, facts)
-    return facts
+def _write(models: dict[str, Any], dtype: str, folder: Path) -> None:
+    for name, model in models.items():
+        _openvino().save_model(
+            model, folder / f"{name}.xml", compress_to_fp16=dtype == "bfloat16"
+        )
 
 
 def _convert(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, float]]:

@@ -1,0 +1,345 @@
+"""The second engine: same rows, its own key, one conversion, kept by content."""
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from sk_medsiglip import (
+    EmbeddingCache,
+    MedSigLIPEmbedder,
+    MedSigLIPTextEmbedder,
+    make_zero_shot_pipeline,
+)
+from sk_medsiglip.encoder import (
+    DEMO_FOLDER,
+    clear_encoders,
+    find_checkpoint,
+    load_encoder,
+)
+from sk_medsiglip.encoder import _openvino_towers as towers
+from sk_medsiglip.exceptions import (
+    CheckpointError,
+    MissingDependencyError,
+)
+
+pytest.importorskip(
+    "openvino", reason='openvino is not installed: pip install ".[openvino]"'
+)
+
+TEXTS = ["a normal chest X-ray", "a large pleural effusion", "a nodule"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_encoders():
+    clear_encoders()
+    yield
+    clear_encoders()
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A folder in which the demonstration checkpoint is converted once."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (5, 128, 128, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def images():
+    return list(np.random.default_rng(1).integers(0, 256, (6, 90, 70), dtype=np.uint8))
+
+
+@pytest.fixture
+def conversions(monkeypatch):
+    """Count the conversions that are really made."""
+    made = []
+    original = towers._convert
+
+    def convert(checkpoint):
+        made.append(checkpoint.model)
+        return original(checkpoint)
+
+    monkeypatch.setattr(towers, "_convert", convert)
+    return made
+
+
+def cosines(a, b):
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+# ------------------------------------------------------------------------------- rows
+
+
+def test_float32_rows_equal_torch(pixels, kept):
+    plain = load_encoder("demo", device="cpu")
+    ours = load_encoder("demo", engine="openvino", dtype="float32", converted=kept)
+    assert (ours.engine, ours.dtype, ours.device) == ("openvino", "float32", "cpu")
+    for way, values in (("encode_images", pixels), ("encode_texts", TEXTS)):
+        expected = getattr(plain, way)(values)
+        rows = getattr(ours, way)(values)
+        assert rows.dtype == np.float32
+        np.testing.assert_allclose(rows, expected, atol=1e-4)
+    assert ours.logit_scale == pytest.approx(plain.logit_scale, rel=1e-6)
+    assert ours.logit_bias == pytest.approx(plain.logit_bias, rel=1e-6)
+
+
+def test_bfloat16_rows_are_near_float32(pixels, kept):
+    plain = load_encoder("demo", device="cpu")
+    ours = load_encoder("demo", engine="openvino", dtype="bfloat16", converted=kept)
+    for way, values in (("encode_images", pixels), ("encode_texts", TEXTS)):
+        rows = getattr(ours, way)(values)
+        assert cosines(rows, getattr(plain, way)(values)).min() > 0.9995
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_do_not_depend_on_the_batch(pixels, kept, dtype):
+    encoder = load_encoder("demo", engine="openvino", dtype=dtype, converted=kept)
+    together = encoder.encode_images(pixels)
+    alone = np.concatenate([encoder.encode_images(one[None]) for one in pixels])
+    assert cosines(together, alone).min() > 0.99999
+    # Rows are told apart: the next picture's vector is another one.
+    assert cosines(together, np.roll(together, 1, axis=0)).max() < 0.9999
+
+
+def test_scaling_follows_the_checkpoint(make_checkpoint, tmp_path):
+    folder = shutil.copytree(make_checkpoint(seed=8), tmp_path / "model")
+    config = folder / "preprocessor_config.json"
+    text = config.read_text()
+    assert text.count("0.5") == 6
+    config.write_text(text.replace("0.5", "0.4", 1).replace("0.5", "0.3", 1))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 3), dtype=np.uint8)
+    plain = load_encoder(folder, device="cpu").encode_images(pixels)
+    ours = load_encoder(folder, engine="openvino", dtype="float32")
+    np.testing.assert_allclose(ours.encode_images(pixels), plain, atol=1e-4)
+
+
+# ------------------------------------------------------------------- estimators, keys
+
+
+def test_embedder_keeps_engines_apart(images, tmp_path):
+    store = EmbeddingCache(tmp_path)
+    chosen = {"device": "cpu", "cache": store, "dtype": "bfloat16"}
+    by_torch = MedSigLIPEmbedder("demo", engine="torch", **chosen).transform(images)
+    assert len(store) == 6
+    ours = MedSigLIPEmbedder("demo", engine="openvino", **chosen)
+    rows = ours.transform(images)
+    assert len(store) == 12
+    assert not np.array_equal(rows, by_torch)
+    assert cosines(rows, by_torch).min() > 0.999
+    np.testing.assert_array_equal(ours.transform(images), rows)
+    assert len(store) == 12
+
+
+def test_auto_takes_any_stored_row(images, tmp_path, monkeypatch):
+    store = EmbeddingCache(tmp_path)
+    rows = MedSigLIPEmbedder("demo", engine="openvino", cache=store).transform(images)
+    clear_encoders()
+    monkeypatch.setattr(towers, "OpenVINOTowers", None)
+    for params in ({}, {"engine": "openvino"}, {"dtype": "bfloat16"}):
+        again = MedSigLIPEmbedder("demo", cache=store, **params).transform(images)
+        np.testing.assert_array_equal(again, rows)
+    assert len(store) == 6
+
+
+def test_texts_and_zero_shot(images, tmp_path):
+    plain = MedSigLIPTextEmbedder("demo", cache=False, device="cpu").transform(TEXTS)
+    ours = MedSigLIPTextEmbedder("demo", cache=tmp_path, engine="openvino")
+    assert cosines(ours.transform(TEXTS), plain).min() > 0.999
+    prompts = {"normal": TEXTS[:1], "sick": TEXTS[1:]}
+    settings = {"model": "demo", "cache": tmp_path}
+    expected = make_zero_shot_pipeline(prompts, **settings, engine="torch")
+    pipe = make_zero_shot_pipeline(prompts, **settings, engine="openvino")
+    np.testing.assert_allclose(
+        pipe.fit(images).predict_proba(images),
+        expected.fit(images).predict_proba(images),
+        atol=0.05,
+    )
+
+
+# ------------------------------------------------------------------------- conversion
+
+
+def test_converted_once_for_all_processes(tmp_path, pixels, conversions):
+    settings = {"engine": "openvino", "dtype": "bfloat16", "converted": tmp_path}
+    first = load_encoder("demo", **settings).encode_images(pixels)
+    assert conversions == ["demo"]
+    clear_encoders()
+    again = load_encoder("demo", **settings).encode_images(pixels)
+    np.testing.assert_array_equal(again, first)
+    assert conversions == ["demo"]
+    [folder] = tmp_path.iterdir()
+    assert find_checkpoint("demo").revision in folder.name
+    if os.name == "posix":
+        assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_other_weights_are_converted_anew(make_checkpoint, tmp_path, conversions):
+    settings = {"engine": "openvino", "dtype": "float32", "converted": tmp_path}
+    rows = [
+        load_encoder(make_checkpoint(seed=seed), **settings).encode_texts(["a rib"])
+        for seed in (1, 2)
+    ]
+    assert len(conversions) == 2
+    assert not np.allclose(*rows)
+
+
+def test_nothing_kept_without_a_cache(pixels, tmp_path, monkeypatch, conversions):
+    monkeypatch.setenv("SK_MEDSIGLIP_CACHE", str(tmp_path / "store"))
+    embedder = MedSigLIPEmbedder("demo", engine="openvino", cache=False)
+    assert embedder.transform(pixels).shape == (5, 192)
+    assert conversions == ["demo"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_are_not_needed_once_converted(make_checkpoint, tmp_path, pixels):
+    """A snapshot of the hub without its weight file computes, offline."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--some--model"
+    snapshot = repository / "snapshots" / commit
+    shutil.copytree(make_checkpoint(seed=6), snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    code = textwrap.dedent(f"""
+        from sk_medsiglip import MedSigLIPTextEmbedder
+        embedder = MedSigLIPTextEmbedder(
+            "some/model", engine="openvino", cache={str(tmp_path / "store")!r},
+            dtype="float32",
+        )
+        text = {{}}
+        print(embedder.transform([text])[0, :4].tolist())
+    """)
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+
+    def run(text):
+        return subprocess.run(
+            [sys.executable, "-c", code.replace("{}", repr(text))],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    first = run("a rib")
+    assert first.returncode == 0, first.stderr
+    (snapshot / "model.safetensors").unlink()
+    other = run("a lung")
+    assert other.returncode == 0, other.stderr
+    assert other.stdout != first.stdout
+    shutil.rmtree(tmp_path / "store" / "converted")
+    without = run("a heart")
+    assert without.returncode != 0
+    assert "model.safetensors is missing" in without.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *itertools.product(["image.bin", "text.xml"], ["flip", "cut", "delete"]),
+        ("facts.json", "cut"),
+        ("facts.json", "delete"),
+    ],
+)
+def test_damaged_conversion_is_noticed(kept, tmp_path, name, how):
+    settings = {"engine": "openvino", "dtype": "float32"}
+    load_encoder("demo", **settings, converted=kept)
+    clear_encoders()
+    shutil.copytree(kept, tmp_path / "kept")
+    folder = towers.converted_folder(
+        tmp_path / "kept", find_checkpoint("demo"), "float32"
+    )
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    if how == "delete":
+        path.unlink()
+    else:
+        content[len(content) // 2] ^= 0x10
+        path.write_bytes(content if how == "flip" else content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="Delete that folder"):
+        load_encoder("demo", **settings, converted=tmp_path / "kept")
+
+
+def test_full_disk_leaves_nothing_behind(tmp_path, pixels):
+    """Rows are right where a conversion cannot be kept; one warning says so."""
+    code = textwrap.dedent(f"""
+        import resource, warnings
+        import numpy as np
+        from pathlib import Path
+        from sk_medsiglip import EmbeddingCache, MedSigLIPEmbedder
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+        import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        store = Path({str(tmp_path / "store")!r})
+        embedder = MedSigLIPEmbedder(
+            "demo", engine="openvino", cache=store, dtype="float32")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            rows = embedder.transform(list(np.arange(2 * 900, dtype=np.uint8)
+                                           .reshape(2, 30, 30)))
+        assert np.isfinite(rows).all()
+        said = [str(w.message) for w in caught if "CacheWarning" in repr(w.category)]
+        assert len(said) == 1 and "not kept" in said[0], said
+        assert not list((store / "converted").iterdir())
+    """)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+# --------------------------------------------------------------------------- refusals
+
+
+def test_gpu_is_refused(images):
+    embedder = MedSigLIPEmbedder("demo", engine="openvino", device="cuda", cache=False)
+    with pytest.raises(ValueError, match="runs on the CPU"):
+        embedder.transform(images)
+
+
+def test_missing_package_says_how_to_install(images, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    embedder = MedSigLIPEmbedder("demo", engine="openvino", cache=False)
+    with pytest.raises(MissingDependencyError, match=r"sk-medsiglip\[openvino\]"):
+        embedder.transform(images)
+
+
+def test_forked_child_is_told(tmp_path):
+    if not hasattr(os, "fork"):
+        pytest.skip("os.fork is not there; this runs on Linux and macOS")
+    code = textwrap.dedent(f"""
+        import os, sys, numpy as np
+        from sk_medsiglip.encoder import clear_encoders, load_encoder
+        from sk_medsiglip.exceptions import ForkedProcessError
+        settings = dict(engine="openvino", converted={str(tmp_path)!r})
+        encoder = load_encoder("demo", **settings)
+        encoder.encode_texts(["a rib"])
+        child = os.fork()
+        if child == 0:
+            told = 0
+            for way in ("use", "load"):
+                try:
+                    if way == "load":
+                        clear_encoders()
+                        encoder = load_encoder("demo", **settings)
+                    encoder.encode_texts(["a rib"])
+                except ForkedProcessError as error:
+                    told += "loky" in str(error)
+            os._exit(0 if told == 2 else 1)
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """)
+    done = subprocess.run([sys.executable, "-c", code], timeout=120, check=False)
+    assert done.returncode == 0
+
+
+def test_demo_is_not_touched(kept, pixels):
+    """Converting writes nothing into the checkpoint's own folder."""
+    before = sorted(path.name for path in DEMO_FOLDER.iterdir())
+    load_encoder("demo", engine="openvino", dtype="bfloat16", converted=kept)
+    assert sorted(path.name for path in DEMO_FOLDER.iterdir()) == before
