@@ -45,8 +45,8 @@ def test_batch_size_halves_and_remembers():
 
 
 def test_batches_are_small_on_a_cpu_and_grow_on_a_gpu():
-    assert image_batch_sizes(1024, "cpu") == (2, 2)
-    assert image_batch_sizes(64, "cpu") == (32, 32)
+    assert image_batch_sizes(1024, "cpu") == (1, 1)
+    assert image_batch_sizes(64, "cpu") == (16, 16)
     assert image_batch_sizes(100_000, "cpu") == (1, 1)
     first, most = image_batch_sizes(1024, "cuda:0")
     assert first == 32

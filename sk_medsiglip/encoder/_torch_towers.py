@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip.encoder._attention_pooling import pool_patches
 from sk_medsiglip.encoder._checkpoints import Checkpoint, damaged
 from sk_medsiglip.encoder._fork import (
     check_device_after_fork,
@@ -197,6 +199,8 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
                 f"is {lacking[0]}",
             )
         )
+    head = network.vision_model.head
+    head.forward = partial(pool_patches, head)
     return network.eval().requires_grad_(False)
 
 
