@@ -8,6 +8,7 @@ The room, from what a caller sees down to the bytes::
     _claims.py            who computes a missing row: one worker, the others wait
     _reader.py, _writer.py    rows in bulk
     _repair.py, _prune.py     checking and rebuilding; making room
+    _parquet.py           rows to another machine, and from there
     _live_index.py        the index kept open, reopened, rebuilt when damaged
     _index.py             SQLite: where each row lies
     _segments.py, _segment_writer.py, _segment_layout.py
@@ -15,10 +16,11 @@ The room, from what a caller sees down to the bytes::
     _files.py             file state -> fingerprint, so that a warm run reads no image
     _models.py            what is known of each model, so that a warm run needs none
     _space.py             everything but the content that decides a vector
-    _locks.py, _location.py   the operating system's part: locks, folders, permissions
+    _locks.py, _location.py, _mounts.py
+                          the operating system's part: locks, folders, network disks
 
 It knows nothing of images, models or scikit-learn and imports numpy, blake3,
-platformdirs and the standard library only.
+platformdirs and the standard library only, and pyarrow to export and import.
 """
 
 from sk_medsiglip.cache._embedding_cache import EmbeddingCache
@@ -28,12 +30,14 @@ from sk_medsiglip.cache._files import (
     content_stamp,
     file_stamps,
 )
+from sk_medsiglip.cache._parquet import ImportReport
 from sk_medsiglip.cache._repair import VerifyReport
 from sk_medsiglip.cache._space import Space
 
 __all__ = [
     "EmbeddingCache",
     "FileStamp",
+    "ImportReport",
     "Space",
     "VerifyReport",
     "combined_stamp",

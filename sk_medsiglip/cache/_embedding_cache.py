@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from sk_medsiglip.cache._files import FileStamp, file_stamps
 from sk_medsiglip.cache._location import resolve_location
 from sk_medsiglip.cache._open_stores import open_store
+from sk_medsiglip.cache._parquet import ImportReport, export_rows, import_rows
 from sk_medsiglip.cache._repair import VerifyReport
 from sk_medsiglip.cache._space import Space
 from sk_medsiglip.cache._store import Store
@@ -294,7 +295,9 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         Returns
         -------
         dict
-            ``location``; ``rows``; ``bytes`` on disk, all files; ``segments``;
+            ``location``; ``network``, the type of its file system where that is one
+            over a network (``"nfs4"``), else None; ``rows``; ``bytes`` on disk, all
+            files; ``segments``;
             ``spaces``, a list of dicts, each the fields of a :class:`Space` with its
             ``rows``; ``files`` and ``models`` remembered; ``rows_computed``, all rows
             ever stored; ``repeated_puts``, rows that were computed though they were
@@ -324,6 +327,80 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         threads of this process wait for it, other processes work on.
         """
         return self._store.verify()
+
+    def export_parquet(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model: str | None = None,
+        verbose: int | bool = 0,
+    ) -> int:
+        """Write rows to one Parquet file, for another machine to import.
+
+        Embed where there is a GPU, train on a laptop without the weights: the file
+        also carries what is known of the models, logit scale and bias included.
+
+        Parameters
+        ----------
+        path : str or path-like
+            File to write; it appears, or is replaced, when it is complete.
+        model : str or None, default=None
+            Only rows of this model: its name, or the first characters of a revision.
+        verbose : int, default=0
+            Over 0 shows a progress bar.
+
+        Returns
+        -------
+        int
+            Rows written.
+
+        Raises
+        ------
+        CacheError
+            If there are no such rows.
+        MissingDependencyError
+            If pyarrow is not installed.
+
+        Notes
+        -----
+        One record a row: space (JSON), fingerprint, checksum, vector. Memory is
+        bounded. Rows that others add meanwhile may be left out. Which files the rows
+        belong to is not part of it: the other machine reads its images once to find
+        out, and needs no model for that.
+        """
+        return export_rows(self._store, Path(path), model, int(verbose))
+
+    def import_parquet(
+        self, path: str | os.PathLike[str], *, verbose: int | bool = 0
+    ) -> ImportReport:
+        """Add the rows of a file that :meth:`export_parquet` wrote.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+        verbose : int, default=0
+            Over 0 shows a progress bar.
+
+        Returns
+        -------
+        ImportReport
+            How many rows there were, and how many are new.
+
+        Raises
+        ------
+        CacheError
+            If it is no such file, or damaged: rows before the damage are kept. Also
+            if the store cannot be written.
+        MissingDependencyError
+            If pyarrow is not installed.
+
+        Notes
+        -----
+        May be repeated, and run beside other writers. Rows are taken as they are:
+        import files of people whom you trust with your results.
+        """
+        return import_rows(self._store, Path(path), int(verbose))
 
     def prune(self, max_bytes: int) -> int:
         """Delete the least recently used rows until the store fits.

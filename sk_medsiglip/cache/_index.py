@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip.cache._location import FILE_MODE
+from sk_medsiglip.cache._mounts import network_file_system
 from sk_medsiglip.cache._space import Space
 from sk_medsiglip.exceptions import CacheError
 
@@ -93,6 +94,9 @@ class Index:
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
         self.writable = True
+        # A write-ahead log needs memory that all its processes share; those of two
+        # machines share none, and would tear the file.
+        self._journal_mode = "TRUNCATE" if network_file_system(path) else "WAL"
         if create:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE))
         status = os.stat(path)
@@ -310,10 +314,14 @@ class Index:
                 "wrote here, the file is damaged: sk-medsiglip cache verify mends it."
             )
         if create and found == 0:
-            run("PRAGMA journal_mode = WAL")
+            run(f"PRAGMA journal_mode = {self._journal_mode}")
             self._connection.executescript(SCHEMA)
         elif found == 0:
             raise DamagedIndex("unfinished")
+        elif self._journal_mode != "WAL" and self.writable:
+            # A store that was copied to a network disk; nothing changes where it is
+            # in order, and nobody must have it open where it is not.
+            run(f"PRAGMA journal_mode = {self._journal_mode}")
         run("SELECT count(*) FROM segments").fetchone()
 
     def _find(self, query: str, keys: Sequence[int]) -> Iterator[tuple]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,9 @@ class Models:
         self, name: str, requested_revision: str | None, facts: Mapping[str, Any]
     ) -> None:
         """Write the facts, all at once or not at all."""
+        self._write(self._path(name, requested_revision), facts)
+
+    def _write(self, path: Path, facts: Mapping[str, Any]) -> None:
         line = json.dumps(dict(facts), sort_keys=True)
         entry = json.dumps({"facts": line, "checksum": _checksum(line)})
         try:
@@ -46,7 +50,7 @@ class Models:
             try:
                 with os.fdopen(fd, "w", encoding="utf-8") as file:
                     file.write(entry)
-                os.replace(draft, self._path(name, requested_revision))
+                os.replace(draft, path)
             except BaseException:
                 os.unlink(draft)
                 raise
@@ -59,8 +63,33 @@ class Models:
         self, name: str, requested_revision: str | None
     ) -> dict[str, Any] | None:
         """Return the facts; None where there are none, or they are damaged."""
+        return self._read(self._path(name, requested_revision))
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return all that is known, to be carried to another store."""
+        found = ((path.stem, self._read(path)) for path in self.paths())
+        return [{"name": name, "facts": facts} for name, facts in found if facts]
+
+    def remember_record(self, record: Mapping[str, Any]) -> None:
+        """Write what another store's :meth:`records` returned.
+
+        Raises
+        ------
+        CacheError
+            If it is no such record, or cannot be written.
+        """
         try:
-            entry = json.loads(self._path(name, requested_revision).read_bytes())
+            name, facts = str(record["name"]), dict(record["facts"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CacheError(f"no record of a model: {error}") from error
+        # A name becomes a file's: it must be the hash that this class makes.
+        if re.fullmatch(r"[0-9a-f]{32}", name) is None:
+            raise CacheError(f"{name!r} is no record of a model.")
+        self._write(self.folder / f"{name}.json", facts)
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        try:
+            entry = json.loads(path.read_bytes())
             line = entry["facts"]
             if entry["checksum"] != _checksum(line):
                 return None

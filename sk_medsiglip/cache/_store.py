@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from sk_medsiglip.cache._index import Index
 from sk_medsiglip.cache._live_index import LiveIndex
 from sk_medsiglip.cache._locks import holding
 from sk_medsiglip.cache._models import Models
+from sk_medsiglip.cache._mounts import network_file_system
 from sk_medsiglip.cache._prune import prune
 from sk_medsiglip.cache._reader import Reader
 from sk_medsiglip.cache._repair import VerifyReport, check_rows
@@ -129,6 +130,29 @@ class Store:
                 if fingerprint and segment.space.keys([fingerprint])[0] == key:
                     yield segment.space, fingerprint
 
+    def scan_rows(
+        self, spaces: Container[Space]
+    ) -> Iterator[tuple[Space, list[bytes], NDArray[np.float32]]]:
+        """Yield the intact rows of some spaces, in the order of the disk."""
+        none = np.empty(0, np.int64)
+        _, places = self._index.ask(
+            lambda index: index.all_rows(), otherwise=(none, none)
+        )
+        numbers = places >> 32
+        for number in np.unique(numbers).tolist():
+            segment = self._reader.segment(number)
+            if segment is None or segment.space not in spaces:
+                continue
+            indexed = np.zeros(segment.n_rows, dtype=bool)
+            rows = places[numbers == number] & 0xFFFF_FFFF
+            indexed[rows[rows < len(indexed)]] = True
+            for first, fingerprints, vectors, good in segment.scan():
+                part = indexed[first : first + len(good)]
+                picks = np.flatnonzero(good[: len(part)] & part)
+                if picks.size:
+                    chosen = [fingerprints[i] for i in picks.tolist()]
+                    yield segment.space, chosen, vectors[picks]
+
     def stats(self) -> dict[str, Any]:
         """See :meth:`EmbeddingCache.stats`."""
 
@@ -155,6 +179,7 @@ class Store:
         files = [path for path in self.location.rglob("*") if path.is_file()]
         return {
             "location": str(self.location),
+            "network": network_file_system(self.location),
             "bytes": sum(path.stat().st_size for path in files),
             "models": len(self.models.paths()),
             **counts,

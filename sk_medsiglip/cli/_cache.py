@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sk_medsiglip.cli._console import console, make_table, say
+from sk_medsiglip.cli._console import bar, console, make_table, say
 from sk_medsiglip.cli._errors import CommandError
 
 if TYPE_CHECKING:
@@ -45,6 +45,12 @@ def info(location: LocationOption = None) -> None:
     cache = _open(location)
     stats = cache.stats()
     say(f"Location  {stats['location']}")
+    if stats["network"]:
+        say(
+            f"Network   {stats['network']}: safe, and slower than a local disk; copy "
+            "rows to one with: sk-medsiglip cache export, import",
+            "yellow",
+        )
     say(f"On disk   {format_bytes(stats['bytes'])} in {stats['segments']:,} segments")
     say(f"Rows      {stats['rows']:,}, each one image or text through one model")
     say(f"Files     {stats['files']:,} image files known by their state on disk")
@@ -94,6 +100,55 @@ def verify(location: LocationOption = None) -> None:
         )
     if report.ok:
         say("Nothing is wrong.", "green")
+
+
+@cache_app.command(name="export")
+def export_rows(
+    out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Only rows of this model, or of the revision that begins so.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that exists.")
+    ] = False,
+    location: LocationOption = None,
+) -> None:
+    """Write the rows to one file, to train where there is no model."""
+    if out.exists() and not overwrite:
+        raise CommandError(f"{out} exists. Add --overwrite to replace it.")
+    if not out.absolute().parent.is_dir():
+        raise CommandError(f"{out}: there is no folder {out.absolute().parent}.")
+    n_rows = _open(location).export_parquet(out, model=model, verbose=bar())
+    size = format_bytes(out.stat().st_size)
+    say(f"Wrote {n_rows:,} rows to {out}, {size}. On the other machine:")
+    say(f"sk-medsiglip cache import {out.name}", "cyan", indent=4)
+
+
+@cache_app.command(name="import")
+def import_rows(
+    source: Annotated[Path, typer.Argument(help="File that cache export wrote.")],
+    location: Annotated[
+        Path | None,
+        typer.Option(
+            "--location",
+            help="Folder of the cache, made if missing. Default: SK_MEDSIGLIP_CACHE, "
+            "or a per-user folder.",
+        ),
+    ] = None,
+) -> None:
+    """Add the rows of a file; those that are there already stay as they are."""
+    from sk_medsiglip.cache import EmbeddingCache
+
+    cache = EmbeddingCache(location)
+    report = cache.import_parquet(source, verbose=bar())
+    say(
+        f"Imported {report.new:,} new rows of {report.rows:,}, and what is known of "
+        f"{report.models:,} models, into {cache.location}."
+    )
 
 
 @cache_app.command()

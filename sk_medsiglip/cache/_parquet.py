@@ -1,0 +1,231 @@
+"""Rows as one Parquet file: from the machine that embedded to those that train.
+
+One record a row, a checksum in each, and what is known of the models in the file's own
+metadata. What images lay where stays behind: paths differ on the other machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip._progress import progress_bar
+from sk_medsiglip.cache._segment_layout import row_checksums
+from sk_medsiglip.cache._space import FINGERPRINT_BYTES, Space
+from sk_medsiglip.cache._store import Store
+from sk_medsiglip.exceptions import CacheError
+
+__all__ = ["ImportReport", "export_rows", "import_rows"]
+
+FORMAT = "1"
+ROWS_PER_GROUP = 4096
+COLUMNS = ["space", "fingerprint", "checksum", "vector"]
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What :meth:`EmbeddingCache.import_parquet` took.
+
+    Parameters
+    ----------
+    rows : int
+        Rows in the file.
+    new : int
+        Of these, rows that the store did not have.
+    models : int
+        Models whose facts came with them.
+    """
+
+    rows: int = 0
+    new: int = 0
+    models: int = 0
+
+
+def export_rows(store: Store, path: Path, model: str | None, verbose: int) -> int:
+    """See :meth:`EmbeddingCache.export_parquet`."""
+    pyarrow, parquet = _pyarrow()
+    spaces = [Space(**_fields(entry)) for entry in store.stats()["spaces"]]
+    wanted = {space for space in spaces if model is None or _is_of(space, model)}
+    if not wanted:
+        held = sorted({space.model for space in spaces}) or ["no model"]
+        of_model = "" if model is None else f" of model {model!r}"
+        raise CacheError(
+            f"{store.location} holds no rows{of_model}; it holds rows of "
+            f"{', '.join(held)}."
+        )
+    revisions = {space.revision for space in wanted}
+    models = [
+        record
+        for record in store.models.records()
+        if record["facts"].get("revision") in revisions
+    ]
+    schema = pyarrow.schema(
+        {
+            "space": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+            "fingerprint": pyarrow.binary(FINGERPRINT_BYTES),
+            "checksum": pyarrow.uint32(),
+            "vector": pyarrow.list_(pyarrow.float32()),
+        },
+        metadata={
+            "sk_medsiglip.format": FORMAT,
+            "sk_medsiglip.models": json.dumps(models),
+        },
+    )
+    total = sum(e["rows"] for e in store.stats()["spaces"] if _space_in(e, wanted))
+    fd, draft = tempfile.mkstemp(prefix=".export-", dir=path.parent)
+    os.close(fd)
+    n_rows = 0
+    try:
+        with (
+            progress_bar(total, desc="export", unit="row", verbose=verbose) as bar,
+            # Vectors do not compress, and a dictionary of them would be tried first.
+            parquet.ParquetWriter(
+                draft, schema, compression="none", use_dictionary=["space"]
+            ) as writer,
+        ):
+            for space, fingerprints, vectors in store.scan_rows(wanted):
+                batch = _to_batch(pyarrow, schema, space, fingerprints, vectors)
+                writer.write_batch(batch)
+                n_rows += len(fingerprints)
+                bar.update(len(fingerprints))
+        os.replace(draft, path)
+    except BaseException:
+        os.unlink(draft)
+        raise
+    return n_rows
+
+
+def import_rows(store: Store, path: Path, verbose: int) -> ImportReport:
+    """See :meth:`EmbeddingCache.import_parquet`."""
+    pyarrow, parquet = _pyarrow()
+    try:
+        # Not mapped: a file cut short is then an error and not a signal.
+        file = parquet.ParquetFile(path, memory_map=False)
+    except FileNotFoundError:
+        raise CacheError(f"there is no file {path} to import.") from None
+    except (OSError, pyarrow.ArrowException) as error:
+        raise CacheError(_damaged(path, str(error))) from error
+    with file:
+        models = _check_format(path, file.schema_arrow)
+        n_rows, n_before = 0, store.count_rows()
+        total = file.metadata.num_rows
+        with progress_bar(total, desc="import", unit="row", verbose=verbose) as bar:
+            try:
+                for batch in file.iter_batches(ROWS_PER_GROUP, columns=COLUMNS):
+                    for space, fingerprints, vectors in _from_batch(path, batch):
+                        store.put_many(space, fingerprints, vectors)
+                    n_rows += len(batch)
+                    bar.update(len(batch))
+            except (OSError, pyarrow.ArrowException) as error:
+                if isinstance(error, CacheError):
+                    raise
+                raise CacheError(_damaged(path, str(error), n_rows)) from error
+    for record in models:
+        store.models.remember_record(record)
+    return ImportReport(n_rows, store.count_rows() - n_before, len(models))
+
+
+def _to_batch(
+    pyarrow: Any,
+    schema: Any,
+    space: Space,
+    fingerprints: list[bytes],
+    vectors: NDArray[np.float32],
+) -> Any:
+    n = len(fingerprints)
+    flat = pyarrow.array(np.ascontiguousarray(vectors).reshape(-1))
+    offsets = pyarrow.array(np.arange(n + 1, dtype=np.int32) * space.width)
+    return pyarrow.record_batch(
+        [
+            pyarrow.DictionaryArray.from_arrays(
+                pyarrow.array(np.zeros(n, np.int32)), pyarrow.array([space.line])
+            ),
+            pyarrow.array(fingerprints, pyarrow.binary(FINGERPRINT_BYTES)),
+            pyarrow.array(row_checksums(_seed(space.line), fingerprints, vectors)),
+            pyarrow.ListArray.from_arrays(offsets, flat),
+        ],
+        schema=schema,
+    )
+
+
+def _from_batch(
+    path: Path, batch: Any
+) -> Iterator[tuple[Space, list[bytes], NDArray[np.float32]]]:
+    """Yield the rows of each space in a batch, checked."""
+    try:
+        lines = batch["space"].to_pylist()
+    except ValueError as error:  # no valid text any more
+        raise CacheError(_damaged(path, str(error))) from error
+    cuts = [i for i in range(1, len(lines)) if lines[i] != lines[i - 1]]
+    for start, stop in zip([0, *cuts], [*cuts, len(lines)], strict=True):
+        part = batch.slice(start, stop - start)
+        try:
+            space = Space.from_line(lines[start])
+            fingerprints = part["fingerprint"].to_pylist()
+            vectors = part["vector"].flatten().to_numpy(zero_copy_only=False)
+            vectors = np.ascontiguousarray(vectors).reshape(stop - start, space.width)
+            checksums = row_checksums(_seed(lines[start]), fingerprints, vectors)
+            good = part["checksum"].to_numpy() == checksums
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CacheError(_damaged(path, str(error))) from error
+        if not good.all():
+            raise CacheError(_damaged(path, f"{int((~good).sum())} rows have changed"))
+        yield space, fingerprints, vectors
+
+
+def _check_format(path: Path, schema: Any) -> list[dict[str, Any]]:
+    """Return the facts on models; raise if this file is not one of ours."""
+    metadata = schema.metadata or {}
+    found = metadata.get(b"sk_medsiglip.format", b"").decode()
+    if not found or list(schema.names) != COLUMNS:
+        raise CacheError(
+            f"{path} is not an export of an embedding cache. Make one with: "
+            "sk-medsiglip cache export FILE"
+        )
+    if found != FORMAT:
+        raise CacheError(
+            f"{path} has format {found}; this version of sk_medsiglip reads format "
+            f"{FORMAT}. Upgrade sk_medsiglip."
+        )
+    try:
+        return list(json.loads(metadata[b"sk_medsiglip.models"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise CacheError(_damaged(path, str(error))) from error
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    purpose = "Exporting and importing rows"
+    pyarrow = import_optional("pyarrow", extra="parquet", purpose=purpose)
+    parquet = import_optional("pyarrow.parquet", extra="parquet", purpose=purpose)
+    return pyarrow, parquet
+
+
+def _damaged(path: Path, reason: str, n_taken: int = 0) -> str:
+    kept = f" The {n_taken:,} rows before the damage are imported." if n_taken else ""
+    return f"{path} is damaged: {reason}. Export or copy it again.{kept}"
+
+
+def _seed(line: str) -> int:
+    return crc32(line.encode())
+
+
+def _is_of(space: Space, model: str) -> bool:
+    return space.model == model or space.revision.startswith(model)
+
+
+def _fields(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name != "rows"}
+
+
+def _space_in(entry: dict[str, Any], wanted: set[Space]) -> bool:
+    return Space(**_fields(entry)) in wanted
