@@ -33,7 +33,8 @@ def pool_patches(head: Any, patches: torch.Tensor) -> torch.Tensor:
     from torch.nn import functional as F
 
     attention = head.attention
-    n, width = len(patches), patches.shape[2]
+    # Not len(): that would be a constant in a traced graph.
+    n, width = patches.shape[0], patches.shape[2]
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     query = F.linear(head.probe, weight[:width], bias[:width]).expand(n, -1, -1)
     key, value = F.linear(patches, weight[width:], bias[width:]).chunk(2, dim=-1)

@@ -25,7 +25,7 @@ from sk_medsiglip.exceptions import CacheWarning, ForkedProcessError
 __all__ = ["OpenVINOTowers", "converted_folder", "cpu_computes_bfloat16"]
 
 # Raise it whenever the same checkpoint would be converted into something else.
-_VERSION = 1
+_VERSION = 2
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 _IMAGE, _TEXT = _NAMES = ("image", "text")
