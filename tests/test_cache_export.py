@@ -121,7 +121,8 @@ def test_people_can_read_it(full, exported):
     assert list(frame.columns) == ["space", "fingerprint", "checksum", "vector"]
     row = frame.iloc[-1]
     space = Space(**json.loads(row["space"]))
-    np.testing.assert_array_equal(full[space, row["fingerprint"]], row["vector"])
+    vector = np.frombuffer(row["vector"], "<f4")
+    np.testing.assert_array_equal(full[space, row["fingerprint"]], vector)
 
 
 def test_existing_file_is_replaced_when_complete(full, exported, monkeypatch):
@@ -173,7 +174,7 @@ def test_another_format_is_refused(empty, exported, tmp_path):
 def test_changed_rows_are_refused(empty, exported, tmp_path):
     table = parquet.read_table(exported)
     vectors = table["vector"].to_pylist()
-    vectors[-1][3] += 1
+    vectors[-1] = vectors[-1][:9] + b"\x7f" + vectors[-1][10:]
     changed = table.set_column(
         3, table.schema.field(3), pa.array(vectors, table.schema.field(3).type)
     )
@@ -233,6 +234,20 @@ def test_damage_anywhere_is_an_error_or_harmless(tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) >= 30
+
+
+@pytest.mark.parametrize("vector", [b"", b"short", None])
+def test_vectors_of_another_length_are_refused(empty, exported, tmp_path, vector):
+    table = parquet.read_table(exported)
+    vectors = table["vector"].to_pylist()
+    vectors[-1] = vector
+    changed = table.set_column(
+        3, table.schema.field(3), pa.array(vectors, table.schema.field(3).type)
+    )
+    path = tmp_path / "changed.parquet"
+    parquet.write_table(changed, path)
+    with pytest.raises(CacheError, match=r"a vector has not \d+ values"):
+        empty.import_parquet(path)
 
 
 def test_a_record_of_a_model_cannot_leave_its_folder(full, empty, exported, tmp_path):

@@ -1,0 +1,153 @@
+"""The comparisons run, the sides agree, and the page is made from their JSON."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import embedding, persistence, report, scaling, search
+from benchmarks._measure import setting
+from sk_medsiglip.encoder import Encoder, clear_encoders
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = [
+    # Ten values of C on a few pictures: not all of them converge, on any side.
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    # Few pictures make small classes, too.
+    pytest.mark.filterwarnings("ignore:The least populated class:UserWarning"),
+    # transformers' own reading of a checkpoint, in the sides that use it.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:(transformers|torch).*"),
+]
+
+
+@pytest.fixture
+def uncounted(monkeypatch, tmp_path):
+    """Take back what counting model passes does to the encoder."""
+    monkeypatch.setenv(search.COUNTS, str(tmp_path / "passes"))
+    clear_encoders()
+    plain = Encoder.encode_images
+    yield
+    Encoder.encode_images = plain
+    if hasattr(Encoder, "counted"):
+        del Encoder.counted
+    clear_encoders()
+
+
+def figures_of(values):
+    """Every number in nested results."""
+    for value in values.values():
+        if isinstance(value, dict):
+            yield from figures_of(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield value
+
+
+def test_embedding_agrees_with_the_loop_over_transformers(tmp_path, monkeypatch):
+    # OpenVINO is converted to and compared in tests of its own.
+    ours = {k: v for k, v in embedding.OURS.items() if v["engine"] == "torch"}
+    monkeypatch.setattr(embedding, "OURS", ours)
+    found = embedding.measure("demo", 6, 160, 1, tmp_path, 6)
+    ours = found["ours, torch float32"]
+    assert ours["smallest cosine to the loop, no resizing"] > 0.99999
+    # Half as many digits, the same vectors.
+    halved = found["ours, torch bfloat16"]
+    assert 0.99 < halved["smallest cosine to the loop, no resizing"] <= 1.00001
+    assert all(math.isfinite(one) and one > 0 for one in figures_of(found))
+
+
+def test_search_counts_model_passes_and_agrees_on_scores(tmp_path, uncounted):
+    n, n_plain = 40, 20
+    found = search.measure(n, 1, tmp_path, n_plain)
+    assert found["ours, empty store"]["model passes"] == n
+    assert found["ours, stored, turn 0"]["model passes"] == 0
+    assert found["ready matrix"]["model passes"] == 0
+    # 50 fits and as many scores see all images each, and the refit once more.
+    plain = found[f"plain pipeline, {n_plain} images"]
+    assert plain["model passes"] == 51 * n_plain
+    # memory= keeps what training rows became, not what is transformed for a score.
+    assert found["Pipeline(memory=)"]["model passes"] == 5 * n + 10 * n
+    scores = {
+        found[name]["best score"]
+        for name in ("ready matrix", "ours, empty store", "ours, stored, turn 0")
+    }
+    assert len(scores) == 1
+    assert found["ours, empty store"]["bytes on disk"] > n * 192 * 4
+
+
+def test_saving_ours_writes_no_weights(tmp_path):
+    found = persistence.measure("demo", tmp_path, 4)
+    assert found["ours"]["bytes"] < 10_000
+    assert found["holding its model"]["bytes"] > 1_000_000
+    assert all(one > 0 for one in figures_of(found))
+
+
+def test_scaling_reads_back_what_a_plain_computation_gives(tmp_path):
+    found = scaling.measure(tmp_path, [20, 60], repeats=1)
+    assert found["rows agree with ones computed without a store"] is True
+    assert set(found["sizes"]) == {"20", "60"}
+    assert found["bytes a row, all files of the store"] > 1152 * 4
+    assert math.isfinite(found["log-log slope"])
+    assert set(found["beyond"]) == {"10000000", "1000000000"}
+    assert 0 < sum(found["profile of the largest, share of the time"].values()) <= 1
+
+
+def test_scaling_carries_a_slope_on():
+    even = scaling.fit_slope([10, 100, 1000], [0.2, 2.0, 20.0])
+    assert even == pytest.approx(1)
+    # Ten times the rows at a square law: a hundred times the time.
+    far = scaling.beyond(1000, 100, 36.0, 2.0, 500_000)
+    assert far["hours of transform"] == pytest.approx(1)
+    assert far["store, TB"] == pytest.approx(5e-6)
+    # Cheaper and cheaper rows are not believed.
+    near = scaling.beyond(1000, 100, 36.0, 0.5, 500_000)
+    assert near["hours of transform"] == pytest.approx(0.1)
+
+
+def test_setting_names_machine_and_versions():
+    found = setting("numpy", images=3)
+    assert {"machine", "cores", "cpu_features", "python", "numpy", "images"} == set(
+        found
+    )
+
+
+def test_report_renders_results_that_it_has_no_words_for():
+    page = report.make_report(
+        {
+            "new_thing": {
+                "cores": 2,
+                "share": 0.5,
+                "left": {"s": 1234.5, "same": True, "cosine": 0.99998},
+                "right": {"s": 0.01234, "same": False, "cosine": None},
+                "deep": {"inner": {"a": {"b": 1}}},
+            }
+        }
+    )
+    assert "## new thing" in page
+    assert "| share | 0.5 |" in page
+    assert "| left | 1,234 | yes | 0.99998 |" in page
+    assert "| right | 0.0123 | no | – |" in page
+    assert "### deep" in page
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(1.2, "met"), (1.4, "**missed**")])
+def test_report_says_whether_a_target_is_met(ratio, said):
+    results = {"search": {"n_jobs=1": {"ours, stored / ready matrix": ratio}}}
+    assert f"| {ratio} | 1.3 | {said} |" in report.make_report(results)
+
+
+def test_page_is_made_from_the_committed_results():
+    results = report.read_results()
+    assert {"reading", "cache", "scaling"} <= set(results)
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert page == report.make_report(results), "run: python -m benchmarks.report"
+
+
+def test_results_name_no_place_of_the_machine():
+    for name, values in report.read_results().items():
+        place = re.search(
+            r'"/|/(home|root|tmp|work|Users)/|[A-Z]:\\\\', json.dumps(values)
+        )
+        assert place is None, f"{name}: {place}"
