@@ -58,17 +58,28 @@ def test_embedding_agrees_with_the_loop_over_transformers(tmp_path, monkeypatch)
     assert all(math.isfinite(one) and one > 0 for one in figures_of(found))
 
 
-def test_search_counts_model_passes_and_agrees_on_scores(tmp_path, uncounted):
-    n, n_plain = 40, 20
+def test_search_counts_model_passes_and_agrees_on_scores(
+    tmp_path, uncounted, monkeypatch
+):
+    n, n_plain, n_candidates = 40, 20, 2
+    whole = search.search
+
+    def fewer_candidates(*args, **kwargs):
+        made = whole(*args, **kwargs)
+        made.param_grid = {k: v[:n_candidates] for k, v in made.param_grid.items()}
+        return made
+
+    monkeypatch.setattr(search, "search", fewer_candidates)
     found = search.measure(n, 1, tmp_path, n_plain)
     assert found["ours, empty store"]["model passes"] == n
     assert found["ours, stored, turn 0"]["model passes"] == 0
     assert found["ready matrix"]["model passes"] == 0
-    # 50 fits and as many scores see all images each, and the refit once more.
+    # A fit and its score see all images together, and the refit sees them once more.
     plain = found[f"plain pipeline, {n_plain} images"]
-    assert plain["model passes"] == 51 * n_plain
+    assert plain["model passes"] == (5 * n_candidates + 1) * n_plain
     # memory= keeps what training rows became, not what is transformed for a score.
-    assert found["Pipeline(memory=)"]["model passes"] == 5 * n + 10 * n
+    # Five folds of 4/5 to train on, 1/5 to score for each candidate, and the refit.
+    assert found["Pipeline(memory=)"]["model passes"] == (4 + n_candidates + 1) * n
     scores = {
         found[name]["best score"]
         for name in ("ready matrix", "ours, empty store", "ours, stored, turn 0")

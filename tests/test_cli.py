@@ -1,8 +1,10 @@
 """The command line on real files, with the demonstration checkpoint."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 
 import joblib
 import numpy as np
@@ -18,6 +20,7 @@ from sk_medsiglip import (
     ZeroShotClassifier,
     __version__,
 )
+from sk_medsiglip.cache import file_stamps
 from sk_medsiglip.cli import app
 from sk_medsiglip.cli._cache import parse_bytes
 from sk_medsiglip.cli._collection import read_collection
@@ -487,6 +490,44 @@ def test_cache_verify_mends_a_damaged_row(tmp_path):
     assert result.exit_code == 0, result.output
     assert "2 rows are intact" in result.stdout
     assert "1 rows were damaged" in result.stdout
+
+
+def test_cache_verify_reads_images_again(tmp_path):
+    images = make_chest_phantoms(3, random_state=0).images
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+        os.utime(tmp_path / f"{i}.png", (1_600_000_000, 1_600_000_000))
+    time.sleep(0.2)  # until the files are at rest
+    store = EmbeddingCache(tmp_path / "store")
+    paths = [str(tmp_path / f"{i}.png") for i in range(3)]
+    embedder = MedSigLIPEmbedder("demo", cache=store)
+    embedder.transform(paths)
+    here = ["--location", store.location, "--images", tmp_path, "--model", "demo"]
+    assert "as they are remembered" in run("cache", "verify", *here).stdout
+    # As if the second file were the first, when it was read.
+    work = embedder._image_work()
+    stamps = file_stamps(paths)
+    [first, *_] = store.recall_files(stamps, work.recipe)
+    store.remember_files([stamps[1]], work.recipe, [first])
+    told = run("cache", "verify", *here).stdout
+    assert "1 of 3 files changed" in told
+    assert "1.png" in told.split("changed")[1]
+    assert "as they are remembered" in run("cache", "verify", *here).stdout
+
+
+def test_engine_and_what_it_keeps(tmp_path):
+    image = make_chest_phantoms(1, random_state=0).images[0]
+    Image.fromarray(image).save(tmp_path / "a.png")
+    store = tmp_path / "store"
+    chosen = ["--model", "demo", "--engine", "openvino", "--cache", store]
+    done = run("embed", tmp_path, tmp_path / "x.npz", *chosen)
+    assert done.exit_code == 0, done.output
+    [space] = EmbeddingCache(store).stats()["spaces"]
+    assert space["engine"] == "openvino"
+    assert "for OpenVINO" in run("cache", "info", "--location", store).stdout
+    run("cache", "clear", "--yes", "--location", store)
+    assert EmbeddingCache(store).stats()["converted_bytes"] == 0
+    assert not (store / "converted").exists()
 
 
 def test_cache_user_errors(tmp_path):

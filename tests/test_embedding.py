@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 import warnings
 from pathlib import Path
 
@@ -788,3 +789,64 @@ def test_public_names_resolve():
         assert getattr(sk_medsiglip, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         sk_medsiglip.nothing  # noqa: B018
+
+
+# ------------------------------------------------------- files that hide their changes
+
+
+def change_unseen(path, image):
+    """Write another picture of equal size and put the times back."""
+    before = os.stat(path)
+    content = Path(path).read_bytes()
+    Image.fromarray(image).save(path)
+    changed = Path(path).read_bytes()
+    assert len(changed) == len(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.fixture
+def unseen(embedder, images, tmp_path, monkeypatch):
+    """Files, remembered; the second changed, and its change time is put back too."""
+    paths = [str(tmp_path / f"{i}.bmp") for i in range(4)]
+    for path, image in zip(paths, images, strict=False):
+        Image.fromarray(image).save(path)
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    real = os.stat
+    times = {path: real(path).st_ctime_ns for path in paths}
+    time.sleep(0.2)
+    embedder.transform(paths)
+    change_unseen(paths[1], images[7])
+
+    def stat(path, *args, **kwargs):
+        """As on a file system whose change times can be set."""
+        found = real(path, *args, **kwargs)
+        if str(path) not in times:
+            return found
+        named = {n: getattr(found, n) for n in dir(found) if n.startswith("st_")}
+        return types.SimpleNamespace(**{**named, "st_ctime_ns": times[str(path)]})
+
+    monkeypatch.setattr("sk_medsiglip.cache._files.os.stat", stat)
+    return paths
+
+
+def test_files_that_changed_unseen_are_found(embedder, unseen, images, passes):
+    stale = embedder.transform(unseen)
+    assert not passes[1:]  # nothing was noticed
+    assert embedder.verify_files(unseen).tolist() == [True, False, True, True]
+    fresh = embedder.transform(unseen)
+    np.testing.assert_array_equal(fresh[1], embedder.transform([images[7]])[0])
+    np.testing.assert_array_equal(fresh[[0, 2, 3]], stale[[0, 2, 3]])
+    assert embedder.verify_files(unseen).all()
+
+
+def test_verifying_new_files_reads_none(embedder, paths, forbid_reading):
+    forbid_reading()
+    assert embedder.verify_files(paths).all()
+
+
+def test_a_remembered_file_that_is_broken_now_is_found(embedder, unseen):
+    size = os.path.getsize(unseen[2])
+    before = os.stat(unseen[2])
+    Path(unseen[2]).write_bytes(b"\0" * size)
+    os.utime(unseen[2], ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert embedder.verify_files(unseen).tolist() == [True, False, False, True]

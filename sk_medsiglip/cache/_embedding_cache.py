@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip.cache._files import FileStamp, file_stamps
-from sk_medsiglip.cache._location import resolve_location
+from sk_medsiglip.cache._location import CONVERTED, resolve_location
 from sk_medsiglip.cache._open_stores import open_store
 from sk_medsiglip.cache._parquet import ImportReport, export_rows, import_rows
 from sk_medsiglip.cache._repair import VerifyReport
@@ -46,6 +46,8 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
     ----------
     location : pathlib.Path
         The folder, absolute.
+    converted : pathlib.Path
+        Folder inside it in which engines keep what they made of a checkpoint.
 
     Notes
     -----
@@ -81,6 +83,7 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
     def __init__(self, location: str | os.PathLike[str] | None = None) -> None:
         self._given = None if location is None else os.fspath(location)
         self.location: Path = resolve_location(self._given)
+        self.converted: Path = self.location / CONVERTED
         self._shared: Store | None = None
 
     # ------------------------------------------------------------------- rows, in bulk
@@ -259,6 +262,23 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         """
         self._store.remember_files(stamps, reading, fingerprints)
 
+    def forget_files(self, stamps: Sequence[FileStamp], reading: str) -> None:
+        """Forget what files in these states were found to contain.
+
+        Parameters
+        ----------
+        stamps : sequence of FileStamp
+            From :func:`file_stamps`.
+        reading : str
+            As in :meth:`remember_files`.
+
+        Raises
+        ------
+        CacheError
+            If nothing can be written.
+        """
+        self._store.forget_files(stamps, reading)
+
     def remember_model(
         self, name: str, requested_revision: str | None, facts: Mapping[str, Any]
     ) -> None:
@@ -297,7 +317,7 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         dict
             ``location``; ``network``, the type of its file system where that is one
             over a network (``"nfs4"``), else None; ``rows``; ``bytes`` on disk, all
-            files; ``segments``;
+            files but converted models; ``converted_bytes``, these; ``segments``;
             ``spaces``, a list of dicts, each the fields of a :class:`Space` with its
             ``rows``; ``files`` and ``models`` remembered; ``rows_computed``, all rows
             ever stored; ``repeated_puts``, rows that were computed though they were
@@ -433,7 +453,10 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         return self._store.prune(max_bytes)
 
     def clear(self) -> None:
-        """Delete everything that is stored: rows, files and models remembered."""
+        """Delete everything that is stored: rows, files and models remembered.
+
+        Models that an engine has converted go too.
+        """
         self._store.clear()
 
     def close(self) -> None:

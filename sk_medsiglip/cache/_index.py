@@ -237,6 +237,13 @@ class Index:
             [(_file_number(key), _file_entry(key, value)) for key, value in pairs],
         )
 
+    def drop_files(self, file_keys: Iterable[bytes]) -> None:
+        """Forget the fingerprints of file keys."""
+        self._many(
+            "DELETE FROM files WHERE key = ?",
+            [(_file_number(key),) for key in file_keys],
+        )
+
     def drop_damaged_files(self) -> int:
         """Forget file states whose notes are damaged; say how many."""
         with _noticing_damage():

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["FILE_MODE", "make_private_folder", "resolve_location"]
+__all__ = ["CONVERTED", "FILE_MODE", "make_private_folder", "resolve_location"]
 
+CONVERTED = "converted"
 ENVIRONMENT_VARIABLE = "SK_MEDSIGLIP_CACHE"
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600

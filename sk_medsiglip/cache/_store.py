@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from sk_medsiglip.cache._claims import Claims
 from sk_medsiglip.cache._files import FileStamp, file_keys, is_at_rest
 from sk_medsiglip.cache._index import Index
 from sk_medsiglip.cache._live_index import LiveIndex
+from sk_medsiglip.cache._location import CONVERTED
 from sk_medsiglip.cache._locks import holding
 from sk_medsiglip.cache._models import Models
 from sk_medsiglip.cache._mounts import network_file_system
@@ -111,6 +113,18 @@ class Store:
         with self._failing_as_one():
             self._index.write(note)
 
+    def forget_files(self, stamps: Sequence[FileStamp], reading: str) -> None:
+        """See :meth:`EmbeddingCache.forget_files`."""
+        keys = file_keys(stamps, reading)
+
+        def forget(index: Index) -> None:
+            with index.writing():
+                index.drop_files(keys)
+
+        if keys:
+            with self._failing_as_one():
+                self._index.write(forget)
+
     # --------------------------------------------------------------------- for people
 
     def count_rows(self) -> int:
@@ -176,11 +190,18 @@ class Store:
         nothing = {"rows": 0, "segments": 0, "spaces": [], "files": 0}
         nothing |= {"rows_computed": 0, "repeated_puts": 0}
         counts = self._index.ask(count, otherwise=nothing)
-        files = [path for path in self.location.rglob("*") if path.is_file()]
+        converted = self.location / CONVERTED
+        n_bytes, n_converted = 0, 0
+        for path in self.location.rglob("*"):
+            if path.is_file():
+                size = path.stat().st_size
+                n_bytes += size
+                n_converted += size if converted in path.parents else 0
         return {
             "location": str(self.location),
             "network": network_file_system(self.location),
-            "bytes": sum(path.stat().st_size for path in files),
+            "bytes": n_bytes - n_converted,
+            "converted_bytes": n_converted,
             "models": len(self.models.paths()),
             **counts,
         }
@@ -221,6 +242,8 @@ class Store:
             self._index.delete()
             for path in [*list_segments(self._folder), *self.models.paths()]:
                 path.unlink(missing_ok=True)
+            if (self.location / CONVERTED).is_dir():
+                shutil.rmtree(self.location / CONVERTED)
 
     def close(self) -> None:
         """Close every handle; the next use opens what it needs."""

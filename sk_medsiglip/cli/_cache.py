@@ -6,10 +6,18 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
 from sk_medsiglip.cli._console import bar, console, make_table, say
 from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._options import (
+    ModelOption,
+    PadOption,
+    PathColumnOption,
+    Resize,
+    ResizeOption,
+)
 
 if TYPE_CHECKING:
     from sk_medsiglip.cache import EmbeddingCache
@@ -52,6 +60,10 @@ def info(location: LocationOption = None) -> None:
             "yellow",
         )
     say(f"On disk   {format_bytes(stats['bytes'])} in {stats['segments']:,} segments")
+    if stats["converted_bytes"]:
+        say(
+            f"Converted {format_bytes(stats['converted_bytes'])} of models for OpenVINO"
+        )
     say(f"Rows      {stats['rows']:,}, each one image or text through one model")
     say(f"Files     {stats['files']:,} image files known by their state on disk")
     if not stats["spaces"]:
@@ -72,7 +84,22 @@ def info(location: LocationOption = None) -> None:
 
 
 @cache_app.command()
-def verify(location: LocationOption = None) -> None:
+def verify(
+    location: LocationOption = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images",
+            help="Also read the images of this folder or CSV file again, to find files "
+            "that changed without showing it. The options below say how they were "
+            "embedded.",
+        ),
+    ] = None,
+    path_column: PathColumnOption = None,
+    model: ModelOption = "google/medsiglip-448",
+    resize: ResizeOption = Resize.medsiglip,
+    pad: PadOption = False,
+) -> None:
     """Read every row against its checksum, and mend what is damaged."""
     report = _open(location).verify()
     say(f"{report.rows:,} rows are intact, in {report.segments:,} segments.")
@@ -100,6 +127,36 @@ def verify(location: LocationOption = None) -> None:
         )
     if report.ok:
         say("Nothing is wrong.", "green")
+    if images is not None:
+        _verify_images(images, path_column, _open(location), model, resize, pad)
+
+
+def _verify_images(
+    source: Path,
+    path_column: str | None,
+    cache: EmbeddingCache,
+    model: str,
+    resize: Resize,
+    pad: bool,
+) -> None:
+    from sk_medsiglip.cli._collection import read_collection
+    from sk_medsiglip.embedding import MedSigLIPEmbedder
+
+    paths = read_collection(source, path_column).paths
+    embedder = MedSigLIPEmbedder(
+        model, resize=resize.value, pad=pad, cache=cache, n_jobs=-1, verbose=bar()
+    )
+    outdated = [paths[i] for i in np.flatnonzero(~embedder.verify_files(paths))]
+    if not outdated:
+        say(f"The {len(paths):,} images are as they are remembered, or new.", "green")
+        return
+    say(
+        f"{len(outdated):,} of {len(paths):,} files changed without showing it; they "
+        "are read again when needed:",
+        "yellow",
+    )
+    for path in outdated:
+        say(str(path), indent=4)
 
 
 @cache_app.command(name="export")

@@ -247,6 +247,41 @@ class MedSigLIPEmbedder(Embedder):
             _warn_about_unreadable(images.failures, len(sources))
         return self._finish(images.vectors)
 
+    def verify_files(self, X: ArrayLike) -> NDArray[np.bool_]:
+        """Read images again, to find files that changed without showing it.
+
+        A file is known by its path, size, times and inode. What changes it and leaves
+        all of these as they were (a tool that sets times back, some network disks) is
+        not seen by :meth:`transform`; it is by this, which forgets what it finds, so
+        that the next ``transform`` reads those files.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            As for :meth:`transform`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), bool
+            False where a file is not the picture that it is remembered as. Files that
+            are not remembered are not read, and True.
+
+        Raises
+        ------
+        CacheError
+            If what is outdated cannot be forgotten: the cache is read-only.
+
+        Notes
+        -----
+        Costs the reading of every remembered file, and no model pass.
+        """
+        self._validate_params()
+        validate_intensity(self.intensity)
+        sources = image_rows(X)
+        same = np.ones(len(sources), dtype=bool)
+        same[self._image_work().find_outdated(sources)] = False
+        return same
+
     def _image_work(self) -> ImageWork:
         """Return how images become rows, as the parameters are now."""
         cache = open_cache(self.cache)

@@ -23,6 +23,9 @@ __all__ = ["EmbeddedImages", "ImageWork", "source_stamps"]
 #: Questions to servers at a time.
 _REQUESTS = 16
 
+#: Images that wait to be compared.
+_READ_AHEAD = 16
+
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedImages:
@@ -76,6 +79,41 @@ class ImageWork:
     def embed(self, sources: Sequence[Any]) -> EmbeddedImages:
         """Return the row of every source."""
         return _Collection(self, sources).embed()
+
+    def find_outdated(self, sources: Sequence[Any]) -> list[int]:
+        """Read sources again; forget, and return, those remembered as another picture.
+
+        Parameters
+        ----------
+        sources : sequence
+            Those that are not remembered are not read.
+
+        Returns
+        -------
+        list of int
+            Rows.
+        """
+        stamps = source_stamps(sources)
+        known = self.rows.recall_files(stamps, self.recipe)
+        remembered = [row for row, fingerprint in enumerate(known) if fingerprint]
+        outdated = []
+        with progress_bar(
+            len(remembered), desc="reading", unit="image", verbose=self.verbose
+        ) as bar:
+            for row, prepared in read_ahead(
+                sources,
+                remembered,
+                lambda source: image_fingerprint(self.prepare(source)),
+                n_jobs=self.n_jobs,
+                window=lambda: _READ_AHEAD,
+            ):
+                # What cannot be read any more was read once: it is another file now.
+                if isinstance(prepared, ImageReadError) or prepared != known[row]:
+                    outdated.append(row)
+                bar.update()
+        wrong = [stamps[row] for row in outdated]
+        self.rows.forget_files([s for s in wrong if s is not None], self.recipe)
+        return outdated
 
 
 @dataclass(eq=False)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -187,15 +186,10 @@ class ModelRows:
             device=self._device,
             dtype=self._dtype,
             engine=self._engine,
-            converted=self._converted,
+            converted=None if self._cache is None else self._cache.converted,
         )
         self.remember_model(encoder)
         return encoder
-
-    @property
-    def _converted(self) -> Path | None:
-        """Where engines keep what they made of a checkpoint: beside its rows."""
-        return None if self._cache is None else self._cache.location / "converted"
 
     @cached_property
     def numerics(self) -> Numerics:
@@ -313,6 +307,11 @@ class ModelRows:
         if self._cache is not None:
             with self._writing():
                 self._cache.remember_files(stamps, reading, fingerprints)
+
+    def forget_files(self, stamps: Sequence[FileStamp], reading: str) -> None:
+        """Forget what files in these states contain."""
+        if self._cache is not None:
+            self._cache.forget_files(stamps, reading)
 
     def remember_model(self, encoder: Encoder) -> None:
         """Put the model on record, so that the store can serve without it."""
