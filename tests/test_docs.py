@@ -1,0 +1,26 @@
+"""The examples on the pages of the documentation run as they are printed."""
+
+import doctest
+from pathlib import Path
+
+import pytest
+
+from sk_medsiglip.encoder import clear_encoders
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.mark.parametrize(
+    ("page", "needs"), [("caching.md", ["pyarrow"]), ("engines.md", ["openvino"])]
+)
+def test_page(page, needs, tmp_path, monkeypatch):
+    for name in needs:
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    monkeypatch.chdir(tmp_path)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testfile(
+        str(DOCS / page), module_relative=False, optionflags=flags
+    )
+    clear_encoders()
+    assert result.failed == 0
+    assert result.attempted > 2
