@@ -89,7 +89,7 @@ def file_stamps(
     stamps: list[FileStamp | None] = []
     for path in paths:
         name = os.fspath(path)
-        if not os.path.isabs(name):
+        if not name.startswith("/") and not os.path.isabs(name):
             name = os.path.abspath(name)
         taken = time.time_ns()
         try:

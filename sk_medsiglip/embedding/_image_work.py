@@ -282,5 +282,5 @@ def source_stamps(sources: Sequence[Any]) -> list[FileStamp | None]:
             stamps.append(content_stamp(rest))
         else:
             stamp = next(of_files)
-            stamps.append(stamp and stamp._replace(part=rest))
+            stamps.append(stamp._replace(part=rest) if stamp and rest else stamp)
     return stamps
