@@ -11,8 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["best_of", "in_turns", "setting", "write_results"]
+__all__ = ["best_of", "cpu_features", "in_turns", "setting", "write_results"]
 
+_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 _RESULTS = Path(__file__).parent / "results"
 
 
@@ -42,10 +43,20 @@ def setting(*packages: str, **sizes: Any) -> dict[str, Any]:
     return {
         "machine": platform.machine(),
         "cores": os.cpu_count(),
+        "cpu_features": cpu_features(),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
         **sizes,
     }
+
+
+def cpu_features() -> list[str]:
+    """Return which of the instructions that models are fast by this CPU has."""
+    described = Path("/proc/cpuinfo")
+    if not described.exists():
+        return []
+    flags = set(described.read_text(encoding="utf-8").split())
+    return [name for name in _FEATURES if name in flags]
 
 
 def write_results(name: str, results: Mapping[str, Any]) -> None:

@@ -187,12 +187,15 @@ class _Collection:
     def _embed(self, todo: list[int]) -> list[int]:
         """Read and embed rows; return those that another worker was computing."""
         elsewhere: list[int] = []
-        at_once = self._rows.passes_at_once
+        # A single batch has the whole machine: no thread is needed, nor one core kept.
+        n_batches = -(-len(todo) // self._work.batch_size())
+        at_once = min(self._rows.passes_at_once, n_batches)
         for rows, done in map_ahead(
             self._embed_batch,
             self._read_batches(todo),
             n_threads=at_once if at_once > 1 else 0,
             window=lambda: 0,
+            initializer=self._rows.start_thread,
         ):
             self._advance(int(done.sum()))
             elsewhere.extend(rows[~done].tolist())

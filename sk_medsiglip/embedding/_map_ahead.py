@@ -19,6 +19,7 @@ def map_ahead(
     *,
     n_threads: int,
     window: Callable[[], int],
+    initializer: Callable[[], None] | None = None,
 ) -> Iterator[R]:
     """Yield ``work(item)`` of every item, in order.
 
@@ -32,6 +33,8 @@ def map_ahead(
         Under 1, the work is done by the caller's own thread, when it asks.
     window : callable
         Returns how many results may wait for the caller: the bound on memory.
+    initializer : callable or None, default=None
+        Called once in every thread.
 
     Yields
     ------
@@ -41,7 +44,7 @@ def map_ahead(
     if n_threads < 1:
         yield from map(work, items)
         return
-    with ThreadPoolExecutor(n_threads, thread_name_prefix="ahead") as pool:
+    with ThreadPoolExecutor(n_threads, "ahead", initializer) as pool:
         waiting: deque[Future[R]] = deque()
         try:
             for item in items:

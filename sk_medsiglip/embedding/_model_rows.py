@@ -27,14 +27,13 @@ from sk_medsiglip.encoder import (
     find_checkpoint,
     image_batch_sizes,
     load_encoder,
+    passes_at_once,
     text_batch_sizes,
+    use_one_core,
 )
 from sk_medsiglip.exceptions import CacheError, CacheWarning, ModelAccessError
 
 __all__ = ["ModelFacts", "ModelRows", "Numerics", "find_facts", "open_cache"]
-
-
-_PASSES_ON_GPU = 3
 
 
 class Numerics(NamedTuple):
@@ -202,8 +201,7 @@ class ModelRows:
         """Return the images in the next pass of ``batch_size="auto"``."""
         if "encoder" in self.__dict__:
             return self.encoder.image_batch_size
-        patches = (self.facts.image_size // self.facts.patch_size) ** 2
-        return image_batch_sizes(patches, self.numerics.device)[0]
+        return image_batch_sizes(self._patches, self.numerics.device)[0]
 
     def text_batch_size(self) -> int:
         """Return the texts in the next pass of ``batch_size="auto"``."""
@@ -214,9 +212,16 @@ class ModelRows:
     @property
     def passes_at_once(self) -> int:
         """Batches on their way through the model at a time."""
-        # On a GPU one computes while another is copied there and a third is stored.
-        # On a CPU all of that is done by the same cores.
-        return 1 if self.numerics.device == "cpu" else _PASSES_ON_GPU
+        return passes_at_once(self._patches, self.numerics.device, self.numerics.engine)
+
+    def start_thread(self) -> None:
+        """Prepare a thread that runs one of several passes at once."""
+        if self.numerics.device == "cpu":
+            use_one_core()
+
+    @property
+    def _patches(self) -> int:
+        return (self.facts.image_size // self.facts.patch_size) ** 2
 
     @property
     def is_kept(self) -> bool:

@@ -4,7 +4,12 @@ The only room that imports transformers for inference. What it gives is raw: res
 belongs to ``images``, keeping rows to ``cache``, and joining them to ``embedding``.
 """
 
-from sk_medsiglip.encoder._batch_size import image_batch_sizes, text_batch_sizes
+from sk_medsiglip.encoder._batch_size import (
+    image_batch_sizes,
+    passes_at_once,
+    text_batch_sizes,
+    use_one_core,
+)
 from sk_medsiglip.encoder._checkpoints import DEMO_FOLDER, Checkpoint, find_checkpoint
 from sk_medsiglip.encoder._encoder import Encoder
 from sk_medsiglip.encoder._hub import check_hub_access, is_downloaded
@@ -35,5 +40,7 @@ __all__ = [
     "is_downloaded",
     "load_encoder",
     "load_image_processor",
+    "passes_at_once",
     "text_batch_sizes",
+    "use_one_core",
 ]

@@ -1,10 +1,18 @@
-"""How many images or texts go through a model in one pass."""
+"""How much goes through a model in one pass, and how many passes go on at once."""
 
 from __future__ import annotations
 
 import sys
 
-__all__ = ["BatchSize", "image_batch_sizes", "text_batch_sizes"]
+from threadpoolctl import threadpool_limits
+
+__all__ = [
+    "BatchSize",
+    "image_batch_sizes",
+    "passes_at_once",
+    "text_batch_sizes",
+    "use_one_core",
+]
 
 # On a CPU, one image of MedSigLIP's 1024 patches is as fast as more, and so are 16 of
 # the demonstration checkpoint's 64: what a pass needs stays in the CPU's caches. A GPU
@@ -17,6 +25,10 @@ _PATCHES_GPU_MOST = 131_072
 _TEXTS_CPU = 32
 _TEXTS_GPU = 512
 _TEXTS_GPU_MOST = 2048
+
+
+# One pass computes while another batch is copied there and a third is stored.
+_PASSES_GPU = 3
 
 
 class BatchSize:
@@ -78,3 +90,38 @@ def text_batch_sizes(device: str) -> tuple[int, int]:
     if device == "cpu":
         return _TEXTS_CPU, _TEXTS_CPU
     return _TEXTS_GPU, _TEXTS_GPU_MOST
+
+
+def passes_at_once(patches: int, device: str, engine: str) -> int:
+    """Return how many batches of images should be on their way at a time.
+
+    Parameters
+    ----------
+    patches : int
+        Of one image.
+    device, engine : str
+        As ``choose_device`` and ``choose_engine`` return them.
+
+    Returns
+    -------
+    int
+        Over 1 on a GPU, where copying goes on beside computing; and for light models
+        in torch on a CPU, one for each core. The threads of one pass wait for each
+        other at every product, for long where reading threads hold a core; passes of
+        one thread each wait for nothing. A heavy model has all cores to itself.
+    """
+    if device != "cpu":
+        return _PASSES_GPU
+    if engine != "torch" or image_batch_sizes(patches, device)[0] == 1:
+        return 1
+    import torch
+
+    return torch.get_num_threads()
+
+
+def use_one_core() -> None:
+    """Let torch compute on one core whatever this thread asks of it from now on."""
+    import torch
+
+    torch.get_num_threads()  # torch sets its own number at a thread's first use
+    threadpool_limits(1, user_api="openmp")

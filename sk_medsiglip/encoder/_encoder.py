@@ -14,6 +14,7 @@ import numpy as np
 from sk_medsiglip.encoder._batch_size import (
     BatchSize,
     image_batch_sizes,
+    passes_at_once,
     text_batch_sizes,
 )
 from sk_medsiglip.encoder._checkpoints import Checkpoint
@@ -67,12 +68,15 @@ class Encoder:
         self.logit_bias = towers.logit_bias
         self._towers = towers
         self._tokenizer = tokenizer
-        # One pass at a time: an engine already uses all cores within a pass, and the
-        # memory of several at once would not be bounded.
-        self._lock = threading.Lock()
         patches = (checkpoint.image_size // checkpoint.patch_size) ** 2
         self._image_batch = BatchSize(*image_batch_sizes(patches, self.device))
         self._text_batch = BatchSize(*text_batch_sizes(self.device))
+        # A pass uses all cores, and the memory of any number at once would not be
+        # bounded; only light models have several, of one core each. A GPU's work is
+        # queued by one thread at a time.
+        at_once = passes_at_once(patches, self.device, self.engine)
+        self._n_slots = at_once if self.device == "cpu" else 1
+        self._slots = threading.BoundedSemaphore(self._n_slots)
         _alive.add(self)
 
     def __repr__(self) -> str:
@@ -151,7 +155,7 @@ class Encoder:
             part = values[start : start + batch.limit]
             try:
                 sent = self._towers.send(part)
-                with self._lock:
+                with self._slots:
                     result = run(sent)
                 rows = self._towers.fetch(result)
             except (RuntimeError, MemoryError) as error:
@@ -180,7 +184,7 @@ _alive: weakref.WeakSet[Encoder] = weakref.WeakSet()
 
 def _renew_locks() -> None:
     for encoder in _alive:
-        encoder._lock = threading.Lock()
+        encoder._slots = threading.BoundedSemaphore(encoder._n_slots)
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,0 +1,274 @@
+"""Make ``docs/benchmarks.md`` from the JSON files in ``benchmarks/results``.
+
+Run ``python -m benchmarks.report``. Nothing is measured here and no figure is written
+by hand: a results file without words of its own below becomes tables all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["make_report", "read_results"]
+
+_RESULTS = Path(__file__).parent / "results"
+_REPORT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+_INTRODUCTION = """\
+# Benchmarks
+
+Made by `python -m benchmarks.report` from `benchmarks/results/*.json`; do not edit.
+Each comparison runs both sides on the same machine, in one run, in turns; the best turn
+of each side counts. How to run them, with what beside this package:
+[benchmarks/README.md](../benchmarks/README.md). Absolute times belong to the machine
+that each section names; ratios carry over better.
+"""
+
+
+class Section(NamedTuple):
+    """Words around the tables of one results file."""
+
+    title: str
+    words: str
+
+
+#: In the order of the page; files that are not named here follow by name.
+_SECTIONS = {
+    "embedding": Section(
+        "From files to embeddings",
+        "The same PNG files and checkpoint for every side. Loading weights is not "
+        "counted. Ours also stores its rows on disk; the others keep nothing. Cosines "
+        "are to the loop over transformers, on images of the model's own size, which "
+        "no side resizes; on others the resize differs (ours is that of the model "
+        "card). The full-size checkpoint has MedSigLIP's shape and random weights; few "
+        "images are embedded with it, and the time of 500 is computed from them.",
+    ),
+    "search": Section(
+        "GridSearchCV over image files",
+        "Ten values of `C` in five folds and the refit, the demonstration checkpoint. "
+        "Model passes are counted, in every process. The plain pipeline runs on fewer "
+        "images, as its row says: its passes and time grow as their number does.",
+    ),
+    "persistence": Section(
+        "Saving and loading a fitted pipeline",
+        "Against a transformer that holds its network as an attribute. Ours names its "
+        "model and looks it up again where it is loaded: the bytes are no copy of the "
+        "model, and the other machine needs it, or the stored rows.",
+    ),
+    "scaling": Section(
+        "Cost against size",
+        "`transform` of files whose rows are stored: rows as wide as MedSigLIP's. What "
+        "no way round can avoid stands beside it: asking for every file's state, and "
+        "gathering the rows from memory. Sizes under *beyond* are computed from the "
+        "slope, not measured. What breaks there first is memory, not time: `transform` "
+        "returns one array, and the paths are one list. So beyond what memory holds, "
+        "embed in parts; the store itself was not tried at these sizes.",
+    ),
+    "engines": Section("Engines", ""),
+    "pipeline": Section("From files to rows, against what the parts allow", ""),
+    "reading": Section("Reading images", ""),
+    "cache": Section("The store", ""),
+    "demo_checkpoint": Section("The demonstration checkpoint", ""),
+}
+
+#: A row a target: what, the way to the figure, "at most" or "at least" what.
+_TARGETS = [
+    *(
+        (
+            f"OpenVINO at full size, images: {what}",
+            ("engines", "full size", *way),
+            *limit,
+        )
+        for what, way, limit in [
+            (
+                "speed over torch float32",
+                ("image", "openvino bfloat16", "speed over torch float32"),
+                ("at least", 2.3),
+            ),
+            (
+                "speed over torch bfloat16",
+                ("image", "openvino bfloat16 over torch bfloat16"),
+                ("at least", 1.25),
+            ),
+            (
+                "cosine to torch float32",
+                ("image", "openvino bfloat16", "smallest cosine"),
+                ("at least", 0.9999),
+            ),
+        ]
+    ),
+    *(
+        (
+            f"Files to rows, share of what the parts allow: {name}, n_jobs={jobs}",
+            ("pipeline", name, f"share, n_jobs={jobs}"),
+            "at least",
+            0.9,
+        )
+        for name in (
+            "full size, 1024 px PNG",
+            "demonstration, 256 px PNG",
+            "demonstration, 2048 x 2500 DICOM",
+        )
+        for jobs in (1, 2)
+    ),
+    *(
+        (f"Store, {n} rows: {what}", ("cache", f"{n} rows", *way), "at most", limit)
+        for n in ("10,000", "100,000")
+        for what, way, limit in [
+            ("read / gather", ("ours", "read / gather"), 2.5),
+            ("write in batches of 32 / LMDB", ("ours", "write / LMDB"), 1.0),
+            ("disk / raw vectors", ("ours", "disk / raw"), 1.05),
+            (
+                "transform of cached paths / gather",
+                ("transform of cached paths", "transform / gather"),
+                12.0,
+            ),
+        ]
+    ),
+    (
+        "Store, 1,000,000 rows: import / plain write and read back",
+        ("cache", "import in bulk", "import / plain"),
+        "at most",
+        5.0,
+    ),
+    *(
+        (
+            f"Search over stored rows / on a ready matrix, {jobs}",
+            ("search", jobs, "ours, stored / ready matrix"),
+            "at most",
+            1.3,
+        )
+        for n in (1, 2)
+        for jobs in (f"n_jobs={n}", f"n_jobs={n}, 1152 values a row")
+    ),
+]
+
+
+def read_results(folder: Path = _RESULTS) -> dict[str, dict[str, Any]]:
+    """Return what each results file holds, by its name."""
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.json"))
+    }
+
+
+def make_report(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the page."""
+    parts = [_INTRODUCTION]
+    targets = list(_target_rows(results))
+    if targets:
+        parts.append("## Targets\n\n" + _table(["", "measured", "asked", ""], targets))
+    known = [name for name in _SECTIONS if name in results]
+    for name in known + sorted(set(results) - set(known)):
+        section = _SECTIONS.get(name, Section(name.replace("_", " "), ""))
+        parts.append(f"## {section.title}\n")
+        if section.words:
+            parts.append(_wrap(section.words))
+        said, figures, nested = _parted(results[name])
+        parts.append(_wrap(f"`benchmarks/results/{name}.json`: {said}."))
+        parts.extend(figures + _tables(nested, level=3))
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def _target_rows(results: Mapping[str, Any]) -> Any:
+    for what, way, sense, limit in _TARGETS:
+        found: Any = results
+        for key in way:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        if isinstance(found, int | float):
+            met = found <= limit if sense == "at most" else found >= limit
+            asked = f"{sense} {_show(limit)}"
+            yield [what, _show(found), asked, "met" if met else "**missed**"]
+
+
+def _tables(nested: Mapping[str, Any], level: int) -> list[str]:
+    """Return tables of records: neighbours with the same keys share one."""
+    parts = []
+
+    def shape(item: tuple[str, Any]) -> tuple[str, ...] | None:
+        value = item[1]
+        if not isinstance(value, Mapping) or not value:
+            return None
+        deep = any(isinstance(one, Mapping) for one in value.values())
+        return None if deep else tuple(value)
+
+    for columns, group in groupby(nested.items(), key=shape):
+        items = list(group)
+        if columns is not None and (len(items) > 1 or len(columns) <= 6):
+            rows = [[k, *(_show(one) for one in v.values())] for k, v in items]
+            parts.append(_table(["", *columns], rows))
+        elif columns is not None:
+            (key, value), *_ = items
+            parts.append(
+                _table([key, ""], [[k, _show(one)] for k, one in value.items()])
+            )
+        else:
+            for key, value in items:
+                if not isinstance(value, Mapping):
+                    parts.append(f"{key}: {_show(value)}\n")
+                    continue
+                parts.append(f"{'#' * min(level, 5)} {key}\n")
+                said, figures, deeper = _parted(value)
+                if said:
+                    parts.append(_wrap(f"{said}."))
+                parts.extend(figures + _tables(deeper, level + 1))
+    return parts
+
+
+def _parted(values: Mapping[str, Any]) -> tuple[str, list[str], dict[str, Any]]:
+    """Return the words and numbers of a record, a table of its measures, the rest."""
+    nested = {k: v for k, v in values.items() if isinstance(v, Mapping)}
+    figures = [[k, _show(v)] for k, v in values.items() if isinstance(v, float)]
+    said = [
+        f"{k} {_show(v)}"
+        for k, v in values.items()
+        if not isinstance(v, Mapping | float)
+    ]
+    return ", ".join(said), [_table(["", ""], figures)] if figures else [], nested
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _show(value: Any) -> str:
+    """Return a figure as people read it: three digits, thousands apart."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        # Cosines and areas live near 1: three digits would round what they say away.
+        if 0.95 < value < 1:
+            return f"{value:.5f}"
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if isinstance(value, list):
+        return " ".join(map(_show, value))
+    return str(value)
+
+
+def _wrap(text: str, width: int = 88) -> str:
+    lines, line = [], ""
+    for word in text.split():
+        if line and len(line) + 1 + len(word) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    return "\n".join([*lines, line]) + "\n"
+
+
+def main() -> None:
+    """Write the page."""
+    _REPORT.write_text(make_report(read_results()), encoding="utf-8")
+    print(f"wrote {_REPORT.relative_to(_REPORT.parents[1])}")
+
+
+if __name__ == "__main__":
+    main()
