@@ -1,5 +1,6 @@
 """Network disks: found in tables of mounts, and given a journal that is safe there."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -131,7 +132,8 @@ def on_a_network(monkeypatch):
 
 
 def journal_of(location):
-    with sqlite3.connect(location / "index.sqlite3") as connection:
+    # A connection that stays open would keep others from changing the mode.
+    with contextlib.closing(sqlite3.connect(location / "index.sqlite3")) as connection:
         return connection.execute("PRAGMA journal_mode").fetchone()[0]
 
 

@@ -691,18 +691,22 @@ def test_two_processes_share_the_work(counted_run, checkpoint):
 def test_a_killed_worker_blocks_nobody(counted_run, checkpoint):
     start, passes = counted_run
     code = SHARED_WORK.format(model=str(checkpoint))
-    stuck = start(code, PAUSE="100")  # holds a claim on its first batch
-    while passes() == 0:
+    stuck = start(code, PAUSE="100")  # holds claims on its first batches
+    begun = 0
+    while passes() == 0 or passes() != begun:
         assert stuck.poll() is None
-        time.sleep(0.05)
+        begun = passes()
+        time.sleep(1)
+    assert begun % 4 == 0
+    assert begun <= 4 * os.cpu_count()
     waiting = start(code)
-    while passes() < 36:  # everything but the batch that is claimed
+    while passes() < 40:  # everything but the batches that are claimed
         assert waiting.poll() is None
         time.sleep(0.05)
     stuck.kill()
     stuck.communicate()
     finish(waiting)
-    assert passes() == 44
+    assert passes() == 40 + begun
 
 
 # ------------------------------------------------------------------------------- texts
