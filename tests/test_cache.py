@@ -140,9 +140,9 @@ def test_many_rows_and_several_segments(cache, monkeypatch):
     monkeypatch.setattr(_writer, "SEGMENT_LIMIT", 200_000)
     fingerprints = [fingerprint(i) for i in range(10_000)]
     cache.put_many(SPACE, fingerprints, vectors_of(fingerprints))
-    assert cache.stats()["segments"] == 3
+    assert cache.stats()["segments"] == 5
     assert read(cache, fingerprints[::-1]).all()
-    assert cache.verify() == VerifyReport(rows=10_000, segments=3)
+    assert cache.verify() == VerifyReport(rows=10_000, segments=5)
 
 
 def test_a_new_process_goes_on_with_the_segment_of_the_last(cache, known):

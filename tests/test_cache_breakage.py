@@ -25,6 +25,7 @@ from sk_medsiglip.cache import (
     EmbeddingCache,
     Space,
     VerifyReport,
+    _recent_rows,
     _segment_layout,
     _writer,
 )
@@ -501,6 +502,13 @@ def change_index(location, statement, *values):
     connection.close()
 
 
+@pytest.fixture
+def settled(monkeypatch):
+    """Let every row go into the tree of the index at once."""
+    monkeypatch.setattr(_recent_rows, "MOST_RECENT", 1)
+
+
+@pytest.mark.usefixtures("settled")
 def test_a_place_with_another_row_in_it_is_a_miss(cache, location):
     known = put(cache, range(10))
     cache.close()
@@ -525,6 +533,7 @@ def test_a_place_with_another_row_in_it_is_a_miss(cache, location):
     assert read(cache, known).all()
 
 
+@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("place", ["text", b"bytes", 0.5, -1, 2**62])
 def test_a_place_that_cannot_be_one_is_noticed(cache, location, place):
     known = put(cache, range(10))
@@ -539,6 +548,56 @@ def test_a_place_that_cannot_be_one_is_noticed(cache, location, place):
     assert len(cache) == 10
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("keys", b"no multiple of eight"),
+        ("keys", 5),
+        ("keys", b"another key.." * 8),
+        ("first", -(2**40)),
+        ("first", 2**62),
+        ("first", 2**40 + 3),
+    ],
+)
+def test_damage_among_the_newest_rows_is_noticed(cache, location, column, value):
+    known = put(cache, range(10))
+    cache.close()
+    change_index(location, f"UPDATE recent SET {column} = ?", value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CacheWarning)
+        read(cache, known)  # right rows, as many as there are
+        put(cache, range(10))
+    assert read(cache, known).all()
+    cache.verify()
+    assert (len(cache), cache.verify().ok) == (10, True)
+
+
+def test_an_index_without_newest_rows_is_brought_up_to_date(cache, location):
+    known = put(cache, range(10))
+    cache.close()
+    change_index(location, "INSERT INTO counters VALUES ('kept', 3)")
+    index = index_of(location)
+    with sqlite3.connect(index) as connection:
+        (first, keys) = connection.execute("SELECT * FROM recent").fetchone()
+        pairs = [(k, first + i) for i, k in enumerate(np.frombuffer(keys, "<i8"))]
+        connection.executemany(
+            "INSERT INTO rows VALUES (?, ?)", [(int(k), p) for k, p in pairs]
+        )
+        connection.execute("DROP TABLE recent")
+    connection.close()
+    set_format(location, 1)
+    assert read(cache, known).all()
+    put(cache, range(20))
+    assert len(cache) == 20
+    cache.close()
+    with sqlite3.connect(index) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        # Brought up to date, not built anew.
+        kept = connection.execute("SELECT value FROM counters WHERE name = 'kept'")
+        assert kept.fetchone() == (3,)
+    connection.close()
+
+
 def set_format(location, number):
     change_index(location, f"PRAGMA user_version = {number}")
 
@@ -547,7 +606,7 @@ def test_the_index_of_another_version_is_refused(cache, location):
     known = put(cache, range(10))
     cache.close()
     set_format(location, 7)
-    with pytest.raises(CacheError, match="format 7.*reads format 1.*Upgrade"):
+    with pytest.raises(CacheError, match="format 7.*reads format 2.*Upgrade"):
         read(cache, known)
     with pytest.raises(CacheError, match="format 7"):
         put(cache, [11])

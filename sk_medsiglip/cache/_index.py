@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.cache._location import FILE_MODE
 from sk_medsiglip.cache._mounts import network_file_system
+from sk_medsiglip.cache._recent_rows import RECENT_SCHEMA, RecentRows
 from sk_medsiglip.cache._space import Space
 from sk_medsiglip.exceptions import CacheError
 
 __all__ = ["DamagedIndex", "Index", "OtherFormat"]
 
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2  # 1 had no recent rows; it is brought up to 2 where it is opened
 
 # A place is a segment's number times 2**32 plus the row's number in it; a block is 256
 # neighbouring places. Keys are 64-bit integers, which SQLite finds fastest and packs
@@ -37,6 +38,7 @@ CREATE TABLE IF NOT EXISTS segments
 CREATE TABLE IF NOT EXISTS uses (block INTEGER PRIMARY KEY, used INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS files (key INTEGER PRIMARY KEY, entry BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+{RECENT_SCHEMA}
 PRAGMA user_version = {INDEX_FORMAT};
 """
 
@@ -123,7 +125,13 @@ class Index:
 
     def places(self, keys: Sequence[int]) -> dict[int, int]:
         """Return the place of every key that is known."""
-        found = dict(self._find("SELECT key, place FROM rows WHERE key IN ", keys))
+        # In this order: a row that another process moves into the tree meanwhile is
+        # met there.
+        with _noticing_damage():
+            recent = self._recent.places()
+        found = {key: recent[key] for key in keys if key in recent} if recent else {}
+        rest = [key for key in keys if key not in found] if found else keys
+        found.update(self._find("SELECT key, place FROM rows WHERE key IN ", rest))
         if not all(type(place) is int and place >= 0 for place in found.values()):
             raise DamagedIndex("a place that cannot be one")
         return found
@@ -131,29 +139,43 @@ class Index:
     def all_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the keys and places of all rows, ordered by place."""
         with _noticing_damage():
-            found = self._connection.execute("SELECT key, place FROM rows").fetchall()
-            pairs = np.array(found, dtype=np.int64).reshape(-1, 2)
+            rows = dict(self._recent.places())
+            # What the tree says of a key counts, should both say something.
+            rows.update(self._connection.execute("SELECT key, place FROM rows"))
+            pairs = np.array(list(rows.items()), dtype=np.int64).reshape(-1, 2)
         pairs = pairs[np.argsort(pairs[:, 1], kind="stable")]
         return pairs[:, 0], pairs[:, 1]
 
     def count_rows(self) -> int:
         """Return the number of rows."""
-        return self._number("SELECT count(*) FROM rows")
+        with _noticing_damage():
+            recent = list(self._recent.places())
+        in_tree = self._find("SELECT key FROM rows WHERE key IN ", recent)
+        in_both = sum(1 for _ in in_tree)
+        return self._number("SELECT count(*) FROM rows") + len(recent) - in_both
+
+    def append_rows(self, keys: Sequence[int], first_place: int) -> None:
+        """Note rows whose keys are not known, one after another in a segment."""
+        with _noticing_damage():
+            self._recent.add(keys, first_place)
 
     def add_rows(self, keys: Iterable[int], places: Iterable[int]) -> int:
         """Note where rows lie, unless their keys are known; say how many were not."""
+        self._settle()
         return self._many(
             "INSERT OR IGNORE INTO rows VALUES (?, ?)", zip(keys, places, strict=True)
         )
 
     def move_rows(self, keys: Iterable[int], places: Iterable[int]) -> None:
         """Note the new places of rows."""
+        self._settle()
         self._many(
             "INSERT OR REPLACE INTO rows VALUES (?, ?)", zip(keys, places, strict=True)
         )
 
     def drop_rows(self, keys: Iterable[int], places: Iterable[int]) -> None:
         """Forget rows, unless they have moved meanwhile."""
+        self._settle()
         self._many(
             "DELETE FROM rows WHERE key = ? AND place = ?",
             zip(keys, places, strict=True),
@@ -172,10 +194,11 @@ class Index:
 
     def note_segment(self, number: int, space: Space, n_rows: int) -> None:
         """Note a segment, and that its rows up to ``n_rows`` are indexed."""
-        self._many(
-            "INSERT OR REPLACE INTO segments VALUES (?, ?, ?)",
-            [(number, space.line, n_rows)],
-        )
+        with _noticing_damage():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO segments VALUES (?, ?, ?)",
+                (number, space.line, n_rows),
+            )
 
     def drop_segment(self, number: int) -> None:
         """Forget a segment and the use of its blocks, not its rows."""
@@ -268,19 +291,16 @@ class Index:
         """Make the changes of a ``with`` block happen together, or not at all."""
         with _noticing_damage():
             self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
+        try:
+            yield
+            with _noticing_damage():
                 self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
+        except BaseException:
+            self._recent.forget()
+            if self._connection.in_transaction:
+                with _noticing_damage():
                     self._connection.execute("ROLLBACK")
-                raise
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with self.writing():
-            for table in ("rows", "segments", "uses", "files", "counters"):
-                self._connection.execute(f"DELETE FROM {table}")
+            raise
 
     def check(self) -> None:
         """Read the whole file; raise DamagedIndex if SQLite finds a flaw in it."""
@@ -313,6 +333,9 @@ class Index:
         run(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         run(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * 4096}")
         found = int(run("PRAGMA user_version").fetchone()[0])
+        if found == 1 and self.writable:
+            self._connection.executescript(SCHEMA)
+            found = INDEX_FORMAT
         if found not in (0, INDEX_FORMAT):
             raise OtherFormat(
                 f"the index {self.path} has format {found}; this version of "
@@ -330,6 +353,11 @@ class Index:
             # in order, and nobody must have it open where it is not.
             run(f"PRAGMA journal_mode = {self._journal_mode}")
         run("SELECT count(*) FROM segments").fetchone()
+        self._recent = RecentRows(self._connection)
+
+    def _settle(self) -> None:
+        with _noticing_damage():
+            self._recent.settle()
 
     def _find(self, query: str, keys: Sequence[int]) -> Iterator[tuple]:
         with _noticing_damage():

@@ -32,6 +32,7 @@ __all__ = ["ImportReport", "export_rows", "import_rows"]
 
 FORMAT = "1"
 ROWS_PER_GROUP = 4096
+ROWS_PER_BATCH = 1024  # decoded and stored at a time
 COLUMNS = ["space", "fingerprint", "checksum", "vector"]
 
 _Part = tuple[Space, list[bytes], NDArray[np.float32]]
@@ -141,7 +142,7 @@ def import_rows(store: Store, path: Path, verbose: int) -> ImportReport:
 
 def _read_ahead(path: Path, file: Any) -> Iterator[_Part]:
     """Decode and check the next batch while the last one is stored."""
-    batches = file.iter_batches(ROWS_PER_GROUP, columns=COLUMNS)
+    batches = file.iter_batches(ROWS_PER_BATCH, columns=COLUMNS)
 
     def read() -> list[_Part] | None:
         batch = next(batches, None)

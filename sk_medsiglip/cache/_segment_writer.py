@@ -23,7 +23,7 @@ from sk_medsiglip.cache._segment_layout import (
     row_checksums,
     write_all,
 )
-from sk_medsiglip.cache._space import Space
+from sk_medsiglip.cache._space import FINGERPRINT_BYTES, Space
 from sk_medsiglip.exceptions import CacheError
 
 __all__ = ["SegmentWriter"]
@@ -93,14 +93,13 @@ class SegmentWriter:
         OSError
             If the disk is full. The file is as it was.
         """
-        checksums = row_checksums(self._seed, fingerprints, vectors)
-        heads = [
-            fingerprint + int(checksum).to_bytes(4, "little")
-            for fingerprint, checksum in zip(fingerprints, checksums, strict=True)
-        ]
         rows = np.empty((len(vectors), self._row_bytes), np.uint8)
-        rows[:, :ROW_HEAD_BYTES] = np.frombuffer(b"".join(heads), np.uint8).reshape(
-            -1, ROW_HEAD_BYTES
+        rows[:, :FINGERPRINT_BYTES] = np.frombuffer(
+            b"".join(fingerprints), np.uint8
+        ).reshape(-1, FINGERPRINT_BYTES)
+        checksums = row_checksums(self._seed, fingerprints, vectors)
+        rows[:, FINGERPRINT_BYTES:ROW_HEAD_BYTES] = (
+            checksums.astype("<u4", copy=False).view(np.uint8).reshape(-1, 4)
         )
         rows[:, ROW_HEAD_BYTES:] = vectors.view(np.uint8)
         try:

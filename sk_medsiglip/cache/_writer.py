@@ -22,7 +22,7 @@ from sk_medsiglip.exceptions import CacheError
 __all__ = ["Writer"]
 
 SEGMENT_LIMIT = 256 * 2**20  # bytes; a finished segment is only ever read
-ROWS_PER_PUT = 4096  # rows of one append and one transaction
+ROWS_PER_PUT = 1024  # rows of one append and one transaction; they fit into L2
 
 
 class Writer:
@@ -62,30 +62,47 @@ class Writer:
         rows: NDArray[np.float32],
         index: Index,
     ) -> None:
-        stored = index.places(keys)
-        new = {key: i for i, key in enumerate(keys) if key not in stored}
-        picks = list(new.values())
-        if not picks:
-            with index.writing():
-                index.count("repeated_puts", len(keys))
-            return
-        writer = self._segment_for(index, space)
-        n_before = writer.n_rows
-        writer.append([fingerprints[i] for i in picks], rows[picks])
-        first_place = (writer.id << 32) + n_before
-        places = range(first_place, first_place + len(picks))
-        now = time.time_ns()
+        writer: SegmentWriter | None = None
         try:
             with index.writing():
-                n_added = index.add_rows(new, places)
-                index.note_segment(writer.id, space, writer.n_rows)
-                blocks = range(places[0] >> 8, (places[-1] >> 8) + 1)
-                index.note_uses((block, now) for block in blocks)
-                index.count("rows_computed", n_added)
-                index.count("repeated_puts", len(keys) - n_added)
-        except (CacheError, DamagedIndex):
-            writer.truncate(n_before)
+                stored = index.places(keys)
+                new = {key: i for i, key in enumerate(keys) if key not in stored}
+                if new:
+                    writer = self._segment_for(index, space)
+                    n_before = writer.n_rows
+                    self._append(index, writer, new, fingerprints, rows)
+                index.count("rows_computed", len(new))
+                index.count("repeated_puts", len(keys) - len(new))
+        except BaseException as error:
+            # What was noted of the segment is rolled back, adopted rows too: the next
+            # put takes it up afresh. Rows that no index can name go now.
+            if writer is not None:
+                if isinstance(error, CacheError | DamagedIndex):
+                    writer.truncate(n_before)
+                if self._open.get(space) is writer:
+                    self._open.pop(space).close()
             raise
+
+    def _append(
+        self,
+        index: Index,
+        writer: SegmentWriter,
+        new: dict[int, int],
+        fingerprints: Sequence[bytes],
+        rows: NDArray[np.float32],
+    ) -> None:
+        """Write rows to the segment, then to the index."""
+        first_place = (writer.id << 32) + writer.n_rows
+        if len(new) < len(rows):
+            fingerprints = [fingerprints[i] for i in new.values()]
+            rows = rows[list(new.values())]
+        writer.append(fingerprints, rows)
+        index.append_rows(list(new), first_place)
+        index.note_segment(writer.id, writer.space, writer.n_rows)
+        # A block is noted with its first row: to the second is exact enough.
+        begun = range(-(-first_place // 256), (first_place + len(new) - 1) // 256 + 1)
+        now = time.time_ns()
+        index.note_uses((block, now) for block in begun)
 
     def _segment_for(self, index: Index, space: Space) -> SegmentWriter:
         """Return the segment to append to: ours, a dead writer's, or a new one."""
@@ -103,9 +120,8 @@ class Writer:
             if writer is not None:
                 self._open[space] = writer
                 if writer.n_rows > n_rows:  # written, but its writer died too early
-                    with index.writing():
-                        n_good, _ = adopt_rows(index, Segment(path), n_rows)
-                        index.count("rows_computed", n_good)
+                    n_good, _ = adopt_rows(index, Segment(path), n_rows)
+                    index.count("rows_computed", n_good)
                 return writer
         writer = self._open[space] = SegmentWriter.create(self._index.folder, space)
         return writer
