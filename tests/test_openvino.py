@@ -18,6 +18,8 @@ from sk_medsiglip import (
 )
 from sk_medsiglip.encoder import (
     DEMO_FOLDER,
+    _bfloat16,
+    choose_dtype,
     clear_encoders,
     find_checkpoint,
     load_encoder,
@@ -343,3 +345,20 @@ def test_demo_is_not_touched(kept, pixels):
     before = sorted(path.name for path in DEMO_FOLDER.iterdir())
     load_encoder("demo", engine="openvino", dtype="bfloat16", converted=kept)
     assert sorted(path.name for path in DEMO_FOLDER.iterdir()) == before
+
+
+@pytest.mark.parametrize(("gain", "dtype"), [(0.6, "float32"), (1.9, "bfloat16")])
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_taken_where_it_pays(monkeypatch, gain, dtype, native):
+    monkeypatch.setattr(_bfloat16, "bfloat16_gain", lambda: gain)
+    monkeypatch.setattr(_bfloat16, "cpu_has_bfloat16", lambda: native)
+    chosen = choose_dtype("auto", "cpu", "openvino")
+    assert chosen == (dtype if native else "float32")
+    assert choose_dtype("auto", "cpu", "torch") == "float32"
+    assert choose_dtype("bfloat16", "cpu", "openvino") == "bfloat16"
+
+
+def test_gain_is_measured():
+    gain = _bfloat16.bfloat16_gain()
+    assert 0.001 < gain < 100
+    assert _bfloat16.bfloat16_gain() == gain  # once a process

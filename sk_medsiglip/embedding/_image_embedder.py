@@ -69,16 +69,17 @@ class MedSigLIPEmbedder(Embedder):
         Scale every row to length 1. Zero-shot does that itself; linear heads are
         usually better without.
     dtype : {"auto", "float32", "bfloat16"}, default="auto"
-        Numeric type of the model pass: bfloat16 on a GPU that has it and for
-        ``engine="openvino"`` on a CPU that has it, else float32. "auto" also accepts
-        rows that were stored under another type.
+        Numeric type of the model pass: bfloat16 on a GPU that has it, and for
+        ``engine="openvino"`` on a CPU that is faster in it; else float32. "auto" also
+        accepts rows that were stored under another type.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"mps"``; "auto" takes the best one there is.
     engine : {"auto", "torch", "openvino"}, default="auto"
         What runs the model. "openvino" (``pip install "sk-medsiglip[openvino]"``) is
-        about twice as fast as torch's float32 on CPUs that compute in bfloat16; the
-        checkpoint is converted once, a minute for MedSigLIP, and kept beside the
-        cache. "auto" is torch, and accepts rows of either.
+        about twice as fast as torch's float32 on CPUs that are fast in bfloat16, and a
+        fifth faster on others. The checkpoint is converted once, a minute for
+        MedSigLIP, and kept beside the cache. "auto" is torch, and accepts rows of
+        either.
     batch_size : int or "auto", default="auto"
         Images in one model pass. Rows are stored after every pass. A pass that memory
         does not hold is halved and tried again; "auto" grows on a GPU.

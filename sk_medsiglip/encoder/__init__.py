@@ -10,6 +10,7 @@ from sk_medsiglip.encoder._batch_size import (
     text_batch_sizes,
     use_one_core,
 )
+from sk_medsiglip.encoder._bfloat16 import bfloat16_gain, bfloat16_pays
 from sk_medsiglip.encoder._checkpoints import DEMO_FOLDER, Checkpoint, find_checkpoint
 from sk_medsiglip.encoder._encoder import Encoder
 from sk_medsiglip.encoder._hub import check_hub_access, is_downloaded
@@ -22,19 +23,19 @@ from sk_medsiglip.encoder._loading import (
     clear_encoders,
     load_encoder,
 )
-from sk_medsiglip.encoder._openvino_towers import cpu_computes_bfloat16
 
 __all__ = [
     "DEMO_FOLDER",
     "ENGINES",
     "Checkpoint",
     "Encoder",
+    "bfloat16_gain",
+    "bfloat16_pays",
     "check_hub_access",
     "choose_device",
     "choose_dtype",
     "choose_engine",
     "clear_encoders",
-    "cpu_computes_bfloat16",
     "find_checkpoint",
     "image_batch_sizes",
     "is_downloaded",

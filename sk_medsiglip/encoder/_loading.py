@@ -8,13 +8,10 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+from sk_medsiglip.encoder._bfloat16 import bfloat16_pays
 from sk_medsiglip.encoder._checkpoints import Checkpoint, damaged, find_checkpoint
 from sk_medsiglip.encoder._encoder import Encoder
-from sk_medsiglip.encoder._openvino_towers import (
-    OpenVINOTowers,
-    converted_folder,
-    cpu_computes_bfloat16,
-)
+from sk_medsiglip.encoder._openvino_towers import OpenVINOTowers, converted_folder
 from sk_medsiglip.encoder._torch_towers import TorchTowers
 from sk_medsiglip.encoder._towers import Towers
 from sk_medsiglip.exceptions import CheckpointError
@@ -59,8 +56,9 @@ def load_encoder(
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; "auto" takes the first of
         cuda, mps, cpu that this machine has.
     dtype : {"auto", "float32", "bfloat16"}, default="auto"
-        Numeric type of weights and activations. "auto" is bfloat16 where the device
-        computes in it and is a GPU, or the engine is not torch; else float32.
+        Numeric type of weights and activations. "auto" is bfloat16 on a GPU that
+        computes in it, and for another engine than torch on a CPU that is faster in
+        it; else float32.
     engine : {"auto", "torch", "openvino"}, default="auto"
         What runs the model. "openvino" (an extra) is the faster one on CPUs; it
         converts the checkpoint first, a minute for MedSigLIP. "auto" is "torch".
@@ -203,7 +201,7 @@ def choose_dtype(dtype: str, device: str, engine: str = "torch") -> str:
         return dtype
     if engine == "openvino":
         # Who asks for this engine asks for speed.
-        native = cpu_computes_bfloat16()
+        native = bfloat16_pays()
     else:
         import torch
 

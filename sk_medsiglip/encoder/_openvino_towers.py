@@ -22,7 +22,7 @@ from sk_medsiglip.encoder._image_processor import read_processor
 from sk_medsiglip.encoder._torch_towers import load_network, quiet_transformers
 from sk_medsiglip.exceptions import CacheWarning, ForkedProcessError
 
-__all__ = ["OpenVINOTowers", "converted_folder", "cpu_computes_bfloat16"]
+__all__ = ["OpenVINOTowers", "converted_folder", "cpu_has_bfloat16"]
 
 # Raise it whenever the same checkpoint would be converted into something else.
 _VERSION = 2
@@ -126,8 +126,8 @@ class OpenVINOTowers:
         return isinstance(error, MemoryError) or "bad_alloc" in str(error)
 
 
-def cpu_computes_bfloat16() -> bool:
-    """Say whether this CPU multiplies bfloat16 itself, as OpenVINO sees it."""
+def cpu_has_bfloat16() -> bool:
+    """Say whether this CPU multiplies bfloat16 itself, fast or not."""
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
