@@ -18,13 +18,25 @@ if TYPE_CHECKING:
         MedSigLIPTextEmbedder,
         MedSigLIPVolumeEmbedder,
     )
+    from sk_medsiglip.heads import (
+        LinearProbe,
+        PromptProbe,
+        PrototypeClassifier,
+        SSTextClassifier,
+        TipAdapterClassifier,
+    )
     from sk_medsiglip.zero_shot import ZeroShotClassifier, make_zero_shot_pipeline
 
 __all__ = [
     "EmbeddingCache",
+    "LinearProbe",
     "MedSigLIPEmbedder",
     "MedSigLIPTextEmbedder",
     "MedSigLIPVolumeEmbedder",
+    "PromptProbe",
+    "PrototypeClassifier",
+    "SSTextClassifier",
+    "TipAdapterClassifier",
     "ZeroShotClassifier",
     "__version__",
     "make_zero_shot_pipeline",
@@ -32,9 +44,14 @@ __all__ = [
 
 _ROOM_OF = {
     "EmbeddingCache": "cache",
+    "LinearProbe": "heads",
     "MedSigLIPEmbedder": "embedding",
     "MedSigLIPTextEmbedder": "embedding",
     "MedSigLIPVolumeEmbedder": "embedding",
+    "PromptProbe": "heads",
+    "PrototypeClassifier": "heads",
+    "SSTextClassifier": "heads",
+    "TipAdapterClassifier": "heads",
     "ZeroShotClassifier": "zero_shot",
     "make_zero_shot_pipeline": "zero_shot",
 }

@@ -7,9 +7,9 @@ file is what changes.
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-__all__ = ["Integral", "Interval", "StrOptions", "_fit_context"]
+__all__ = ["Integral", "Interval", "Real", "StrOptions", "_fit_context"]

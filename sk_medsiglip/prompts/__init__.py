@@ -1,6 +1,17 @@
 """Prompts to class vectors: where zero-shot and prompt-anchored heads both start."""
 
-from sk_medsiglip.prompts._class_vectors import encode_class_vectors
-from sk_medsiglip.prompts._question import Question, check_prompts
+from sk_medsiglip.prompts._class_vectors import (
+    ClassVectors,
+    encode_class_vectors,
+    encode_question,
+)
+from sk_medsiglip.prompts._question import Question, check_columns, check_prompts
 
-__all__ = ["Question", "check_prompts", "encode_class_vectors"]
+__all__ = [
+    "ClassVectors",
+    "Question",
+    "check_columns",
+    "check_prompts",
+    "encode_class_vectors",
+    "encode_question",
+]

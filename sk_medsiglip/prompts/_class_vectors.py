@@ -2,15 +2,76 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.exceptions import PromptError
+from sk_medsiglip.prompts._question import Question
 
-__all__ = ["encode_class_vectors"]
+__all__ = ["ClassVectors", "encode_class_vectors", "encode_question"]
+
+# Widths of the models that people have, for a message that names what X came from.
+_MODELS_BY_WIDTH = {192: "demo", 1152: "google/medsiglip-448"}
+
+
+@dataclass(frozen=True, eq=False)
+class ClassVectors:
+    """Vectors of a question's answers, and what makes logits of cosines.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n_texts, embedding_dim), float32
+        Of length 1, in the order of :attr:`Question.texts`.
+    logit_scale, logit_bias : float
+        Of the logit ``logit_scale * cosine + logit_bias``.
+    """
+
+    vectors: NDArray[np.float32]
+    logit_scale: float
+    logit_bias: float
+
+
+def encode_question(
+    question: Question, n_features: int, embedder: MedSigLIPTextEmbedder
+) -> ClassVectors:
+    """Encode what a question asks, for embeddings of a certain width.
+
+    Parameters
+    ----------
+    question : Question
+        Prompts in order.
+    n_features : int
+        Width of the image embeddings that the vectors are for.
+    embedder : MedSigLIPTextEmbedder
+        What encodes them.
+
+    Returns
+    -------
+    ClassVectors
+
+    Raises
+    ------
+    ValueError
+        If the images were embedded by a model of another width.
+    PromptError
+        If the prompts of a class cancel out.
+    """
+    width = len(embedder.get_feature_names_out())
+    if width != n_features:
+        origin = _MODELS_BY_WIDTH.get(n_features)
+        named = f", as model={origin!r} gives" if origin else ""
+        raise ValueError(
+            f"X has {n_features} columns{named}, but the prompts are encoded by "
+            f"model={os.fspath(embedder.model)!r}, whose vectors have {width}. Use one "
+            f"model for both: model={origin or '...'!r}."
+        )
+    vectors = encode_class_vectors(question.texts, embedder)
+    return ClassVectors(vectors, *embedder.logit_parameters())
 
 
 def encode_class_vectors(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import PromptError
 
-__all__ = ["Question", "check_prompts"]
+__all__ = ["Question", "check_columns", "check_prompts"]
 
 _PAIR = {"positive", "negative"}
 
@@ -90,6 +90,30 @@ def check_prompts(
             '"negative": ...} (independent findings).'
         )
     return _check_classes(prompts, filled)
+
+
+def check_columns(y: Any, findings: Iterable[Any]) -> None:
+    """Raise if ``y`` names the findings, but in another order than the prompts.
+
+    Parameters
+    ----------
+    y : array-like
+        A DataFrame names its columns; anything else is passed over.
+    findings : iterable
+        Names in the order of the prompts.
+
+    Raises
+    ------
+    ValueError
+        If the same names stand in another order.
+    """
+    named = [str(name) for name in getattr(y, "columns", ())]
+    wanted = [str(name) for name in findings]
+    if sorted(named) == sorted(wanted) and named != wanted:
+        raise ValueError(
+            f"the columns of y are {named}, the findings {wanted}: scores would "
+            f"compare the wrong ones. Pass y[{wanted}]."
+        )
 
 
 def _check_classes(prompts: Mapping[Any, Any], templates: list[str]) -> Question:

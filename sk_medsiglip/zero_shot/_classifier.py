@@ -24,12 +24,14 @@ from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._validation import StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
-from sk_medsiglip.prompts import Question, check_prompts, encode_class_vectors
+from sk_medsiglip.prompts import (
+    Question,
+    check_columns,
+    check_prompts,
+    encode_question,
+)
 
 __all__ = ["ZeroShotClassifier"]
-
-# Widths of the models that people have, for a message that names what X came from.
-_MODELS_BY_WIDTH = {192: "demo", 1152: "google/medsiglip-448"}
 
 
 class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
@@ -178,7 +180,7 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         self.class_embeddings_ = vectors
         if target is not None:
             self._check_labels(target)
-            self._check_column_order(y)
+            check_columns(y, getattr(self, "findings_", ()))
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -264,19 +266,9 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             cache=self.cache,
             verbose=self.verbose,
         )
-        width = len(embedder.get_feature_names_out())
-        if width != self.n_features_in_:
-            origin = _MODELS_BY_WIDTH.get(self.n_features_in_)
-            named = f", as model={origin!r} gives" if origin else ""
-            raise ValueError(
-                f"X has {self.n_features_in_} columns{named}, but the prompts are "
-                f"encoded by model={os.fspath(self.model)!r}, whose vectors have "
-                f"{width}. Use one model for both: "
-                f"ZeroShotClassifier(prompts, model={origin or '...'!r})."
-            )
-        vectors = encode_class_vectors(question.texts, embedder)
-        self.logit_scale_, self.logit_bias_ = embedder.logit_parameters()
-        return vectors
+        encoded = encode_question(question, self.n_features_in_, embedder)
+        self.logit_scale_, self.logit_bias_ = encoded.logit_scale, encoded.logit_bias
+        return encoded.vectors
 
     def _check_labels(self, labels: NDArray[Any]) -> None:
         if isinstance(self.classes_, list):
@@ -295,16 +287,6 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"y holds the labels {unknown[:5].tolist()}, which no prompt stands "
                 f"for; the prompts' classes are {known.tolist()}."
-            )
-
-    def _check_column_order(self, y: ArrayLike | None) -> None:
-        """Raise if ``y`` names the findings, but in another order than the prompts."""
-        named = [str(name) for name in getattr(y, "columns", ())]
-        findings = [str(name) for name in getattr(self, "findings_", ())]
-        if sorted(named) == sorted(findings) and named != findings:
-            raise ValueError(
-                f"the columns of y are {named}, the findings {findings}: scores would "
-                f"compare the wrong ones. Pass y[{findings}]."
             )
 
     def _logits(self, X: ArrayLike) -> NDArray[np.floating]:

@@ -1,0 +1,39 @@
+"""Light classifiers on embeddings, and the solver that makes hundreds of them cheap.
+
+::
+
+    _linear_probe.py     LinearProbe: logistic regression, its penalty chosen
+    _prompt_probe.py     PromptProbe: the same, penalised for leaving the prompts
+    _ss_text.py          SSTextClassifier: the closed form of SS-Text
+    _tip_adapter.py      TipAdapterClassifier: zero-shot logits and a cache of shots
+    _prototypes.py       PrototypeClassifier: mean images, shrunk to the prompts
+    _explain.py          explain_head: which prompts lie near to a head's weights
+
+    _logistic_path.py    fit_logistic_path: all folds, penalties and labels of one X
+    _batched_lbfgs.py    steps all of these problems at once
+    _logistic_loss.py    their losses, elementwise
+    _eigenbasis.py       coordinates in which they are small and nearly diagonal
+
+    _few_shot.py         what heads that know prompts share; _anchors.py, the prompts
+    _logit_classifier.py from logits to answers
+    _labels.py, _folds.py, _scores.py   what y says, who learns, who is asked
+"""
+
+from sk_medsiglip.heads._explain import explain_head
+from sk_medsiglip.heads._linear_probe import LinearProbe
+from sk_medsiglip.heads._logistic_path import LogisticPath, fit_logistic_path
+from sk_medsiglip.heads._prompt_probe import PromptProbe
+from sk_medsiglip.heads._prototypes import PrototypeClassifier
+from sk_medsiglip.heads._ss_text import SSTextClassifier
+from sk_medsiglip.heads._tip_adapter import TipAdapterClassifier
+
+__all__ = [
+    "LinearProbe",
+    "LogisticPath",
+    "PromptProbe",
+    "PrototypeClassifier",
+    "SSTextClassifier",
+    "TipAdapterClassifier",
+    "explain_head",
+    "fit_logistic_path",
+]

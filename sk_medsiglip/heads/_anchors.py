@@ -1,0 +1,116 @@
+"""Where heads with few labels start: the vectors of the prompts of each class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip.cache import EmbeddingCache
+from sk_medsiglip.embedding import MedSigLIPTextEmbedder
+from sk_medsiglip.prompts import check_prompts, encode_question
+
+__all__ = ["Anchors", "make_anchors"]
+
+#: Parameters of a zero-shot classifier that its text tower takes.
+_TEXT_SIDE = ("revision", "dtype", "device", "engine", "batch_size", "cache", "verbose")
+
+
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """What prompts say of the answers.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,) or None
+        Sorted classes, ``[0, 1]`` for one finding; None for several findings.
+    findings : ndarray of shape (n_findings,) or None
+        Names of findings, in the order of the columns of ``y``.
+    vectors : ndarray of shape (n_questions, n_classes, n_features), float64
+        Of length 1. Several findings are a question each, absent before present.
+    logit_scale : float
+        What makes logits of cosines.
+    """
+
+    classes: NDArray[Any] | None
+    findings: NDArray[Any] | None
+    vectors: NDArray[np.float64]
+    logit_scale: float
+
+
+def make_anchors(
+    prompts: Any,
+    *,
+    templates: str | Sequence[str] | None,
+    model: str | os.PathLike[str],
+    revision: str | None,
+    cache: bool | str | os.PathLike[str] | EmbeddingCache,
+    n_features: int,
+) -> Anchors:
+    """Encode prompts, or take over what a zero-shot classifier has.
+
+    Parameters
+    ----------
+    prompts : dict or ZeroShotClassifier
+        As :class:`~sk_medsiglip.ZeroShotClassifier` takes them; or such a classifier,
+        fitted or not, whose prompts, model and vectors count then.
+    templates, model, revision, cache
+        As there.
+    n_features : int
+        Width of the embeddings.
+
+    Returns
+    -------
+    Anchors
+
+    Raises
+    ------
+    PromptError
+        If the prompts are malformed.
+    ValueError
+        If the embeddings are of another width than the text tower's.
+    """
+    settings: dict[str, Any] = {"revision": revision, "cache": cache}
+    if hasattr(prompts, "prompts") and hasattr(prompts, "get_params"):
+        if hasattr(prompts, "class_embeddings_"):
+            return _from_fitted(prompts, n_features)
+        given = prompts.get_params(deep=False)
+        prompts, templates, model = (
+            given[name] for name in ("prompts", "templates", "model")
+        )
+        settings = {name: given[name] for name in _TEXT_SIDE if name in given}
+    elif not isinstance(prompts, Mapping):
+        raise TypeError(
+            f"prompts must be a dict of prompts, a ZeroShotClassifier or None, got "
+            f"{type(prompts).__name__}."
+        )
+    question = check_prompts(prompts, templates)
+    encoded = encode_question(
+        question, n_features, MedSigLIPTextEmbedder(model, **settings)
+    )
+    vectors = encoded.vectors.astype(np.float64)
+    if not question.is_pairs:
+        return Anchors(question.labels, None, vectors[None], encoded.logit_scale)
+    pairs = vectors.reshape(-1, 2, n_features)
+    classes = np.array([0, 1]) if len(pairs) == 1 else None
+    return Anchors(classes, question.labels, pairs, encoded.logit_scale)
+
+
+def _from_fitted(classifier: Any, n_features: int) -> Anchors:
+    vectors = np.asarray(classifier.class_embeddings_, dtype=np.float64)
+    if vectors.shape[-1] != n_features:
+        raise ValueError(
+            f"X has {n_features} columns, the fitted {type(classifier).__name__} "
+            f"expects {vectors.shape[-1]}: use one model for images and prompts."
+        )
+    several = isinstance(classifier.classes_, list)
+    return Anchors(
+        None if several else np.asarray(classifier.classes_),
+        getattr(classifier, "findings_", None),
+        vectors if several else vectors[None],
+        float(classifier.logit_scale_),
+    )

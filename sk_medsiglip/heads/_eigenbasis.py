@@ -1,0 +1,118 @@
+"""Coordinates in which penalised problems on one X are small and nearly diagonal.
+
+With the columns of ``B`` orthonormal and spanning the rows of the centred ``X``, every
+minimiser of ``sum_i c_i loss(x_i v + b) + 1/2 |v|^2`` is ``v = B w``, and ``|v| = |w|``
+(what is orthogonal to all rows changes no logit and only adds to the penalty). So the
+problem in ``w``, on ``Z = (X - mean) B``, is the same problem: a change of coordinates.
+Centring is one too, as the free intercept takes it up. That ``B`` and the mean come
+from all rows therefore tells a fold nothing of the rows that it leaves out.
+
+``B`` holds the eigenvectors of the Gram matrix, so the columns of ``Z`` are orthogonal,
+and there are no more of them than samples: few-shot problems cost n, not d.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+__all__ = ["Eigenbasis", "make_eigenbasis"]
+
+
+@dataclass(frozen=True, eq=False)
+class Eigenbasis:
+    """Rows in their own coordinates, and the way back.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_samples, rank) or (n_samples, rank + 1)
+        ``Z``; with an intercept a last column of ones.
+    penalty : ndarray of shape (rank,) or (rank + 1,)
+        1 for each coordinate, 0 for the intercept.
+    basis : ndarray of shape (n_features, rank)
+        ``B``.
+    mean : ndarray of shape (n_features,)
+        What was taken from the rows; zeros without an intercept.
+    """
+
+    rows: NDArray[np.floating]
+    penalty: NDArray[np.floating]
+    basis: NDArray[np.floating]
+    mean: NDArray[np.floating]
+
+    @property
+    def width(self) -> int:
+        """Number of columns of ``rows``."""
+        return int(self.rows.shape[1])
+
+    def coefficients(
+        self, weights: NDArray[np.floating]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return coefficients of X and intercepts.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (rank [+ 1], n_columns)
+            In the coordinates of ``rows``.
+
+        Returns
+        -------
+        coef : ndarray of shape (n_columns, n_features)
+        intercept : ndarray of shape (n_columns,)
+        """
+        rank = self.basis.shape[1]
+        coef = (self.basis @ weights[:rank]).T.astype(np.float64)
+        intercept = np.zeros(len(coef))
+        if len(weights) > rank:
+            intercept = weights[rank].astype(np.float64) - coef @ self.mean
+        return coef, intercept
+
+
+def make_eigenbasis(X: NDArray[np.floating], *, fit_intercept: bool) -> Eigenbasis:
+    """Find the coordinates for some rows.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features), float32 or float64
+        Any rows; nothing is assumed of their scale.
+    fit_intercept : bool
+        Whether to centre, and to add the column of ones.
+
+    Returns
+    -------
+    Eigenbasis
+        In the numeric type of ``X``.
+    """
+    n_samples, n_features = X.shape
+    mean = np.zeros(n_features, X.dtype)
+    if fit_intercept:
+        mean = X.mean(0, dtype=np.float64).astype(X.dtype)
+        X = X - mean
+    if n_samples < n_features:
+        # An orthonormal basis of the rows first, without loss whatever their scale.
+        span, triangle = scipy.linalg.qr(X.T, mode="economic", check_finite=False)
+        turn = _eigenvectors(triangle @ triangle.T)
+        basis = span @ turn
+        rows = triangle.T @ turn
+    else:
+        basis = _eigenvectors(X.T @ X)
+        rows = X @ basis
+    penalty = np.ones(rows.shape[1], X.dtype)
+    if fit_intercept:
+        rows = np.hstack([rows, np.ones((n_samples, 1), X.dtype)])
+        penalty = np.append(penalty, X.dtype.type(0))
+    return Eigenbasis(np.ascontiguousarray(rows), penalty, basis, mean)
+
+
+def _eigenvectors(gram: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return eigenvectors as columns; they are orthonormal whatever they solve."""
+    scale = np.abs(gram).max()
+    if not (np.isfinite(scale) and scale > 0):
+        return np.eye(len(gram), dtype=gram.dtype)
+    _, vectors = scipy.linalg.eigh(
+        gram / scale, overwrite_a=True, check_finite=False, driver="evd"
+    )
+    return vectors

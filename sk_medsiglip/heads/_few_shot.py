@@ -1,0 +1,281 @@
+"""What the heads with few labels share: prompts as starting points, one question each.
+
+A question is a choice among classes. Several labels a sample are as many questions of
+two classes. Rows are brought to length 1, as the model compares them.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import Tags
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from sk_medsiglip._validation import StrOptions, _fit_context
+from sk_medsiglip.cache import EmbeddingCache
+from sk_medsiglip.heads._anchors import make_anchors
+from sk_medsiglip.heads._labels import Labels, check_labels
+from sk_medsiglip.heads._logit_classifier import LogitClassifier
+from sk_medsiglip.prompts import check_columns
+
+__all__ = ["FewShotClassifier", "NearestVector", "Shots", "unit_rows"]
+
+#: What makes logits of cosines where no model says so.
+DEFAULT_SCALE = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Shots:
+    """The labelled samples of one question.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_samples, n_features), float64
+        Embeddings of length 1.
+    target : ndarray of shape (n_samples,), int
+        Index of the class.
+    n_classes : int
+        Classes, those without a sample among them.
+    sample_weight : ndarray of shape (n_samples,)
+        Of each sample.
+    class_weight : ndarray of shape (n_classes,)
+        Of each class.
+    anchors : ndarray of shape (n_classes, n_features) or None
+        Vectors of the prompts, of length 1.
+    scale : float
+        What makes logits of cosines.
+    groups : ndarray of shape (n_samples,) or None
+        What must stay together.
+    """
+
+    rows: NDArray[np.float64]
+    target: NDArray[np.intp]
+    n_classes: int
+    sample_weight: NDArray[np.float64]
+    class_weight: NDArray[np.float64]
+    anchors: NDArray[np.float64] | None
+    scale: float
+    groups: NDArray[Any] | None
+
+    @property
+    def weight(self) -> NDArray[np.float64]:
+        """Of each sample, its class's weight included."""
+        return self.sample_weight * self.class_weight[self.target]
+
+    @property
+    def onehot(self) -> NDArray[np.float64]:
+        """Labels by sample and class, as often as a sample counts."""
+        return np.eye(self.n_classes)[self.target] * self.sample_weight[:, None]
+
+
+class FewShotClassifier(LogitClassifier):
+    """Abstract: learns each question from its shots."""
+
+    _parameter_constraints: dict[str, Any] = {
+        "prompts": "no_validation",  # judged by make_anchors, which says more
+        "templates": "no_validation",
+        "model": [str, os.PathLike],
+        "revision": [str, None],
+        "cache": ["boolean", str, os.PathLike, EmbeddingCache],
+        "class_weight": [dict, StrOptions({"balanced"}), list, None],
+    }
+
+    prompts: Any
+    templates: str | Sequence[str] | None
+    model: str | os.PathLike[str]
+    revision: str | None
+    cache: bool | str | os.PathLike[str] | EmbeddingCache
+    class_weight: Any
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Learn from labelled embeddings.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Embeddings.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Classes; or 1 and 0 for each of several labels, NaN where it is not known.
+            With prompts, classes are among theirs, and columns in the order of the
+            findings.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Of each sample.
+        groups : array-like of shape (n_samples,), default=None
+            What must not be torn apart by inner folds, such as patients.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        PromptError
+            If the prompts are malformed.
+        ValueError
+            If ``y`` holds a class that no prompt stands for.
+        """
+        rows = validate_data(self, X, dtype=[np.float64, np.float32])
+        weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
+        labels = self._read_labels(rows, y)
+        of_groups = None if groups is None else np.asarray(groups)
+        if not (counts := weight > 0).all():  # a weight of 0 is no sample
+            rows, weight = rows[counts], weight[counts]
+            of_groups = None if of_groups is None else of_groups[counts]
+            if self.prompts is None:
+                labels = labels.keep(counts)
+            else:  # classes are those of the prompts, with samples or without
+                labels = Labels(labels.classes, labels.target[counts])
+        self.classes_ = labels.classes_attribute
+        unit = unit_rows(rows.astype(np.float64))
+        class_weights = labels.class_weights(self.class_weight, weight)
+        self._learned = []
+        for i, target in enumerate(labels.by_label()):
+            known = np.flatnonzero(~np.isnan(target.astype(np.float64)))
+            shots = Shots(
+                unit[known],
+                target[known].astype(np.intp),
+                len(class_weights[i]),
+                weight[known],
+                class_weights[i],
+                None if self._anchors is None else self._anchors[i],
+                self.logit_scale_,
+                None if of_groups is None else of_groups[known],
+            )
+            self._learned.append(self._learn(shots))
+        self._publish(self._learned)
+        return self
+
+    @abstractmethod
+    def _learn(self, shots: Shots) -> Any:
+        """Learn one question; return what :meth:`_answer` needs."""
+
+    @abstractmethod
+    def _answer(self, learned: Any, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the logits of all classes of one question, for rows of length 1."""
+
+    def _publish(self, learned: list[Any]) -> None:
+        """Set public attributes from what was learned of each question."""
+
+    def _read_labels(self, rows: NDArray[np.floating], y: ArrayLike) -> Labels:
+        """Check ``y`` against the prompts, if there are any, and note both."""
+        self._anchors: NDArray[np.float64] | None = None
+        self.logit_scale_ = DEFAULT_SCALE
+        if self.prompts is None:
+            return check_labels(self, rows, y)
+        anchors = make_anchors(
+            self.prompts,
+            templates=self.templates,
+            model=self.model,
+            revision=self.revision,
+            cache=self.cache,
+            n_features=rows.shape[1],
+        )
+        self._anchors, self.logit_scale_ = anchors.vectors, anchors.logit_scale
+        if anchors.findings is not None:
+            self.findings_ = anchors.findings
+            check_columns(y, anchors.findings)
+        labels = check_labels(self, rows, y, anchors.classes)
+        n_columns = 0 if labels.classes is not None else labels.target.shape[1]
+        n_findings = 0 if anchors.classes is not None else len(anchors.vectors)
+        if n_columns != n_findings:
+            expected = (
+                f"(n_samples, {n_findings}), columns in the order "
+                f"{anchors.findings.tolist()}"  # type: ignore[union-attr]
+                if n_findings
+                else "(n_samples,)"
+            )
+            raise ValueError(
+                f"y has shape {np.shape(y)}; with these prompts it must be {expected}."
+            )
+        return labels
+
+    def _logits(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
+        unit = unit_rows(X.astype(np.float64))
+        answers = [self._answer(learned, unit) for learned in self._learned]
+        if isinstance(self.classes_, list):
+            return np.column_stack([one[:, 1] - one[:, 0] for one in answers])
+        (logits,) = answers
+        return logits[:, 1:] - logits[:, :1] if logits.shape[1] == 2 else logits
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        if isinstance(self.prompts, Mapping):
+            several = len(self.prompts) > 1 and all(
+                isinstance(pair, Mapping) for pair in self.prompts.values()
+            )
+            tags.classifier_tags.multi_label = several
+            tags.target_tags.multi_output = several
+        return tags
+
+
+class NearestVector(FewShotClassifier):
+    """Abstract: compares centred images with one vector a class."""
+
+    @abstractmethod
+    def _vectors(
+        self,
+        shots: Shots,
+        differences: NDArray[np.float64],
+        counts: NDArray[np.float64],
+        texts: NDArray[np.float64] | None,
+    ) -> NDArray[np.float64]:
+        """Return the vector of each class, of any length.
+
+        Parameters
+        ----------
+        shots : Shots
+            Of one question.
+        differences : ndarray of shape (n_classes, n_features)
+            Sums of each class's centred rows.
+        counts : ndarray of shape (n_classes,)
+            How many they are.
+        texts : ndarray of shape (n_classes, n_features) or None
+            Centred vectors of the prompts.
+        """
+
+    def _learn(self, shots: Shots) -> dict[str, NDArray[np.float64]]:
+        onehot = shots.onehot
+        counts = onehot.sum(axis=0)
+        sums = onehot.T @ shots.rows
+        # All images of one kind share most of their direction, and texts another: what
+        # tells classes apart is how they differ from that.
+        seen = counts > 0
+        center = (sums[seen] / counts[seen, None]).mean(axis=0)
+        texts = (
+            None
+            if shots.anchors is None
+            else (shots.anchors - shots.anchors.mean(axis=0))
+        )
+        vectors = self._vectors(shots, sums - counts[:, None] * center, counts, texts)
+        # How often a class counts is how likely it is before anything is seen.
+        prior = np.log(shots.class_weight)
+        return {"center": center, "vectors": unit_rows(vectors), "prior": prior}
+
+    def _answer(self, learned: Any, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        cosines = (unit - learned["center"]) @ learned["vectors"].T
+        return self.logit_scale_ * cosines + learned["prior"]
+
+    def _publish(self, learned: list[Any]) -> None:
+        vectors = np.array([one["vectors"] for one in learned])
+        several = isinstance(self.classes_, list)
+        self.class_embeddings_ = vectors if several else vectors[0]
+
+
+def unit_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rows of length 1; those of length 0 stay."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.maximum(lengths, np.finfo(np.float64).tiny)

@@ -1,0 +1,215 @@
+"""What ``y`` says: one of several classes, or which of several labels apply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import assert_all_finite, compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, column_or_1d
+
+__all__ = ["Labels", "check_labels"]
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Checked labels.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,) or None
+        Sorted; None for several labels.
+    target : ndarray of shape (n_samples,) or (n_samples, n_labels)
+        Index of the class; or 1, 0, and NaN where a label is not known.
+    """
+
+    classes: NDArray[Any] | None
+    target: NDArray[Any]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of coefficients: one for two classes, else one a class or label."""
+        if self.classes is None:
+            return int(self.target.shape[1])
+        return 1 if len(self.classes) == 2 else len(self.classes)
+
+    @property
+    def classes_attribute(self) -> NDArray[Any] | list[NDArray[Any]]:
+        """What an estimator shows as ``classes_``."""
+        if self.classes is None:
+            return [np.array([0, 1]) for _ in range(self.target.shape[1])]
+        return self.classes
+
+    def by_label(self) -> list[NDArray[Any]]:
+        """Return one target a label, or the only one there is."""
+        return list(self.target.T) if self.classes is None else [self.target]
+
+    def class_weights(
+        self, class_weight: Any, sample_weight: NDArray[np.float64]
+    ) -> list[NDArray[np.float64]]:
+        """Return the weights of the classes, of each label.
+
+        Parameters
+        ----------
+        class_weight : dict, "balanced", list of these, or None
+            As scikit-learn has it; a list holds one for each label.
+        sample_weight : ndarray of shape (n_samples,)
+            Counts in "balanced".
+
+        Returns
+        -------
+        list of ndarray of shape (n_classes,)
+            1 for classes without a sample.
+        """
+        names = np.array([0, 1]) if self.classes is None else self.classes
+        targets = self.by_label()
+        each = class_weight
+        if not isinstance(class_weight, list):
+            each = [class_weight] * len(targets)
+        if len(each) != len(targets):
+            raise ValueError(
+                f"class_weight lists {len(each)} entries for {len(targets)} labels."
+            )
+        weights = []
+        for target, one in zip(targets, each, strict=True):
+            known = ~np.isnan(target.astype(np.float64))
+            index = target[known].astype(np.intp)
+            present = np.unique(index)
+            of_class = np.ones(len(names))
+            of_class[present] = compute_class_weight(
+                one,
+                classes=names[present],
+                y=names[index],
+                sample_weight=sample_weight[known],
+            )
+            weights.append(of_class)
+        return weights
+
+    def weights(
+        self, class_weight: Any, sample_weight: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the weight of every sample, for several labels of each in each.
+
+        Parameters
+        ----------
+        class_weight, sample_weight
+            As in :meth:`class_weights`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+        """
+        if class_weight is None:
+            return sample_weight
+        columns = [
+            # What is not known may have any weight.
+            sample_weight * of_class[np.nan_to_num(target).astype(np.intp)]
+            for target, of_class in zip(
+                self.by_label(),
+                self.class_weights(class_weight, sample_weight),
+                strict=True,
+            )
+        ]
+        return np.column_stack(columns) if self.classes is None else columns[0]
+
+    def keep(self, rows: NDArray[np.bool_]) -> Labels:
+        """Return the labels of some samples, and no class that has none of them."""
+        target = self.target[rows]
+        if self.classes is None:
+            return Labels(None, target)
+        present, index = np.unique(target, return_inverse=True)
+        if len(present) < 2:
+            raise ValueError(
+                "all samples with a weight above 0 are of one class, "
+                f"{self.classes[present].tolist()}; a classifier needs two."
+            )
+        return Labels(self.classes[present], index)
+
+
+def check_labels(
+    estimator: Any,
+    X: ArrayLike,
+    y: ArrayLike | None,
+    classes: NDArray[Any] | None = None,
+) -> Labels:
+    """Check ``y`` and put it in order.
+
+    Parameters
+    ----------
+    estimator : estimator
+        For the message where there is no ``y``.
+    X : array-like of shape (n_samples, n_features)
+        What it belongs to.
+    y : array-like of shape (n_samples,) or (n_samples, n_labels)
+        Labels.
+    classes : ndarray of shape (n_classes,), default=None
+        All there can be, sorted, where that is known: some may have no sample.
+
+    Returns
+    -------
+    Labels
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two classes, one that cannot be, or something else than
+        labels.
+    """
+    if y is None:
+        raise ValueError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is "
+            "None."
+        )
+    given: Any = y
+    target = given.toarray() if scipy.sparse.issparse(y) else np.asarray(given)
+    check_consistent_length(X, target)
+    if target.ndim == 2 and target.shape[1] == 1:
+        target = column_or_1d(target, warn=True)
+    if target.ndim == 2:
+        return Labels(None, _check_indicator(target))
+    if target.dtype == object and pd.isna(target).any():
+        raise ValueError("Input y contains missing values (None, NaN or NA).")
+    assert_all_finite(target, input_name="y")
+    check_classification_targets(target)
+    if classes is not None:
+        unknown = np.setdiff1d(target, classes)
+        if unknown.size:
+            raise ValueError(
+                f"y holds the labels {unknown[:5].tolist()}, which no prompt stands "
+                f"for; the prompts' classes are {classes.tolist()}."
+            )
+        return Labels(classes, np.searchsorted(classes, target))
+    classes, index = np.unique(target, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"y holds one class, {classes.tolist()}; a classifier needs samples of at "
+            "least two."
+        )
+    return Labels(classes, index)
+
+
+def _check_indicator(target: NDArray[Any]) -> NDArray[np.float64]:
+    try:
+        # Not astype alone: pandas' NA is no number, but it is a label not known.
+        values = np.where(pd.isna(target), np.nan, target).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"with several labels, y must hold 1, 0, and NaN where a label is not "
+            f"known; got {target.dtype} values such as {target.flat[0]!r}."
+        ) from error
+    odd = ~np.isin(values, [0, 1]) & ~np.isnan(values)
+    if odd.any():
+        raise ValueError(
+            "with several labels, y must hold 1, 0, and NaN where a label is not "
+            f"known; got {values[odd][0]:g}. For -1 as 'uncertain' replace it first: "
+            "y.replace(-1, np.nan)."
+        )
+    empty = np.flatnonzero(np.isnan(values).all(axis=0))
+    if empty.size:
+        raise ValueError(f"no sample is labelled in column {empty[0]} of y.")
+    return values

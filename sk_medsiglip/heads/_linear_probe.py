@@ -1,0 +1,318 @@
+"""``LinearProbe``: logistic regression whose penalty chooses itself."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import get_scorer_names
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from sk_medsiglip._validation import Integral, Interval, Real, StrOptions, _fit_context
+from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
+from sk_medsiglip.heads._folds import make_folds
+from sk_medsiglip.heads._labels import Labels, check_labels
+from sk_medsiglip.heads._logistic_path import LogisticPath, solve_path
+from sk_medsiglip.heads._logit_classifier import LogitClassifier
+from sk_medsiglip.heads._scores import score_decisions
+
+__all__ = ["LinearProbe"]
+
+#: The penalty where labels are too few to choose one: scikit-learn's default.
+FIXED_C = 1.0
+
+
+class LinearProbe(LogitClassifier):
+    """Logistic regression on embeddings, its penalty chosen by cross-validation.
+
+    The same solutions as scikit-learn's ``LogisticRegressionCV`` with an L2 penalty,
+    several times faster: all folds, penalties and labels are solved together, since
+    they share ``X``.
+
+    Parameters
+    ----------
+    Cs : int or array-like of float, default=10
+        Inverse strengths of the penalty to choose from; a number of them is spread
+        over 1e-4 to 1e4, evenly in the logarithm.
+    cv : int, splitter or iterable, default=5
+        Folds. A number is stratified, keeps ``groups`` together, and shrinks to the
+        number of samples (or groups) of the rarest class; with one there, ``C`` is 1
+        and a warning says so. With several labels each is split by itself.
+    scoring : str, callable or None, default=None
+        What to choose by: a name or scorer of scikit-learn. None is "neg_log_loss",
+        which unlike accuracy tells apart settings that make the same decisions.
+    class_weight : dict, "balanced", list of these, or None, default=None
+        As in scikit-learn; with several labels a list holds one for each.
+    fit_intercept : bool, default=True
+        Whether to add an unpenalised constant.
+    tol : float, default=1e-7
+        Stop when the objective is about this share above its minimum.
+    max_iter : int, default=1000
+        Steps at most.
+    device : str, default="auto"
+        "cpu" computes with numpy, a torch device such as "cuda" with torch. "auto" is
+        a GPU if torch is loaded in this process and has one, else "cpu".
+    refit : bool, default=True
+        Fit all samples with the best ``C``. False averages the coefficients of the
+        folds, each at its best ``C``.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,) or list of ndarray
+        Sorted labels; for several labels a list of ``array([0, 1])``.
+    C_ : float, or ndarray of shape (n_labels,)
+        The ``C`` chosen. With ``refit=False`` the mean over the folds.
+    Cs_ : ndarray of shape (n_Cs,)
+        What there was to choose from.
+    coef_ : ndarray of shape (1, n_features), (n_classes, ...) or (n_labels, ...)
+        Coefficients.
+    intercept_ : ndarray of shape (1,), (n_classes,) or (n_labels,)
+        Constants.
+    scores_ : ndarray of shape (n_folds, 1, n_Cs) or (n_labels, n_folds, 1, n_Cs)
+        Scores on what each fold left out; the axis of length 1 stands for the
+        ``l1_ratios`` of ``LogisticRegressionCV``. Absent where ``C`` was fixed, and
+        NaN for a label whose ``C`` was.
+    n_iter_ : ndarray, shaped as ``scores_``
+        Steps taken by each fit of a fold.
+    n_features_in_ : int
+        Number of columns of ``X``.
+    feature_names_in_ : ndarray of str
+        Names of the columns, where ``X`` has any.
+
+    See Also
+    --------
+    fit_logistic_path : The function underneath: all folds and penalties in one call.
+    PromptProbe : The same, started from prompts: better with few labels.
+
+    Notes
+    -----
+    Cost: two products of ``X`` with a matrix of all problems a step, some 10 to 40
+    steps, and once an eigendecomposition of size ``min(n_samples, n_features)``.
+    float32 rows are computed in float32.
+
+    Split by patient: pass ``groups`` to ``fit``, in a pipeline as
+    ``pipe.fit(X, y, linearprobe__groups=patients)``.
+
+    Unlike logistic regression at a fixed ``C``, a probe chooses: nested
+    cross-validation costs no more than the folds you ask for.
+
+    Examples
+    --------
+    >>> from sk_medsiglip import MedSigLIPEmbedder
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.heads import LinearProbe
+    >>> phantoms = make_chest_phantoms(60, random_state=0)
+    >>> X = MedSigLIPEmbedder("demo").transform(phantoms.images)
+    >>> probe = LinearProbe().fit(X, phantoms.target)
+    >>> probe.coef_.shape
+    (6, 192)
+    >>> probe.predict_proba(X).shape
+    (60, 6)
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        "Cs": [Interval(Integral, 1, None, closed="left"), "array-like"],
+        "cv": ["cv_object"],
+        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+        "class_weight": [dict, StrOptions({"balanced"}), list, None],
+        "fit_intercept": ["boolean"],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "device": [str],
+        "refit": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        Cs: int | ArrayLike = 10,
+        *,
+        cv: Any = 5,
+        scoring: str | Callable[..., float] | None = None,
+        class_weight: Any = None,
+        fit_intercept: bool = True,
+        tol: float = 1e-7,
+        max_iter: int = 1000,
+        device: str = "auto",
+        refit: bool = True,
+    ) -> None:
+        self.Cs = Cs
+        self.cv = cv
+        self.scoring = scoring
+        self.class_weight = class_weight
+        self.fit_intercept = fit_intercept
+        self.tol = tol
+        self.max_iter = max_iter
+        self.device = device
+        self.refit = refit
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Choose the penalty and learn.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Embeddings.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Classes; or 1 and 0 for each of several labels, NaN where it is not known.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Of each sample, in learning and in scoring.
+        groups : array-like of shape (n_samples,), default=None
+            What must not be torn apart by the folds, such as patients.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If ``y`` holds fewer than two classes, or anything but labels.
+
+        Warns
+        -----
+        UserWarning
+            If a class has too few samples to choose ``C``.
+        ConvergenceWarning
+            If ``max_iter`` was too few.
+        """
+        rows = validate_data(self, X, dtype=[np.float64, np.float32])
+        labels = check_labels(self, rows, y)
+        weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
+        of_groups = None if groups is None else np.asarray(groups)
+        if not (counts := weight > 0).all():  # a weight of 0 is no sample
+            rows, weight, labels = rows[counts], weight[counts], labels.keep(counts)
+            of_groups = None if of_groups is None else of_groups[counts]
+        self.classes_ = labels.classes_attribute
+        self.Cs_ = check_Cs(self.Cs)
+        weights = labels.weights(self.class_weight, weight)
+        basis = make_eigenbasis(rows, fit_intercept=self.fit_intercept)
+        folds = make_folds(labels, self.cv, of_groups, rows)
+        if folds is None:
+            best = np.full(len(labels.by_label()), FIXED_C)
+            self._warn_of_few(np.ones(len(best), dtype=bool))
+        else:
+            path = self._solve(basis, labels, self.Cs_, folds.train, weights)
+            scores = score_decisions(
+                path.decision,
+                labels,
+                folds,
+                self.scoring,
+                None if sample_weight is None else weight,
+            )
+            self.scores_ = scores[..., None, :]
+            n_iter = path.n_iter[:, None]
+            self.n_iter_ = n_iter if n_iter.ndim == 3 else np.moveaxis(n_iter, -1, 0)
+            best = self._choose(scores)
+            if not self.refit:
+                return self._average(path, scores)
+        self.C_ = float(best[0]) if labels.classes is not None else best
+        everybody = np.ones((1, len(rows)), dtype=bool)
+        Cs = np.unique(best)
+        path = self._solve(basis, labels, Cs, everybody, weights)
+        at = np.searchsorted(Cs, best)
+        if labels.classes is not None:
+            self.coef_, self.intercept_ = path.coef[0, at[0]], path.intercept[0, at[0]]
+        else:
+            each = np.arange(len(best))
+            self.coef_ = path.coef[0, at, each]
+            self.intercept_ = path.intercept[0, at, each]
+        return self
+
+    def _solve(
+        self,
+        basis: Eigenbasis,
+        labels: Labels,
+        Cs: NDArray[np.float64],
+        masks: NDArray[np.bool_],
+        weights: NDArray[np.float64],
+    ) -> LogisticPath:
+        path = solve_path(
+            basis,
+            labels.target,
+            Cs,
+            masks,
+            classes=labels.classes,
+            sample_weight=weights,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            device=self.device,
+        )
+        if not path.converged.all():
+            warnings.warn(
+                f"{int((~path.converged).sum())} of {path.converged.size} fits did not "
+                f"converge in {self.max_iter} steps; raise max_iter or tol.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return path
+
+    def _choose(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the best C of each label, the smallest of equally good ones."""
+        means = _mean_over_folds(scores.reshape(-1, *scores.shape[-2:]))
+        unknown = np.asarray(np.isnan(means).all(axis=1))
+        self._warn_of_few(unknown)
+        best = np.where(np.isnan(means), -np.inf, means).argmax(axis=1)
+        return np.where(unknown, FIXED_C, self.Cs_[best])
+
+    def _average(self, path: LogisticPath, scores: NDArray[np.float64]) -> Self:
+        """Take the mean of the folds' coefficients, each at its best C."""
+        best = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=-1)
+        each = np.arange(len(path.coef))
+        if best.ndim == 1:
+            self.C_ = float(self.Cs_[best].mean())
+            self.coef_ = path.coef[each, best].mean(axis=0)
+            self.intercept_ = path.intercept[each, best].mean(axis=0)
+            return self
+        self.C_ = self.Cs_[best].mean(axis=1)
+        labels = range(len(best))
+        self.coef_ = np.array([path.coef[each, best[i], i].mean(0) for i in labels])
+        self.intercept_ = np.array(
+            [path.intercept[each, best[i], i].mean() for i in labels]
+        )
+        return self
+
+    def _warn_of_few(self, unknown: NDArray[np.bool_]) -> None:
+        if unknown.any():
+            which = (
+                "" if unknown.size == 1 else f" of columns {np.flatnonzero(unknown)}"
+            )
+            warnings.warn(
+                f"a class{which} has fewer than two samples (or groups), so no penalty "
+                f"can be chosen by cross-validation; C={FIXED_C:g} is used.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    def _logits(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
+        # In float64: probabilities near 1 have no digits left in float32.
+        return X.astype(np.float64, copy=False) @ self.coef_.T + self.intercept_
+
+
+def check_Cs(Cs: Any) -> NDArray[np.float64]:
+    """Return the values that the parameter ``Cs`` means, in rising order."""
+    if isinstance(Cs, Integral):
+        return np.logspace(-4, 4, int(Cs))
+    values = np.unique(np.asarray(Cs, dtype=np.float64))
+    if not (values.size and np.isfinite(values).all() and (values > 0).all()):
+        raise ValueError(f"Cs must be positive numbers, got {Cs!r}.")
+    return values
+
+
+def _mean_over_folds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean over axis 1, of those folds that asked anybody."""
+    asked = ~np.isnan(scores)
+    total = np.where(asked, scores, 0.0).sum(axis=1)
+    n = asked.sum(axis=1)
+    return np.where(n > 0, total / np.maximum(n, 1), np.nan)

@@ -1,0 +1,158 @@
+"""The logistic losses of many problems at once, elementwise on their logits.
+
+Columns are problems. Those of several classes have a column a class: first all
+problems' columns of the first class, then all of the second. Arrays are numpy's or
+torch's: what is used here is spelled alike in both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+__all__ = ["BinaryLoss", "Point", "SoftmaxLoss", "array_namespace"]
+
+# Rows go by in blocks of about so many elements, which stay in the processor's cache.
+BLOCK = 65_536
+
+
+class Point(NamedTuple):
+    """What is known of all problems at some logits.
+
+    Parameters
+    ----------
+    logits, residuals : arrays of shape (n_samples, n_columns)
+        Residuals are the weighted derivatives of the losses.
+    loss : array of shape (n_problems,), float64
+        Weighted sum over the samples.
+    curvature : array of shape (n_columns,), float64
+        Weighted sum of the second derivatives.
+    slope : array of shape (n_columns,), float64
+        Derivative of the loss along the way that led here.
+    """
+
+    logits: Any
+    residuals: Any
+    loss: Any
+    curvature: Any
+    slope: Any
+
+
+class _Loss:
+    """What both losses share: walking through the rows."""
+
+    def look(self, start: Any, way: Any, length: Any) -> Point:
+        """Return what is at ``start + length * way``; ``length`` is one a column."""
+        xp = array_namespace(start)
+        n_samples, n_columns = start.shape
+        logits, residuals = xp.empty_like(start), xp.empty_like(start)
+        loss = curvature = slope = 0.0
+        step = max(1, BLOCK // max(1, n_columns))
+        for first in range(0, n_samples, step):
+            rows = slice(first, first + step)
+            logits[rows] = start[rows] + length * way[rows]
+            some_loss, some_residuals, some_curvature = self._look(rows, logits[rows])
+            residuals[rows] = some_residuals
+            loss = loss + some_loss
+            curvature = curvature + some_curvature
+            slope = slope + (some_residuals * way[rows]).sum(0, dtype=xp.float64)
+        return Point(logits, residuals, loss, curvature, slope)
+
+    def _look(self, rows: slice, logits: Any) -> tuple[Any, Any, Any]:
+        """Return loss, residuals and curvature of some samples."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryLoss(_Loss):
+    """Log loss of problems of two classes, one column each.
+
+    Parameters
+    ----------
+    signs : array of shape (n_samples, n_problems)
+        1 where the label is the second class, else -1.
+    weights : array of shape (n_samples, n_problems)
+        Of each sample in each problem, ``C`` included; 0 leaves it out.
+    """
+
+    signs: Any
+    weights: Any
+    n_classes = 1  # columns a problem
+
+    def keep(self, problems: Any) -> BinaryLoss:
+        """Return the loss of some of the problems."""
+        return replace(
+            self, signs=self.signs[:, problems], weights=self.weights[:, problems]
+        )
+
+    def _look(self, rows: slice, logits: Any) -> tuple[Any, Any, Any]:
+        xp = array_namespace(logits)
+        signs, weights = self.signs[rows], self.weights[rows]
+        margins = logits * signs
+        small = xp.exp(-xp.abs(margins))  # never overflows
+        losses = xp.log1p(small) - xp.clip(margins, None, 0.0)
+        wrong = xp.where(margins < 0, 1.0, small) / (1.0 + small)
+        weighted = weights * wrong
+        return (
+            (weights * losses).sum(0, dtype=xp.float64),
+            -signs * weighted,
+            (weighted * (1.0 - wrong)).sum(0, dtype=xp.float64),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxLoss(_Loss):
+    """Log loss of problems of several classes, all with the same labels.
+
+    Parameters
+    ----------
+    onehot : array of shape (n_samples, n_classes)
+        1 at the label.
+    weights : array of shape (n_samples, n_problems)
+        Of each sample in each problem, ``C`` included; 0 leaves it out.
+    """
+
+    onehot: Any
+    weights: Any
+
+    @property
+    def n_classes(self) -> int:
+        """Columns a problem."""
+        return int(self.onehot.shape[1])
+
+    def keep(self, problems: Any) -> SoftmaxLoss:
+        """Return the loss of some of the problems."""
+        return replace(self, weights=self.weights[:, problems])
+
+    def _look(self, rows: slice, logits: Any) -> tuple[Any, Any, Any]:
+        xp = array_namespace(logits)
+        onehot, weights = self.onehot[rows][:, :, None], self.weights[rows]
+        scores = logits.reshape(len(logits), self.n_classes, -1)
+        # Relative to the label's own, and what is not the label apart from what is: a
+        # sure hit keeps the digits of its small loss.
+        above = scores - (scores * onehot).sum(1)[:, None]
+        top = xp.amax(above, 1)
+        powers = xp.exp(above - top[:, None])
+        others = powers * (1.0 - onehot)
+        rest, total = others.sum(1), powers.sum(1)
+        losses = xp.where(top > 0, top + xp.log(total), xp.log1p(rest))
+        wrong = (others + rest[:, None] * onehot) / total[:, None]
+        weighted = wrong * weights[:, None]
+        residuals = weighted * (1.0 - 2.0 * onehot)
+        curvature = (weighted * (1.0 - wrong)).sum(0, dtype=xp.float64)
+        return (
+            (weights * losses).sum(0, dtype=xp.float64),
+            residuals.reshape(logits.shape),
+            curvature.reshape(-1),
+        )
+
+
+def array_namespace(array: Any) -> Any:
+    """Return the module whose functions take this array: numpy or torch."""
+    if type(array).__module__ == "torch":
+        import torch
+
+        return torch
+    import numpy
+
+    return numpy

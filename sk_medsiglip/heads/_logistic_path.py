@@ -1,0 +1,380 @@
+"""``fit_logistic_path``: every fold, penalty and label of one X in one go."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils.validation import _check_sample_weight
+
+from sk_medsiglip.heads._batched_lbfgs import Minimum, minimize
+from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
+from sk_medsiglip.heads._logistic_loss import BinaryLoss, SoftmaxLoss
+
+__all__ = ["LogisticPath", "Prior", "fit_logistic_path", "solve_path"]
+
+# Columns go to the solver in parts of so many elements a matrix (of which it holds
+# about six): 400 MB in float32.
+MOST_ELEMENTS = 2**24
+
+
+@dataclass(frozen=True, eq=False)
+class LogisticPath:
+    """Solutions of all problems, ordered by fold, then by penalty.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,) or None
+        Sorted labels; None for several labels a sample.
+    Cs : ndarray of shape (n_Cs,)
+        Inverse strengths of the penalty.
+    coef : ndarray of shape (n_folds, n_Cs, n_rows, n_features)
+        One row for two classes, else one for each class or label.
+    intercept : ndarray of shape (n_folds, n_Cs, n_rows)
+        Zeros without an intercept.
+    decision : ndarray of shape (n_folds, n_Cs, n_samples, n_rows)
+        Logits of all samples, those left out of a fold among them.
+    objective : ndarray of shape (n_folds, n_Cs) or (n_folds, n_Cs, n_labels)
+        ``C * sum(weights * log loss) + |coef|^2 / 2``, reached.
+    n_iter, converged : ndarrays of the same shape
+        Steps taken; whether the tolerance was met.
+    extra : ndarray of shape (n_folds, n_Cs, n_rows, n_extra) or None
+        Coefficients of a prior's extra features.
+    """
+
+    classes: NDArray[Any] | None
+    Cs: NDArray[np.float64]
+    coef: NDArray[np.floating]
+    intercept: NDArray[np.floating]
+    decision: NDArray[np.floating]
+    objective: NDArray[np.float64]
+    n_iter: NDArray[np.intp]
+    converged: NDArray[np.bool_]
+    extra: NDArray[np.floating] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What is believed before any label is seen.
+
+    Parameters
+    ----------
+    offset : ndarray of shape (n_samples, n_rows)
+        Logits.
+    extra : ndarray of shape (n_samples, n_extra)
+        Features beside those of the basis.
+    extra_deviation, intercept_deviation : float
+        Standard deviations of the extra features' coefficients and of the intercept,
+        whatever ``C`` is.
+    """
+
+    offset: NDArray[np.floating]
+    extra: NDArray[np.floating]
+    extra_deviation: float
+    intercept_deviation: float
+
+
+def fit_logistic_path(
+    X: ArrayLike,
+    y: ArrayLike,
+    Cs: Sequence[float] | NDArray[np.floating],
+    folds: Iterable[tuple[Any, Any]] | NDArray[np.bool_] | None = None,
+    *,
+    sample_weight: ArrayLike | None = None,
+    fit_intercept: bool = True,
+    tol: float = 1e-7,
+    max_iter: int = 1000,
+    device: str = "auto",
+) -> LogisticPath:
+    """Fit L2-penalised logistic regressions for all folds, penalties and labels.
+
+    All problems share ``X``, so they are solved together: each step costs two matrix
+    products whatever their number. For tuning and learning curves that need hundreds
+    of fits, and their scores on what each left out, at the price of a few.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+        float32 is computed in float32, everything else in float64.
+    y : array-like of shape (n_samples,) or (n_samples, n_labels)
+        Classes of any type; or for each label 1, 0, or NaN where it is not known.
+    Cs : array-like of shape (n_Cs,)
+        Inverse strengths of the penalty, as in scikit-learn.
+    folds : iterable of (train, test), bool array, or None, default=None
+        Pairs of indices as splitters yield them, of which the first counts; or True
+        for the rows to learn from, ``(n_folds, n_samples)``, for folds of each label
+        ``(n_folds, n_samples, n_labels)``. None is one fold with all rows.
+    sample_weight : array-like of shape (n_samples,) or (n_samples, n_labels)
+        Ones by default.
+    fit_intercept : bool, default=True
+        Whether to add an unpenalised constant.
+    tol : float, default=1e-7
+        Stop when the objective is about this share above its minimum.
+    max_iter : int, default=1000
+        Steps at most.
+    device : str, default="auto"
+        "cpu" computes with numpy; a torch device such as "cuda" with torch. "auto" is
+        a GPU if torch is loaded and has one, else "cpu".
+
+    Returns
+    -------
+    LogisticPath
+
+    Raises
+    ------
+    ValueError
+        If ``y`` has fewer than two classes, a fold no rows, or a ``C`` is not positive.
+
+    See Also
+    --------
+    LinearProbe : The estimator on top of this.
+
+    Notes
+    -----
+    Memory: the logits, ``n_samples * n_folds * n_Cs * n_rows`` values, and up to
+    400 MB. The problems are solved in coordinates made from all rows; that is a change
+    of coordinates only, which tells a fold nothing of the rows that it leaves out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.model_selection import StratifiedKFold
+    >>> from sk_medsiglip.heads import fit_logistic_path
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat(["normal", "effusion"], 50)
+    >>> X = rng.normal(size=(100, 8)) + 2.0 * (y == "effusion")[:, None]
+    >>> folds = StratifiedKFold(5).split(X, y)
+    >>> path = fit_logistic_path(X, y, [0.01, 1.0], folds)
+    >>> path.coef.shape, path.decision.shape
+    ((5, 2, 1, 8), (5, 2, 100, 1))
+    """
+    rows: NDArray[np.floating] = check_array(X, dtype=[np.float64, np.float32])
+    check_consistent_length(rows, y)
+    Cs = np.asarray(Cs, dtype=np.float64).reshape(-1)
+    if not (Cs.size and np.isfinite(Cs).all() and (Cs > 0).all()):
+        raise ValueError(f"Cs must be positive numbers, got {Cs.tolist()}.")
+    target = np.asarray(y)
+    classes = None
+    if target.ndim == 1:
+        classes, target = np.unique(target, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(
+                f"y holds one class, {classes[:1].tolist()}; two are needed."
+            )
+    else:
+        target = target.astype(np.float64)
+        odd = ~np.isin(target, [0, 1]) & ~np.isnan(target)
+        if odd.any():
+            raise ValueError(
+                f"with several labels y holds 1, 0 and NaN; got {target[odd][0]}."
+            )
+    masks = _train_masks(folds, len(rows))
+    if not masks.any(axis=1).all():
+        raise ValueError("a fold has no rows to learn from.")
+    weights = None
+    if sample_weight is not None:
+        weights = np.asarray(sample_weight, dtype=np.float64)
+        if weights.ndim == 1:
+            weights = _check_sample_weight(weights, rows, dtype=np.float64)
+    return solve_path(
+        make_eigenbasis(rows, fit_intercept=fit_intercept),
+        target,
+        Cs,
+        masks,
+        classes=classes,
+        sample_weight=weights,
+        tol=tol,
+        max_iter=max_iter,
+        device=device,
+    )
+
+
+def solve_path(
+    basis: Eigenbasis,
+    target: NDArray[Any],
+    Cs: NDArray[np.float64],
+    masks: NDArray[np.bool_],
+    *,
+    classes: NDArray[Any] | None,
+    sample_weight: NDArray[np.float64] | None = None,
+    prior: Prior | None = None,
+    tol: float,
+    max_iter: int,
+    device: str,
+) -> LogisticPath:
+    """Solve checked problems; see :func:`fit_logistic_path`.
+
+    Parameters
+    ----------
+    basis : Eigenbasis
+        Of the rows.
+    target : ndarray of shape (n_samples,) or (n_samples, n_labels)
+        Indices of classes, or 1, 0 and NaN.
+    Cs : ndarray of shape (n_Cs,)
+        Inverse strengths.
+    masks : ndarray of shape (n_folds, n_samples) or (n_folds, n_samples, n_labels)
+        True for the rows to learn from.
+    classes : ndarray or None
+        None for several labels.
+    sample_weight : ndarray of shape (n_samples,) or (n_samples, n_labels)
+        Ones if None.
+    prior : Prior, default=None
+        Where to start from, and what to keep near to; for one question only.
+    tol, max_iter, device
+        As there.
+    """
+    features = basis.rows if prior is None else np.hstack([basis.rows, prior.extra])
+    n_samples, dtype = len(features), features.dtype
+    n_labels = target.shape[1] if classes is None else 1
+    n_rows = n_labels if classes is None or len(classes) == 2 else len(classes)
+    n_columns = n_rows // n_labels  # a problem
+    share = _shares(target, masks, sample_weight, n_labels)
+    shape = (len(masks), len(Cs), n_labels)
+    # Problems in the order of fold, C and label.
+    fold, at, label = np.indices(shape, dtype=np.intp).reshape(3, -1)
+    step = max(1, MOST_ELEMENTS // (n_samples * n_columns))
+    parts = []
+    for start in range(0, len(fold), step):
+        some = slice(start, start + step)
+        C = Cs[at[some]]
+        weights = share[fold[some], :, label[some]].T * C
+        loss = _make_loss(target, classes, label[some], weights.astype(dtype))
+        offset = None
+        penalty = basis.penalty[:, None]
+        if prior is not None:
+            offset = np.repeat(prior.offset.astype(dtype), len(C), axis=1)
+            penalty = np.tile(_penalties(basis, prior, C), n_columns).astype(dtype)
+        parts.append(_minimize(features, loss, penalty, offset, tol, max_iter, device))
+
+    def gather(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+        """Return arrays of (class x problem, ...) as (fold, C, row, ...)."""
+        apart = [one.reshape(n_columns, -1, *one.shape[1:]) for one in arrays]
+        whole = np.concatenate(apart, axis=1).swapaxes(0, 1)
+        return whole.reshape(*shape[:2], n_rows, *whole.shape[2:])
+
+    coefs, intercepts = zip(
+        *(basis.coefficients(part.weights[: basis.width]) for part in parts),
+        strict=True,
+    )
+    by_problem = shape if classes is None else shape[:2]
+    return LogisticPath(
+        classes=classes,
+        Cs=Cs,
+        coef=gather(list(coefs)),
+        intercept=gather(list(intercepts)),
+        decision=gather([part.logits.T for part in parts]).swapaxes(2, 3),
+        objective=np.concatenate([p.objective for p in parts]).reshape(by_problem),
+        n_iter=np.concatenate([p.n_iter for p in parts]).reshape(by_problem),
+        converged=np.concatenate([p.converged for p in parts]).reshape(by_problem),
+        extra=None
+        if prior is None
+        else gather([part.weights[basis.width :].T for part in parts]),
+    )
+
+
+def _make_loss(
+    target: NDArray[Any],
+    classes: NDArray[Any] | None,
+    label: NDArray[np.intp],
+    weights: NDArray[np.floating],
+) -> BinaryLoss | SoftmaxLoss:
+    weights = np.ascontiguousarray(weights)
+    if classes is not None and len(classes) > 2:
+        return SoftmaxLoss(np.eye(len(classes), dtype=weights.dtype)[target], weights)
+    # What is not known has weight 0, and may be anything.
+    known = np.nan_to_num(target.reshape(len(target), -1))
+    signs = (2 * known - 1).astype(weights.dtype)[:, label]
+    return BinaryLoss(np.ascontiguousarray(signs), weights)
+
+
+def _penalties(
+    basis: Eigenbasis, prior: Prior, C: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the penalty of each feature in each problem.
+
+    The loss is multiplied by C and the penalty is not, so what is believed whatever C
+    is must be multiplied too.
+    """
+    free = basis.penalty == 0
+    own = np.where(free, 0, basis.penalty)[:, None] + free[:, None] * (
+        C / prior.intercept_deviation**2
+    )
+    extra = np.broadcast_to(
+        C / prior.extra_deviation**2, (prior.extra.shape[1], len(C))
+    )
+    return np.vstack([own, extra])
+
+
+def _minimize(
+    features: NDArray[np.floating],
+    loss: BinaryLoss | SoftmaxLoss,
+    penalty: NDArray[np.floating],
+    offset: NDArray[np.floating] | None,
+    tol: float,
+    max_iter: int,
+    device: str,
+) -> Minimum:
+    """Solve on the device, and bring the results back."""
+    if device == "auto":
+        device = _gpu_in_use() or "cpu"
+    if device == "cpu":
+        return minimize(
+            features, loss, penalty, offset=offset, tol=tol, max_iter=max_iter
+        )
+    import torch
+
+    def there(array: Any) -> Any:
+        return None if array is None else torch.as_tensor(array, device=device)
+
+    moved = {f.name: there(getattr(loss, f.name)) for f in dataclasses.fields(loss)}
+    found = minimize(
+        there(features),
+        dataclasses.replace(loss, **moved),
+        there(penalty),
+        offset=there(offset),
+        tol=tol,
+        max_iter=max_iter,
+    )
+    found.weights = found.weights.cpu().numpy()
+    found.logits = found.logits.cpu().numpy()
+    return found
+
+
+def _gpu_in_use() -> str | None:
+    """Return the GPU of a process that has torch loaded; torch is not loaded for it."""
+    torch = sys.modules.get("torch")
+    return "cuda" if torch is not None and torch.cuda.is_available() else None
+
+
+def _train_masks(folds: Any, n_samples: int) -> NDArray[np.bool_]:
+    if folds is None:
+        return np.ones((1, n_samples), dtype=bool)
+    if isinstance(folds, np.ndarray) and folds.dtype == bool:
+        return folds
+    pairs = list(folds)
+    masks = np.zeros((len(pairs), n_samples), dtype=bool)
+    for mask, (train, _) in zip(masks, pairs, strict=True):
+        mask[train] = True
+    return masks
+
+
+def _shares(
+    target: NDArray[Any],
+    masks: NDArray[np.bool_],
+    sample_weight: NDArray[np.float64] | None,
+    n_labels: int,
+) -> NDArray[np.float64]:
+    """Return the weight of each sample in each fold and label, before C."""
+    share = masks.astype(np.float64).reshape(len(masks), len(target), -1)
+    share = np.broadcast_to(share, (len(masks), len(target), n_labels))
+    if sample_weight is not None:
+        share = share * sample_weight.reshape(len(target), -1)
+    if target.ndim == 2:
+        share = share * ~np.isnan(target)
+    return share

@@ -1,0 +1,291 @@
+"""``PromptProbe``: a linear probe that starts from the prompts and keeps near them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import get_scorer_names
+
+from sk_medsiglip._validation import Integral, Interval, Real, StrOptions
+from sk_medsiglip.cache import EmbeddingCache
+from sk_medsiglip.heads._eigenbasis import make_eigenbasis
+from sk_medsiglip.heads._few_shot import FewShotClassifier, Shots
+from sk_medsiglip.heads._folds import make_folds
+from sk_medsiglip.heads._labels import Labels
+from sk_medsiglip.heads._linear_probe import check_Cs
+from sk_medsiglip.heads._logistic_path import LogisticPath, Prior, solve_path
+from sk_medsiglip.heads._scores import score_decisions
+
+__all__ = ["PromptProbe"]
+
+#: The closed rule: ``C`` times the variance of the rows. Between 1 and 100 it hardly
+#: matters with few labels (benchmarks/few_shot.py).
+CLOSED_C = 7.0
+
+#: Samples (or groups) of the rarest class from which cross-validation chooses better.
+ENOUGH_FOR_FOLDS = 16
+
+#: Standard deviations, before any label is seen: of the factor on the prompts' logits,
+#: and of the constants. A class without a sample keeps its chance by the latter.
+SCALE_DEVIATION = 0.3
+INTERCEPT_DEVIATION = 3.0
+
+
+class PromptProbe(FewShotClassifier):
+    """Logistic regression penalised for leaving the prompts, not for leaving zero.
+
+    With no label of a class it is the zero-shot classifier, with many the linear probe,
+    and between them better than both where the prompts say something.
+
+    Parameters
+    ----------
+    prompts : dict, ZeroShotClassifier or None, default=None
+        As :class:`~sk_medsiglip.ZeroShotClassifier` takes them, or such a classifier.
+        None is a plain probe on embeddings of length 1.
+    templates, model, revision, cache
+        As in :class:`~sk_medsiglip.ZeroShotClassifier`; not looked at if ``prompts``
+        is one.
+    C : float, "auto" or "cv", default="auto"
+        How freely weights may leave the prompts. "cv" chooses among ``Cs``; "auto"
+        does so where the rarest class has 16 samples (or groups), and below takes 7
+        divided by the variance of the rows, which needs no validation set.
+    Cs : int or array-like of float, default=10
+        What to choose from; a number is spread over 1e-2 to 1e4, divided by the
+        variance of the rows.
+    cv : int, splitter or iterable, default=5
+        Folds, as in :class:`LinearProbe`.
+    scoring : str, callable or None, default=None
+        What to choose by, as in :class:`LinearProbe`; None is "neg_log_loss".
+    class_weight : dict, "balanced", list of these, or None, default=None
+        As in scikit-learn.
+    tol : float, default=1e-6
+        Stop when the objective is about this share above its minimum.
+    max_iter : int, default=1000
+        Steps at most.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,) or list of ndarray
+        Sorted classes; for several labels a list of ``array([0, 1])``.
+    findings_ : ndarray of shape (n_findings,)
+        Names of findings; only for present/absent prompts.
+    coef_ : ndarray of shape (1, n_features), (n_classes, ...) or (n_labels, ...)
+        Of embeddings of length 1.
+    intercept_ : ndarray of shape (1,), (n_classes,) or (n_labels,)
+        Constants.
+    C_ : float, or ndarray of shape (n_labels,)
+        How freely the weights left the prompts.
+    n_iter_ : ndarray of shape (1,) or (n_labels,)
+        Steps of the last fit.
+    logit_scale_ : float
+        Of the prompts' logits ``logit_scale_ * cosine``.
+    n_features_in_ : int
+        Width of the embeddings.
+
+    See Also
+    --------
+    LinearProbe : Without prompts, and faster with many labels.
+
+    Notes
+    -----
+    With embeddings ``f`` of length 1, the prompts' vectors ``t_c``, and the scale ``s``
+    of the model, logits and what is minimised are ::
+
+        z_c = s f t_c + sum_j d_cj s (f - m) t_j + (f - m) v_c + b_c
+        sum_i loss_i + |v|^2 / (2 C) + |d|^2 / (2 * 0.3^2) + |b|^2 / (2 * 3^2)
+
+    where ``m`` is the mean of the rows.
+
+    CLAP [1]_ is this without ``d`` and with free ``b``. ``d`` lets the prompts' own
+    weights grow or shrink cheaply: zero-shot logits rank images better than they
+    measure (a model may be far too sure on images unlike those it was trained on), and
+    without it the labels would be spent on undoing that. For two classes ``d`` is one
+    number, on the difference of the two. Probabilities are those of a logistic
+    regression.
+
+    References
+    ----------
+    .. [1] Silva-Rodriguez et al., "A Closer Look at the Few-Shot Adaptation of Large
+       Vision-Language Models", CVPR 2024, arXiv:2312.12730.
+
+    Examples
+    --------
+    >>> from sk_medsiglip import MedSigLIPEmbedder
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.heads import PromptProbe
+    >>> phantoms = make_chest_phantoms(12, random_state=0)
+    >>> X = MedSigLIPEmbedder("demo").transform(phantoms.images)
+    >>> prompts = {"effusion": {
+    ...     "positive": "pleural effusion", "negative": "no pleural effusion"}}
+    >>> probe = PromptProbe(prompts, model="demo").fit(X, phantoms.target[:, 1])
+    >>> probe.predict_proba(X).shape
+    (12, 2)
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        **FewShotClassifier._parameter_constraints,
+        "C": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto", "cv"})],
+        "Cs": [Interval(Integral, 1, None, closed="left"), "array-like"],
+        "cv": ["cv_object"],
+        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        prompts: Any = None,
+        *,
+        templates: str | Sequence[str] | None = None,
+        model: str | os.PathLike[str] = "google/medsiglip-448",
+        revision: str | None = None,
+        cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
+        C: float | str = "auto",
+        Cs: int | ArrayLike = 10,
+        cv: Any = 5,
+        scoring: str | Callable[..., float] | None = None,
+        class_weight: Any = None,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+    ) -> None:
+        self.prompts = prompts
+        self.templates = templates
+        self.model = model
+        self.revision = revision
+        self.cache = cache
+        self.C = C
+        self.Cs = Cs
+        self.cv = cv
+        self.scoring = scoring
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def _learn(self, shots: Shots) -> dict[str, Any]:
+        solver = _Anchored(shots, self.tol, self.max_iter)
+        C = self._choose(shots, solver)
+        path = solver.solve(np.array([C]), np.ones((1, len(shots.rows)), dtype=bool))
+        if not path.converged.all():
+            warnings.warn(
+                f"the fit did not converge in {self.max_iter} steps; raise max_iter or "
+                "tol.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        coef, intercept = solver.coefficients(path)
+        n_iter = int(path.n_iter.max())
+        return {"coef": coef, "intercept": intercept, "C": C, "n_iter": n_iter}
+
+    def _choose(self, shots: Shots, solver: _Anchored) -> float:
+        """Return C: given, by the closed rule, or by cross-validation."""
+        if not isinstance(self.C, str):
+            return float(self.C)
+        closed = CLOSED_C / solver.variance
+        n_rarest = _rarest(shots)
+        if self.C == "auto" and n_rarest < ENOUGH_FOR_FOLDS:
+            return closed
+        labels = Labels(np.arange(shots.n_classes), shots.target)
+        folds = make_folds(labels, self.cv, shots.groups, shots.rows)
+        if folds is None:
+            warnings.warn(
+                f"a class has {n_rarest} samples (or groups), too few to choose C by "
+                f"cross-validation; the closed rule gives {closed:.3g}.",
+                UserWarning,
+                stacklevel=5,
+            )
+            return closed
+        Cs = check_Cs(self.Cs)
+        if isinstance(self.Cs, Integral):
+            Cs = np.logspace(-2, 4, int(self.Cs)) / solver.variance
+        path = solver.solve(Cs, folds.train)
+        even = np.ptp(shots.weight) == 0
+        scores = score_decisions(
+            path.decision, labels, folds, self.scoring, None if even else shots.weight
+        )
+        return float(Cs[np.nanmean(scores, axis=0).argmax()])
+
+    def _answer(self, learned: Any, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        return unit @ learned["coef"].T + learned["intercept"]
+
+    def _publish(self, learned: list[Any]) -> None:
+        def public(name: str) -> NDArray[np.float64]:
+            parts = [one[name] for one in learned]
+            if len(parts[0]) > 2:
+                return parts[0]
+            return np.array([part[1] - part[0] for part in parts])
+
+        self.coef_, self.intercept_ = public("coef"), public("intercept")
+        Cs = np.array([one["C"] for one in learned])
+        self.n_iter_ = np.array([one["n_iter"] for one in learned])
+        self.C_ = Cs if isinstance(self.classes_, list) else float(Cs[0])
+
+
+class _Anchored:
+    """The problems of one question, with the prompts' logits as offset and features."""
+
+    def __init__(self, shots: Shots, tol: float, max_iter: int) -> None:
+        self._shots, self._tol, self._max_iter = shots, tol, max_iter
+        self._basis = make_eigenbasis(shots.rows, fit_intercept=True)
+        mean = np.average(shots.rows, axis=0, weights=shots.sample_weight)
+        squares = ((shots.rows - mean) ** 2).sum(axis=1)
+        # Of the rows about their mean; 1 where there is nothing to go by.
+        variance = float(np.average(squares, weights=shots.sample_weight))
+        self.variance = variance if variance > 1e-12 else 1.0
+        anchors = shots.anchors
+        if anchors is None:
+            anchors = np.zeros((shots.n_classes, shots.rows.shape[1]))
+        weights = shots.scale * anchors
+        # Two classes are one problem, of the second against the first.
+        self._weights = weights[1:] - weights[:1] if len(weights) == 2 else weights
+
+    def solve(self, Cs: NDArray[np.float64], masks: NDArray[np.bool_]) -> LogisticPath:
+        """Solve all folds and penalties."""
+        shots = self._shots
+        prior = None
+        if shots.anchors is not None:
+            offset = shots.rows @ self._weights.T
+            prior = Prior(
+                offset,
+                offset - offset.mean(axis=0),
+                SCALE_DEVIATION,
+                INTERCEPT_DEVIATION,
+            )
+        return solve_path(
+            self._basis,
+            shots.target,
+            Cs,
+            masks,
+            classes=np.arange(shots.n_classes),
+            sample_weight=shots.weight,
+            prior=prior,
+            tol=self._tol,
+            max_iter=self._max_iter,
+            device="cpu",
+        )
+
+    def coefficients(
+        self, path: LogisticPath
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return weights and constants of all classes, of rows of length 1."""
+        coef = path.coef[0, 0] + self._weights
+        intercept = path.intercept[0, 0].copy()
+        if path.extra is not None:
+            shift = path.extra[0, 0] @ self._weights
+            coef = coef + shift
+            intercept = intercept - shift @ self._shots.rows.mean(axis=0)
+        if len(coef) == 1:
+            return np.vstack([0 * coef, coef]), np.append(0.0, intercept)
+        return coef, intercept
+
+
+def _rarest(shots: Shots) -> int:
+    """Return the number of samples, or groups, of the rarest class."""
+    labels = shots.target
+    of = np.arange(len(labels)) if shots.groups is None else shots.groups
+    return min(len(np.unique(of[labels == one])) for one in range(shots.n_classes))

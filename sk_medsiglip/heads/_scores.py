@@ -1,0 +1,145 @@
+"""Scores of every fold, penalty and label, from logits that are there already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, log_softmax, logsumexp, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import get_scorer
+
+from sk_medsiglip.heads._folds import Folds
+from sk_medsiglip.heads._labels import Labels
+
+__all__ = ["score_decisions"]
+
+
+def score_decisions(
+    decision: NDArray[np.floating],
+    labels: Labels,
+    folds: Folds,
+    scoring: Any,
+    sample_weight: NDArray[np.float64] | None,
+) -> NDArray[np.float64]:
+    """Score what each fold left out.
+
+    Parameters
+    ----------
+    decision : ndarray of shape (n_folds, n_settings, n_samples, n_rows)
+        Logits.
+    labels : Labels
+        The truth.
+    folds : Folds
+        Who is asked.
+    scoring : str, callable or None
+        A name of scikit-learn's, or a scorer; None is "neg_log_loss".
+    sample_weight : ndarray of shape (n_samples,) or None
+        Handed to the scorer if given.
+
+    Returns
+    -------
+    ndarray of shape (n_folds, n_settings) or (n_labels, n_folds, n_settings)
+        NaN where a fold asks nobody.
+    """
+    if labels.classes is None:
+        return np.array(
+            [
+                _score_one(
+                    decision[..., label],
+                    labels.target[:, label],
+                    np.array([0, 1]),
+                    folds.test if folds.test.ndim == 2 else folds.test[..., label],
+                    scoring,
+                    sample_weight,
+                )
+                for label in range(labels.target.shape[1])
+            ]
+        )
+    if decision.shape[-1] == 1:
+        decision = decision[..., 0]
+    return _score_one(
+        decision, labels.target, labels.classes, folds.test, scoring, sample_weight
+    )
+
+
+def _score_one(
+    decision: NDArray[np.floating],
+    target: NDArray[Any],
+    classes: NDArray[Any],
+    test: NDArray[np.bool_],
+    scoring: Any,
+    sample_weight: NDArray[np.float64] | None,
+) -> NDArray[np.float64]:
+    """Score one question: logits ``(n_folds, n_settings, n_samples[, n_classes])``."""
+    n_folds, n_settings = decision.shape[:2]
+    scores = np.full((n_folds, n_settings), np.nan)
+    for fold in range(n_folds):
+        asked = np.flatnonzero(test[fold] & ~np.isnan(target.astype(np.float64)))
+        if not asked.size:
+            continue
+        truth = target[asked].astype(np.intp)
+        weight = None if sample_weight is None else sample_weight[asked]
+        logits = decision[fold][:, asked].astype(np.float64)
+        if scoring in (None, "neg_log_loss"):
+            losses = _log_losses(logits, truth)
+            scores[fold] = -np.average(losses, axis=1, weights=weight)
+        elif scoring == "accuracy":
+            hits = _choose(logits) == truth
+            scores[fold] = np.average(hits, axis=1, weights=weight)
+        else:
+            scorer = get_scorer(scoring) if isinstance(scoring, str) else scoring
+            extra = {} if weight is None else {"sample_weight": weight}
+            for setting in range(n_settings):
+                answers = _Answers(logits[setting], classes)
+                scores[fold, setting] = scorer(
+                    answers, asked[:, None], classes[truth], **extra
+                )
+    return scores
+
+
+def _log_losses(
+    logits: NDArray[np.float64], truth: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Return the loss of each setting and sample."""
+    if logits.ndim == 2:
+        return np.logaddexp(0, np.where(truth == 1, -logits, logits))
+    own = np.take_along_axis(logits, truth[None, :, None], axis=2)[..., 0]
+    return logsumexp(logits, axis=2) - own
+
+
+def _choose(logits: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the index of the class that each setting would choose."""
+    if logits.ndim == 2:
+        return (logits > 0).astype(np.intp)
+    return logits.argmax(axis=2)
+
+
+class _Answers(ClassifierMixin, BaseEstimator):
+    """A fitted classifier that was asked before; a scorer reads its answers."""
+
+    def __init__(self, logits: NDArray[np.float64], classes: NDArray[Any]) -> None:
+        self.logits = logits
+        self.classes_ = classes
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return the logits."""
+        return self.logits
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return probabilities."""
+        if self.logits.ndim == 1:
+            present = expit(self.logits)
+            return np.column_stack([1 - present, present])
+        return softmax(self.logits, axis=1)
+
+    def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return their logarithms."""
+        if self.logits.ndim == 1:
+            return log_softmax(np.column_stack([0 * self.logits, self.logits]), axis=1)
+        return log_softmax(self.logits, axis=1)
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return classes."""
+        return self.classes_[_choose(self.logits[None])[0]]

@@ -1,0 +1,391 @@
+"""Heads that know the prompts, each beside its paper's equation in a few lines."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import minimize
+from scipy.special import log_expit, log_softmax, softmax
+from sklearn.base import clone
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+
+from sk_medsiglip import (
+    LinearProbe,
+    MedSigLIPEmbedder,
+    PromptProbe,
+    PrototypeClassifier,
+    SSTextClassifier,
+    TipAdapterClassifier,
+    ZeroShotClassifier,
+)
+from sk_medsiglip.datasets import make_chest_phantoms
+from sk_medsiglip.exceptions import PromptError
+from sk_medsiglip.heads import _prompt_probe, _tip_adapter
+
+HEADS = [PromptProbe, SSTextClassifier, TipAdapterClassifier, PrototypeClassifier]
+
+CLASSES = {
+    "effusion": ["pleural effusion", "fluid in the pleural space"],
+    "heart": "an enlarged heart",
+    "normal": "normal chest radiograph",
+}
+PAIR = {"effusion": {"positive": "pleural effusion", "negative": "no effusion"}}
+PAIRS = {
+    **PAIR,
+    "cardiomegaly": {"positive": "enlarged heart", "negative": "normal heart size"},
+}
+
+
+@pytest.fixture(scope="module")
+def phantoms():
+    return make_chest_phantoms(500, random_state=3)
+
+
+@pytest.fixture(scope="module")
+def X(phantoms):
+    return MedSigLIPEmbedder("demo").transform(phantoms.images)
+
+
+@pytest.fixture(scope="module")
+def findings(phantoms):
+    """Return effusion and cardiomegaly, in the order of the prompts."""
+    names = list(phantoms.target_names)
+    return phantoms.target[:, [names.index("effusion"), names.index("cardiomegaly")]]
+
+
+@pytest.fixture(scope="module")
+def classes(findings):
+    return np.select(
+        [findings[:, 0] == 1, findings[:, 1] == 1], ["effusion", "heart"], "normal"
+    )
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def prompt_vectors(prompts, X):
+    clf = ZeroShotClassifier(prompts, model="demo").fit(X)
+    return clf.class_embeddings_.astype(float), clf.logit_scale_
+
+
+def pick(y, n, seed=0):
+    """Return rows with ``n`` of each class."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate(
+        [rng.choice(np.flatnonzero(y == one), n, replace=False) for one in np.unique(y)]
+    )
+
+
+def softmaxed(logits):
+    return softmax(logits, axis=1)
+
+
+# ---------------------------------------------------------------- the papers' equations
+
+
+def test_ss_text_is_its_equation(X, classes):
+    rows = np.concatenate([pick(classes, 4), np.flatnonzero(classes == "heart")[:5]])
+    T, scale = prompt_vectors(CLASSES, X)
+    F, y = unit(X[rows].astype(float)), classes[rows]
+    names = np.unique(y)
+    center = np.mean([F[y == c].mean(0) for c in names], axis=0)
+    N, tau = len(y), 1 / scale
+    W = []
+    for c, t in zip(names, T - T.mean(0), strict=True):
+        f = F[y == c] - center
+        lambda_c = 1 / len(f)
+        W.append(f.sum(0) / (N * lambda_c * tau) + t)
+    W = unit(np.array(W))
+    head = SSTextClassifier(CLASSES, model="demo").fit(X[rows], y)
+    np.testing.assert_allclose(head.class_embeddings_, W, atol=1e-10)
+    expected = scale * (unit(X.astype(float)) - center) @ W.T
+    np.testing.assert_allclose(head.decision_function(X), expected, atol=1e-8)
+    np.testing.assert_allclose(head.predict_proba(X), softmaxed(expected), atol=1e-8)
+
+
+@pytest.mark.parametrize("k", [0.0, 0.5, 3.0])
+def test_prototypes_are_their_equation(X, classes, k):
+    rows = pick(classes, 4)
+    T, scale = prompt_vectors(CLASSES, X)
+    F, y = unit(X[rows].astype(float)), classes[rows]
+    center = F.mean(0)  # as many of each class
+    W = [
+        ((F[y == c] - center).sum(0) + k * t) / (4 + k)
+        for c, t in zip(np.unique(y), T - T.mean(0), strict=True)
+    ]
+    head = PrototypeClassifier(CLASSES, model="demo", shrinkage=k).fit(X[rows], y)
+    np.testing.assert_allclose(head.class_embeddings_, unit(np.array(W)), atol=1e-10)
+    expected = scale * (unit(X.astype(float)) - center) @ unit(np.array(W)).T
+    np.testing.assert_allclose(head.decision_function(X), expected, atol=1e-8)
+
+
+def test_tip_adapter_is_its_equation(X, classes):
+    rows = pick(classes, 4)
+    T, scale = prompt_vectors(CLASSES, X)
+    F, f = unit(X[rows].astype(float)), unit(X.astype(float))
+    L = (classes[rows][:, None] == np.unique(classes)).astype(float)
+    head = TipAdapterClassifier(CLASSES, model="demo", alpha=2.0, beta=3.0)
+    head.fit(X[rows], classes[rows])
+    expected = 2.0 * np.exp(-3.0 * (1 - f @ F.T)) @ L + scale * f @ T.T
+    np.testing.assert_allclose(head.decision_function(X), expected, atol=1e-8)
+    assert (head.alpha_, head.beta_) == (2.0, 3.0)
+
+
+def test_tip_adapter_f_lowers_the_loss_of_its_shots(X, classes):
+    torch = pytest.importorskip("torch")
+    rows = pick(classes, 6)
+    settings = {"model": "demo", "alpha": 2.0, "beta": 3.0}
+    plain = TipAdapterClassifier(CLASSES, **settings).fit(X[rows], classes[rows])
+    tuned = TipAdapterClassifier(CLASSES, fine_tune=True, random_state=0, **settings)
+    tuned.fit(X[rows], classes[rows])
+    before, after = (
+        log_loss(classes[rows], one.predict_proba(X[rows])) for one in (plain, tuned)
+    )
+    assert after < before
+    # The same twenty steps by torch: all shots are one batch.
+    T, scale = prompt_vectors(CLASSES, X)
+    f = torch.tensor(unit(X[rows].astype(float)))
+    target = torch.tensor(np.searchsorted(np.unique(classes), classes[rows]))
+    L = torch.nn.functional.one_hot(target).double()
+    keys = f.clone().requires_grad_()
+    optimizer = torch.optim.AdamW([keys], lr=1e-3, eps=1e-4, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
+    for _ in range(20):
+        logits = (
+            2 * torch.exp(-3 * (1 - f @ keys.T)) @ L + scale * f @ torch.tensor(T).T
+        )
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, target).backward()
+        optimizer.step()
+        schedule.step()
+    np.testing.assert_allclose(tuned.keys_, keys.detach().numpy(), atol=1e-6)
+
+
+def probe_objective(F, target, T, scale, C, K):
+    """Return the objective of PromptProbe's docstring, of all its parameters."""
+    weights = scale * T
+    W0 = weights[1:] - weights[:1] if K == 2 else weights
+    n_rows, d = W0.shape
+    centered, shift = F - F.mean(0), (F - F.mean(0)) @ W0.T
+
+    def value(parameters):
+        v, e, b = np.split(parameters, [n_rows * d, n_rows * d + n_rows**2])
+        v, e = v.reshape(n_rows, d), e.reshape(n_rows, n_rows)
+        logits = F @ W0.T + shift @ e.T + centered @ v.T + b
+        if K == 2:
+            loss = -log_expit(np.where(target == 1, logits[:, 0], -logits[:, 0])).sum()
+        else:
+            loss = -log_softmax(logits, axis=1)[np.arange(len(F)), target].sum()
+        return (
+            loss
+            + (v**2).sum() / (2 * C)
+            + (e**2).sum() / (2 * 0.3**2)
+            + (b**2).sum() / (2 * 3.0**2)
+        )
+
+    start = np.zeros(n_rows * d + n_rows**2 + n_rows)
+    best = minimize(value, start, options={"maxiter": 2000, "gtol": 1e-6})
+    v, e, b = np.split(best.x, [n_rows * d, n_rows * d + n_rows**2])
+    v, e = v.reshape(n_rows, d), e.reshape(n_rows, n_rows)
+    coef = W0 + v + e @ W0
+    return coef, b - (v + e @ W0) @ F.mean(0)
+
+
+@pytest.mark.parametrize("K", [2, 3])
+def test_prompt_probe_minimises_what_it_says(K):
+    # A few dimensions, so that a plain minimiser finds the same.
+    rng = np.random.default_rng(0)
+    T = unit(rng.normal(size=(K, 6)))
+    target = np.arange(30) % K
+    X = rng.normal(size=(30, 6)) + T[target]
+    prompts = ZeroShotClassifier({"a": "a", "b": "b"}, model="demo")
+    prompts.classes_, prompts.class_embeddings_ = np.arange(K), T
+    prompts.logit_scale_ = 8.0
+    head = PromptProbe(prompts, C=0.7, tol=1e-13).fit(X, target)
+    coef, intercept = probe_objective(unit(X), target, T, 8.0, 0.7, K)
+    found = unit(X) @ head.coef_.T + head.intercept_
+    expected = unit(X) @ coef.T + intercept
+    np.testing.assert_allclose(
+        found - found.mean(1, keepdims=True) * (K > 2),
+        expected - expected.mean(1, keepdims=True) * (K > 2),
+        atol=2e-3,
+    )
+
+
+# ------------------------------------------------------------- between the extremes
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_class_without_a_sample_is_predicted_by_its_prompts(X, classes, head):
+    rows = pick(classes, 6)
+    rows = rows[classes[rows] != "normal"]
+    fitted = head(CLASSES, model="demo").fit(X[rows], classes[rows])
+    assert fitted.classes_.tolist() == ["effusion", "heart", "normal"]
+    found = fitted.predict(X)
+    assert (found == "normal").any()
+    of_normal = fitted.predict_proba(X)[:, 2]
+    assert roc_auc_score(classes == "normal", of_normal) > 0.8
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_few_labels_are_enough_to_be_better_than_a_plain_head(X, classes, head):
+    rows = pick(classes, 2)
+    test = np.setdiff1d(np.arange(len(X)), rows)
+
+    def auc(fitted):
+        proba = fitted.predict_proba(X[test])
+        return roc_auc_score(classes[test], proba, multi_class="ovr")
+
+    with_prompts = auc(head(CLASSES, model="demo").fit(X[rows], classes[rows]))
+    without = auc(head().fit(X[rows], classes[rows]))
+    # SS-Text trusts the shots from the first on, so its prompts add little.
+    assert with_prompts > without + (0 if head is SSTextClassifier else 0.02)
+
+
+def test_prompt_probe_goes_from_zero_shot_to_the_probe(X, findings):
+    y = findings[:, 0]
+    zero_shot = ZeroShotClassifier(PAIR, model="demo").fit(X)
+    near = PromptProbe(zero_shot, C=1e-9).fit(X[:20], y[:20])
+    ranks = np.corrcoef(zero_shot.decision_function(X), near.decision_function(X))[0, 1]
+    assert ranks > 0.999999
+    train, test = np.arange(400), np.arange(400, 500)
+    anchored = PromptProbe(zero_shot).fit(X[train], y[train])
+    plain = LinearProbe().fit(X[train], y[train])
+    losses = [
+        log_loss(y[test], one.predict_proba(X[test])) for one in (anchored, plain)
+    ]
+    assert losses[0] < losses[1] + 0.02
+    free = PromptProbe().fit(X[train], y[train])
+    assert log_loss(y[test], free.predict_proba(X[test])) < losses[1] + 0.05
+
+
+def test_prompt_probe_chooses_c(X, findings, monkeypatch):
+    y = findings[:, 0]
+    rows = pick(y, 4)
+    F = unit(X[rows].astype(float))
+    variance = ((F - F.mean(0)) ** 2).sum(1).mean()
+    closed = PromptProbe(PAIR, model="demo").fit(X[rows], y[rows])
+    assert closed.C_ == pytest.approx(_prompt_probe.CLOSED_C / variance)
+    chosen = PromptProbe(PAIR, model="demo", C="cv", Cs=[1e-3, 1e3]).fit(X, y)
+    assert chosen.C_ in (1e-3, 1e3)
+    groups = np.where(y == 1, 0, 1 + np.arange(len(y)))
+    of_one_patient = PromptProbe(PAIR, model="demo").fit(X, y, groups=groups)
+    assert of_one_patient.C_ < 100  # the closed rule: one patient cannot be split
+    with pytest.warns(UserWarning, match="too few to choose C"):
+        PromptProbe(PAIR, model="demo", C="cv").fit(X, y, groups=groups)
+    assert PromptProbe(PAIR, model="demo", C=2.0).fit(X, y).C_ == 2.0
+
+
+def test_tip_adapter_chooses_and_falls_back(X, findings):
+    y = findings[:, 0]
+    rows = pick(y, 1)
+    few = TipAdapterClassifier(PAIR, model="demo").fit(X[rows], y[rows])
+    assert (few.alpha_, few.beta_) == (1.0, 5.5)
+    many = TipAdapterClassifier(PAIR, model="demo").fit(X, y)
+    half = TipAdapterClassifier(PAIR, model="demo", alpha=4.0).fit(X, y)
+    assert half.alpha_ == 4.0
+    assert many.keys_.shape == X.shape
+    assert many.alpha_ in _tip_adapter.ALPHAS
+    assert many.beta_ in _tip_adapter.BETAS
+    assert roc_auc_score(y, many.decision_function(X)) > 0.98
+
+
+# --------------------------------------------------------------- shapes and manners
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_several_labels_by_every_head(X, findings, head):
+    Y = findings.astype(float)
+    Y[np.random.default_rng(0).random(Y.shape) < 0.3] = np.nan
+    together = head(PAIRS, model="demo").fit(X, Y)
+    assert together.findings_.tolist() == ["effusion", "cardiomegaly"]
+    assert [one.tolist() for one in together.classes_] == [[0, 1], [0, 1]]
+    assert together.predict_proba(X).shape == together.predict(X).shape == (500, 2)
+    assert together.decision_function(X).shape == (500, 2)
+    for label, name in enumerate(PAIRS):
+        known = ~np.isnan(Y[:, label])
+        alone = head({name: PAIRS[name]}, model="demo")
+        alone.fit(X[known], Y[known, label].astype(int))
+        assert alone.classes_.tolist() == [0, 1]
+        np.testing.assert_allclose(
+            together.decision_function(X)[:, label],
+            alone.decision_function(X),
+            atol=1e-6,
+        )
+        assert roc_auc_score(findings[:, label], alone.decision_function(X)) > 0.9
+    without = head().fit(X, Y)
+    assert without.predict_proba(X).shape == (500, 2)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("fitted", [True, False])
+def test_prompts_may_be_a_zero_shot_classifier(X, classes, head, fitted):
+    rows = pick(classes, 3)
+    zero_shot = ZeroShotClassifier(CLASSES, model="demo")
+    if fitted:
+        zero_shot.fit(X)
+    one = head(zero_shot).fit(X[rows], classes[rows])
+    other = head(CLASSES, model="demo").fit(X[rows], classes[rows])
+    np.testing.assert_allclose(one.decision_function(X), other.decision_function(X))
+    again = clone(one).fit(X[rows], classes[rows])
+    np.testing.assert_allclose(one.decision_function(X), again.decision_function(X))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_scale_of_the_embeddings_does_not_matter(X, classes, head):
+    rows = pick(classes, 3)
+    scales = np.random.default_rng(0).uniform(0.1, 10, (len(X), 1))
+    one = head(CLASSES, model="demo").fit(X[rows], classes[rows])
+    other = head(CLASSES, model="demo").fit((X * scales)[rows], classes[rows])
+    np.testing.assert_allclose(
+        one.decision_function(X), other.decision_function(X * scales), atol=1e-3
+    )
+
+
+def test_in_a_search_with_embedder_and_groups(phantoms, findings):
+    pipe = make_pipeline(MedSigLIPEmbedder("demo"), PromptProbe(PAIR, model="demo"))
+    search = GridSearchCV(
+        pipe,
+        {"promptprobe__C": ["auto", 10.0]},
+        scoring="roc_auc",
+        cv=StratifiedKFold(3),
+    )
+    search.fit(phantoms.images[:90], findings[:90, 0])
+    assert search.best_score_ > 0.9
+    pipe.fit(phantoms.images, findings[:, 0], promptprobe__groups=phantoms.groups)
+    assert pipe.score(phantoms.images, findings[:, 0]) > 0.8
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_wrong_input_is_refused(X, classes, findings, head):
+    with pytest.raises(ValueError, match=r"labels \['nodule'\], which no prompt"):
+        head(CLASSES, model="demo").fit(X[:2], ["normal", "nodule"])
+    with pytest.raises(ValueError, match=r"must be \(n_samples,\)"):
+        head(PAIR, model="demo").fit(X, findings)
+    with pytest.raises(ValueError, match=r"\(n_samples, 2\), columns in the order"):
+        head(PAIRS, model="demo").fit(X, np.column_stack([findings, findings]))
+    frame = pd.DataFrame(findings, columns=["cardiomegaly", "effusion"])
+    with pytest.raises(ValueError, match="scores would compare the wrong ones"):
+        head(PAIRS, model="demo").fit(X, frame)
+    with pytest.raises(PromptError, match="one class"):
+        head({"a": "text"}, model="demo").fit(X, classes)
+    with pytest.raises(
+        TypeError, match="dict of prompts, a ZeroShotClassifier or None"
+    ):
+        head("effusion", model="demo").fit(X, classes)
+    with pytest.raises(ValueError, match="X has 7 columns"):
+        head(CLASSES, model="demo").fit(X[:, :7], classes)
+    with pytest.raises(ValueError, match="one model for images and prompts"):
+        head(ZeroShotClassifier(CLASSES, model="demo").fit(X)).fit(X[:, :7], classes)
+
+
+def test_no_warning_where_nothing_is_wrong(X, findings):
+    rows = pick(findings[:, 0], 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for head in HEADS:
+            head(PAIR, model="demo").fit(X[rows], findings[rows, 0]).predict_proba(X)
