@@ -6,6 +6,8 @@ Python compute too, and ``demo`` prints those lines. The files::
     _app.py          the commands and how their errors reach the user
     _demo.py         demo: phantoms or the user's own files ...
     _main_job.py     ... through embedding, zero-shot, search, few labels, saving
+    _train.py        train: labels to a classifier; _training.py fits and judges it,
+    _predict.py      predict: images through it; _model_files.py keeps it
     _check.py, _embed.py, _zero_shot.py, _cache.py, _doctor.py   the other commands
     _collection.py   a folder or a CSV file -> image files and their columns
     _labels.py       columns -> what is to be told apart

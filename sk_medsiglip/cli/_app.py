@@ -17,6 +17,8 @@ from sk_medsiglip.cli._demo import demo
 from sk_medsiglip.cli._doctor import doctor
 from sk_medsiglip.cli._embed import embed
 from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._predict import predict
+from sk_medsiglip.cli._train import train
 from sk_medsiglip.cli._zero_shot import zero_shot
 from sk_medsiglip.exceptions import SkMedSiglipError
 
@@ -101,6 +103,8 @@ app.command("demo")(demo)
 app.command("check")(check)
 app.command("embed")(embed)
 app.command("zero-shot")(zero_shot)
+app.command("train")(train)
+app.command("predict")(predict)
 app.add_typer(cache_app, name="cache")
 app.command("doctor")(doctor)
 

@@ -17,12 +17,15 @@ __all__ = [
     "heading",
     "make_table",
     "model_notice",
+    "preview",
     "say",
     "show_code",
     "show_warning",
 ]
 
 NOT_CLINICAL = "For research only: not a medical device, not for clinical use."
+
+_SHOWN_ROWS = 10
 
 _DEMO_NOTICE = (
     'model "demo" is a small demonstration checkpoint trained on drawings. It is not '
@@ -68,6 +71,16 @@ def make_table(*columns: str, title: str | None = None) -> Table:
     )
     for position, column in enumerate(columns):
         table.add_column(column, justify="right" if position else "left")
+    return table
+
+
+def preview(frame: Any) -> Table:
+    """Return the first rows of a DataFrame as a table."""
+    few = len(frame) <= _SHOWN_ROWS
+    title = None if few else f"First {_SHOWN_ROWS} of {len(frame):,}"
+    table = make_table(*map(str, frame.columns), title=title)
+    for row in frame.head(_SHOWN_ROWS).itertuples(index=False):
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
     return table
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from sk_medsiglip.cli._collection import check_columns
 from sk_medsiglip.cli._errors import CommandError
 
-__all__ = ["Task", "read_labels"]
+__all__ = ["Meaning", "Task", "read_labels"]
 
 _MAX_CLASSES = 100
 
@@ -31,7 +31,8 @@ class Task:
     names : tuple of str
         The finding; the classes, sorted; the findings.
     y : ndarray
-        0 and 1 for findings, ``(n,)`` or ``(n, n_findings)``; class names for classes.
+        0 and 1 for findings, ``(n,)`` or ``(n, n_findings)``, NaN where one of several
+        is not known; class names for classes.
     """
 
     kind: Literal["finding", "classes", "findings"]
@@ -89,8 +90,18 @@ class Task:
         return ", ".join(true) or nothing
 
 
+#: What an uncertain or blank label may be taken for.
+Meaning = Literal["ignore", "negative", "positive"]
+_VALUES = {"ignore": np.nan, "negative": 0.0, "positive": 1.0}
+
+
 def read_labels(
-    frame: pd.DataFrame, columns: Sequence[str]
+    frame: pd.DataFrame,
+    columns: Sequence[str],
+    *,
+    uncertain: Meaning = "ignore",
+    blank: Meaning = "ignore",
+    complete: bool = True,
 ) -> tuple[Task, NDArray[np.bool_], list[str]]:
     """Read label columns.
 
@@ -101,6 +112,11 @@ def read_labels(
     columns : sequence of str
         One column of 0 and 1 is a finding, one of anything else holds classes;
         several must be of 0 and 1.
+    uncertain, blank : {"ignore", "negative", "positive"}, default="ignore"
+        What -1 and an empty cell of a finding mean.
+    complete : bool, default=True
+        Leave out images of which one of several findings is not known. False leaves
+        out those of which none is, and holds NaN for the others.
 
     Returns
     -------
@@ -117,7 +133,7 @@ def read_labels(
         If the columns cannot be labels.
     """
     check_columns(frame, columns, "--label-column")
-    binary = {name: _as_binary(frame[name]) for name in columns}
+    binary = {name: _as_binary(frame[name], uncertain, blank) for name in columns}
     if len(columns) > 1:
         for name, values in binary.items():
             if values is None:
@@ -127,8 +143,11 @@ def read_labels(
                 )
     if all(values is not None for values in binary.values()):
         table = np.column_stack(list(binary.values()))  # type: ignore[arg-type]
-        labelled = np.asarray(np.isfinite(table).all(axis=1))
-        y = table[labelled].astype(np.int64)
+        known = np.isfinite(table)
+        labelled = np.asarray(known.all(axis=1) if complete else known.any(axis=1))
+        y = table[labelled]
+        if known[labelled].all():
+            y = y.astype(np.int64)
         kind: Literal["finding", "findings"] = (
             "finding" if len(columns) == 1 else "findings"
         )
@@ -153,7 +172,9 @@ def read_labels(
     return task, labelled, remarks
 
 
-def _as_binary(column: pd.Series) -> NDArray[np.float64] | None:
+def _as_binary(
+    column: pd.Series, uncertain: Meaning, blank: Meaning
+) -> NDArray[np.float64] | None:
     """Return 0, 1 and NaN, or None if the column holds something else."""
     words = {"true": 1, "false": 0}
     values = column.map(lambda v: words.get(v.lower(), v) if isinstance(v, str) else v)
@@ -161,7 +182,8 @@ def _as_binary(column: pd.Series) -> NDArray[np.float64] | None:
     if numbers[column.notna()].isna().any():
         return None
     # -1 is "uncertain" in CheXpert's and MIMIC-CXR's tables.
-    result = numbers.astype(float).where(numbers != -1).to_numpy()
+    result = numbers.astype(float).mask(numbers == -1, _VALUES[uncertain])
+    result = result.mask(column.isna(), _VALUES[blank]).to_numpy()
     known = set(np.unique(result[np.isfinite(result)]))
     return result if known and known <= {0.0, 1.0} else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._labels import Task
 
-__all__ = ["Split", "split_patients"]
+__all__ = ["Split", "make_folds", "split_patients"]
 
 _FOLDS = 5
 # One part in three is held out: its AUC must be steady enough to compare by.
@@ -81,6 +81,20 @@ def split_patients(task: Task, groups: NDArray[Any] | None, seed: int) -> Split:
     return Split(
         train, test, _split(of_train, patients[train], min(_FOLDS, count), seed)
     )
+
+
+def make_folds(
+    task: Task, groups: NDArray[Any] | None, seed: int
+) -> list[tuple[Rows, Rows]]:
+    """Return five folds that keep patients together, fewer where a label is rare.
+
+    None, an empty list, where a label has fewer than two patients.
+    """
+    if task.kind == "findings":  # what is not known is spread like what is absent
+        task = replace(task, y=np.nan_to_num(task.y).astype(np.int64))
+    patients = np.arange(len(task.y)) if groups is None else groups
+    n_folds = min(_FOLDS, _scarcest(task, patients)[1])
+    return _split(task, patients, n_folds, seed) if n_folds > 1 else []
 
 
 def _split(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from sk_medsiglip.cli._console import bar, console, make_table, model_notice, say
+from sk_medsiglip.cli._console import bar, console, model_notice, preview, say
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._options import (
     BatchSizeOption,
@@ -34,8 +34,6 @@ from sk_medsiglip.cli._options import (
 )
 
 __all__ = ["zero_shot"]
-
-_SHOWN_ROWS = 10
 
 
 def zero_shot(
@@ -150,20 +148,10 @@ def zero_shot(
         f"{embedded.passes:,} model passes, {embedded.from_cache:,} rows from the "
         "cache."
     )
-    console.print(_preview(table))
+    console.print(preview(table))
     say(f"Wrote {out}: {len(table):,} rows.")
     say(
         "The probabilities rank images; they are not calibrated. "
         + model_notice(model),
         "yellow",
     )
-
-
-def _preview(frame: Any) -> Any:
-    title = (
-        f"First {_SHOWN_ROWS} of {len(frame):,}" if len(frame) > _SHOWN_ROWS else None
-    )
-    table = make_table(*map(str, frame.columns), title=title)
-    for row in frame.head(_SHOWN_ROWS).itertuples(index=False):
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
-    return table

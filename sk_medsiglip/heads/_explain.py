@@ -133,8 +133,9 @@ def _weights(head: Any) -> tuple[np.ndarray, list[Any]]:
     weights = np.atleast_2d(np.asarray(head.coef_, dtype=np.float64)) / scale
     classes = head.classes_
     if isinstance(classes, list):
-        findings = getattr(head, "findings_", range(len(classes)))
-        return weights, list(findings)
+        numbers = range(len(classes))
+        names = getattr(head, "findings_", getattr(head, "label_names_", numbers))
+        return weights, list(names)
     if len(weights) == 1:
         findings = getattr(head, "findings_", None)
         return weights, [classes[1] if findings is None else findings[0]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -138,8 +138,10 @@ class FewShotClassifier(LogitClassifier):
             if self.prompts is None:
                 labels = labels.keep(counts)
             else:  # classes are those of the prompts, with samples or without
-                labels = Labels(labels.classes, labels.target[counts])
+                labels = replace(labels, target=labels.target[counts])
         self.classes_ = labels.classes_attribute
+        if labels.names is not None:
+            self.label_names_ = labels.names
         unit = unit_rows(rows.astype(np.float64))
         class_weights = labels.class_weights(self.class_weight, weight)
         self._learned = []

@@ -26,10 +26,13 @@ class Labels:
         Sorted; None for several labels.
     target : ndarray of shape (n_samples,) or (n_samples, n_labels)
         Index of the class; or 1, 0, and NaN where a label is not known.
+    names : ndarray of shape (n_labels,) or None
+        Names of the columns of several labels, where they have any.
     """
 
     classes: NDArray[Any] | None
     target: NDArray[Any]
+    names: NDArray[Any] | None = None
 
     @property
     def n_rows(self) -> int:
@@ -121,7 +124,7 @@ class Labels:
         """Return the labels of some samples, and no class that has none of them."""
         target = self.target[rows]
         if self.classes is None:
-            return Labels(None, target)
+            return Labels(None, target, self.names)
         present, index = np.unique(target, return_inverse=True)
         if len(present) < 2:
             raise ValueError(
@@ -171,7 +174,9 @@ def check_labels(
     if target.ndim == 2 and target.shape[1] == 1:
         target = column_or_1d(target, warn=True)
     if target.ndim == 2:
-        return Labels(None, _check_indicator(target))
+        columns = getattr(y, "columns", None)
+        names = None if columns is None else np.asarray(columns, dtype=str)
+        return Labels(None, _check_indicator(target), names)
     if target.dtype == object and pd.isna(target).any():
         raise ValueError("Input y contains missing values (None, NaN or NA).")
     assert_all_finite(target, input_name="y")

@@ -78,6 +78,8 @@ class LinearProbe(LogitClassifier):
         NaN for a label whose ``C`` was.
     n_iter_ : ndarray, shaped as ``scores_``
         Steps taken by each fit of a fold.
+    label_names_ : ndarray of shape (n_labels,)
+        Names of the columns of ``y``, where it is a DataFrame of several labels.
     n_features_in_ : int
         Number of columns of ``X``.
     feature_names_in_ : ndarray of str
@@ -195,6 +197,8 @@ class LinearProbe(LogitClassifier):
             rows, weight, labels = rows[counts], weight[counts], labels.keep(counts)
             of_groups = None if of_groups is None else of_groups[counts]
         self.classes_ = labels.classes_attribute
+        if labels.names is not None:
+            self.label_names_ = labels.names
         self.Cs_ = check_Cs(self.Cs)
         weights = labels.weights(self.class_weight, weight)
         basis = make_eigenbasis(rows, fit_intercept=self.fit_intercept)

@@ -1,0 +1,243 @@
+"""``sk-medsiglip train`` and ``predict``, on files."""
+
+import sys
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from typer.testing import CliRunner
+
+from sk_medsiglip import MedSigLIPEmbedder
+from sk_medsiglip.cli import app
+from sk_medsiglip.datasets import make_chest_phantoms
+
+N = 120
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    said = result.stdout + result.stderr
+    assert result.exit_code == code, said
+    return " ".join(said.split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("collection")
+    phantoms = make_chest_phantoms(N, random_state=5)
+    table = pd.DataFrame(phantoms.target, columns=phantoms.target_names)
+    table.insert(0, "path", [f"{i}.png" for i in range(N)])
+    table.insert(1, "patient", phantoms.groups)
+    for path, image in zip(table["path"], phantoms.images, strict=True):
+        Image.fromarray(image).save(folder / path)
+    table.to_csv(folder / "labels.csv", index=False)
+    kinds = np.select(
+        [table["effusion"] == 1, table["cardiomegaly"] == 1],
+        ["effusion", "heart"],
+        "other",
+    )
+    table.assign(kind=kinds).to_csv(folder / "kinds.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def chexpert(folder):
+    """Return a table with uncertain and blank cells, and the truth."""
+    table = pd.read_csv(folder / "labels.csv")
+    truth = table[["effusion", "device"]].to_numpy(float)
+    chance = np.random.default_rng(0).random(truth.shape)
+    table[["effusion", "device"]] = np.where(
+        chance < 0.2, -1, np.where(chance < 0.4, np.nan, truth)
+    )
+    table.to_csv(folder / "chexpert.csv", index=False)
+    return truth
+
+
+def test_a_finding_from_labels_to_predictions(folder, tmp_path):
+    model = tmp_path / "model.skops"
+    said = run(
+        "train", "--labels", folder / "labels.csv", "--label-column", "effusion",
+        "--group-column", "patient", "--model", "demo", "--out", model,
+    )  # fmt: skip
+    assert "5-fold cross-validation, images of one patient together" in said
+    assert "runs code" not in said
+    report = (tmp_path / "model.report.md").read_text()
+    assert "| effusion |" in report
+    assert "not a medical device" in report
+    out = tmp_path / "predictions.csv"
+    said = run("predict", model, folder, "--out", out)
+    assert "0 model passes" in said
+    assert "runs code" not in said
+    table = pd.read_csv(out)
+    assert table.columns.tolist() == ["path", "effusion", "no effusion", "predicted"]
+    truth = pd.read_csv(folder / "labels.csv").set_index("path")["effusion"]
+    assert roc_auc_score(truth[table["path"]], table["effusion"]) > 0.95
+    assert set(table["predicted"]) == {"effusion", "no effusion"}
+    np.testing.assert_allclose(table["effusion"] + table["no effusion"], 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "head", ["prompt-probe", "ss-text", "tip-adapter", "prototypes"]
+)
+def test_heads_that_know_prompts(folder, tmp_path, head):
+    model = tmp_path / "model.skops"
+    said = run(
+        "train", "--labels", folder / "kinds.csv", "--label-column", "kind",
+        "--head", head, "--model", "demo", "--out", model,
+        "--class", "effusion=pleural effusion", "--class", "heart=an enlarged heart",
+        "--class", "other=normal chest radiograph",
+    )  # fmt: skip
+    assert "pass --group-column, or the AUC is too good" in said
+    assert (
+        "- effusion: ['pleural effusion']" in (tmp_path / "model.report.md").read_text()
+    )
+    out = tmp_path / "predictions.csv"
+    run("predict", model, folder / "kinds.csv", "--out", out)
+    table = pd.read_csv(out)
+    assert table.columns.tolist() == ["path", "effusion", "heart", "other", "predicted"]
+    truth = pd.read_csv(folder / "kinds.csv")["kind"]
+    assert (table["predicted"] == truth).mean() > 0.6
+
+
+def test_findings_that_are_not_all_known(folder, tmp_path, chexpert):
+    model = tmp_path / "model.joblib"
+    said = run(
+        "train", "--labels", folder / "chexpert.csv", "--label-column", "effusion",
+        "--label-column", "device", "--group-column", "patient", "--model", "demo",
+        "--out", model,
+    )  # fmt: skip
+    assert "Loading a joblib file runs code" in said
+    table = pd.read_csv(folder / "chexpert.csv")
+    known = table[["effusion", "device"]].isin([0, 1])
+    kept = known.any(axis=1)
+    report = (tmp_path / "model.report.md").read_text()
+    for name in ("effusion", "device"):
+        unknown = int((~known.loc[kept, name]).sum())
+        positive = int((table.loc[kept, name] == 1).sum())
+        assert f"| {name} | {positive} |" in report
+        assert f"| {unknown} | 0.9" in report or f"| {unknown} | 1.0" in report
+    out = tmp_path / "predictions.csv"
+    said = run("predict", model, folder / "labels.csv", "--out", out)
+    assert "Warning: Loading a joblib file runs code" in said
+    found = pd.read_csv(out)
+    assert found.columns.tolist() == ["path", "effusion", "device"]
+    for i, name in enumerate(["effusion", "device"]):
+        assert roc_auc_score(chexpert[:, i], found[name]) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "n_unknown"),
+    [
+        ((), None),
+        (("--uncertain", "positive", "--blank", "negative"), 0),
+        (("--uncertain", "negative"), None),
+    ],
+)
+def test_what_uncertain_and_blank_mean(folder, tmp_path, chexpert, options, n_unknown):
+    run(
+        "train", "--labels", folder / "chexpert.csv", "--label-column", "effusion",
+        "--label-column", "device", "--model", "demo", "--out", tmp_path / "m.skops",
+        *options,
+    )  # fmt: skip
+    table = pd.read_csv(folder / "chexpert.csv")[["effusion", "device"]]
+    means = dict(zip(options[::2], options[1::2], strict=True))
+    values = {"positive": 1, "negative": 0, "ignore": np.nan}
+    uncertain, blank = (
+        values[means.get(option, "ignore")] for option in ("--uncertain", "--blank")
+    )
+    expected = table.mask(table.isna(), blank).mask(table == -1, uncertain)
+    expected = expected[expected.notna().any(axis=1)]
+    report = (tmp_path / "m.report.md").read_text()
+    for name in table:
+        counts = [(expected[name] == 1).sum(), (expected[name] == 0).sum()]
+        unknown = expected[name].isna().sum()
+        assert f"| {name} | {counts[0]} | {counts[1]} | {unknown} |" in report
+        assert n_unknown is None or unknown == n_unknown
+
+
+def test_unreadable_images_are_left_out(folder, tmp_path):
+    table = pd.read_csv(folder / "labels.csv")
+    table.loc[3, "path"] = str(tmp_path / "broken.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    table["path"] = [str(folder / path) for path in table["path"]]
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    options = (
+        "train", "--labels", tmp_path / "labels.csv", "--label-column", "effusion",
+        "--model", "demo", "--out", tmp_path / "m.skops",
+    )  # fmt: skip
+    assert "broken.png" in run(*options, code=2)
+    assert not (tmp_path / "m.skops").exists()
+    assert "1 of 120 images cannot be read" in run(*options, "--on-error", "nan")
+    run(
+        "predict", tmp_path / "m.skops", tmp_path / "labels.csv", "--on-error", "nan",
+        "--out", tmp_path / "p.csv",
+    )  # fmt: skip
+    found = pd.read_csv(tmp_path / "p.csv")
+    assert found["predicted"].isna().sum() == 1
+    assert np.isnan(found.loc[3, "effusion"])
+
+
+def test_what_cannot_be_done_says_so(folder, tmp_path):
+    labels = ("train", "--labels", folder / "labels.csv", "--model", "demo")
+    out = ("--out", tmp_path / "m.skops")
+    effusion = ("--label-column", "effusion")
+    for arguments, match in [
+        ((*labels, *out), "no column 'label'"),
+        ((*labels, *effusion, "--out", tmp_path / "m.txt"), "ends in '.txt'"),
+        ((*labels, *effusion, "--out", tmp_path / "no" / "m.skops"), "does not exist"),
+        ((*labels, *effusion, *out, "--group-column", "x"), "no column 'x'"),
+        ((*labels, *effusion, *out, "--class", "a=b"), "takes no prompts"),
+        ((*labels, "--label-column", "path", *out), "different values"),
+        (("predict", tmp_path / "no.skops", folder), "There is no file"),
+    ]:
+        assert match in run(*arguments, code=2), arguments
+    run(*labels, *effusion, *out)
+    assert "exists. Add --overwrite" in run(*labels, *effusion, *out, code=2)
+    run(*labels, *effusion, *out, "--overwrite")
+    (tmp_path / "m.skops").write_bytes(b"nonsense")
+    assert "is no skops file" in run("predict", tmp_path / "m.skops", folder, code=2)
+    joblib.dump({"a": 1}, tmp_path / "d.joblib")
+    said = run("predict", tmp_path / "d.joblib", folder, code=2)
+    assert "holds a dict, not a pipeline" in said
+
+
+def test_types_of_strangers_are_not_loaded(folder, tmp_path):
+    import skops.io
+    from sklearn.preprocessing import FunctionTransformer
+
+    pipe = make_pipeline(
+        MedSigLIPEmbedder("demo"),
+        FunctionTransformer(np.linalg.norm),
+        LogisticRegression(),
+    )
+    skops.io.dump(pipe, tmp_path / "stranger.skops")
+    said = run("predict", tmp_path / "stranger.skops", folder, code=2)
+    assert "does not know whether they are safe" in said
+
+
+def test_without_skops_the_command_names_it(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skops", None)
+    monkeypatch.setitem(sys.modules, "skops.io", None)
+    said = run(
+        "train", "--labels", folder / "labels.csv", "--label-column", "effusion",
+        "--model", "demo", "--out", tmp_path / "m.skops", code=2,
+    )  # fmt: skip
+    assert 'pip install "sk-medsiglip[skops]"' in said
+
+
+def test_the_file_speaks_of_no_place_here(folder, tmp_path):
+    store = tmp_path / "some store"
+    for head in ("linear-probe", "prompt-probe"):
+        out = tmp_path / f"{head}.joblib"
+        run(
+            "train", "--labels", folder / "labels.csv", "--label-column", "effusion",
+            "--model", "demo", "--cache", store, "--head", head, "--out", out,
+        )  # fmt: skip
+        data = out.read_bytes()
+        assert str(folder).encode() not in data
+        assert b"some store" not in data
