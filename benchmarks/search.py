@@ -168,6 +168,7 @@ def measure(n: int, n_jobs: int, scratch: Path, n_plain: int) -> dict[str, Any]:
         seconds = time.perf_counter() - start
         size = 0
         if kept is not None:
+            store.close()  # what is on disk is counted at rest
             size = sum(p.stat().st_size for p in kept.rglob("*") if p.is_file())
         figures[name] = {
             "s": seconds,

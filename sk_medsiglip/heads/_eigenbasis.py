@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 __all__ = ["Eigenbasis", "make_eigenbasis"]
 
+#: Directions shorter than this share of the longest are rounding in float32.
+FLOAT32_DIGITS = 1e-7
+
 
 @dataclass(frozen=True, eq=False)
 class Eigenbasis:
@@ -91,20 +94,35 @@ def make_eigenbasis(X: NDArray[np.floating], *, fit_intercept: bool) -> Eigenbas
     if fit_intercept:
         mean = X.mean(0, dtype=np.float64).astype(X.dtype)
         X = X - mean
-    if n_samples < n_features:
+    if n_samples >= n_features:
+        basis = _eigenvectors(X.T @ X)
+    elif X.dtype == np.float32:
+        basis = _span_of_few(X.astype(np.float64)).astype(np.float32)
+    else:
         # An orthonormal basis of the rows first, without loss whatever their scale.
         span, triangle = scipy.linalg.qr(X.T, mode="economic", check_finite=False)
-        turn = _eigenvectors(triangle @ triangle.T)
-        basis = span @ turn
-        rows = triangle.T @ turn
-    else:
-        basis = _eigenvectors(X.T @ X)
-        rows = X @ basis
+        basis = span @ _eigenvectors(triangle @ triangle.T)
+    rows = X @ basis
     penalty = np.ones(rows.shape[1], X.dtype)
     if fit_intercept:
         rows = np.hstack([rows, np.ones((n_samples, 1), X.dtype)])
         penalty = np.append(penalty, X.dtype.type(0))
     return Eigenbasis(np.ascontiguousarray(rows), penalty, basis, mean)
+
+
+def _span_of_few(X: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the right singular vectors of few rows, from their products.
+
+    Squaring halves the digits: float64 keeps those that rows in float32 ever had, and
+    takes a fifth of the time of a QR decomposition.
+    """
+    vectors = _eigenvectors(X @ X.T)
+    span = X.T @ vectors
+    lengths = np.linalg.norm(span, axis=0)
+    seen = lengths > FLOAT32_DIGITS * lengths.max(initial=0)
+    if not seen.any():
+        return np.eye(X.shape[1])[:, : len(X)]
+    return span[:, seen] / lengths[seen]
 
 
 def _eigenvectors(gram: NDArray[np.floating]) -> NDArray[np.floating]:
