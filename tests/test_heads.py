@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_p
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sk_medsiglip import LinearProbe, MedSigLIPEmbedder
+from sk_medsiglip import LinearProbe, MedSigLIPEmbedder, PromptProbe
 from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.heads import _folds, explain_head
 from sk_medsiglip.heads._labels import Labels
@@ -273,6 +273,17 @@ def test_wrong_parameters_are_refused(settings, match):
     X, y = make_data(30)
     with pytest.raises(ValueError, match=match):
         LinearProbe(**settings).fit(X, y)
+
+
+def test_what_does_not_fit_the_rows_is_refused():
+    X, y = make_data(30)
+    for head in (LinearProbe(), PromptProbe()):
+        with pytest.raises(ValueError, match="inconsistent numbers"):
+            head.fit(X, y, groups=np.zeros(7))
+        with pytest.raises(ValueError, match="sample_weight.shape"):
+            head.fit(X, y, sample_weight=np.ones(7))
+    with pytest.raises(ValueError, match="device='nonsense' cannot be used.*'cpu'"):
+        LinearProbe(device="nonsense").fit(X, y)
 
 
 def test_too_few_steps_warn():

@@ -319,11 +319,16 @@ class _Descent:
 
     def _spread(self, values: NDArray[Any]) -> Any:
         """Return a number a problem as one a column, where and as the features are."""
-        return self._cast(np.tile(values, self._n_classes))
+        if self._n_classes > 1:
+            values = np.tile(values, self._n_classes)
+        return self._cast(values)
 
     def _fold(self, values: Any) -> NDArray[np.float64]:
         """Return the sums of the columns of each problem."""
-        return self._host(values).reshape(self._n_classes, -1).sum(0)
+        values = self._host(values)
+        if self._n_classes > 1:
+            values = values.reshape(self._n_classes, -1).sum(0)
+        return values
 
     def _dot(self, one: Any, other: Any) -> NDArray[np.float64]:
         """Return the product of two directions of each problem."""

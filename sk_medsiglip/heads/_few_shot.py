@@ -15,7 +15,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Tags
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    validate_data,
+)
 
 from sk_medsiglip._validation import StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
@@ -132,6 +136,7 @@ class FewShotClassifier(LogitClassifier):
         weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
         labels = self._read_labels(rows, y)
         of_groups = None if groups is None else np.asarray(groups)
+        check_consistent_length(rows, of_groups)
         if not (counts := weight > 0).all():  # a weight of 0 is no sample
             rows, weight = rows[counts], weight[counts]
             of_groups = None if of_groups is None else of_groups[counts]

@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer_names
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    validate_data,
+)
 
 from sk_medsiglip._validation import Integral, Interval, Real, StrOptions, _fit_context
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
@@ -193,6 +197,7 @@ class LinearProbe(LogitClassifier):
         labels = check_labels(self, rows, y)
         weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
         of_groups = None if groups is None else np.asarray(groups)
+        check_consistent_length(rows, of_groups)
         if not (counts := weight > 0).all():  # a weight of 0 is no sample
             rows, weight, labels = rows[counts], weight[counts], labels.keep(counts)
             of_groups = None if of_groups is None else of_groups[counts]
@@ -203,35 +208,50 @@ class LinearProbe(LogitClassifier):
         weights = labels.weights(self.class_weight, weight)
         basis = make_eigenbasis(rows, fit_intercept=self.fit_intercept)
         folds = make_folds(labels, self.cv, of_groups, rows)
+        everybody = np.ones((1, len(rows)), dtype=bool)
         if folds is None:
             best = np.full(len(labels.by_label()), FIXED_C)
             self._warn_of_few(np.ones(len(best), dtype=bool))
         else:
-            path = self._solve(basis, labels, self.Cs_, folds.train, weights)
+            # For two classes a fold more costs less than the steps of a fit of its own.
+            together = self.refit and labels.n_rows == 1
+            masks = [folds.train, everybody] if together else [folds.train]
+            path = self._solve(basis, labels, self.Cs_, np.concatenate(masks), weights)
+            n_folds = len(folds.train)
             scores = score_decisions(
-                path.decision,
+                path.decision[:n_folds],
                 labels,
                 folds,
                 self.scoring,
                 None if sample_weight is None else weight,
             )
             self.scores_ = scores[..., None, :]
-            n_iter = path.n_iter[:, None]
+            n_iter = path.n_iter[:n_folds, None]
             self.n_iter_ = n_iter if n_iter.ndim == 3 else np.moveaxis(n_iter, -1, 0)
             best = self._choose(scores)
             if not self.refit:
                 return self._average(path, scores)
-        self.C_ = float(best[0]) if labels.classes is not None else best
-        everybody = np.ones((1, len(rows)), dtype=bool)
-        Cs = np.unique(best)
-        path = self._solve(basis, labels, Cs, everybody, weights)
-        at = np.searchsorted(Cs, best)
+            if together and best[0] in self.Cs_:
+                return self._take(path, labels, best)
+        path = self._solve(basis, labels, np.unique(best), everybody, weights)
+        return self._take(path, labels, best)
+
+    def _take(
+        self, path: LogisticPath, labels: Labels, best: NDArray[np.float64]
+    ) -> Self:
+        """Take the coefficients of all samples, which are the last fold's."""
+        at = np.searchsorted(path.Cs, best)
         if labels.classes is not None:
-            self.coef_, self.intercept_ = path.coef[0, at[0]], path.intercept[0, at[0]]
+            self.C_ = float(best[0])
+            self.coef_, self.intercept_ = (
+                path.coef[-1, at[0]],
+                path.intercept[-1, at[0]],
+            )
         else:
+            self.C_ = best
             each = np.arange(len(best))
-            self.coef_ = path.coef[0, at, each]
-            self.intercept_ = path.intercept[0, at, each]
+            self.coef_ = path.coef[-1, at, each]
+            self.intercept_ = path.intercept[-1, at, each]
         return self
 
     def _solve(

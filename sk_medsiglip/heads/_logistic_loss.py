@@ -7,6 +7,7 @@ torch's: what is used here is spelled alike in both.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ class Point(NamedTuple):
     slope: Any
 
 
-class _Loss:
+class _Loss(ABC):
     """What both losses share: walking through the rows."""
 
     def look(self, start: Any, way: Any, length: Any) -> Point:
@@ -58,9 +59,9 @@ class _Loss:
             slope = slope + (some_residuals * way[rows]).sum(0, dtype=xp.float64)
         return Point(logits, residuals, loss, curvature, slope)
 
+    @abstractmethod
     def _look(self, rows: slice, logits: Any) -> tuple[Any, Any, Any]:
         """Return loss, residuals and curvature of some samples."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)

@@ -129,7 +129,8 @@ def fit_logistic_path(
     Raises
     ------
     ValueError
-        If ``y`` has fewer than two classes, a fold no rows, or a ``C`` is not positive.
+        If ``y`` has fewer than two classes, a fold no rows, a ``C`` is not positive, or
+        torch cannot compute on ``device``.
 
     See Also
     --------
@@ -327,7 +328,7 @@ def _minimize(
         return minimize(
             features, loss, penalty, offset=offset, tol=tol, max_iter=max_iter
         )
-    import torch
+    torch = _torch_with(device)
 
     def there(array: Any) -> Any:
         return None if array is None else torch.as_tensor(array, device=device)
@@ -344,6 +345,20 @@ def _minimize(
     found.weights = found.weights.cpu().numpy()
     found.logits = found.logits.cpu().numpy()
     return found
+
+
+def _torch_with(device: str) -> Any:
+    """Return torch, or say why it cannot compute there."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f"device={device!r} cannot be used: {str(error).splitlines()[0]} Use "
+            "'cpu', which computes with numpy."
+        ) from error
+    return torch
 
 
 def _gpu_in_use() -> str | None:
