@@ -208,50 +208,40 @@ class LinearProbe(LogitClassifier):
         weights = labels.weights(self.class_weight, weight)
         basis = make_eigenbasis(rows, fit_intercept=self.fit_intercept)
         folds = make_folds(labels, self.cv, of_groups, rows)
-        everybody = np.ones((1, len(rows)), dtype=bool)
         if folds is None:
             best = np.full(len(labels.by_label()), FIXED_C)
             self._warn_of_few(np.ones(len(best), dtype=bool))
         else:
-            # For two classes a fold more costs less than the steps of a fit of its own.
-            together = self.refit and labels.n_rows == 1
-            masks = [folds.train, everybody] if together else [folds.train]
-            path = self._solve(basis, labels, self.Cs_, np.concatenate(masks), weights)
-            n_folds = len(folds.train)
+            path = self._solve(basis, labels, self.Cs_, folds.train, weights)
             scores = score_decisions(
-                path.decision[:n_folds],
+                path.decision,
                 labels,
                 folds,
                 self.scoring,
                 None if sample_weight is None else weight,
             )
             self.scores_ = scores[..., None, :]
-            n_iter = path.n_iter[:n_folds, None]
+            n_iter = path.n_iter[:, None]
             self.n_iter_ = n_iter if n_iter.ndim == 3 else np.moveaxis(n_iter, -1, 0)
             best = self._choose(scores)
             if not self.refit:
                 return self._average(path, scores)
-            if together and best[0] in self.Cs_:
-                return self._take(path, labels, best)
+        everybody = np.ones((1, len(rows)), dtype=bool)
         path = self._solve(basis, labels, np.unique(best), everybody, weights)
         return self._take(path, labels, best)
 
     def _take(
         self, path: LogisticPath, labels: Labels, best: NDArray[np.float64]
     ) -> Self:
-        """Take the coefficients of all samples, which are the last fold's."""
+        """Take the coefficients of all samples, of each label at its best C."""
         at = np.searchsorted(path.Cs, best)
         if labels.classes is not None:
-            self.C_ = float(best[0])
-            self.coef_, self.intercept_ = (
-                path.coef[-1, at[0]],
-                path.intercept[-1, at[0]],
-            )
+            self.coef_, self.intercept_ = path.coef[0, at[0]], path.intercept[0, at[0]]
         else:
-            self.C_ = best
             each = np.arange(len(best))
-            self.coef_ = path.coef[-1, at, each]
-            self.intercept_ = path.intercept[-1, at, each]
+            self.coef_ = path.coef[0, at, each]
+            self.intercept_ = path.intercept[0, at, each]
+        self.C_: Any = best if labels.classes is None else float(best[0])
         return self
 
     def _solve(

@@ -5,19 +5,25 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
+from threadpoolctl import ThreadpoolController
 
 from sk_medsiglip.heads._batched_lbfgs import Minimum, minimize
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
 from sk_medsiglip.heads._logistic_loss import BinaryLoss, SoftmaxLoss
 
 __all__ = ["LogisticPath", "Prior", "fit_logistic_path", "solve_path"]
+
+# Products of fewer multiplications than these are done before a second thread is awake.
+SMALL_PRODUCT = 5e7
 
 # Columns go to the solver in parts of so many elements a matrix (of which it holds
 # about six): 400 MB in float32.
@@ -251,7 +257,10 @@ def solve_path(
         if prior is not None:
             offset = np.repeat(prior.offset.astype(dtype), len(C), axis=1)
             penalty = np.tile(_penalties(basis, prior, C), n_columns).astype(dtype)
-        parts.append(_minimize(features, loss, penalty, offset, tol, max_iter, device))
+        with _threads_for(features.size * len(C) * n_columns):
+            parts.append(
+                _minimize(features, loss, penalty, offset, tol, max_iter, device)
+            )
 
     def gather(arrays: list[NDArray[Any]]) -> NDArray[Any]:
         """Return arrays of (class x problem, ...) as (fold, C, row, ...)."""
@@ -277,6 +286,18 @@ def solve_path(
         if prior is None
         else gather([part.weights[basis.width :].T for part in parts]),
     )
+
+
+def _threads_for(n_multiplications: int) -> AbstractContextManager[Any]:
+    """Keep a small product on one thread: two would wait for each other."""
+    if n_multiplications > SMALL_PRODUCT:
+        return nullcontext()
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through what is loaded: some ms
 
 
 def _make_loss(
