@@ -143,7 +143,8 @@ def test_embedder_keeps_engines_apart(images, tmp_path):
 
 def test_auto_takes_any_stored_row(images, tmp_path, monkeypatch):
     store = EmbeddingCache(tmp_path)
-    rows = MedSigLIPEmbedder("demo", engine="openvino", cache=store).transform(images)
+    by = MedSigLIPEmbedder("demo", engine="openvino", dtype="bfloat16", cache=store)
+    rows = by.transform(images)
     clear_encoders()
     monkeypatch.setattr(towers, "OpenVINOTowers", None)
     for params in ({}, {"engine": "openvino"}, {"dtype": "bfloat16"}):
