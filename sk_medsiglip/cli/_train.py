@@ -89,7 +89,7 @@ def train(
         typer.Option(
             "--head",
             help="linear-probe: logistic regression. The others start from prompts and "
-            "are better with few labels; prompt-probe is the best of them.",
+            "are better with few labels; try prompt-probe first.",
         ),
     ] = Head.linear_probe,
     out: Annotated[

@@ -233,25 +233,25 @@ class _Descent:
         # Rounding makes a sum of many losses uncertain by about so much.
         slack = 10 * self._epsilon * self._value
         line = _Line(start)
-        point: Point | None = None
         todo = np.arange(len(start))
-        for trial in range(MOST_TRIALS + 1):
-            if trial == MOST_TRIALS:
-                line.length[todo] = line.low[todo]
+        point = found = self._look(todo, way, line.length)
+        for _ in range(MOST_TRIALS):
             length = line.length[todo]
-            found = self._look(todo, way, length)
-            point = found if point is None else self._merge(point, found, todo)
             slope = self._fold(found.slope) + tilt[todo] + length * bend[todo]
             gain = self._value[todo] - self._penalised[todo] - self._host(found.loss)
             gain = gain - length * tilt[todo] - 0.5 * length**2 * bend[todo]
             lower = gain >= -slack[todo]
             good = lower & (np.abs(slope) <= FLAT * np.abs(start[todo]))
-            if good.all() or trial == MOST_TRIALS:
+            if good.all():
                 return point, line.length
             line.narrow(todo, slope, lower)
             todo = todo[~good]
             line.draw(todo)
-        raise AssertionError("unreachable")
+            found = self._look(todo, way, line.length[todo])
+            point = self._merge(point, found, todo)
+        line.length[todo] = line.low[todo]  # the longest on which it was still falling
+        found = self._look(todo, way, line.length[todo])
+        return self._merge(point, found, todo), line.length
 
     def _look(self, todo: NDArray[np.intp], way: Any, length: Any) -> Point:
         """Look at some problems, each at its length on its way."""
