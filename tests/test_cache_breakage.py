@@ -25,6 +25,7 @@ from sk_medsiglip.cache import (
     EmbeddingCache,
     Space,
     VerifyReport,
+    _index,
     _recent_rows,
     _segment_layout,
     _writer,
@@ -596,6 +597,23 @@ def test_an_index_without_newest_rows_is_brought_up_to_date(cache, location):
         kept = connection.execute("SELECT value FROM counters WHERE name = 'kept'")
         assert kept.fetchone() == (3,)
     connection.close()
+
+
+def test_an_earlier_index_that_cannot_be_written_says_so(location, cache, monkeypatch):
+    put(cache, range(10))
+    cache.close()
+    set_format(location, 1)
+    # As in a read-only folder: opening for writing fails, then reading is tried.
+    prepare = _index.Index._prepare
+
+    def refuse(self, create):
+        if self.writable:
+            raise CacheError("attempt to write a readonly database")
+        prepare(self, create)
+
+    monkeypatch.setattr(_index.Index, "_prepare", refuse)
+    with pytest.raises(CacheError, match="earlier version.*nothing can be written"):
+        len(cache)
 
 
 def set_format(location, number):

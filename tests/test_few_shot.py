@@ -274,7 +274,10 @@ def test_prompt_probe_chooses_c(X, findings, monkeypatch):
     assert chosen.C_ in (1e-3, 1e3)
     groups = np.where(y == 1, 0, 1 + np.arange(len(y)))
     of_one_patient = PromptProbe(PAIR, model="demo").fit(X, y, groups=groups)
-    assert of_one_patient.C_ < 100  # the closed rule: one patient cannot be split
+    whole = unit(X.astype(float))
+    spread = ((whole - whole.mean(0)) ** 2).sum(1).mean()
+    # The closed rule, however many images: one patient cannot be split.
+    assert of_one_patient.C_ == pytest.approx(_prompt_probe.CLOSED_C / spread)
     with pytest.warns(UserWarning, match="too few to choose C"):
         PromptProbe(PAIR, model="demo", C="cv").fit(X, y, groups=groups)
     assert PromptProbe(PAIR, model="demo", C=2.0).fit(X, y).C_ == 2.0

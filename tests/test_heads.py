@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn import config_context
-from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import get_scorer, roc_auc_score
@@ -162,14 +161,13 @@ def test_groups_reach_the_folds_through_a_pipeline():
         probe = LinearProbe().set_fit_request(groups=True)
         search = GridSearchCV(
             make_pipeline(StandardScaler(), probe),
-            {"linearprobe__class_weight": [None, "balanced"]},
+            {"linearprobe__fit_intercept": [True]},
             cv=GroupKFold(3),
         )
         search.fit(X, y, groups=groups)
-        routed = clone(search.best_estimator_).fit(X, y, groups=groups)
-    assert search.best_estimator_[-1].scores_.shape == (5, 1, 10)
-    if search.best_params_["linearprobe__class_weight"] is None:
-        np.testing.assert_array_equal(routed[-1].scores_, expected.scores_)
+    # The search's own refit was given the groups.
+    found = search.best_estimator_[-1].scores_
+    np.testing.assert_array_equal(found, expected.scores_)
 
 
 @pytest.mark.parametrize("scoring", [None, "roc_auc", "accuracy"])
@@ -357,11 +355,10 @@ def test_a_pipeline_is_explained_through_its_scaling(embedded):
     X, Y, _ = embedded
     y = np.where(Y[:, 1] == 1, "effusion", "other")
     scaled = make_pipeline(StandardScaler(), LogisticRegression(C=0.01)).fit(X, y)
-    table = explain_head(scaled, list(WORDS.values()), model="demo")
+    table = explain_head(scaled, list(WORDS.values()), top=None, model="demo")
+    # One direction, towards "other": the prompt of the first class lies farthest.
     assert table["class"].unique().tolist() == ["other"]
-    assert table["prompt"].iloc[-1] == WORDS["effusion"] or (
-        WORDS["effusion"] not in table["prompt"].tolist()
-    )
+    assert table["prompt"].iloc[-1] == WORDS["effusion"]
 
 
 def test_what_cannot_be_explained_says_so(embedded):

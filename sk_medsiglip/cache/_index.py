@@ -336,6 +336,12 @@ class Index:
         if found == 1 and self.writable:
             self._connection.executescript(SCHEMA)
             found = INDEX_FORMAT
+        if found == 1:
+            raise OtherFormat(
+                f"the index {self.path} is of an earlier version and cannot be brought "
+                "up to date, because nothing can be written here. Use the cache once "
+                "where it can be written, or copy it there."
+            )
         if found not in (0, INDEX_FORMAT):
             raise OtherFormat(
                 f"the index {self.path} has format {found}; this version of "
