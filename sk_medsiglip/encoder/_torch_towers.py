@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchTowers", "load_network", "quiet_transformers"]
 
+# What C++ says under torch: the standard library, and oneDNN where no memory is left
+# for its kernels or their scratch.
+_WITHOUT_MEMORY = (
+    "std::bad_alloc",
+    "could not create a primitive",
+    "could not execute a primitive",
+)
+
 
 @dataclass(frozen=True, eq=False)
 class _Sent:
@@ -121,8 +129,10 @@ class TorchTowers:
             return True
         # What torch's allocator of a CPU's memory says, in its two wordings.
         message = str(error)
-        return isinstance(error, MemoryError) or (
-            "DefaultCPUAllocator" in message and "memory" in message
+        return (
+            isinstance(error, MemoryError)
+            or ("DefaultCPUAllocator" in message and "memory" in message)
+            or message.startswith(_WITHOUT_MEMORY)
         )
 
     def _arrived(self, sent: _Sent) -> torch.Tensor:
