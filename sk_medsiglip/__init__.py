@@ -25,15 +25,22 @@ if TYPE_CHECKING:
         SSTextClassifier,
         TipAdapterClassifier,
     )
-    from sk_medsiglip.zero_shot import ZeroShotClassifier, make_zero_shot_pipeline
+    from sk_medsiglip.zero_shot import (
+        ConformalZeroShot,
+        PromptSearchCV,
+        ZeroShotClassifier,
+        make_zero_shot_pipeline,
+    )
 
 __all__ = [
+    "ConformalZeroShot",
     "EmbeddingCache",
     "LinearProbe",
     "MedSigLIPEmbedder",
     "MedSigLIPTextEmbedder",
     "MedSigLIPVolumeEmbedder",
     "PromptProbe",
+    "PromptSearchCV",
     "PrototypeClassifier",
     "SSTextClassifier",
     "TipAdapterClassifier",
@@ -43,12 +50,14 @@ __all__ = [
 ]
 
 _ROOM_OF = {
+    "ConformalZeroShot": "zero_shot",
     "EmbeddingCache": "cache",
     "LinearProbe": "heads",
     "MedSigLIPEmbedder": "embedding",
     "MedSigLIPTextEmbedder": "embedding",
     "MedSigLIPVolumeEmbedder": "embedding",
     "PromptProbe": "heads",
+    "PromptSearchCV": "zero_shot",
     "PrototypeClassifier": "heads",
     "SSTextClassifier": "heads",
     "TipAdapterClassifier": "heads",

@@ -16,6 +16,8 @@
     SkMedSiglipWarning          (UserWarning)
     ├── UnreadableImageWarning  rows became NaN under ``on_error="nan"``
     ├── TruncatedTextWarning    texts were longer than the model reads
+    ├── PromptWarning           prompts of two classes mean nearly the same to a model
+    ├── LabelCodesWarning       numbers in ``y`` were read as places among class names
     └── CacheWarning            the store cannot be used; the work goes on without it
 
 Each error is also the built-in exception that a caller would expect, so ``except
@@ -33,10 +35,12 @@ __all__ = [
     "DatasetError",
     "ForkedProcessError",
     "ImageReadError",
+    "LabelCodesWarning",
     "MissingDependencyError",
     "ModelAccessError",
     "OutOfMemoryError",
     "PromptError",
+    "PromptWarning",
     "SkMedSiglipError",
     "SkMedSiglipWarning",
     "TruncatedTextWarning",
@@ -143,6 +147,14 @@ class UnreadableImageWarning(SkMedSiglipWarning):
 
 class TruncatedTextWarning(SkMedSiglipWarning):
     """Some texts are longer than the model reads; their ends were cut off."""
+
+
+class PromptWarning(SkMedSiglipWarning):
+    """Prompts of two classes mean nearly the same to a model."""
+
+
+class LabelCodesWarning(SkMedSiglipWarning):
+    """``y`` holds numbers where prompts name classes; they were read as places."""
 
 
 class CacheWarning(SkMedSiglipWarning):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -406,7 +407,7 @@ def test_zero_shot_classes(images_csv, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["json", "yaml"])
 def test_zero_shot_findings_from_a_file(classes_folder, tmp_path, suffix):
-    dump = pytest.importorskip("yaml").safe_dump if suffix == "yaml" else json.dumps
+    dump = yaml.safe_dump if suffix == "yaml" else json.dumps
     prompts = {
         "heart": {"positive": ["an enlarged heart"], "negative": ["a normal heart"]},
         "device": {"positive": "a pacemaker", "negative": "no device"},
@@ -426,6 +427,23 @@ def test_zero_shot_findings_from_a_file(classes_folder, tmp_path, suffix):
     assert table["heart"].dropna().between(0, 1).all()
 
 
+def test_zero_shot_by_a_set_that_ships_and_one_of_that_format(classes_folder, tmp_path):
+    own = tmp_path / "own.yaml"
+    header = dict.fromkeys(("title", "modality", "source", "notes"), "x")
+    prompts = {0: ["no effusion"], 1: ["an effusion"]}
+    own.write_text(
+        yaml.safe_dump({**header, "version": 1, "ordinal": True, "prompts": prompts})
+    )
+    for given, columns in (("retinopathy_grades", "01234"), (own, "01")):
+        out = tmp_path / f"{columns}.csv"
+        result = run(
+            *("zero-shot", classes_folder, "--prompts", given, "--out", out),
+            *("--model", "demo", "--on-error", "nan"),
+        )
+        assert result.exit_code == 0, result.output
+        assert list(pd.read_csv(out).columns) == ["path", *columns, "predicted"]
+
+
 def test_zero_shot_user_errors(classes_folder, tmp_path):
     def zero_shot(*arguments):
         out = ("--out", tmp_path / "p.csv", "--model", "demo")
@@ -435,6 +453,7 @@ def test_zero_shot_user_errors(classes_folder, tmp_path):
     check_fails(zero_shot("--class", "normal"), '--class "name=prompt"')
     check_fails(zero_shot("--class", "a=b"), "a choice needs two")
     check_fails(zero_shot("--prompts", tmp_path / "no.json"), "there is no file")
+    check_fails(zero_shot("--prompts", "chest_xray_12"), "did you mean 'chest_xray_1")
     (tmp_path / "bad.json").write_text("{")
     check_fails(zero_shot("--prompts", tmp_path / "bad.json"), "not valid JSON")
     (tmp_path / "bad.yaml").write_text("a: [")

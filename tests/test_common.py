@@ -22,7 +22,7 @@ from sk_medsiglip import (
     ZeroShotClassifier,
     make_zero_shot_pipeline,
 )
-from sk_medsiglip.prompts import Question
+from sk_medsiglip.prompts import ClassVectors, Question
 
 # Checks that cannot hold, each with its reason and where the same thing is tested.
 EXPECTED_FAILED_CHECKS = {
@@ -37,6 +37,8 @@ EXPECTED_FAILED_CHECKS = {
         ),
     },
     "LabelledZeroShot()": {},
+    "LabelledZeroShot(ensemble='max', scoring='cosine')": {},
+    "LabelledZeroShot(calibrate='temperature_bias')": {},
     "LabelledZeroShot(scoring='sigmoid')": {
         "check_decision_proba_consistency": (
             "decision_function is the logit; a quotient of sigmoids ranks images in "
@@ -48,8 +50,9 @@ EXPECTED_FAILED_CHECKS = {
 
 _SEVERAL_LABELS = {
     "check_classifier_multioutput": (
-        "classes_ of several labels is a list, as scikit-learn's scorers expect it; "
-        "the check indexes it as an array: test_several_labels_by_every_head"
+        "classes_ of several labels has a row each, for scikit-learn's scorers and "
+        "cross_val_predict; the check takes it for one pair that all labels share: "
+        "test_several_labels_by_every_head"
     ),
 }
 _CHOSEN_BY_FOLDS = {
@@ -86,8 +89,22 @@ class LabelledZeroShot(ZeroShotClassifier):
     tower fix. Only these two come from the data here; all else is the real class.
     """
 
-    def __init__(self, prompts=None, *, model="demo", scoring="softmax"):
-        super().__init__(prompts, model=model, scoring=scoring)
+    def __init__(
+        self,
+        prompts=None,
+        *,
+        model="demo",
+        scoring="softmax",
+        ensemble="embeddings",
+        calibrate=None,
+    ):
+        super().__init__(
+            prompts,
+            model=model,
+            scoring=scoring,
+            ensemble=ensemble,
+            calibrate=calibrate,
+        )
 
     def _read_prompts(self, y):
         labels = np.unique(y) if y is not None else np.array([0, 1])
@@ -97,11 +114,11 @@ class LabelledZeroShot(ZeroShotClassifier):
         return Question(labels, texts, is_pairs=False)
 
     def _encode_prompts(self, question):
-        self.logit_scale_, self.logit_bias_ = 10.0, -1.0
         rng = np.random.default_rng(0)
         vectors = rng.normal(size=(len(question.texts), self.n_features_in_))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors.astype(np.float32)
+        vectors = vectors.astype(np.float32)
+        return ClassVectors(vectors, 10.0, -1.0, vectors, np.arange(len(vectors)))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -111,7 +128,12 @@ class LabelledZeroShot(ZeroShotClassifier):
 
 
 @parametrize_with_checks(
-    [LabelledZeroShot(), LabelledZeroShot(scoring="sigmoid")],
+    [
+        LabelledZeroShot(),
+        LabelledZeroShot(scoring="sigmoid"),
+        LabelledZeroShot(scoring="cosine", ensemble="max"),
+        LabelledZeroShot(calibrate="temperature_bias"),
+    ],
     expected_failed_checks=lambda est: EXPECTED_FAILED_CHECKS[repr(est)],
     xfail_strict=True,
 )

@@ -11,7 +11,14 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.mark.parametrize(
-    ("page", "needs"), [("caching.md", ["pyarrow"]), ("engines.md", ["openvino"])]
+    ("page", "needs"),
+    [
+        ("caching.md", ["pyarrow"]),
+        ("engines.md", ["openvino"]),
+        ("heatmaps.md", ["matplotlib"]),
+        ("operating_points.md", []),
+        ("prompts.md", []),
+    ],
 )
 def test_page(page, needs, tmp_path, monkeypatch):
     for name in needs:

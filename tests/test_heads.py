@@ -15,10 +15,10 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_p
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sk_medsiglip import LinearProbe, MedSigLIPEmbedder, PromptProbe
+from sk_medsiglip import LinearProbe, MedSigLIPEmbedder, PromptProbe, _splits
+from sk_medsiglip._labels import Labels
 from sk_medsiglip.exceptions import PromptError
-from sk_medsiglip.heads import _folds, explain_head
-from sk_medsiglip.heads._labels import Labels
+from sk_medsiglip.heads import explain_head
 
 CS = np.logspace(-3, 2, 6)
 
@@ -135,17 +135,17 @@ def test_groups_stay_together():
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 30, 120)
     labels = Labels(np.array([0, 1]), y)
-    folds = _folds.make_folds(labels, 4, groups, X)
+    folds = _splits.make_folds(labels, 4, groups, X)
     for train, test in zip(folds.train, folds.test, strict=True):
         assert not set(groups[train]) & set(groups[test])
         assert (train | test).all()
     assert folds.test.sum(axis=0).max() == 1
-    splitter = _folds.make_folds(labels, GroupKFold(3), groups, X)
+    splitter = _splits.make_folds(labels, GroupKFold(3), groups, X)
     for train, test in zip(splitter.train, splitter.test, strict=True):
         assert not set(groups[train]) & set(groups[test])
     # Every image of the positives is of one patient: nothing to validate with.
     one = np.where(y == 1, 0, 1 + np.arange(120))
-    assert _folds.make_folds(labels, 4, one, X) is None
+    assert _splits.make_folds(labels, 4, one, X) is None
 
 
 def test_groups_reach_the_folds_through_a_pipeline():

@@ -7,12 +7,6 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 from sklearn.base import clone
-from sklearn.metrics import (
-    average_precision_score,
-    get_scorer,
-    log_loss,
-    roc_auc_score,
-)
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils import get_tags
 
@@ -140,47 +134,6 @@ def test_two_classes_have_a_one_dimensional_decision(make, X):
     np.testing.assert_array_equal(clf.predict(X) == "b", clf.decision_function(X) > 0)
 
 
-@pytest.mark.parametrize("scoring", ["softmax", "sigmoid"])
-def test_sklearn_scorers_agree_whatever_the_order(make, X, scoring):
-    rng = np.random.default_rng(1)
-    for prompts in (CLASSES, dict(reversed(CLASSES.items()))):
-        clf = make(prompts, scoring=scoring).fit(X)
-        proba = clf.predict_proba(X)
-        np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-6)
-        y = rng.choice(clf.classes_, len(X))
-        by_column = {c: proba[:, i] for i, c in enumerate(sorted(CLASSES))}
-        by_hand = np.stack([by_column[c] for c in clf.classes_], axis=1)
-        assert get_scorer("roc_auc_ovr")(clf, X, y) == pytest.approx(
-            np.mean([roc_auc_score(y == c, by_column[c]) for c in clf.classes_])
-        )
-        assert get_scorer("neg_log_loss")(clf, X, y) == pytest.approx(
-            -log_loss(y, by_hand, labels=clf.classes_)
-        )
-        assert get_scorer("accuracy")(clf, X, y) == clf.score(X, y)
-    for prompts in (PAIRS, dict(reversed(PAIRS.items()))):
-        clf = make(prompts, scoring=scoring).fit(X)
-        y = rng.integers(0, 2, (len(X), 2))
-        proba = clf.predict_proba(X)
-        assert get_scorer("average_precision")(clf, X, y) == pytest.approx(
-            np.mean([average_precision_score(y[:, k], proba[:, k]) for k in (0, 1)]),
-            rel=1e-3,
-        )
-        assert get_scorer("roc_auc")(clf, X, y) == pytest.approx(
-            np.mean(
-                [roc_auc_score(y[:, k], clf.decision_function(X)[:, k]) for k in (0, 1)]
-            )
-        )
-        assert get_scorer("f1_macro")(clf, X, y) >= 0
-    clf = make(PAIR, scoring=scoring).fit(X)
-    y = rng.integers(0, 2, len(X))
-    assert get_scorer("roc_auc")(clf, X, y) == pytest.approx(
-        roc_auc_score(y, clf.predict_proba(X)[:, 1]), rel=1e-3
-    )
-    assert get_scorer("average_precision")(clf, X, y) == pytest.approx(
-        average_precision_score(y, clf.decision_function(X))
-    )
-
-
 def test_length_of_embeddings_does_not_matter(make, X):
     clf = make(CLASSES).fit(X)
     np.testing.assert_allclose(
@@ -270,6 +223,14 @@ def test_other_width_names_both_models(make, checkpoint):
         ({"a": "one", 1: "two"}, None, "different types"),
         ({"a": "one", "b": "two"}, "no hole", "exactly one {}"),
         ({"a": "one", "b": "two"}, [], "templates is empty"),
+        ({"a": "one", "b": "two"}, "{} of {name}", "'{name}', which nothing fills"),
+        ({"a": "one", "b": "two"}, "{} and {", "'{', which nothing fills"),
+        ({"a": "one", "b": "two"}, {"c": "{}"}, "names 'c', which has no prompts"),
+        ({"a": "one", "b": {"two": -1.0}}, None, "must be 0 or more"),
+        ({"a": "one", "b": {"two": 0.0}}, None, "must be 0 or more, and not all 0"),
+        ({"a": {"one": np.inf}, "b": "two"}, None, "must be 0 or more"),
+        ({"a": "one", "b": {}}, None, "mixes"),
+        ({"a": "one", "b": None}, None, "class 'b': expected a text"),
     ],
 )
 def test_malformed_prompts(make, X, prompts, templates, message):

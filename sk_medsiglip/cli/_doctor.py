@@ -37,7 +37,6 @@ _EXTRAS = {
     "parquet": (("pyarrow",), "embed to .parquet"),
     "dicom": (("gdcm", "openjpeg", "rle"), "compressed DICOM files"),
     "openvino": (("openvino",), "the model twice as fast on many CPUs"),
-    "yaml": (("yaml",), "prompts in YAML files"),
 }
 _MEDSIGLIP = "google/medsiglip-448"
 _MARKS = {

@@ -140,9 +140,11 @@ PromptsOption = Annotated[
     Path | None,
     typer.Option(
         "--prompts",
+        metavar="FILE or SET",
         help='JSON or YAML file: {"class": ["prompt", ...], ...} for one of several '
         'classes, {"finding": {"positive": [...], "negative": [...]}, ...} for '
-        "findings that are present or absent.",
+        "findings that are present or absent. Or the name of a set that ships: "
+        "sk-medsiglip prompts list.",
     ),
 ]
 ClassOption = Annotated[

@@ -95,7 +95,7 @@ def predict(
     rest = pipeline[1:]
     probabilities = rest.predict_proba(embedded.X[readable])
     head = pipeline[-1]
-    if isinstance(head.classes_, list):
+    if head.classes_.ndim == 2:
         numbered = [f"label {i}" for i in range(len(head.classes_))]
         names = getattr(head, "findings_", getattr(head, "label_names_", numbered))
         predicted = None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sk_medsiglip._optional import import_optional
+import yaml
+
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._labels import Task
+from sk_medsiglip.exceptions import PromptError
+from sk_medsiglip.prompts import load_prompt_set
 
 __all__ = ["parse_classes", "prompts_for_task", "read_prompts"]
 
@@ -18,30 +21,44 @@ _DEFAULT_ABSENT = "a medical image showing no {}"
 
 
 def read_prompts(file: Path) -> dict[str, Any]:
-    """Read a JSON or YAML file of prompts; keys become str."""
+    """Read the prompts of a set that ships, or of a JSON or YAML file.
+
+    Parameters
+    ----------
+    file : Path
+        A name of :func:`~sk_medsiglip.prompts.list_prompt_sets`; a file of that
+        format; or one of nothing but prompts.
+
+    Returns
+    -------
+    dict
+        As :class:`~sk_medsiglip.ZeroShotClassifier` takes them. Its keys are str, as
+        labels are read.
+    """
     if not file.is_file():
-        raise CommandError(f"--prompts: there is no file {file}.")
+        if file.suffix or file.parent != Path():
+            raise CommandError(f"--prompts: there is no file {file}.")
+        return _named(load_prompt_set(str(file)))
     text = file.read_text("utf-8")
     try:
         if file.suffix.lower() in (".yaml", ".yml"):
-            yaml = import_optional("yaml", extra="yaml", purpose="A YAML prompts file")
             prompts = yaml.safe_load(text)
+            if isinstance(prompts, dict) and {"title", "prompts"} <= set(prompts):
+                return _named(load_prompt_set(file))
         else:
             prompts = json.loads(text)
+    except PromptError:
+        raise
     except (ValueError, UnicodeDecodeError) as error:
         raise CommandError(f"--prompts: {file} is not valid JSON: {error}.") from None
-    except Exception as error:
-        if type(error).__module__.startswith("yaml"):
-            raise CommandError(
-                f"--prompts: {file} is not valid YAML: {error}"
-            ) from None
-        raise
+    except yaml.YAMLError as error:
+        raise CommandError(f"--prompts: {file} is not valid YAML: {error}") from None
     if not isinstance(prompts, dict):
         raise CommandError(
             f'--prompts: {file} must hold {{"class": ["prompt", ...], ...}}, and holds '
             f"a {type(prompts).__name__}."
         )
-    return {str(name): value for name, value in prompts.items()}
+    return _named(prompts)
 
 
 def parse_classes(pairs: Sequence[str]) -> dict[str, list[str]]:
@@ -147,6 +164,10 @@ def _fit_to_task(prompts: dict[str, Any], task: Task, option: str) -> dict[str, 
     if task.kind == "classes":
         return prompts
     return {name: prompts[name] for name in task.names}
+
+
+def _named(prompts: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in prompts.items()}
 
 
 def _words(name: str) -> str:

@@ -22,11 +22,14 @@ from sk_medsiglip.encoder._loading import (
     choose_engine,
     clear_encoders,
     load_encoder,
+    load_tokenizer,
 )
+from sk_medsiglip.encoder._patch_scores import PATCH_METHODS, score_patches
 
 __all__ = [
     "DEMO_FOLDER",
     "ENGINES",
+    "PATCH_METHODS",
     "Checkpoint",
     "Encoder",
     "bfloat16_gain",
@@ -41,7 +44,9 @@ __all__ = [
     "is_downloaded",
     "load_encoder",
     "load_image_processor",
+    "load_tokenizer",
     "passes_at_once",
+    "score_patches",
     "text_batch_sizes",
     "use_one_core",
 ]

@@ -108,10 +108,24 @@ def load_encoder(
                 towers = OpenVINOTowers(checkpoint, dtype, kept_in)
             else:
                 towers = TorchTowers(checkpoint, device, dtype)
-            _encoders[key] = Encoder(checkpoint, towers, _load_tokenizer(checkpoint))
+            _encoders[key] = Encoder(checkpoint, towers, load_tokenizer(checkpoint))
             while len(_encoders) > _MAX_ENCODERS:
                 _encoders.popitem(last=False)
         return _encoders[key]
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """Return what turns texts into token ids; no weights are read."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            checkpoint.folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            damaged(checkpoint, f"its tokenizer cannot be loaded: {error}")
+        ) from error
 
 
 def clear_encoders() -> None:
@@ -224,19 +238,6 @@ def _find(
         if converted_folder(kept_in, checkpoint, dtype).is_dir():
             return checkpoint
     return find_checkpoint(model, revision)
-
-
-def _load_tokenizer(checkpoint: Checkpoint) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(
-            checkpoint.folder, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(
-            damaged(checkpoint, f"its tokenizer cannot be loaded: {error}")
-        ) from error
 
 
 def _reset_after_fork() -> None:

@@ -100,13 +100,22 @@ class TorchTowers:
 
     def run_images(self, sent: _Sent) -> _Sent:
         """Compute the vectors of RGB pixels (n, size, size, 3), uint8."""
+        with self._pass():
+            values = self.pixel_values(sent)
+            return self._returned(self.vision(pixel_values=values))
+
+    def pixel_values(self, sent: _Sent) -> torch.Tensor:
+        """Return sent pixels as the image tower takes them."""
         import torch
 
-        with self._pass():
-            values = self._arrived(sent).permute(0, 3, 1, 2).to(torch.float32)
-            values = values.contiguous().mul_(self._scale).sub_(self._shift)
-            values = values.to(self._network.dtype)
-            return self._returned(self._network.vision_model(pixel_values=values))
+        values = self._arrived(sent).permute(0, 3, 1, 2).to(torch.float32)
+        values = values.contiguous().mul_(self._scale).sub_(self._shift)
+        return values.to(self._network.dtype)
+
+    @property
+    def vision(self) -> Any:
+        """The image tower itself."""
+        return self._network.vision_model
 
     def run_texts(self, sent: _Sent) -> _Sent:
         """Compute the vectors of token ids (n, text_tokens), int64."""

@@ -16,7 +16,7 @@
 
     _few_shot.py         what heads that know prompts share; _anchors.py, the prompts
     _logit_classifier.py from logits to answers
-    _labels.py, _folds.py, _scores.py   what y says, who learns, who is asked
+    _scores.py           what they are worth on rows that were left out
 """
 
 from sk_medsiglip.heads._explain import explain_head

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class Anchors:
 def make_anchors(
     prompts: Any,
     *,
-    templates: str | Sequence[str] | None,
+    templates: Any,
     model: str | os.PathLike[str],
     revision: str | None,
     cache: bool | str | os.PathLike[str] | EmbeddingCache,
@@ -92,7 +92,7 @@ def make_anchors(
     encoded = encode_question(
         question, n_features, MedSigLIPTextEmbedder(model, **settings)
     )
-    vectors = encoded.vectors.astype(np.float64)
+    vectors = _of_length_one(encoded.vectors.astype(np.float64))
     if not question.is_pairs:
         return Anchors(question.labels, None, vectors[None], encoded.logit_scale)
     pairs = vectors.reshape(-1, 2, n_features)
@@ -107,10 +107,16 @@ def _from_fitted(classifier: Any, n_features: int) -> Anchors:
             f"X has {n_features} columns, the fitted {type(classifier).__name__} "
             f"expects {vectors.shape[-1]}: use one model for images and prompts."
         )
-    several = isinstance(classifier.classes_, list)
+    # In float32 nearly of length 1, of an ensemble of scores shorter.
+    vectors = _of_length_one(vectors)
+    several = np.ndim(classifier.classes_) == 2
     return Anchors(
         None if several else np.asarray(classifier.classes_),
         getattr(classifier, "findings_", None),
         vectors if several else vectors[None],
         float(classifier.logit_scale_),
     )
+
+
+def _of_length_one(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -132,7 +132,7 @@ def _weights(head: Any) -> tuple[np.ndarray, list[Any]]:
         )
     weights = np.atleast_2d(np.asarray(head.coef_, dtype=np.float64)) / scale
     classes = head.classes_
-    if isinstance(classes, list):
+    if isinstance(classes, list) or classes.ndim == 2:  # scikit-learn's, ours
         numbers = range(len(classes))
         names = getattr(head, "findings_", getattr(head, "label_names_", numbers))
         return weights, list(names)

@@ -21,10 +21,10 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip._validation import StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._anchors import make_anchors
-from sk_medsiglip.heads._labels import Labels, check_labels
 from sk_medsiglip.heads._logit_classifier import LogitClassifier
 from sk_medsiglip.prompts import check_columns
 
@@ -213,7 +213,7 @@ class FewShotClassifier(LogitClassifier):
     def _logits(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
         unit = unit_rows(X.astype(np.float64))
         answers = [self._answer(learned, unit) for learned in self._learned]
-        if isinstance(self.classes_, list):
+        if self.classes_.ndim == 2:
             return np.column_stack([one[:, 1] - one[:, 0] for one in answers])
         (logits,) = answers
         return logits[:, 1:] - logits[:, :1] if logits.shape[1] == 2 else logits
@@ -278,7 +278,7 @@ class NearestVector(FewShotClassifier):
 
     def _publish(self, learned: list[Any]) -> None:
         vectors = np.array([one["vectors"] for one in learned])
-        several = isinstance(self.classes_, list)
+        several = self.classes_.ndim == 2
         self.class_embeddings_ = vectors if several else vectors[0]
 
 

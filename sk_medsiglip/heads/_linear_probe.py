@@ -16,10 +16,10 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sk_medsiglip._labels import Labels, check_labels
+from sk_medsiglip._splits import make_folds
 from sk_medsiglip._validation import Integral, Interval, Real, StrOptions, _fit_context
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
-from sk_medsiglip.heads._folds import make_folds
-from sk_medsiglip.heads._labels import Labels, check_labels
 from sk_medsiglip.heads._logistic_path import LogisticPath, solve_path
 from sk_medsiglip.heads._logit_classifier import LogitClassifier
 from sk_medsiglip.heads._scores import score_decisions
@@ -66,8 +66,8 @@ class LinearProbe(LogitClassifier):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,) or list of ndarray
-        Sorted labels; for several labels a list of ``array([0, 1])``.
+    classes_ : ndarray of shape (n_classes,) or (n_labels, 2)
+        Sorted labels; for several labels a row ``[0, 1]`` each.
     C_ : float, or ndarray of shape (n_labels,)
         The ``C`` chosen. With ``refit=False`` the mean over the folds.
     Cs_ : ndarray of shape (n_Cs,)

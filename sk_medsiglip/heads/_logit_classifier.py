@@ -20,10 +20,12 @@ __all__ = ["LogitClassifier"]
 class LogitClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     """A classifier whose ``fit`` sets ``classes_`` and that knows its logits.
 
-    ``classes_`` is sorted labels, or for several labels a list of ``array([0, 1])``.
+    ``classes_`` is sorted labels, or for several labels one row ``[0, 1]`` each:
+    scikit-learn's scorers take that as they take its own list of arrays, and
+    ``cross_val_predict`` takes only that.
     """
 
-    classes_: NDArray[Any] | list[NDArray[Any]]
+    classes_: NDArray[Any]
 
     @abstractmethod
     def _logits(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -44,7 +46,7 @@ class LogitClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             else ``(n_samples, n_classes)`` or ``(n_samples, n_labels)``.
         """
         logits = self._checked_logits(X)
-        binary = not isinstance(self.classes_, list) and len(self.classes_) == 2
+        binary = self.classes_.ndim == 1 and len(self.classes_) == 2
         return logits[:, 0] if binary else logits
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -62,7 +64,7 @@ class LogitClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             ``(n_samples, n_labels)``, the probability of each.
         """
         logits = self._checked_logits(X)
-        if isinstance(self.classes_, list):
+        if self.classes_.ndim == 2:
             return expit(logits)
         if len(self.classes_) == 2:
             present = expit(logits[:, 0])
@@ -83,7 +85,7 @@ class LogitClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             In the shape of :meth:`predict_proba`.
         """
         logits = self._checked_logits(X)
-        if isinstance(self.classes_, list):
+        if self.classes_.ndim == 2:
             return log_expit(logits)
         if len(self.classes_) == 2:
             return log_expit(np.column_stack([-logits[:, 0], logits[:, 0]]))
@@ -102,7 +104,7 @@ class LogitClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples,) or (n_samples, n_labels)
         """
         logits = self._checked_logits(X)
-        if isinstance(self.classes_, list):
+        if self.classes_.ndim == 2:
             return (logits > 0).astype(int)
         if len(self.classes_) == 2:
             return self.classes_[(logits[:, 0] > 0).astype(int)]

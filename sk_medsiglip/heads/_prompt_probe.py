@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer_names
 
+from sk_medsiglip._labels import Labels
+from sk_medsiglip._splits import make_folds
 from sk_medsiglip._validation import Integral, Interval, Real, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._eigenbasis import make_eigenbasis
 from sk_medsiglip.heads._few_shot import FewShotClassifier, Shots
-from sk_medsiglip.heads._folds import make_folds
-from sk_medsiglip.heads._labels import Labels
 from sk_medsiglip.heads._linear_probe import check_Cs
 from sk_medsiglip.heads._logistic_path import LogisticPath, Prior, solve_path
 from sk_medsiglip.heads._scores import score_decisions
@@ -73,8 +73,8 @@ class PromptProbe(FewShotClassifier):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,) or list of ndarray
-        Sorted classes; for several labels a list of ``array([0, 1])``.
+    classes_ : ndarray of shape (n_classes,) or (n_labels, 2)
+        Sorted classes; for several labels a row ``[0, 1]`` each.
     findings_ : ndarray of shape (n_findings,)
         Names of findings; only for present/absent prompts.
     coef_ : ndarray of shape (1, n_features), (n_classes, ...) or (n_labels, ...)
@@ -227,7 +227,7 @@ class PromptProbe(FewShotClassifier):
         self.coef_, self.intercept_ = public("coef"), public("intercept")
         Cs = np.array([one["C"] for one in learned])
         self.n_iter_ = np.array([one["n_iter"] for one in learned])
-        self.C_ = Cs if isinstance(self.classes_, list) else float(Cs[0])
+        self.C_ = Cs if self.classes_.ndim == 2 else float(Cs[0])
 
 
 class _Anchored:

@@ -10,8 +10,8 @@ from scipy.special import expit, log_softmax, logsumexp, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer
 
-from sk_medsiglip.heads._folds import Folds
-from sk_medsiglip.heads._labels import Labels
+from sk_medsiglip._labels import Labels
+from sk_medsiglip._splits import Folds
 
 __all__ = ["score_decisions"]
 

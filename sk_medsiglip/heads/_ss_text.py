@@ -43,8 +43,8 @@ class SSTextClassifier(NearestVector):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,) or list of ndarray
-        Sorted classes; for several labels a list of ``array([0, 1])``.
+    classes_ : ndarray of shape (n_classes,) or (n_labels, 2)
+        Sorted classes; for several labels a row ``[0, 1]`` each.
     findings_ : ndarray of shape (n_findings,)
         Names of findings; only for present/absent prompts.
     class_embeddings_ : ndarray

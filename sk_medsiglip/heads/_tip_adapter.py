@@ -12,11 +12,11 @@ from scipy.special import softmax
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import check_random_state
 
+from sk_medsiglip._labels import Labels
+from sk_medsiglip._splits import make_folds
 from sk_medsiglip._validation import Interval, Real, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._few_shot import FewShotClassifier, Shots
-from sk_medsiglip.heads._folds import make_folds
-from sk_medsiglip.heads._labels import Labels
 from sk_medsiglip.heads._scores import score_decisions
 
 __all__ = ["TipAdapterClassifier"]
@@ -67,8 +67,8 @@ class TipAdapterClassifier(FewShotClassifier):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,) or list of ndarray
-        Sorted classes; for several labels a list of ``array([0, 1])``.
+    classes_ : ndarray of shape (n_classes,) or (n_labels, 2)
+        Sorted classes; for several labels a row ``[0, 1]`` each.
     findings_ : ndarray of shape (n_findings,)
         Names of findings; only for present/absent prompts.
     alpha_, beta_ : float, or ndarray of shape (n_labels,)
@@ -193,7 +193,7 @@ class TipAdapterClassifier(FewShotClassifier):
         return learned["alpha"] * near @ learned["values"] + unit @ learned["weights"].T
 
     def _publish(self, learned: list[Any]) -> None:
-        several = isinstance(self.classes_, list)
+        several = self.classes_.ndim == 2
         alphas, betas, keys = (
             [one[name] for one in learned] for name in ("alpha", "beta", "keys")
         )

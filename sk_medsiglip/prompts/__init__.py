@@ -5,13 +5,23 @@ from sk_medsiglip.prompts._class_vectors import (
     encode_class_vectors,
     encode_question,
 )
+from sk_medsiglip.prompts._lint import lint_prompts
+from sk_medsiglip.prompts._prompt_set import (
+    PromptSet,
+    list_prompt_sets,
+    load_prompt_set,
+)
 from sk_medsiglip.prompts._question import Question, check_columns, check_prompts
 
 __all__ = [
     "ClassVectors",
+    "PromptSet",
     "Question",
     "check_columns",
     "check_prompts",
     "encode_class_vectors",
     "encode_question",
+    "lint_prompts",
+    "list_prompt_sets",
+    "load_prompt_set",
 ]

@@ -25,19 +25,28 @@ class ClassVectors:
 
     Parameters
     ----------
-    vectors : ndarray of shape (n_texts, embedding_dim), float32
-        Of length 1, in the order of :attr:`Question.texts`.
+    vectors : ndarray of shape (n_groups, embedding_dim), float32
+        One a group of texts, in the order of :attr:`Question.texts`.
     logit_scale, logit_bias : float
         Of the logit ``logit_scale * cosine + logit_bias``.
+    prompt_vectors : ndarray of shape (n_texts, embedding_dim), float32
+        Of length 1, one a text, group after group.
+    starts : ndarray of shape (n_groups,)
+        Where each group begins in ``prompt_vectors``.
     """
 
     vectors: NDArray[np.float32]
     logit_scale: float
     logit_bias: float
+    prompt_vectors: NDArray[np.float32]
+    starts: NDArray[np.intp]
 
 
 def encode_question(
-    question: Question, n_features: int, embedder: MedSigLIPTextEmbedder
+    question: Question,
+    n_features: int,
+    embedder: MedSigLIPTextEmbedder,
+    ensemble: str = "embeddings",
 ) -> ClassVectors:
     """Encode what a question asks, for embeddings of a certain width.
 
@@ -48,7 +57,11 @@ def encode_question(
     n_features : int
         Width of the image embeddings that the vectors are for.
     embedder : MedSigLIPTextEmbedder
-        What encodes them.
+        What encodes them; all texts go through it in one call, and its store.
+    ensemble : {"embeddings", "scores", "max"}, default="embeddings"
+        How the prompts of a group become one vector. "scores" leaves the mean as it
+        is: a cosine with it is the mean of the cosines. Else it is brought to length
+        1; under "max" the cosines with ``prompt_vectors`` are what counts.
 
     Returns
     -------
@@ -59,7 +72,7 @@ def encode_question(
     ValueError
         If the images were embedded by a model of another width.
     PromptError
-        If the prompts of a class cancel out.
+        If the prompts of a class cancel out, or weights meet a maximum.
     """
     width = len(embedder.get_feature_names_out())
     if width != n_features:
@@ -70,8 +83,23 @@ def encode_question(
             f"model={os.fspath(embedder.model)!r}, whose vectors have {width}. Use one "
             f"model for both: model={origin or '...'!r}."
         )
-    vectors = encode_class_vectors(question.texts, embedder)
-    return ClassVectors(vectors, *embedder.logit_parameters())
+    if ensemble == "max" and question.weights is not None:
+        raise PromptError(
+            "a maximum over prompts has no use for their weights; leave them out, or "
+            "use ensemble='embeddings' or 'scores'."
+        )
+    texts = question.texts
+    each = _encode_each(texts, embedder)
+    starts = _starts(texts)
+    means = _average(each, starts, question.weights)
+    if ensemble != "scores":
+        means = _to_length_one(means, texts)
+    return ClassVectors(
+        means.astype(np.float32),
+        *embedder.logit_parameters(),
+        prompt_vectors=each.astype(np.float32),
+        starts=starts,
+    )
 
 
 def encode_class_vectors(
@@ -97,12 +125,37 @@ def encode_class_vectors(
     PromptError
         If the prompts of a class cancel out.
     """
+    means = _average(_encode_each(texts, embedder), _starts(texts), None)
+    return _to_length_one(means, texts).astype(np.float32)
+
+
+def _encode_each(
+    texts: Sequence[Sequence[str]], embedder: MedSigLIPTextEmbedder
+) -> NDArray[np.float64]:
+    """Return a vector of length 1 for every text, group after group."""
     flat = [text for group in texts for text in group]
     vectors = embedder.transform(flat).astype(np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    starts = np.cumsum([0, *(len(group) for group in texts[:-1])])
-    sizes = np.array([len(group) for group in texts])
-    means = np.add.reduceat(vectors, starts, axis=0) / sizes[:, None]
+    return vectors
+
+
+def _starts(texts: Sequence[Sequence[str]]) -> NDArray[np.intp]:
+    return np.cumsum([0, *(len(group) for group in texts[:-1])])
+
+
+def _average(
+    vectors: NDArray[np.float64],
+    starts: NDArray[np.intp],
+    weights: Sequence[Sequence[float]] | None,
+) -> NDArray[np.float64]:
+    flat = np.ones(len(vectors)) if weights is None else np.concatenate(weights)
+    sums = np.add.reduceat(vectors * flat[:, None], starts, axis=0)
+    return sums / np.add.reduceat(flat, starts)[:, None]
+
+
+def _to_length_one(
+    means: NDArray[np.float64], texts: Sequence[Sequence[str]]
+) -> NDArray[np.float64]:
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     if (lengths < 1e-6).any():
         group = int(np.argmin(lengths))
@@ -110,4 +163,4 @@ def encode_class_vectors(
             f"the prompts {list(texts[group])} point in opposite directions and "
             "average to nothing; split them into classes of their own."
         )
-    return (means / lengths).astype(np.float32)
+    return means / lengths

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -29,26 +31,28 @@ class Question:
         finding, absent before present.
     is_pairs : bool
         Whether the labels are findings, each present or absent.
+    weights : tuple of tuple of float, or None
+        Of each text; None where all count alike.
     """
 
     labels: NDArray[Any]
     texts: tuple[tuple[str, ...], ...]
     is_pairs: bool
+    weights: tuple[tuple[float, ...], ...] | None = None
 
 
-def check_prompts(
-    prompts: Mapping[Any, Any], templates: str | Sequence[str] | None = None
-) -> Question:
+def check_prompts(prompts: Mapping[Any, Any], templates: Any = None) -> Question:
     """Check a dict of prompts and put it in order.
 
     Parameters
     ----------
     prompts : mapping
-        ``{class: prompt or list of prompts}`` for exclusive classes, or
-        ``{finding: {"positive": ..., "negative": ...}}`` for findings that are
-        present or absent independently.
-    templates : str or sequence of str, default=None
-        Texts with one ``{}`` each, filled with every prompt in turn.
+        ``{class: prompts}`` for exclusive classes, or ``{finding: {"positive":
+        prompts, "negative": prompts}}`` for findings that are present or absent
+        independently. Prompts are a text, a list of texts, or ``{text: weight}``.
+    templates : str, sequence of str or mapping, default=None
+        Texts with one ``{}`` each, filled with every prompt in turn. As ``{class:
+        templates}``, classes that it does not name keep their prompts as they are.
 
     Returns
     -------
@@ -79,17 +83,23 @@ def check_prompts(
         )
     if not prompts:
         raise PromptError("prompts is empty: name at least two classes or one finding.")
-    filled = _check_templates(templates)
-    pairs = [isinstance(value, Mapping) for value in prompts.values()]
-    if all(pairs):
-        return _check_pairs(prompts, filled)
-    if any(pairs):
+    pairs = [_is_pair(value) for value in prompts.values()]
+    if any(pairs) and not all(pairs):
         raise PromptError(
             "prompts mixes classes and present/absent pairs. Give every entry as "
             'texts (exclusive classes) or every entry as {"positive": ..., '
             '"negative": ...} (independent findings).'
         )
-    return _check_classes(prompts, filled)
+    of_label = _check_templates(templates, prompts)
+    labels, asked = (_check_pairs if all(pairs) else _check_classes)(prompts, of_label)
+    weights = tuple(one.weights for one in asked)
+    alike = all(len(set(one)) == 1 for one in weights)
+    return Question(
+        labels,
+        tuple(one.texts for one in asked),
+        is_pairs=all(pairs),
+        weights=None if alike else weights,
+    )
 
 
 def check_columns(y: Any, findings: Iterable[Any]) -> None:
@@ -116,7 +126,30 @@ def check_columns(y: Any, findings: Iterable[Any]) -> None:
         )
 
 
-def _check_classes(prompts: Mapping[Any, Any], templates: list[str]) -> Question:
+@dataclass(frozen=True)
+class _Prompts:
+    """The prompts of one vector."""
+
+    texts: tuple[str, ...]
+    weights: tuple[float, ...]
+
+
+def _is_pair(value: Any) -> bool:
+    """Tell a pair of sides from texts with weights, which is a dict of numbers."""
+    return isinstance(value, Mapping) and not _are_weighted(value)
+
+
+def _are_weighted(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(weight, Real) for weight in value.values())
+    )
+
+
+def _check_classes(
+    prompts: Mapping[Any, Any], templates: Mapping[Any, list[str]]
+) -> tuple[NDArray[Any], list[_Prompts]]:
     if len(prompts) < 2:
         raise PromptError(
             f"prompts has one class, {next(iter(prompts))!r}; a choice needs two. For "
@@ -128,45 +161,73 @@ def _check_classes(prompts: Mapping[Any, Any], templates: list[str]) -> Question
             f"the classes {names!r} are of different types; use the labels as they "
             "are in y, all str or all int."
         )
-    labels = np.unique(np.asarray(names))
     # Sorted, as scikit-learn has classes_, whatever the order of the dict.
-    by_label = dict(zip(np.asarray(names).tolist(), prompts.values(), strict=True))
-    texts = tuple(
-        _fill(by_label[label], templates, f"class {label!r}")
-        for label in labels.tolist()
-    )
-    return Question(labels, texts, is_pairs=False)
+    labels = np.unique(np.asarray(names))
+    by_label = dict(zip(np.asarray(names).tolist(), names, strict=True))
+    return labels, [
+        _fill(prompts[name], templates[name], f"class {name!r}")
+        for name in (by_label[label] for label in labels.tolist())
+    ]
 
 
-def _check_pairs(prompts: Mapping[Any, Any], templates: list[str]) -> Question:
-    texts = []
+def _check_pairs(
+    prompts: Mapping[Any, Any], templates: Mapping[Any, list[str]]
+) -> tuple[NDArray[Any], list[_Prompts]]:
+    asked = []
     for finding, pair in prompts.items():
         if set(pair) != _PAIR:
             raise PromptError(
                 f"finding {finding!r} has the keys {sorted(map(str, pair))}; it needs "
                 '"positive" and "negative", each a text or a list of texts.'
             )
-        for side in ("negative", "positive"):
-            texts.append(_fill(pair[side], templates, f"{side} of {finding!r}"))
-    return Question(np.asarray(list(prompts)), tuple(texts), is_pairs=True)
+        asked += [
+            _fill(pair[side], templates[finding], f"{side} of {finding!r}")
+            for side in ("negative", "positive")
+        ]
+    return np.asarray(list(prompts)), asked
 
 
-def _fill(prompt: Any, templates: list[str], where: str) -> tuple[str, ...]:
+def _fill(prompts: Any, templates: list[str], where: str) -> _Prompts:
     """Return every template filled with every text of one class."""
-    texts = [prompt] if isinstance(prompt, str) else prompt
+    weights: list[float] = []
+    texts = [prompts] if isinstance(prompts, str) else prompts
+    if _are_weighted(prompts):
+        texts, weights = list(prompts), [float(w) for w in prompts.values()]
     if not isinstance(texts, Sequence | np.ndarray | set) or not len(texts):
         raise PromptError(
-            f"{where}: expected a text or a non-empty list of texts, got {prompt!r}."
+            f"{where}: expected a text or a non-empty list of texts, got {prompts!r}."
         )
     for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise PromptError(f"{where}: {text!r} is not a text with words in it.")
-    return tuple(
-        template.replace("{}", text) for template in templates for text in texts
+    if weights and not (
+        np.isfinite(weights).all() and min(weights) >= 0 < sum(weights)
+    ):
+        raise PromptError(
+            f"{where}: the weights {weights} must be 0 or more, and not all 0."
+        )
+    return _Prompts(
+        tuple(template.replace("{}", text) for template in templates for text in texts),
+        tuple(weights or [1.0] * len(texts)) * len(templates),
     )
 
 
-def _check_templates(templates: str | Sequence[str] | None) -> list[str]:
+def _check_templates(
+    templates: Any, prompts: Mapping[Any, Any]
+) -> Mapping[Any, list[str]]:
+    """Return the templates of every label."""
+    if not isinstance(templates, Mapping):
+        return dict.fromkeys(prompts, _check_some(templates))
+    unknown = [name for name in templates if name not in prompts]
+    if unknown:
+        raise PromptError(
+            f"templates names {unknown[0]!r}, which has no prompts; there are prompts "
+            f"for {list(prompts)}."
+        )
+    return {name: _check_some(templates.get(name)) for name in prompts}
+
+
+def _check_some(templates: str | Sequence[str] | None) -> list[str]:
     if templates is None:
         return ["{}"]
     listed = [templates] if isinstance(templates, str) else list(templates)
@@ -177,5 +238,10 @@ def _check_templates(templates: str | Sequence[str] | None) -> list[str]:
             raise PromptError(
                 f"template {template!r} must be a text with exactly one {{}}, such as "
                 '"a chest X-ray showing {}".'
+            )
+        if left := re.search(r"[{}][^{}]*[}]?", template.replace("{}", "", 1)):
+            raise PromptError(
+                f"template {template!r} holds {left[0]!r}, which nothing fills: the "
+                "prompt goes where {} is, and there is no other placeholder."
             )
     return listed

@@ -4,34 +4,49 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import Tags, assert_all_finite
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-    validate_data,
-)
+from sklearn.utils import Tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sk_medsiglip._labels import Labels
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._validation import StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
+from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.prompts import (
+    ClassVectors,
     Question,
-    check_columns,
     check_prompts,
     encode_question,
 )
+from sk_medsiglip.zero_shot._calibration import calibrate_scores
+from sk_medsiglip.zero_shot._scores import (
+    SCORINGS,
+    pooled_cosines,
+    probabilities,
+    scores,
+)
+from sk_medsiglip.zero_shot._target import check_target
 
 __all__ = ["ZeroShotClassifier"]
+
+# Cosines with single prompts that are held at once, 64 MiB of float32.
+_COSINES_AT_ONCE = 2**24
+
+_PAIR = np.array([0, 1])
+
+
+def _is_ordinal(classifier: ZeroShotClassifier) -> bool:
+    if not classifier.ordinal:
+        raise AttributeError("only grades have an order: set ordinal=True.")
+    return True
 
 
 class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
@@ -39,39 +54,69 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    prompts : dict
-        One of several classes: ``{class: prompt or list of prompts}``. Present or
-        absent: ``{finding: {"positive": ..., "negative": ...}}``, one finding or
-        several. Several prompts of a class are averaged after normalising.
-    templates : str or list of str, default=None
+    prompts : dict or PromptSet
+        One of several classes: ``{class: prompts}``. Present or absent: ``{finding:
+        {"positive": prompts, "negative": prompts}}``, one finding or several. Prompts
+        are a text, a list of texts, or ``{text: weight}``.
+    templates : str, list of str or dict, default=None
         Texts with one ``{}`` each, such as ``"a chest X-ray showing {}"``; every
-        prompt is filled into every template.
+        prompt is filled into every template. ``{class: templates}`` gives each class
+        its own.
     model : str or path-like, default="google/medsiglip-448"
         Whose text tower encodes the prompts; must be the model that embedded the
         images.
     revision : str or None, default=None
         Commit, branch or tag of a repository.
-    scoring : {"softmax", "sigmoid"}, default="softmax"
-        How logits become probabilities. "softmax" over the prompts, as the model card
-        does; "sigmoid" of each, as SigLIP was trained, divided by their sum. Rows sum
-        to 1 under both. They rank the classes of one image alike; across images they
-        rank differently.
+    scoring : {"softmax", "sigmoid", "cosine"}, default="softmax"
+        How similarities become probabilities; rows sum to 1 under all of them. They
+        rank the classes of one image alike; across images they rank differently.
+        "softmax" over the prompts' logits, as the model card does [2]_. "sigmoid" of
+        each, as SigLIP was trained [1]_, divided by their sum. "cosine" is the cosine
+        of a class less the mean of the others', for a finding positive minus negative
+        as in Google's chest X-ray notebooks [3]_, brought linearly to a number from 0
+        to 1: a score, not a probability.
+    ensemble : {"embeddings", "scores", "max"}, default="embeddings"
+        How several prompts of a class become one. "embeddings" averages their
+        normalised vectors and normalises the mean [4]_; "scores" averages their
+        cosines; "max" takes the most similar prompt, for classes with several faces.
+    ordinal : bool, default=False
+        Whether classes are grades: numbers in order of size, other names in the order
+        of ``prompts``. Adds :meth:`predict_grade` and
+        :meth:`predict_cumulative_proba`.
+    calibrate : {"temperature", "temperature_bias", "prevalence"} or None, default=None
+        What ``fit`` learns from its data, with ``probabilities = softmax(scores /
+        temperature + bias)``. "temperature" from a few labels: predicted classes, and
+        the ranks of a finding's scores, stay as they are. "temperature_bias" also
+        learns how frequent classes are. "prevalence" needs no labels: biases that
+        make the mean probability over ``X`` the ``prevalence``. One temperature for
+        all classes; several findings have one each.
+    prevalence : float, dict or None, default=None
+        Of ``calibrate="prevalence"``: ``{class: share}`` of all classes, or
+        ``{finding: share}``; one number for one finding.
     dtype, device, engine, batch_size, cache, verbose
         As in :class:`~sk_medsiglip.MedSigLIPTextEmbedder`.
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,) or list of ndarray
-        Sorted class names; ``[0, 1]`` for one finding; one ``array([0, 1])`` a finding
-        for several.
+    classes_ : ndarray of shape (n_classes,) or (n_findings, 2)
+        Sorted class names; ``[0, 1]`` for one finding; for several findings a row
+        ``[0, 1]`` each.
     findings_ : ndarray of shape (n_findings,)
         Names of the findings in column order; only for present/absent prompts.
+    grades_ : ndarray of shape (n_classes,)
+        Classes from the lowest grade to the highest; only with ``ordinal=True``.
     class_embeddings_ : ndarray
-        Vectors of length 1: ``(n_classes, embedding_dim)`` in the order of
-        ``classes_``; for several findings ``(n_findings, 2, embedding_dim)``, absent
-        before present.
+        ``(n_classes, embedding_dim)`` in the order of ``classes_``; for several
+        findings ``(n_findings, 2, embedding_dim)``, absent before present. Of length
+        1, under ``ensemble="scores"`` of at most 1.
+    prompt_embeddings_ : ndarray of shape (n_prompts, embedding_dim)
+        Of length 1, class after class; only with ``ensemble="max"``.
     logit_scale_, logit_bias_ : float
         Of the logit ``logit_scale_ * cosine + logit_bias_``.
+    temperature_ : float or ndarray of shape (n_findings,)
+        What scores are divided by; only with ``calibrate``.
+    bias_ : ndarray of shape (n_classes,) or (n_findings, 2)
+        What is added then; only with ``calibrate``.
     n_features_in_ : int
         Width of the embeddings.
 
@@ -81,15 +126,24 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    The probabilities are not calibrated: the scale was learned on pairs of images and
-    captions. With a few labels, ``CalibratedClassifierCV(FrozenEstimator(clf),
-    method="temperature")`` mends that. Not a medical device.
+    Without ``calibrate`` the probabilities are not calibrated: the scale was learned
+    on pairs of images and captions. scikit-learn's ``CalibratedClassifierCV`` and
+    ``TunedThresholdClassifierCV`` take this classifier as any other. Not a medical
+    device.
+
+    It is as good at other embeddings of the same model: given those of report texts,
+    it classifies reports.
 
     References
     ----------
     .. [1] Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023.
     .. [2] MedSigLIP model card,
        https://developers.google.com/health-ai-developer-foundations/medsiglip
+    .. [3] Xu et al., "ELIXR: Towards a general purpose X-ray artificial intelligence
+       system through alignment of large language models and radiology vision
+       encoders", 2023.
+    .. [4] Radford et al., "Learning Transferable Visual Models From Natural Language
+       Supervision", ICML 2021.
 
     Examples
     --------
@@ -109,7 +163,14 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         **MedSigLIPTextEmbedder._parameter_constraints,
         "prompts": "no_validation",  # judged by check_prompts, which says more
         "templates": "no_validation",
-        "scoring": [StrOptions({"softmax", "sigmoid"})],
+        "scoring": [StrOptions(SCORINGS)],
+        "ensemble": [StrOptions({"embeddings", "scores", "max"})],
+        "ordinal": ["boolean"],
+        "calibrate": [
+            StrOptions({"temperature", "temperature_bias", "prevalence"}),
+            None,
+        ],
+        "prevalence": [Mapping, Real, None],
     }
     _parameter_constraints.pop("normalize")  # vectors of prompts always are
 
@@ -117,10 +178,14 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         self,
         prompts: Mapping[Any, Any],
         *,
-        templates: str | Sequence[str] | None = None,
+        templates: str | Sequence[str] | Mapping[Any, Any] | None = None,
         model: str | os.PathLike[str] = "google/medsiglip-448",
         revision: str | None = None,
         scoring: str = "softmax",
+        ensemble: str = "embeddings",
+        ordinal: bool = False,
+        calibrate: str | None = None,
+        prevalence: float | Mapping[Any, float] | None = None,
         dtype: str = "auto",
         device: str = "auto",
         engine: str = "auto",
@@ -133,6 +198,10 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         self.model = model
         self.revision = revision
         self.scoring = scoring
+        self.ensemble = ensemble
+        self.ordinal = ordinal
+        self.calibrate = calibrate
+        self.prevalence = prevalence
         self.dtype = dtype
         self.device = device
         self.engine = engine
@@ -142,15 +211,17 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
-        """Encode the prompts; nothing is learned from ``X`` or ``y``.
+        """Encode the prompts, and calibrate if asked to.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, embedding_dim)
-            Image embeddings, normalised or not.
+            Image embeddings, normalised or not. Without ``calibrate`` nothing is
+            learned from them.
         y : array-like of shape (n_samples,) or (n_samples, n_findings), default=None
-            Not needed. If given, its labels must be among those of the prompts; the
-            columns of several findings are in the order of the prompts.
+            Needed only to calibrate by labels. If given, its labels must be among
+            those of the prompts; the columns of several findings are in the order of
+            the prompts, NaN where one is not known.
 
         Returns
         -------
@@ -162,25 +233,38 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             If the prompts are malformed.
         ValueError
             If the width of ``X`` is not the text tower's, or ``y`` holds labels that
-            no prompt stands for, or is a DataFrame of the findings in another order.
+            no prompt stands for, or is a DataFrame of the findings in another order,
+            or ``calibrate`` lacks what it learns from.
         """
-        X = validate_data(self, X, dtype=[np.float64, np.float32])
-        target = None if y is None else _check_target(X, y)
-        question = self._read_prompts(target)
+        rows: NDArray[np.floating] = validate_data(
+            self, X, dtype=[np.float64, np.float32]
+        )
+        question = self._read_prompts(None if y is None else np.asarray(y))
         vectors = self._encode_prompts(question)
         n_findings = len(question.labels) if question.is_pairs else 0
-        self.classes_: NDArray[Any] | list[NDArray[Any]]
-        if n_findings > 1:
-            self.classes_ = [np.array([0, 1]) for _ in range(n_findings)]
-            vectors = vectors.reshape(n_findings, 2, -1)
-        else:
-            self.classes_ = np.array([0, 1]) if n_findings else question.labels
+        several = n_findings > 1
+        self.classes_: NDArray[Any]
         if n_findings:
             self.findings_ = question.labels
-        self.class_embeddings_ = vectors
-        if target is not None:
-            self._check_labels(target)
-            check_columns(y, getattr(self, "findings_", ()))
+            self.classes_ = np.tile([0, 1], (n_findings, 1)) if several else _PAIR
+        else:
+            self.classes_ = question.labels
+        if self.ordinal:
+            self.grades_ = self._order_of_grades(question)
+            self._column_of_grade = np.searchsorted(question.labels, self.grades_)
+        self.logit_scale_, self.logit_bias_ = vectors.logit_scale, vectors.logit_bias
+        self.class_embeddings_ = vectors.vectors
+        if several:
+            self.class_embeddings_ = vectors.vectors.reshape(n_findings, 2, -1)
+        self._starts = None
+        if self.ensemble == "max":
+            self.prompt_embeddings_ = vectors.prompt_vectors
+            self._starts = vectors.starts
+        labels = None if y is None else check_target(self, rows, y, question)
+        if labels is not None and labels.classes is not None:
+            self.classes_ = labels.classes  # places, if y holds these
+        if self.calibrate is not None:
+            self._learn(rows, labels, self.calibrate)
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -197,15 +281,21 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             ``(n_samples, n_classes)``: ``logit_scale_ * cosine + logit_bias_``. For
             two classes ``(n_samples,)``: second minus first; for one finding
             ``(n_samples,)`` and for several ``(n_samples, n_findings)``: present minus
-            absent.
+            absent. Under ``scoring="cosine"`` cosines in the place of logits; with
+            ``calibrate`` the calibrated scores.
         """
-        logits = self._logits(X)
-        if logits.shape[-1] == 2:
-            return logits[..., 1] - logits[..., 0]
-        return logits
+        cosines = self._cosines(X)
+        values: NDArray[np.floating]
+        if self.calibrate is not None:
+            values = self._calibrated(cosines)
+        elif self.scoring == "cosine":
+            values = cosines
+        else:
+            values = self.logit_scale_ * cosines + self.logit_bias_
+        return values[..., 1] - values[..., 0] if values.shape[-1] == 2 else values
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return probabilities; see ``scoring``.
+        """Return probabilities; see ``scoring`` and ``calibrate``.
 
         Parameters
         ----------
@@ -214,19 +304,15 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray
+        ndarray, float64
             ``(n_samples, n_classes)``, rows sum to 1; for several findings
             ``(n_samples, n_findings)``, the probability that each is present.
         """
-        logits = self._logits(X)
-        # The quotient of sigmoids is a softmax of their logarithms, which does not
-        # underflow: SigLIP's bias puts most sigmoids near 1e-5.
-        scores = logits if self.scoring == "softmax" else log_expit(logits)
-        probabilities = softmax(scores, axis=-1)
-        return probabilities[..., 1] if logits.ndim == 3 else probabilities
+        shares = self._probabilities(X)
+        return shares[..., 1] if shares.ndim == 3 else shares
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the class with the highest logit.
+        """Return the likeliest class.
 
         Parameters
         ----------
@@ -238,14 +324,60 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples,) or (n_samples, n_findings)
             Class names; for findings 1 where present is likelier than absent.
         """
-        best = self._logits(X).argmax(axis=-1)
-        return best if isinstance(self.classes_, list) else self.classes_[best]
+        cosines = self._cosines(X)
+        values = cosines if self.calibrate is None else self._calibrated(cosines)
+        best = values.argmax(axis=-1)
+        return best if best.ndim == 2 else self.classes_[best]
+
+    @available_if(_is_ordinal)
+    def predict_grade(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the expected grade, which may lie between two.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, embedding_dim)
+            Image embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), float64
+            The mean of the grades under their probabilities: of their numbers, or of
+            their places in ``grades_`` from 0 on if they are names.
+        """
+        shares = self._probabilities_of_grades(X)
+        numbers = self.grades_.dtype.kind in "iuf"
+        return shares @ (self.grades_ if numbers else np.arange(len(self.grades_)))
+
+    @available_if(_is_ordinal)
+    def predict_cumulative_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return how likely the grade is above each but the last.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, embedding_dim)
+            Image embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes - 1), float64
+            Column ``k`` is the probability of a grade above ``grades_[k]``; rows fall.
+            One column is the score of one referral question, such as "moderate or
+            worse".
+        """
+        shares = self._probabilities_of_grades(X)
+        return shares[:, ::-1].cumsum(axis=1)[:, -2::-1]
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = False
+        tags.target_tags.required = self.calibrate in (
+            "temperature",
+            "temperature_bias",
+        )
         if isinstance(self.prompts, Mapping) and len(self.prompts) > 1:
-            several = all(isinstance(pair, Mapping) for pair in self.prompts.values())
+            several = all(
+                isinstance(pair, Mapping) and set(pair) == {"positive", "negative"}
+                for pair in self.prompts.values()
+            )
             tags.classifier_tags.multi_label = several
             tags.target_tags.multi_output = several
         return tags
@@ -254,8 +386,8 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         """Return the question that is asked; ``y`` has no say in it."""
         return check_prompts(self.prompts, self.templates)
 
-    def _encode_prompts(self, question: Question) -> NDArray[np.float32]:
-        """Return the class vectors, and note scale and bias of the logit."""
+    def _encode_prompts(self, question: Question) -> ClassVectors:
+        """Return the class vectors, and scale and bias of the logit."""
         embedder = MedSigLIPTextEmbedder(
             self.model,
             revision=self.revision,
@@ -266,50 +398,69 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             cache=self.cache,
             verbose=self.verbose,
         )
-        encoded = encode_question(question, self.n_features_in_, embedder)
-        self.logit_scale_, self.logit_bias_ = encoded.logit_scale, encoded.logit_bias
-        return encoded.vectors
+        return encode_question(question, self.n_features_in_, embedder, self.ensemble)
 
-    def _check_labels(self, labels: NDArray[Any]) -> None:
-        if isinstance(self.classes_, list):
-            n_findings = len(self.classes_)
-            if labels.shape[1:] != (n_findings,):
-                raise ValueError(
-                    f"y has shape {labels.shape}; with {n_findings} findings it must "
-                    f"be (n_samples, {n_findings}), columns in the order "
-                    f"{self.findings_.tolist()}."
-                )
-            known = self.classes_[0]
-        else:
-            known = self.classes_
-        unknown = np.setdiff1d(labels, known)
-        if unknown.size:
-            raise ValueError(
-                f"y holds the labels {unknown[:5].tolist()}, which no prompt stands "
-                f"for; the prompts' classes are {known.tolist()}."
+    def _order_of_grades(self, question: Question) -> NDArray[Any]:
+        if question.is_pairs:
+            raise PromptError(
+                "ordinal=True is for grades, {grade: prompts}; findings that are "
+                "present or absent have no order."
             )
+        if question.labels.dtype.kind in "iuf":
+            return question.labels  # sorted
+        return np.asarray(list(self.prompts))
 
-    def _logits(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return logits of shape (n, n_classes) or (n, n_findings, 2)."""
+    def _learn(self, X: NDArray[np.floating], labels: Labels | None, how: str) -> None:
+        """Choose temperatures and biases."""
+        calibrations = calibrate_scores(
+            self._scores(self._cosines(X)),
+            how,
+            labels=labels,
+            prevalence=self.prevalence,
+            names=getattr(self, "findings_", self.classes_),
+        )
+        temperatures = np.array([one.temperature for one in calibrations])
+        biases = np.array([one.bias for one in calibrations])
+        several = self.classes_.ndim == 2
+        self.temperature_ = temperatures if several else float(temperatures[0])
+        self.bias_ = biases if several else biases[0]
+
+    def _cosines(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return similarities, of shape (n, n_classes) or (n, n_findings, 2)."""
         check_is_fitted(self)
         rows: NDArray[np.floating] = validate_data(
             self, X, dtype=[np.float64, np.float32], reset=False
         )
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         rows = rows / np.maximum(lengths, np.finfo(rows.dtype).tiny)
-        flat = self.class_embeddings_.reshape(-1, rows.shape[1]).astype(rows.dtype)
-        logits = self.logit_scale_ * (rows @ flat.T) + self.logit_bias_
-        return logits.reshape(len(rows), *self.class_embeddings_.shape[:-1])
+        if self._starts is None:
+            flat = self.class_embeddings_.reshape(-1, rows.shape[1])
+            cosines = pooled_cosines(rows, flat)
+        else:
+            vectors = self.prompt_embeddings_
+            step = max(1, _COSINES_AT_ONCE // len(vectors))
+            parts = [
+                pooled_cosines(rows[i : i + step], vectors, self._starts)
+                for i in range(0, len(rows), step)
+            ]
+            cosines = np.concatenate(parts)
+        return cosines.reshape(len(rows), *self.class_embeddings_.shape[:-1])
 
+    def _scores(self, cosines: NDArray[np.floating]) -> NDArray[np.floating]:
+        return scores(cosines, self.logit_scale_, self.logit_bias_, self.scoring)
 
-def _check_target(X: ArrayLike, y: ArrayLike) -> NDArray[Any]:
-    """Return ``y`` as an array of discrete labels, one row a sample."""
-    target = np.asarray(y)
-    if target.dtype == object and pd.isna(target).any():
-        raise ValueError("Input y contains missing values (None, NaN or NA).")
-    if target.ndim == 2 and target.shape[1] == 1:
-        target = column_or_1d(target, warn=True)
-    check_consistent_length(X, target)
-    assert_all_finite(target, input_name="y")
-    check_classification_targets(target)
-    return target
+    def _calibrated(self, cosines: NDArray[np.floating]) -> NDArray[np.float64]:
+        values = self._scores(cosines).astype(np.float64)
+        temperature = np.asarray(self.temperature_)[..., None]
+        return values / temperature + self.bias_
+
+    def _probabilities(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability of every answer, of the shape of the cosines."""
+        cosines = self._cosines(X)
+        if self.calibrate is None:
+            return probabilities(self._scores(cosines), self.scoring)
+        return probabilities(self._calibrated(cosines), self.scoring, calibrated=True)
+
+    def _probabilities_of_grades(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return probabilities in the order of ``grades_``."""
+        return self._probabilities(X)[:, self._column_of_grade]

@@ -18,10 +18,14 @@ __all__ = ["make_zero_shot_pipeline"]
 def make_zero_shot_pipeline(
     prompts: Mapping[Any, Any],
     *,
-    templates: str | Sequence[str] | None = None,
+    templates: str | Sequence[str] | Mapping[Any, Any] | None = None,
     model: str | os.PathLike[str] = "google/medsiglip-448",
     revision: str | None = None,
     scoring: str = "softmax",
+    ensemble: str = "embeddings",
+    ordinal: bool = False,
+    calibrate: str | None = None,
+    prevalence: float | Mapping[Any, float] | None = None,
     dtype: str = "auto",
     device: str = "auto",
     engine: str = "auto",
@@ -33,7 +37,7 @@ def make_zero_shot_pipeline(
 
     Parameters
     ----------
-    prompts, templates, scoring
+    prompts, templates, scoring, ensemble, ordinal, calibrate, prevalence
         As in :class:`ZeroShotClassifier`.
     model, revision, dtype, device, engine, cache, verbose
         Of both.
@@ -46,7 +50,9 @@ def make_zero_shot_pipeline(
     Returns
     -------
     sklearn.pipeline.Pipeline
-        Takes images. ``fit(X)`` needs no labels and encodes the prompts.
+        Takes images. ``fit(X)`` encodes the prompts; it needs labels only to
+        calibrate by them. ``pipe[-1]`` has the methods that a Pipeline does not pass
+        on, such as ``predict_grade``; ``pipe[:-1]`` gives what they take.
 
     Examples
     --------
@@ -71,5 +77,14 @@ def make_zero_shot_pipeline(
     }
     return make_pipeline(
         MedSigLIPEmbedder(**shared, **embedder_params),
-        ZeroShotClassifier(prompts, templates=templates, scoring=scoring, **shared),
+        ZeroShotClassifier(
+            prompts,
+            templates=templates,
+            scoring=scoring,
+            ensemble=ensemble,
+            ordinal=ordinal,
+            calibrate=calibrate,
+            prevalence=prevalence,
+            **shared,
+        ),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
 
-from sk_medsiglip.heads._labels import Labels
+from sk_medsiglip._labels import Labels
 
 __all__ = ["Folds", "make_folds"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import assert_all_finite, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
+
+from sk_medsiglip.exceptions import LabelCodesWarning
 
 __all__ = ["Labels", "check_labels"]
 
@@ -42,10 +45,10 @@ class Labels:
         return 1 if len(self.classes) == 2 else len(self.classes)
 
     @property
-    def classes_attribute(self) -> NDArray[Any] | list[NDArray[Any]]:
+    def classes_attribute(self) -> NDArray[Any]:
         """What an estimator shows as ``classes_``."""
         if self.classes is None:
-            return [np.array([0, 1]) for _ in range(self.target.shape[1])]
+            return np.tile([0, 1], (self.target.shape[1], 1))
         return self.classes
 
     def by_label(self) -> list[NDArray[Any]]:
@@ -139,6 +142,8 @@ def check_labels(
     X: ArrayLike,
     y: ArrayLike | None,
     classes: NDArray[Any] | None = None,
+    *,
+    unlabelled: bool = False,
 ) -> Labels:
     """Check ``y`` and put it in order.
 
@@ -151,7 +156,11 @@ def check_labels(
     y : array-like of shape (n_samples,) or (n_samples, n_labels)
         Labels.
     classes : ndarray of shape (n_classes,), default=None
-        All there can be, sorted, where that is known: some may have no sample.
+        All there can be, sorted, where that is known: some may have no sample. If
+        they are names and ``y`` holds each of their places, 0 to ``n_classes - 1``, as
+        a label encoder makes them, these become the classes, with a warning.
+    unlabelled : bool, default=False
+        Whether a column of several labels may be all NaN.
 
     Returns
     -------
@@ -176,11 +185,24 @@ def check_labels(
     if target.ndim == 2:
         columns = getattr(y, "columns", None)
         names = None if columns is None else np.asarray(columns, dtype=str)
-        return Labels(None, _check_indicator(target), names)
+        values = _check_indicator(target)
+        empty = np.flatnonzero(np.isnan(values).all(axis=0))
+        if empty.size and not unlabelled:
+            raise ValueError(f"no sample is labelled in column {empty[0]} of y.")
+        return Labels(None, values, names)
     if target.dtype == object and pd.isna(target).any():
         raise ValueError("Input y contains missing values (None, NaN or NA).")
     assert_all_finite(target, input_name="y")
     check_classification_targets(target)
+    if classes is not None and _are_codes(target, classes):
+        warnings.warn(
+            f"y holds the numbers 0 to {len(classes) - 1} and the prompts name their "
+            f"classes: numbers are read as places among {classes.tolist()}, as "
+            "scikit-learn's cross_val_predict passes them.",
+            LabelCodesWarning,
+            stacklevel=4,
+        )
+        return Labels(np.arange(len(classes)), target)
     if classes is not None:
         unknown = np.setdiff1d(target, classes)
         if unknown.size:
@@ -196,6 +218,15 @@ def check_labels(
             "least two."
         )
     return Labels(classes, index)
+
+
+def _are_codes(target: NDArray[Any], classes: NDArray[Any]) -> bool:
+    """Tell a label encoder's numbers; if one is missing, they may be of others."""
+    return (
+        target.dtype.kind in "iu"
+        and classes.dtype.kind not in "iufb"
+        and np.array_equal(np.unique(target), np.arange(len(classes)))
+    )
 
 
 def _check_indicator(target: NDArray[Any]) -> NDArray[np.float64]:
@@ -214,7 +245,4 @@ def _check_indicator(target: NDArray[Any]) -> NDArray[np.float64]:
             f"known; got {values[odd][0]:g}. For -1 as 'uncertain' replace it first: "
             "y.replace(-1, np.nan)."
         )
-    empty = np.flatnonzero(np.isnan(values).all(axis=0))
-    if empty.size:
-        raise ValueError(f"no sample is labelled in column {empty[0]} of y.")
     return values

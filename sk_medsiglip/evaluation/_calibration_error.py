@@ -1,0 +1,146 @@
+"""How far probabilities are from what happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_consistent_length
+
+from sk_medsiglip._validation import Integral
+from sk_medsiglip.evaluation._known_labels import check_labels_and_scores
+
+__all__ = ["expected_calibration_error"]
+
+
+def expected_calibration_error(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    n_bins: int = 15,
+    strategy: str = "uniform",
+    classes: ArrayLike | None = None,
+    average: str | None = "macro",
+) -> float | NDArray[np.float64]:
+    """Return the expected calibration error.
+
+    Images are put into bins by their probability; the error is the mean distance, over
+    images, between a bin's mean probability and the share in it that came true [1]_.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
+        1 and 0, NaN where a label is not known; with exclusive classes their labels.
+    y_prob : array-like
+        ``(n_samples,)``: the probability that a finding is present, compared with how
+        often it is. ``(n_samples, n_classes)`` with one label an image: the
+        probability of the likeliest class, compared with how often it is right, as
+        the reference has it. ``(n_samples, n_findings)`` with as many columns of
+        labels: each finding by itself, as if 1-D.
+    n_bins : int, default=15
+        Bins. Fewer images a bin make the error larger, however good the
+        probabilities.
+    strategy : {"uniform", "quantile"}, default="uniform"
+        "uniform" cuts 0 to 1 into equal parts, each with its upper end; "quantile"
+        puts about as many images into each.
+    classes : array-like of shape (n_classes,), default=None
+        Labels in the order of the columns of ``y_prob``: ``clf.classes_``. None takes
+        labels to be 0, 1, 2, ...
+    average : {"macro", None}, default="macro"
+        Of several findings: their mean, or one error each.
+
+    Returns
+    -------
+    float or ndarray of shape (n_findings,)
+        0 is best, 1 worst.
+
+    See Also
+    --------
+    sklearn.calibration.CalibrationDisplay : The bins as a curve.
+
+    Notes
+    -----
+    The two forms differ: for two classes the likeliest one's probability is never
+    below 0.5, and a rare finding that is always denied looks well calibrated.
+
+    References
+    ----------
+    .. [1] Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.evaluation import expected_calibration_error
+    >>> y_true = [0, 0, 1, 1]
+    >>> expected_calibration_error(y_true, [0.0, 0.0, 1.0, 1.0])
+    0.0
+    >>> expected_calibration_error(y_true, [0.25, 0.25, 0.75, 0.75])  # too careful
+    0.25
+    """
+    if not isinstance(n_bins, Integral) or n_bins < 1:
+        raise ValueError(f"n_bins must be a positive int, got {n_bins!r}.")
+    if strategy not in ("uniform", "quantile"):
+        raise ValueError(f"strategy must be 'uniform' or 'quantile', got {strategy!r}.")
+    if average not in ("macro", None):
+        raise ValueError(f"average must be 'macro' or None, got {average!r}.")
+    probabilities = _check_probabilities(y_prob)
+    if probabilities.ndim == 2 and np.ndim(y_true) == 1:
+        right = _is_right(y_true, probabilities, classes)
+        return _error(right, probabilities.max(axis=1), int(n_bins), strategy)
+    # The given one, not the array: a DataFrame names its columns.
+    findings = check_labels_and_scores(y_true, y_prob)
+    errors = np.array(
+        [_error(one.present, one.score, int(n_bins), strategy) for one in findings]
+    )
+    if findings[0].name is None or average == "macro":
+        return float(errors.mean())
+    return errors
+
+
+def _check_probabilities(y_prob: ArrayLike) -> NDArray[np.float64]:
+    probabilities = np.asarray(y_prob, dtype=np.float64)
+    odd = probabilities[(probabilities < 0) | (probabilities > 1)]
+    if odd.size:
+        raise ValueError(
+            f"y_prob must lie in [0, 1], got {odd[0]:g}: pass predict_proba's output, "
+            "not decision_function's."
+        )
+    return probabilities
+
+
+def _is_right(
+    y_true: ArrayLike, probabilities: NDArray[np.float64], classes: Any
+) -> NDArray[np.bool_]:
+    """Tell whether the likeliest class is the true one."""
+    labels = np.asarray(y_true)
+    check_consistent_length(labels, probabilities)
+    if np.isnan(probabilities).any():
+        raise ValueError("y_prob holds NaN: leave those images out.")
+    n_classes = probabilities.shape[1]
+    known = np.arange(n_classes) if classes is None else np.asarray(classes)
+    if known.shape != (n_classes,):
+        raise ValueError(
+            f"classes has shape {known.shape}, y_prob {n_classes} columns: pass the "
+            "classifier's classes_."
+        )
+    strange = labels[~np.isin(labels, known)]
+    if strange.size:
+        raise ValueError(
+            f"y_true holds {strange.tolist()[0]!r}, which is none of the classes "
+            f"{known.tolist()}: pass classes=clf.classes_, and leave out images whose "
+            "class is not known."
+        )
+    return known[probabilities.argmax(axis=1)] == labels
+
+
+def _error(
+    came_true: NDArray[np.bool_],
+    probability: NDArray[np.float64],
+    n_bins: int,
+    strategy: str,
+) -> float:
+    cuts = np.linspace(0, 1, n_bins + 1)
+    edges = cuts if strategy == "uniform" else np.quantile(probability, cuts)
+    bins = np.searchsorted(edges[1:-1], probability, side="left")
+    gaps = np.bincount(bins, weights=came_true - probability, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(probability))

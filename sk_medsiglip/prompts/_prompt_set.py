@@ -1,0 +1,253 @@
+"""Prompt sets: prompts with a name, a version and a source, shipped or a user's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sk_medsiglip.exceptions import PromptError
+from sk_medsiglip.prompts._prompt_file import read_prompt_file
+
+__all__ = ["PromptSet", "list_prompt_sets", "load_prompt_set"]
+
+_SETS = Path(__file__).parent / "sets"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PromptSet(Mapping[Any, Any]):
+    """Prompts that know their name, version and source.
+
+    It is the mapping that ``prompts`` parameters take: pass it whole, templates are
+    filled in. Two sets, or a set and a dict, are equal if those texts are.
+
+    Parameters
+    ----------
+    name : str
+        The shipped name, or the file's without its ending.
+    prompts : dict
+        ``{class: texts}``, or ``{finding: {"positive": texts, "negative": texts}}``,
+        before templates are filled in. Texts may have weights: ``{text: weight}``.
+    title : str, default=""
+        One line on what it tells apart.
+    version : int, default=1
+        Rises with every change of a text, so that a figure can name what it was
+        measured with.
+    modality : str, default=""
+        The kind of image that the texts speak of.
+    source : str, default=""
+        Where the classes and the wording come from.
+    notes : str, default=""
+        What it is not, and what was never measured.
+    templates : tuple of str, default=()
+        Texts with one ``{}`` each. To pass them apart: ``ZeroShotClassifier(
+        s.prompts, templates=s.templates or None)``.
+    ordinal : bool, default=False
+        Whether the classes are grades, from the least to the most, for
+        ``ZeroShotClassifier(s, ordinal=s.ordinal)``. ``classes_`` is sorted all the
+        same; the shipped grades have names that sort by severity.
+
+    See Also
+    --------
+    load_prompt_set : A shipped set, or one in a file of your own.
+    lint_prompts : What is wrong with a set, for a certain model.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.prompts import load_prompt_set
+    >>> grades = load_prompt_set("retinopathy_grades")
+    >>> grades
+    PromptSet('retinopathy_grades', version=1, 5 grades, 17 prompts)
+    >>> grades[3][0]
+    'diabetic retinopathy severity: severe'
+    >>> grades.select([0, 4])
+    PromptSet('retinopathy_grades', version=1, 2 grades, 7 prompts)
+    """
+
+    name: str
+    prompts: dict[Any, Any] = field(default_factory=dict)
+    title: str = ""
+    version: int = 1
+    modality: str = ""
+    source: str = ""
+    notes: str = ""
+    templates: tuple[str, ...] = ()
+    ordinal: bool = False
+
+    def __getitem__(self, key: Any) -> Any:
+        value = self.prompts[key]
+        if _is_pair(value):
+            return {side: self._fill(texts) for side, texts in value.items()}
+        return self._fill(value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.prompts)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __repr__(self) -> str:
+        return (
+            f"PromptSet({self.name!r}, version={self.version}, {len(self)} "
+            f"{self.kind}, {self.n_prompts} prompts)"
+        )
+
+    @property
+    def kind(self) -> str:
+        """``"findings"`` (present or absent), ``"grades"`` or ``"classes"``."""
+        if any(map(_is_pair, self.prompts.values())):
+            return "findings"
+        return "grades" if self.ordinal else "classes"
+
+    @property
+    def n_prompts(self) -> int:
+        """Number of texts, templates filled in."""
+        return sum(
+            sum(map(len, value.values())) if _is_pair(value) else len(value)
+            for value in self.values()
+        )
+
+    def select(self, names: Iterable[Any]) -> PromptSet:
+        """Return a set of some of the classes or findings.
+
+        Parameters
+        ----------
+        names : iterable
+            Which, in the order wanted. Findings become columns in that order; classes
+            are sorted by the classifier in any case.
+
+        Returns
+        -------
+        PromptSet
+
+        Raises
+        ------
+        PromptError
+            If a name is not in the set, comes twice, or there is none.
+
+        Examples
+        --------
+        >>> from sk_medsiglip.prompts import load_prompt_set
+        >>> list(load_prompt_set("chest_xray_13").select(["edema", "fracture"]))
+        ['edema', 'fracture']
+        """
+        if isinstance(names, str):
+            raise PromptError(f"select takes a list of names: [{names!r}].")
+        wanted = list(names)
+        unknown = [name for name in wanted if name not in self.prompts]
+        if unknown:
+            raise PromptError(
+                f"{self.name!r} has no {', '.join(map(repr, unknown))}"
+                f"{_suggest(unknown[0], self.prompts)} It has: "
+                f"{', '.join(map(repr, self.prompts))}."
+            )
+        if not wanted or len(set(wanted)) < len(wanted):
+            raise PromptError(
+                f"select takes every name once, and at least one; got {wanted!r}."
+            )
+        return replace(self, prompts={name: self.prompts[name] for name in wanted})
+
+    def _fill(self, texts: Any) -> Any:
+        """Return a list of texts, or of texts with weights a dict."""
+        forms = self.templates or ("{}",)
+        if isinstance(texts, Mapping):
+            return {form.replace("{}", t): texts[t] for form in forms for t in texts}
+        listed = [texts] if isinstance(texts, str) else texts
+        return [form.replace("{}", text) for form in forms for text in listed]
+
+
+def load_prompt_set(name_or_path: str | os.PathLike[str]) -> PromptSet:
+    """Load a set that ships, or one in a YAML file of your own.
+
+    Parameters
+    ----------
+    name_or_path : str or path-like
+        A name of :func:`list_prompt_sets`, or the path of a file. A str is a path if it
+        ends in ``.yaml`` or ``.yml`` or names a folder.
+
+    Returns
+    -------
+    PromptSet
+
+    Raises
+    ------
+    PromptError
+        If there is no such set or file, or the file is not a valid set; the message
+        says which line or key.
+
+    Notes
+    -----
+    Files are read with ``yaml.safe_load``: no code in them is run.
+
+    Examples
+    --------
+    >>> from sk_medsiglip import ZeroShotClassifier
+    >>> from sk_medsiglip.prompts import load_prompt_set
+    >>> findings = load_prompt_set("chest_xray_13").select(["edema", "cardiomegaly"])
+    >>> ZeroShotClassifier(findings, model="demo")
+    ZeroShotClassifier(model='demo',
+                       prompts=PromptSet('chest_xray_13', version=1, 2 findings, ...))
+    """
+    path = Path(name_or_path)
+    if isinstance(name_or_path, str) and _is_name(name_or_path):
+        path = _SETS / f"{name_or_path}.yaml"
+        if not path.is_file():
+            names = _shipped_names()
+            raise PromptError(
+                f"there is no prompt set {name_or_path!r}"
+                f"{_suggest(name_or_path, names)} Sets that ship: {', '.join(names)}. "
+                "A file of your own is given by its path, ending in .yaml."
+            )
+    return PromptSet(name=path.stem, **read_prompt_file(path))
+
+
+def list_prompt_sets() -> pd.DataFrame:
+    """Return what ships, one row a set.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``name``, ``title``, ``kind`` ("classes" that exclude each other,
+        "findings" that are present or absent, "grades" in order of severity),
+        ``n_classes``, ``n_prompts``, ``version`` and ``source``.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.prompts import list_prompt_sets
+    >>> list_prompt_sets().set_index("name").loc["chest_xray_13", "n_classes"]
+    np.int64(13)
+    """
+    sets = [load_prompt_set(name) for name in _shipped_names()]
+    return pd.DataFrame(
+        {
+            "name": [s.name for s in sets],
+            "title": [s.title for s in sets],
+            "kind": [s.kind for s in sets],
+            "n_classes": [len(s) for s in sets],
+            "n_prompts": [s.n_prompts for s in sets],
+            "version": [s.version for s in sets],
+            "source": [s.source for s in sets],
+        }
+    )
+
+
+def _shipped_names() -> list[str]:
+    return sorted(path.stem for path in _SETS.glob("*.yaml"))
+
+
+def _is_name(text: str) -> bool:
+    return Path(text).name == text and not text.lower().endswith((".yaml", ".yml"))
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, Mapping) and set(value) == {"positive", "negative"}
+
+
+def _suggest(name: Any, known: Iterable[Any]) -> str:
+    close = get_close_matches(str(name), list(map(str, known)), n=1)
+    return f"; did you mean {close[0]!r}?" if close else "."

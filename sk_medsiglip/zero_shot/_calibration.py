@@ -1,0 +1,253 @@
+"""Temperature and bias: scores to probabilities that mean what they say."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import logsumexp, softmax
+
+from sk_medsiglip._labels import Labels
+
+__all__ = ["Calibration", "calibrate_scores", "fit_to_labels", "fit_to_prevalence"]
+
+# How far the temperature may go from the one at which scores differ by about 1, both
+# ways: further, probabilities are 0 and 1, or all alike.
+_RANGE = 1e3
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What ``scores / temperature + bias`` takes.
+
+    Parameters
+    ----------
+    temperature : float
+        One for all classes: the order of the scores of an image stays.
+    bias : ndarray of shape (n_classes,)
+        One a class, their sum 0.
+    """
+
+    temperature: float
+    bias: NDArray[np.float64]
+
+
+def calibrate_scores(
+    scores: NDArray[np.floating],
+    how: str,
+    *,
+    labels: Labels | None,
+    prevalence: float | Mapping[Any, float] | None,
+    names: NDArray[Any],
+) -> list[Calibration]:
+    """Calibrate one question, or each of several findings by itself.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_samples, n_classes) or (n_samples, n_findings, 2)
+        Whatever a softmax would make probabilities of.
+    how : {"temperature", "temperature_bias", "prevalence"}
+        What is learned.
+    labels : Labels or None
+        Of the samples; needed by the first two.
+    prevalence : float, mapping or None
+        Shares by name; needed by the third.
+    names : ndarray of shape (n_classes,) or (n_findings,)
+        Of classes, or of one or several findings.
+
+    Returns
+    -------
+    list of Calibration
+        One, or one a finding.
+
+    Raises
+    ------
+    ValueError
+        If what is needed is not there, or does not fit the names.
+    """
+    questions = [scores] if scores.ndim == 2 else list(scores.swapaxes(0, 1))
+    if how == "prevalence":
+        shares = _check_prevalence(
+            prevalence, names, scores.shape[-1], several=scores.ndim == 3
+        )
+        pairs = zip(questions, shares, strict=True)
+        return [fit_to_prevalence(one, share) for one, share in pairs]
+    if labels is None:
+        raise ValueError(
+            f"calibrate={how!r} requires y to be passed, but the target y is None. "
+            "Without labels use calibrate='prevalence', prevalence=... if that is "
+            "known."
+        )
+    calibrations = []
+    for i, (one, target) in enumerate(zip(questions, labels.by_label(), strict=True)):
+        known = ~np.isnan(target.astype(np.float64))
+        index = target[known].astype(np.intp)
+        if len(np.unique(index)) < 2:
+            if scores.ndim == 2:
+                raise ValueError(
+                    "all labels of y are of one class; calibrating needs two."
+                )
+            warnings.warn(
+                f"finding {str(names[i])!r} has labels of one kind only, or none: its "
+                "scores stay as they are.",
+                stacklevel=4,
+            )
+            calibrations.append(Calibration(1.0, np.zeros(2)))
+            continue
+        with_bias = how == "temperature_bias"
+        calibrations.append(fit_to_labels(one[known], index, with_bias=with_bias))
+    return calibrations
+
+
+def fit_to_labels(
+    scores: NDArray[np.floating], target: NDArray[np.intp], *, with_bias: bool
+) -> Calibration:
+    """Choose the temperature, and a bias a class, that make labels likeliest.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_samples, n_classes)
+        Logits, or anything that orders the classes.
+    target : ndarray of shape (n_samples,)
+        Index of each sample's class.
+    with_bias : bool
+        Also choose biases. They learn how frequent the classes are in ``target``.
+
+    Returns
+    -------
+    Calibration
+
+    Notes
+    -----
+    Temperature scaling [1]_, with biases the bias-corrected one [2]_. A share of ``1 /
+    (n_samples + 1)`` of each label is spread over all classes: otherwise a few samples
+    that scores tell apart would ask for a temperature of 0. Platt's larger shares
+    [3]_, made for tens of labels, kept probabilities too even: of four amounts this
+    one had the lowest log loss over 8 to 200 labels of drawn phantoms, and none was
+    better on PneumoniaMNIST by more than 0.02. Convex in ``1 / temperature`` and the
+    biases.
+
+    References
+    ----------
+    .. [1] Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+    .. [2] Alexandari, Kundaje, Shrikumar, "Maximum Likelihood with Bias-Corrected
+       Calibration is Hard-To-Beat at Label Shift Adaptation", ICML 2020.
+    .. [3] Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
+    """
+    n_samples, n_classes = scores.shape
+    doubt = 1 / (n_samples + 1)
+    smoothed = np.full((n_samples, n_classes), doubt / n_classes)
+    smoothed[np.arange(n_samples), target] += 1 - doubt
+    return _maximise(scores, smoothed, with_temperature=True, with_bias=with_bias)
+
+
+def fit_to_prevalence(
+    scores: NDArray[np.floating], prevalence: NDArray[np.floating]
+) -> Calibration:
+    """Choose biases that make the mean probability of each class its prevalence.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_samples, n_classes)
+        Of images whose classes nobody knows.
+    prevalence : ndarray of shape (n_classes,)
+        Share of each class among them; their sum is 1.
+
+    Returns
+    -------
+    Calibration
+        Of temperature 1: how sharp scores should be cannot be told without labels.
+    """
+    shares = np.broadcast_to(prevalence, scores.shape)
+    return _maximise(scores, shares, with_temperature=False, with_bias=True)
+
+
+def _check_prevalence(
+    prevalence: float | Mapping[Any, float] | None,
+    names: NDArray[Any],
+    n_answers: int,
+    *,
+    several: bool,
+) -> list[NDArray[np.float64]]:
+    """Return the shares of the answers, of each question."""
+    if prevalence is None:
+        raise ValueError(
+            "calibrate='prevalence' needs prevalence: {class or finding: share}."
+        )
+    if not isinstance(prevalence, Mapping):
+        if len(names) > 1:
+            raise ValueError(
+                f"prevalence is {prevalence!r}; give the share of each of "
+                f"{names.tolist()} as a dict."
+            )
+        prevalence = {names[0]: prevalence}
+    if set(prevalence) != set(names.tolist()):
+        raise ValueError(
+            f"prevalence names {list(prevalence)}, the prompts {names.tolist()}; it "
+            "needs a share for each of them."
+        )
+    shares = np.array([float(prevalence[name]) for name in names.tolist()])
+    if not ((shares > 0) & (shares < 1)).all():
+        raise ValueError(
+            f"prevalence must lie between 0 and 1, got {shares.tolist()}; leave out "
+            "the prompts of what cannot occur."
+        )
+    if len(names) != n_answers or several:
+        return [np.array([1 - share, share]) for share in shares]
+    if abs(shares.sum() - 1) > 1e-6:
+        raise ValueError(
+            f"the shares of prevalence add up to {shares.sum():.4g}; those of "
+            "exclusive classes add up to 1."
+        )
+    return [shares]
+
+
+def _maximise(
+    scores: NDArray[np.floating],
+    shares: NDArray[np.floating],
+    *,
+    with_temperature: bool,
+    with_bias: bool,
+) -> Calibration:
+    """Maximise the mean of ``sum(shares * log softmax(slope * scores + bias))``.
+
+    At the optimum of the biases the mean probabilities are the mean shares, which is
+    all that is asked of a known prevalence.
+    """
+    n_samples, n_classes = scores.shape
+    centred = scores.astype(np.float64)
+    centred = centred - centred.mean(axis=1, keepdims=True)
+    unit = float(centred.std()) or 1.0
+    scaled = centred / unit if with_temperature else centred
+    means = shares.mean(axis=0)
+    slope_of = float((shares * scaled).sum() / n_samples)
+
+    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        slope, bias = parameters[0], parameters[1:]
+        logits = slope * scaled + bias
+        answers = softmax(logits, axis=1)
+        value = logsumexp(logits, axis=1).mean() - slope * slope_of - bias @ means
+        gradient = np.empty_like(parameters)
+        gradient[0] = (answers * scaled).sum() / n_samples - slope_of
+        gradient[1:] = answers.mean(axis=0) - means
+        return float(value), gradient
+
+    free = (1 / _RANGE, _RANGE) if with_temperature else (1.0, 1.0)
+    bounds = [free] + [(None, None) if with_bias else (0.0, 0.0)] * n_classes
+    start = np.zeros(1 + n_classes)
+    start[0] = 1.0
+    found = minimize(
+        loss,
+        start,
+        jac=True,
+        bounds=bounds,
+        method="L-BFGS-B",
+        options={"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-10},
+    ).x
+    temperature = unit / found[0] if with_temperature else 1.0
+    return Calibration(float(temperature), found[1:] - found[1:].mean())

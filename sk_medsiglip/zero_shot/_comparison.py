@@ -1,0 +1,221 @@
+"""``compare_prompts``: what each prompt is worth, on a few labelled images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
+from sklearn.utils import check_array
+
+from sk_medsiglip._progress import progress_bar
+from sk_medsiglip._resampling import auc_of_resamples, draw_counts, interval
+from sk_medsiglip.cache import EmbeddingCache
+from sk_medsiglip.embedding import MedSigLIPTextEmbedder
+from sk_medsiglip.prompts import check_prompts, lint_prompts
+from sk_medsiglip.zero_shot._prompt_cosines import Choice, encode_choices
+from sk_medsiglip.zero_shot._target import check_target
+
+__all__ = ["compare_prompts"]
+
+_FIGURES = (
+    *("auc", "auc_low", "auc_high", "gain", "gain_low", "gain_high"),
+    *("n_positive", "n_negative"),
+)
+_FROM_LINT = ("n_tokens", "truncated", "nearest", "cosine", "problem")
+
+
+def compare_prompts(
+    prompts: Mapping[Any, Any],
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    templates: Any = None,
+    model: str | os.PathLike[str] = "google/medsiglip-448",
+    revision: str | None = None,
+    similarity: float = 0.98,
+    n_bootstrap: int = 1000,
+    level: float = 0.95,
+    random_state: int = 0,
+    device: str = "auto",
+    cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
+    verbose: int | bool = 0,
+) -> pd.DataFrame:
+    """Say how well each prompt tells its class, alone and within its ensemble.
+
+    Parameters
+    ----------
+    prompts, templates, model, revision
+        As :class:`~sk_medsiglip.ZeroShotClassifier` takes them.
+    X : array-like of shape (n_samples, embedding_dim)
+        Image embeddings of the same model.
+    y : array-like of shape (n_samples,) or (n_samples, n_findings)
+        A few labels: names of classes; or 1, 0, and NaN where a finding is not known,
+        columns in the order of the prompts.
+    groups : array-like of shape (n_samples,), default=None
+        Patients. Their images are alike, and intervals without them too narrow.
+    similarity, device, cache
+        As :func:`~sk_medsiglip.prompts.lint_prompts` takes them.
+    n_bootstrap : int, default=1000
+        Resamples that the intervals come from.
+    level : float, default=0.95
+        Of the intervals.
+    random_state : int, default=0
+        Same number, same intervals.
+    verbose : int, default=0
+        Over 0 shows a progress bar.
+
+    Returns
+    -------
+    DataFrame
+        One row a prompt, and one an ensemble (``text`` is "" and ``side`` too), with
+        the columns
+
+        - ``label``, ``side``, ``text``: as in :func:`lint_prompts`;
+        - ``auc``, ``auc_low``, ``auc_high``: the area under the ROC curve of the label
+          against the rest, this prompt alone standing for its class or side and all
+          others as they are; in the row of an ensemble, with all prompts;
+        - ``gain``, ``gain_low``, ``gain_high``: how much the ensemble's area loses
+          without this prompt. Below 0 it is better off without; NaN for the only
+          prompt of its side;
+        - ``n_positive``, ``n_negative``: images behind these figures;
+        - ``n_tokens``, ``truncated``, ``nearest``, ``cosine``, ``problem``: as in
+          :func:`lint_prompts`; missing in the rows of ensembles.
+
+    Raises
+    ------
+    PromptError
+        If the prompts are malformed.
+    ValueError
+        If ``X`` is of another model's width, or ``y`` holds other labels than the
+        prompts.
+
+    Warns
+    -----
+    PromptWarning
+        If class vectors are nearly the same.
+
+    See Also
+    --------
+    PromptSearchCV : Chooses prompts, and says what that gained on images left out.
+    PromptComparisonDisplay : This table as a picture.
+
+    Notes
+    -----
+    Choosing the best of many prompts by this table and quoting its area is choosing on
+    the test set: the interval is that of a prompt chosen beforehand. An interval of
+    ``gain`` that holds 0 is within noise.
+
+    Intervals are percentiles over patients drawn with replacement; differences are
+    taken resample by resample.
+
+    Examples
+    --------
+    >>> from sk_medsiglip import MedSigLIPEmbedder
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.zero_shot import compare_prompts
+    >>> phantoms = make_chest_phantoms(120, random_state=3)
+    >>> X = MedSigLIPEmbedder("demo").transform(phantoms.images)
+    >>> table = compare_prompts(
+    ...     {"effusion": {"positive": ["pleural effusion", "a rib"],
+    ...                   "negative": ["no pleural effusion"]}},
+    ...     X, phantoms.target[:, 1], groups=phantoms.groups, model="demo",
+    ... )
+    >>> table[["side", "text"]].iloc[0].tolist()
+    ['', '']
+    >>> alone = table.set_index("text")["auc"]
+    >>> bool(alone["pleural effusion"] > alone["a rib"])
+    True
+    """
+    rows: NDArray[np.floating] = check_array(X, dtype=[np.float64, np.float32])
+    question = check_prompts(prompts, templates)
+    labels = check_target(compare_prompts, rows, y, question)
+    counts = draw_counts(
+        len(rows), n_bootstrap, groups=groups, random_state=random_state
+    )
+    # The images as they are come first, then resamples.
+    counts = np.vstack([np.ones_like(counts[:1]), counts])
+    report = lint_prompts(
+        prompts,
+        templates=templates,
+        model=model,
+        revision=revision,
+        similarity=similarity,
+        device=device,
+        cache=cache,
+    )
+    embedder = MedSigLIPTextEmbedder(
+        model, revision=revision, device=device, cache=cache
+    )
+    lines: list[dict[str, Any]] = []
+    with progress_bar(
+        len(report), desc="comparing", unit="prompt", verbose=verbose
+    ) as bar:
+        for choice in encode_choices(question, labels, rows, embedder):
+            drawn = counts[:, choice.rows]
+            for told in [1] if choice.name else range(len(choice.classes)):
+                lines += _compare(choice, told, drawn, level, bar)
+    table = pd.DataFrame(lines)
+    lint = report[["side", "text", *_FROM_LINT]]
+    table = table.join(lint, on="prompt").drop(columns="prompt")
+    words = ["side", "text", "problem"]
+    table[words] = table[words].fillna("")
+    table = table.astype({"n_tokens": "Int64", "truncated": "boolean"})
+    return table[["label", "side", "text", *_FIGURES, *_FROM_LINT]]
+
+
+def _compare(
+    choice: Choice,
+    told: int,
+    drawn: NDArray[np.integer],
+    level: float,
+    bar: Any,
+) -> Iterator[dict[str, Any]]:
+    """Yield the row of one label's ensemble, then those of its prompts."""
+    ill = choice.target == told
+    ensemble = _areas(choice, told, choice.weights, drawn)
+    common = {
+        "label": choice.name or choice.classes[told],
+        "n_positive": int(ill.sum()),
+        "n_negative": int((~ill).sum()),
+    }
+    yield {**common, **_figure("auc", ensemble, level), "prompt": -1}
+    # Both sides of a finding bear on it; of exclusive classes each on its own.
+    answers = [1, 0] if choice.name else [told]
+    for answer in answers:
+        own = choice.members[answer]
+        for place in np.flatnonzero(own).tolist():
+            alone, without = choice.weights * (1 - own), choice.weights.copy()
+            alone[place], without[place] = 1, 0
+            row = {
+                **common,
+                **_figure("auc", _areas(choice, told, alone, drawn), level),
+            }
+            if (without * own).any():
+                gain = ensemble - _areas(choice, told, without, drawn)
+                row |= _figure("gain", gain, level)
+            bar.update(1)
+            yield {**row, "prompt": int(np.concatenate(choice.prompts)[place])}
+
+
+def _areas(
+    choice: Choice,
+    told: int,
+    weights: NDArray[np.float64],
+    drawn: NDArray[np.integer],
+) -> NDArray[np.float64]:
+    """Return the area of one answer against the rest, in each resample."""
+    logits = choice.logits(weights)
+    odds = logits[:, told] - logsumexp(np.delete(logits, told, axis=1), axis=1)
+    return auc_of_resamples(choice.target == told, odds, drawn)
+
+
+def _figure(name: str, values: NDArray[np.float64], level: float) -> dict[str, float]:
+    """Return a figure, which is the first of its values, and its interval."""
+    low, high, _ = interval(values[1:], level)
+    return {name: float(values[0]), f"{name}_low": low, f"{name}_high": high}

@@ -1,0 +1,203 @@
+"""``PromptComparisonDisplay``: what each prompt is worth, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from textwrap import shorten
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.zero_shot._comparison import compare_prompts
+
+__all__ = ["PromptComparisonDisplay"]
+
+_COLOURS = {"positive": "#c65d00", "negative": "#1f5fa8", "": "#1f5fa8"}
+_ENSEMBLE, _WORSE = "#222222", "#b00020"
+_HEIGHT_OF_A_ROW = 0.28  # inches
+_WORDS = 58  # characters of a prompt that are shown
+
+
+class PromptComparisonDisplay:
+    """Draw a table of :func:`compare_prompts`: one line a prompt.
+
+    A dot is the area under the ROC curve, its bar the interval. The ensemble of a label
+    comes first, its interval as a band behind its prompts; at the right stands what the
+    ensemble loses without the prompt, in red where it is better off without and that is
+    beyond noise.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As :func:`compare_prompts` returns it.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    See Also
+    --------
+    compare_prompts : The table.
+
+    Examples
+    --------
+    >>> from sk_medsiglip import MedSigLIPEmbedder
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.zero_shot import PromptComparisonDisplay
+    >>> phantoms = make_chest_phantoms(60, random_state=3)
+    >>> X = MedSigLIPEmbedder("demo").transform(phantoms.images)
+    >>> display = PromptComparisonDisplay.from_prompts(
+    ...     {"effusion": {"positive": ["pleural effusion", "a rib"],
+    ...                   "negative": ["no pleural effusion"]}},
+    ...     X, phantoms.target[:, 1], groups=phantoms.groups, model="demo",
+    ... )
+    >>> len(display.table)
+    4
+    """
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
+
+    @classmethod
+    def from_prompts(
+        cls,
+        prompts: Mapping[Any, Any],
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        ax: Any = None,
+        labels: Iterable[Any] | None = None,
+        **compare_params: Any,
+    ) -> Self:
+        """Compare prompts, and draw.
+
+        Parameters
+        ----------
+        prompts, X, y
+            As :func:`compare_prompts` takes them.
+        ax : matplotlib Axes, default=None
+            None makes a figure high enough for all rows.
+        labels : iterable, default=None
+            Classes or findings to draw; None is all.
+        **compare_params
+            Further parameters of :func:`compare_prompts`: ``groups``, ``model``, ...
+
+        Returns
+        -------
+        PromptComparisonDisplay
+        """
+        table = compare_prompts(prompts, X, y, **compare_params)
+        return cls(table).plot(ax=ax, labels=labels)
+
+    def plot(self, ax: Any = None, *, labels: Iterable[Any] | None = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a figure high enough for all rows.
+        labels : iterable, default=None
+            Classes or findings to draw; None is all.
+
+        Returns
+        -------
+        PromptComparisonDisplay
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        ValueError
+            If a label is not in the table.
+        """
+        pyplot = import_optional(
+            "matplotlib.pyplot", extra="plot", purpose="Drawing a comparison of prompts"
+        )
+        table = self.table if labels is None else self._chosen(list(labels))
+        if ax is None:
+            height = 1.2 + _HEIGHT_OF_A_ROW * len(table)
+            _, ax = pyplot.subplots(figsize=(9.5, height), layout="constrained")
+        ax.axvline(0.5, color="#9aa0a6", linewidth=0.8, linestyle=":")
+        names = []
+        for place, row in enumerate(table.itertuples()):
+            if row.text:
+                names.append(f"{_sign(row.side)}{shorten(row.text, _WORDS)}")
+                self._draw_prompt(ax, place, row)
+            else:
+                names.append(f"{row.label}: all prompts")
+                self._draw_ensemble(ax, place, row, len(_block(table, place)))
+        ax.set_yticks(range(len(names)), names)
+        for tick, text in zip(ax.get_yticklabels(), table["text"], strict=True):
+            tick.set_fontweight("normal" if text else "bold")
+        ax.set_ylim(len(names) - 0.4, -0.6)
+        low = np.nanmin(table[["auc", "auc_low"]].to_numpy(), initial=0.5)
+        ax.set_xlim(max(0.0, low - 0.03), 1.012)
+        sides = "; + present, − absent" if (table["side"] != "").any() else ""
+        ax.set_xlabel(f"area under the ROC curve (chance 0.5){sides}")
+        ax.text(
+            1.01,
+            1.0,
+            "loss without it",
+            transform=ax.transAxes,
+            va="bottom",
+            fontsize="small",
+        )
+        for side in ("top", "right", "left"):
+            ax.spines[side].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _chosen(self, labels: list[Any]) -> pd.DataFrame:
+        unknown = [one for one in labels if one not in set(self.table["label"])]
+        if unknown:
+            raise ValueError(
+                f"there is no label {unknown[0]!r} in the table; it holds "
+                f"{self.table['label'].unique().tolist()}."
+            )
+        return self.table[self.table["label"].isin(labels)]
+
+    def _draw_ensemble(self, ax: Any, place: int, row: Any, n_rows: int) -> None:
+        if not np.isnan(row.auc_low):
+            ax.fill_betweenx(
+                [place - 0.5, place + n_rows - 0.5],
+                row.auc_low,
+                row.auc_high,
+                color=_ENSEMBLE,
+                alpha=0.07,
+                linewidth=0,
+            )
+        ax.plot([row.auc], [place], "D", color=_ENSEMBLE, markersize=6)
+        if place:
+            ax.axhline(place - 0.5, color="#d0d4d8", linewidth=0.8)
+
+    def _draw_prompt(self, ax: Any, place: int, row: Any) -> None:
+        colour = _COLOURS[row.side]
+        ax.plot([row.auc_low, row.auc_high], [place, place], color=colour, alpha=0.5)
+        ax.plot([row.auc], [place], "o", color=colour, markersize=5)
+        if np.isnan(row.gain):
+            return
+        ax.text(
+            1.01,
+            place,
+            f"{row.gain:+.3f}".replace("-0.000", "+0.000"),
+            transform=ax.get_yaxis_transform(),
+            va="center",
+            fontsize="small",
+            color=_WORSE if row.gain_high < 0 else _ENSEMBLE,
+        )
+
+
+def _block(table: pd.DataFrame, place: int) -> range:
+    """Return the rows of the label whose ensemble stands at a place."""
+    heads = np.flatnonzero(table["text"] == "").tolist()
+    after = [head for head in heads if head > place]
+    return range(place, after[0] if after else len(table))
+
+
+def _sign(side: str) -> str:
+    return {"positive": "+ ", "negative": "− ", "": "  "}[side]

@@ -1,0 +1,476 @@
+"""``ConformalZeroShot``: sets of classes that hold the truth as often as asked.
+
+Our own few lines because MAPIE and crepes take neither several findings, labels that
+are not known, lists of images nor patients with several images, and their classes
+cannot be cloned.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import Tags, _safe_indexing, check_random_state, get_tags
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    process_routing,
+)
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from sk_medsiglip._persistence import VersionedPickle
+from sk_medsiglip._resampling import group_numbers
+from sk_medsiglip._validation import Interval, Real, StrOptions, _fit_context
+from sk_medsiglip.zero_shot._conformal_answers import (
+    Answers,
+    check_target,
+    find_answers,
+    learns,
+    list_probabilities,
+    match_labels,
+)
+from sk_medsiglip.zero_shot._conformal_coverage import report_coverage
+from sk_medsiglip.zero_shot._conformal_quantile import (
+    class_quantiles,
+    needed_patients,
+    score_classes,
+)
+
+__all__ = ["ConformalZeroShot"]
+
+
+def _estimator_has(name: str) -> Callable[[Any], bool]:
+    def check(self: Any) -> bool:
+        return hasattr(getattr(self, "estimator_", self.estimator), name)
+
+    return check
+
+
+class ConformalZeroShot(
+    VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+):
+    """Answer with a set of classes that holds the true one with a chosen probability.
+
+    Whatever the classifier's probabilities are worth, ``1 - alpha`` of new patients'
+    images have their true class in the set; poor probabilities make larger sets. This
+    takes labelled images that the classifier has not learned from. Zero-shot
+    classifiers learned from none, so all of them serve.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A classifier with ``predict_proba``, or a pipeline that ends in one. One that
+        needs no labels, such as :class:`ZeroShotClassifier`, is fitted anew. One that
+        learns from labels learns from a part of the patients, and the rest calibrate;
+        to keep what it has learned elsewhere pass ``FrozenEstimator(clf)``.
+    alpha : float, default=0.1
+        Share of new patients' images whose set may miss the truth.
+    method : {"lac", "aps"}, default="lac"
+        "lac" takes every class that is likely enough: small sets [3]_, which may be
+        empty. "aps" takes classes from the likeliest on until their probabilities
+        exceed a sum [4]_: never none, and more of them where an image is hard; three
+        or more exclusive classes only.
+    conditional : {"class", "none"}, default="class"
+        "class" promises the coverage within each class, and with findings for present
+        and for absent images; each class needs labelled patients of its own. "none"
+        promises it over all images together, with fewer labels and often smaller
+        sets, but a rare finding may be missed most times it is there.
+    calibration_size : float, default=0.5
+        Share of the patients that calibrate, where ``estimator`` learns from the rest.
+        Without effect otherwise.
+    random_state : int, RandomState or None, default=None
+        Who these patients are.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The fitted classifier.
+    classes_ : ndarray of shape (n_classes,) or (n_findings, 2)
+        Classes in the order of the sets' last axis; 0 and 1 for every finding.
+    findings_ : ndarray of shape (n_findings,)
+        Names of several findings, where the classifier or ``y`` has any.
+    quantiles_ : ndarray of shape (n_classes,) or (n_findings, 2)
+        Largest score with which a class is in the set. Under "lac" the score is 1
+        minus the class's probability. Infinite where labels are too few: the class is
+        in every set.
+    n_calibration_ : ndarray, shaped as ``quantiles_``
+        Patients behind each.
+    n_features_in_ : int
+        Of the classifier, if it has it.
+    feature_names_in_ : ndarray of str
+        Of the classifier, if it has them.
+
+    See Also
+    --------
+    ZeroShotClassifier : What is usually wrapped.
+
+    Notes
+    -----
+    The promise is for one image, drawn at random, of a patient drawn from where the
+    calibration patients come from. Another hospital, scanner or share of ill patients
+    breaks it; :meth:`coverage_report` on labelled images from there says by how much.
+    It holds on average over calibration sets: with one of 50 patients the coverage may
+    well be 4 points lower.
+
+    Images of one patient are alike, and not exchangeable with those of others. Each
+    patient counts once in the quantile, its weight spread over its images [1]_, which
+    keeps the promise exact and, unlike drawing one image a patient [2]_, uses all
+    images and no random numbers. Without ``groups`` each image counts as a patient.
+
+    With several findings each is conformalised by itself: the promise is one a
+    finding, not that all findings of an image are right at once.
+
+    References
+    ----------
+    .. [1] Lee, Barber and Willett, "Distribution-free inference with hierarchical
+       data", 2023, arXiv:2306.06342.
+    .. [2] Dunn, Wasserman and Ramdas, "Distribution-Free Prediction Sets for Two-Layer
+       Hierarchical Models", Journal of the American Statistical Association, 2022.
+    .. [3] Sadinle, Lei and Wasserman, "Least Ambiguous Set-Valued Classifiers With
+       Bounded Error Levels", Journal of the American Statistical Association, 2019.
+    .. [4] Romano, Sesia and Candès, "Classification with Valid and Adaptive Coverage",
+       NeurIPS 2020; without its random part, here.
+
+    Examples
+    --------
+    >>> from sk_medsiglip import MedSigLIPEmbedder, ZeroShotClassifier
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.zero_shot import ConformalZeroShot
+    >>> phantoms = make_chest_phantoms(120, random_state=0)
+    >>> X = MedSigLIPEmbedder("demo").transform(phantoms.images)
+    >>> clf = ZeroShotClassifier(
+    ...     {"effusion": {"positive": "pleural effusion",
+    ...                   "negative": "no pleural effusion"}},
+    ...     model="demo",
+    ... )
+    >>> y = phantoms.target[:, 1]
+    >>> conformal = ConformalZeroShot(clf).fit(X, y, groups=phantoms.groups)
+    >>> conformal.predict_set(X).shape  # absent, present
+    (120, 2)
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        "estimator": "no_validation",  # judged in fit, which says what is missing
+        "alpha": [Interval(Real, 0, 1, closed="neither")],
+        "method": [StrOptions({"lac", "aps"})],
+        "conditional": [StrOptions({"none", "class"})],
+        "calibration_size": [Interval(Real, 0, 1, closed="neither")],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        alpha: float = 0.1,
+        method: str = "lac",
+        conditional: str = "class",
+        calibration_size: float = 0.5,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.alpha = alpha
+        self.method = method
+        self.conditional = conditional
+        self.calibration_size = calibration_size
+        self.random_state = random_state
+
+    # The wrapped classifier judges its own parameters.
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Fit the classifier and find how likely a class must be to enter a set.
+
+        Parameters
+        ----------
+        X : array-like
+            What the classifier takes: embeddings, or images for a pipeline.
+        y : array-like of shape (n_samples,) or (n_samples, n_findings)
+            Classes; or 1 and 0 for each finding. NaN where it is not known, which
+            leaves the image out, of that finding.
+        groups : array-like of shape (n_samples,), default=None
+            Patients, each of whom counts once. Under metadata routing a classifier
+            that learns from labels gets them too, if it asks for them.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If ``y`` holds labels that the classifier does not know, or has another
+            shape than its answers.
+
+        Warns
+        -----
+        UserWarning
+            If a class has too few labelled patients for ``alpha``: it is in every set.
+        """
+        target = check_target(y)
+        if not hasattr(self.estimator, "predict_proba"):
+            raise TypeError(
+                f"estimator must have predict_proba, and {self.estimator!r} has not; "
+                "CalibratedClassifierCV gives a classifier one."
+            )
+        patients = np.arange(len(target)) if groups is None else group_numbers(groups)
+        check_consistent_length(target, patients)
+        rows = None
+        if learns(self.estimator):
+            check_consistent_length(X, target)
+            learn, rows = self._split(target, patients)
+            asked: dict[str, Any] = {}
+            if get_config()["enable_metadata_routing"]:
+                asked = process_routing(self, "fit", groups=groups).estimator.fit
+            self.estimator_ = clone(self.estimator).fit(
+                _take(X, learn),
+                target[learn],
+                **{name: _safe_indexing(value, learn) for name, value in asked.items()},
+            )
+        elif isinstance(self.estimator, FrozenEstimator):
+            self.estimator_ = self.estimator
+        else:
+            self.estimator_ = clone(self.estimator).fit(X)
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self.estimator_, name):
+                setattr(self, name, getattr(self.estimator_, name))
+        answers = find_answers(self.estimator_, y)
+        self.classes_ = answers.classes
+        self.__dict__.pop("findings_", None)  # of an earlier fit
+        if answers.findings is not None:
+            self.findings_ = answers.findings
+        truth = match_labels(answers, y, target)
+        if rows is not None:
+            X, truth, patients = _take(X, rows), truth[rows], patients[rows]
+        scores = self._scores(X)
+        check_consistent_length(scores, truth)
+        self.quantiles_, self.n_calibration_ = class_quantiles(
+            scores,
+            truth,
+            patients,
+            alpha=self.alpha,
+            by_class=self.conditional == "class",
+        )
+        if np.isinf(self.quantiles_).any():
+            warnings.warn(self._say_few(), UserWarning, stacklevel=3)
+        return self
+
+    def predict_set(self, X: Any) -> NDArray[np.bool_]:
+        """Return which classes may be the true one.
+
+        Parameters
+        ----------
+        X : array-like
+            What the classifier takes.
+
+        Returns
+        -------
+        ndarray of bool, (n_samples, n_classes) or (n_samples, n_findings, 2)
+            In the order of ``classes_``: for a finding absent, then present. An empty
+            set says that no class is likely enough, all of them that none can be
+            ruled out.
+        """
+        check_is_fitted(self)
+        return self._scores(X) <= self.quantiles_
+
+    def coverage_report(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        groups: ArrayLike | None = None,
+        n_bootstrap: int = 2000,
+        level: float = 0.95,
+        random_state: int | None = 0,
+    ) -> pd.DataFrame:
+        """Measure on other labelled images what the sets hold and how large they are.
+
+        Parameters
+        ----------
+        X, y, groups
+            As in :meth:`fit`, of images that neither fitted nor calibrated.
+        n_bootstrap : int, default=2000
+            Resamples of patients behind the intervals.
+        level : float, default=0.95
+            Of the intervals.
+        random_state : int or None, default=0
+            Of the resamples.
+
+        Returns
+        -------
+        DataFrame
+            A row for all images ("any") and for those of each true class, of each
+            finding. ``coverage`` with ``low`` and ``high``; the mean ``set_size``;
+            shares of sets with a ``single`` class, with none (``empty``) and with all
+            (``full``). Each patient counts once; ``n`` is images.
+        """
+        check_is_fitted(self)
+        answers = self._answers()
+        labels = match_labels(answers, y, check_target(y))
+        patients = np.arange(len(labels)) if groups is None else group_numbers(groups)
+        sets = self.predict_set(X)
+        check_consistent_length(sets, labels, patients)
+        return report_coverage(
+            sets,
+            labels,
+            patients,
+            answers,
+            n_bootstrap=n_bootstrap,
+            level=level,
+            random_state=random_state,
+        )
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the classifier's own answers.
+
+        Parameters
+        ----------
+        X : array-like
+            What the classifier takes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_findings)
+        """
+        check_is_fitted(self)
+        return self.estimator_.predict(X)
+
+    def predict_proba(self, X: Any) -> NDArray[np.floating]:
+        """Return the classifier's own probabilities.
+
+        Parameters
+        ----------
+        X : array-like
+            What the classifier takes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes) or (n_samples, n_findings)
+        """
+        check_is_fitted(self)
+        return self.estimator_.predict_proba(X)
+
+    @available_if(_estimator_has("decision_function"))
+    def decision_function(self, X: Any) -> NDArray[np.floating]:
+        """Return the classifier's own scores.
+
+        Parameters
+        ----------
+        X : array-like
+            What the classifier takes.
+
+        Returns
+        -------
+        ndarray
+        """
+        check_is_fitted(self)
+        return self.estimator_.decision_function(X)
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Return how ``groups`` and other metadata travel.
+
+        Returns
+        -------
+        MetadataRouter
+        """
+        router = MetadataRouter(owner=self).add_self_request(self)
+        return router.add(
+            estimator=self.estimator,
+            method_mapping=MethodMapping().add(caller="fit", callee="fit"),
+        )
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.estimator)
+        tags.input_tags = inner.input_tags
+        tags.classifier_tags = inner.classifier_tags
+        tags.target_tags.multi_output = inner.target_tags.multi_output
+        return tags
+
+    def _split(
+        self, target: NDArray[Any], patients: NDArray[np.intp]
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return rows to learn from and rows to calibrate with, of other patients.
+
+        Exclusive classes are shared out evenly, by the first image of each patient.
+        """
+        known = ~pd.isna(target)
+        known = known.any(axis=1) if known.ndim == 2 else known
+        rows = np.flatnonzero(known)
+        who, first = np.unique(patients[rows], return_index=True)
+        of_kind = np.zeros(len(who), dtype=np.intp)
+        if target.ndim == 1:
+            _, of_kind = np.unique(target[rows[first]], return_inverse=True)
+        random = check_random_state(self.random_state)
+        calibrates = np.zeros(len(who), dtype=bool)
+        for kind in np.unique(of_kind):
+            places = random.permutation(np.flatnonzero(of_kind == kind))
+            # A single patient of a class teaches: unlearned, it could not be in a set.
+            n_calibrate = min(
+                round(self.calibration_size * len(places)), len(places) - 1
+            )
+            calibrates[places[:n_calibrate]] = True
+        chosen = np.isin(patients[rows], who[calibrates])
+        if not chosen.any():
+            raise ValueError(
+                f"{len(rows)} sample(s) of {len(who)} patient(s) are too few for "
+                "the estimator to learn from some and calibrate with others."
+            )
+        return rows[~chosen], rows[chosen]
+
+    def _answers(self) -> Answers:
+        return Answers(self.classes_, getattr(self, "findings_", None))
+
+    def _scores(self, X: Any) -> NDArray[np.float64]:
+        """Return scores of shape (n_samples, n_classes) or (n_samples, n_findings, 2).
+
+        0 fits best.
+        """
+        if self.method == "aps" and self.classes_.shape[-1] == 2:
+            raise ValueError(
+                "method='aps' sums probabilities over three or more exclusive classes; "
+                "for two, or present and absent, take method='lac'."
+            )
+        probabilities = list_probabilities(self.estimator_, X, self._answers())
+        return score_classes(probabilities, self.method)
+
+    def _say_few(self) -> str:
+        n_classes = self.classes_.shape[-1]
+        counts = self.n_calibration_.reshape(-1, n_classes)
+        several = self.classes_.ndim == 2
+        found = []
+        few = np.isinf(self.quantiles_).reshape(-1, n_classes)
+        for column, at in np.argwhere(few).tolist():
+            words = [str(self._answers().finding_names[column])] if several else []
+            if self.conditional == "class":
+                words.append(str([0, 1][at] if several else self.classes_[at]))
+            found.append(f"{' '.join(words) or 'all classes'}: {counts[column, at]}")
+        return (
+            f"alpha={self.alpha:g} needs {needed_patients(self.alpha)} labelled "
+            "patients (images, without groups); there are fewer of "
+            f"{', '.join(dict.fromkeys(found))}. Every set holds these classes: label "
+            "more, or raise alpha."
+        )
+
+
+def _take(X: Any, rows: NDArray[np.intp]) -> Any:
+    """Return some rows of whatever a classifier takes."""
+    if scipy.sparse.issparse(X):
+        X = X.tocsr()
+    elif not hasattr(X, "__getitem__"):
+        X = np.asarray(X)
+    return _safe_indexing(X, rows)

@@ -1,0 +1,212 @@
+"""What a classifier answers and what ``y`` says, in one shape for conformal sets.
+
+Any classifier may be wrapped: exclusive classes or several findings, in the shapes that
+scikit-learn's classifiers and ours have for them. Only ``ConformalZeroShot`` imports
+this.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+from numpy.typing import ArrayLike, NDArray
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils import assert_all_finite, get_tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d
+
+from sk_medsiglip.prompts import check_columns
+
+__all__ = [
+    "Answers",
+    "check_target",
+    "find_answers",
+    "learns",
+    "list_probabilities",
+    "match_labels",
+]
+
+
+class Answers(NamedTuple):
+    """What a classifier may answer.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,) or (n_findings, 2)
+        Exclusive classes; or 0 and 1 of each finding.
+    findings : ndarray of shape (n_findings,) or None
+        Names of the findings, where they have any.
+    """
+
+    classes: NDArray[Any]
+    findings: NDArray[Any] | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several findings."""
+        return self.classes.ndim == 2
+
+    @property
+    def finding_names(self) -> list[Any]:
+        """Names of the findings, or their numbers."""
+        if self.findings is None:
+            return list(range(len(self.classes)))
+        return list(self.findings.tolist())
+
+
+def learns(estimator: Any) -> bool:
+    """Tell whether ``fit`` takes anything from its data."""
+    if isinstance(estimator, FrozenEstimator):
+        return False
+    if isinstance(estimator, Pipeline):
+        *before, last = [step for _, step in estimator.steps]
+        return learns(last) or any(map(_adapts, before))
+    return (
+        bool(get_tags(estimator).target_tags.required)
+        # A zero-shot classifier that calibrates does, if only from images.
+        or getattr(estimator, "calibrate", None) is not None
+        # A search or another meta-estimator may, whatever it holds.
+        or hasattr(estimator, "estimator")
+    )
+
+
+def _adapts(step: Any) -> bool:
+    """Tell whether a transformer takes anything from its data, labels or not."""
+    if step in (None, "passthrough") or isinstance(step, FrozenEstimator):
+        return False
+    return bool(get_tags(step).requires_fit)
+
+
+def check_target(y: Any) -> NDArray[Any]:
+    """Return ``y`` as an array of discrete labels, NaN or None where one is unknown."""
+    if y is None:
+        raise ValueError(
+            "ConformalZeroShot requires y to be passed, but the target y is None."
+        )
+    target: NDArray[Any]
+    target = y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)
+    if target.ndim == 2 and target.shape[1] == 1:
+        target = column_or_1d(target, warn=True)
+    if target.ndim not in (1, 2):
+        raise ValueError(
+            "y must be (n_samples,), a class an image, or (n_samples, n_findings); "
+            f"got shape {target.shape}."
+        )
+    unknown = pd.isna(target)
+    if unknown.all():
+        raise ValueError("y holds no label: every entry is missing (NaN or None).")
+    # Through a list: an array of objects has a type of its own again.
+    known = np.array(target[~unknown].tolist())
+    assert_all_finite(known, input_name="y")
+    check_classification_targets(known)
+    if target.dtype == object:
+        target = target.copy()
+        target[unknown] = None  # pandas' NA has no truth value
+    return target
+
+
+def find_answers(estimator: Any, y: ArrayLike) -> Answers:
+    """Return what a fitted classifier may answer.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted.
+    y : array-like
+        Tells apart what ``classes_`` alone does not, and may name the findings.
+
+    Returns
+    -------
+    Answers
+    """
+    classes = estimator.classes_
+    several = isinstance(classes, list) or np.ndim(classes) == 2
+    last = estimator
+    while isinstance(last, Pipeline | FrozenEstimator):
+        last = last[-1] if isinstance(last, Pipeline) else last.estimator
+    # OneVsRestClassifier numbers its labels in a flat classes_.
+    if not several and not getattr(last, "multilabel_", False):
+        return Answers(np.asarray(classes))
+    named = [
+        getattr(last, "findings_", None),
+        getattr(last, "label_names_", None),
+        getattr(y, "columns", None),
+    ]
+    findings = next((np.asarray(names) for names in named if names is not None), None)
+    return Answers(np.tile([0, 1], (len(classes), 1)), findings)
+
+
+def match_labels(answers: Answers, y: Any, target: NDArray[Any]) -> NDArray[np.intp]:
+    """Return where each label stands among the classes.
+
+    Parameters
+    ----------
+    answers : Answers
+        What the classifier may answer.
+    y : array-like
+        As the user gave it: a DataFrame's columns must be in the findings' order.
+    target : ndarray
+        From :func:`check_target`.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, 1) or (n_samples, n_findings)
+        -1 where the label is not known.
+    """
+    expected = target.shape[:1] + answers.classes.shape[:-1]
+    if target.shape != expected:
+        wanted = (
+            f"a column of 1 and 0 for each of the findings {answers.finding_names}"
+            if answers.several
+            else f"one of the classes {answers.classes.tolist()} an image"
+        )
+        raise ValueError(
+            f"y has shape {target.shape}, the classifier answers {expected}: {wanted}."
+        )
+    if answers.findings is not None:
+        check_columns(y, answers.findings)
+    columns = target if answers.several else target[:, None]
+    classes = np.array([0, 1]) if answers.several else answers.classes
+    matches = columns[..., None] == classes
+    unknown = ~matches.any(axis=-1) & ~pd.isna(columns)
+    if unknown.any():
+        raise ValueError(
+            f"y holds the labels {list(dict.fromkeys(columns[unknown].tolist()))[:5]}, "
+            f"the classes are {classes.tolist()}, and NaN is a label not known. For -1 "
+            "as 'uncertain' replace it first: y.replace(-1, np.nan)."
+        )
+    return np.where(matches.any(axis=-1), matches.argmax(axis=-1), -1)
+
+
+def list_probabilities(estimator: Any, X: Any, answers: Answers) -> NDArray[np.float64]:
+    """Return the probability of every class, for findings absent and present.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted.
+    X : array-like
+        What it takes.
+    answers : Answers
+        From :func:`find_answers`.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_classes) or (n_samples, n_findings, 2)
+    """
+    given: Any = estimator.predict_proba(X)
+    if isinstance(given, list):  # one array a label, as forests have it
+        given = np.stack(given, axis=1)
+    probabilities = np.asarray(given, dtype=np.float64)
+    if answers.several and probabilities.ndim == 2:
+        probabilities = np.stack([1 - probabilities, probabilities], axis=-1)
+    if probabilities.shape[1:] != answers.classes.shape:
+        raise ValueError(
+            f"predict_proba returned shape {probabilities.shape}, which does not fit "
+            f"the classes {answers.classes.tolist()}."
+        )
+    return probabilities

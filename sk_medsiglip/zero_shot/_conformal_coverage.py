@@ -1,0 +1,120 @@
+"""What sets hold and how large they are, on images whose truth is known.
+
+Only ``ConformalZeroShot`` imports this.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sk_medsiglip._resampling import draw_counts, interval
+from sk_medsiglip.zero_shot._conformal_answers import Answers
+
+__all__ = ["report_coverage"]
+
+
+def report_coverage(
+    sets: NDArray[np.bool_],
+    labels: NDArray[np.intp],
+    patients: NDArray[np.intp],
+    answers: Answers,
+    **resampling: Any,
+) -> pd.DataFrame:
+    """Return coverage and sizes, of all images and of those of each true class.
+
+    Parameters
+    ----------
+    sets : ndarray of shape (n_samples, n_classes) or (n_samples, n_findings, 2)
+        Which classes are in each set.
+    labels : ndarray of shape (n_samples, 1) or (n_samples, n_findings)
+        Column of the true class, -1 where it is not known.
+    patients : ndarray of shape (n_samples,)
+        Number of each image's patient.
+    answers : Answers
+        Names the rows.
+    **resampling : dict
+        ``n_bootstrap``, ``level`` and ``random_state`` of the intervals.
+
+    Returns
+    -------
+    DataFrame
+    """
+    classes = [0, 1] if answers.several else answers.classes.tolist()
+    rows: dict[Any, dict[str, float]] = {}
+    for column, truth in enumerate(labels.T):
+        of_one = sets[:, column] if answers.several else sets
+        kinds = [("any", truth >= 0)]
+        kinds += [(label, truth == at) for at, label in enumerate(classes)]
+        for label, which in kinds:
+            name = (answers.finding_names[column], label)
+            rows[name if answers.several else label] = _row(
+                of_one[which], truth[which], patients[which], **resampling
+            )
+    index = (
+        pd.MultiIndex.from_tuples(rows, names=["finding", "truth"])
+        if answers.several
+        else pd.Index(list(rows), name="truth", dtype=object)
+    )
+    return pd.DataFrame(list(rows.values()), index=index)
+
+
+def _row(
+    sets: NDArray[np.bool_],
+    truth: NDArray[np.intp],
+    patients: NDArray[np.intp],
+    *,
+    n_bootstrap: int,
+    level: float,
+    random_state: int | None,
+) -> dict[str, float]:
+    """Return coverage and sizes of some images' sets, each patient counted once.
+
+    Parameters
+    ----------
+    sets : ndarray of shape (n_samples, n_classes)
+        Which classes are in each set.
+    truth : ndarray of shape (n_samples,)
+        Column of the true class.
+    patients : ndarray of shape (n_samples,)
+        Number of each image's patient.
+    n_bootstrap, level, random_state
+        Of the interval, from patients drawn with replacement.
+
+    Returns
+    -------
+    dict
+        NaN throughout where there is no image.
+    """
+    _, member = np.unique(patients, return_inverse=True)
+    covered = sets[np.arange(len(truth)), truth]
+    size = sets.sum(axis=1)
+    figures = pd.DataFrame(
+        {
+            "coverage": covered,
+            "set_size": size,
+            "single": size == 1,
+            "empty": size == 0,
+            "full": size == sets.shape[1],
+        },
+        dtype=np.float64,
+    )
+    # Once each image is a mean over its patient, a bootstrap is a product of counts.
+    by_patient = figures.groupby(member).mean()
+    n_patients = len(by_patient)
+    coverage, *sizes = by_patient.mean().to_numpy()
+    low = high = np.nan
+    if n_patients:
+        counts = draw_counts(n_patients, n_bootstrap, random_state=random_state)
+        drawn = counts @ by_patient["coverage"].to_numpy() / n_patients
+        low, high, _ = interval(drawn, level)
+        # All alike, every resample is the same; the exact interval still has a width.
+        tail = (1 - level) / 2
+        low = low if coverage < 1 else tail ** (1 / n_patients)
+        high = high if coverage > 0 else 1 - tail ** (1 / n_patients)
+    row = {"n": len(truth), "n_patients": n_patients, "coverage": coverage}
+    row |= {"low": low, "high": high}
+    return row | dict(zip(figures.columns[1:], sizes, strict=True))

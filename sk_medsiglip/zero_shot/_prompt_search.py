@@ -1,0 +1,382 @@
+"""``PromptSearchCV``: the prompts that are best on a few labels, honestly judged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags, check_consistent_length
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sk_medsiglip._labels import Labels
+from sk_medsiglip._persistence import VersionedPickle
+from sk_medsiglip._progress import progress_bar
+from sk_medsiglip._resampling import auc_of_resamples, draw_counts, interval
+from sk_medsiglip._splits import make_folds
+from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
+from sk_medsiglip.cache import EmbeddingCache
+from sk_medsiglip.embedding import MedSigLIPTextEmbedder
+from sk_medsiglip.prompts import Question, check_prompts
+from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
+from sk_medsiglip.zero_shot._prompt_cosines import Choice, encode_choices
+from sk_medsiglip.zero_shot._prompt_selection import Selection, select
+from sk_medsiglip.zero_shot._target import check_target
+
+__all__ = ["PromptSearchCV"]
+
+
+class PromptSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
+    """Choose prompts and their weights on a few labels, and say what that gained.
+
+    Parameters
+    ----------
+    candidates : dict or PromptSet
+        Prompts to choose from, as :class:`~sk_medsiglip.ZeroShotClassifier` takes them;
+        their plain ensemble is what has to be beaten.
+    templates : str, list of str or dict, default=None
+        As there. A prompt in each template is a candidate of its own.
+    model : str or path-like, default="google/medsiglip-448"
+        As there.
+    revision : str or None, default=None
+        As there.
+    scoring : {"roc_auc", "neg_log_loss"}, default="roc_auc"
+        What is made large: the area under the ROC curve, of several classes the mean of
+        each against the rest; or the logarithm of the probability of the truth.
+    cv : int, default=5
+        Folds. They are stratified, keep groups together, and shrink where labels are
+        few.
+    max_steps : int, default=10
+        Prompts that are taken at most, the same one again included.
+    n_bootstrap : int, default=1000
+        Resamples behind the interval of the gain.
+    n_jobs : int or None, default=None
+        Processes that search folds and findings at once.
+    random_state : int, default=0
+        Of the resamples.
+    dtype, device, engine, batch_size, cache, verbose
+        As in :class:`~sk_medsiglip.MedSigLIPTextEmbedder`.
+
+    Attributes
+    ----------
+    best_prompts_ : dict
+        ``{class: {text: weight}}``, or ``{finding: {"positive": ..., "negative":
+        ...}}``; what :class:`~sk_medsiglip.ZeroShotClassifier` takes. The candidates
+        where nothing was better.
+    best_estimator_ : ZeroShotClassifier
+        Of these prompts, fitted.
+    report_ : DataFrame
+        One row a finding, or one in all: ``finding``; ``n_labels``; ``plain`` and
+        ``chosen``, mean scores on folds that had no say in what was chosen; ``gain``,
+        their difference, with ``gain_low`` and ``gain_high``, its 95% interval over
+        patients; ``within_noise``, whether that holds 0; ``n_steps``, prompts taken in
+        the end, 0 for the plain ensemble.
+    classes_, findings_, n_features_in_
+        As those of the classifier.
+
+    See Also
+    --------
+    compare_prompts : What each prompt is worth.
+
+    Notes
+    -----
+    Each fold is asked by prompts that were chosen on the other folds, down to how many
+    to take, which folds of those decide. So ``gain`` is what the search may be expected
+    to gain on new images *like these*; on tens of labels it is often nothing, and
+    sometimes less. The prompts that are kept were chosen on all rows in the same way.
+
+    All is done on cosines of images and prompts, computed once. A step costs one
+    sorting of the scores of every candidate: seconds for a few hundred images and a
+    hundred prompts.
+
+    Examples
+    --------
+    >>> from sk_medsiglip import MedSigLIPEmbedder
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.zero_shot import PromptSearchCV
+    >>> phantoms = make_chest_phantoms(150, random_state=7)
+    >>> X = MedSigLIPEmbedder("demo").transform(phantoms.images)
+    >>> search = PromptSearchCV(
+    ...     {"effusion": {"positive": ["pleural effusion", "a rib", "a spine"],
+    ...                   "negative": ["no pleural effusion", "a heart"]}},
+    ...     model="demo",
+    ... )
+    >>> search = search.fit(X, phantoms.target[:, 1], groups=phantoms.groups)
+    >>> search.best_prompts_["effusion"]["positive"]
+    {'pleural effusion': 1.0}
+    >>> bool(search.report_["gain"].iloc[0] > 0)
+    True
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        **MedSigLIPTextEmbedder._parameter_constraints,
+        "candidates": "no_validation",
+        "templates": "no_validation",
+        "scoring": [StrOptions({"roc_auc", "neg_log_loss"})],
+        "cv": [Interval(Integral, 2, None, closed="left")],
+        "max_steps": [Interval(Integral, 1, None, closed="left")],
+        "n_bootstrap": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Integral, None],
+        "random_state": [Interval(Integral, 0, None, closed="left")],
+    }
+    _parameter_constraints.pop("normalize")
+
+    def __init__(
+        self,
+        candidates: Mapping[Any, Any],
+        *,
+        templates: str | Sequence[str] | Mapping[Any, Any] | None = None,
+        model: str | os.PathLike[str] = "google/medsiglip-448",
+        revision: str | None = None,
+        scoring: str = "roc_auc",
+        cv: int = 5,
+        max_steps: int = 10,
+        n_bootstrap: int = 1000,
+        n_jobs: int | None = None,
+        random_state: int = 0,
+        dtype: str = "auto",
+        device: str = "auto",
+        engine: str = "auto",
+        batch_size: int | str = "auto",
+        cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
+        verbose: int | bool = 0,
+    ) -> None:
+        self.candidates = candidates
+        self.templates = templates
+        self.model = model
+        self.revision = revision
+        self.scoring = scoring
+        self.cv = cv
+        self.max_steps = max_steps
+        self.n_bootstrap = n_bootstrap
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.dtype = dtype
+        self.device = device
+        self.engine = engine
+        self.batch_size = batch_size
+        self.cache = cache
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, *, groups: ArrayLike | None = None
+    ) -> Self:
+        """Search, judge, and fit a classifier with what was found.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, embedding_dim)
+            Image embeddings.
+        y : array-like of shape (n_samples,) or (n_samples, n_findings)
+            Labels, as the prompts name them; NaN where one of several findings is not
+            known.
+        groups : array-like of shape (n_samples,), default=None
+            Patients: they are never on both sides of a fold.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        PromptError
+            If the candidates are malformed.
+        ValueError
+            If ``X`` or ``y`` does not fit them, or no class has samples (or patients)
+            for two folds.
+        """
+        rows: NDArray[np.floating] = validate_data(
+            self, X, dtype=[np.float64, np.float32]
+        )
+        question = check_prompts(self.candidates, self.templates)
+        labels = check_target(self, rows, y, question)
+        patients = None if groups is None else np.asarray(groups)
+        check_consistent_length(rows, patients)
+        embedder = MedSigLIPTextEmbedder(self.model, **self._text_side())
+        choices = encode_choices(question, labels, rows, embedder)
+        self.report_ = self._search(choices, patients, question)
+        self.best_estimator_ = ZeroShotClassifier(
+            self.best_prompts_, model=self.model, **self._text_side()
+        ).fit(rows)
+        self.classes_ = self.best_estimator_.classes_
+        if question.is_pairs:
+            self.findings_ = question.labels
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the likeliest classes, as the best estimator does."""
+        check_is_fitted(self)
+        return self.best_estimator_.predict(X)
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return probabilities, as the best estimator does."""
+        check_is_fitted(self)
+        return self.best_estimator_.predict_proba(X)
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return logits, as the best estimator does."""
+        check_is_fitted(self)
+        return self.best_estimator_.decision_function(X)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        inner = ZeroShotClassifier(self.candidates).__sklearn_tags__()
+        tags.classifier_tags.multi_label = inner.classifier_tags.multi_label
+        tags.target_tags.multi_output = inner.target_tags.multi_output
+        return tags
+
+    def _text_side(self) -> dict[str, Any]:
+        names = ("revision", "dtype", "device", "engine", "batch_size", "cache")
+        return {name: getattr(self, name) for name in (*names, "verbose")}
+
+    def _search(
+        self, choices: list[Choice], patients: NDArray | None, question: Question
+    ) -> pd.DataFrame:
+        """Choose on all rows and on each fold's; set the prompts, return the report."""
+        jobs = []
+        for choice in choices:
+            of = None if patients is None else patients[choice.rows]
+            folds = _folds(choice, self.cv, of)
+            everything = np.arange(len(choice.rows))
+            search = partial(
+                select,
+                choice,
+                scoring=self.scoring,
+                max_steps=self.max_steps,
+                cv=self.cv,
+                groups=of,
+            )
+            jobs.append(
+                (choice, of, folds, search, [everything, *(f[0] for f in folds)])
+            )
+        tasks = [delayed(job[3])(rows) for job in jobs for rows in job[4]]
+        found: list[Selection] = []
+        with progress_bar(
+            len(tasks), desc="choosing", unit="fold", verbose=self.verbose
+        ) as bar:
+            for one in Parallel(self.n_jobs, return_as="generator")(tasks):
+                found.append(one)
+                bar.update(1)
+        lines: list[dict[str, Any]] = []
+        weights: dict[int, float] = {}
+        for choice, of, folds, _, learned in jobs:
+            mine, found = found[: len(learned)], found[len(learned) :]
+            kept, of_folds = mine[0], mine[1:]
+            lines.append(
+                {
+                    "finding": choice.name,
+                    "n_labels": len(choice.rows),
+                    **self._gain(choice, of, folds, of_folds),
+                    "n_steps": kept.n_steps,
+                }
+            )
+            places = np.concatenate(choice.prompts).tolist()
+            weights |= dict(zip(places, kept.weights.tolist(), strict=True))
+        self.best_prompts_ = _as_prompts(question, weights)
+        return pd.DataFrame(lines)
+
+    def _gain(
+        self,
+        choice: Choice,
+        groups: NDArray | None,
+        folds: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
+        chosen: list[Selection],
+    ) -> dict[str, Any]:
+        """Judge each fold by what the others chose, against the plain ensemble."""
+        counts = draw_counts(
+            len(choice.rows),
+            self.n_bootstrap,
+            groups=groups,
+            random_state=self.random_state,
+        )
+        counts = np.vstack([np.ones_like(counts[:1]), counts])
+        plain, better = (
+            np.array(
+                [
+                    _resampled(choice, weights, test, counts[:, test], self.scoring)
+                    for weights, (_, test) in zip(each, folds, strict=True)
+                ]
+            )
+            for each in (
+                [choice.weights] * len(folds),
+                [selection.weights for selection in chosen],
+            )
+        )
+        known = ~np.isnan(plain).all(axis=0)
+        plain = np.nanmean(plain[:, known], axis=0)
+        better = np.nanmean(better[:, known], axis=0)
+        low, high, _ = interval((better - plain)[1:])
+        return {
+            "plain": plain[0],
+            "chosen": better[0],
+            "gain": better[0] - plain[0],
+            "gain_low": low,
+            "gain_high": high,
+            "within_noise": bool(low <= 0 <= high),
+        }
+
+
+def _folds(
+    choice: Choice, cv: int, groups: NDArray | None
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    labels = Labels(np.arange(len(choice.classes)), choice.target)
+    folds = make_folds(labels, cv, groups, choice.cosines.images)
+    if folds is None:
+        of = f" of {choice.name!r}" if choice.name else ""
+        raise ValueError(
+            f"choosing prompts{of} needs at least two samples of every class, from two "
+            "patients if groups are given."
+        )
+    return [
+        (np.flatnonzero(train), np.flatnonzero(test))
+        for train, test in zip(folds.train, folds.test, strict=True)
+    ]
+
+
+def _resampled(
+    choice: Choice,
+    weights: NDArray[np.float64],
+    rows: NDArray[np.intp],
+    counts: NDArray[np.integer],
+    scoring: str,
+) -> NDArray[np.float64]:
+    """Return the score of some rows in every resample."""
+    logits = choice.logits(weights)[rows]
+    target = choice.target[rows]
+    shares = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    if scoring == "neg_log_loss":
+        own = np.take_along_axis(shares, target[:, None], axis=1)[:, 0]
+        drawn = counts.sum(axis=1)
+        return np.where(drawn > 0, counts @ own / np.maximum(drawn, 1), np.nan)
+    told = [1] if len(choice.classes) == 2 else np.unique(target).tolist()
+    if len(told) == 1:
+        shares = logits - logits[:, :1]  # differences, which do not saturate
+    areas = [auc_of_resamples(target == k, shares[:, k], counts) for k in told]
+    return np.mean(areas, axis=0)
+
+
+def _as_prompts(question: Question, weights: Mapping[int, float]) -> dict[Any, Any]:
+    """Return the dict that a classifier takes, without prompts of weight 0."""
+    place = 0
+    groups = []
+    for texts in question.texts:
+        own: dict[str, float] = {}
+        for text in texts:
+            if weights[place] > 0:
+                own[text] = own.get(text, 0.0) + weights[place]
+            place += 1
+        groups.append(own)
+    labels = question.labels.tolist()
+    if not question.is_pairs:
+        return dict(zip(labels, groups, strict=True))
+    return {
+        label: {"positive": groups[2 * i + 1], "negative": groups[2 * i]}
+        for i, label in enumerate(labels)
+    }

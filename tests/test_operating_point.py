@@ -1,0 +1,263 @@
+"""Thresholds for a wanted sensitivity: hand-computed, with ties and infinities."""
+
+import warnings
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
+
+from sk_medsiglip.evaluation import OperatingPoint, choose_operating_point
+
+INF = np.inf
+# Positives .9 .8 .8 .6 .3, negatives .8 .5 .3 .2 .1
+Y = [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
+SCORES = [0.9, 0.8, 0.8, 0.6, 0.3, 0.8, 0.5, 0.3, 0.2, 0.1]
+
+few_here = pytest.mark.filterwarnings("ignore:y_true has 5:UserWarning")
+
+
+@few_here
+@pytest.mark.parametrize(
+    ("sensitivity", "threshold", "found", "spared"),
+    [
+        (0.1, 0.9, 0.2, 1.0),
+        (0.2, 0.9, 0.2, 1.0),
+        (0.21, 0.8, 0.6, 0.8),  # tied at .8: both or neither
+        (0.6, 0.8, 0.6, 0.8),
+        (0.61, 0.6, 0.8, 0.8),
+        (0.8, 0.6, 0.8, 0.8),
+        (0.95, 0.3, 1.0, 0.4),
+        (1.0, 0.3, 1.0, 0.4),
+    ],
+)
+def test_highest_threshold_that_finds_enough(sensitivity, threshold, found, spared):
+    point = choose_operating_point(Y, SCORES, sensitivity=sensitivity)
+    assert point.threshold == threshold
+    assert point.sensitivity == pytest.approx(found)
+    assert point.specificity == pytest.approx(spared)
+    assert (point.n_positive, point.n_negative) == (5, 5)
+    assert point.target == ("sensitivity", sensitivity)
+    assert point.finding is None
+
+
+@few_here
+@pytest.mark.parametrize(
+    ("specificity", "threshold", "spared", "found"),
+    [
+        (0.2, 0.2, 0.2, 1.0),
+        (0.3, 0.3, 0.4, 1.0),
+        (0.6, 0.5, 0.6, 0.8),
+        (0.61, 0.6, 0.8, 0.8),
+        (0.8, 0.6, 0.8, 0.8),  # between .5 and .8 the lowest score there is
+        (0.81, 0.9, 1.0, 0.2),
+        (1.0, 0.9, 1.0, 0.2),
+    ],
+)
+def test_lowest_threshold_that_spares_enough(specificity, threshold, spared, found):
+    point = choose_operating_point(Y, SCORES, specificity=specificity)
+    assert point.threshold == threshold
+    assert point.specificity == pytest.approx(spared)
+    assert point.sensitivity == pytest.approx(found)
+
+
+@few_here
+def test_infinite_scores_and_thresholds():
+    scores = [INF, 2, 1, 0, -INF, INF, 0, 0, -INF, -INF]
+    low = choose_operating_point(Y, scores, sensitivity=1.0)
+    assert (low.threshold, low.sensitivity, low.specificity) == (-INF, 1, 0)
+    top = choose_operating_point(Y, scores, sensitivity=0.2)
+    assert (top.threshold, top.sensitivity, top.specificity) == (INF, 0.2, 0.8)
+    # The worst negative scores as high as anything: only flagging nothing spares it.
+    assert choose_operating_point(Y, SCORES[::-1], specificity=1.0).threshold == INF
+    none = choose_operating_point(Y, SCORES[::-1], specificity=1.0)
+    assert (none.sensitivity, none.specificity) == (0, 1)
+    assert none.predict(SCORES).sum() == 0
+
+
+def test_thresholds_are_the_best_of_all_that_there_are():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        scores = rng.integers(0, 12, 80) / 4  # many ties
+        y = rng.integers(0, 2, 80)
+        share = rng.uniform(0.1, 0.9)
+        candidates = np.append(np.unique(scores), INF)
+        found = np.array([(scores[y == 1] >= t).mean() for t in candidates])
+        spared = np.array([(scores[y == 0] < t).mean() for t in candidates])
+        by_sensitivity = choose_operating_point(y, scores, sensitivity=share)
+        assert by_sensitivity.threshold == candidates[found >= share].max()
+        by_specificity = choose_operating_point(y, scores, specificity=share)
+        assert by_specificity.threshold == candidates[spared >= share].min()
+
+
+def test_rounding_does_not_move_the_threshold():
+    # 0.95 * 20 and 0.7 * 10 are no integers in floating point.
+    for n, share, kept in [(20, 0.95, 19), (10, 0.7, 7), (100, 0.57, 57)]:
+        y = np.ones(n + 1)
+        y[-1] = 0
+        point = choose_operating_point(y, np.arange(n + 1.0), sensitivity=share)
+        assert point.threshold == n - kept
+
+
+def test_several_findings_and_unknown_labels():
+    rng = np.random.default_rng(0)
+    y = pd.DataFrame({"effusion": rng.integers(0, 2, 200), "nodule": 1.0})
+    y.loc[::2, "nodule"] = 0.0
+    y.loc[:99, "nodule"] = np.nan
+    scores = rng.normal(size=(200, 2)) + y.fillna(0).to_numpy()
+    points = choose_operating_point(y, scores, sensitivity=0.9)
+    assert list(points) == ["effusion", "nodule"]
+    assert points["nodule"].finding == "nodule"
+    assert (points["nodule"].n_positive, points["nodule"].n_negative) == (50, 50)
+    alone = choose_operating_point(y["nodule"][100:], scores[100:, 1], sensitivity=0.9)
+    assert points["nodule"].threshold == alone.threshold
+    report = points["nodule"].report(y["nodule"], scores[:, 1])
+    assert report.loc["prevalence", "n"] == 100
+    pd.testing.assert_frame_equal(
+        report, alone.report(y["nodule"][100:], scores[100:, 1])
+    )
+    numbered = choose_operating_point(y.to_numpy(), scores, sensitivity=0.9)
+    assert list(numbered) == [0, 1]
+    assert numbered[1].threshold == points["nodule"].threshold
+    nullable = y.astype({"nodule": "Int64"})
+    again = choose_operating_point(nullable, scores, sensitivity=0.9)
+    assert again["nodule"].threshold == points["nodule"].threshold
+    wrong = pd.DataFrame(scores, columns=["nodule", "effusion"])
+    with pytest.raises(ValueError, match="would compare the wrong ones"):
+        choose_operating_point(y, wrong, sensitivity=0.9)
+
+
+def test_too_few_positives_are_told():
+    with pytest.warns(UserWarning, match=r"has 5 positive .* Take 20 or more"):
+        choose_operating_point(Y, SCORES, sensitivity=0.95)
+    with pytest.warns(
+        UserWarning, match=r"has 5 negative .* specificity of 0.9 is all"
+    ):
+        choose_operating_point(Y, SCORES, specificity=0.9)
+    y, scores = Y * 20, SCORES * 20
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = choose_operating_point(y, scores, sensitivity=0.95)
+        choose_operating_point(Y, SCORES, sensitivity=1.0)  # all is what was asked
+    # A hundred positive images, but of ten patients.
+    groups = np.repeat(np.arange(10), 20)
+    with pytest.warns(UserWarning, match="has 10 positive patients"):
+        grouped = choose_operating_point(y, scores, sensitivity=0.95, groups=groups)
+    assert grouped.threshold == whole.threshold
+
+
+def test_report_by_hand_with_exact_intervals():
+    point = OperatingPoint(0.6, ("sensitivity", 0.8), 0.8, 0.8, 5, 5)
+    report = point.report(Y, SCORES)
+    # Flagged: four positives and the negative at .8.
+    expected = {
+        "sensitivity": (4, 5),
+        "specificity": (4, 5),
+        "ppv": (4, 5),
+        "npv": (4, 5),
+        "prevalence": (5, 10),
+        "flagged": (5, 10),
+    }
+    assert list(report.index) == list(expected)
+    for name, (k, n) in expected.items():
+        exact = binomtest(k, n).proportion_ci(method="exact")
+        row = report.loc[name]
+        assert row["value"] == k / n
+        assert row["n"] == n
+        assert row[["low", "high"]].tolist() == pytest.approx([exact.low, exact.high])
+    wide = point.report(Y, SCORES, level=0.99)
+    assert (wide["low"] < report["low"]).all()
+
+
+def test_report_of_nothing_flagged_has_no_ppv():
+    never = OperatingPoint(INF, ("specificity", 1.0), 0.0, 1.0, 5, 5)
+    for groups in (None, np.arange(10)):
+        report = never.report(Y, SCORES, groups=groups)
+        assert report.loc["ppv", ["value", "low", "high"]].isna().all()
+        assert report.loc["ppv", "n"] == 0
+        assert report.loc["sensitivity", "value"] == 0
+        # 0 of 5: between 0 and 52%, however often patients are drawn again.
+        assert report.loc["sensitivity", "high"] == pytest.approx(1 - 0.025 ** (1 / 5))
+        assert report.loc["specificity", "low"] == pytest.approx(0.025 ** (1 / 5))
+
+
+def test_patients_widen_intervals_and_seeds_repeat_them():
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(60), 5)
+    y = np.repeat(rng.integers(0, 2, 60), 5)
+    scores = y + np.repeat(rng.normal(size=60), 5)  # alike within a patient
+    point = choose_operating_point(y, scores, sensitivity=0.8)
+    exact = point.report(y, scores)
+    grouped = point.report(y, scores, groups=patients)
+    np.testing.assert_array_equal(grouped["value"], exact["value"])
+    width = grouped["high"] - grouped["low"]
+    assert (width > 1.5 * (exact["high"] - exact["low"])).all()
+    pd.testing.assert_frame_equal(grouped, point.report(y, scores, groups=patients))
+    other = point.report(y, scores, groups=patients, random_state=1)
+    assert not other.equals(grouped)
+    # One image a patient: the bootstrap is near the exact interval.
+    single = point.report(y[::5], scores[::5], groups=patients[::5])
+    alone = point.report(y[::5], scores[::5])
+    np.testing.assert_allclose(single["low"], alone["low"], atol=0.06)
+
+
+def test_sklearn_takes_the_threshold_with_the_same_comparison():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 300)
+    X = rng.normal(size=(300, 3)) + y[:, None]
+    clf = LogisticRegression().fit(X, y)
+    for method, scores in [
+        ("predict_proba", clf.predict_proba(X)[:, 1]),
+        ("decision_function", clf.decision_function(X)),
+    ]:
+        point = choose_operating_point(y, scores, sensitivity=0.9)
+        fixed = FixedThresholdClassifier(
+            FrozenEstimator(clf), threshold=point.threshold, response_method=method
+        ).fit(X, y)
+        # The chosen score itself is among them: >, not >=, would differ.
+        np.testing.assert_array_equal(fixed.predict(X), point.predict(scores))
+        assert point.predict(scores)[scores == point.threshold].all()
+
+
+def test_errors_say_what_was_wrong():
+    def choose(y, scores, **share):
+        return choose_operating_point(y, scores, **(share or {"sensitivity": 0.5}))
+
+    for share in ({"sensitivity": 0.9, "specificity": 0.9}, {"sensitivity": None}):
+        with pytest.raises(ValueError, match="exactly one of"):
+            choose(Y, SCORES, **share)
+    for value in (0, 1.1, 95):
+        with pytest.raises(ValueError, match="above 0 and at most 1"):
+            choose(Y, SCORES, sensitivity=value)
+    with pytest.raises(ValueError, match="has no positive image"):
+        choose([0, 0], [0.1, 0.2])
+    with pytest.raises(ValueError, match="finding 1 of y_true has no positive"):
+        choose(np.array([[1, 0], [1, 0], [0, 0]]), np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="holds no label"):
+        choose([np.nan, np.nan], [0.1, 0.2])
+    with pytest.raises(ValueError, match=r"got -1\. .*replace"):
+        choose([1, 0, -1], [0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match="got 'yes'"):
+        choose(["yes", "no"], [0.1, 0.2])
+    with pytest.raises(ValueError, match="hold NaN"):
+        choose([1, 0], [np.nan, 0.2])
+    with pytest.raises(ValueError, match=r"predict_proba\(X\)\[:, 1\]"):
+        choose([1, 0], np.full((2, 2), 0.5))
+    point = choose([1, 1, 0, 0], [4, 3, 2, 1])
+    with pytest.raises(ValueError, match="of one finding"):
+        point.report(np.eye(2), np.eye(2))
+    with pytest.raises(ValueError, match="1 NaN"):
+        point.predict([np.nan, 1])
+    with pytest.raises(FrozenInstanceError):
+        point.threshold = 0.5
+
+
+def test_scores_of_unknown_labels_may_be_anything():
+    point = choose_operating_point(
+        [1, 1, 0, np.nan], [3, 2, 1, np.nan], sensitivity=0.5
+    )
+    assert point.threshold == 3
