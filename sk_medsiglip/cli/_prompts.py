@@ -154,7 +154,9 @@ def _fit_to_task(prompts: dict[str, Any], task: Task, option: str) -> dict[str, 
             f"{', '.join(prompts)}."
         )
     for name in task.names:
-        if isinstance(prompts[name], dict) != (task.kind != "classes"):
+        given = prompts[name]
+        pair = isinstance(given, dict) and set(given) == {"positive", "negative"}
+        if pair != (task.kind != "classes"):
             wanted = (
                 "a prompt or a list of prompts"
                 if task.kind == "classes"

@@ -12,7 +12,7 @@ from sk_medsiglip.encoder._bfloat16 import bfloat16_pays
 from sk_medsiglip.encoder._checkpoints import Checkpoint, damaged, find_checkpoint
 from sk_medsiglip.encoder._encoder import Encoder
 from sk_medsiglip.encoder._openvino_towers import OpenVINOTowers, converted_folder
-from sk_medsiglip.encoder._torch_towers import TorchTowers
+from sk_medsiglip.encoder._torch_towers import TorchTowers, quiet_transformers
 from sk_medsiglip.encoder._towers import Towers
 from sk_medsiglip.exceptions import CheckpointError
 
@@ -119,9 +119,10 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(
-            checkpoint.folder, local_files_only=True, trust_remote_code=False
-        )
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(
+                checkpoint.folder, local_files_only=True, trust_remote_code=False
+            )
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             damaged(checkpoint, f"its tokenizer cannot be loaded: {error}")

@@ -8,6 +8,7 @@ from sk_medsiglip.prompts._class_vectors import (
 from sk_medsiglip.prompts._lint import lint_prompts
 from sk_medsiglip.prompts._prompt_set import (
     PromptSet,
+    find_prompt_set,
     list_prompt_sets,
     load_prompt_set,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "check_prompts",
     "encode_class_vectors",
     "encode_question",
+    "find_prompt_set",
     "lint_prompts",
     "list_prompt_sets",
     "load_prompt_set",

@@ -14,7 +14,7 @@ import pandas as pd
 from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.prompts._prompt_file import read_prompt_file
 
-__all__ = ["PromptSet", "list_prompt_sets", "load_prompt_set"]
+__all__ = ["PromptSet", "find_prompt_set", "list_prompt_sets", "load_prompt_set"]
 
 _SETS = Path(__file__).parent / "sets"
 
@@ -195,15 +195,36 @@ def load_prompt_set(name_or_path: str | os.PathLike[str]) -> PromptSet:
     """
     path = Path(name_or_path)
     if isinstance(name_or_path, str) and _is_name(name_or_path):
-        path = _SETS / f"{name_or_path}.yaml"
-        if not path.is_file():
-            names = _shipped_names()
-            raise PromptError(
-                f"there is no prompt set {name_or_path!r}"
-                f"{_suggest(name_or_path, names)} Sets that ship: {', '.join(names)}. "
-                "A file of your own is given by its path, ending in .yaml."
-            )
+        path = find_prompt_set(name_or_path)
     return PromptSet(name=path.stem, **read_prompt_file(path))
+
+
+def find_prompt_set(name: str) -> Path:
+    """Return the file of a set that ships.
+
+    Parameters
+    ----------
+    name : str
+        Of :func:`list_prompt_sets`.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    PromptError
+        If there is no such set.
+    """
+    path = _SETS / f"{name}.yaml"
+    if not _is_name(name) or not path.is_file():
+        names = _shipped_names()
+        raise PromptError(
+            f"there is no prompt set {name!r}{_suggest(name, names)} Sets that ship: "
+            f"{', '.join(names)}. A file of your own is given by its path, ending in "
+            ".yaml."
+        )
+    return path
 
 
 def list_prompt_sets() -> pd.DataFrame:
