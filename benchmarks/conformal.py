@@ -142,7 +142,7 @@ def main() -> None:
     question = ZeroShotClassifier({**prompts, "none": NORMAL}, model="demo")
     X, y, groups = exclusive(drawn)
     results: dict[str, Any] = {
-        "setting": setting(
+        **setting(
             "numpy", "scikit-learn", images=arguments.images, splits=SPLITS, alpha=ALPHA
         ),
         "findings": {

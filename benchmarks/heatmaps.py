@@ -83,7 +83,7 @@ def main() -> None:
     )
     pixels = np.repeat(test.images[..., None], 3, axis=3)
     results: dict[str, Any] = {
-        "setting": setting(
+        **setting(
             "numpy",
             "torch",
             "transformers",

@@ -88,6 +88,33 @@ _SECTIONS = {
         "or better, and losses of the heads without a calibrated scale are high "
         "everywhere. It has too few normal images for 512.",
     ),
+    "zero_shot": Section(
+        "Zero-shot",
+        "The demonstration checkpoint, which knows nothing of medicine: a pattern, not "
+        "a promise. *Calibration*: labels and figures from different patients, means "
+        "over draws; a temperature moves no AUC, and alone it cannot mend scores that "
+        "lean to one side, so biases go with it. How much labels are smoothed was "
+        "chosen on other phantoms and on PneumoniaMNIST's test images. *Raw scores* "
+        "shows what not to believe. *Choosing prompts* compares what `PromptSearchCV` "
+        "says it gained with what it gains on 2,000 other patients' images; an "
+        "interval is that of the search on its own images, so a few patients decide. "
+        "*Parity* is with transformers' `zero-shot-image-classification` pipeline.",
+    ),
+    "conformal": Section(
+        "Conformal sets",
+        "Coverage asked for 0.90, means over splits by patient, the demonstration "
+        "checkpoint on phantoms. Promised over all images together (*none*), images "
+        "*with* a finding are covered far less; promised by class (the default) they "
+        "are not. Leaving patients out, or another share of ill, breaks the promise.",
+    ),
+    "heatmaps": Section(
+        "Where maps point",
+        "The pointing game on phantoms whose findings' places are known, prompt minus "
+        "negative. The demonstration checkpoint learned from such places and MedSigLIP "
+        "did not: the figures say which method reads patches best, and nothing of "
+        "MedSigLIP's maps. Cardiomegaly and devices prove nothing, since one fixed "
+        "point hits them as often.",
+    ),
     "engines": Section(
         "Engines",
         "Full size means MedSigLIP's shape with random weights. Whether bfloat16 pays "
@@ -191,6 +218,27 @@ _TARGETS = [
         )
         for n in (1, 2)
         for jobs in (f"n_jobs={n}", f"n_jobs={n}, 1152 values a row")
+    ),
+    *(
+        (
+            f"Zero-shot, sigmoid, difference to transformers: {which}",
+            ("zero_shot", "parity", which, "largest difference of a sigmoid"),
+            "at most",
+            1e-5,
+        )
+        for which in ("demonstration", "random")
+    ),
+    *(
+        (
+            f"Conformal sets for 90 %, {name}",
+            ("conformal", *way),
+            *limit,
+        )
+        for name, way in [
+            ("findings, mean", ("findings", "class", "mean", "coverage")),
+            ("one of seven classes", ("exclusive", "lac, class", "all", "coverage")),
+        ]
+        for limit in (("at least", 0.88), ("at most", 0.92))
     ),
 ]
 

@@ -18,6 +18,7 @@ DOCS = Path(__file__).parents[1] / "docs"
         ("heatmaps.md", ["matplotlib"]),
         ("operating_points.md", []),
         ("prompts.md", []),
+        ("zero_shot.md", []),
     ],
 )
 def test_page(page, needs, tmp_path, monkeypatch):

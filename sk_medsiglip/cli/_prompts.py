@@ -155,8 +155,8 @@ def _fit_to_task(prompts: dict[str, Any], task: Task, option: str) -> dict[str, 
         )
     for name in task.names:
         given = prompts[name]
-        pair = isinstance(given, dict) and set(given) == {"positive", "negative"}
-        if pair != (task.kind != "classes"):
+        is_pair = isinstance(given, dict) and set(given) == {"positive", "negative"}
+        if is_pair != (task.kind != "classes"):
             wanted = (
                 "a prompt or a list of prompts"
                 if task.kind == "classes"
