@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from sk_medsiglip.exceptions import LabelCodesWarning
 
-__all__ = ["Labels", "check_labels"]
+__all__ = ["Labels", "check_indicator", "check_labels"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,10 +173,8 @@ def check_labels(
         labels.
     """
     if y is None:
-        raise ValueError(
-            f"{type(estimator).__name__} requires y to be passed, but the target y is "
-            "None."
-        )
+        name = getattr(estimator, "__name__", type(estimator).__name__)
+        raise ValueError(f"{name} requires y to be passed, but the target y is None.")
     given: Any = y
     target = given.toarray() if scipy.sparse.issparse(y) else np.asarray(given)
     check_consistent_length(X, target)
@@ -185,7 +183,7 @@ def check_labels(
     if target.ndim == 2:
         columns = getattr(y, "columns", None)
         names = None if columns is None else np.asarray(columns, dtype=str)
-        values = _check_indicator(target)
+        values = check_indicator(target)
         empty = np.flatnonzero(np.isnan(values).all(axis=0))
         if empty.size and not unlabelled:
             raise ValueError(f"no sample is labelled in column {empty[0]} of y.")
@@ -195,10 +193,11 @@ def check_labels(
     assert_all_finite(target, input_name="y")
     check_classification_targets(target)
     if classes is not None and _are_codes(target, classes):
+        read = ", ".join(f"{i} = {name!r}" for i, name in enumerate(classes.tolist()))
         warnings.warn(
-            f"y holds the numbers 0 to {len(classes) - 1} and the prompts name their "
-            f"classes: numbers are read as places among {classes.tolist()}, as "
-            "scikit-learn's cross_val_predict passes them.",
+            f"y holds numbers where the prompts name classes; they are read as {read}: "
+            "places in sorted order, as cross_val_predict and other tools of "
+            "scikit-learn number classes. If they mean anything else, pass names.",
             LabelCodesWarning,
             stacklevel=4,
         )
@@ -229,7 +228,8 @@ def _are_codes(target: NDArray[Any], classes: NDArray[Any]) -> bool:
     )
 
 
-def _check_indicator(target: NDArray[Any]) -> NDArray[np.float64]:
+def check_indicator(target: NDArray[Any]) -> NDArray[np.float64]:
+    """Return 1, 0 and NaN as float64, or say what else there is."""
     try:
         # Not astype alone: pandas' NA is no number, but it is a label not known.
         values = np.where(pd.isna(target), np.nan, target).astype(np.float64)

@@ -88,10 +88,12 @@ def _stratified(
     known = np.flatnonzero(~np.isnan(target.astype(np.float64)))
     y = target[known]
     classes = np.unique(y)
+    if len(classes) < 2:
+        return []
     of = known if groups is None else groups[known]
     smallest = min(len(np.unique(of[y == one])) for one in classes)
     n_folds = min(n_folds, smallest)
-    if n_folds < 2 or len(classes) < 2:
+    if n_folds < 2:
         return []
     if groups is None:
         splits = StratifiedKFold(n_folds).split(y, y)

@@ -8,18 +8,30 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 from sklearn.base import clone
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 
-from sk_medsiglip import MedSigLIPEmbedder, ZeroShotClassifier
+from sk_medsiglip import MedSigLIPEmbedder, MedSigLIPTextEmbedder, ZeroShotClassifier
+from sk_medsiglip._labels import Labels
 from sk_medsiglip.datasets import make_chest_phantoms
-from sk_medsiglip.exceptions import MissingDependencyError, PromptError
+from sk_medsiglip.exceptions import (
+    LabelCodesWarning,
+    MissingDependencyError,
+    PromptError,
+)
+from sk_medsiglip.prompts import check_prompts
 from sk_medsiglip.zero_shot import (
     PromptComparisonDisplay,
     PromptSearchCV,
     compare_prompts,
 )
+from sk_medsiglip.zero_shot._prompt_cosines import (
+    Choice,
+    PromptCosines,
+    encode_choices,
+)
+from sk_medsiglip.zero_shot._prompt_selection import _path, quality, select
 
 FINDINGS = {
     "effusion": {
@@ -144,6 +156,23 @@ def test_comparison_holds_what_lint_says(data):
     assert table["problem"][0] == ""
 
 
+def test_one_prompt_a_side_has_no_gain(data):
+    X, Y, y, _ = data
+    one = {"effusion": {"positive": "pleural effusion", "negative": "a clear pleura"}}
+    table = compare_prompts(one, X, Y[:, 0], model="demo", n_bootstrap=5)
+    assert table["gain"].isna().all()
+    assert table["auc"].notna().all()
+    classes = {"effusion": "fluid", "heart": "a large heart", "neither": "nothing"}
+    assert len(compare_prompts(classes, X, y, model="demo", n_bootstrap=5)) == 6
+
+
+def test_labels_of_one_kind_are_named(data):
+    X, Y, _, _ = data
+    with pytest.warns(UserWarning, match="labels of 'effusion' are of one kind"):
+        table = compare_prompts(ONE, X, np.ones(240), model="demo", n_bootstrap=5)
+    assert table["auc"].isna().all()
+
+
 def test_comparison_refuses_what_does_not_fit(data):
     X, Y, y, _ = data
     with pytest.raises(ValueError, match=r"must be \(n_samples, 2\)"):
@@ -156,6 +185,10 @@ def test_comparison_refuses_what_does_not_fit(data):
         compare_prompts(ONE, X, Y[:, 0], groups=[1, 2], model="demo")
     with pytest.raises(PromptError):
         compare_prompts({}, X, y, model="demo")
+    with pytest.raises(ValueError, match="level=95 must be a share"):
+        compare_prompts(ONE, X, Y[:, 0], model="demo", level=95)
+    with pytest.raises(ValueError, match="compare_prompts requires y"):
+        compare_prompts(ONE, X, None, model="demo")
 
 
 def test_picture_shows_every_prompt(data):
@@ -217,17 +250,95 @@ def test_scores_of_the_report_by_hand(data):
     assert report["plain"] == pytest.approx(
         np.mean([roc_auc_score(y[test], plain[test]) for _, test in folds])
     )
-    # A search that sees nothing of a fold scores on it what the report says.
+    # A choice that sees nothing of a fold scores on it what the report says.
     chosen = []
     for train, test in folds:
-        inner = PromptSearchCV(ONE, model="demo", n_bootstrap=5)
-        inner.fit(X[train], y[train], groups=groups[train])
-        chosen.append(roc_auc_score(y[test], inner.decision_function(X[test])))
+        alone = choice_of(ONE, X[train], y[train])
+        found = select(alone, np.arange(len(train)), groups=groups[train], **SELECT)
+        judged = choice_of(ONE, X[test], y[test]).logits(found.weights)
+        chosen.append(roc_auc_score(y[test], judged[:, 1] - judged[:, 0]))
     assert report["chosen"] == pytest.approx(np.mean(chosen), abs=1e-6)
+    assert report["gain"] == pytest.approx(report["chosen"] - report["plain"])
+    assert report["gain_low"] <= report["gain_high"]
 
 
-@pytest.mark.parametrize("scoring", ["roc_auc", "neg_log_loss"])
-def test_the_fold_that_is_asked_has_no_say(data, scoring):
+def choice_of(prompts, X, y):
+    question = check_prompts(prompts)
+    labels = Labels(np.array([0, 1]), y)
+    (choice,) = encode_choices(question, labels, X, MedSigLIPTextEmbedder("demo"))
+    return choice
+
+
+SELECT = {"scoring": "roc_auc", "max_steps": 10, "cv": 5}
+
+
+def test_log_losses_of_the_report_by_hand(data):
+    X, Y, _, groups = data
+    y = Y[:, 0]
+    search = PromptSearchCV(ONE, model="demo", scoring="neg_log_loss", n_bootstrap=200)
+    report = search.fit(X, y, groups=groups).report_.iloc[0]
+    plain = ZeroShotClassifier(ONE, model="demo").fit(X).predict_proba(X)
+    by_fold = [
+        -log_loss(y[test], plain[test])
+        for _, test in StratifiedGroupKFold(5).split(X, y, groups)
+    ]
+    assert report["plain"] == pytest.approx(np.mean(by_fold), rel=1e-4)
+    # Prompts that have nothing to do with it cost a lot here.
+    assert report["gain"] > 0.01
+    assert report["gain_low"] < report["gain"] < report["gain_high"]
+    chosen = search.predict_proba(X)
+    assert log_loss(y, chosen) < log_loss(y, plain) - 0.01
+
+
+def test_images_of_one_patient_are_not_more_patients(data):
+    X, Y, _, _ = data
+    X, y = np.repeat(X[:60], 4, axis=0), np.repeat(Y[:60, 0], 4)
+    patients = np.repeat(np.arange(60), 4)
+    width = {}
+    for groups in (None, patients):
+        report = (
+            PromptSearchCV(ONE, model="demo", cv=2).fit(X, y, groups=groups).report_
+        )
+        width[groups is None] = (report["gain_high"] - report["gain_low"])[0]
+    assert width[False] > 1.3 * width[True]
+
+
+def test_patients_do_not_cross_the_inner_folds(data):
+    # Two ill patients: each fold learns from one, which cannot be split again.
+    X, Y, _, _ = data
+    y = Y[:, 0]
+    ill = np.flatnonzero(y)
+    groups = np.arange(len(y)) + 10
+    groups[ill] = np.arange(len(ill)) % 2
+    report = PromptSearchCV(ONE, model="demo").fit(X, y, groups=groups).report_
+    assert report["gain"][0] == 0
+    assert report["n_steps"][0] == 0
+
+
+def test_a_prompt_that_is_taken_twice_weighs_double():
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 2, 4000)
+    noise = 0.3 * rng.normal(size=4000)
+    # Twice the first and once the second: the noise cancels.
+    cosines = np.column_stack(
+        [np.zeros(4000), 0.05 * target + noise, 0.05 * target - 2 * noise]
+    )
+    choice = Choice(
+        "x",
+        np.array([0, 1]),
+        [np.array([0]), np.array([1, 2])],
+        np.arange(4000),
+        target,
+        PromptCosines(cosines, np.eye(3)),
+        np.ones(3),
+        10.0,
+    )
+    found = select(choice, np.arange(4000), groups=None, **SELECT)
+    assert found.weights[2] > 0
+    assert found.weights[1] == pytest.approx(2 * found.weights[2])
+
+
+def test_the_fold_that_is_asked_has_no_say(data):
     # Labels by chance: whoever let test folds choose would report a gain.
     X, _, _, groups = data
     rng = np.random.default_rng(0)
@@ -235,25 +346,23 @@ def test_the_fold_that_is_asked_has_no_say(data, scoring):
         "|"
     )
     prompts = {"x": {"positive": words, "negative": [f"no {word}" for word in words]}}
-    gains, seen = [], []
+    gains, could = [], []
     for _ in range(8):
         y = rng.integers(0, 2, len(X))
-        search = PromptSearchCV(
-            prompts, model="demo", scoring=scoring, cv=3, n_bootstrap=100
-        ).fit(X, y, groups=groups)
+        search = PromptSearchCV(prompts, model="demo", cv=3, n_bootstrap=5).fit(
+            X, y, groups=groups
+        )
         gains.append(search.report_["gain"][0])
-        if scoring == "roc_auc":
-            plain = ZeroShotClassifier(prompts, model="demo").fit(X)
-            seen.append(
-                roc_auc_score(y, search.decision_function(X))
-                - roc_auc_score(y, plain.decision_function(X))
-            )
-    if scoring == "roc_auc":
-        # On the rows that it chose by it looks good, on others it is worth nothing.
-        assert np.mean(seen) > 0.01
-        assert np.mean(gains) < 0.005
-    else:  # probabilities may honestly become less sure
-        assert np.isfinite(gains).all()
+        choice = choice_of(prompts, X, y)
+        everything = np.arange(len(X))
+        first, *_, last = _path(choice, everything, "roc_auc", 6)
+        could.append(
+            quality(choice.logits(last), y, "roc_auc")
+            - quality(choice.logits(first), y, "roc_auc")
+        )
+    # On the rows that it chose by it would look good, on others it is worth nothing.
+    assert np.mean(could) > 0.03
+    assert np.mean(gains) < 0.005
 
 
 def test_several_findings_and_blanks(data):
@@ -311,8 +420,62 @@ def test_few_labels_shrink_the_folds_or_say_so(data):
     X, Y, _, _ = data
     rows = np.r_[np.flatnonzero(Y[:, 0])[:2], np.flatnonzero(Y[:, 0] == 0)[:4]]
     PromptSearchCV(ONE, model="demo", n_bootstrap=5).fit(X[rows], Y[rows, 0])
+    with pytest.warns(UserWarning, match="of 'effusion' needs at least two samples"):
+        search = PromptSearchCV(ONE, model="demo").fit(X[rows[1:]], Y[rows[1:], 0])
+    assert search.best_prompts_["effusion"]["negative"] == {
+        "no pleural effusion": 1,
+        "a heart": 1,
+    }
+    assert np.isnan(search.report_["gain"][0])
     with pytest.raises(ValueError, match="at least two samples of every class"):
-        PromptSearchCV(ONE, model="demo").fit(X[rows[1:]], Y[rows[1:], 0])
+        PromptSearchCV(CLASSES, model="demo").fit(X[:3], ["heart", "heart", "neither"])
+
+
+def test_one_finding_without_labels_does_not_stop_the_others(data):
+    X, Y, _, _ = data
+    blank = Y.astype(float)
+    blank[:, 1] = np.nan
+    with pytest.warns(UserWarning, match="of 'cardiomegaly' needs"):
+        search = PromptSearchCV(FINDINGS, model="demo", n_bootstrap=10).fit(X, blank)
+    assert search.report_["n_labels"].tolist() == [240, 0]
+    assert np.isnan(search.report_["gain"][1])
+    assert search.report_["gain"][0] >= 0
+
+
+def test_classes_that_are_missing_in_a_resample_leave_the_others(data):
+    X, _, _, _ = data
+    words = ["effusion", "nodule", "heart", "device", "rib", "lung", "air", "spine"]
+    y = np.repeat(words, 5)
+    prompts = {word: [f"a {word}", f"the {word}"] for word in words}
+    report = PromptSearchCV(prompts, model="demo").fit(X[:40], y).report_
+    assert report["n_undefined"][0] == 0
+
+
+def test_frames_and_places_go_through(data):
+    X, _, y, _ = data
+    frame = pd.DataFrame(X, columns=[f"v{i}" for i in range(X.shape[1])])
+    search = PromptSearchCV(CLASSES, model="demo", cv=2, n_bootstrap=5).fit(frame, y)
+    assert search.predict(frame).shape == (240,)  # without a warning
+    with pytest.raises(ValueError, match="feature names"):
+        search.predict(frame[frame.columns[::-1]])
+    codes = np.searchsorted(search.classes_, y)
+    with pytest.warns(LabelCodesWarning):
+        coded = PromptSearchCV(CLASSES, model="demo", cv=2, n_bootstrap=5).fit(X, codes)
+    assert coded.score(X, codes) == search.score(frame, y)
+
+
+def test_nothing_is_chosen_where_nothing_is_gained(data):
+    X, Y, _, groups = data
+    rng, kept = np.random.default_rng(5), 0
+    for _ in range(4):
+        y = rng.integers(0, 2, len(X))
+        search = PromptSearchCV(ONE, model="demo", n_bootstrap=5, cv=3)
+        report = search.fit(X, y, groups=groups).report_.iloc[0]
+        if report["gain"] <= 0:
+            kept += 1
+            assert report["n_steps"] == 0
+            assert len(search.best_prompts_["effusion"]["positive"]) == 3
+    assert kept
 
 
 def test_is_an_estimator_among_others(data):

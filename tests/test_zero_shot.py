@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit
+from scipy.special import expit, log_expit
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils import get_tags
@@ -18,7 +18,7 @@ from sk_medsiglip import (
     make_zero_shot_pipeline,
 )
 from sk_medsiglip.encoder import load_encoder
-from sk_medsiglip.exceptions import PromptError
+from sk_medsiglip.exceptions import PromptError, PromptWarning
 from sk_medsiglip.prompts import check_prompts, encode_class_vectors
 
 CLASSES = {
@@ -119,7 +119,10 @@ def test_several_pairs_are_multilabel(make, checkpoint, X):
         assert clf.findings_.tolist() == ["nodule", "effusion"]
         assert [c.tolist() for c in clf.classes_] == [[0, 1], [0, 1]]
         assert clf.class_embeddings_.shape == (2, 2, 32)
-        np.testing.assert_allclose(clf.decision_function(X), margins, atol=1e-4)
+        scores = logits if scoring == "softmax" else log_expit(logits)
+        np.testing.assert_allclose(
+            clf.decision_function(X), scores[:, 1::2] - scores[:, ::2], atol=1e-4
+        )
         np.testing.assert_array_equal(clf.predict(X), (margins > 0).astype(int))
     softmaxed = make(PAIRS).fit(X).predict_proba(X)
     np.testing.assert_allclose(softmaxed, expit(margins), atol=1e-5)
@@ -182,7 +185,12 @@ def test_columns_of_y_in_another_order_are_an_error(make, X):
     with pytest.raises(ValueError, match=r"Pass y\[\['nodule', 'effusion'\]\]"):
         make(PAIRS).fit(X, y)
     make(PAIRS).fit(X, y[["nodule", "effusion"]])
-    make(PAIRS).fit(X, y.set_axis(["a", "b"], axis=1))
+    make(PAIRS).fit(X, y.set_axis(["Nodule", "EFFUSION"], axis=1))
+    with pytest.warns(PromptWarning, match="by their places, 'a' for 'nodule'"):
+        make(PAIRS).fit(X, y.set_axis(["a", "effusion"], axis=1))
+    # A name in the place of another, beside one that nobody knows.
+    with pytest.raises(ValueError, match="would compare the wrong ones"):
+        make(PAIRS).fit(X, y.set_axis(["effusion", "b"], axis=1))
 
 
 def test_missing_labels_are_named(make, X):
@@ -231,6 +239,10 @@ def test_other_width_names_both_models(make, checkpoint):
         ({"a": {"one": np.inf}, "b": "two"}, None, "must be 0 or more"),
         ({"a": "one", "b": {}}, None, "mixes"),
         ({"a": "one", "b": None}, None, "class 'b': expected a text"),
+        ({"a": "one", "b": b"two"}, None, "class 'b': expected a text"),
+        ({"a": "one", float("nan"): "two"}, None, "is NaN"),
+        ({"a": "one", "b": "two"}, 3, "templates must be a text"),
+        ("chest_xray_13", None, r"load_prompt_set\('chest_xray_13'\)"),
     ],
 )
 def test_malformed_prompts(make, X, prompts, templates, message):

@@ -12,7 +12,12 @@ from sk_medsiglip.prompts._prompt_set import (
     list_prompt_sets,
     load_prompt_set,
 )
-from sk_medsiglip.prompts._question import Question, check_columns, check_prompts
+from sk_medsiglip.prompts._question import (
+    Question,
+    check_columns,
+    check_prompts,
+    is_pair,
+)
 
 __all__ = [
     "ClassVectors",
@@ -23,6 +28,7 @@ __all__ = [
     "encode_class_vectors",
     "encode_question",
     "find_prompt_set",
+    "is_pair",
     "lint_prompts",
     "list_prompt_sets",
     "load_prompt_set",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -11,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip.exceptions import PromptError
+from sk_medsiglip.exceptions import PromptError, PromptWarning
 
-__all__ = ["Question", "check_columns", "check_prompts"]
+__all__ = ["Question", "check_columns", "check_prompts", "is_pair"]
 
 _PAIR = {"positive", "negative"}
 
@@ -76,19 +77,24 @@ def check_prompts(prompts: Mapping[Any, Any], templates: Any = None) -> Question
     'a chest X-ray showing pleural fluid'
     """
     if not isinstance(prompts, Mapping):
+        hint = (
+            f"For a set that ships pass load_prompt_set({prompts!r}). "
+            if isinstance(prompts, str)
+            else ""
+        )
         raise PromptError(
-            f"prompts must be a dict, got {type(prompts).__name__}. Write "
+            f"prompts must be a dict, got {type(prompts).__name__}. {hint}Write "
             '{"effusion": ["pleural effusion"], "normal": ["normal chest X-ray"]} or '
             '{"effusion": {"positive": [...], "negative": [...]}}.'
         )
     if not prompts:
         raise PromptError("prompts is empty: name at least two classes or one finding.")
-    pairs = [_is_pair(value) for value in prompts.values()]
+    pairs = [is_pair(value) for value in prompts.values()]
     if any(pairs) and not all(pairs):
         raise PromptError(
             "prompts mixes classes and present/absent pairs. Give every entry as "
             'texts (exclusive classes) or every entry as {"positive": ..., '
-            '"negative": ...} (independent findings).'
+            '"negative": ...} (independent findings). Weights of texts are numbers.'
         )
     of_label = _check_templates(templates, prompts)
     labels, asked = (_check_pairs if all(pairs) else _check_classes)(prompts, of_label)
@@ -103,7 +109,7 @@ def check_prompts(prompts: Mapping[Any, Any], templates: Any = None) -> Question
 
 
 def check_columns(y: Any, findings: Iterable[Any]) -> None:
-    """Raise if ``y`` names the findings, but in another order than the prompts.
+    """Raise if ``y`` names the findings, but in another order; warn at other names.
 
     Parameters
     ----------
@@ -115,15 +121,35 @@ def check_columns(y: Any, findings: Iterable[Any]) -> None:
     Raises
     ------
     ValueError
-        If the same names stand in another order.
+        If a finding's name stands in the place of another.
+
+    Warns
+    -----
+    PromptWarning
+        If columns have other names than the findings they are taken for.
     """
     named = [str(name) for name in getattr(y, "columns", ())]
     wanted = [str(name) for name in findings]
-    if sorted(named) == sorted(wanted) and named != wanted:
+    if not named or named == wanted or len(named) != len(wanted):
+        return
+    if any(a != b and a in wanted for a, b in zip(named, wanted, strict=True)):
         raise ValueError(
             f"the columns of y are {named}, the findings {wanted}: scores would "
             f"compare the wrong ones. Pass y[{wanted}]."
         )
+    pairs = zip(named, wanted, strict=True)
+    taken = ", ".join(f"{a!r} for {b!r}" for a, b in pairs if _plain(a) != _plain(b))
+    if taken:
+        warnings.warn(
+            f"columns of y are taken, by their places, {taken}. Rename them if that is "
+            "right, or put them in the order of the prompts.",
+            PromptWarning,
+            stacklevel=4,
+        )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name).strip().casefold()
 
 
 @dataclass(frozen=True)
@@ -134,7 +160,7 @@ class _Prompts:
     weights: tuple[float, ...]
 
 
-def _is_pair(value: Any) -> bool:
+def is_pair(value: Any) -> bool:
     """Tell a pair of sides from texts with weights, which is a dict of numbers."""
     return isinstance(value, Mapping) and not _are_weighted(value)
 
@@ -156,6 +182,8 @@ def _check_classes(
             'present or absent write {finding: {"positive": ..., "negative": ...}}.'
         )
     names = list(prompts)
+    if any(name != name for name in names):
+        raise PromptError("a class of prompts is NaN; name it.")
     if len({str if isinstance(n, str) else type(n) for n in names}) > 1:
         raise PromptError(
             f"the classes {names!r} are of different types; use the labels as they "
@@ -193,7 +221,9 @@ def _fill(prompts: Any, templates: list[str], where: str) -> _Prompts:
     texts = [prompts] if isinstance(prompts, str) else prompts
     if _are_weighted(prompts):
         texts, weights = list(prompts), [float(w) for w in prompts.values()]
-    if not isinstance(texts, Sequence | np.ndarray | set) or not len(texts):
+    if isinstance(texts, bytes) or not (
+        isinstance(texts, Sequence | np.ndarray | set) and len(texts)
+    ):
         raise PromptError(
             f"{where}: expected a text or a non-empty list of texts, got {prompts!r}."
         )
@@ -230,6 +260,11 @@ def _check_templates(
 def _check_some(templates: str | Sequence[str] | None) -> list[str]:
     if templates is None:
         return ["{}"]
+    if not isinstance(templates, str | Sequence | np.ndarray):
+        raise PromptError(
+            f"templates must be a text, a list of texts or a dict of these, got "
+            f"{templates!r}."
+        )
     listed = [templates] if isinstance(templates, str) else list(templates)
     if not listed:
         raise PromptError("templates is empty; leave it None to use prompts as is.")

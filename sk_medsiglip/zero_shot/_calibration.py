@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
@@ -42,7 +43,7 @@ def calibrate_scores(
     how: str,
     *,
     labels: Labels | None,
-    prevalence: float | Mapping[Any, float] | None,
+    prevalence: float | Mapping[Any, float] | pd.Series | None,
     names: NDArray[Any],
 ) -> list[Calibration]:
     """Calibrate one question, or each of several findings by itself.
@@ -168,7 +169,7 @@ def fit_to_prevalence(
 
 
 def _check_prevalence(
-    prevalence: float | Mapping[Any, float] | None,
+    prevalence: float | Mapping[Any, float] | pd.Series | None,
     names: NDArray[Any],
     n_answers: int,
     *,
@@ -179,6 +180,8 @@ def _check_prevalence(
         raise ValueError(
             "calibrate='prevalence' needs prevalence: {class or finding: share}."
         )
+    if isinstance(prevalence, pd.Series):
+        prevalence = prevalence.to_dict()
     if not isinstance(prevalence, Mapping):
         if len(names) > 1:
             raise ValueError(
@@ -249,5 +252,13 @@ def _maximise(
         method="L-BFGS-B",
         options={"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-10},
     ).x
+    if with_temperature and found[0] <= 1.01 / _RANGE:
+        warnings.warn(
+            "labels and scores contradict each other, or have nothing to do with each "
+            "other: calibrated probabilities are all alike. Do the labels mean what "
+            "the prompts say?",
+            UserWarning,
+            stacklevel=5,
+        )
     temperature = unit / found[0] if with_temperature else 1.0
     return Calibration(float(temperature), found[1:] - found[1:].mean())

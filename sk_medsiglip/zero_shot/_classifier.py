@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
@@ -25,6 +26,7 @@ from sk_medsiglip.prompts import (
     Question,
     check_prompts,
     encode_question,
+    is_pair,
 )
 from sk_medsiglip.zero_shot._calibration import calibrate_scores
 from sk_medsiglip.zero_shot._scores import (
@@ -41,6 +43,11 @@ __all__ = ["ZeroShotClassifier"]
 _COSINES_AT_ONCE = 2**24
 
 _PAIR = np.array([0, 1])
+
+# Attributes that not every fit sets.
+_OF_SOME_SETTINGS = (
+    "bias_", "findings_", "grades_", "prompt_embeddings_", "temperature_",
+)  # fmt: skip
 
 
 def _is_ordinal(classifier: ZeroShotClassifier) -> bool:
@@ -90,7 +97,7 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         learns how frequent classes are. "prevalence" needs no labels: biases that
         make the mean probability over ``X`` the ``prevalence``. One temperature for
         all classes; several findings have one each.
-    prevalence : float, dict or None, default=None
+    prevalence : float, dict, Series or None, default=None
         Of ``calibrate="prevalence"``: ``{class: share}`` of all classes, or
         ``{finding: share}``; one number for one finding.
     dtype, device, engine, batch_size, cache, verbose
@@ -131,8 +138,7 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     ``TunedThresholdClassifierCV`` take this classifier as any other. Not a medical
     device.
 
-    It is as good at other embeddings of the same model: given those of report texts,
-    it classifies reports.
+    Embeddings of report texts by the same model are classified in the same way.
 
     References
     ----------
@@ -170,7 +176,7 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             StrOptions({"temperature", "temperature_bias", "prevalence"}),
             None,
         ],
-        "prevalence": [Mapping, Real, None],
+        "prevalence": [Mapping, Real, pd.Series, None],
     }
     _parameter_constraints.pop("normalize")  # vectors of prompts always are
 
@@ -185,7 +191,7 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         ensemble: str = "embeddings",
         ordinal: bool = False,
         calibrate: str | None = None,
-        prevalence: float | Mapping[Any, float] | None = None,
+        prevalence: float | Mapping[Any, float] | pd.Series | None = None,
         dtype: str = "auto",
         device: str = "auto",
         engine: str = "auto",
@@ -236,9 +242,22 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             no prompt stands for, or is a DataFrame of the findings in another order,
             or ``calibrate`` lacks what it learns from.
         """
-        rows: NDArray[np.floating] = validate_data(
-            self, X, dtype=[np.float64, np.float32]
-        )
+        if self.prevalence is not None and self.calibrate != "prevalence":
+            raise ValueError(
+                "prevalence is only used with calibrate='prevalence'; set both, or "
+                "neither."
+            )
+        try:
+            rows: NDArray[np.floating] = validate_data(
+                self, X, dtype=[np.float64, np.float32]
+            )
+        except ValueError as error:
+            error.add_note(
+                "X must be embeddings; for images use make_zero_shot_pipeline."
+            )
+            raise
+        for name in _OF_SOME_SETTINGS:  # of an earlier fit with others
+            self.__dict__.pop(name, None)
         question = self._read_prompts(None if y is None else np.asarray(y))
         vectors = self._encode_prompts(question)
         n_findings = len(question.labels) if question.is_pairs else 0
@@ -263,8 +282,9 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         labels = None if y is None else check_target(self, rows, y, question)
         if labels is not None and labels.classes is not None:
             self.classes_ = labels.classes  # places, if y holds these
+        self._is_calibrated = self.calibrate is not None
         if self.calibrate is not None:
-            self._learn(rows, labels, self.calibrate)
+            self._learn(rows, labels, self.calibrate, question.labels)
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -281,17 +301,11 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             ``(n_samples, n_classes)``: ``logit_scale_ * cosine + logit_bias_``. For
             two classes ``(n_samples,)``: second minus first; for one finding
             ``(n_samples,)`` and for several ``(n_samples, n_findings)``: present minus
-            absent. Under ``scoring="cosine"`` cosines in the place of logits; with
-            ``calibrate`` the calibrated scores.
+            absent. In the place of logits stand the logarithms of their sigmoids under
+            ``scoring="sigmoid"``, the cosines under "cosine", and with ``calibrate``
+            calibrated scores: it ranks as :meth:`predict_proba` does.
         """
-        cosines = self._cosines(X)
-        values: NDArray[np.floating]
-        if self.calibrate is not None:
-            values = self._calibrated(cosines)
-        elif self.scoring == "cosine":
-            values = cosines
-        else:
-            values = self.logit_scale_ * cosines + self.logit_bias_
+        values = self._answers(X)
         return values[..., 1] - values[..., 0] if values.shape[-1] == 2 else values
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -324,9 +338,7 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples,) or (n_samples, n_findings)
             Class names; for findings 1 where present is likelier than absent.
         """
-        cosines = self._cosines(X)
-        values = cosines if self.calibrate is None else self._calibrated(cosines)
-        best = values.argmax(axis=-1)
+        best = self._answers(X).argmax(axis=-1)
         return best if best.ndim == 2 else self.classes_[best]
 
     @available_if(_is_ordinal)
@@ -365,7 +377,8 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             worse".
         """
         shares = self._probabilities_of_grades(X)
-        return shares[:, ::-1].cumsum(axis=1)[:, -2::-1]
+        # Sums of shares may end a digit above 1, which no probability may.
+        return np.minimum(shares[:, ::-1].cumsum(axis=1)[:, -2::-1], 1.0)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -374,10 +387,7 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             "temperature_bias",
         )
         if isinstance(self.prompts, Mapping) and len(self.prompts) > 1:
-            several = all(
-                isinstance(pair, Mapping) and set(pair) == {"positive", "negative"}
-                for pair in self.prompts.values()
-            )
+            several = all(map(is_pair, self.prompts.values()))
             tags.classifier_tags.multi_label = several
             tags.target_tags.multi_output = several
         return tags
@@ -410,14 +420,20 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             return question.labels  # sorted
         return np.asarray(list(self.prompts))
 
-    def _learn(self, X: NDArray[np.floating], labels: Labels | None, how: str) -> None:
+    def _learn(
+        self,
+        X: NDArray[np.floating],
+        labels: Labels | None,
+        how: str,
+        names: NDArray[Any],
+    ) -> None:
         """Choose temperatures and biases."""
         calibrations = calibrate_scores(
             self._scores(self._cosines(X)),
             how,
             labels=labels,
             prevalence=self.prevalence,
-            names=getattr(self, "findings_", self.classes_),
+            names=names,
         )
         temperatures = np.array([one.temperature for one in calibrations])
         biases = np.array([one.bias for one in calibrations])
@@ -449,17 +465,19 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     def _scores(self, cosines: NDArray[np.floating]) -> NDArray[np.floating]:
         return scores(cosines, self.logit_scale_, self.logit_bias_, self.scoring)
 
-    def _calibrated(self, cosines: NDArray[np.floating]) -> NDArray[np.float64]:
-        values = self._scores(cosines).astype(np.float64)
+    def _answers(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the score of every answer, calibrated if it is."""
+        values = self._scores(self._cosines(X))
+        if not self._is_calibrated:
+            return values
         temperature = np.asarray(self.temperature_)[..., None]
-        return values / temperature + self.bias_
+        return values.astype(np.float64) / temperature + self.bias_
 
     def _probabilities(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of every answer, of the shape of the cosines."""
-        cosines = self._cosines(X)
-        if self.calibrate is None:
-            return probabilities(self._scores(cosines), self.scoring)
-        return probabilities(self._calibrated(cosines), self.scoring, calibrated=True)
+        return probabilities(
+            self._answers(X), self.scoring, calibrated=self._is_calibrated
+        )
 
     def _probabilities_of_grades(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return probabilities in the order of ``grades_``."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
 from sklearn.utils import check_array
 
 from sk_medsiglip._progress import progress_bar
@@ -17,7 +17,7 @@ from sk_medsiglip._resampling import auc_of_resamples, draw_counts, interval
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.prompts import check_prompts, lint_prompts
-from sk_medsiglip.zero_shot._prompt_cosines import Choice, encode_choices
+from sk_medsiglip.zero_shot._prompt_cosines import Choice, encode_choices, log_odds
 from sk_medsiglip.zero_shot._target import check_target
 
 __all__ = ["compare_prompts"]
@@ -132,6 +132,10 @@ def compare_prompts(
     >>> bool(alone["pleural effusion"] > alone["a rib"])
     True
     """
+    if not 0 < level < 1:
+        raise ValueError(f"level={level!r} must be a share, such as 0.95.")
+    if n_bootstrap < 1:
+        raise ValueError(f"n_bootstrap={n_bootstrap!r} must be at least 1.")
     rows: NDArray[np.floating] = check_array(X, dtype=[np.float64, np.float32])
     question = check_prompts(prompts, templates)
     labels = check_target(compare_prompts, rows, y, question)
@@ -160,7 +164,8 @@ def compare_prompts(
             drawn = counts[:, choice.rows]
             for told in [1] if choice.name else range(len(choice.classes)):
                 lines += _compare(choice, told, drawn, level, bar)
-    table = pd.DataFrame(lines)
+    # Where every side has one prompt, no row has a gain.
+    table = pd.DataFrame(lines, columns=["label", "prompt", *_FIGURES])
     lint = report[["side", "text", *_FROM_LINT]]
     table = table.join(lint, on="prompt").drop(columns="prompt")
     words = ["side", "text", "problem"]
@@ -179,6 +184,13 @@ def _compare(
     """Yield the row of one label's ensemble, then those of its prompts."""
     ill = choice.target == told
     ensemble = _areas(choice, told, choice.weights, drawn)
+    if ill.all() or not ill.any():
+        warnings.warn(
+            f"the labels of {str(choice.name or choice.classes[told])!r} are of one "
+            "kind: there is no area to compute.",
+            UserWarning,
+            stacklevel=3,
+        )
     common = {
         "label": choice.name or choice.classes[told],
         "n_positive": int(ill.sum()),
@@ -210,8 +222,7 @@ def _areas(
     drawn: NDArray[np.integer],
 ) -> NDArray[np.float64]:
     """Return the area of one answer against the rest, in each resample."""
-    logits = choice.logits(weights)
-    odds = logits[:, told] - logsumexp(np.delete(logits, told, axis=1), axis=1)
+    odds = log_odds(choice.logits(weights), told)
     return auc_of_resamples(choice.target == told, odds, drawn)
 
 

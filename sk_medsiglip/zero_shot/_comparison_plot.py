@@ -117,7 +117,9 @@ class PromptComparisonDisplay:
         pyplot = import_optional(
             "matplotlib.pyplot", extra="plot", purpose="Drawing a comparison of prompts"
         )
-        table = self.table if labels is None else self._chosen(list(labels))
+        if labels is not None:
+            labels = [labels] if isinstance(labels, str) else list(labels)
+        table = self.table if labels is None else self._chosen(labels)
         if ax is None:
             height = 1.2 + _HEIGHT_OF_A_ROW * len(table)
             _, ax = pyplot.subplots(figsize=(9.5, height), layout="constrained")

@@ -66,6 +66,11 @@ def make_zero_shot_pipeline(
     >>> pipe.fit(images).predict(images).shape
     (4,)
     """
+    if embedder_params.get("on_error") == "nan":
+        raise ValueError(
+            "on_error='nan' leaves rows that no classifier has a class for; leave such "
+            "images out first: check_images(X)."
+        )
     shared: dict[str, Any] = {
         "model": model,
         "revision": revision,

@@ -6,12 +6,33 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from sk_medsiglip._labels import Labels
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.prompts import Question, encode_question
 
-__all__ = ["Choice", "PromptCosines", "encode_choices"]
+__all__ = ["Choice", "PromptCosines", "encode_choices", "log_odds"]
+
+
+def log_odds(logits: NDArray[np.float64], answer: int) -> NDArray[np.float64]:
+    """Return how much likelier an answer is than all others together.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n_samples, n_answers, ...)
+        Of the answers.
+    answer : int
+        Which of them.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, ...)
+        It ranks as the probability does, and does not saturate.
+    """
+    others = np.delete(logits, answer, axis=1)
+    rest = others[:, 0] if others.shape[1] == 1 else logsumexp(others, axis=1)
+    return logits[:, answer] - rest
 
 
 @dataclass(frozen=True, eq=False)

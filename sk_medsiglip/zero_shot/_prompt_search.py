@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_consistent_length
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -23,13 +25,20 @@ from sk_medsiglip._splits import make_folds
 from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
+from sk_medsiglip.exceptions import LabelCodesWarning
 from sk_medsiglip.prompts import Question, check_prompts
 from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
-from sk_medsiglip.zero_shot._prompt_cosines import Choice, encode_choices
+from sk_medsiglip.zero_shot._prompt_cosines import Choice, encode_choices, log_odds
 from sk_medsiglip.zero_shot._prompt_selection import Selection, select
 from sk_medsiglip.zero_shot._target import check_target
 
 __all__ = ["PromptSearchCV"]
+
+_NO_GAIN: dict[str, Any] = {
+    **dict.fromkeys(("plain", "chosen", "gain", "gain_low", "gain_high"), np.nan),
+    "n_undefined": 0,
+    "within_noise": True,
+}
 
 
 class PromptSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
@@ -68,15 +77,16 @@ class PromptSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
     best_prompts_ : dict
         ``{class: {text: weight}}``, or ``{finding: {"positive": ..., "negative":
         ...}}``; what :class:`~sk_medsiglip.ZeroShotClassifier` takes. The candidates
-        where nothing was better.
+        where the search gained nothing.
     best_estimator_ : ZeroShotClassifier
         Of these prompts, fitted.
     report_ : DataFrame
         One row a finding, or one in all: ``finding``; ``n_labels``; ``plain`` and
         ``chosen``, mean scores on folds that had no say in what was chosen; ``gain``,
         their difference, with ``gain_low`` and ``gain_high``, its 95% interval over
-        patients; ``within_noise``, whether that holds 0; ``n_steps``, prompts taken in
-        the end, 0 for the plain ensemble.
+        patients, and ``n_undefined``, resamples without a value; ``within_noise``,
+        whether the interval holds 0; ``n_steps``, prompts added in the end, 0 for the
+        plain ensemble. NaN for a finding with too few labels.
     classes_, findings_, n_features_in_
         As those of the classifier.
 
@@ -89,7 +99,8 @@ class PromptSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
     Each fold is asked by prompts that were chosen on the other folds, down to how many
     to take, which folds of those decide. So ``gain`` is what the search may be expected
     to gain on new images *like these*; on tens of labels it is often nothing, and
-    sometimes less. The prompts that are kept were chosen on all rows in the same way.
+    sometimes less: then the plain ensemble stays. Else the prompts that are kept were
+    chosen on all rows in the same way.
 
     All is done on cosines of images and prompts, computed once. A step costs one
     sorting of the scores of every candidate: seconds for a few hundred images and a
@@ -189,8 +200,13 @@ class PromptSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
         PromptError
             If the candidates are malformed.
         ValueError
-            If ``X`` or ``y`` does not fit them, or no class has samples (or patients)
-            for two folds.
+            If ``X`` or ``y`` does not fit them, or a class of exclusive ones has
+            samples (or patients) for fewer than two folds.
+
+        Warns
+        -----
+        UserWarning
+            If one of several findings has too few labels; its prompts stay.
         """
         rows: NDArray[np.floating] = validate_data(
             self, X, dtype=[np.float64, np.float32]
@@ -202,28 +218,28 @@ class PromptSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
         embedder = MedSigLIPTextEmbedder(self.model, **self._text_side())
         choices = encode_choices(question, labels, rows, embedder)
         self.report_ = self._search(choices, patients, question)
-        self.best_estimator_ = ZeroShotClassifier(
-            self.best_prompts_, model=self.model, **self._text_side()
-        ).fit(rows)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LabelCodesWarning)  # issued once
+            self.best_estimator_ = ZeroShotClassifier(
+                self.best_prompts_, model=self.model, **self._text_side()
+            ).fit(rows, y)
         self.classes_ = self.best_estimator_.classes_
+        self.__dict__.pop("findings_", None)  # of an earlier fit
         if question.is_pairs:
             self.findings_ = question.labels
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the likeliest classes, as the best estimator does."""
-        check_is_fitted(self)
-        return self.best_estimator_.predict(X)
+        return self.best_estimator_.predict(self._checked(X))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return probabilities, as the best estimator does."""
-        check_is_fitted(self)
-        return self.best_estimator_.predict_proba(X)
+        return self.best_estimator_.predict_proba(self._checked(X))
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return logits, as the best estimator does."""
-        check_is_fitted(self)
-        return self.best_estimator_.decision_function(X)
+        return self.best_estimator_.decision_function(self._checked(X))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -231,6 +247,13 @@ class PromptSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
         tags.classifier_tags.multi_label = inner.classifier_tags.multi_label
         tags.target_tags.multi_output = inner.target_tags.multi_output
         return tags
+
+    def _checked(self, X: ArrayLike) -> NDArray[np.floating]:
+        check_is_fitted(self)
+        rows: NDArray[np.floating] = validate_data(
+            self, X, dtype=[np.float64, np.float32], reset=False
+        )
+        return rows
 
     def _text_side(self) -> dict[str, Any]:
         names = ("revision", "dtype", "device", "engine", "batch_size", "cache")
@@ -268,17 +291,21 @@ class PromptSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
         weights: dict[int, float] = {}
         for choice, of, folds, _, learned in jobs:
             mine, found = found[: len(learned)], found[len(learned) :]
-            kept, of_folds = mine[0], mine[1:]
+            gain = dict(_NO_GAIN)
+            if folds:
+                gain = self._gain(choice, of, folds, mine[1:])
+            gained = gain["gain"] > 0
             lines.append(
                 {
                     "finding": choice.name,
                     "n_labels": len(choice.rows),
-                    **self._gain(choice, of, folds, of_folds),
-                    "n_steps": kept.n_steps,
+                    **gain,
+                    "n_steps": mine[0].n_steps if gained else 0,
                 }
             )
+            chosen = mine[0].weights if gained else choice.weights
             places = np.concatenate(choice.prompts).tolist()
-            weights |= dict(zip(places, kept.weights.tolist(), strict=True))
+            weights |= dict(zip(places, chosen.tolist(), strict=True))
         self.best_prompts_ = _as_prompts(question, weights)
         return pd.DataFrame(lines)
 
@@ -309,16 +336,15 @@ class PromptSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
                 [selection.weights for selection in chosen],
             )
         )
-        known = ~np.isnan(plain).all(axis=0)
-        plain = np.nanmean(plain[:, known], axis=0)
-        better = np.nanmean(better[:, known], axis=0)
-        low, high, _ = interval((better - plain)[1:])
+        plain, better = _mean_of_known(plain), _mean_of_known(better)
+        low, high, n_undefined = interval((better - plain)[1:])
         return {
             "plain": plain[0],
             "chosen": better[0],
             "gain": better[0] - plain[0],
             "gain_low": low,
             "gain_high": high,
+            "n_undefined": n_undefined,
             "within_noise": bool(low <= 0 <= high),
         }
 
@@ -330,10 +356,14 @@ def _folds(
     folds = make_folds(labels, cv, groups, choice.cosines.images)
     if folds is None:
         of = f" of {choice.name!r}" if choice.name else ""
-        raise ValueError(
+        problem = (
             f"choosing prompts{of} needs at least two samples of every class, from two "
-            "patients if groups are given."
+            "patients if groups are given"
         )
+        if not choice.name:
+            raise ValueError(f"{problem}.")
+        warnings.warn(f"{problem}: they stay.", UserWarning, stacklevel=4)
+        return []
     return [
         (np.flatnonzero(train), np.flatnonzero(test))
         for train, test in zip(folds.train, folds.test, strict=True)
@@ -350,16 +380,22 @@ def _resampled(
     """Return the score of some rows in every resample."""
     logits = choice.logits(weights)[rows]
     target = choice.target[rows]
-    shares = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     if scoring == "neg_log_loss":
+        shares = logits - logsumexp(logits, axis=1, keepdims=True)
         own = np.take_along_axis(shares, target[:, None], axis=1)[:, 0]
         drawn = counts.sum(axis=1)
         return np.where(drawn > 0, counts @ own / np.maximum(drawn, 1), np.nan)
     told = [1] if len(choice.classes) == 2 else np.unique(target).tolist()
-    if len(told) == 1:
-        shares = logits - logits[:, :1]  # differences, which do not saturate
-    areas = [auc_of_resamples(target == k, shares[:, k], counts) for k in told]
-    return np.mean(areas, axis=0)
+    areas = [auc_of_resamples(target == k, log_odds(logits, k), counts) for k in told]
+    return _mean_of_known(np.array(areas))
+
+
+def _mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean over the first axis of what is defined; NaN where nothing is."""
+    known = ~np.isnan(values)
+    sums = np.where(known, values, 0.0).sum(axis=0)
+    count = known.sum(axis=0)
+    return np.divide(sums, count, out=np.full(sums.shape, np.nan), where=count > 0)
 
 
 def _as_prompts(question: Question, weights: Mapping[int, float]) -> dict[Any, Any]:

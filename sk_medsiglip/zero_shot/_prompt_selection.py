@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from sk_medsiglip._labels import Labels
 from sk_medsiglip._splits import make_folds
-from sk_medsiglip.zero_shot._prompt_cosines import Choice
+from sk_medsiglip.zero_shot._prompt_cosines import Choice, log_odds
 
 __all__ = ["Selection", "quality", "select"]
 
@@ -166,10 +166,8 @@ def _qualities(
     if scoring == "neg_log_loss":
         own = np.take_along_axis(logits, target[:, None, None], axis=1)[:, 0]
         return (own - logsumexp(logits, axis=1)).mean(axis=0)
-    if n_answers == 2:
-        return _areas(logits[:, 1] - logits[:, 0], target == 1)
-    shares = logits - logsumexp(logits, axis=1, keepdims=True)
-    each = [_areas(shares[:, k], target == k) for k in np.unique(target).tolist()]
+    told = [1] if n_answers == 2 else np.unique(target).tolist()
+    each = [_areas(log_odds(logits, k), target == k) for k in told]
     return np.mean(each, axis=0)
 
 
