@@ -11,7 +11,7 @@ lint:
 	$(BIN)lint-imports
 
 test:
-	$(BIN)pytest
+	$(BIN)pytest -n auto --maxprocesses 8
 
 bench:
 	for file in benchmarks/[a-z]*.py; do $(BIN)python -m benchmarks.$$(basename $$file .py) || exit 1; done

@@ -234,15 +234,25 @@ def check_indicator(target: NDArray[Any]) -> NDArray[np.float64]:
         # Not astype alone: pandas' NA is no number, but it is a label not known.
         values = np.where(pd.isna(target), np.nan, target).astype(np.float64)
     except (TypeError, ValueError) as error:
+        given = target.ravel().tolist()
+        strange = [one for one in given if _is_no_number(one)] or given
         raise ValueError(
-            f"with several labels, y must hold 1, 0, and NaN where a label is not "
-            f"known; got {target.dtype} values such as {target.flat[0]!r}."
+            "a label must hold 1, 0, and NaN where it is not known; got "
+            f"{target.dtype} values such as {strange[0]!r}."
         ) from error
     odd = ~np.isin(values, [0, 1]) & ~np.isnan(values)
     if odd.any():
         raise ValueError(
-            "with several labels, y must hold 1, 0, and NaN where a label is not "
-            f"known; got {values[odd][0]:g}. For -1 as 'uncertain' replace it first: "
+            "a label must hold 1, 0, and NaN where it is not known; got "
+            f"{values[odd][0]:g}. For -1 as 'uncertain' replace it first: "
             "y.replace(-1, np.nan)."
         )
     return values
+
+
+def _is_no_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return not pd.isna(value)
+    return False

@@ -6,14 +6,29 @@ takes weights computes thousands of resamples as one product or one running sum.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
-__all__ = ["Interval", "auc_of_resamples", "draw_counts", "group_numbers", "interval"]
+__all__ = [
+    "Interval",
+    "area",
+    "auc_of_resamples",
+    "check_resampling",
+    "draw_counts",
+    "draw_sums",
+    "group_numbers",
+    "interval",
+    "ranked_counts",
+]
+
+# Numbers that are counted at once: 1 MiB of float64, which a processor keeps near.
+_BLOCK = 2**17
 
 
 class Interval(NamedTuple):
@@ -69,13 +84,67 @@ def draw_counts(
     counts = np.zeros((n_draws, n_groups), np.int32)
     for row in counts:
         row += np.bincount(rng.integers(0, n_groups, n_groups), minlength=n_groups)
-    return counts[:, member]
+    return counts if groups is None else counts[:, member]
+
+
+def draw_sums(
+    values: NDArray[np.float64],
+    n_draws: int,
+    *,
+    random_state: int | np.random.Generator | None = None,
+) -> NDArray[np.float64]:
+    """Sum rows over resamples of them, without all counts in memory at once.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_samples, n_columns)
+        A row a sample, or a patient.
+    n_draws, random_state
+        As in :func:`draw_counts`, with the same draws.
+
+    Returns
+    -------
+    ndarray of shape (n_draws, n_columns)
+    """
+    rng = np.random.default_rng(random_state)
+    sums = np.empty((n_draws, values.shape[1]))
+    step = max(1, _BLOCK // max(1, len(values)))
+    for start in range(0, n_draws, step):
+        some = sums[start : start + step]
+        some[:] = draw_counts(len(values), len(some), random_state=rng) @ values
+    return sums
+
+
+def check_resampling(n_bootstrap: Any, level: Any) -> None:
+    """Raise if there is no resample, or the level of intervals is not a share."""
+    whole = isinstance(n_bootstrap, Integral) and not isinstance(n_bootstrap, bool)
+    if not whole or n_bootstrap < 1:
+        raise ValueError(
+            f"n_bootstrap must be a whole number from 1 on, got {n_bootstrap!r}."
+        )
+    if not isinstance(level, Real) or not 0 < float(level) < 1:
+        raise ValueError(
+            f"level is a share between 0 and 1, 0.95 for 95%; got {level!r}."
+        )
 
 
 def group_numbers(groups: ArrayLike) -> NDArray[np.intp]:
-    """Give groups of any hashable type numbers from 0, in the order they come."""
+    """Give groups of any hashable type numbers from 0, in the order they come.
+
+    Raises where one is missing: blanks are not all one patient.
+    """
+    given = np.asarray(groups)
+    if given.ndim != 1:
+        raise ValueError(
+            f"groups must be (n_samples,), one a sample; got shape {given.shape}."
+        )
+    if n_blank := int(pd.isna(given).sum()):
+        raise ValueError(
+            f"groups is missing for {n_blank} of {len(given)} samples (None, NaN or "
+            "NA): name their patients, or leave these samples out."
+        )
     numbers: dict[Hashable, int] = {}
-    values: Any = np.asarray(groups).tolist()
+    values: Any = given.tolist()
     return np.array([numbers.setdefault(one, len(numbers)) for one in values], np.intp)
 
 
@@ -97,29 +166,76 @@ def auc_of_resamples(
     -------
     ndarray of shape (n_draws,)
         NaN where a resample has only one class.
+    """
+    result = np.empty(len(counts))
+    for some, ill, well in ranked_counts(y_true, y_score, counts):
+        result[some] = area(ill, well)
+    return result
 
-    Notes
-    -----
-    Scores are ranked once, and each resample is one running sum over them.
+
+def ranked_counts(
+    y_true: NDArray[Any],
+    y_score: NDArray[np.floating],
+    counts: NDArray[np.integer],
+    rows: NDArray[np.intp] | None = None,
+) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
+    """Count the ill and the well at every score, in each resample.
+
+    Scores are ranked once; all that a ROC or a precision-recall curve holds are sums
+    over what this yields.
+
+    Parameters
+    ----------
+    y_true, y_score : ndarray of shape (n_samples,)
+        As in :func:`auc_of_resamples`.
+    counts : ndarray of shape (n_draws, n_drawn)
+        How often each was drawn.
+    rows : ndarray of shape (n_samples,), default=None
+        Which column of ``counts`` each sample has; None is its own.
+
+    Yields
+    ------
+    some : slice
+        Of the resamples; a block of them stays in the processor's cache.
+    ill, well : ndarray of shape (n_block, n_scores), float64
+        At each score that occurs, from the lowest to the highest.
     """
     order = np.argsort(y_score, kind="stable")
-    ill = np.asarray(y_true, dtype=bool)[order]
+    is_ill = np.asarray(y_true, dtype=bool)[order]
     scores = np.asarray(y_score)[order]
-    # Of each score its first place and the one after its last, among equals.
-    first = np.searchsorted(scores, scores[ill], side="left")
-    after = np.searchsorted(scores, scores[ill], side="right")
-    result = np.full(len(counts), np.nan)
-    for start in range(0, len(counts), 256):  # a block stays in the processor's cache
-        block = counts[start : start + 256, order].astype(np.float64)
-        well = np.zeros((len(block), len(scores) + 1))
-        np.cumsum(np.where(ill, 0.0, block), axis=1, out=well[:, 1:])
-        below = (well[:, first] + well[:, after]) / 2
-        positive = block[:, ill]
-        pairs = positive.sum(axis=1) * well[:, -1]
-        wins = (positive * below).sum(axis=1)
-        part = result[start : start + 256]
-        np.divide(wins, pairs, out=part, where=pairs > 0)
-    return result
+    columns = order if rows is None else rows[order]
+    starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
+    step = max(1, _BLOCK // max(1, len(scores)))
+    for start in range(0, len(counts), step):
+        some = slice(start, start + step)
+        drawn = counts[some, columns].astype(np.float64)
+        ill = np.where(is_ill, drawn, 0.0)
+        well = drawn - ill
+        if len(starts) < len(scores):
+            ill = np.add.reduceat(ill, starts, axis=1)
+            well = np.add.reduceat(well, starts, axis=1)
+        yield some, ill, well
+
+
+def area(ill: NDArray[np.float64], well: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return areas under ROC curves.
+
+    Parameters
+    ----------
+    ill, well : ndarray of shape (n_draws, n_scores)
+        From :func:`ranked_counts`.
+
+    Returns
+    -------
+    ndarray of shape (n_draws,)
+        NaN where there is only one class.
+    """
+    below = np.cumsum(well, axis=1)
+    pairs = ill.sum(axis=1) * below[:, -1]
+    below -= well / 2  # those of the same score count half
+    wins = np.einsum("ij,ij->i", ill, below)
+    result = np.full(len(ill), np.nan)
+    return np.divide(wins, pairs, out=result, where=pairs > 0)
 
 
 def interval(values: ArrayLike, level: float = 0.95) -> Interval:

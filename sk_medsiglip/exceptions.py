@@ -17,6 +17,7 @@
     ├── UnreadableImageWarning  rows became NaN under ``on_error="nan"``
     ├── TruncatedTextWarning    texts were longer than the model reads
     ├── PromptWarning           prompts of two classes mean nearly the same to a model
+    ├── LeakageWarning          what is judged on was learned from
     ├── LabelCodesWarning       numbers in ``y`` were read as places among class names
     └── CacheWarning            the store cannot be used; the work goes on without it
 
@@ -36,6 +37,7 @@ __all__ = [
     "ForkedProcessError",
     "ImageReadError",
     "LabelCodesWarning",
+    "LeakageWarning",
     "MissingDependencyError",
     "ModelAccessError",
     "OutOfMemoryError",
@@ -155,6 +157,10 @@ class PromptWarning(SkMedSiglipWarning):
 
 class LabelCodesWarning(SkMedSiglipWarning):
     """``y`` holds numbers where prompts name classes; they were read as places."""
+
+
+class LeakageWarning(SkMedSiglipWarning):
+    """What a classifier is judged on, it or its model learned from."""
 
 
 class CacheWarning(SkMedSiglipWarning):

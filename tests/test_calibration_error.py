@@ -99,6 +99,17 @@ def test_findings_one_by_one_without_unknown_labels():
         expected_calibration_error(named, scores[["b", "a", "c"]])
 
 
+def test_a_rounded_probability_may_lie_a_little_outside():
+    above, below = 1 + 1e-7, -1e-7
+    assert above > 1.0000000000000002 > 1
+    assert expected_calibration_error([1, 0], [above, below]) == 0
+    assert expected_calibration_error([1, 0], [[below, above], [above, below]]) == 0
+    frame = pd.DataFrame({"a": [1.0000000000000002, 0.0]})
+    assert expected_calibration_error(pd.DataFrame({"a": [1, 0]}), frame) == 0
+    with pytest.raises(ValueError, match=r"got 1\.0001"):
+        expected_calibration_error([1, 0], [1.0001, 0])
+
+
 def test_errors_say_what_was_wrong():
     for arguments, match in [
         (([0, 1], [-0.1, 2.0]), "decision_function"),

@@ -444,6 +444,22 @@ def test_zero_shot_by_a_set_that_ships_and_one_of_that_format(classes_folder, tm
         assert list(pd.read_csv(out).columns) == ["path", *columns, "predicted"]
 
 
+def test_zero_shot_of_many_findings_prints_those_that_fit(classes_folder, tmp_path):
+    out = tmp_path / "p.csv"
+    result = run(
+        *("zero-shot", classes_folder, "--prompts", "chest_xray_13", "--out", out),
+        *("--model", "demo", "--on-error", "nan"),
+    )
+    assert result.exit_code == 0, result.output
+    columns = list(pd.read_csv(out).columns)
+    assert len(columns) == 14
+    said = " ".join(result.stdout.split())
+    assert "First 10 of 42 rows; 9 more columns in the file" in said
+    assert "0.…" not in said
+    assert columns[4].split()[0] in said
+    assert columns[5] not in said
+
+
 def test_zero_shot_user_errors(classes_folder, tmp_path):
     def zero_shot(*arguments):
         out = ("--out", tmp_path / "p.csv", "--model", "demo")

@@ -60,7 +60,8 @@ def test_lint_names_every_problem(folder, tmp_path):
     good = tmp_path / "good.yaml"
     words = {"a": "pleural effusion", "b": "an enlarged heart"}
     good.write_text(yaml.safe_dump(words))
-    assert "; 0 to mend" in run("prompts", "lint", good, "--model", "demo")
+    said = run("prompts", "lint", good, "--model", "demo")
+    assert "; 0 to mend for this model." in said
 
 
 def test_compare_writes_table_picture_and_choice(folder, tmp_path):
@@ -86,6 +87,7 @@ def test_compare_writes_table_picture_and_choice(folder, tmp_path):
     found = json.loads(chosen.read_text())
     assert list(found) == ["effusion"]
     assert check_prompts(found).is_pairs
+    assert load_prompt_set(chosen) == found
     out = tmp_path / "scores.csv"
     run(
         *("zero-shot", folder / "labels.csv", "--prompts", chosen, "--out", out),
@@ -94,8 +96,6 @@ def test_compare_writes_table_picture_and_choice(folder, tmp_path):
     assert pd.read_csv(out)["effusion"].between(0, 1).all()
     said = run(*arguments, "--out", table, code=2)
     assert "exists. Add --overwrite" in said
-    said = run(*arguments, "--chosen", tmp_path / "other.json", code=2)
-    assert "--chosen needs --search" in said
     said = run(*arguments, "--out", tmp_path / "none" / "t.csv", code=2)
     assert "does not exist; make it first" in said
 
@@ -124,3 +124,63 @@ def test_names_that_are_not_those_of_the_set_are_listed(folder):
     )
     assert "no prompts for effusion" in said
     assert "pleural effusion" in said
+
+
+def test_what_cannot_be_done_is_said_before_any_work(folder, tmp_path, monkeypatch):
+    def work(*_):
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr("sk_medsiglip.cli._embedding.embed_images", work)
+    arguments = [
+        *("prompts", "compare", folder / "prompts.json", "--model", "demo"),
+        *("--labels", folder / "labels.csv", "--label-column", "effusion"),
+    ]
+    said = run(*arguments, "--chosen", tmp_path / "other.json", code=2)
+    assert "--chosen needs --search" in said
+    frame = pd.read_csv(folder / "labels.csv")
+    frame.loc[:6, "patient"] = None
+    blank = tmp_path / "blank.csv"
+    frame.to_csv(blank, index=False)
+    arguments[arguments.index("--labels") + 1] = blank
+    said = run(*arguments, "--group-column", "patient", code=2)
+    assert "7 of 60 images have no patient in column 'patient'" in said
+
+
+def test_brackets_in_prompts_and_classes_are_printed(folder, tmp_path):
+    prompts = tmp_path / "brackets.json"
+    words = {"positive": ["fluid [left]"], "negative": ["no effusion [/red]"]}
+    prompts.write_text(json.dumps({"effusion": words}))
+    said = run(
+        *("prompts", "compare", prompts, "--model", "demo", "--search"),
+        *("--labels", folder / "labels.csv", "--label-column", "effusion"),
+    )
+    assert "fluid [left]" in said
+    assert "no effusion [/red]" in said
+    assert "gain 95% steps" in said
+    assert "Every gain is within noise: more labels would tell." in said
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "wet: Ödem".encode("latin-1"), "not UTF-8"),
+        ("a.yaml", "wet: Ödem".encode("latin-1"), "not UTF-8"),
+        ("a.yaml", b"wet: [a]\ndry: [b]\nwet: [c]\n", "comes again in line 3"),
+        ("a.yaml", b"wet: 2025-99-99\n", "not valid YAML"),
+        ("a.json", b'{"wet": "a", "dry": "b", "wet": "c"}', "comes again"),
+    ],
+)
+def test_files_of_prompts_are_refused_as_by_the_library(tmp_path, name, text, message):
+    file = tmp_path / name
+    file.write_bytes(text)
+    assert message in run("prompts", "lint", file, "--model", "demo", code=2)
+
+
+def test_numbers_of_classes_and_a_byte_order_mark_are_taken(folder, tmp_path):
+    file = tmp_path / "numbers.yaml"
+    file.write_text("\ufeff1: an effusion\n0: no effusion\n", "utf-8")
+    said = run(
+        *("prompts", "compare", file, "--model", "demo"),
+        *("--labels", folder / "labels.csv", "--label-column", "effusion"),
+    )
+    assert "effusion: all prompts" in said

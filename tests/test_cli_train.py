@@ -104,6 +104,18 @@ def test_heads_that_know_prompts(folder, tmp_path, head):
     assert (table["predicted"] == truth).mean() > 0.6
 
 
+def test_images_without_a_patient_are_no_patient(folder, tmp_path):
+    table = pd.read_csv(folder / "labels.csv")
+    table.loc[:3, "patient"] = np.nan
+    table.to_csv(folder / "blank.csv", index=False)
+    said = run(
+        "train", "--labels", folder / "blank.csv", "--label-column", "effusion",
+        "--group-column", "patient", "--model", "demo",
+        "--out", tmp_path / "model.skops", code=2,
+    )  # fmt: skip
+    assert "4 of 120 images have no patient in column 'patient'" in said
+
+
 def test_findings_that_are_not_all_known(folder, tmp_path, chexpert):
     model = tmp_path / "model.joblib"
     said = run(

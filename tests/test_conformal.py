@@ -12,9 +12,15 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, GroupShuffleSplit, cross_validate
+from sklearn.model_selection import (
+    GroupKFold,
+    GroupShuffleSplit,
+    cross_val_predict,
+    cross_validate,
+)
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -28,12 +34,14 @@ from sk_medsiglip import (
     make_zero_shot_pipeline,
 )
 from sk_medsiglip.datasets import make_chest_phantoms
+from sk_medsiglip.exceptions import LabelCodesWarning
 from sk_medsiglip.zero_shot import ConformalZeroShot
 from sk_medsiglip.zero_shot._conformal_quantile import (
     needed_patients,
     patient_quantile,
     score_classes,
 )
+from sk_medsiglip.zero_shot._conformal_split import split_patients
 from training.prompts import EVALUATION_PROMPTS
 
 ALPHA = 0.1
@@ -306,7 +314,7 @@ def test_coverage_report_by_hand():
     any_class = report.loc["any"]
     # a: 1 of 2 is covered, b: 1 of 1, c: 2 of 3.
     assert any_class["coverage"] == pytest.approx((1 / 2 + 1 + 2 / 3) / 3)
-    assert any_class["n"], any_class["n_patients"] == (6, 3)
+    assert (any_class["n"], any_class["n_patients"]) == (6, 3)
     assert (any_class["set_size"], any_class["single"]) == (1, 1)
     assert (any_class["empty"], any_class["full"]) == (0, 0)
     assert any_class["low"] == pytest.approx(1 / 2, abs=1e-9)
@@ -350,6 +358,92 @@ def test_no_patient_both_teaches_and_calibrates():
     assert len(seen[1]) == round(0.2 * (len(seen[0]) + len(seen[1])))
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_what_is_rare_is_taught_and_calibrated(seed):
+    rng = np.random.default_rng(seed)
+    # Patients of one class each: four of 60 are of the rare one.
+    y = np.array(["rare"] * 4 + ["common"] * 56)
+    learn, calibrate = split_patients(y, np.arange(60), 0.5, seed)
+    assert (y[learn] == "rare").sum() == (y[calibrate] == "rare").sum() == 2
+    assert len(learn) == len(calibrate) == 30
+    # Findings: each of the rare ones is in two patients, who share them in a ring.
+    findings = np.zeros((60, 5))
+    for column in range(4):
+        findings[[column, (column + 1) % 4], column] = 1
+    findings[:, 4] = rng.random(60) < 0.5
+    findings[50:, 4] = np.nan
+    for_both = split_patients(findings, np.arange(60), 0.5, seed)
+    shares = np.array([(findings[rows] == 1).sum(axis=0) for rows in for_both])
+    assert (shares[:, :4] == 1).all()
+    assert abs(np.diff(shares[:, 4])) <= 4
+    # A patient counts as rare by any of its images, not by the first.
+    patients = np.repeat(np.arange(60), 2)
+    second = np.where(np.arange(120) % 2, np.repeat(y, 2), "common")
+    learn, calibrate = split_patients(second, patients, 0.5, seed)
+    assert (second[learn] == "rare").sum() == (second[calibrate] == "rare").sum() == 2
+    assert not set(patients[learn]) & set(patients[calibrate])
+    # One patient of a class teaches: unlearned, it could not be in a set.
+    learn, _ = split_patients(y[3:], np.arange(57), 0.9, seed)
+    assert "rare" in y[3:][learn]
+
+
+def test_labels_of_any_type_may_be_unknown_where_a_head_learns():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 2))
+    X[::3] += 2
+    for a, b in (("ill", "well"), (1, 0)):
+        y = np.array([a, b, b] * 40, dtype=object)
+        y[:30] = None
+        conformal = ConformalZeroShot(LogisticRegression(), random_state=0)
+        assert conformal.fit(X, y).classes_.tolist() == sorted([a, b])
+        assert conformal.n_calibration_.sum() == 45
+    nullable = pd.DataFrame(
+        {"a": rng.integers(0, 2, 120), "b": rng.integers(0, 2, 120)}, dtype="Int64"
+    )
+    forest = ConformalZeroShot(RandomForestClassifier(3, random_state=0))
+    assert forest.fit(X, nullable).findings_.tolist() == ["a", "b"]
+    nullable.iloc[:20, 0] = pd.NA
+    probe = ConformalZeroShot(LinearProbe(Cs=[0.1]), random_state=0)
+    assert probe.fit(X, nullable).n_calibration_.sum() < 120
+
+
+@pytest.mark.filterwarnings("ignore:alpha=:UserWarning")
+def test_a_column_of_one_value_is_certain_to_a_forest():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(80, 2)), np.zeros((80, 3))
+    y[:, 0] = rng.random(80) < 0.5
+    y[:, 2] = 1
+    conformal = ConformalZeroShot(RandomForestClassifier(5, random_state=0))
+    conformal.fit(X, y)
+    assert conformal.predict_set(X).shape == (80, 3, 2)
+    # What was never seen is in every set; what always was is in them too.
+    assert conformal.predict_set(X)[:, 1:].all()
+    other = FrozenEstimator(RandomForestClassifier(2).fit(X, y + 1))
+    with pytest.raises(ValueError, match=r"classes are \[1.0, 2.0\].*0 and 1"):
+        ConformalZeroShot(other).fit(X, y)
+
+
+def test_numbers_in_the_place_of_names_are_read_as_scikit_learn_means_them(phantoms):
+    X, y, _, prompts = exclusive_question(phantoms)
+    names, codes = np.unique(y, return_inverse=True)
+    clf = ZeroShotClassifier(prompts, model="demo")
+    named = ConformalZeroShot(clf, conditional="none").fit(X, y)
+    with pytest.warns(LabelCodesWarning, match="places in sorted order"):
+        numbered = ConformalZeroShot(clf, conditional="none").fit(X, codes)
+    np.testing.assert_array_equal(numbered.quantiles_, named.quantiles_)
+    assert numbered.classes_.tolist() == list(range(len(names)))
+    np.testing.assert_array_equal(names[numbered.predict(X)], named.predict(X))
+    assert numbered.score(X, codes) == named.score(X, y)
+    with pytest.warns(LabelCodesWarning):
+        report = named.coverage_report(X, codes, n_bootstrap=2)
+    pd.testing.assert_frame_equal(report, named.coverage_report(X, y, n_bootstrap=2))
+    with pytest.warns(LabelCodesWarning):
+        shares = cross_val_predict(named, X, y, cv=2, method="predict_proba")
+    np.testing.assert_allclose(shares, named.predict_proba(X), atol=1e-6)
+    with pytest.raises(ValueError, match="y holds the labels"):  # not all of them
+        named.fit(X, np.minimum(codes, 1))
+
+
 def test_a_frozen_classifier_stays_and_zero_shot_is_fitted_anew(phantoms):
     X, y = phantoms.X, phantoms.target[:, 1]
     head = LogisticRegression(max_iter=1000).fit(X[:400], y[:400])
@@ -389,6 +483,7 @@ def test_takes_images_in_a_pipeline(phantoms):
     assert learned.predict_set(images[:3]).shape == (3, 2)
 
 
+@pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
 @pytest.mark.parametrize(
     "head",
     [
@@ -396,6 +491,7 @@ def test_takes_images_in_a_pipeline(phantoms):
         OneVsRestClassifier(LogisticRegression(C=0.1)),
         RandomForestClassifier(20, random_state=0),
         make_pipeline(StandardScaler(), OneVsRestClassifier(GaussianNB())),
+        MLPClassifier((8,), alpha=10, solver="lbfgs", max_iter=15, random_state=0),
     ],
     ids=lambda head: type(head).__name__,
 )
@@ -503,6 +599,16 @@ def test_errors_say_what_was_wrong():
             ConformalZeroShot(Given(), **wrong).fit(X, y)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         ConformalZeroShot(Given(), conditional="none").fit(X, y, groups=y[:-1])
+    with pytest.raises(ValueError, match="groups is missing for 1 of 30"):
+        ConformalZeroShot(Given()).fit(X, y, groups=[None, *range(29)])
+    fitted = ConformalZeroShot(Given(), conditional="none").fit(X, y)
+    with pytest.raises(ValueError, match="level is a share"):
+        fitted.coverage_report(X, y, level=95)
+    with pytest.raises(ValueError, match="n_bootstrap must be"):
+        fitted.coverage_report(X, y, n_bootstrap=0)
+    findings = ConformalZeroShot(Given(["a", "b", "c"]))
+    with pytest.raises(ValueError, match=r"got -1\. .*replace\(-1, np\.nan\)"):
+        findings.fit(X, -np.eye(3)[y])
 
 
 @pytest.mark.filterwarnings("ignore:alpha=:UserWarning")  # the checks draw few samples

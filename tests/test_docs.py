@@ -17,7 +17,9 @@ DOCS = Path(__file__).parents[1] / "docs"
         ("engines.md", ["openvino"]),
         ("heatmaps.md", ["matplotlib"]),
         ("operating_points.md", []),
+        ("evaluation.md", []),
         ("prompts.md", []),
+        ("splits.md", []),
         ("zero_shot.md", []),
     ],
 )

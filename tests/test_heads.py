@@ -245,7 +245,7 @@ def test_class_weights_of_labels():
         (np.linspace(0, 1, 20), "Unknown label type"),
         ([None] * 10 + ["a"] * 10, "missing values"),
         (np.full((20, 2), -1), "got -1.*uncertain"),
-        (np.full((20, 2), "a"), "must hold 1, 0, and NaN"),
+        (np.full((20, 2), "a"), "must hold 1, 0, and NaN where"),
         (np.column_stack([np.arange(20) % 2, np.full(20, np.nan)]), "column 1"),
         (np.zeros(5), "inconsistent"),
     ],

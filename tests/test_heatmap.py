@@ -13,7 +13,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from threadpoolctl import threadpool_limits
 
-from sk_medsiglip import MedSigLIPEmbedder, ZeroShotClassifier, make_zero_shot_pipeline
+from sk_medsiglip import (
+    MedSigLIPEmbedder,
+    MedSigLIPTextEmbedder,
+    ZeroShotClassifier,
+    make_zero_shot_pipeline,
+)
 from sk_medsiglip.cli._phantoms import PHANTOM_PROMPTS
 from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.encoder import PATCH_METHODS, load_encoder, score_patches
@@ -463,6 +468,70 @@ def test_from_estimator_finds_the_label_itself(pyplot, phantoms, pipe):
     expected = prompt_heatmap(image, classes[label], model="demo")
     np.testing.assert_allclose(display.heatmap, expected, atol=1e-6)
     assert display.relative
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_from_estimator_maps_the_prompts_that_scored(pyplot, phantoms, several):
+    """With ensemble="max" each answer is as like as its likest prompt, not the mean."""
+    prompts = {
+        "nodule": {
+            "positive": ["a heart", "a nodule", "a rib"],
+            "negative": ["an enlarged heart", "no nodule"],
+        },
+        "effusion": {"positive": ["pleural effusion", "a rib"], "negative": "a heart"},
+    }
+    if not several:
+        del prompts["effusion"]
+    pipe = make_zero_shot_pipeline(prompts, ensemble="max", model="demo")
+    pipe.fit(list(phantoms.images[:2]))
+    texts = MedSigLIPTextEmbedder("demo")
+    for image in phantoms.images[:6]:
+        vector = pipe[0].transform([image])[0]
+
+        def likest(side, vector=vector):
+            listed = [side] if isinstance(side, str) else side
+            return listed[int(np.argmax(texts.transform(listed) @ vector))]
+
+        for name, pair in prompts.items():
+            expected = prompt_heatmap(
+                image,
+                likest(pair["positive"]),
+                negative=likest(pair["negative"]),
+                model="demo",
+            )
+            found = HeatmapDisplay.from_estimator(pipe, image, name).heatmap
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+        pyplot.close("all")
+
+
+def test_from_estimator_maps_the_likest_prompt_of_a_class(pyplot, phantoms):
+    prompts = {"wet": ["a rib", "pleural effusion"], "dry": "normal x-ray"}
+    pipe = make_zero_shot_pipeline(prompts, ensemble="max", model="demo")
+    image = phantoms.images[int(np.flatnonzero(phantoms.target[:, 1])[0])]
+    found = HeatmapDisplay.from_estimator(pipe.fit([image]), image, "wet").heatmap
+    maps = [prompt_heatmap(image, text, model="demo") for text in prompts["wet"]]
+    assert min(np.abs(found - one).max() for one in maps) < 1e-6
+
+
+def test_from_estimator_takes_a_search_by_its_best_prompts(pyplot, phantoms):
+    from sk_medsiglip.zero_shot import PromptSearchCV
+
+    images, y = list(phantoms.images), phantoms.target[:, 1]
+    pipe = make_pipeline(
+        MedSigLIPEmbedder("demo"),
+        PromptSearchCV({"effusion": PAIRS["effusion"]}, model="demo", max_steps=1),
+    )
+    with pytest.raises(NotFittedError):
+        HeatmapDisplay.from_estimator(pipe, images[0])
+    display = HeatmapDisplay.from_estimator(pipe.fit(images, y), images[0])
+    expected = prompt_heatmap(
+        images[0],
+        PAIRS["effusion"]["positive"],
+        negative=PAIRS["effusion"]["negative"],
+        model="demo",
+    )
+    np.testing.assert_allclose(display.heatmap, expected, atol=1e-6)
+    assert display.title == "effusion"
 
 
 def test_from_estimator_says_what_it_needs(phantoms, pipe):

@@ -1,5 +1,6 @@
 """Thresholds for a wanted sensitivity: hand-computed, with ties and infinities."""
 
+import tracemalloc
 import warnings
 from dataclasses import FrozenInstanceError
 
@@ -127,8 +128,12 @@ def test_several_findings_and_unknown_labels():
     again = choose_operating_point(nullable, scores, sensitivity=0.9)
     assert again["nodule"].threshold == points["nodule"].threshold
     wrong = pd.DataFrame(scores, columns=["nodule", "effusion"])
-    with pytest.raises(ValueError, match="would compare the wrong ones"):
+    with pytest.raises(ValueError, match="scores .* would compare the wrong ones") as e:
         choose_operating_point(y, wrong, sensitivity=0.9)
+    assert "y_score[['effusion', 'nodule']]" in str(e.value)
+    other = wrong.rename(columns={"nodule": "p_effusion", "effusion": "p_nodule"})
+    by_place = choose_operating_point(y, other, sensitivity=0.9)
+    assert by_place["nodule"].threshold == points["nodule"].threshold
 
 
 def test_too_few_positives_are_told():
@@ -241,8 +246,11 @@ def test_errors_say_what_was_wrong():
         choose([np.nan, np.nan], [0.1, 0.2])
     with pytest.raises(ValueError, match=r"got -1\. .*replace"):
         choose([1, 0, -1], [0.1, 0.2, 0.3])
-    with pytest.raises(ValueError, match="got 'yes'"):
+    with pytest.raises(ValueError, match="values such as .*'yes'"):
         choose(["yes", "no"], [0.1, 0.2])
+    for swapped in ([0.1, 0.9], [-3.5, 2.0], [np.nan, 0.5]):
+        with pytest.raises(ValueError, match="y_true and y_score may be swapped"):
+            choose(swapped, [0, 1])
     with pytest.raises(ValueError, match="hold NaN"):
         choose([1, 0], [np.nan, 0.2])
     with pytest.raises(ValueError, match=r"predict_proba\(X\)\[:, 1\]"):
@@ -250,6 +258,14 @@ def test_errors_say_what_was_wrong():
     point = choose([1, 1, 0, 0], [4, 3, 2, 1])
     with pytest.raises(ValueError, match="of one finding"):
         point.report(np.eye(2), np.eye(2))
+    for groups in (None, np.arange(4)):
+        with pytest.raises(ValueError, match="level is a share"):
+            point.report([1, 1, 0, 0], [4, 3, 2, 1], groups=groups, level=95)
+        with pytest.raises(ValueError, match="n_bootstrap must be"):
+            point.report([1, 1, 0, 0], [4, 3, 2, 1], groups=groups, n_bootstrap=0)
+    blank = ["a", None, "b", "b"]
+    with pytest.raises(ValueError, match="groups is missing for 1 of 4"):
+        point.report([1, 1, 0, 0], [4, 3, 2, 1], groups=blank)
     with pytest.raises(ValueError, match="1 NaN"):
         point.predict([np.nan, 1])
     with pytest.raises(FrozenInstanceError):
@@ -261,3 +277,15 @@ def test_scores_of_unknown_labels_may_be_anything():
         [1, 1, 0, np.nan], [3, 2, 1, np.nan], sensitivity=0.5
     )
     assert point.threshold == 3
+
+
+def test_report_of_many_patients_fits_in_memory():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 20_000)
+    point = OperatingPoint(0.5, ("sensitivity", 0.8), 0.8, 0.8, 5, 5)
+    scores = rng.normal(size=20_000) + y
+    tracemalloc.start()
+    point.report(y, scores, groups=np.arange(20_000), n_bootstrap=300)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6  # the counts of all resamples would be 24 MB, twice and more

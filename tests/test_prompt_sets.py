@@ -1,11 +1,13 @@
 """Sets that ship are sound; sets of users are checked before they are used."""
 
 import copy
+import json
 import pickle
 import string
 
 import numpy as np
 import pytest
+import yaml
 from sklearn.base import clone
 
 from sk_medsiglip import ZeroShotClassifier
@@ -13,6 +15,7 @@ from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.prompts import (
     PromptSet,
     check_prompts,
+    find_prompt_set,
     list_prompt_sets,
     load_prompt_set,
 )
@@ -55,8 +58,9 @@ def test_set_is_valid_and_says_what_it_is(name):
     check_prompts(shipped)
     assert shipped.name == name
     assert shipped.version >= 1
-    for said in (shipped.title, shipped.modality, shipped.source, shipped.notes):
-        assert said.strip()
+    written = yaml.safe_load(find_prompt_set(name).read_text("utf-8"))
+    for said in ("title", "version", "modality", "source", "notes"):
+        assert str(written[said]).strip()
     assert "No clinical claim." in shipped.notes
     assert "measured" in shipped.notes
     assert shipped.templates == ()
@@ -220,7 +224,8 @@ def test_grades_may_be_whole_numbers(write):
         ("title: [", "not valid YAML"),
         ("title: 2025-99-99\n", "not valid YAML"),
         ("title: !!python/object:os.system {}\n", "not valid YAML"),
-        ("title: A\n", "lacks version, modality, source, notes, prompts"),
+        ("title: A\n", "title but no prompts.* under prompts:"),
+        ("notes: [a note]\nwet: [x]\n", "notes but no prompts"),
         (
             CLASSES.replace("notes:", "note:"),
             "'note' is none of .*did you mean 'notes'",
@@ -236,6 +241,12 @@ def test_grades_may_be_whole_numbers(write):
         (CLASSES + "templates: {a: b}\n", "write a list of texts"),
         (CLASSES + "templates: [no slot]\n", "exactly one {}"),
         (CLASSES + "  dry: again\n", "'dry' of line 8 comes again in line 9"),
+        ("wet: [a]\ndry: [b]\nwet: [c]\n", "'wet' of line 1 comes again in line 3"),
+        ("no: [a]\nyes: [b]\n", "class False as bool.*in quotes"),
+        ("1.5: [a]\n2.5: [b]\n", "class 1.5 as float"),
+        ("wet: 2025-99-99\ndry: a\n", "not valid YAML"),
+        ("a: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("a: &a [*a]\nb: b\n", "aliases"),
         (HEADER + "prompts: [a, b]\n", "prompts is .* a mapping"),
         (HEADER + "prompts:\n  no: a\n  b: b\n", "class False as bool.*in quotes"),
         (HEADER + "prompts:\n  1: a\n  2: b\n", "class 1 as int.*ordinal: true"),
@@ -259,6 +270,69 @@ def test_file_is_refused(write, text, message):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("where", ["title: *f\n", "templates: *f\n", "<<: *f\n"])
+def test_aliases_of_aliases_are_not_written_out(write, where):
+    """Ten lines of which nine levels of nine make 387 million texts."""
+    lines = ["f0: &f0 {k: lol}"]
+    for i in range(1, 10):
+        nine = ", ".join([f"*f{i - 1}"] * 9)
+        key = "<<" if "<<" in where else "k"
+        lines.append(f"f{i}: &f{i} {{{key}: [{nine}]}}")
+    text = "\n".join(lines).replace("&f9", "&f")
+    with pytest.raises(PromptError, match="aliases") as caught:
+        load_prompt_set(write(f"{text}\n{where}prompts: {{a: b}}\n"))
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_long_value_is_not_printed_whole(write):
+    long = ", ".join(["lol"] * 10_000)
+    for text in (f"title: [{long}]\nprompts: {{a: b}}\n", f"a: [[{long}]]\nb: c\n"):
+        with pytest.raises(PromptError) as caught:
+            load_prompt_set(write(text))
+        assert len(str(caught.value)) < 1000
+
+
+def test_file_may_hold_nothing_but_prompts(write):
+    bare = load_prompt_set(write("wet: [pleural effusion, fluid]\ndry: dry pleura\n"))
+    assert bare == {"wet": ["pleural effusion", "fluid"], "dry": ["dry pleura"]}
+    assert repr(bare) == "PromptSet('mine', version=1, 2 classes, 3 prompts)"
+    numbers = load_prompt_set(write("1: an effusion\n0: no effusion\n"))
+    assert list(numbers) == [1, 0]
+    assert numbers.kind == "classes"
+    some = load_prompt_set(write("title: Wet\nordinal: true\nprompts: {0: a, 1: b}\n"))
+    assert (some.title, some.version, some.notes, some.kind) == ("Wet", 1, "", "grades")
+
+
+def test_json_is_read_as_yaml_is(write):
+    pairs = {"wet": {"positive": {"fluid": 2.0, "water": 1}, "negative": ["dry"]}}
+    path = write("\ufeff" + json.dumps(pairs, indent="\t"), "mine.json")
+    for given in (path, str(path)):
+        mine = load_prompt_set(given)
+        assert mine == pairs
+        assert (mine.name, mine.kind) == ("mine", "findings")
+    full = json.dumps({"title": "A", "version": 2, "prompts": {"a": "x", "b": "y"}})
+    assert load_prompt_set(write(full, "full.json")).version == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[1]", "holds a list"),
+        ('{"a": ["x"], "b": ["y"], "a": ["z"]}', "the key 'a' comes again"),
+        ('{"a": {"positive": "x", "positive": "y"}}', "'positive' comes again"),
+        ('{"a": false, "b": ["y"]}', r"'a': .* False \(bool\)"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": ' + "1" * 5000 + "}", "not valid JSON"),
+    ],
+)
+def test_json_is_refused(write, text, message):
+    path = write(text, "mine.json")
+    with pytest.raises(PromptError, match=message) as caught:
+        load_prompt_set(path)
+    assert str(path) in str(caught.value)
+
+
 def test_alias_in_a_file_is_no_repeated_key(write):
     text = HEADER + "prompts:\n  a: &x {positive: p, negative: q}\n  b: *x\n"
     assert load_prompt_set(write(text)).kind == "findings"
@@ -267,10 +341,11 @@ def test_alias_in_a_file_is_no_repeated_key(write):
 def test_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(PromptError, match=r"none\.yaml cannot be read: No such file"):
         load_prompt_set(tmp_path / "none.yaml")
-    latin = tmp_path / "latin.yaml"
-    latin.write_bytes("title: Ödem".encode("latin-1"))
-    with pytest.raises(PromptError, match="not UTF-8"):
-        load_prompt_set(latin)
+    for suffix in ("yaml", "json"):
+        latin = tmp_path / f"latin.{suffix}"
+        latin.write_bytes("title: Ödem".encode("latin-1"))
+        with pytest.raises(PromptError, match="not UTF-8"):
+            load_prompt_set(latin)
 
 
 def test_unknown_name_gets_a_suggestion_and_the_list():

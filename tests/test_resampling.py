@@ -1,10 +1,20 @@
 """Resamples by patient, and figures of thousands of them at once."""
 
+import tracemalloc
+
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from sk_medsiglip._resampling import auc_of_resamples, draw_counts, interval
+from sk_medsiglip._resampling import (
+    auc_of_resamples,
+    check_resampling,
+    draw_counts,
+    draw_sums,
+    group_numbers,
+    interval,
+)
 
 
 def test_patients_are_drawn_whole():
@@ -63,3 +73,52 @@ def test_interval_holds_its_share():
     low, high, undefined = interval(np.arange(1001), 0.9)
     assert (low, high) == pytest.approx((50, 950))
     assert undefined == 0
+
+
+def test_groups_of_any_hashable_kind_have_numbers():
+    assert group_numbers(["b", "a", "b"]).tolist() == [0, 1, 0]
+    assert group_numbers(pd.Series([7, 7, 9], dtype="Int64")).tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "blank",
+    [
+        ["a", None, None],
+        np.array([1.0, np.nan, np.nan]),
+        pd.Series([1, None, None], dtype="Int64"),
+        pd.Series(["a", None, None], dtype="string"),
+    ],
+)
+def test_blank_groups_are_refused(blank):
+    with pytest.raises(ValueError, match="groups is missing for 2 of 3 samples"):
+        group_numbers(blank)
+    with pytest.raises(ValueError, match="groups is missing"):
+        draw_counts(3, 2, groups=blank)
+
+
+def test_groups_of_another_shape_are_refused():
+    for groups in ([["a"], ["b"]], "a"):
+        with pytest.raises(ValueError, match=r"groups must be \(n_samples,\).*shape"):
+            group_numbers(groups)
+
+
+def test_sums_are_those_of_the_counts_without_their_memory():
+    values = np.random.default_rng(0).integers(0, 9, (20_000, 3)).astype(float)
+    counts = draw_counts(20_000, 25, random_state=1)
+    expected = counts.astype(float) @ values
+    np.testing.assert_array_equal(draw_sums(values, 25, random_state=1), expected)
+    tracemalloc.start()
+    draw_sums(values, 500)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10e6  # all counts at once are 40 MB, and 80 as float64
+
+
+def test_percent_and_no_resample_are_refused():
+    check_resampling(1, 0.95)
+    for level in (95, 1, 0, -0.5, np.nan, "0.95"):
+        with pytest.raises(ValueError, match="level is a share.* 0.95 for 95%"):
+            check_resampling(10, level)
+    for n_bootstrap in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match="n_bootstrap must be a whole number"):
+            check_resampling(n_bootstrap, 0.95)

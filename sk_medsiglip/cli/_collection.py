@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.datasets import (
+    IMAGE_SUFFIXES,
+    list_images,
+    parse_numbers,
+    read_strings,
+    usual_path_column,
+)
 
 __all__ = ["FOLDER_LABEL", "Collection", "read_collection"]
 
 #: Column of sub-folder names, for a collection that is a folder.
 FOLDER_LABEL = "label"
-
-_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
-)
-_USUAL_PATH_COLUMNS = ("path", "file", "filename", "filepath", "image", "image_path")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,18 @@ class Collection:
         check_columns(self.frame, [name], option)
         return self.frame[name]
 
+    def patients(self, name: str | None) -> np.ndarray | None:
+        """Return who each image is of, from a column that leaves nobody out."""
+        if name is None:
+            return None
+        column = self.column(name, "--group-column")
+        if n_blank := int(column.isna().sum()):
+            raise CommandError(
+                f"--group-column: {n_blank:,} of {len(column):,} images have no "
+                f"patient in column {name!r}. Fill them in, or leave those images out."
+            )
+        return column.astype(str).to_numpy()
+
 
 def read_collection(source: Path, path_column: str | None = None) -> Collection:
     """Read what ``--images`` or SOURCE names.
@@ -91,7 +104,7 @@ def read_collection(source: Path, path_column: str | None = None) -> Collection:
             f"{source} does not exist. Give a folder of images, or a CSV file with a "
             "column of paths."
         )
-    if source.suffix.lower() in _SUFFIXES:
+    if source.suffix.lower() in IMAGE_SUFFIXES:
         raise CommandError(
             f"{source} is one image. Give its folder, or a CSV file with a column of "
             "paths."
@@ -110,7 +123,7 @@ def check_columns(frame: pd.DataFrame, names: Sequence[str], option: str) -> Non
 
 
 def _read_folder(folder: Path) -> Collection:
-    files = sorted(path for path in folder.rglob("*") if _is_image(path, folder))
+    files = list_images(folder)
     if not files:
         raise CommandError(
             f"{folder} holds no image: no PNG, JPEG, TIFF, WebP, BMP or DICOM file, "
@@ -124,38 +137,20 @@ def _read_folder(folder: Path) -> Collection:
     return Collection([str(path) for path in files], frame, "path")
 
 
-def _is_image(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    if hidden or not path.is_file():
-        return False
-    if path.suffix.lower() in _SUFFIXES:
-        return True
-    # Scanners and archives export DICOM files as "IM0001" or "1.2.840.113.5".
-    if path.suffix and not path.suffix[1:].isdigit():
-        return False
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return True  # whoever reads it says why that fails, and goes on
-
-
 def _read_table(source: Path, path_column: str | None) -> Collection:
-    separator = "\t" if source.suffix.lower() == ".tsv" else ","
     try:
-        frame = pd.read_csv(source, sep=separator, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:
+        frame = read_strings(source)
+    except ValueError as error:
         raise CommandError(f"{source} cannot be read as a CSV file: {error}") from None
     if frame.empty:
         raise CommandError(f"{source} holds no rows.")
     if path_column is None:
-        usual = [c for c in frame.columns if str(c).lower() in _USUAL_PATH_COLUMNS]
-        if not usual:
+        path_column = usual_path_column(frame.columns)
+        if path_column is None:
             raise CommandError(
                 f"Which column of {source} holds the paths? Say --path-column with "
                 f"one of: {', '.join(frame.columns)}."
             )
-        path_column = str(usual[0])
     check_columns(frame, [path_column], "--path-column")
     empty = np.flatnonzero(frame[path_column].str.strip() == "")
     if empty.size:
@@ -166,18 +161,7 @@ def _read_table(source: Path, path_column: str | None) -> Collection:
         str(source.parent / Path(name).expanduser()) for name in frame[path_column]
     ]
     typed = {
-        name: frame[name] if name == path_column else _to_numbers(frame[name])
+        name: frame[name] if name == path_column else parse_numbers(frame[name])
         for name in frame.columns
     }
     return Collection(paths, pd.DataFrame(typed), path_column)
-
-
-def _to_numbers(column: pd.Series) -> Any:
-    """Turn a column of numbers into numbers; ``007`` names something, and stays."""
-    blank = column.str.strip() == ""
-    filled = column.mask(blank)
-    numbers = pd.to_numeric(filled, errors="coerce")
-    is_name = column.str.match(r"\s*[+-]?0\d").any()
-    if blank.all() or is_name or numbers[~blank].isna().any():
-        return filled
-    return numbers

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 __all__ = [
     "NOT_CLINICAL",
@@ -26,6 +27,7 @@ __all__ = [
 NOT_CLINICAL = "For research only: not a medical device, not for clinical use."
 
 _SHOWN_ROWS = 10
+_SHOWN_COLUMNS = 5  # fit a terminal of 80
 
 _DEMO_NOTICE = (
     'model "demo" is a small demonstration checkpoint trained on drawings. It is not '
@@ -59,27 +61,46 @@ def show_code(*lines: str) -> None:
         _print(console, f"  >>> {line}", "cyan")
 
 
+class _LiteralTable(Table):
+    """A table of what users wrote, which may hold what rich takes for markup."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(
+            *(Text(cell) if isinstance(cell, str) else cell for cell in cells),
+            **options,
+        )
+
+
 def make_table(*columns: str, title: str | None = None) -> Table:
-    """Return an empty table; columns after the first are right-aligned."""
-    table = Table(
+    """Return an empty table; columns after the first are right-aligned.
+
+    Titles, columns and cells are printed literally.
+    """
+    table = _LiteralTable(
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
-        title=title,
+        title=None if title is None else Text(title),
         title_justify="left",
         title_style="bold",
     )
     for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left")
+        table.add_column(Text(column), justify="right" if position else "left")
     return table
 
 
 def preview(frame: Any) -> Table:
-    """Return the first rows of a DataFrame as a table."""
-    few = len(frame) <= _SHOWN_ROWS
-    title = None if few else f"First {_SHOWN_ROWS} of {len(frame):,}"
-    table = make_table(*map(str, frame.columns), title=title)
-    for row in frame.head(_SHOWN_ROWS).itertuples(index=False):
+    """Return the first rows and columns of a DataFrame as a table."""
+    parts = []
+    if len(frame) > _SHOWN_ROWS:
+        parts.append(f"First {_SHOWN_ROWS} of {len(frame):,} rows")
+    left_out = frame.shape[1] - _SHOWN_COLUMNS
+    if left_out > 0:
+        more = "column" if left_out == 1 else "columns"
+        parts.append(f"{left_out} more {more} in the file")
+    shown = frame.iloc[:_SHOWN_ROWS, :_SHOWN_COLUMNS]
+    table = make_table(*map(str, shown.columns), title="; ".join(parts) or None)
+    for row in shown.itertuples(index=False):
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
     return table
 

@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from sk_medsiglip.cli._collection import check_columns
 from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.datasets import Meaning, class_name, read_binary
 
 __all__ = ["Meaning", "Task", "read_labels"]
 
@@ -90,11 +91,6 @@ class Task:
         return ", ".join(true) or nothing
 
 
-#: What an uncertain or blank label may be taken for.
-Meaning = Literal["ignore", "negative", "positive"]
-_VALUES = {"ignore": np.nan, "negative": 0.0, "positive": 1.0}
-
-
 def read_labels(
     frame: pd.DataFrame,
     columns: Sequence[str],
@@ -133,7 +129,7 @@ def read_labels(
         If the columns cannot be labels.
     """
     check_columns(frame, columns, "--label-column")
-    binary = {name: _as_binary(frame[name], uncertain, blank) for name in columns}
+    binary = {name: read_binary(frame[name], uncertain, blank) for name in columns}
     if len(columns) > 1:
         for name, values in binary.items():
             if values is None:
@@ -155,7 +151,7 @@ def read_labels(
     else:
         labels = frame[columns[0]]
         labelled = labels.notna().to_numpy()
-        y = np.array([_class_name(value) for value in labels[labelled]])
+        y = np.array([class_name(value) for value in labels[labelled]])
         task = Task("classes", tuple(np.unique(y).tolist()), y)
         _check_classes(task, columns[0])
     remarks = []
@@ -172,28 +168,6 @@ def read_labels(
     return task, labelled, remarks
 
 
-def _as_binary(
-    column: pd.Series, uncertain: Meaning, blank: Meaning
-) -> NDArray[np.float64] | None:
-    """Return 0, 1 and NaN, or None if the column holds something else."""
-    words = {"true": 1, "false": 0}
-    values = column.map(lambda v: words.get(v.lower(), v) if isinstance(v, str) else v)
-    numbers = pd.to_numeric(values, errors="coerce")
-    if numbers[column.notna()].isna().any():
-        return None
-    # -1 is "uncertain" in CheXpert's and MIMIC-CXR's tables.
-    result = numbers.astype(float).mask(numbers == -1, _VALUES[uncertain])
-    result = result.mask(column.isna(), _VALUES[blank]).to_numpy()
-    known = set(np.unique(result[np.isfinite(result)]))
-    return result if known and known <= {0.0, 1.0} else None
-
-
-def _class_name(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
 def _check_classes(task: Task, column: str) -> None:
     if len(task.names) < 2:
         raise CommandError(
@@ -208,5 +182,5 @@ def _check_classes(task: Task, column: str) -> None:
 
 
 def _some_values(column: pd.Series) -> str:
-    values = [repr(_class_name(value)) for value in column.dropna().unique()[:4]]
+    values = [repr(class_name(value)) for value in column.dropna().unique()[:4]]
     return ", ".join(values) + (", ..." if column.nunique() > 4 else "")

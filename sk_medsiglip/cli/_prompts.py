@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._labels import Task
-from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.prompts import load_prompt_set
 
 __all__ = ["parse_classes", "prompts_for_task", "read_prompts"]
@@ -26,8 +22,7 @@ def read_prompts(file: Path) -> dict[str, Any]:
     Parameters
     ----------
     file : Path
-        A name of :func:`~sk_medsiglip.prompts.list_prompt_sets`; a file of that
-        format; or one of nothing but prompts.
+        What :func:`~sk_medsiglip.prompts.load_prompt_set` takes.
 
     Returns
     -------
@@ -35,30 +30,10 @@ def read_prompts(file: Path) -> dict[str, Any]:
         As :class:`~sk_medsiglip.ZeroShotClassifier` takes them. Its keys are str, as
         labels are read.
     """
-    if not file.is_file():
-        if file.suffix or file.parent != Path():
-            raise CommandError(f"--prompts: there is no file {file}.")
-        return _named(load_prompt_set(str(file)))
-    text = file.read_text("utf-8")
-    try:
-        if file.suffix.lower() in (".yaml", ".yml"):
-            prompts = yaml.safe_load(text)
-            if isinstance(prompts, dict) and {"title", "prompts"} <= set(prompts):
-                return _named(load_prompt_set(file))
-        else:
-            prompts = json.loads(text)
-    except PromptError:
-        raise
-    except (ValueError, UnicodeDecodeError) as error:
-        raise CommandError(f"--prompts: {file} is not valid JSON: {error}.") from None
-    except yaml.YAMLError as error:
-        raise CommandError(f"--prompts: {file} is not valid YAML: {error}") from None
-    if not isinstance(prompts, dict):
-        raise CommandError(
-            f'--prompts: {file} must hold {{"class": ["prompt", ...], ...}}, and holds '
-            f"a {type(prompts).__name__}."
-        )
-    return _named(prompts)
+    if not file.is_file() and (file.suffix or file.parent != Path()):
+        raise CommandError(f"--prompts: there is no file {file}.")
+    prompts = load_prompt_set(file if file.is_file() else str(file))
+    return {str(name): value for name, value in prompts.items()}
 
 
 def parse_classes(pairs: Sequence[str]) -> dict[str, list[str]]:
@@ -166,10 +141,6 @@ def _fit_to_task(prompts: dict[str, Any], task: Task, option: str) -> dict[str, 
     if task.kind == "classes":
         return prompts
     return {name: prompts[name] for name in task.names}
-
-
-def _named(prompts: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(name): value for name, value in prompts.items()}
 
 
 def _words(name: str) -> str:

@@ -121,7 +121,10 @@ def lint(
     )
     n_found = _say_problems(report)
     longest = int(report["n_tokens"].max())
-    say(f"{len(report):,} texts, the longest of {longest} tokens; {n_found} to mend.")
+    say(
+        f"{len(report):,} texts, the longest of {longest} tokens; {n_found} to mend "
+        "for this model."
+    )
     _write(report, out)
     say(model_notice(model), "yellow")
     if n_found:
@@ -186,6 +189,8 @@ def compare(
     Example: sk-medsiglip prompts compare mine.yaml --labels labels.csv --label-column
     effusion --group-column patient --plot prompts.png
     """
+    if chosen is not None and not search:
+        raise CommandError("--chosen needs --search.")
     for file in (out, plot, chosen):
         _check_file(file, overwrite)
     # Late, so that --help is quick.
@@ -201,11 +206,7 @@ def compare(
         collection.frame, label_column or [FOLDER_LABEL], complete=False
     )
     collection = collection.keep(labelled)
-    groups = (
-        None
-        if group_column is None
-        else collection.column(group_column, "--group-column").astype(str).to_numpy()
-    )
+    groups = collection.patients(group_column)
     asked, _ = prompts_for_task(
         task, file=prompts, classes=[], positive=[], negative=[]
     )
@@ -254,8 +255,6 @@ def compare(
     _say_problems(compared)
     if search:
         _search(asked, template, X, y, groups, n_jobs, text_side, chosen, seed)
-    elif chosen is not None:
-        raise CommandError("--chosen needs --search.")
     _write(compared, out)
     if plot is not None:
         display = PromptComparisonDisplay(compared).plot()
@@ -287,7 +286,7 @@ def _search(
         verbose=bar(),
         **text_side,
     ).fit(X, y, groups=groups)
-    table = make_table("chosen for", "all", "chosen", "gain", "95%", "prompts")
+    table = make_table("chosen for", "all", "chosen", "gain", "95%", "steps")
     for row in found.report_.itertuples():
         table.add_row(
             row.finding or "the classes",
@@ -301,7 +300,11 @@ def _search(
     noise = found.report_["within_noise"]
     say(
         "AUC on folds that had no say in the choice."
-        + (" Every gain is within noise: keep all prompts." if noise.all() else "")
+        + (
+            " Every gain is within noise: more labels would tell."
+            if noise.all()
+            else ""
+        )
     )
     if chosen is not None:
         text = json.dumps(found.best_prompts_, indent=2, ensure_ascii=False)

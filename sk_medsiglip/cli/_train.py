@@ -161,11 +161,7 @@ def train(
         complete=False,
     )
     collection = collection.keep(labelled)
-    groups = (
-        None
-        if group_column is None
-        else collection.column(group_column, "--group-column").astype(str).to_numpy()
-    )
+    groups = collection.patients(group_column)
     check_device(device)
     asked: dict[str, Any] | None = None
     if head is not Head.linear_probe:

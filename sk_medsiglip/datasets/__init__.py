@@ -1,4 +1,7 @@
-"""Data for examples, tests and benchmarks: drawn phantoms and a public data set.
+"""Data: drawn phantoms, public data sets, and a user's own tables and folders.
+
+Public are the names in ``__all__``; the others that are imported here, under their own
+names, serve the command line and may change.
 
 ::
 
@@ -7,13 +10,35 @@
     _findings.py         draws findings, and says where they lie
     _captions.py         what is true of a phantom, as facts and as a report
     _export.py           write_phantoms: PNG and DICOM files with a labels table
+    _labels_csv.py       load_labels_csv, load_image_folder: a user's own collection
+    _tables.py           reads their columns
     _pneumonia_mnist.py  fetch_pneumonia_mnist: small real X-rays
+    _medmnist.py         fetch_medmnist: twelve public sets of real pictures
+    _medmnist_facts.py   their labels, sizes, checksums and licences
+    _download.py         fetches a file, whole or not at all
 """
 
 from __future__ import annotations
 
 from sk_medsiglip.datasets._export import write_phantoms
+from sk_medsiglip.datasets._labels_csv import load_image_folder, load_labels_csv
+from sk_medsiglip.datasets._medmnist import fetch_medmnist
 from sk_medsiglip.datasets._phantoms import make_chest_phantoms
 from sk_medsiglip.datasets._pneumonia_mnist import fetch_pneumonia_mnist
+from sk_medsiglip.datasets._tables import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from sk_medsiglip.datasets._tables import Meaning as Meaning
+from sk_medsiglip.datasets._tables import class_name as class_name
+from sk_medsiglip.datasets._tables import list_images as list_images
+from sk_medsiglip.datasets._tables import parse_numbers as parse_numbers
+from sk_medsiglip.datasets._tables import read_binary as read_binary
+from sk_medsiglip.datasets._tables import read_strings as read_strings
+from sk_medsiglip.datasets._tables import usual_path_column as usual_path_column
 
-__all__ = ["fetch_pneumonia_mnist", "make_chest_phantoms", "write_phantoms"]
+__all__ = [
+    "fetch_medmnist",
+    "fetch_pneumonia_mnist",
+    "load_image_folder",
+    "load_labels_csv",
+    "make_chest_phantoms",
+    "write_phantoms",
+]

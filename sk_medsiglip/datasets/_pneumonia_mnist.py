@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
-import time
 import zipfile
 from os import PathLike
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
 import numpy as np
-from platformdirs import user_data_path
 from sklearn.utils import Bunch
 
-from sk_medsiglip._progress import progress_bar
+from sk_medsiglip.datasets._download import data_folder, download, md5_of
 from sk_medsiglip.exceptions import DatasetError
 
 __all__ = ["fetch_pneumonia_mnist"]
@@ -27,9 +21,6 @@ URL = "https://zenodo.org/records/10519652/files/pneumoniamnist.npz?download=1"
 MD5 = "28209eda62fecd6e6a2d98b1501bb15f"
 SUBSETS = ("train", "val", "test")
 SIDE = 28
-
-_TIMEOUT_S = 30
-_CHUNK = 1 << 16
 
 _DESCR = """\
 PneumoniaMNIST
@@ -126,7 +117,7 @@ def fetch_pneumonia_mnist(
     """
     if subset not in (*SUBSETS, "all"):
         raise ValueError(f"subset must be one of {[*SUBSETS, 'all']}, got {subset!r}.")
-    path = _data_home(data_home) / FILE
+    path = data_folder(data_home) / FILE
     if not path.exists():
         if not download_if_missing:
             raise DatasetError(
@@ -134,11 +125,20 @@ def fetch_pneumonia_mnist(
                 "download_if_missing=True, or put the file there yourself from "
                 f"{URL}"
             )
-        _download(path, n_retries=n_retries, delay=delay, verbose=verbose)
+        url = os.environ.get("SK_MEDSIGLIP_PNEUMONIA_MNIST_URL") or URL
+        download(
+            "PneumoniaMNIST",
+            url,
+            path,
+            MD5,
+            n_retries=n_retries,
+            delay=delay,
+            verbose=verbose,
+        )
     images, target, parts = _read(path, SUBSETS if subset == "all" else (subset,))
     if return_X_y:
         return images, target
-    official = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == MD5
+    official = md5_of(path) == MD5
     return Bunch(
         images=images,
         target=target,
@@ -151,60 +151,6 @@ def fetch_pneumonia_mnist(
             provenance=_OFFICIAL if official else _OTHER,
         ),
     )
-
-
-def _data_home(data_home: str | PathLike[str] | None) -> Path:
-    chosen = data_home or os.environ.get("SK_MEDSIGLIP_DATA")
-    if chosen:
-        return Path(chosen).expanduser()
-    return user_data_path("sk_medsiglip", appauthor=False)
-
-
-def _download(path: Path, *, n_retries: int, delay: float, verbose: int) -> None:
-    url = os.environ.get("SK_MEDSIGLIP_PNEUMONIA_MNIST_URL") or URL
-    path.parent.mkdir(parents=True, exist_ok=True)
-    reason = ""
-    for attempt in range(n_retries + 1):
-        if attempt:
-            time.sleep(delay)
-        # Beside its final place, so that the last step is one rename: a broken
-        # download never looks like the file.
-        handle, partial = tempfile.mkstemp(prefix=f".{FILE}.", dir=path.parent)
-        os.close(handle)
-        try:
-            digest = _save(url, Path(partial), verbose)
-            if digest == MD5:
-                os.replace(partial, path)
-                return
-            reason = f"what came has checksum {digest} instead of {MD5}"
-        except HTTPError as error:
-            reason = f"the server answered {error.code} {error.reason}"
-        except URLError as error:
-            reason = f"no connection ({error.reason})"
-        except (OSError, ValueError) as error:
-            reason = f"the transfer broke off ({error})"
-        finally:
-            Path(partial).unlink(missing_ok=True)
-    raise DatasetError(
-        f"PneumoniaMNIST could not be downloaded from {url}: {reason}; tried "
-        f"{n_retries + 1} times. Try again later, or download the file elsewhere and "
-        f"put it at {path}"
-    )
-
-
-def _save(url: str, path: Path, verbose: int) -> str:
-    request = Request(url, headers={"User-Agent": "sk_medsiglip"})
-    digest = hashlib.md5(usedforsecurity=False)
-    with urlopen(request, timeout=_TIMEOUT_S) as reply, path.open("wb") as file:
-        total = int(reply.headers.get("Content-Length") or 0)
-        with progress_bar(
-            total, desc="PneumoniaMNIST", unit="B", verbose=verbose
-        ) as bar:
-            while chunk := reply.read(_CHUNK):
-                file.write(chunk)
-                digest.update(chunk)
-                bar.update(len(chunk))
-    return digest.hexdigest()
 
 
 def _read(

@@ -13,6 +13,9 @@ from sk_medsiglip.evaluation._known_labels import check_labels_and_scores
 
 __all__ = ["expected_calibration_error"]
 
+#: Sums of shares in float32 end this far above 1.
+_ROUNDING = 1e-6
+
 
 def expected_calibration_error(
     y_true: ArrayLike,
@@ -90,7 +93,10 @@ def expected_calibration_error(
     # The given one, not the array: a DataFrame names its columns.
     findings = check_labels_and_scores(y_true, y_prob)
     errors = np.array(
-        [_error(one.present, one.score, int(n_bins), strategy) for one in findings]
+        [
+            _error(one.present, np.clip(one.score, 0, 1), int(n_bins), strategy)
+            for one in findings
+        ]
     )
     if findings[0].name is None or average == "macro":
         return float(errors.mean())
@@ -99,13 +105,13 @@ def expected_calibration_error(
 
 def _check_probabilities(y_prob: ArrayLike) -> NDArray[np.float64]:
     probabilities = np.asarray(y_prob, dtype=np.float64)
-    odd = probabilities[(probabilities < 0) | (probabilities > 1)]
-    if odd.size:
+    outside = (probabilities < -_ROUNDING) | (probabilities > 1 + _ROUNDING)
+    if outside.any():
         raise ValueError(
-            f"y_prob must lie in [0, 1], got {odd[0]:g}: pass predict_proba's output, "
-            "not decision_function's."
+            f"y_prob must lie in [0, 1], got {probabilities[outside][0]:g}: pass "
+            "predict_proba's output, not decision_function's."
         )
-    return probabilities
+    return np.clip(probabilities, 0, 1)
 
 
 def _is_right(

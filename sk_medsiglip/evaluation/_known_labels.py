@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from sk_medsiglip.prompts import check_columns
+from sk_medsiglip._labels import check_indicator
 
 __all__ = ["KnownLabels", "check_labels_and_scores"]
 
@@ -70,9 +69,8 @@ def check_labels_and_scores(y_true: ArrayLike, y_score: ArrayLike) -> list[Known
             f"y_true has shape {labels.shape}, the scores {scores.shape}; both must be "
             f"(n_samples,) or (n_samples, n_findings).{hint}"
         )
+    _check_order(y_true, y_score)
     columns = getattr(y_true, "columns", None)
-    if columns is not None:
-        check_columns(y_score, columns)
     one = labels.ndim == 1
     names = range(labels.shape[-1]) if columns is None else columns.tolist()
     found = []
@@ -96,18 +94,27 @@ def check_labels_and_scores(y_true: ArrayLike, y_score: ArrayLike) -> list[Known
 
 def _labels(y_true: Any) -> NDArray[np.float64]:
     given = np.asarray(y_true)
-    unknown = pd.isna(given)
+    if given.dtype.kind == "f":
+        fractions = given[np.isfinite(given) & (given % 1 != 0)]
+        if fractions.size:
+            raise ValueError(
+                f"y_true holds fractions such as {fractions[0]:g}; labels are 1, 0, "
+                "and NaN where one is not known. y_true and y_score may be swapped."
+            )
     try:
-        labels = np.where(unknown, np.nan, given).astype(np.float64)
-    except (TypeError, ValueError) as error:
+        return check_indicator(given)
+    except ValueError as error:
+        error.add_note("y is y_true here. For names pass y == 'effusion'.")
+        raise
+
+
+def _check_order(y_true: Any, y_score: Any) -> None:
+    """Raise if both name their columns, and a finding's scores are elsewhere."""
+    labels = [str(name) for name in getattr(y_true, "columns", ())]
+    scores = [str(name) for name in getattr(y_score, "columns", ())]
+    # Other names, such as p_effusion, are taken by their places.
+    if any(a != b and b in labels for a, b in zip(labels, scores, strict=False)):
         raise ValueError(
-            "y_true must hold 1, 0, and NaN where a label is not known; got "
-            f"{given[~unknown].tolist()[0]!r}. For names pass y == 'effusion'."
-        ) from error
-    odd = labels[~unknown & ~np.isin(labels, [0, 1])]
-    if odd.size:
-        raise ValueError(
-            "y_true must hold 1, 0, and NaN where a label is not known; got "
-            f"{odd[0]:g}. For -1 as 'uncertain' replace it: y.replace(-1, np.nan)."
+            f"the columns of y_true are {labels}, those of the scores {scores}: this "
+            f"would compare the wrong ones. Pass y_score[{labels}]."
         )
-    return labels

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
-from sk_medsiglip._resampling import group_numbers
+from sk_medsiglip._resampling import check_resampling, group_numbers
 from sk_medsiglip.evaluation._known_labels import KnownLabels, check_labels_and_scores
 from sk_medsiglip.evaluation._rates import measure_decisions
 
@@ -112,6 +112,7 @@ class OperatingPoint:
             ``high``, and ``n``, the images that it is a share of. NaN if there are
             none.
         """
+        check_resampling(n_bootstrap, level)
         known = check_labels_and_scores(y_true, y_score)
         if known[0].name is not None:
             raise ValueError(

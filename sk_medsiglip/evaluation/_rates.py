@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from sk_medsiglip._resampling import draw_counts, interval
+from sk_medsiglip._resampling import draw_sums, interval
 
 __all__ = ["measure_decisions"]
 
@@ -87,8 +87,7 @@ def _patient_intervals(
     n_patients = int(patients.max()) + 1
     per_patient = np.zeros((n_patients, 2 * hits.shape[1]))
     np.add.at(per_patient, patients, np.hstack([hits, base]))
-    counts = draw_counts(n_patients, n_bootstrap, random_state=random_state)
-    sums = counts.astype(np.float64) @ per_patient
+    sums = draw_sums(per_patient, n_bootstrap, random_state=random_state)
     drawn_hits, drawn_base = np.split(sums, 2, axis=1)
     drawn = np.divide(
         drawn_hits,

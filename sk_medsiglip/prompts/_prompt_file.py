@@ -1,9 +1,11 @@
-"""A YAML file -> the fields of a prompt set, checked."""
+"""A YAML or JSON file -> the fields of a prompt set, checked."""
 
 from __future__ import annotations
 
+import json
 from difflib import get_close_matches
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
 import yaml
@@ -13,15 +15,11 @@ from sk_medsiglip.prompts._question import check_prompts
 
 __all__ = ["read_prompt_file"]
 
-_REQUIRED = {
-    "title": str,
-    "version": int,
-    "modality": str,
-    "source": str,
-    "notes": str,
-    "prompts": dict,
-}
-_OPTIONAL = ("ordinal", "templates")
+_HEADER = {"title": str, "version": int, "modality": str, "source": str, "notes": str}
+_KNOWN = (*_HEADER, "prompts", "ordinal", "templates")
+
+#: Characters of a file whose aliases are written out; the sets that ship have 10,000.
+_LONGEST = 1_000_000
 
 
 def read_prompt_file(path: Path) -> dict[str, Any]:
@@ -30,12 +28,13 @@ def read_prompt_file(path: Path) -> dict[str, Any]:
     Parameters
     ----------
     path : Path
-        YAML in UTF-8.
+        JSON if its name ends so, else YAML; in UTF-8. Prompts under ``prompts:``, with
+        a header or without one, or nothing but prompts.
 
     Returns
     -------
     dict
-        Arguments of :class:`PromptSet`, its name apart.
+        Arguments of :class:`PromptSet`, its name apart; of the header what there is.
 
     Raises
     ------
@@ -43,25 +42,30 @@ def read_prompt_file(path: Path) -> dict[str, Any]:
         If it cannot be read, or is not a valid set.
     """
     content = _read(path)
+    is_bare = not any(key in content for key in _KNOWN)
+    if is_bare:
+        content = {"prompts": content}
     _check_header(content, path)
     ordinal = content.get("ordinal", False)
     if not isinstance(ordinal, bool):
-        raise PromptError(f"{path}: ordinal is {ordinal!r}; write true or false.")
+        raise PromptError(f"{path}: ordinal is {brief(ordinal)}; write true or false.")
     prompts = {
         name: _check_class(value, name, path)
         for name, value in content["prompts"].items()
     }
-    _check_names(list(prompts), ordinal, path)
+    _check_names(list(prompts), ordinal, is_bare, path)
     templates = content.get("templates") or ()
     templates = (templates,) if isinstance(templates, str) else templates
     if not isinstance(templates, list | tuple):
-        raise PromptError(f"{path}: templates is {templates!r}; write a list of texts.")
+        raise PromptError(
+            f"{path}: templates is {brief(templates)}; write a list of texts."
+        )
     try:
         check_prompts(prompts, templates or None)
     except PromptError as error:
         raise PromptError(f"{path}: {error}") from None
     return {
-        **{key: content[key] for key in _REQUIRED},
+        **{key: content[key] for key in _HEADER if key in content},
         "prompts": prompts,
         "templates": tuple(templates),
         "ordinal": ordinal,
@@ -69,35 +73,66 @@ def read_prompt_file(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[Any, Any]:
+    is_json = path.suffix.lower() == ".json"
     try:
         text = path.read_text("utf-8-sig")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        content = (_parse_json if is_json else _parse_yaml)(text)
     except UnicodeDecodeError:
         raise PromptError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
     except OSError as error:
         raise PromptError(
             f"{path} cannot be read: {error.strerror or error}."
         ) from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-    ) as error:  # ValueError: a date such as 2025-99-99
-        raise PromptError(f"{path} is not valid YAML: {error}") from None
-    _refuse_repeated_keys(node, path, set())
+    except RecursionError:
+        raise PromptError(f"{path} is nested too deeply to be prompts.") from None
+    except PromptError as error:
+        raise PromptError(f"{path}: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: JSON, a YAML date
+        kind = "JSON" if is_json else "YAML"
+        raise PromptError(f"{path} is not valid {kind}: {error}") from None
     if not isinstance(content, dict):
         raise PromptError(
-            f"{path} must hold keys such as title: and prompts:, and holds "
+            f'{path} must hold names and prompts, such as effusion: ["pleural '
+            'effusion"], and holds '
             f"{'nothing' if content is None else 'a ' + type(content).__name__}."
         )
     return content
 
 
-def _refuse_repeated_keys(node: yaml.Node | None, path: Path, seen: set[int]) -> None:
-    """Raise where a key comes twice: PyYAML would keep the last one in silence."""
-    if node is None or id(node) in seen:  # an alias is met again at every use
-        return
-    seen.add(id(node))
+def _parse_json(text: str) -> Any:
+    def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in content:
+                raise PromptError(f"the key {brief(key)} comes again. Join the two.")
+            content[key] = value
+        return content
+
+    return json.loads(text, object_pairs_hook=check)
+
+
+def _parse_yaml(text: str) -> Any:
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _measure(node, {})
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _measure(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many characters a node has with its aliases written out.
+
+    Raises where that is too many, as of an alias of itself, and where a key comes
+    twice: PyYAML would keep the last one in silence.
+    """
+    if id(node) in known:  # an alias is met again at every use
+        return known[id(node)]
+    known[id(node)] = _LONGEST + 1
+    length = 1
     if isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
@@ -105,36 +140,46 @@ def _refuse_repeated_keys(node: yaml.Node | None, path: Path, seen: set[int]) ->
             if isinstance(key, yaml.ScalarNode):
                 if key.value in lines:
                     raise PromptError(
-                        f"{path}: the key {key.value!r} of line {lines[key.value]} "
-                        f"comes again in line {line}. Join the two."
+                        f"the key {brief(key.value)} of line {lines[key.value]} comes "
+                        f"again in line {line}. Join the two."
                     )
                 lines[key.value] = line
-            _refuse_repeated_keys(value, path, seen)
+            length += _measure(key, known) + _measure(value, known)
     elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_repeated_keys(item, path, seen)
+        length += sum(_measure(item, known) for item in node.value)
+    else:
+        length += len(node.value)
+    if length > _LONGEST:
+        raise PromptError(
+            f"line {node.start_mark.line + 1} holds over {_LONGEST:,} characters once "
+            "its aliases (*name) are written out."
+        )
+    known[id(node)] = length
+    return length
 
 
 def _check_header(content: dict[Any, Any], path: Path) -> None:
-    known = [*_REQUIRED, *_OPTIONAL]
+    if "prompts" not in content:
+        given = ", ".join(key for key in _KNOWN if key in content)
+        raise PromptError(
+            f"{path} has {given} but no prompts: put the classes under prompts:."
+        )
     for key in content:
-        if key not in known:
-            close = get_close_matches(str(key), known, n=1)
+        if key not in _KNOWN:
+            close = get_close_matches(str(key), _KNOWN, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
             raise PromptError(
-                f"{path}: the key {key!r} is none of {', '.join(known)}{hint}"
+                f"{path}: the key {brief(key)} is none of {', '.join(_KNOWN)}{hint}"
             )
-    missing = [key for key in _REQUIRED if key not in content]
-    if missing:
-        raise PromptError(
-            f"{path} lacks {', '.join(missing)}. A set says what it is: it needs "
-            f"{', '.join(_REQUIRED)}."
-        )
-    for key, wanted in _REQUIRED.items():
+    for key, wanted in {**_HEADER, "prompts": dict}.items():
+        if key not in content:
+            continue
         value = content[key]
         if isinstance(value, bool) or not isinstance(value, wanted):
             expected = {str: "a text", int: "a whole number", dict: "a mapping"}[wanted]
-            raise PromptError(f"{path}: {key} is {value!r}; it must be {expected}.")
+            raise PromptError(
+                f"{path}: {key} is {brief(value)}; it must be {expected}."
+            )
         if isinstance(value, str) and not value.strip():
             raise PromptError(f"{path}: {key} is empty.")
 
@@ -143,10 +188,10 @@ def _check_class(value: Any, name: Any, path: Path) -> Any:
     """Return texts, or two of them by side."""
     if isinstance(value, dict) and not _are_weights(value):
         return {
-            side: _check_texts(texts, f"{name!r}, {side}", path)
+            side: _check_texts(texts, f"{brief(name)}, {side}", path)
             for side, texts in value.items()
         }
-    return _check_texts(value, repr(name), path)
+    return _check_texts(value, brief(name), path)
 
 
 def _check_texts(value: Any, where: str, path: Path) -> Any:
@@ -155,9 +200,10 @@ def _check_texts(value: Any, where: str, path: Path) -> Any:
     listed = value if isinstance(value, list) or weighted else [value]
     for text in listed:
         if not isinstance(text, str):
+            kind = "JSON" if path.suffix.lower() == ".json" else "YAML"
             raise PromptError(
-                f"{path}: {where}: YAML reads {text!r} ({type(text).__name__}) where a "
-                'text is expected. Put it in quotes: "no", "1".'
+                f"{path}: {where}: {kind} reads {brief(text)} ({type(text).__name__}) "
+                'where a text is expected. Put it in quotes: "no", "1".'
             )
     return dict(value) if weighted else tuple(listed)
 
@@ -169,18 +215,19 @@ def _are_weights(value: dict[Any, Any]) -> bool:
     )
 
 
-def _check_names(names: list[Any], ordinal: bool, path: Path) -> None:
+def _check_names(names: list[Any], ordinal: bool, is_bare: bool, path: Path) -> None:
     for name in names:
-        grade = ordinal and isinstance(name, int) and not isinstance(name, bool)
-        if not isinstance(name, str) and not grade:
+        # Without a header there is no place to say that numbers are grades.
+        whole = isinstance(name, int) and not isinstance(name, bool)
+        if not isinstance(name, str) and not (whole and (ordinal or is_bare)):
             raise PromptError(
-                f"{path}: YAML reads the class {name!r} as {type(name).__name__}, not "
-                'as a text. Put it in quotes: "no", "1". Whole numbers are for grades, '
-                "with ordinal: true."
+                f"{path}: YAML reads the class {brief(name)} as {type(name).__name__}, "
+                'not as a text. Put it in quotes: "no", "1". Whole numbers are for '
+                "grades, with ordinal: true."
             )
     numbers = [name for name in names if not isinstance(name, str)]
-    if numbers != sorted(numbers):
+    if ordinal and numbers != sorted(numbers):
         raise PromptError(
-            f"{path}: the grades {names} are numbers and go by their size; write them "
-            "in that order."
+            f"{path}: the grades {brief(names)} are numbers and go by their size; "
+            "write them in that order."
         )

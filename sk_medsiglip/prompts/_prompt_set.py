@@ -13,10 +13,12 @@ import pandas as pd
 
 from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.prompts._prompt_file import read_prompt_file
+from sk_medsiglip.prompts._question import is_pair
 
 __all__ = ["PromptSet", "find_prompt_set", "list_prompt_sets", "load_prompt_set"]
 
 _SETS = Path(__file__).parent / "sets"
+_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,9 +81,13 @@ class PromptSet(Mapping[Any, Any]):
     templates: tuple[str, ...] = ()
     ordinal: bool = False
 
+    def __post_init__(self) -> None:
+        if isinstance(self.templates, str):
+            object.__setattr__(self, "templates", (self.templates,))
+
     def __getitem__(self, key: Any) -> Any:
         value = self.prompts[key]
-        if _is_pair(value):
+        if is_pair(value):
             return {side: self._fill(texts) for side, texts in value.items()}
         return self._fill(value)
 
@@ -100,7 +106,7 @@ class PromptSet(Mapping[Any, Any]):
     @property
     def kind(self) -> str:
         """``"findings"`` (present or absent), ``"grades"`` or ``"classes"``."""
-        if any(map(_is_pair, self.prompts.values())):
+        if any(map(is_pair, self.prompts.values())):
             return "findings"
         return "grades" if self.ordinal else "classes"
 
@@ -108,7 +114,7 @@ class PromptSet(Mapping[Any, Any]):
     def n_prompts(self) -> int:
         """Number of texts, templates filled in."""
         return sum(
-            sum(map(len, value.values())) if _is_pair(value) else len(value)
+            sum(map(len, value.values())) if is_pair(value) else len(value)
             for value in self.values()
         )
 
@@ -162,13 +168,15 @@ class PromptSet(Mapping[Any, Any]):
 
 
 def load_prompt_set(name_or_path: str | os.PathLike[str]) -> PromptSet:
-    """Load a set that ships, or one in a YAML file of your own.
+    """Load a set that ships, or one in a YAML or JSON file of your own.
 
     Parameters
     ----------
     name_or_path : str or path-like
         A name of :func:`list_prompt_sets`, or the path of a file. A str is a path if it
-        ends in ``.yaml`` or ``.yml`` or names a folder.
+        ends in ``.yaml``, ``.yml`` or ``.json`` or names a folder. The file holds
+        fields of :class:`PromptSet`, of which only ``prompts`` is needed; or nothing
+        but prompts.
 
     Returns
     -------
@@ -182,7 +190,7 @@ def load_prompt_set(name_or_path: str | os.PathLike[str]) -> PromptSet:
 
     Notes
     -----
-    Files are read with ``yaml.safe_load``: no code in them is run.
+    YAML is read by PyYAML's safe loader: no code in it is run.
 
     Examples
     --------
@@ -222,7 +230,7 @@ def find_prompt_set(name: str) -> Path:
         raise PromptError(
             f"there is no prompt set {name!r}{_suggest(name, names)} Sets that ship: "
             f"{', '.join(names)}. A file of your own is given by its path, ending in "
-            ".yaml."
+            f"{', '.join(_SUFFIXES)}."
         )
     return path
 
@@ -262,11 +270,7 @@ def _shipped_names() -> list[str]:
 
 
 def _is_name(text: str) -> bool:
-    return Path(text).name == text and not text.lower().endswith((".yaml", ".yml"))
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, Mapping) and set(value) == {"positive", "negative"}
+    return Path(text).name == text and not text.lower().endswith(_SUFFIXES)
 
 
 def _suggest(name: Any, known: Iterable[Any]) -> str:

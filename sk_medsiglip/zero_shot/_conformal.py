@@ -13,12 +13,11 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import Tags, _safe_indexing, check_random_state, get_tags
+from sklearn.utils import Tags, get_tags
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
@@ -28,22 +27,22 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from sk_medsiglip._persistence import VersionedPickle
-from sk_medsiglip._resampling import group_numbers
+from sk_medsiglip._resampling import check_resampling, group_numbers
 from sk_medsiglip._validation import Interval, Real, StrOptions, _fit_context
 from sk_medsiglip.zero_shot._conformal_answers import (
     Answers,
-    check_target,
+    check_discrete_labels,
     find_answers,
-    learns,
     list_probabilities,
     match_labels,
 )
 from sk_medsiglip.zero_shot._conformal_coverage import report_coverage
 from sk_medsiglip.zero_shot._conformal_quantile import (
     class_quantiles,
-    needed_patients,
+    say_few,
     score_classes,
 )
+from sk_medsiglip.zero_shot._conformal_split import learns, split_patients, take
 
 __all__ = ["ConformalZeroShot"]
 
@@ -214,14 +213,18 @@ class ConformalZeroShot(
         ------
         ValueError
             If ``y`` holds labels that the classifier does not know, or has another
-            shape than its answers.
+            shape than its answers, or a patient is missing.
 
         Warns
         -----
         UserWarning
             If a class has too few labelled patients for ``alpha``: it is in every set.
+        LabelCodesWarning
+            If ``y`` holds the numbers 0 to ``n_classes - 1`` where the classifier has
+            names, as scikit-learn's ``cross_val_predict`` passes them: these are the
+            classes then.
         """
-        target = check_target(y)
+        target = check_discrete_labels(y)
         if not hasattr(self.estimator, "predict_proba"):
             raise TypeError(
                 f"estimator must have predict_proba, and {self.estimator!r} has not; "
@@ -232,15 +235,17 @@ class ConformalZeroShot(
         rows = None
         if learns(self.estimator):
             check_consistent_length(X, target)
-            learn, rows = self._split(target, patients)
+            learn, rows = split_patients(
+                target, patients, self.calibration_size, self.random_state
+            )
             asked: dict[str, Any] = {}
             if get_config()["enable_metadata_routing"]:
                 asked = process_routing(self, "fit", groups=groups).estimator.fit
-            self.estimator_ = clone(self.estimator).fit(
-                _take(X, learn),
-                target[learn],
-                **{name: _safe_indexing(value, learn) for name, value in asked.items()},
-            )
+            asked = {name: take(value, learn) for name, value in asked.items()}
+            taught: Any = target[learn]
+            if taught.dtype == object:  # without unknown labels it has a type again
+                taught = np.array(taught.tolist())
+            self.estimator_ = clone(self.estimator).fit(take(X, learn), taught, **asked)
         elif isinstance(self.estimator, FrozenEstimator):
             self.estimator_ = self.estimator
         else:
@@ -249,13 +254,13 @@ class ConformalZeroShot(
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
         answers = find_answers(self.estimator_, y)
-        self.classes_ = answers.classes
         self.__dict__.pop("findings_", None)  # of an earlier fit
         if answers.findings is not None:
             self.findings_ = answers.findings
-        truth = match_labels(answers, y, target)
+        self.classes_, truth = match_labels(answers, y, target)
+        self._has_codes = self.classes_ is not answers.classes
         if rows is not None:
-            X, truth, patients = _take(X, rows), truth[rows], patients[rows]
+            X, truth, patients = take(X, rows), truth[rows], patients[rows]
         scores = self._scores(X)
         check_consistent_length(scores, truth)
         self.quantiles_, self.n_calibration_ = class_quantiles(
@@ -266,7 +271,14 @@ class ConformalZeroShot(
             by_class=self.conditional == "class",
         )
         if np.isinf(self.quantiles_).any():
-            warnings.warn(self._say_few(), UserWarning, stacklevel=3)
+            few = say_few(
+                self._answers(),
+                self.quantiles_,
+                self.n_calibration_,
+                alpha=self.alpha,
+                by_class=self.conditional == "class",
+            )
+            warnings.warn(few, UserWarning, stacklevel=3)
         return self
 
     def predict_set(self, X: Any) -> NDArray[np.bool_]:
@@ -319,8 +331,9 @@ class ConformalZeroShot(
             (``full``). Each patient counts once; ``n`` is images.
         """
         check_is_fitted(self)
+        check_resampling(n_bootstrap, level)
         answers = self._answers()
-        labels = match_labels(answers, y, check_target(y))
+        _, labels = match_labels(answers, y, check_discrete_labels(y))
         patients = np.arange(len(labels)) if groups is None else group_numbers(groups)
         sets = self.predict_set(X)
         check_consistent_length(sets, labels, patients)
@@ -347,7 +360,10 @@ class ConformalZeroShot(
         ndarray of shape (n_samples,) or (n_samples, n_findings)
         """
         check_is_fitted(self)
-        return self.estimator_.predict(X)
+        answers = self.estimator_.predict(X)
+        if not self._has_codes:
+            return answers
+        return np.searchsorted(self.estimator_.classes_, answers)
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """Return the classifier's own probabilities.
@@ -401,37 +417,6 @@ class ConformalZeroShot(
         tags.target_tags.multi_output = inner.target_tags.multi_output
         return tags
 
-    def _split(
-        self, target: NDArray[Any], patients: NDArray[np.intp]
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return rows to learn from and rows to calibrate with, of other patients.
-
-        Exclusive classes are shared out evenly, by the first image of each patient.
-        """
-        known = ~pd.isna(target)
-        known = known.any(axis=1) if known.ndim == 2 else known
-        rows = np.flatnonzero(known)
-        who, first = np.unique(patients[rows], return_index=True)
-        of_kind = np.zeros(len(who), dtype=np.intp)
-        if target.ndim == 1:
-            _, of_kind = np.unique(target[rows[first]], return_inverse=True)
-        random = check_random_state(self.random_state)
-        calibrates = np.zeros(len(who), dtype=bool)
-        for kind in np.unique(of_kind):
-            places = random.permutation(np.flatnonzero(of_kind == kind))
-            # A single patient of a class teaches: unlearned, it could not be in a set.
-            n_calibrate = min(
-                round(self.calibration_size * len(places)), len(places) - 1
-            )
-            calibrates[places[:n_calibrate]] = True
-        chosen = np.isin(patients[rows], who[calibrates])
-        if not chosen.any():
-            raise ValueError(
-                f"{len(rows)} sample(s) of {len(who)} patient(s) are too few for "
-                "the estimator to learn from some and calibrate with others."
-            )
-        return rows[~chosen], rows[chosen]
-
     def _answers(self) -> Answers:
         return Answers(self.classes_, getattr(self, "findings_", None))
 
@@ -447,30 +432,3 @@ class ConformalZeroShot(
             )
         probabilities = list_probabilities(self.estimator_, X, self._answers())
         return score_classes(probabilities, self.method)
-
-    def _say_few(self) -> str:
-        n_classes = self.classes_.shape[-1]
-        counts = self.n_calibration_.reshape(-1, n_classes)
-        several = self.classes_.ndim == 2
-        found = []
-        few = np.isinf(self.quantiles_).reshape(-1, n_classes)
-        for column, at in np.argwhere(few).tolist():
-            words = [str(self._answers().finding_names[column])] if several else []
-            if self.conditional == "class":
-                words.append(str([0, 1][at] if several else self.classes_[at]))
-            found.append(f"{' '.join(words) or 'all classes'}: {counts[column, at]}")
-        return (
-            f"alpha={self.alpha:g} needs {needed_patients(self.alpha)} labelled "
-            "patients (images, without groups); there are fewer of "
-            f"{', '.join(dict.fromkeys(found))}. Every set holds these classes: label "
-            "more, or raise alpha."
-        )
-
-
-def _take(X: Any, rows: NDArray[np.intp]) -> Any:
-    """Return some rows of whatever a classifier takes."""
-    if scipy.sparse.issparse(X):
-        X = X.tocsr()
-    elif not hasattr(X, "__getitem__"):
-        X = np.asarray(X)
-    return _safe_indexing(X, rows)

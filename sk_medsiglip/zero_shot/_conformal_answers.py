@@ -15,17 +15,17 @@ import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
-from sklearn.utils import assert_all_finite, get_tags
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
+from sk_medsiglip._labels import check_indicator, check_labels
 from sk_medsiglip.prompts import check_columns
 
 __all__ = [
     "Answers",
-    "check_target",
+    "check_discrete_labels",
     "find_answers",
-    "learns",
     "list_probabilities",
     "match_labels",
 ]
@@ -58,30 +58,7 @@ class Answers(NamedTuple):
         return list(self.findings.tolist())
 
 
-def learns(estimator: Any) -> bool:
-    """Tell whether ``fit`` takes anything from its data."""
-    if isinstance(estimator, FrozenEstimator):
-        return False
-    if isinstance(estimator, Pipeline):
-        *before, last = [step for _, step in estimator.steps]
-        return learns(last) or any(map(_adapts, before))
-    return (
-        bool(get_tags(estimator).target_tags.required)
-        # A zero-shot classifier that calibrates does, if only from images.
-        or getattr(estimator, "calibrate", None) is not None
-        # A search or another meta-estimator may, whatever it holds.
-        or hasattr(estimator, "estimator")
-    )
-
-
-def _adapts(step: Any) -> bool:
-    """Tell whether a transformer takes anything from its data, labels or not."""
-    if step in (None, "passthrough") or isinstance(step, FrozenEstimator):
-        return False
-    return bool(get_tags(step).requires_fit)
-
-
-def check_target(y: Any) -> NDArray[Any]:
+def check_discrete_labels(y: Any) -> NDArray[Any]:
     """Return ``y`` as an array of discrete labels, NaN or None where one is unknown."""
     if y is None:
         raise ValueError(
@@ -99,6 +76,9 @@ def check_target(y: Any) -> NDArray[Any]:
     unknown = pd.isna(target)
     if unknown.all():
         raise ValueError("y holds no label: every entry is missing (NaN or None).")
+    if target.ndim == 2:
+        values = check_indicator(target)
+        return values if unknown.any() else values.astype(np.intp)
     # Through a list: an array of objects has a type of its own again.
     known = np.array(target[~unknown].tolist())
     assert_all_finite(known, input_name="y")
@@ -128,8 +108,7 @@ def find_answers(estimator: Any, y: ArrayLike) -> Answers:
     last = estimator
     while isinstance(last, Pipeline | FrozenEstimator):
         last = last[-1] if isinstance(last, Pipeline) else last.estimator
-    # OneVsRestClassifier numbers its labels in a flat classes_.
-    if not several and not getattr(last, "multilabel_", False):
+    if not several and not _numbers_labels(last):
         return Answers(np.asarray(classes))
     named = [
         getattr(last, "findings_", None),
@@ -140,8 +119,10 @@ def find_answers(estimator: Any, y: ArrayLike) -> Answers:
     return Answers(np.tile([0, 1], (len(classes), 1)), findings)
 
 
-def match_labels(answers: Answers, y: Any, target: NDArray[Any]) -> NDArray[np.intp]:
-    """Return where each label stands among the classes.
+def match_labels(
+    answers: Answers, y: Any, target: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Return the classes as ``y`` has them, and where each label stands among them.
 
     Parameters
     ----------
@@ -150,11 +131,14 @@ def match_labels(answers: Answers, y: Any, target: NDArray[Any]) -> NDArray[np.i
     y : array-like
         As the user gave it: a DataFrame's columns must be in the findings' order.
     target : ndarray
-        From :func:`check_target`.
+        From :func:`check_discrete_labels`.
 
     Returns
     -------
-    ndarray of shape (n_samples, 1) or (n_samples, n_findings)
+    classes : ndarray of shape (n_classes,) or (n_findings, 2)
+        Those of the answers; or 0 to ``n_classes - 1``, with a warning, where they are
+        names and ``y`` numbers them so.
+    labels : ndarray of shape (n_samples, 1) or (n_samples, n_findings)
         -1 where the label is not known.
     """
     expected = target.shape[:1] + answers.classes.shape[:-1]
@@ -169,17 +153,26 @@ def match_labels(answers: Answers, y: Any, target: NDArray[Any]) -> NDArray[np.i
         )
     if answers.findings is not None:
         check_columns(y, answers.findings)
-    columns = target if answers.several else target[:, None]
-    classes = np.array([0, 1]) if answers.several else answers.classes
-    matches = columns[..., None] == classes
-    unknown = ~matches.any(axis=-1) & ~pd.isna(columns)
-    if unknown.any():
+    labels = np.full(target.shape, -1, dtype=np.intp)
+    is_known = ~pd.isna(target)
+    if answers.several:
+        labels[is_known] = target[is_known]
+        return answers.classes, labels
+    known = np.array(target[is_known].tolist())
+    matches = known[:, None] == answers.classes
+    if matches.any(axis=1).all():
+        labels[is_known] = matches.argmax(axis=1)
+        return answers.classes, labels[:, None]
+    classes = _codes(known, answers.classes)
+    if classes is None:
+        strange = known[~matches.any(axis=1)].tolist()
         raise ValueError(
-            f"y holds the labels {list(dict.fromkeys(columns[unknown].tolist()))[:5]}, "
-            f"the classes are {classes.tolist()}, and NaN is a label not known. For -1 "
-            "as 'uncertain' replace it first: y.replace(-1, np.nan)."
+            f"y holds the labels {list(dict.fromkeys(strange))[:5]}, the classes are "
+            f"{answers.classes.tolist()}, and NaN is a label not known. For -1 as "
+            "'uncertain' replace it first: y.replace(-1, np.nan)."
         )
-    return np.where(matches.any(axis=-1), matches.argmax(axis=-1), -1)
+    labels[is_known] = known
+    return classes, labels[:, None]
 
 
 def list_probabilities(estimator: Any, X: Any, answers: Answers) -> NDArray[np.float64]:
@@ -200,7 +193,8 @@ def list_probabilities(estimator: Any, X: Any, answers: Answers) -> NDArray[np.f
     """
     given: Any = estimator.predict_proba(X)
     if isinstance(given, list):  # one array a label, as forests have it
-        given = np.stack(given, axis=1)
+        pairs = zip(given, estimator.classes_, strict=True)
+        given = np.stack([_absent_and_present(*pair) for pair in pairs], axis=1)
     probabilities = np.asarray(given, dtype=np.float64)
     if answers.several and probabilities.ndim == 2:
         probabilities = np.stack([1 - probabilities, probabilities], axis=-1)
@@ -210,3 +204,36 @@ def list_probabilities(estimator: Any, X: Any, answers: Answers) -> NDArray[np.f
             f"the classes {answers.classes.tolist()}."
         )
     return probabilities
+
+
+def _numbers_labels(classifier: Any) -> bool:
+    """Tell whether a flat ``classes_`` holds the numbers of several labels."""
+    # scikit-learn's OneVsRestClassifier, and its MLPClassifier.
+    return getattr(classifier, "multilabel_", False) or (
+        getattr(classifier, "out_activation_", None) == "logistic"
+        and classifier.n_outputs_ > 1
+    )
+
+
+def _codes(known: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any] | None:
+    """Return 0 to ``n_classes - 1`` if labels are these in the place of names."""
+    try:
+        found = check_labels(None, known, known, classes).classes
+    except ValueError:
+        return None
+    codes = np.arange(len(classes))
+    return codes if found is not None and np.array_equal(found, codes) else None
+
+
+def _absent_and_present(
+    shares: NDArray[np.floating], classes: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Return both columns of a label of which one value may never have been seen."""
+    if not np.isin(classes, [0, 1]).all():
+        raise ValueError(
+            f"the classifier's classes are {np.asarray(classes).tolist()}; of each of "
+            "several findings they must be 0 and 1."
+        )
+    both = np.zeros((len(shares), 2))
+    both[:, np.asarray(classes).astype(np.intp)] = shares
+    return both

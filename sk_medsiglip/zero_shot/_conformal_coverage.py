@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sk_medsiglip._resampling import draw_counts, interval
+from sk_medsiglip._resampling import draw_sums, interval
 from sk_medsiglip.zero_shot._conformal_answers import Answers
 
 __all__ = ["report_coverage"]
@@ -108,9 +108,9 @@ def _row(
     coverage, *sizes = by_patient.mean().to_numpy()
     low = high = np.nan
     if n_patients:
-        counts = draw_counts(n_patients, n_bootstrap, random_state=random_state)
-        drawn = counts @ by_patient["coverage"].to_numpy() / n_patients
-        low, high, _ = interval(drawn, level)
+        values = by_patient[["coverage"]].to_numpy()
+        drawn = draw_sums(values, n_bootstrap, random_state=random_state) / n_patients
+        low, high, _ = interval(drawn[:, 0], level)
         # All alike, every resample is the same; the exact interval still has a width.
         tail = (1 - level) / 2
         low = low if coverage < 1 else tail ** (1 / n_patients)

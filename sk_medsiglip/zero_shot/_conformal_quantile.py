@@ -10,7 +10,15 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["class_quantiles", "needed_patients", "patient_quantile", "score_classes"]
+from sk_medsiglip.zero_shot._conformal_answers import Answers
+
+__all__ = [
+    "class_quantiles",
+    "needed_patients",
+    "patient_quantile",
+    "say_few",
+    "score_classes",
+]
 
 #: A sum of a few thousand weights is off by less than this.
 _ROUNDING = 1e-9
@@ -125,3 +133,41 @@ def patient_quantile(
 def needed_patients(alpha: float) -> int:
     """Return how many patients a finite quantile takes at least."""
     return max(1, ceil((1 - alpha) / alpha - _ROUNDING))
+
+
+def say_few(
+    answers: Answers,
+    quantiles: NDArray[np.float64],
+    n_patients: NDArray[np.intp],
+    *,
+    alpha: float,
+    by_class: bool,
+) -> str:
+    """Return which classes have too few patients, and how many it takes.
+
+    Parameters
+    ----------
+    answers : Answers
+        Names them.
+    quantiles, n_patients : ndarray of shape (n_classes,) or (n_findings, 2)
+        From :func:`class_quantiles`; infinite where there are too few.
+    alpha, by_class
+        As there.
+
+    Returns
+    -------
+    str
+    """
+    n_classes = quantiles.shape[-1]
+    counts = n_patients.reshape(-1, n_classes)
+    found = []
+    for column, at in np.argwhere(np.isinf(quantiles).reshape(-1, n_classes)).tolist():
+        words = [str(answers.finding_names[column])] if answers.several else []
+        if by_class:
+            words.append(str([0, 1][at] if answers.several else answers.classes[at]))
+        found.append(f"{' '.join(words) or 'all classes'}: {counts[column, at]}")
+    return (
+        f"alpha={alpha:g} needs {needed_patients(alpha)} labelled patients (images, "
+        f"without groups); there are fewer of {', '.join(dict.fromkeys(found))}. Every "
+        "set holds these classes: label more, or raise alpha."
+    )

@@ -1,4 +1,4 @@
-"""``HeatmapDisplay``: a heatmap over its image; the only file here that draws."""
+"""``HeatmapDisplay``: a heatmap drawn over its image."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.images import image_rows, read_image
 from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
 from sk_medsiglip.zero_shot._heatmap import heatmap_of, map_on_image, prompt_heatmap
+from sk_medsiglip.zero_shot._prompt_search import PromptSearchCV
 
 __all__ = ["HeatmapDisplay"]
 
@@ -219,13 +220,16 @@ class HeatmapDisplay:
         ----------
         estimator : Pipeline
             A fitted :func:`make_zero_shot_pipeline`: its embedder says how the image
-            becomes pixels, its classifier holds the vectors of the prompts. Computed
-            by torch, whatever its engine.
+            becomes pixels, its classifier holds the vectors of the prompts. One that
+            ends in a :class:`PromptSearchCV` shows the prompts that were chosen.
+            Computed by torch, whatever its engine.
         image : path, bytes, file object, PIL image or array
             One image.
         label : default=None
             A class or a finding. Of a finding, the map is present minus absent. None
-            is the class that is predicted, or the likeliest finding.
+            is the class that is predicted, or the likeliest finding. With
+            ``ensemble="max"`` each answer is mapped by the one of its prompts that is
+            likest to this image, as it was scored; else by its mean vector.
         method : {"value", "legrad"}, default="value"
             As in :func:`prompt_heatmap`.
         title : str, default=None
@@ -277,7 +281,7 @@ class HeatmapDisplay:
             raise ValueError(
                 f"label={label!r} is none of those that prompts stand for: {labels}."
             )
-        vectors = classifier.class_embeddings_
+        vectors = _answer_vectors(classifier, embedder, source)
         if findings is None:
             wanted = vectors[labels.index(label)]
         else:
@@ -325,12 +329,27 @@ def _parts(estimator: Any) -> tuple[MedSigLIPEmbedder, ZeroShotClassifier]:
     match steps:
         case [MedSigLIPEmbedder() as embedder, ZeroShotClassifier() as classifier]:
             return embedder, classifier
+        case [MedSigLIPEmbedder() as embedder, PromptSearchCV() as search]:
+            check_is_fitted(search)
+            return embedder, search.best_estimator_
     kinds = [type(step).__name__ for step in steps] or type(estimator).__name__
     raise TypeError(
         "A heatmap needs a pipeline of a MedSigLIPEmbedder and a ZeroShotClassifier, "
         f"got {kinds}. make_zero_shot_pipeline(prompts).fit(images) is one; for other "
         "models use HeatmapDisplay.from_prompt(image, prompt)."
     )
+
+
+def _answer_vectors(
+    classifier: ZeroShotClassifier, embedder: MedSigLIPEmbedder, source: Any
+) -> NDArray[np.floating]:
+    """Return the vectors that an image was scored by, ``(n_answers, width)``."""
+    if classifier._starts is None:
+        vectors: NDArray[np.floating] = classifier.class_embeddings_
+        return vectors.reshape(-1, vectors.shape[-1])
+    of_answers = np.split(classifier.prompt_embeddings_, classifier._starts[1:])
+    image = embedder.transform([source])[0]
+    return np.stack([own[np.argmax(own @ image)] for own in of_answers])
 
 
 def _likeliest(estimator: Any, classifier: ZeroShotClassifier, source: Any) -> Any:

@@ -1,0 +1,322 @@
+"""Load a user's own collection: a table of labels, or a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.utils import Bunch
+
+from sk_medsiglip.datasets._tables import (
+    Meaning,
+    class_name,
+    list_images,
+    parse_numbers,
+    read_binary,
+    read_strings,
+    usual_path_column,
+)
+from sk_medsiglip.exceptions import DatasetError
+
+__all__ = ["load_image_folder", "load_labels_csv"]
+
+_MEANINGS = ("ignore", "negative", "positive")
+#: Folder names that are splits and not classes, where all folders are such.
+_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test"))
+
+
+def load_labels_csv(
+    file: str | PathLike[str],
+    *,
+    path_column: str | None = None,
+    label_columns: str | Sequence[str] | None = None,
+    group_column: str | None = None,
+    split_column: str | None = None,
+    uncertain: Meaning = "ignore",
+    blank: Meaning = "ignore",
+) -> Bunch:
+    """Load a table of images and labels, as hospitals and challenges hand them out.
+
+    Parameters
+    ----------
+    file : str or path-like
+        A CSV file, or a TSV file by its suffix, with a line of names and a row an
+        image.
+    path_column : str or None, default=None
+        Column of paths, relative to the file's folder or absolute. None looks for
+        "path", "file", "filename", "filepath", "image" or "image_path" in any case.
+    label_columns : str, sequence of str or None, default=None
+        A name of a column of 0 and 1 is one finding, of anything else classes; a list
+        of names is several findings. None takes all columns that hold nothing but 0, 1,
+        -1 and blanks.
+    group_column : str or None, default=None
+        Column of patients.
+    split_column : str or None, default=None
+        Column that says who learns and who judges, such as "train" and "test".
+    uncertain, blank : {"ignore", "negative", "positive"}, default="ignore"
+        What -1 and an empty cell of a finding mean. "ignore" makes NaN, which this
+        package's heads and splitters take for not known and scikit-learn's refuse.
+
+    Returns
+    -------
+    bunch : :class:`~sklearn.utils.Bunch`
+        One row an image, in the order of the file:
+
+        paths : list of str
+            What to open. Not looked at here:
+            :func:`~sk_medsiglip.images.check_images` does that.
+        target : ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Findings as 0 and 1, in float64 with NaN where one is not known; classes as
+            strings, None where a cell is empty.
+        target_names : list of str
+            The findings; or the classes, sorted.
+        groups, split : ndarray of shape (n_samples,) or None
+            As they are in the file.
+        frame : DataFrame
+            The whole table; columns of numbers as numbers, "007" as it is.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such file.
+    ValueError
+        If it is no table, or a column is missing or is none of the above.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sk_medsiglip.datasets import load_labels_csv, make_chest_phantoms
+    >>> from sk_medsiglip.datasets import write_phantoms
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = write_phantoms(make_chest_phantoms(8, random_state=0), folder)
+    ...     bunch = load_labels_csv(f"{folder}/labels.csv", group_column="patient")
+    >>> bunch.target.shape, bunch.target_names[:2]
+    ((8, 6), ['cardiomegaly', 'effusion'])
+    >>> len(set(bunch.groups))
+    3
+    """
+    for parameter, value in (("uncertain", uncertain), ("blank", blank)):
+        if value not in _MEANINGS:
+            raise ValueError(
+                f"{parameter} must be one of {list(_MEANINGS)}, got {value!r}."
+            )
+    source = Path(file).expanduser()
+    frame, path_column = _read_frame(source, path_column)
+    names = _names(frame, label_columns, [path_column, group_column, split_column])
+    findings = {name: read_binary(frame[name], uncertain, blank) for name in names}
+    if all(values is not None for values in findings.values()):
+        target: NDArray[Any] = np.column_stack(list(findings.values()))  # type: ignore[arg-type]
+        if not np.isnan(target).any():
+            target = target.astype(np.int64)
+        target_names = list(names)
+        if isinstance(label_columns, str):
+            target = target[:, 0]
+    elif isinstance(label_columns, str):
+        target, target_names = _read_classes(frame[label_columns])
+    else:
+        odd = next(name for name, values in findings.items() if values is None)
+        raise ValueError(
+            f"label_columns: several columns must each hold 0, 1, -1 and blanks, and "
+            f"{odd!r} holds {_some_values(frame[odd])}. For a column of classes give "
+            f"its name alone: label_columns={odd!r}."
+        )
+    return Bunch(
+        paths=[str(source.parent / Path(p).expanduser()) for p in frame[path_column]],
+        target=target,
+        target_names=target_names,
+        groups=_column(frame, group_column, "group_column"),
+        split=_column(frame, split_column, "split_column"),
+        frame=frame,
+    )
+
+
+def load_image_folder(folder: str | PathLike[str]) -> Bunch:
+    """Load a folder of images whose sub-folders are classes.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Images lie in sub-folders named after their class, at any depth below; or in
+        ``train/CLASS``, ``val/CLASS``, ``test/CLASS``. Hidden files are left out.
+
+    Returns
+    -------
+    bunch : :class:`~sklearn.utils.Bunch`
+        One row an image, sorted by path:
+
+        paths : list of str
+            PNG, JPEG, TIFF, WebP and BMP files by their names, DICOM files also by
+            their content.
+        target : ndarray of shape (n_samples,), or None
+            Names of classes, None for an image in no sub-folder. None if there are no
+            sub-folders.
+        target_names : list of str
+            The classes, sorted.
+        groups : None
+            A folder does not say who the patients are.
+        split : ndarray of shape (n_samples,), or None
+            Name of the first folder, if all first folders are named after splits.
+        frame : DataFrame
+            Columns ``path``, relative to the folder, and ``label`` and ``split`` where
+            there are any.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such folder.
+    ValueError
+        If it holds no image.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from sk_medsiglip.datasets import load_image_folder
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("normal/1.png", "pneumonia/2.png"):
+    ...         path = Path(folder, name)
+    ...         path.parent.mkdir()
+    ...         Image.new("L", (8, 8)).save(path)
+    ...     bunch = load_image_folder(folder)
+    >>> bunch.target.tolist(), bunch.target_names
+    (['normal', 'pneumonia'], ['normal', 'pneumonia'])
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise DatasetError(
+            f"{root} is not a folder. Give the folder that holds the images, or load a "
+            "table of them with load_labels_csv."
+        )
+    files = list_images(root)
+    if not files:
+        raise ValueError(
+            f"{root} holds no image: no PNG, JPEG, TIFF, WebP, BMP or DICOM file, here "
+            "or in a sub-folder."
+        )
+    inside = [path.relative_to(root) for path in files]
+    frame = pd.DataFrame({"path": [str(path) for path in inside]})
+    folders = [path.parts[:-1] for path in inside]
+    split = None
+    if all(parts and parts[0].lower() in _SPLITS for parts in folders):
+        split = np.array([parts[0] for parts in folders], dtype=object)
+        folders = [parts[1:] for parts in folders]
+        frame["split"] = split
+    target, classes = None, []
+    if any(folders):
+        target = np.array([p[0] if p else None for p in folders], dtype=object)
+        classes = sorted({parts[0] for parts in folders if parts})
+        frame["label"] = target
+    return Bunch(
+        paths=[str(path) for path in files],
+        target=target,
+        target_names=classes,
+        groups=None,
+        split=split,
+        frame=frame,
+    )
+
+
+def _read_frame(source: Path, path_column: str | None) -> tuple[pd.DataFrame, str]:
+    if not source.is_file():
+        raise DatasetError(
+            f"{source} is not a file. Give a CSV file with a column of paths, or load "
+            "a folder of images with load_image_folder."
+        )
+    try:
+        frame = read_strings(source)
+    except ValueError as error:
+        raise ValueError(f"{source} cannot be read as a CSV file: {error}") from error
+    if frame.empty:
+        raise ValueError(f"{source} holds no rows.")
+    if path_column is None:
+        path_column = usual_path_column(frame.columns)
+        if path_column is None:
+            raise ValueError(
+                f"which column of {source} holds the paths? Pass path_column, one of: "
+                f"{', '.join(frame.columns)}."
+            )
+    _check_columns(frame, [path_column], "path_column")
+    empty = np.flatnonzero(frame[path_column].str.strip() == "")
+    if empty.size:
+        raise ValueError(
+            f"{source}: row {empty[0] + 1} has no path in column {path_column!r}."
+        )
+    typed = {
+        name: frame[name] if name == path_column else parse_numbers(frame[name])
+        for name in frame.columns
+    }
+    return pd.DataFrame(typed), path_column
+
+
+def _names(
+    frame: pd.DataFrame,
+    label_columns: str | Sequence[str] | None,
+    taken: Sequence[str | None],
+) -> list[str]:
+    """Return the columns of labels."""
+    if label_columns is not None:
+        names = list(
+            [label_columns] if isinstance(label_columns, str) else label_columns
+        )
+        if not names:
+            raise ValueError("label_columns names no column.")
+        _check_columns(frame, names, "label_columns")
+        return names
+    names = [
+        name
+        for name in frame.columns
+        if name not in taken
+        and read_binary(frame[name], "ignore", "ignore") is not None
+    ]
+    if not names:
+        raise ValueError(
+            "no column holds nothing but 0, 1, -1 and blanks. Say which holds the "
+            f"labels, label_columns, out of: {', '.join(frame.columns)}."
+        )
+    return names
+
+
+def _read_classes(column: pd.Series) -> tuple[NDArray[Any], list[str]]:
+    target = np.array(
+        [None if pd.isna(value) else class_name(value) for value in column],
+        dtype=object,
+    )
+    classes = sorted({one for one in target if one is not None})
+    if not classes:
+        raise ValueError(f"label_columns: {column.name!r} holds no label.")
+    # Without a blank, an array of strings as scikit-learn's encoders make it.
+    return (target if None in target else target.astype(str)), classes
+
+
+def _column(frame: pd.DataFrame, name: str | None, parameter: str) -> Any:
+    if name is None:
+        return None
+    _check_columns(frame, [name], parameter)
+    column = frame[name]
+    empty = np.flatnonzero(column.isna())
+    if empty.size:
+        raise ValueError(
+            f"{parameter}: {name!r} is empty in {empty.size} rows, the first is row "
+            f"{empty[0] + 1}."
+        )
+    return column.to_numpy()
+
+
+def _check_columns(frame: pd.DataFrame, names: Sequence[str], parameter: str) -> None:
+    missing = [name for name in names if name not in frame.columns]
+    if missing:
+        raise ValueError(
+            f"{parameter}: there is no column {missing[0]!r}. The columns are: "
+            f"{', '.join(map(str, frame.columns))}."
+        )
+
+
+def _some_values(column: pd.Series) -> str:
+    values = [repr(class_name(value)) for value in column.dropna().unique()[:4]]
+    return ", ".join(values) + (", ..." if column.nunique() > 4 else "")

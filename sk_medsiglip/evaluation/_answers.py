@@ -1,0 +1,200 @@
+"""What estimators say of a test set, as questions that can be judged alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sk_medsiglip._labels import Labels, check_labels
+from sk_medsiglip.evaluation._figures import Question
+from sk_medsiglip.prompts import check_columns
+
+__all__ = ["Truth", "ask", "read_truth"]
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The labels of a test set.
+
+    Parameters
+    ----------
+    kind : {"binary", "classes", "findings"}
+        Two classes, several, or several findings of 0, 1 and NaN.
+    names : list
+        The second class, the classes, or the findings.
+    classes : ndarray
+        All classes, sorted; ``[0, 1]`` for findings.
+    target : ndarray of shape (n_samples,) or (n_samples, n_findings)
+        Index of the class; or 1, 0, NaN.
+    """
+
+    kind: str
+    names: list[Any]
+    classes: NDArray[Any]
+    target: NDArray[Any]
+
+
+def read_truth(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
+    """Check labels against what the estimators know.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_findings)
+        Labels.
+    estimators : list
+        Fitted estimators, or arrays of scores.
+    X : collection
+        What the labels belong to.
+
+    Returns
+    -------
+    Truth
+
+    Raises
+    ------
+    ValueError
+        If a label is none of the estimators' classes, or shapes do not fit.
+    """
+    known = [one.classes_ for one in estimators if hasattr(one, "classes_")]
+    named = [one for one in estimators if hasattr(one, "classes_")]
+    if np.asarray(y).ndim == 2 and np.asarray(y).shape[1] > 1:
+        labels = check_labels(read_truth, X, y, unlabelled=True)
+        return Truth(
+            "findings", _names_of_findings(y, labels, named), np.array([0, 1]),
+            labels.target,
+        )  # fmt: skip
+    plain = [np.asarray(one) for one in known if np.ndim(one) == 1]
+    classes = np.unique(np.concatenate(plain)) if plain else None
+    if classes is not None and len(classes) < 2:
+        raise ValueError(f"the estimators know one class only, {classes.tolist()}.")
+    labels = check_labels(read_truth, X, y, classes)
+    assert labels.classes is not None
+    if len(labels.classes) == 2:
+        findings = [f for one in named for f in getattr(one, "findings_", [])[:1]]
+        name = findings[0] if findings else labels.classes[1]
+        return Truth("binary", [name], labels.classes, labels.target)
+    return Truth("classes", labels.classes.tolist(), labels.classes, labels.target)
+
+
+def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
+    """Return an estimator's answers, a question a label.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    estimator : estimator or array-like
+        Fitted; or its scores: probabilities of the second class, of each class, or of
+        each finding, in the order of the truth.
+    X : collection
+        The test set.
+    truth : Truth
+        Its labels.
+
+    Returns
+    -------
+    list of Question
+    """
+    scores, probability, decision = _say(name, estimator, X, truth)
+    if truth.kind == "findings":
+        rows = [np.flatnonzero(~np.isnan(column)) for column in truth.target.T]
+        ill = truth.target == 1
+    else:
+        rows = [np.arange(len(truth.target))] * len(truth.names)
+        one_hot = truth.target[:, None] == np.arange(len(truth.classes))
+        ill = one_hot[:, 1:] if truth.kind == "binary" else one_hot
+    return [
+        Question(
+            label,
+            known,
+            ill[known, k],
+            scores[known, k],
+            decision[known, k],
+            None if probability is None else probability[known, k],
+        )
+        for k, (label, known) in enumerate(zip(truth.names, rows, strict=True))
+    ]
+
+
+def _say(
+    name: str, estimator: Any, X: Any, truth: Truth
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_]]:
+    """Return scores, probabilities and decisions, each ``(n_samples, n_names)``."""
+    if not hasattr(estimator, "predict"):
+        given = _columns(name, np.asarray(estimator, dtype=np.float64), truth)
+        outside = (given < 0).any() or (given > 1).any()
+        return given, None if outside else given, _decide(given, 0.5, truth)
+    probability = None
+    if hasattr(estimator, "predict_proba"):
+        said = estimator.predict_proba(X)
+        if isinstance(said, list):  # scikit-learn's own, of several outputs
+            said = np.column_stack([one[:, -1] for one in said])
+        probability = _columns(name, np.asarray(said, np.float64), truth, estimator)
+    scores = probability
+    if hasattr(estimator, "decision_function") and truth.kind != "classes":
+        # Probabilities near 0 and 1 tie; what they are made of does not.
+        said = np.asarray(estimator.decision_function(X), dtype=np.float64)
+        scores = _columns(name, said, truth, estimator)
+    elif scores is None:
+        if not hasattr(estimator, "decision_function"):
+            raise TypeError(
+                f"{name}: {type(estimator).__name__} has neither predict_proba nor "
+                "decision_function; there is nothing to rank by."
+            )
+        said = np.asarray(estimator.decision_function(X), dtype=np.float64)
+        scores = _columns(name, said, truth, estimator)
+    predicted = np.asarray(estimator.predict(X))
+    if truth.kind == "findings":
+        return scores, probability, predicted == 1
+    names = truth.classes[1:] if truth.kind == "binary" else truth.classes
+    own = np.asarray(estimator.classes_)
+    if truth.classes.dtype.kind in "iu" and own.dtype.kind not in "iub":
+        names = own[1:] if truth.kind == "binary" else own  # labels given as places
+    return scores, probability, predicted[:, None] == names
+
+
+def _columns(
+    name: str, said: NDArray[np.float64], truth: Truth, estimator: Any = None
+) -> NDArray[np.float64]:
+    """Bring answers into one column a name."""
+    n_samples, n_names = len(truth.target), len(truth.names)
+    if truth.kind == "binary":
+        if said.ndim == 2 and said.shape[1] == 2:
+            said = said[:, 1:]
+        said = said.reshape(len(said), -1)
+    elif truth.kind == "classes" and estimator is not None:
+        own = list(estimator.classes_)
+        if len(own) < n_names and said.shape[-1] == len(own):
+            whole = np.zeros((len(said), n_names))
+            whole[:, [truth.names.index(one) for one in own]] = said
+            said = whole
+    if said.shape != (n_samples, n_names):
+        raise ValueError(
+            f"{name} gives scores of shape {said.shape}; for these labels they must be "
+            f"({n_samples}, {n_names}), columns {truth.names}."
+        )
+    if np.isnan(said).any():
+        raise ValueError(f"{name} gives NaN scores: leave those rows out.")
+    return said
+
+
+def _decide(
+    scores: NDArray[np.float64], threshold: float, truth: Truth
+) -> NDArray[np.bool_]:
+    if truth.kind == "classes":
+        return scores.argmax(axis=1)[:, None] == np.arange(scores.shape[1])
+    return scores > threshold
+
+
+def _names_of_findings(y: Any, labels: Labels, estimators: list[Any]) -> list[Any]:
+    for one in estimators:
+        own = getattr(one, "findings_", getattr(one, "label_names_", None))
+        if own is not None and len(own) == labels.target.shape[1]:
+            check_columns(y, own)
+            return list(own)
+    if labels.names is not None:
+        return list(labels.names)
+    return list(range(labels.target.shape[1]))

@@ -1,0 +1,251 @@
+"""Figures of one question, in the sample and in every resample at once."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip._resampling import area, ranked_counts
+
+__all__ = ["DEFAULT_METRICS", "Question", "check_metrics", "figures"]
+
+DEFAULT_METRICS = (
+    "roc_auc",
+    "average_precision",
+    "sensitivity@specificity=0.9",
+    "specificity@sensitivity=0.9",
+    "balanced_accuracy",
+    "f1",
+    "brier",
+    "ece",
+)
+
+_OF_DECISIONS = {
+    "accuracy",
+    "balanced_accuracy",
+    "f1",
+    "npv",
+    "ppv",
+    "sensitivity",
+    "specificity",
+}
+_OF_PROBABILITIES = {"brier", "ece"}
+_AT = re.compile(r"(sensitivity|specificity)@(sensitivity|specificity)=(0?\.\d+)")
+_BINS = 15  # of the calibration error, as Guo et al. (2017) have it
+# Sums of weights are whole numbers, quotients of them nearly what they should be.
+_ROUNDING = 1e-12
+
+Figures = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Whether something is so, of some samples, and what an estimator says.
+
+    Parameters
+    ----------
+    label : object
+        What it is about.
+    rows : ndarray of shape (n_asked,)
+        Places among all samples; one may come more than once.
+    ill : ndarray of bool, shape (n_asked,)
+        Whether it is so.
+    score : ndarray of shape (n_asked,)
+        Higher where it is likelier.
+    decision : ndarray of bool, shape (n_asked,)
+        What is predicted.
+    probability : ndarray of shape (n_asked,) or None
+        From 0 to 1; None if the estimator has none.
+    """
+
+    label: Any
+    rows: NDArray[np.intp]
+    ill: NDArray[np.bool_]
+    score: NDArray[np.float64]
+    decision: NDArray[np.bool_]
+    probability: NDArray[np.float64] | None
+
+    def among(self, chosen: NDArray[np.bool_]) -> Question:
+        """Return the question asked of some samples only."""
+        kept = chosen[self.rows]
+        return Question(
+            self.label,
+            self.rows[kept],
+            self.ill[kept],
+            self.score[kept],
+            self.decision[kept],
+            None if self.probability is None else self.probability[kept],
+        )
+
+
+def check_metrics(metrics: Any) -> tuple[str, ...]:
+    """Return names of metrics, checked.
+
+    Parameters
+    ----------
+    metrics : str, sequence of str or None
+        None is the default ones.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    ValueError
+        If one is not known.
+    """
+    if metrics is None:
+        return DEFAULT_METRICS
+    wanted = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    known = {"roc_auc", "average_precision"} | _OF_DECISIONS | _OF_PROBABILITIES
+    for name in wanted:
+        at = _AT.fullmatch(str(name))
+        if name not in known and (at is None or at[1] == at[2]):
+            raise ValueError(
+                f"there is no metric {name!r}. There are {', '.join(sorted(known))}, "
+                "'sensitivity@specificity=0.9' and 'specificity@sensitivity=0.9' at "
+                "any level."
+            )
+    if not wanted:
+        raise ValueError("metrics is empty; leave it None for the default ones.")
+    return wanted
+
+
+def figures(
+    question: Question, counts: NDArray[np.integer], metrics: tuple[str, ...]
+) -> Figures:
+    """Compute figures in every resample.
+
+    Parameters
+    ----------
+    question : Question
+        What was asked and answered.
+    counts : ndarray of shape (n_draws, n_samples)
+        How often each sample was drawn.
+    metrics : tuple of str
+        Which figures.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n_draws,)
+        NaN where a figure is not defined: of a resample without any ill, say.
+    """
+    found: Figures = {}
+    ranked = [m for m in metrics if m not in _OF_DECISIONS | _OF_PROBABILITIES]
+    if ranked:
+        found |= _of_ranks(question, counts, ranked)
+    if _OF_DECISIONS & set(metrics):
+        found |= _of_decisions(question, counts)
+    if _OF_PROBABILITIES & set(metrics):
+        found |= _of_probabilities(question, counts)
+    return {name: found[name] for name in metrics}
+
+
+def _of_ranks(
+    question: Question, counts: NDArray[np.integer], metrics: list[str]
+) -> Figures:
+    found = {name: np.full(len(counts), np.nan) for name in metrics}
+    blocks = ranked_counts(question.ill, question.score, counts, question.rows)
+    for some, ill, well in blocks:
+        for name in metrics:
+            if name == "roc_auc":
+                found[name][some] = area(ill, well)
+            elif name == "average_precision":
+                found[name][some] = _average_precision(ill, well)
+            else:
+                found[name][some] = _at(name, ill, well)
+    return found
+
+
+def _average_precision(
+    ill: NDArray[np.float64], well: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the sum of precisions, weighted by what each threshold adds to recall."""
+    # From the highest score down: so many are flagged at this threshold.
+    true = np.cumsum(ill[:, ::-1], axis=1)
+    flagged = true + np.cumsum(well[:, ::-1], axis=1)
+    precision = np.divide(true, flagged, out=np.zeros_like(true), where=flagged > 0)
+    return _ratio((precision * ill[:, ::-1]).sum(axis=1), true[:, -1])
+
+
+def _at(
+    name: str, ill: NDArray[np.float64], well: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the best sensitivity at a specificity, or the reverse."""
+    match = _AT.fullmatch(name)
+    assert match is not None  # check_metrics has seen to it
+    wanted, level = match[1], float(match[3])
+    nobody = np.zeros((len(ill), 1))
+    # Flagged is whoever reaches a score; above the highest nobody does.
+    missed = np.concatenate([nobody, np.cumsum(ill, axis=1)], axis=1)
+    spared = np.concatenate([nobody, np.cumsum(well, axis=1)], axis=1)
+    n_ill, n_well = missed[:, -1:], spared[:, -1:]
+    with np.errstate(invalid="ignore"):
+        sensitivity, specificity = 1 - missed / n_ill, spared / n_well
+    if wanted == "sensitivity":  # falls as thresholds rise; specificity rises
+        at = (specificity < level - _ROUNDING).sum(axis=1)
+        found = np.take_along_axis(
+            sensitivity, np.minimum(at, sensitivity.shape[1] - 1)[:, None], axis=1
+        )
+    else:
+        at = (sensitivity >= level - _ROUNDING).sum(axis=1) - 1
+        found = np.take_along_axis(specificity, np.maximum(at, 0)[:, None], axis=1)
+    defined = (n_ill[:, 0] > 0) & (n_well[:, 0] > 0)
+    return np.where(defined, found[:, 0], np.nan)
+
+
+def _of_decisions(question: Question, counts: NDArray[np.integer]) -> Figures:
+    ill, flagged = question.ill, question.decision
+    cells = np.stack([ill & flagged, ill & ~flagged, ~ill & flagged, ~ill & ~flagged])
+    tp, fn, fp, tn = _sums(counts, question.rows, cells.T.astype(np.float64)).T
+    sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
+    return {
+        "accuracy": _ratio(tp + tn, tp + fn + fp + tn),
+        "balanced_accuracy": (sensitivity + specificity) / 2,
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "npv": _ratio(tn, tn + fn),
+        "ppv": _ratio(tp, tp + fp),
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+    }
+
+
+def _of_probabilities(question: Question, counts: NDArray[np.integer]) -> Figures:
+    nothing = np.full(len(counts), np.nan)
+    if question.probability is None:
+        return {"brier": nothing, "ece": nothing}
+    gap = question.ill - question.probability
+    edges = np.linspace(0, 1, _BINS + 1)[1:-1]
+    bins = np.searchsorted(edges, question.probability, side="left")
+    columns = np.zeros((len(gap), _BINS + 2))
+    columns[np.arange(len(gap)), bins] = gap
+    columns[:, _BINS], columns[:, _BINS + 1] = gap**2, 1
+    sums = _sums(counts, question.rows, columns)
+    return {
+        "brier": _ratio(sums[:, _BINS], sums[:, _BINS + 1]),
+        "ece": _ratio(np.abs(sums[:, :_BINS]).sum(axis=1), sums[:, _BINS + 1]),
+    }
+
+
+def _sums(
+    counts: NDArray[np.integer], rows: NDArray[np.intp], columns: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Sum columns over the samples of each resample, as often as they were drawn."""
+    of_sample = np.zeros((counts.shape[1], columns.shape[1]))
+    np.add.at(of_sample, rows, columns)
+    result = np.empty((len(counts), columns.shape[1]))
+    for start in range(0, len(counts), 256):  # no float64 copy of all counts
+        some = slice(start, start + 256)
+        result[some] = counts[some].astype(np.float64) @ of_sample
+    return result
+
+
+def _ratio(
+    part: NDArray[np.float64], whole: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)

@@ -1,0 +1,173 @@
+"""Figures that Google published, and the data MedSigLIP was trained on."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import numpy as np
+import pandas as pd
+
+from sk_medsiglip.exceptions import LeakageWarning
+
+__all__ = ["known_training_data", "published_results", "warn_if_trained_on"]
+
+_CARD = (
+    "MedSigLIP model card, "
+    "https://developers.google.com/health-ai-developer-foundations/medsiglip"
+)
+_CHEST = {
+    "enlarged cardiomediastinum": 0.858,
+    "cardiomegaly": 0.904,
+    "lung opacity": 0.931,
+    "lung lesion": 0.822,
+    "consolidation": 0.880,
+    "edema": 0.891,
+    "pneumonia": 0.864,
+    "atelectasis": 0.836,
+    "pneumothorax": 0.862,
+    "pleural effusion": 0.914,
+    "pleural other": 0.650,
+    "fracture": 0.708,
+    "support devices": 0.852,
+    "macro": 0.844,
+}
+_CHEST_IMAGES = 518
+# Zero-shot and linear probe.
+_OTHERS = {
+    ("dermatology", "79 skin conditions"): (0.851, 0.881),
+    ("ophthalmology", "diabetic retinopathy, 5 grades"): (0.759, 0.857),
+    ("histopathology", "invasive breast cancer"): (0.933, 0.930),
+    ("histopathology", "cervical dysplasia"): (0.889, 0.864),
+    ("histopathology", "prostate cancer, needle core"): (0.892, 0.886),
+    ("histopathology", "TCGA study types, 10"): (0.922, 0.970),
+    ("histopathology", "tissue types, 16"): (0.930, 0.972),
+}
+_TRAINED_ON = [
+    ("MIMIC-CXR", "chest X-ray", ("mimic",)),
+    ("SCIN", "dermatology photograph", ("scin",)),
+    ("PAD-UFES-20", "dermatology photograph", ("pad ufes", "padufes")),
+    ("TCGA", "histopathology", ("tcga",)),
+    ("CAMELYON", "histopathology", ("camelyon",)),
+    ("EyePACS", "fundus photograph", ("eyepacs", "kaggle diabetic retinopathy")),
+    ("Slake", "radiology questions and answers", ("slake",)),
+    ("PMC-OA", "figures of articles", ("pmc oa", "pmcoa")),
+    ("Mendeley Digital Knee X-ray", "knee X-ray", ("digital knee", "mendeley knee")),
+]
+
+
+def published_results(modality: str | None = None) -> pd.DataFrame:
+    """Return the areas under the ROC curve of the MedSigLIP model card.
+
+    Parameters
+    ----------
+    modality : {"chest X-ray", "dermatology", "ophthalmology", "histopathology"}, \
+default=None
+        None is all.
+
+    Returns
+    -------
+    DataFrame
+        In the columns of :func:`evaluate`, so that one's own figures go beside it with
+        ``pandas.concat``, and ``modality`` and ``source``. Google's figures on Google's
+        test sets, none of them measured here: no intervals were published.
+
+    Raises
+    ------
+    ValueError
+        If the modality is not among them.
+
+    References
+    ----------
+    .. [1] MedSigLIP model card,
+       https://developers.google.com/health-ai-developer-foundations/medsiglip
+
+    Examples
+    --------
+    >>> from sk_medsiglip.evaluation import published_results
+    >>> chest = published_results("chest X-ray").set_index("label")
+    >>> chest.loc["pleural effusion", ["value", "n"]].tolist()
+    [0.914, 518.0]
+    """
+    rows: list[tuple[str, str, str, float, float]] = [
+        ("chest X-ray", "zero-shot", label, value, _CHEST_IMAGES)
+        for label, value in _CHEST.items()
+    ]
+    rows += [
+        (of, how, label, value, np.nan)
+        for (of, label), values in _OTHERS.items()
+        for how, value in zip(("zero-shot", "linear probe"), values, strict=True)
+    ]
+    table = pd.DataFrame(
+        {
+            "estimator": f"MedSigLIP {how} (model card)",
+            "label": label,
+            "metric": "roc_auc",
+            "subgroup": "all",
+            "value": value,
+            "low": np.nan,
+            "high": np.nan,
+            "p_value": np.nan,
+            "n": n,
+            "n_positive": np.nan,
+            "n_undefined": np.nan,
+            "modality": of,
+            "source": _CARD,
+        }
+        for of, how, label, value, n in rows
+    )
+    if modality is None:
+        return table
+    known = table["modality"].unique().tolist()
+    if modality not in known:
+        raise ValueError(f"modality={modality!r} is none of {known}.")
+    return table[table["modality"] == modality].reset_index(drop=True)
+
+
+def known_training_data() -> pd.DataFrame:
+    """Return the public data sets that MedSigLIP was trained on.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``name``, ``modality`` and ``source``. Internal data sets came with
+        them, which the model card does not name.
+
+    Notes
+    -----
+    A test on images that a model was trained on says little about new ones.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.evaluation import known_training_data
+    >>> "EyePACS" in set(known_training_data()["name"])
+    True
+    """
+    return pd.DataFrame(
+        {"name": name, "modality": modality, "source": _CARD}
+        for name, modality, _ in _TRAINED_ON
+    )
+
+
+def warn_if_trained_on(data_set: str) -> None:
+    """Warn if a data set is one that MedSigLIP was trained on.
+
+    Parameters
+    ----------
+    data_set : str
+        Its name, in any spelling.
+
+    Warns
+    -----
+    LeakageWarning
+        If it is.
+    """
+    plain = re.sub(r"[\W_]+", " ", data_set).casefold().strip()
+    for name, _, spellings in _TRAINED_ON:
+        if any(re.search(rf"\b{one}", plain) for one in spellings):
+            warnings.warn(
+                f"MedSigLIP was trained on {name}: figures on it say little about new "
+                "images. See known_training_data().",
+                LeakageWarning,
+                stacklevel=3,
+            )

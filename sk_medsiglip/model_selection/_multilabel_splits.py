@@ -1,0 +1,284 @@
+"""Splits that keep patients whole and spread every label evenly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import BaseCrossValidator, BaseShuffleSplit
+from sklearn.utils import check_random_state, indexable
+
+from sk_medsiglip.model_selection._dealing import deal_groups
+from sk_medsiglip.model_selection._group_counts import count_groups
+
+__all__ = ["MultilabelStratifiedGroupKFold", "MultilabelStratifiedGroupShuffleSplit"]
+
+_DEFAULT_TEST_SIZE = 0.2
+Rows = NDArray[np.intp]
+
+
+class MultilabelStratifiedGroupKFold(BaseCrossValidator):
+    """Folds of whole patients in which every label has nearly its share.
+
+    As :class:`~sklearn.model_selection.StratifiedGroupKFold`, for several labels at
+    once, of which some may not be known.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+        Folds; at least 2.
+    shuffle : bool, default=False
+        Begin with folds drawn at random, to split again and again. False begins with
+        the largest and rarest patients.
+    random_state : int, RandomState instance or None, default=None
+        Same number, same folds. Only with ``shuffle=True``; without, folds are the
+        same at every call.
+
+    See Also
+    --------
+    MultilabelStratifiedGroupShuffleSplit : One part held out, several times.
+    check_leakage : Whether a split keeps pictures apart, too.
+
+    Notes
+    -----
+    Made small is the sum, over folds and over what is counted, of the squared
+    difference between the fold's part of the count and ``1 / n_splits``. Counted are
+    images, positives of each label, and, where a label has blanks, images of which it
+    is known: a blank is neither positive nor negative. A rare label counts as much as
+    a common one. Groups are dealt out one by one, then moved and swapped while that
+    helps; 20,000 images of 5,000 patients with 14 labels take less than a second.
+
+    A patient with a tenth of all images, or with half of a label's positives, is kept
+    whole whatever it does to the shares.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.model_selection import MultilabelStratifiedGroupKFold
+    >>> phantoms = make_chest_phantoms(300, random_state=0)
+    >>> X, y, patients = phantoms.images, phantoms.target, phantoms.groups
+    >>> folds = MultilabelStratifiedGroupKFold(3)
+    >>> for _, test in folds.split(X, y, patients):
+    ...     print(len(test), y[test].sum(axis=0))
+    100 [27 30 19 22 24 23]
+    100 [28 29 19 23 25 23]
+    100 [28 29 19 22 25 23]
+    """
+
+    # scikit-learn's routing reads it: groups are asked for unless told otherwise.
+    __metadata_request__split: ClassVar[dict[str, Any]] = {"groups": True}
+
+    def __init__(
+        self, n_splits: int = 5, *, shuffle: bool = False, random_state: Any = None
+    ) -> None:
+        # Splitters have no fit: scikit-learn's, too, judge their parameters here.
+        n_splits = _check_n_splits(n_splits, 2)
+        if not isinstance(shuffle, bool | np.bool_):
+            raise TypeError(f"shuffle must be True or False, got {shuffle!r}.")
+        if not shuffle and random_state is not None:
+            raise ValueError(
+                "random_state has no effect while shuffle=False: leave it out, or pass "
+                "shuffle=True."
+            )
+        self.n_splits = n_splits
+        self.shuffle = shuffle
+        self.random_state = random_state
+
+    def split(
+        self, X: ArrayLike, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[Rows, Rows]]:
+        """Yield the rows to learn from and the rows to be judged by, fold by fold.
+
+        Parameters
+        ----------
+        X : array-like of length n_samples
+            Only its length is looked at.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Classes; or 1, 0, and NaN where a label is not known. Names of the columns
+            of a DataFrame appear in warnings.
+        groups : array-like of shape (n_samples,), default=None
+            Patients. None takes each row as a patient of its own.
+
+        Yields
+        ------
+        train, test : ndarray of int
+
+        Raises
+        ------
+        ValueError
+            If there are fewer groups than folds, a group is missing, or ``y`` is
+            something else.
+
+        Warns
+        -----
+        UserWarning
+            If a label has fewer groups with it, or without it, than there are folds:
+            some folds cannot judge it.
+        """
+        X, y, groups = indexable(X, y, groups)
+        rng = check_random_state(self.random_state if self.shuffle else 0)
+        counts, group_of_row = count_groups(y, groups)
+        n_groups = len(counts.sizes)
+        if self.n_splits > n_groups:
+            raise ValueError(
+                f"Cannot have number of splits n_splits={self.n_splits} greater than "
+                f"the number of groups: {n_groups}."
+            )
+        counts.warn_of_rare(self.n_splits, f"n_splits={self.n_splits}")
+        shares = np.full(self.n_splits, 1 / self.n_splits)
+        part = deal_groups(counts.table, shares, rng, at_random=bool(self.shuffle))
+        fold = part[group_of_row]
+        for i in range(self.n_splits):
+            yield np.flatnonzero(fold != i), np.flatnonzero(fold == i)
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds.
+
+        Parameters
+        ----------
+        X, y, groups : ignored
+
+        Returns
+        -------
+        int
+        """
+        return self.n_splits
+
+
+class MultilabelStratifiedGroupShuffleSplit(BaseShuffleSplit):
+    """Patients held out at random, every label in nearly its share, several times.
+
+    Parameters
+    ----------
+    n_splits : int, default=10
+        How often.
+    test_size : float, int or None, default=None
+        Share or number of *images* to hold out, as near as whole patients allow. None
+        is what ``train_size`` leaves, or 0.2.
+    train_size : float, int or None, default=None
+        Share or number of images to learn from; None is what is left. Where the two
+        leave something over, that is in neither, and as evenly spread.
+    random_state : int, RandomState instance or None, default=None
+        Same number, same splits.
+
+    See Also
+    --------
+    MultilabelStratifiedGroupKFold : Each image held out once.
+
+    Notes
+    -----
+    :class:`~sklearn.model_selection.GroupShuffleSplit` counts sizes in groups, this in
+    images. Each split begins with patients drawn at random, which are then moved and
+    swapped until the shares are right.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.model_selection import MultilabelStratifiedGroupShuffleSplit
+    >>> phantoms = make_chest_phantoms(300, random_state=0)
+    >>> splits = MultilabelStratifiedGroupShuffleSplit(
+    ...     1, test_size=0.25, random_state=0)
+    >>> train, test = next(
+    ...     splits.split(phantoms.images, phantoms.target, phantoms.groups))
+    >>> len(train), len(test)
+    (225, 75)
+    >>> set(phantoms.groups[train]) & set(phantoms.groups[test])
+    set()
+    """
+
+    __metadata_request__split: ClassVar[dict[str, Any]] = {"groups": True}
+
+    def __init__(
+        self,
+        n_splits: int = 10,
+        *,
+        test_size: float | None = None,
+        train_size: float | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.n_splits = _check_n_splits(n_splits, 1)
+        self.test_size = test_size
+        self.train_size = train_size
+        self.random_state = random_state
+
+    def split(
+        self, X: ArrayLike, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[Rows, Rows]]:
+        """Yield the rows to learn from and the rows to be judged by.
+
+        Parameters
+        ----------
+        X, y, groups
+            As in :meth:`MultilabelStratifiedGroupKFold.split`.
+
+        Yields
+        ------
+        train, test : ndarray of int
+            In rising order.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two groups, sizes make no sense, or ``y`` is
+            something else.
+
+        Warns
+        -----
+        UserWarning
+            If a label has only one group with it, or without it.
+        """
+        X, y, groups = indexable(X, y, groups)
+        rng = check_random_state(self.random_state)
+        counts, group_of_row = count_groups(y, groups)
+        if len(counts.sizes) < 2:
+            raise ValueError("all rows are of one group; to hold one out takes two.")
+        shares = _shares(self.train_size, self.test_size, len(group_of_row))
+        counts.warn_of_rare(2, "the two sides of a split")
+        used = np.flatnonzero(shares > 0)  # nothing may be left over
+        for _ in range(self.n_splits):
+            part = deal_groups(counts.table, shares[used], rng, at_random=True)
+            side = part[group_of_row]
+            yield np.flatnonzero(side == 0), np.flatnonzero(side == 1)
+
+
+def _check_n_splits(n_splits: Any, least: int) -> int:
+    if not isinstance(n_splits, int | np.integer) or n_splits < least:
+        raise ValueError(
+            f"n_splits must be an integer of {least} or more, got {n_splits!r}."
+        )
+    return int(n_splits)
+
+
+def _shares(train_size: Any, test_size: Any, n_rows: int) -> NDArray[np.float64]:
+    """Return the shares of what is learned from, held out, and left over."""
+    train, test = (
+        _share(name, size, n_rows)
+        for name, size in (("train_size", train_size), ("test_size", test_size))
+    )
+    if test is None:
+        test = _DEFAULT_TEST_SIZE if train is None else 1 - train
+    if train is None:
+        train = 1 - test
+    if train + test > 1 + 1e-9:
+        raise ValueError(
+            f"train_size={train_size} and test_size={test_size} are more than there "
+            f"is: {n_rows} rows."
+        )
+    left = max(0.0, 1 - train - test)
+    return np.array([train, test, left if left > 1e-9 else 0.0])
+
+
+def _share(name: str, size: Any, n_rows: int) -> float | None:
+    if size is None:
+        return None
+    if isinstance(size, int | np.integer) and not isinstance(size, bool):
+        if 0 < size < n_rows:
+            return int(size) / n_rows
+    elif isinstance(size, float | np.floating) and 0 < size < 1:
+        return float(size)
+    raise ValueError(
+        f"{name} must be a share between 0 and 1, or a number of rows between 1 and "
+        f"{n_rows - 1}; got {size!r}."
+    )

@@ -1,0 +1,121 @@
+"""Who teaches a classifier and who calibrates its sets: never the same patient.
+
+Only ``ConformalZeroShot`` imports this.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+from numpy.typing import NDArray
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing, check_random_state, get_tags
+
+__all__ = ["learns", "split_patients", "take"]
+
+
+def learns(estimator: Any) -> bool:
+    """Tell whether ``fit`` takes anything from its data."""
+    if isinstance(estimator, FrozenEstimator):
+        return False
+    if isinstance(estimator, Pipeline):
+        *before, last = [step for _, step in estimator.steps]
+        return learns(last) or any(map(_adapts, before))
+    return (
+        bool(get_tags(estimator).target_tags.required)
+        # A zero-shot classifier that calibrates does, if only from images.
+        or getattr(estimator, "calibrate", None) is not None
+        # A search or another meta-estimator may, whatever it holds.
+        or hasattr(estimator, "estimator")
+    )
+
+
+def split_patients(
+    target: NDArray[Any],
+    patients: NDArray[np.intp],
+    calibration_size: float,
+    random_state: int | np.random.RandomState | None,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return rows to learn from and rows to calibrate with, of other patients.
+
+    Parameters
+    ----------
+    target : ndarray of shape (n_samples,) or (n_samples, n_findings)
+        Classes; or 1 and 0. Rows of which nothing is known are in neither part.
+    patients : ndarray of shape (n_samples,)
+        Number of each image's patient.
+    calibration_size : float
+        Share of the patients of each class, and of those with and without each
+        finding, that calibrate.
+    random_state : int, RandomState or None
+        Who these are.
+
+    Returns
+    -------
+    learn, calibrate : ndarray
+        Row numbers.
+
+    Raises
+    ------
+    ValueError
+        If nobody is left to calibrate.
+
+    Notes
+    -----
+    The rarest kind of those still to be shared out goes first, as in iterative
+    stratification (Sechidis et al., 2011), so that two patients of it are one in each
+    part. A single one teaches: unlearned, a class could not be in a set.
+    """
+    known = ~pd.isna(target)
+    rows = np.flatnonzero(known.any(axis=1) if known.ndim == 2 else known)
+    who, member = np.unique(patients[rows], return_inverse=True)
+    kinds = _kinds(target[rows])
+    has = np.zeros((len(who), kinds.shape[1]), dtype=bool)
+    np.logical_or.at(has, member, kinds)
+    n_patients = has.sum(axis=0)
+    wanted = np.minimum(np.round(calibration_size * n_patients), n_patients - 1)
+    random = check_random_state(random_state)
+    calibrates = np.zeros(len(who), dtype=bool)
+    waiting = np.ones(len(who), dtype=bool)
+    while waiting.any():
+        left = has[waiting].sum(axis=0)
+        kind = np.where(left, left, len(who) + 1).argmin()
+        of_kind = random.permutation(np.flatnonzero(waiting & has[:, kind]))
+        missing = int(wanted[kind]) - int((calibrates & has[:, kind]).sum())
+        calibrates[of_kind[: max(missing, 0)]] = True
+        waiting[of_kind] = False
+    chosen = calibrates[member]
+    if not chosen.any():
+        raise ValueError(
+            f"{len(rows)} sample(s) of {len(who)} patient(s) are too few for "
+            "the estimator to learn from some and calibrate with others."
+        )
+    return rows[~chosen], rows[chosen]
+
+
+def take(X: Any, rows: NDArray[np.intp]) -> Any:
+    """Return some rows of whatever a classifier takes."""
+    if scipy.sparse.issparse(X):
+        X = X.tocsr()
+    elif not hasattr(X, "__getitem__"):
+        X = np.asarray(X)
+    return _safe_indexing(X, rows)
+
+
+def _adapts(step: Any) -> bool:
+    """Tell whether a transformer takes anything from its data, labels or not."""
+    if step in (None, "passthrough") or isinstance(step, FrozenEstimator):
+        return False
+    return bool(get_tags(step).requires_fit)
+
+
+def _kinds(target: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return of which kinds each image is: its class, or findings there and absent."""
+    if target.ndim == 2:
+        return np.hstack([target == 1, target == 0])
+    classes, index = np.unique(target, return_inverse=True)
+    return index[:, None] == np.arange(len(classes))

@@ -1,0 +1,453 @@
+"""Figures of a test set: each against scikit-learn, resamples row by row."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+
+from sk_medsiglip import LinearProbe
+from sk_medsiglip._resampling import draw_counts
+from sk_medsiglip.evaluation import (
+    delong_test,
+    evaluate,
+    expected_calibration_error,
+    known_training_data,
+    published_results,
+)
+from sk_medsiglip.exceptions import LeakageWarning
+
+METRICS = [
+    "roc_auc",
+    "average_precision",
+    "sensitivity@specificity=0.9",
+    "specificity@sensitivity=0.8",
+    "balanced_accuracy",
+    "f1",
+    "accuracy",
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "brier",
+    "ece",
+]
+
+
+def sensitivity_at(y, score, specificity):
+    fpr, tpr, _ = metrics.roc_curve(y, score, drop_intermediate=False)
+    return tpr[1 - fpr >= specificity - 1e-12].max()
+
+
+def specificity_at(y, score, sensitivity):
+    fpr, tpr, _ = metrics.roc_curve(y, score, drop_intermediate=False)
+    return (1 - fpr)[tpr >= sensitivity - 1e-12].max()
+
+
+def by_hand(y, score, predicted, probability):
+    """Compute every figure of one binary question, by scikit-learn."""
+    return {
+        "roc_auc": metrics.roc_auc_score(y, score),
+        "average_precision": metrics.average_precision_score(y, score),
+        "sensitivity@specificity=0.9": sensitivity_at(y, score, 0.9),
+        "specificity@sensitivity=0.8": specificity_at(y, score, 0.8),
+        "balanced_accuracy": metrics.balanced_accuracy_score(y, predicted),
+        "f1": metrics.f1_score(y, predicted),
+        "accuracy": metrics.accuracy_score(y, predicted),
+        "sensitivity": metrics.recall_score(y, predicted),
+        "specificity": metrics.recall_score(y, predicted, pos_label=0),
+        "ppv": metrics.precision_score(y, predicted, zero_division=np.nan),
+        "npv": metrics.precision_score(1 - y, 1 - predicted, zero_division=np.nan),
+        "brier": metrics.brier_score_loss(y, probability),
+        "ece": expected_calibration_error(y, probability),
+    }
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Return rows of patients, four labels and a class, learned and judged halves."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 8))
+    Y = (X[:, :4] + rng.normal(size=(400, 4)) > [0.0, 0.5, 1.0, 1.5]).astype(int)
+    y = np.array(["a", "b", "c"])[np.digitize(X[:, 5] + rng.normal(size=400), [-1, 1])]
+    return X, Y, y, np.arange(400) // 3
+
+
+def value(table, **wanted):
+    for column, one in wanted.items():
+        table = table[table[column] == one]
+    assert len(table) == 1
+    return table["value"].item()
+
+
+# ------------------------------------------------------------------------------- values
+
+
+def test_binary_figures_are_those_of_scikit_learn(data):
+    X, Y, _, _ = data
+    clf = LogisticRegression().fit(X[:200], Y[:200, 0])
+    table = evaluate(clf, X[200:], Y[200:, 0], metrics=METRICS, n_bootstrap=10)
+    expected = by_hand(
+        Y[200:, 0],
+        clf.decision_function(X[200:]),
+        clf.predict(X[200:]),
+        clf.predict_proba(X[200:])[:, 1],
+    )
+    assert table["metric"].tolist() == METRICS
+    for metric, number in expected.items():
+        assert value(table, metric=metric) == pytest.approx(number), metric
+    assert table["label"].unique().tolist() == [1]
+    assert table["n"].unique().tolist() == [200]
+    assert table["n_positive"].unique().tolist() == [Y[200:, 0].sum()]
+
+
+def test_classes_each_against_the_rest_macro_and_micro(data):
+    X, _, y, _ = data
+    clf = LogisticRegression().fit(X[:200], y[:200])
+    table = evaluate({"lr": clf}, X[200:], y[200:], metrics=METRICS, n_bootstrap=10)
+    truth, shares, predicted = y[200:], clf.predict_proba(X[200:]), clf.predict(X[200:])
+    one_hot = (truth[:, None] == clf.classes_).astype(int)
+    flags = (predicted[:, None] == clf.classes_).astype(int)
+    for k, name in enumerate(clf.classes_):
+        expected = by_hand(one_hot[:, k], shares[:, k], flags[:, k], shares[:, k])
+        for metric, number in expected.items():
+            assert value(table, label=name, metric=metric) == pytest.approx(
+                number, nan_ok=True
+            )
+    macro = {
+        "roc_auc": metrics.roc_auc_score(truth, shares, multi_class="ovr"),
+        "f1": metrics.f1_score(truth, predicted, average="macro"),
+        "balanced_accuracy": metrics.balanced_accuracy_score(truth, predicted),
+    }
+    for metric, number in macro.items():
+        assert value(table, label="macro", metric=metric) == pytest.approx(number)
+    micro = by_hand(one_hot.ravel(), shares.ravel(), flags.ravel(), shares.ravel())
+    for metric, number in micro.items():
+        assert value(table, label="micro", metric=metric) == pytest.approx(number)
+    assert value(table, label="micro", metric="f1") == pytest.approx(
+        metrics.accuracy_score(truth, predicted)
+    )
+
+
+def test_findings_with_blanks(data):
+    X, Y, _, _ = data
+    frame = pd.DataFrame(Y, columns=["one", "two", "three", "four"], dtype=float)
+    frame = frame.mask(np.random.default_rng(1).random(Y.shape) < 0.3)
+    probe = LinearProbe().fit(X[:200], frame[:200])
+    table = evaluate(
+        {"probe": probe}, X[200:], frame[200:], metrics=METRICS, n_bootstrap=10
+    )
+    assert table["label"].unique().tolist() == [*frame, "macro", "micro"]
+    aucs = []
+    for k, name in enumerate(frame):
+        known = frame[name][200:].notna().to_numpy()
+        rows = X[200:][known]
+        expected = by_hand(
+            frame[name][200:][known].to_numpy().astype(int),
+            probe.decision_function(rows)[:, k],
+            probe.predict(rows)[:, k],
+            probe.predict_proba(rows)[:, k],
+        )
+        for metric, number in expected.items():
+            assert value(table, label=name, metric=metric) == pytest.approx(
+                number, nan_ok=True
+            )
+        aucs.append(expected["roc_auc"])
+        assert table[table["label"] == name]["n"].iloc[0] == known.sum()
+    assert value(table, label="macro", metric="roc_auc") == pytest.approx(np.mean(aucs))
+
+
+def test_scikit_learns_own_several_outputs(data):
+    X, Y, _, _ = data
+    forest = RandomForestClassifier(20, random_state=0).fit(X[:200], Y[:200])
+    table = evaluate({"forest": forest}, X[200:], Y[200:], n_bootstrap=5)
+    present = np.column_stack([one[:, 1] for one in forest.predict_proba(X[200:])])
+    assert value(table, label=2, metric="roc_auc") == pytest.approx(
+        metrics.roc_auc_score(Y[200:, 2], present[:, 2])
+    )
+
+
+def test_scores_may_stand_for_a_classifier(data):
+    X, Y, y, _ = data
+    clf = LogisticRegression().fit(X, Y[:, 0])
+    shares = clf.predict_proba(X)
+    own, given, column = (
+        evaluate(
+            {"x": one}, X, Y[:, 0], metrics=["roc_auc", "f1", "ece"], n_bootstrap=5
+        )
+        for one in (clf, shares, shares[:, 1])
+    )
+    pd.testing.assert_frame_equal(own, given)
+    pd.testing.assert_frame_equal(own, column)
+    logits = evaluate({"x": clf.decision_function(X)}, X, Y[:, 0], n_bootstrap=5)
+    assert np.isnan(value(logits, metric="brier"))
+
+
+def test_without_probabilities_there_is_no_calibration(data):
+    X, Y, _, _ = data
+    svm = LinearSVC().fit(X, Y[:, 0])
+    table = evaluate({"svm": svm}, X, Y[:, 0], n_bootstrap=5)
+    assert value(table, metric="roc_auc") == pytest.approx(
+        metrics.roc_auc_score(Y[:, 0], svm.decision_function(X))
+    )
+    assert np.isnan(value(table, metric="ece"))
+
+
+# ---------------------------------------------------------------------------- intervals
+
+
+def test_resamples_are_those_of_rows_drawn_by_patient(data):
+    X, Y, _, groups = data
+    X, y, groups = X[:90], Y[:90, 1], groups[:90]
+    score = np.round(X[:, 1] / 6 + 0.5, 2).clip(0, 1)  # ties
+    table = evaluate(
+        {"x": score}, X, y, groups=groups, metrics=METRICS, n_bootstrap=60,
+        random_state=3,
+    )  # fmt: skip
+    drawn = {metric: [] for metric in METRICS}
+    for counts in draw_counts(90, 60, groups=groups, random_state=3):
+        rows = np.repeat(np.arange(90), counts)
+        flags = (score[rows] > 0.5).astype(int)
+        for metric, number in by_hand(y[rows], score[rows], flags, score[rows]).items():
+            drawn[metric].append(number)
+    for metric, numbers in drawn.items():
+        row = table[table["metric"] == metric].iloc[0]
+        low, high = np.quantile(numbers, [0.025, 0.975])
+        assert row["low"] == pytest.approx(low), metric
+        assert row["high"] == pytest.approx(high), metric
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    # Scores of two normals one apart: the true area is Phi(1 / sqrt(2)) = 0.7602.
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(200):
+        y = rng.integers(0, 2, 120)
+        score = y + rng.normal(size=120)
+        row = evaluate({"x": score}, y, y, metrics="roc_auc", n_bootstrap=200).iloc[0]
+        inside += row["low"] <= 0.7602 <= row["high"]
+    assert 0.90 <= inside / 200 <= 0.99
+
+
+def test_undefined_resamples_are_counted(data):
+    y = np.zeros(20, int)
+    y[0] = 1
+    score = np.linspace(1, 0, 20)
+    table = evaluate({"x": score}, y, y, metrics=["roc_auc", "brier"], n_bootstrap=500)
+    undefined = table.set_index("metric")["n_undefined"]
+    # Nobody ill is drawn with probability (19/20)^20 = 0.358.
+    assert undefined["roc_auc"] == pytest.approx(179, abs=45)
+    assert undefined["brier"] == 0
+
+
+def test_a_label_of_one_kind_is_named_and_left_out_of_the_mean(data):
+    X, Y, _, _ = data
+    Y = Y.copy()
+    Y[:, 3] = 0
+    scores = 1 / (1 + np.exp(-X[:, :4]))
+    with pytest.warns(UserWarning, match="'3': images of one kind only"):
+        table = evaluate({"x": scores}, X, Y, metrics="roc_auc", n_bootstrap=5)
+    assert np.isnan(value(table, label=3))
+    assert value(table, label="macro") == pytest.approx(
+        np.mean([value(table, label=k) for k in range(3)])
+    )
+
+
+# --------------------------------------------------------------- differences, subgroups
+
+
+def test_delong_is_its_definition():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 80).astype(bool)
+    a = np.round(y + rng.normal(size=80), 1)
+    b = np.round(0.5 * y + rng.normal(size=80), 1)
+
+    def components(score):
+        """Compare every ill with every well, as the paper of 1988 defines it."""
+        ill, well = score[y], score[~y]
+        wins = (ill[:, None] > well) + 0.5 * (ill[:, None] == well)
+        return wins.mean(axis=1), wins.mean(axis=0)
+
+    (ill_a, well_a), (ill_b, well_b) = components(a), components(b)
+    S10, S01 = np.cov(ill_a, ill_b), np.cov(well_a, well_b)
+    S = S10 / y.sum() + S01 / (~y).sum()
+    z = (ill_a.mean() - ill_b.mean()) / np.sqrt(S[0, 0] + S[1, 1] - 2 * S[0, 1])
+    from scipy.stats import norm
+
+    difference, p = delong_test(y, a, b)
+    assert difference == pytest.approx(
+        metrics.roc_auc_score(y, a) - metrics.roc_auc_score(y, b)
+    )
+    assert p == pytest.approx(2 * norm.sf(abs(z)))
+    assert delong_test(y, a, a) == (0, 1)
+    assert np.isnan(delong_test([1, 0, 0], [3, 2, 1], [1, 2, 3])[1])
+
+
+def test_delong_and_resamples_agree(data):
+    X, Y, _, groups = data
+    y = Y[:, 0]
+    good, poor = X[:, 0], X[:, 0] + 1.5 * np.random.default_rng(2).normal(size=400)
+    named = {"good": good, "poor": poor}
+    rows = evaluate(named, X, y, metrics="roc_auc")
+    difference = rows[rows["estimator"] == "good - poor"].iloc[0]
+    assert difference["value"] == pytest.approx(
+        metrics.roc_auc_score(y, good) - metrics.roc_auc_score(y, poor)
+    )
+    assert difference["p_value"] == pytest.approx(delong_test(y, good, poor)[1])
+    assert difference["p_value"] < 0.001
+    assert difference["low"] > 0
+    by_patient = evaluate(named, X, y, groups=groups, metrics="roc_auc")
+    assert by_patient["p_value"].iloc[2] == pytest.approx(2 / 2001)
+    assert by_patient["p_value"][:2].isna().all()
+    # The same scores twice: no difference, no interval, no evidence.
+    same = evaluate({"a": good, "b": good}, X, y, groups=groups, metrics="f1")
+    assert same.iloc[2][["value", "low", "high", "p_value"]].tolist() == [0, 0, 0, 1]
+
+
+def test_p_values_are_even_where_nothing_differs():
+    rng = np.random.default_rng(0)
+    small = 0
+    for _ in range(150):
+        y = rng.integers(0, 2, 100)
+        named = {name: y + rng.normal(size=100) for name in "ab"}
+        table = evaluate(
+            named, y, y, groups=np.arange(100), metrics="roc_auc", n_bootstrap=200
+        )
+        small += table["p_value"].iloc[2] < 0.1
+    assert 0.03 <= small / 150 <= 0.18
+
+
+def test_subgroups_and_their_gaps(data):
+    X, Y, _, groups = data
+    y, score = Y[:, 0], 1 / (1 + np.exp(-X[:, 0]))
+    sex = np.where(np.arange(400) % 2, "F", "M").astype(object)
+    sex[:40] = None
+    table = evaluate(
+        {"x": score}, X, y, groups=groups, metrics=["roc_auc", "brier"],
+        subgroups={"sex": sex, "site": np.arange(400) // 200}, n_bootstrap=50,
+    )  # fmt: skip
+    assert set(table["subgroup"]) == {
+        "all", "sex=F", "sex=M", "site=0", "site=1",
+        "sex=F - rest", "sex=M - rest", "site=0 - rest", "site=1 - rest",
+    }  # fmt: skip
+    women = sex == "F"
+    auc = {}
+    for name, rows in (("F", women), ("M", sex == "M")):
+        auc[name] = metrics.roc_auc_score(y[rows], score[rows])
+        assert value(table, subgroup=f"sex={name}", metric="roc_auc") == pytest.approx(
+            auc[name]
+        )
+    gap = table[(table.subgroup == "sex=F - rest") & (table.metric == "roc_auc")].iloc[
+        0
+    ]
+    assert gap["value"] == pytest.approx(auc["F"] - auc["M"])
+    assert gap["low"] <= gap["value"] <= gap["high"]
+    assert 0 < gap["p_value"] <= 1
+    assert gap["n"] == women.sum()
+    frame = evaluate(
+        {"x": score}, X, y, metrics="brier", n_bootstrap=5,
+        subgroups=pd.Series(sex, name="sex"),
+    )  # fmt: skip
+    assert value(frame, subgroup="sex=F") == pytest.approx(
+        metrics.brier_score_loss(y[women], score[women])
+    )
+    with pytest.raises(ValueError, match="'age' has 400 different values"):
+        evaluate({"x": score}, X, y, subgroups={"age": np.arange(400)})
+    with pytest.raises(ValueError, match="has 3 values for 400 samples"):
+        evaluate({"x": score}, X, y, subgroups={"sex": list("FMF")})
+
+
+# -------------------------------------------------------------------- leakage, warnings
+
+
+def test_patients_and_pictures_that_were_learned_from(data):
+    X, Y, _, groups = data
+    clf = LogisticRegression().fit(X[:200], Y[:200, 0])
+    with pytest.warns(LeakageWarning, match="1 patients of the test set"):
+        evaluate(
+            clf, X[200:], Y[200:, 0], groups=groups[200:], groups_train=groups[:201],
+            n_bootstrap=5,
+        )  # fmt: skip
+    with pytest.warns(LeakageWarning, match="3 images of the test set are"):
+        evaluate(
+            clf, X[200:], Y[200:, 0], X_train=np.vstack([X[:197], X[200:203]]),
+            n_bootstrap=5,
+        )  # fmt: skip
+    evaluate(clf, X[200:], Y[200:, 0], X_train=X[:200], n_bootstrap=5)
+    with pytest.raises(ValueError, match="check_leakage"):
+        evaluate(clf, X[200:], Y[200:, 0], X_train=["a.png"], n_bootstrap=5)
+
+
+@pytest.mark.parametrize(
+    "name", ["EyePACS", "mimic_cxr jpg", "TCGA-BRCA", "PAD-UFES-20"]
+)
+def test_data_that_medsiglip_was_trained_on(data, name):
+    X, Y, _, _ = data
+    clf = LogisticRegression().fit(X, Y[:, 0])
+    with pytest.warns(LeakageWarning, match="MedSigLIP was trained on"):
+        evaluate(clf, X, Y[:, 0], data_set=name, n_bootstrap=5)
+    evaluate(clf, X, Y[:, 0], data_set="our own 2026", n_bootstrap=5)
+
+
+def test_published_figures_stand_beside_ones_own(data):
+    X, Y, _, _ = data
+    own = evaluate(LogisticRegression().fit(X, Y[:, 0]), X, Y[:, 0], n_bootstrap=5)
+    published = published_results("chest X-ray")
+    assert set(own.columns) <= set(published.columns)
+    both = pd.concat([own, published])
+    assert len(both) == len(own) + 14
+    chest = published.set_index("label")["value"]
+    assert chest.drop("macro").mean() == pytest.approx(chest["macro"], abs=6e-4)
+    assert published["source"].str.contains("model card").all()
+    everything = published_results()
+    assert len(everything) == 14 + 14
+    assert set(everything["estimator"]) == {
+        "MedSigLIP zero-shot (model card)",
+        "MedSigLIP linear probe (model card)",
+    }
+    with pytest.raises(ValueError, match="none of"):
+        published_results("MRI")
+    assert len(known_training_data()) == 9
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"metrics": "auc"}, "no metric 'auc'"),
+        ({"metrics": "sensitivity@sensitivity=0.9"}, "no metric"),
+        ({"metrics": []}, "metrics is empty"),
+        ({"level": 95}, "must be a share"),
+        ({"n_bootstrap": 0}, "at least 1"),
+        ({"groups": [1, 2]}, "inconsistent numbers"),
+    ],
+)
+def test_what_is_asked_wrongly(data, params, message):
+    X, Y, _, _ = data
+    with pytest.raises(ValueError, match=message):
+        evaluate({"x": X[:, 0]}, X, Y[:, 0], **params)
+
+
+def test_estimators_that_do_not_fit_the_labels(data):
+    X, Y, y, _ = data
+    clf = LogisticRegression().fit(X, y)
+    with pytest.raises(ValueError, match=r"\['d'\], which no"):
+        evaluate(clf, X, np.where(y == "a", "d", y))
+    with pytest.raises(ValueError, match="gives scores of shape"):
+        evaluate({"x": X[:, :2]}, X, y)
+    with pytest.raises(ValueError, match="gives NaN scores"):
+        evaluate({"x": np.full(400, np.nan)}, X, Y[:, 0])
+    with pytest.raises(ValueError, match="estimators is empty"):
+        evaluate({}, X, y)
+    dummy = DummyClassifier().fit(X, Y[:, 0])
+    assert value(
+        evaluate(dummy, X, Y[:, 0], n_bootstrap=5), metric="roc_auc"
+    ) == pytest.approx(0.5)
+
+
+def test_shows_a_bar(data, capfd):
+    X, Y, _, _ = data
+    evaluate({"x": X[:, 0]}, X, Y[:, 0], n_bootstrap=5, verbose=1)
+    assert "judging" in capfd.readouterr().err
