@@ -38,13 +38,13 @@ METRICS = [
 
 
 def sensitivity_at(y, score, specificity):
-    fpr, tpr, _ = metrics.roc_curve(y, score, drop_intermediate=False)
-    return tpr[1 - fpr >= specificity - 1e-12].max()
+    false_alarms, hits, _ = metrics.roc_curve(y, score, drop_intermediate=False)
+    return hits[1 - false_alarms >= specificity - 1e-12].max()
 
 
 def specificity_at(y, score, sensitivity):
-    fpr, tpr, _ = metrics.roc_curve(y, score, drop_intermediate=False)
-    return (1 - fpr)[tpr >= sensitivity - 1e-12].max()
+    false_alarms, hits, _ = metrics.roc_curve(y, score, drop_intermediate=False)
+    return (1 - false_alarms)[hits >= sensitivity - 1e-12].max()
 
 
 def by_hand(y, score, predicted, probability):
