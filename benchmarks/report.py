@@ -115,6 +115,11 @@ _SECTIONS = {
         "MedSigLIP's maps. Cardiomegaly and devices prove nothing, since one fixed "
         "point hits them as often.",
     ),
+    "tuning": Section(
+        "Choosing a head",
+        "Searches at equal time on the same embeddings and folds, and what their best "
+        "is worth on images kept apart. The demonstration checkpoint.",
+    ),
     "splits": Section(
         "Folds by patient",
         "Five folds of made-up tables like NIH's, fourteen labels, heavy-tailed images "

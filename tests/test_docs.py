@@ -19,7 +19,9 @@ DOCS = Path(__file__).parents[1] / "docs"
         ("operating_points.md", []),
         ("evaluation.md", []),
         ("prompts.md", []),
+        ("pictures.md", ["matplotlib"]),
         ("splits.md", []),
+        ("tuning.md", ["optuna"]),
         ("zero_shot.md", []),
     ],
 )

@@ -1,4 +1,4 @@
-"""Splitting by patient, and checking splits.
+"""Splitting by patient, checking splits, and choosing heads.
 
 ::
 
@@ -7,8 +7,17 @@
     _dealing.py            deals whole groups out to parts
     _leakage.py            check_leakage: patients and pictures on both sides of a split
     _shared_rows.py        finds them
+
+    _head_search.py        HeadSearchCV: which head, with which settings; _best_head.py
+    _head_space.py         what there is to choose from; _each_label.py
+    _head_folds.py         folds that all heads share
+    _head_trials.py        one trial, fold by fold; _head_scores.py, what it is worth
+    _head_study.py         trials until there are enough, by one process or several
+    _head_storage.py       where they are kept; _head_sampler.py, what they draw
+    _head_results.py       cv_results_
 """
 
+from sk_medsiglip.model_selection._head_search import HeadSearchCV
 from sk_medsiglip.model_selection._leakage import check_leakage
 from sk_medsiglip.model_selection._multilabel_splits import (
     MultilabelStratifiedGroupKFold,
@@ -16,6 +25,7 @@ from sk_medsiglip.model_selection._multilabel_splits import (
 )
 
 __all__ = [
+    "HeadSearchCV",
     "MultilabelStratifiedGroupKFold",
     "MultilabelStratifiedGroupShuffleSplit",
     "check_leakage",

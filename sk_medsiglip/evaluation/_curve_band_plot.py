@@ -1,0 +1,318 @@
+"""``RocBandDisplay`` and ``PrecisionRecallBandDisplay``: curves with their bands."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+from numpy.typing import ArrayLike
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.evaluation._asked_label import ask_label, resamples
+from sk_medsiglip.evaluation._curve_bands import (
+    CurveBand,
+    precision_recall_band,
+    roc_band,
+)
+from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare
+
+__all__ = ["PrecisionRecallBandDisplay", "RocBandDisplay"]
+
+
+class _BandDisplay(ABC):
+    """Abstract: a curve of a sample, with its band over resamples by patient."""
+
+    _band: ClassVar[Callable[..., CurveBand]]
+    _area: ClassVar[str]
+
+    def __init__(
+        self,
+        curve: CurveBand,
+        *,
+        prevalence: float,
+        level: float = 0.95,
+        name: str | None = None,
+    ) -> None:
+        self.curve = curve
+        self.prevalence = prevalence
+        self.level = level
+        self.name = name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        label: Any = None,
+        groups: ArrayLike | None = None,
+        n_bootstrap: int = 1000,
+        level: float = 0.95,
+        random_state: int = 0,
+        name: str | None = None,
+        ax: Any = None,
+        color: Any = None,
+    ) -> Self:
+        """Ask a fitted classifier, resample patients, and draw.
+
+        Parameters
+        ----------
+        estimator : classifier
+            Fitted.
+        X : array-like or list of n_samples images
+            The test set.
+        y : array-like of shape (n_samples,) or (n_samples, n_findings)
+            True classes; or 1, 0, and NaN where a finding is not known.
+        label : default=None
+            A class or finding, where there are several.
+        groups : array-like of shape (n_samples,), default=None
+            Patients, drawn whole. None draws images, and the band is too narrow where
+            patients have several.
+        n_bootstrap : int, default=1000
+            Resamples.
+        level : float, default=0.95
+            Of the band, at each place of the horizontal axis.
+        random_state : int, default=0
+            Same number, same band.
+        name : str, default=None
+            In the legend; None is the estimator's class.
+        ax, color
+            As :meth:`plot` takes them.
+
+        Returns
+        -------
+        display
+        """
+        return cls._from(
+            estimator, X, y, label, groups, n_bootstrap, level, random_state,
+            type(estimator).__name__ if name is None else name, ax, color,
+        )  # fmt: skip
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_score: ArrayLike,
+        *,
+        label: Any = None,
+        groups: ArrayLike | None = None,
+        n_bootstrap: int = 1000,
+        level: float = 0.95,
+        random_state: int = 0,
+        name: str | None = None,
+        ax: Any = None,
+        color: Any = None,
+    ) -> Self:
+        """Resample patients with scores that are there, and draw.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
+            As ``y`` in :meth:`from_estimator`.
+        y_score : array-like
+            Of the second class, of each class, or of each finding.
+        label, groups, n_bootstrap, level, random_state, name, ax, color
+            As there.
+
+        Returns
+        -------
+        display
+        """
+        return cls._from(
+            y_score, y_true, y_true, label, groups, n_bootstrap, level, random_state,
+            name, ax, color,
+        )  # fmt: skip
+
+    @classmethod
+    def _from(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        label: Any,
+        groups: Any,
+        n_bootstrap: int,
+        level: float,
+        random_state: int,
+        name: str | None,
+        ax: Any,
+        color: Any,
+    ) -> Self:
+        question = ask_label("y_score" if X is y else str(name), estimator, X, y, label)
+        counts = resamples(len(y), groups, n_bootstrap, level, random_state)
+        curve = cls._band(question, counts, level)
+        display = cls(
+            curve, prevalence=float(question.ill.mean()), level=level, name=name
+        )
+        return display.plot(ax, color=color)
+
+    def plot(self, ax: Any = None, *, color: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a figure; that of another such display (``ax_``) holds both.
+        color : default=None
+            None is the next of colours that can be told apart.
+
+        Returns
+        -------
+        display
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        """
+        pyplot = import_optional(
+            "matplotlib.pyplot", extra="plot", purpose="Drawing a curve"
+        )
+        if ax is None:
+            _, ax = pyplot.subplots(figsize=(5, 5), layout="constrained")
+        drawn = sum(line.get_label()[:1] != "_" for line in ax.get_lines())
+        if color is None:
+            color = COLOURS[drawn % len(COLOURS)]
+        curve = self.curve
+        low, high, _ = curve.area_interval
+        words = f"{self._area} {curve.area:.3f} ({low:.3f} to {high:.3f})"
+        self.band_ = ax.fill_between(
+            curve.grid, curve.low, curve.high, color=color, alpha=0.18, linewidth=0
+        )
+        (self.line_,) = self._draw_line(
+            ax, color, words if self.name is None else f"{self.name}: {words}"
+        )
+        self._draw_chance(ax, first=not drawn)
+        ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        ax.set_title(f"band: {self.level:.0%} interval over resamples", fontsize=10)
+        ax.legend(frameon=False, fontsize="small", loc=self._corner())
+        bare(ax)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    @abstractmethod
+    def _draw_line(self, ax: Any, color: Any, label: str) -> list[Any]:
+        """Draw the curve and name the axes."""
+
+    @abstractmethod
+    def _draw_chance(self, ax: Any, *, first: bool) -> None:
+        """Draw what knows nothing."""
+
+    @abstractmethod
+    def _corner(self) -> str:
+        """Return where the legend is out of the way."""
+
+
+class RocBandDisplay(_BandDisplay):
+    """ROC curve with a band over resamples of patients.
+
+    scikit-learn's ``RocCurveDisplay`` draws the same curve without it.
+
+    Parameters
+    ----------
+    curve : CurveBand
+        ``x`` the share of the well flagged, ``y`` the share of the ill found, and the
+        band.
+    prevalence : float
+        Share of the ill.
+    level : float, default=0.95
+        Of the band.
+    name : str, default=None
+        In the legend.
+
+    Attributes
+    ----------
+    ax_, figure_
+        matplotlib's axes and figure.
+    line_, band_
+        The curve and its band.
+
+    See Also
+    --------
+    evaluate : The figures.
+
+    Notes
+    -----
+    The band holds, at each place by itself, the middle ``level`` of the resampled
+    curves; that a whole curve lies within is less likely. The interval of the area is
+    that of :func:`evaluate`.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.evaluation import RocBandDisplay
+    >>> display = RocBandDisplay.from_predictions(
+    ...     [0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.35, 0.8, 0.2, 0.9], n_bootstrap=50)
+    >>> round(display.curve.area, 3)
+    0.889
+    """
+
+    _band = staticmethod(roc_band)
+    _area = "AUC"
+
+    def _draw_line(self, ax: Any, color: Any, label: str) -> list[Any]:
+        ax.set_xlabel("1 − specificity: share of the well flagged")
+        ax.set_ylabel("sensitivity: share of the ill found")
+        return ax.plot(self.curve.x, self.curve.y, color=color, label=label)
+
+    def _draw_chance(self, ax: Any, *, first: bool) -> None:
+        if first:
+            ax.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)
+
+    def _corner(self) -> str:
+        return "lower right"
+
+
+class PrecisionRecallBandDisplay(_BandDisplay):
+    """Precision-recall curve with a band over resamples of patients.
+
+    scikit-learn's ``PrecisionRecallDisplay`` draws the same curve without it.
+
+    Parameters
+    ----------
+    curve : CurveBand
+        ``x`` the recall, ``y`` the precision, and the band.
+    prevalence : float
+        Share of the ill: the precision of what knows nothing.
+    level : float, default=0.95
+        Of the band.
+    name : str, default=None
+        In the legend.
+
+    Attributes
+    ----------
+    ax_, figure_
+        matplotlib's axes and figure.
+    line_, band_
+        The curve and its band.
+
+    See Also
+    --------
+    RocBandDisplay : For what the band is, and is not.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.evaluation import PrecisionRecallBandDisplay
+    >>> display = PrecisionRecallBandDisplay.from_predictions(
+    ...     [0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.35, 0.8, 0.2, 0.9], n_bootstrap=50)
+    >>> round(display.curve.area, 3)
+    0.917
+    """
+
+    _band = staticmethod(precision_recall_band)
+    _area = "AP"
+
+    def _draw_line(self, ax: Any, color: Any, label: str) -> list[Any]:
+        ax.set_xlabel("recall: share of the ill found")
+        ax.set_ylabel("precision: share of the flagged that are ill")
+        return ax.step(
+            self.curve.x, self.curve.y, color=color, label=label, where="pre"
+        )
+
+    def _draw_chance(self, ax: Any, *, first: bool) -> None:
+        if first:
+            ax.axhline(self.prevalence, color=FAINT, linestyle=":", linewidth=1)
+
+    def _corner(self) -> str:
+        return "lower left"

@@ -1,0 +1,217 @@
+"""``EmbeddingMapDisplay``: embeddings where they differ most, in two dimensions."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.decomposition import PCA
+from sklearn.utils import check_array, check_consistent_length
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.evaluation._palette import COLOURS, MARKERS, UNKNOWN, bare
+
+__all__ = ["EmbeddingMapDisplay"]
+
+
+class EmbeddingMapDisplay:
+    """Draw embeddings in two dimensions, coloured by label, site or scanner.
+
+    A look at what the images differ in most, which often is the scanner. Two principal
+    components; how much of the differences they hold stands on the axes. Classes that
+    overlap here may be far apart in the other dimensions.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_samples, 2)
+        Where.
+    explained : ndarray of shape (2,)
+        Share of the variance that each axis holds.
+    values : array-like of shape (n_samples,), default=None
+        What to colour by: up to six different ones; missing ones are grey.
+    title : str, default=None
+        Above.
+
+    Attributes
+    ----------
+    ax_, figure_
+        matplotlib's axes and figure.
+    scatters_ : dict
+        matplotlib's points, by value; the missing ones by None.
+
+    See Also
+    --------
+    sk_medsiglip.model_selection.check_leakage : Finds pictures that are the same.
+
+    Examples
+    --------
+    >>> from sk_medsiglip import MedSigLIPEmbedder
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.evaluation import EmbeddingMapDisplay
+    >>> phantoms = make_chest_phantoms(40, random_state=0)
+    >>> display = EmbeddingMapDisplay.from_estimator(
+    ...     MedSigLIPEmbedder("demo"), phantoms.images, phantoms.target[:, 1])
+    >>> display.points.shape
+    (40, 2)
+    """
+
+    def __init__(
+        self,
+        points: NDArray[np.floating],
+        explained: NDArray[np.floating],
+        values: ArrayLike | None = None,
+        *,
+        title: str | None = None,
+    ) -> None:
+        self.points = points
+        self.explained = explained
+        self.values = values
+        self.title = title
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike | None = None,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+    ) -> Self:
+        """Embed images, and draw.
+
+        Parameters
+        ----------
+        estimator : transformer
+            Such as :class:`~sk_medsiglip.MedSigLIPEmbedder`.
+        X : list of n_samples images
+            What it takes.
+        y : array-like of shape (n_samples,), default=None
+            What to colour by.
+        title, ax
+            As :meth:`plot` and the class take them.
+
+        Returns
+        -------
+        EmbeddingMapDisplay
+        """
+        return cls.from_embeddings(estimator.transform(X), y, title=title, ax=ax)
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        title: str | None = None,
+        ax: Any = None,
+    ) -> Self:
+        """Find the two directions, and draw.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Embeddings, three or more.
+        y : array-like of shape (n_samples,), default=None
+            What to colour by.
+        title, ax
+            As :meth:`plot` and the class take them.
+
+        Returns
+        -------
+        EmbeddingMapDisplay
+        """
+        rows = check_array(X, dtype=np.float64, ensure_min_samples=3)
+        if y is not None:
+            if np.ndim(y) != 1:
+                raise ValueError(
+                    f"y has shape {np.shape(y)}; to colour by one finding of several "
+                    "pass its column, such as y[:, 0] or y['effusion']."
+                )
+            check_consistent_length(rows, y)
+        pca = PCA(2, random_state=0)
+        points = pca.fit_transform(rows)
+        display = cls(points, pca.explained_variance_ratio_, y, title=title)
+        return display.plot(ax)
+
+    def plot(self, ax: Any = None, *, size: float = 14.0) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a figure.
+        size : float, default=14
+            Of a point, in square points.
+
+        Returns
+        -------
+        EmbeddingMapDisplay
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        ValueError
+            If there are more values than colours.
+        """
+        pyplot = import_optional(
+            "matplotlib.pyplot", extra="plot", purpose="Drawing embeddings"
+        )
+        members = self._members()
+        if ax is None:
+            _, ax = pyplot.subplots(figsize=(5.6, 5), layout="constrained")
+        self.scatters_: dict[Any, Any] = {}
+        colours = iter(zip(COLOURS, MARKERS, strict=False))
+        for value, rows in members.items():
+            colour, marker = (UNKNOWN, "o") if value is None else next(colours)
+            word = "not known" if value is None else str(value)
+            self.scatters_[value] = ax.scatter(
+                *self.points[rows].T,
+                s=size,
+                color=colour,
+                marker=marker,
+                alpha=0.75,
+                linewidths=0,
+                label=f"{word} ({rows.sum():,})",
+            )
+        first, second = self.explained
+        ax.set_xlabel(f"first component ({first:.0%} of the variance)")
+        ax.set_ylabel(f"second component ({second:.0%})")
+        ax.set(xticks=[], yticks=[])
+        if self.title is not None:
+            ax.set_title(self.title, fontsize=10)
+        if self.values is not None:
+            # Beside the points: no corner is empty for certain.
+            ax.legend(
+                frameon=False,
+                fontsize="small",
+                loc="upper left",
+                bbox_to_anchor=(1.0, 1.0),
+                markerscale=1.5,
+            )
+        bare(ax)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _members(self) -> dict[Any, NDArray[np.bool_]]:
+        """Return who has each value; those without one first, to lie beneath."""
+        if self.values is None:
+            return {"images": np.ones(len(self.points), dtype=bool)}
+        values = pd.Series(np.asarray(self.values))
+        missing = values.isna().to_numpy()
+        known = values[~missing]
+        if known.dtype.kind == "f" and (known % 1 == 0).all():
+            known = known.astype(int)  # 1.0 beside NaN means 1
+        levels = sorted(known.unique().tolist(), key=lambda one: (str(type(one)), one))
+        if len(levels) > len(COLOURS):
+            raise ValueError(
+                f"there are {len(levels)} different values, and {len(COLOURS)} colours "
+                "that everybody can tell apart. Join some, or make bands with pd.cut."
+            )
+        found: dict[Any, NDArray[np.bool_]] = {None: missing} if missing.any() else {}
+        for one in levels:
+            found[one] = (values == one).to_numpy() & ~missing
+        return found

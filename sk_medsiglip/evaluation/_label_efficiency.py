@@ -1,0 +1,294 @@
+"""``label_efficiency``: what a classifier is worth with how many labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing, check_consistent_length, get_tags
+
+from sk_medsiglip._progress import progress_bar
+from sk_medsiglip._validation import Integral
+from sk_medsiglip.evaluation._answers import Truth, read_truth
+from sk_medsiglip.evaluation._draw_scores import (
+    Draw,
+    Judge,
+    last_step,
+    score_draws,
+    states_of,
+)
+from sk_medsiglip.evaluation._figures import check_metrics
+from sk_medsiglip.evaluation._label_draws import draw_orders, teaches
+from sk_medsiglip.model_selection import MultilabelStratifiedGroupShuffleSplit
+
+__all__ = ["label_efficiency"]
+
+_COLUMNS = ("estimator", "size", "repeat", "label", "score")
+
+
+def label_efficiency(
+    estimators: Mapping[str, Any],
+    X: Any,
+    y: ArrayLike,
+    sizes: Sequence[int],
+    *,
+    groups: ArrayLike | None = None,
+    n_repeats: int = 20,
+    X_test: Any = None,
+    y_test: ArrayLike | None = None,
+    test_size: float | int = 0.25,
+    scoring: str = "roc_auc",
+    random_state: int = 0,
+    n_jobs: int | None = None,
+    verbose: int | bool = 0,
+) -> pd.DataFrame:
+    """Score classifiers against the number of labels that they learn from.
+
+    Whether labelling is worth it at all: how many labels until a probe overtakes the
+    prompts, what prompts as a starting point save, where a curve is flat.
+
+    Parameters
+    ----------
+    estimators : dict
+        ``{name: classifier}``, not fitted. One that needs no labels, such as
+        :class:`~sk_medsiglip.ZeroShotClassifier`, is scored once, at size 0.
+    X : array-like or list of n_samples images
+        Embeddings, or what the pipelines take. Their first steps that learn nothing,
+        such as :class:`~sk_medsiglip.MedSigLIPEmbedder`, are applied once to all of it.
+    y : array-like of shape (n_samples,) or (n_samples, n_findings)
+        Classes; or 1, 0, and NaN where a finding is not known. Of findings every
+        classifier learns each where it is known.
+    sizes : sequence of int
+        Numbers of labelled images.
+    groups : array-like of shape (n_samples,), default=None
+        Patients: on one side of the split only, drawn one after another, and kept
+        whole by inner folds of heads.
+    n_repeats : int, default=20
+        Draws of each size, the same ones for all estimators.
+    X_test, y_test : default=None
+        What all are judged by. None holds out a part of ``X``, of other patients.
+    test_size : float or int, default=0.25
+        Share or number of images to hold out, where there is no ``X_test``.
+    scoring : str, default="roc_auc"
+        A metric of :func:`evaluate`.
+    random_state : int, default=0
+        Same number, same split and same draws.
+    n_jobs : int, default=None
+        Processes, for estimators other than :class:`~sk_medsiglip.LinearProbe`, which
+        uses all cores anyway.
+    verbose : int, default=0
+        Over 0 shows a progress bar.
+
+    Returns
+    -------
+    DataFrame
+        One row a score, with the columns ``estimator``, ``size``, ``repeat``,
+        ``label`` (as in :func:`evaluate`; of several also "macro", their mean) and
+        ``score``: NaN where a draw shows a label on one side only, so that nothing can
+        be learned of it.
+
+    Raises
+    ------
+    ValueError
+        If a size is more than there is to draw from, or labels and lengths do not fit.
+
+    Warns
+    -----
+    UserWarning
+        If a label has test images of one kind only: it is left out of "macro".
+
+    See Also
+    --------
+    LabelEfficiencyDisplay : The picture of it.
+
+    Notes
+    -----
+    A draw of 64 holds that of 32: a collection that is labelled further. Each begins
+    with one image of every class, or with and without every finding, where the size
+    allows; the rest come at random. So rare findings are somewhat more frequent in the
+    smallest draws than in the collection.
+
+    All are judged by one test set. The spread over repeats is what the choice of
+    labelled images does; how sure the test set makes a figure is what :func:`evaluate`
+    tells.
+
+    Draws of ``LinearProbe`` share the decomposition of ``X``, their folds and the
+    cores; they are the solutions that its ``fit`` finds.
+
+    Examples
+    --------
+    >>> from sk_medsiglip import LinearProbe, MedSigLIPEmbedder, ZeroShotClassifier
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.evaluation import label_efficiency
+    >>> phantoms = make_chest_phantoms(200, random_state=0)
+    >>> X = MedSigLIPEmbedder("demo").transform(phantoms.images)
+    >>> effusion = {"effusion": {"positive": "pleural effusion",
+    ...                          "negative": "no pleural effusion"}}
+    >>> table = label_efficiency(
+    ...     {"zero-shot": ZeroShotClassifier(effusion, model="demo"),
+    ...      "probe": LinearProbe()},
+    ...     X, phantoms.target[:, 1], [8, 32, 128], groups=phantoms.groups, n_repeats=5)
+    >>> table.groupby(["estimator", "size"], sort=False)["score"].count()
+    estimator  size
+    zero-shot  0       1
+    probe      8       5
+               32      5
+               128     5
+    Name: score, dtype: int64
+    """
+    (metric,) = check_metrics(scoring)
+    sizes = _check_sizes(sizes, n_repeats)
+    if not isinstance(estimators, Mapping) or not estimators:
+        raise ValueError("estimators must be a dict, {name: classifier}, not empty.")
+    X, labels, patients, pool, test = _sides(
+        X, y, groups, X_test, y_test, test_size, random_state
+    )
+    if sizes[-1] > len(pool):
+        raise ValueError(
+            f"sizes go up to {sizes[-1]}, but {len(pool)} images are left to draw from "
+            f"beside the {len(test)} of the test set."
+        )
+    prepared = _prepare(estimators, X)
+    free = {
+        name: clone(one).fit(_safe_indexing(rows, pool))
+        for name, (one, rows) in prepared.items()
+        if not _needs_labels(one)
+    }
+    truth = read_truth(labels, list(free.values()), range(len(labels)))
+    judge = Judge(truth, test, metric)
+    draws = _draw(truth, pool, patients, sizes, n_repeats, random_state)
+    found: list[tuple[str, int, int, NDArray[np.float64]]] = []
+    n_fits = len(free) + (len(prepared) - len(free)) * len(draws)
+    with progress_bar(n_fits, desc="fitting", unit="fit", verbose=verbose) as bar:
+        for name, (one, rows) in prepared.items():
+            if name in free:
+                bar.update(1)
+                found.append((name, 0, 0, judge(name, free[name], rows)))
+                continue
+            scores = score_draws(
+                name, one, rows, labels, patients, draws, judge, n_jobs
+            )
+            for draw, of_draw in zip(draws, scores, strict=True):
+                bar.update(1)
+                found.append((name, draw.size, draw.repeat, of_draw))
+    return _as_table(found, judge)
+
+
+def _check_sizes(sizes: Sequence[int], n_repeats: Any) -> list[int]:
+    for name, value in [("n_repeats", n_repeats), *(("sizes", n) for n in sizes)]:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be whole numbers from 1 on, got {value!r}.")
+    if not len(sizes):
+        raise ValueError(
+            "sizes is empty: pass numbers of labels, such as [8, 32, 128]."
+        )
+    return sorted({int(n) for n in sizes})
+
+
+def _sides(
+    X: Any,
+    y: Any,
+    groups: Any,
+    X_test: Any,
+    y_test: Any,
+    test_size: float | int,
+    random_state: int,
+) -> tuple[Any, Any, Any, NDArray[np.intp], NDArray[np.intp]]:
+    """Return all samples on one pile, and which are drawn from and which judged by."""
+    y = y if isinstance(y, pd.DataFrame) else np.asarray(y)
+    groups = None if groups is None else np.asarray(groups)
+    check_consistent_length(X, y, groups)
+    if (X_test is None) != (y_test is None):
+        raise ValueError("pass both X_test and y_test, or neither.")
+    if X_test is None:
+        split = MultilabelStratifiedGroupShuffleSplit(
+            1, test_size=test_size, random_state=random_state
+        )
+        pool, test = next(split.split(np.empty((len(y), 1)), y, groups))
+        return X, y, groups, pool, test
+    check_consistent_length(X_test, y_test)
+    if np.ndim(y_test) != y.ndim or np.shape(y_test)[1:] != y.shape[1:]:
+        raise ValueError(
+            f"y_test has shape {np.shape(y_test)}, y {y.shape}: labels must be alike."
+        )
+    n, n_test = len(y), np.shape(y_test)[0]
+    both = _join(X, X_test), _join(y, y_test)
+    if groups is not None:  # who is in the test set is never drawn
+        groups = np.concatenate([groups, np.repeat(groups[:1], n_test)])
+    return *both, groups, np.arange(n), np.arange(n, n + n_test)
+
+
+def _join(one: Any, other: Any) -> Any:
+    if isinstance(one, pd.DataFrame):
+        if not isinstance(other, pd.DataFrame):
+            other = pd.DataFrame(other, columns=one.columns)
+        return pd.concat([one, other[one.columns]], ignore_index=True)
+    if isinstance(one, np.ndarray):
+        return np.concatenate([one, np.asarray(other)])
+    return [*one, *other]
+
+
+def _prepare(estimators: Mapping[str, Any], X: Any) -> dict[str, tuple[Any, Any]]:
+    """Apply first steps that learn nothing, once; return what is left to be fitted."""
+    prepared: dict[str, tuple[Any, Any]] = {}
+    known: dict[str, Any] = {}
+    for name, one in estimators.items():
+        rows, done = X, ""
+        while isinstance(one, Pipeline) and len(one.steps) > 1:
+            step = one.steps[0][1]
+            if isinstance(step, str) or get_tags(step).requires_fit:
+                break
+            done += repr((type(step), sorted(step.get_params().items(), key=str)))
+            if done not in known:
+                known[done] = clone(step).fit(rows).transform(rows)
+            rows, one = known[done], one[1:]
+        if isinstance(one, Pipeline) and len(one.steps) == 1:
+            one = one.steps[0][1]
+        prepared[name] = (one, rows)
+    return prepared
+
+
+def _needs_labels(estimator: Any) -> bool:
+    return bool(get_tags(last_step(estimator)).target_tags.required)
+
+
+def _draw(
+    truth: Truth,
+    pool: NDArray[np.intp],
+    groups: NDArray[Any] | None,
+    sizes: list[int],
+    n_repeats: int,
+    random_state: int,
+) -> list[Draw]:
+    states = states_of(truth)
+    orders = draw_orders(
+        states[pool],
+        n_repeats,
+        groups=None if groups is None else groups[pool],
+        random_state=random_state,
+    )
+    rows = [(n, k, pool[order[:n]]) for n in sizes for k, order in enumerate(orders)]
+    return [Draw(n, k, r, teaches(states[r], truth.kind)) for n, k, r in rows]
+
+
+def _as_table(
+    found: list[tuple[str, int, int, NDArray[np.float64]]], judge: Judge
+) -> pd.DataFrame:
+    names = list(judge.truth.names)
+    whole = np.setdiff1d(np.arange(len(names)), judge.left_out)
+    rows: list[tuple[Any, ...]] = []
+    for estimator, size, repeat, scores in found:
+        rows += [
+            (estimator, size, repeat, name, float(score))
+            for name, score in zip(names, scores, strict=True)
+        ]
+        if len(names) > 1:
+            # A mean without one of its parts would be the mean of something else.
+            mean = float(scores[whole].mean()) if whole.size else np.nan
+            rows.append((estimator, size, repeat, "macro", mean))
+    return pd.DataFrame(rows, columns=list(_COLUMNS))

@@ -1,0 +1,206 @@
+"""``LabelEfficiencyDisplay``: scores against the number of labels, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.evaluation._label_efficiency import label_efficiency
+from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, MARKERS, bare
+
+__all__ = ["LabelEfficiencyDisplay"]
+
+_WORDS = {
+    "roc_auc": "area under the ROC curve",
+    "average_precision": "average precision",
+    "balanced_accuracy": "balanced accuracy",
+    "brier": "Brier score (lower is better)",
+    "ece": "expected calibration error (lower is better)",
+}
+
+
+class LabelEfficiencyDisplay:
+    """Draw a table of :func:`label_efficiency`: one line a classifier.
+
+    A line is the mean over draws, its band the middle share of them: what the choice of
+    labelled images does, not how sure the test set makes a figure. What needs no label
+    is a dashed line across.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As :func:`label_efficiency` returns it.
+    scoring : str, default="roc_auc"
+        What the scores are, for the axis.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    lines_ : dict of str to matplotlib Line2D
+        By estimator.
+
+    See Also
+    --------
+    label_efficiency : The table.
+
+    Examples
+    --------
+    >>> from sk_medsiglip import LinearProbe, MedSigLIPEmbedder
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.evaluation import LabelEfficiencyDisplay
+    >>> phantoms = make_chest_phantoms(120, random_state=0)
+    >>> X = MedSigLIPEmbedder("demo").transform(phantoms.images)
+    >>> display = LabelEfficiencyDisplay.from_estimators(
+    ...     {"probe": LinearProbe()}, X, phantoms.target[:, 1], [8, 32],
+    ...     groups=phantoms.groups, n_repeats=3)
+    >>> list(display.lines_)
+    ['probe']
+    """
+
+    def __init__(self, table: pd.DataFrame, *, scoring: str = "roc_auc") -> None:
+        self.table = table
+        self.scoring = scoring
+
+    @classmethod
+    def from_estimators(
+        cls,
+        estimators: Mapping[str, Any],
+        X: Any,
+        y: ArrayLike,
+        sizes: Sequence[int],
+        *,
+        ax: Any = None,
+        label: Any = None,
+        share: float = 0.8,
+        scoring: str = "roc_auc",
+        **params: Any,
+    ) -> Self:
+        """Score classifiers, and draw.
+
+        Parameters
+        ----------
+        estimators, X, y, sizes, scoring
+            As :func:`label_efficiency` takes them.
+        ax, label, share
+            As :meth:`plot` takes them.
+        **params
+            Further parameters of :func:`label_efficiency`: ``groups``, ``n_repeats``.
+
+        Returns
+        -------
+        LabelEfficiencyDisplay
+        """
+        table = label_efficiency(estimators, X, y, sizes, scoring=scoring, **params)
+        return cls(table, scoring=scoring).plot(ax, label=label, share=share)
+
+    def plot(self, ax: Any = None, *, label: Any = None, share: float = 0.8) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a figure.
+        label : default=None
+            A class or finding; None is "macro", or the only one.
+        share : float, default=0.8
+            Of the draws that the band holds: 0.8 is from the 10th to the 90th
+            percentile.
+
+        Returns
+        -------
+        LabelEfficiencyDisplay
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        ValueError
+            If the label is not in the table.
+
+        Notes
+        -----
+        Sizes at which some draw could teach nothing of the label have no point.
+        """
+        pyplot = import_optional(
+            "matplotlib.pyplot", extra="plot", purpose="Drawing label efficiency"
+        )
+        if not 0 < share <= 1:
+            raise ValueError(f"share={share!r} must be above 0 and at most 1.")
+        label, table = self._of_label(label)
+        if ax is None:
+            _, ax = pyplot.subplots(figsize=(6.4, 4.4), layout="constrained")
+        self.lines_: dict[str, Any] = {}
+        places = iter(range(len(table)))
+        for name, rows in table.groupby("estimator", sort=False):
+            if (rows["size"] == 0).all():
+                n_free = sum(
+                    (one.get_linestyle() != "-") for one in self.lines_.values()
+                )
+                self.lines_[name] = ax.axhline(
+                    rows["score"].iloc[0],
+                    color=INK,
+                    linestyle=("--", ":", "-.")[n_free % 3],
+                    label=f"{name} (no labels)",
+                )
+            else:
+                self._draw(ax, name, rows, share, next(places))
+        sizes = sorted(set(table["size"]) - {0})
+        if sizes:
+            self._label_sizes(ax, sizes)
+        n_repeats = table["repeat"].max() + 1
+        ax.set_xlabel("labelled images")
+        ax.set_ylabel(_WORDS.get(self.scoring, self.scoring))
+        ax.set_title(
+            f"{label}: mean and middle {share:.0%} of {n_repeats} draws", fontsize=10
+        )
+        ax.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.6)
+        ax.legend(frameon=False, fontsize="small")
+        bare(ax)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _of_label(self, label: Any) -> tuple[Any, pd.DataFrame]:
+        known = self.table["label"].unique().tolist()
+        if label is None:
+            label = "macro" if "macro" in known else known[0]
+        if label not in known:
+            raise ValueError(f"there is no label {label!r} in the table, only {known}.")
+        return label, self.table[self.table["label"] == label]
+
+    def _draw(
+        self, ax: Any, name: str, rows: pd.DataFrame, share: float, place: int
+    ) -> None:
+        scores = rows.pivot(index="size", columns="repeat", values="score")
+        scores = scores[scores.notna().all(axis=1)]
+        colour = COLOURS[place % len(COLOURS)]
+        values = scores.to_numpy()
+        if len(values):
+            tail = (1 - share) / 2
+            low, high = np.quantile(values, [tail, 1 - tail], axis=1)
+            ax.fill_between(
+                scores.index, low, high, color=colour, alpha=0.15, linewidth=0
+            )
+        (self.lines_[name],) = ax.plot(
+            scores.index,
+            values.mean(axis=1),
+            color=colour,
+            marker=MARKERS[place % len(MARKERS)],
+            markersize=5,
+            label=name,
+        )
+
+    @staticmethod
+    def _label_sizes(ax: Any, sizes: list[int]) -> None:
+        ax.set_xscale("log", base=2)
+        shown: list[int] = []
+        for size in sizes:  # such as fit beside each other
+            if not shown or size >= 1.5 * shown[-1]:
+                shown.append(size)
+        ax.set_xticks(shown, [f"{size:,}" for size in shown])
+        ax.set_xticks([], minor=True)

@@ -1,0 +1,297 @@
+"""``MistakesDisplay``: the images that a classifier is most wrong about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import shorten
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip.evaluation._answers import ask, read_truth
+from sk_medsiglip.images import image_rows, read_image
+
+__all__ = ["MistakesDisplay"]
+
+#: Pixels a side that are drawn of larger images.
+_MAX_SHOWN = 256
+_WORDS = 26  # characters of a label that fit over a picture
+
+
+class MistakesDisplay:
+    """Draw the worst mistakes: the images whose true label was held least likely.
+
+    Look before you tune: some may not be the classifier's, but wrong labels, other
+    projections, images cut in half.
+
+    Nothing is written: pictures are in the figure, and in a file only if you save it.
+    They are patients' images; treat the figure as such.
+
+    Parameters
+    ----------
+    pictures : list of ndarray of shape (H, W) or (H, W, 3)
+        The images, the worst first.
+    mistakes : DataFrame
+        One row a picture: ``row`` among the samples, ``true``, ``predicted``, and
+        ``probability`` of what is true.
+    title : str, default=None
+        Above all.
+
+    Attributes
+    ----------
+    ax_, figure_
+        matplotlib's axes and figure.
+    axes_ : list of matplotlib Axes
+        One a picture.
+
+    See Also
+    --------
+    sk_medsiglip.zero_shot.HeatmapDisplay : What a prompt saw in an image.
+
+    Examples
+    --------
+    >>> from sk_medsiglip import LinearProbe, MedSigLIPEmbedder
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.evaluation import MistakesDisplay
+    >>> phantoms = make_chest_phantoms(80, random_state=0)
+    >>> X = MedSigLIPEmbedder("demo").transform(phantoms.images)
+    >>> probe = LinearProbe().fit(X[:40], phantoms.target[:40, 1])
+    >>> display = MistakesDisplay.from_estimator(
+    ...     probe, X[40:], phantoms.target[40:, 1], images=phantoms.images[40:],
+    ...     n_images=4)
+    >>> bool((display.mistakes["true"] != display.mistakes["predicted"]).all())
+    True
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[NDArray[Any]],
+        mistakes: pd.DataFrame,
+        *,
+        title: str | None = None,
+    ) -> None:
+        self.pictures = pictures
+        self.mistakes = mistakes
+        self.title = title
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        images: Any = None,
+        label: Any = None,
+        n_images: int = 12,
+        title: str | None = None,
+        ax: Any = None,
+        **reading: Any,
+    ) -> Self:
+        """Ask a fitted classifier, read the images it is wrong about, and draw.
+
+        Parameters
+        ----------
+        estimator : classifier
+            Fitted, with ``predict_proba``.
+        X : array-like or list of n_samples images
+            What it takes.
+        y : array-like of shape (n_samples,) or (n_samples, n_findings)
+            True classes; or 1, 0, and NaN where a finding is not known.
+        images : list of n_samples images, default=None
+            Where ``X`` holds embeddings: the images they are of.
+        label, n_images, title, ax, **reading
+            As in :meth:`from_predictions`. Of a pipeline with a
+            :class:`~sk_medsiglip.MedSigLIPEmbedder` images are read as it reads them.
+
+        Returns
+        -------
+        MistakesDisplay
+        """
+        for step in (one for _, one in getattr(estimator, "steps", ())):
+            if isinstance(step, MedSigLIPEmbedder):
+                own = {"intensity": step.intensity, "frame": step.frame}
+                reading = own | {"max_pixels": step.max_pixels} | reading
+        if images is None:
+            if np.ndim(X) == 2:
+                raise ValueError(
+                    "X holds embeddings: pass images=, the images they are of."
+                )
+            images = X
+        return cls._of(estimator, X, y, images, label, n_images, title, ax, reading)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_prob: ArrayLike,
+        images: Any,
+        *,
+        label: Any = None,
+        n_images: int = 12,
+        title: str | None = None,
+        ax: Any = None,
+        **reading: Any,
+    ) -> Self:
+        """Read the images that probabilities are wrong about, and draw.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
+            As ``y`` in :meth:`from_estimator`.
+        y_prob : array-like
+            Of the second class, of each class, or of each finding.
+        images : list of n_samples images
+            Paths, arrays, or whatever :func:`~sk_medsiglip.images.read_image` takes.
+            Only those that are drawn are read.
+        label : default=None
+            Of findings, which one; of classes, one to be looked at against the rest.
+        n_images : int, default=12
+            At most.
+        title : str, default=None
+            Above all; None counts.
+        ax : matplotlib Axes, default=None
+            None makes a figure.
+        **reading
+            Of :func:`~sk_medsiglip.images.read_image`: ``intensity``, ``frame``.
+
+        Returns
+        -------
+        MistakesDisplay
+        """
+        return cls._of(
+            y_prob, y_true, y_true, images, label, n_images, title, ax, reading
+        )
+
+    @classmethod
+    def _of(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        images: Any,
+        label: Any,
+        n_images: int,
+        title: str | None,
+        ax: Any,
+        reading: dict[str, Any],
+    ) -> Self:
+        if n_images < 1:
+            raise ValueError(f"n_images must be at least 1, got {n_images!r}.")
+        sources = image_rows(images)
+        if len(sources) != np.shape(y)[0]:
+            raise ValueError(f"{len(sources)} images for {np.shape(y)[0]} labels.")
+        wrong, n_asked = _find(estimator, X, y, label)
+        shown = wrong.head(n_images).reset_index(drop=True)
+        pictures = [read_image(sources[row], **reading) for row in shown["row"]]
+        if title is None:
+            of = "" if label is None else f"{label}: "
+            title = f"{of}{len(wrong):,} of {n_asked:,} wrong"
+            title += f", the {len(shown)} worst" if len(shown) < len(wrong) else ""
+        return cls(pictures, shown, title=title).plot(ax)
+
+    def plot(self, ax: Any = None, *, n_columns: int = 4) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a figure; else what the sheet is put into.
+        n_columns : int, default=4
+            Pictures beside each other.
+
+        Returns
+        -------
+        MistakesDisplay
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        """
+        pyplot = import_optional(
+            "matplotlib.pyplot", extra="plot", purpose="Drawing mistakes"
+        )
+        n = len(self.pictures)
+        n_columns = max(1, min(n_columns, n))
+        n_rows = max(1, -(-n // n_columns))
+        if ax is None:
+            size = (max(4.2, 2.1 * n_columns), 0.4 + 2.6 * n_rows)
+            _, ax = pyplot.subplots(figsize=size, layout="constrained")
+        ax.set_axis_off()
+        if self.title is not None:
+            ax.set_title(self.title, fontsize=10)
+        if not n:
+            ax.text(0.5, 0.5, "no mistakes", ha="center", transform=ax.transAxes)
+        self.axes_: list[Any] = []
+        for place, (picture, row) in enumerate(
+            zip(self.pictures, self.mistakes.itertuples(), strict=True)
+        ):
+            i, j = divmod(place, n_columns)
+            # The words take the upper fifth of a tile.
+            tile = ax.inset_axes(
+                (
+                    (j + 0.02) / n_columns,
+                    (n_rows - 1 - i + 0.02) / n_rows,
+                    0.96 / n_columns,
+                    0.76 / n_rows,
+                )
+            )
+            step = -(-max(picture.shape[:2]) // _MAX_SHOWN)
+            tile.imshow(picture[::step, ::step], cmap="gray")
+            tile.set(xticks=[], yticks=[])
+            tile.spines[:].set_visible(False)
+            tile.set_title(
+                f"row {row.row}\n{shorten(f'true: {row.true}', _WORDS)}, "
+                f"p {row.probability:.2f}\n{shorten(f'said: {row.predicted}', _WORDS)}",
+                fontsize=7,
+                pad=3,
+            )
+            self.axes_.append(tile)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _find(estimator: Any, X: Any, y: Any, label: Any) -> tuple[pd.DataFrame, int]:
+    """Return all mistakes, the worst first, and how many were asked about."""
+    truth = read_truth(y, [estimator], X)
+    questions = ask("the classifier", estimator, X, truth)
+    if label is not None and label not in truth.names:
+        raise ValueError(f"label={label!r} is none of {truth.names}.")
+    if truth.kind == "findings" and label is None:
+        raise ValueError(
+            f"there are several findings: pass label=, one of {truth.names}."
+        )
+    known = [one.probability for one in questions if one.probability is not None]
+    if len(known) < len(questions):
+        raise ValueError(
+            "there are scores, but no probabilities from 0 to 1 to say how wrong: "
+            "calibrate first, by CalibratedClassifierCV."
+        )
+    if truth.kind == "classes" and label is None:
+        probability = np.column_stack(known)
+        decided = np.column_stack([one.decision for one in questions]).argmax(axis=1)
+        rows, names = (
+            np.arange(len(truth.target)),
+            np.asarray(truth.names, dtype=object),
+        )
+        of_true = probability[rows, truth.target]
+        true, said = names[truth.target], names[decided]
+    else:
+        place = 0 if label is None else truth.names.index(label)
+        one = questions[place]
+        yes, no = str(one.label), f"no {one.label}"
+        if truth.kind == "binary" and one.label == truth.classes[1]:
+            no, yes = (str(name) for name in truth.classes)
+        rows = one.rows
+        of_true = np.where(one.ill, known[place], 1 - known[place])
+        true, said = np.where(one.ill, yes, no), np.where(one.decision, yes, no)
+    table = pd.DataFrame(
+        {"row": rows, "true": true, "predicted": said, "probability": of_true}
+    )
+    wrong = table[table["true"] != table["predicted"]]
+    return wrong.sort_values("probability", kind="stable"), len(rows)

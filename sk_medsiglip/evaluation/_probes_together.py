@@ -1,0 +1,190 @@
+"""Linear probes of many draws from one ``X``, in coordinates that are made once.
+
+A probe solves its folds, penalties and labels together already. What is left to share
+between draws is what comes before: the eigenbasis, an eigendecomposition as wide as the
+embeddings, and folds that keep patients whole, which scikit-learn finds patient by
+patient for each label. A basis made from more rows than a draw has is a change of
+coordinates only, so the draw learns nothing of the rows that it does not hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from joblib import cpu_count
+from numpy.typing import NDArray
+from sklearn.base import clone
+from threadpoolctl import threadpool_limits
+
+from sk_medsiglip._labels import Labels
+from sk_medsiglip._splits import Folds, make_folds
+from sk_medsiglip._validation import Integral
+from sk_medsiglip.heads import LinearProbe
+from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
+from sk_medsiglip.heads._linear_probe import check_Cs
+from sk_medsiglip.heads._scores import score_decisions
+
+__all__ = ["fit_probes"]
+
+# Shares of the width of X. A smaller draw's own basis, as small as it, is cheaper; and
+# smaller problems are too quick for threads.
+_OWN_BASIS, _ONE_THREAD = 0.75, 0.2
+
+
+def fit_probes(
+    probe: LinearProbe,
+    X: NDArray[np.floating],
+    draws: Iterable[tuple[NDArray[np.intp], Labels]],
+    groups: NDArray[Any] | None,
+) -> Iterator[LinearProbe]:
+    """Fit a probe to each draw; the solutions are those of ``probe.fit`` on its rows.
+
+    Parameters
+    ----------
+    probe : LinearProbe
+        Not fitted; its parameters are those of all.
+    X : ndarray of shape (n_samples, n_features), float32 or float64
+        What is drawn from.
+    draws : iterable of (rows, labels)
+        Rows of a draw and their labels.
+    groups : ndarray of shape (n_samples,) or None
+        Patients, which the inner folds keep whole.
+
+    Yields
+    ------
+    LinearProbe
+        One a draw, in order.
+    """
+    probe._validate_params()
+    shared: Eigenbasis | None = None
+    for rows, labels in draws:
+        of_groups = None if groups is None else groups[rows]
+        folds = _folds(labels, probe.cv, of_groups, X[rows]) if probe.refit else None
+        if folds is None:  # nothing to choose by, or nothing to share
+            one = clone(probe)
+            yield one.fit(X[rows], _values(labels), groups=of_groups)
+            continue
+        if len(rows) < _OWN_BASIS * X.shape[1]:
+            basis = make_eigenbasis(X[rows], fit_intercept=probe.fit_intercept)
+        else:
+            if shared is None:
+                shared = make_eigenbasis(X, fit_intercept=probe.fit_intercept)
+            basis = replace(shared, rows=np.ascontiguousarray(shared.rows[rows]))
+        n_threads = 1 if len(rows) < _ONE_THREAD * X.shape[1] else cpu_count()
+        yield _fit_in(basis, clone(probe), labels, folds, n_threads)
+
+
+def _fit_in(
+    basis: Eigenbasis, probe: LinearProbe, labels: Labels, folds: Folds, n_threads: int
+) -> LinearProbe:
+    """Do what ``LinearProbe.fit`` does, with coordinates and folds that are there."""
+    n_samples = len(basis.rows)
+    probe.classes_ = labels.classes_attribute
+    probe.n_features_in_ = len(basis.mean)
+    probe.Cs_ = check_Cs(probe.Cs)
+    weights = labels.weights(probe.class_weight, np.ones(n_samples))
+
+    def solve(Cs: NDArray[np.float64]) -> NDArray[np.floating]:
+        return probe._solve(basis, labels, Cs, folds.train, weights).decision
+
+    # What is held of a block fits a core's cache, and its problems end at about the
+    # same time. The hardest, with the weakest penalties, begin.
+    blocks = np.array_split(probe.Cs_[::-1], len(probe.Cs_) if n_threads > 1 else 1)
+    if len(blocks) == 1:
+        decision = solve(probe.Cs_)
+    else:
+        each = max(1, n_threads // len(blocks))
+        with threadpool_limits(each, "blas"), ThreadPoolExecutor(n_threads) as threads:
+            found = list(threads.map(solve, blocks))
+        decision = np.concatenate(found[::-1], axis=1)
+    scores = score_decisions(decision, labels, folds, probe.scoring, None)
+    best = probe._choose(scores)
+    # A weight times C: each label at its own C, in one path of one penalty.
+    path = probe._solve(
+        basis,
+        labels,
+        np.ones(1),
+        np.ones((1, n_samples), dtype=bool),
+        weights.reshape(n_samples, -1) * best,
+    )
+    probe.coef_, probe.intercept_ = path.coef[0, 0], path.intercept[0, 0]
+    probe.C_ = best if labels.classes is None else float(best[0])
+    return probe
+
+
+def _values(labels: Labels) -> NDArray[Any]:
+    return labels.target if labels.classes is None else labels.classes[labels.target]
+
+
+def _folds(
+    labels: Labels, cv: Any, groups: NDArray[Any] | None, rows: NDArray[np.floating]
+) -> Folds | None:
+    """Return the folds that ``LinearProbe.fit`` would make, sooner for many labels."""
+    binary = labels.classes is None or len(labels.classes) == 2
+    if groups is None or not isinstance(cv, Integral) or not binary or cv < 2:
+        return make_folds(labels, cv, groups, rows)
+    targets = labels.by_label()
+    values, member = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(targets), len(values), 2))
+    for of_label, target in zip(counts, targets, strict=True):
+        for value in (0, 1):
+            of_label[:, value] = np.bincount(
+                member, weights=target == value, minlength=len(values)
+            )
+    if (np.count_nonzero(counts, axis=1) < cv).any():
+        return make_folds(labels, cv, groups, rows)  # folds shrink, each label's own
+    fold = _deal(counts, int(cv))[:, member]
+    test = fold == np.arange(int(cv))[:, None, None]
+    test = np.moveaxis(test, 1, 2)
+    known = ~np.isnan(np.column_stack(targets).astype(np.float64))
+    test &= known
+    train = known & ~test
+    if labels.classes is not None:
+        return Folds(train[:, :, 0], test[:, :, 0])
+    return Folds(train, test)
+
+
+def _deal(counts: NDArray[np.float64], n_folds: int) -> NDArray[np.intp]:
+    """Deal patients to folds as ``StratifiedGroupKFold`` does, of all labels at once.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_labels, n_groups, 2)
+        How many of each patient's images are without and with it.
+    n_folds : int
+        Folds.
+
+    Returns
+    -------
+    ndarray of shape (n_labels, n_groups)
+        Fold of each patient.
+    """
+    n_labels, n_groups, _ = counts.shape
+    each = np.arange(n_labels)
+    order = np.argsort(-np.std(counts, axis=2), axis=1, kind="stable")
+    fold = np.zeros((n_labels, n_groups), np.intp)
+    held = np.zeros((n_labels, n_folds, 2))
+    total = counts.sum(axis=1)[:, None, None]
+    proposals = np.eye(n_folds)[:, :, None]
+    for group in order.T:
+        arrives = counts[each, group]
+        shares = (held[:, None] + proposals * arrives[:, None, None]) / total
+        gaps = shares - shares.mean(axis=2, keepdims=True)
+        uneven = np.sqrt((gaps * gaps).mean(axis=2)).mean(axis=2)
+        size = held.sum(axis=2)
+        # One after the other, since "as good" is a matter of rounding, not an order.
+        best = np.zeros(n_labels, np.intp)
+        least, smallest = uneven[:, 0].copy(), size[:, 0].copy()
+        for i in range(1, n_folds):
+            alike = np.abs(uneven[:, i] - least) <= 1e-8 + 1e-5 * np.abs(least)
+            better = (uneven[:, i] < least) | (alike & (size[:, i] < smallest))
+            best[better] = i
+            least = np.where(better, uneven[:, i], least)
+            smallest = np.where(better, size[:, i], smallest)
+        fold[each, group] = best
+        held[each, best] += arrives
+    return fold

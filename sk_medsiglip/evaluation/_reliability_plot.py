@@ -1,0 +1,300 @@
+"""``ReliabilityDisplay``: whether what is said to be likely happens as often."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip._resampling import Interval, interval
+from sk_medsiglip._validation import Integral
+from sk_medsiglip.evaluation._asked_label import ask_label, resamples
+from sk_medsiglip.evaluation._figures import Question
+from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare
+
+__all__ = ["ReliabilityDisplay"]
+
+_FEW = 5  # images in a bin, below which its interval means nothing
+
+
+class ReliabilityDisplay:
+    """Draw probabilities against how often they came true, bin by bin.
+
+    Bars are intervals over resamples of patients. The histogram below says how many
+    images a bin holds; one of fewer than five is hollow, since resamples of so few are
+    all alike, and its bar means nothing.
+
+    Parameters
+    ----------
+    bins : DataFrame
+        One row a bin that holds images: ``left``, ``right``, ``n``, ``probability``
+        (the mean), ``observed`` (the share that came true), ``low``, ``high``.
+    calibration_error : float
+        Expected calibration error with these bins.
+    error_interval : Interval, default=None
+        Of it.
+    level : float, default=0.95
+        Of the intervals.
+    name : str, default=None
+        In the legend.
+
+    Attributes
+    ----------
+    ax_, figure_
+        matplotlib's axes and figure.
+    histogram_ax_ : matplotlib Axes
+        Below.
+    points_
+        The bins, first the hollow ones.
+
+    See Also
+    --------
+    expected_calibration_error : The figure in the legend.
+
+    Notes
+    -----
+    Resamples of a small test set look less calibrated than it is, since fewer images
+    are in each: the interval of the error may lie above its value.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.evaluation import ReliabilityDisplay
+    >>> display = ReliabilityDisplay.from_predictions(
+    ...     [0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.35, 0.8, 0.2, 0.9], n_bins=2,
+    ...     n_bootstrap=50)
+    >>> display.bins["n"].tolist()
+    [4, 2]
+    """
+
+    def __init__(
+        self,
+        bins: pd.DataFrame,
+        calibration_error: float,
+        error_interval: Interval | None = None,
+        *,
+        level: float = 0.95,
+        name: str | None = None,
+    ) -> None:
+        self.bins = bins
+        self.calibration_error = calibration_error
+        self.error_interval = error_interval
+        self.level = level
+        self.name = name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        label: Any = None,
+        groups: ArrayLike | None = None,
+        n_bins: int = 15,
+        n_bootstrap: int = 1000,
+        level: float = 0.95,
+        random_state: int = 0,
+        name: str | None = None,
+        ax: Any = None,
+    ) -> Self:
+        """Ask a fitted classifier, and draw.
+
+        Parameters
+        ----------
+        estimator : classifier
+            Fitted, with ``predict_proba``.
+        X : array-like or list of n_samples images
+            The test set.
+        y : array-like of shape (n_samples,) or (n_samples, n_findings)
+            True classes; or 1, 0, and NaN where a finding is not known.
+        label : default=None
+            A class or finding, where there are several.
+        groups : array-like of shape (n_samples,), default=None
+            Patients, drawn whole.
+        n_bins : int, default=15
+            Of equal width; 15 as in "ece" of :func:`evaluate`.
+        n_bootstrap : int, default=1000
+            Resamples.
+        level : float, default=0.95
+            Of the intervals.
+        random_state : int, default=0
+            Same number, same intervals.
+        name : str, default=None
+            In the legend; None is the estimator's class.
+        ax : matplotlib Axes, default=None
+            None makes a figure.
+
+        Returns
+        -------
+        ReliabilityDisplay
+
+        Raises
+        ------
+        ValueError
+            If the estimator gives no probabilities.
+        """
+        name = type(estimator).__name__ if name is None else name
+        question = ask_label(name, estimator, X, y, label)
+        counts = resamples(np.shape(y)[0], groups, n_bootstrap, level, random_state)
+        return cls._of(question, counts, n_bins, level, name).plot(ax)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_prob: ArrayLike,
+        *,
+        label: Any = None,
+        groups: ArrayLike | None = None,
+        n_bins: int = 15,
+        n_bootstrap: int = 1000,
+        level: float = 0.95,
+        random_state: int = 0,
+        name: str | None = None,
+        ax: Any = None,
+    ) -> Self:
+        """Draw probabilities that are there.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
+            As ``y`` in :meth:`from_estimator`.
+        y_prob : array-like
+            Of the second class, of each class, or of each finding.
+        label, groups, n_bins, n_bootstrap, level, random_state, name, ax
+            As there.
+
+        Returns
+        -------
+        ReliabilityDisplay
+        """
+        question = ask_label("y_prob", y_prob, y_true, y_true, label)
+        counts = resamples(
+            np.shape(y_true)[0], groups, n_bootstrap, level, random_state
+        )
+        return cls._of(question, counts, n_bins, level, name).plot(ax)
+
+    @classmethod
+    def _of(
+        cls,
+        question: Question,
+        counts: Any,
+        n_bins: int,
+        level: float,
+        name: str | None,
+    ) -> Self:
+        if not isinstance(n_bins, Integral) or n_bins < 1:
+            raise ValueError(f"n_bins must be a positive int, got {n_bins!r}.")
+        probability = question.probability
+        if probability is None:
+            raise ValueError(
+                f"{question.label!r}: there are scores, but no probabilities from 0 to "
+                "1. Calibrate first, by CalibratedClassifierCV."
+            )
+        edges = np.linspace(0, 1, n_bins + 1)
+        place = np.searchsorted(edges[1:-1], probability, side="left")
+        inside = place[:, None] == np.arange(n_bins)
+        columns = np.hstack(
+            [
+                inside,
+                inside & question.ill[:, None],
+                inside * (question.ill - probability)[:, None],
+            ]
+        )
+        # Of a finding that is not known everywhere only some samples are asked about.
+        sums = counts[:, question.rows].astype(np.float64) @ columns
+        n, ill, gap = np.split(sums, 3, axis=1)
+        share = np.divide(ill, n, out=np.full(n.shape, np.nan), where=n > 0)
+        error = np.abs(gap).sum(axis=1) / np.maximum(n.sum(axis=1), 1)
+        rows = []
+        for k in np.flatnonzero(n[0]):
+            low, high, _ = interval(share[1:, k], level)
+            mean = float(probability[inside[:, k]].mean())
+            rows.append(
+                (edges[k], edges[k + 1], int(n[0, k]), mean, share[0, k], low, high)
+            )
+        names = ["left", "right", "n", "probability", "observed", "low", "high"]
+        return cls(
+            pd.DataFrame(rows, columns=names),
+            float(error[0]),
+            interval(error[1:], level),
+            level=level,
+            name=name,
+        )
+
+    def plot(self, ax: Any = None, *, color: Any = COLOURS[0]) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a figure. The histogram stands below it.
+        color : default
+            Of the bins.
+
+        Returns
+        -------
+        ReliabilityDisplay
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        """
+        pyplot = import_optional(
+            "matplotlib.pyplot", extra="plot", purpose="Drawing reliability"
+        )
+        if ax is None:
+            _, ax = pyplot.subplots(figsize=(5, 6), layout="constrained")
+        bins = self.bins
+        words = f"ECE {self.calibration_error:.3f}"
+        if self.error_interval is not None:
+            low, high, _ = self.error_interval
+            words += f" ({self.level:.0%} interval {low:.3f} to {high:.3f})"
+        ax.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)
+        ax.vlines(
+            bins["probability"], bins["low"], bins["high"], color=color, alpha=0.5
+        )
+        few = bins["n"] < _FEW
+        (hollow,) = ax.plot(
+            bins["probability"][few],
+            bins["observed"][few],
+            "o",
+            color=color,
+            markerfacecolor="white",
+            markersize=5,
+        )
+        (full,) = ax.plot(
+            bins["probability"][~few],
+            bins["observed"][~few],
+            "o",
+            color=color,
+            markersize=6,
+            label=words if self.name is None else f"{self.name}: {words}",
+        )
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        ax.set_ylabel("share that came true")
+        ax.legend(
+            frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1)
+        )
+        ax.tick_params(labelbottom=False)
+        below = ax.inset_axes((0, -0.27, 1, 0.22), sharex=ax)
+        below.bar(
+            bins["left"],
+            bins["n"],
+            width=bins["right"] - bins["left"],
+            align="edge",
+            color=color,
+            alpha=0.5,
+            edgecolor="white",
+        )
+        below.set_ylabel("images")
+        below.set_xlabel(f"predicted probability (hollow: fewer than {_FEW} images)")
+        bare(ax)
+        bare(below)
+        self.points_ = [hollow, full]
+        self.ax_, self.histogram_ax_, self.figure_ = ax, below, ax.figure
+        return self

@@ -1,0 +1,241 @@
+"""``SubgroupForestDisplay``: for whom a classifier works, as a forest plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.evaluation._evaluate import evaluate
+from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, MARKERS, bare
+
+__all__ = ["SubgroupForestDisplay"]
+
+_REST = " - rest"
+_HEIGHT_OF_A_LINE = 0.26  # inches
+
+
+class SubgroupForestDisplay:
+    """Draw a table of :func:`evaluate` with subgroups: one line a subgroup.
+
+    Values with their intervals, or gaps between a subgroup and the others. Beside each
+    stands how many images it has, and how many with the finding.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As ``evaluate(..., subgroups=...)`` returns it.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    drawn_ : DataFrame
+        The rows of the table that are drawn, from the top.
+
+    See Also
+    --------
+    evaluate : The table.
+
+    Notes
+    -----
+    Many subgroups mean many intervals: of twenty gaps that are none, one is expected to
+    leave out 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_medsiglip.evaluation import SubgroupForestDisplay, evaluate
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.integers(0, 2, 200)
+    >>> score = np.clip(0.4 * y + 0.6 * rng.random(200), 0, 1)
+    >>> table = evaluate(score, y, y, subgroups={"sex": rng.choice(["F", "M"], 200)})
+    >>> display = SubgroupForestDisplay(table).plot()
+    >>> display.drawn_["subgroup"].tolist()
+    ['all', 'sex=F', 'sex=M']
+    """
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        subgroups: Any,
+        metric: str = "roc_auc",
+        label: Any = None,
+        gaps: bool = False,
+        ax: Any = None,
+        **params: Any,
+    ) -> Self:
+        """Evaluate a classifier, or several, by subgroup, and draw.
+
+        Parameters
+        ----------
+        estimator : classifier or dict
+            Fitted; or ``{name: classifier}``.
+        X, y, subgroups
+            As :func:`evaluate` takes them.
+        metric, label, gaps, ax
+            As :meth:`plot` takes them.
+        **params
+            Further parameters of :func:`evaluate`: ``groups``, ``n_bootstrap``.
+
+        Returns
+        -------
+        SubgroupForestDisplay
+        """
+        if not isinstance(estimator, Mapping) and hasattr(estimator, "predict"):
+            estimator = {type(estimator).__name__: estimator}
+        table = evaluate(estimator, X, y, subgroups=subgroups, metrics=metric, **params)
+        return cls(table).plot(ax, metric=metric, label=label, gaps=gaps)
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        metric: str | None = None,
+        label: Any = None,
+        gaps: bool = False,
+    ) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a figure high enough for all lines.
+        metric : str, default=None
+            None is the first in the table.
+        label : default=None
+            A class or finding; None is "macro", or the only one.
+        gaps : bool, default=False
+            Draw subgroup minus rest, with 0 as the line; else values, with that of all
+            as the line and, of one classifier, its interval as a band.
+
+        Returns
+        -------
+        SubgroupForestDisplay
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        ValueError
+            If the table holds no subgroup, or not what is asked for.
+        """
+        pyplot = import_optional(
+            "matplotlib.pyplot", extra="plot", purpose="Drawing subgroups"
+        )
+        metric, label, table = self._chosen(metric, label, gaps)
+        names = table["estimator"].unique().tolist()
+        subgroups = table["subgroup"].unique().tolist()
+        if ax is None:
+            height = 1.3 + _HEIGHT_OF_A_LINE * len(subgroups) * max(1.2, len(names))
+            _, ax = pyplot.subplots(figsize=(7.5, height), layout="constrained")
+        self._draw_line(ax, table, gaps, names)
+        for k, name in enumerate(names):
+            rows = table[table["estimator"] == name].set_index("subgroup")
+            rows = rows.reindex(subgroups)
+            places = np.arange(len(subgroups)) + (k - (len(names) - 1) / 2) * 0.4 / max(
+                1, len(names) - 1
+            ) * (len(names) > 1)
+            colour = COLOURS[k % len(COLOURS)]
+            ax.hlines(places, rows["low"], rows["high"], color=colour, alpha=0.6)
+            ax.plot(
+                rows["value"],
+                places,
+                MARKERS[k % len(MARKERS)],
+                color=colour,
+                markersize=6,
+                label=name,
+            )
+        first = table.drop_duplicates("subgroup").set_index("subgroup")
+        for place, subgroup in enumerate(subgroups):
+            row = first.loc[subgroup]
+            ax.text(
+                1.02,
+                place,
+                f"{row['n']:,} ({row['n_positive']:,})",
+                transform=ax.get_yaxis_transform(),
+                va="center",
+                fontsize="small",
+            )
+        ax.text(
+            1.02, 1.0, "images (with it)", transform=ax.transAxes, va="bottom",
+            fontsize="small",
+        )  # fmt: skip
+        ax.set_yticks(
+            range(len(subgroups)), [one.removesuffix(_REST) for one in subgroups]
+        )
+        ax.set_ylim(len(subgroups) - 0.4, -0.6)
+        what = f"{metric} of {label}"
+        ax.set_xlabel(f"{what}, subgroup minus the others" if gaps else what)
+        ax.tick_params(axis="y", length=0)
+        if len(names) > 1:
+            ax.legend(
+                frameon=False,
+                fontsize="small",
+                loc="lower left",
+                bbox_to_anchor=(0, 1),
+                ncols=len(names),
+            )
+        bare(ax, "top", "right", "left")
+        self.drawn_ = table
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _chosen(
+        self, metric: str | None, label: Any, gaps: bool
+    ) -> tuple[str, Any, pd.DataFrame]:
+        table = self.table
+        # Differences of two classifiers have lines of their own kind.
+        plain = _plain_estimators(table)
+        table = table[table["estimator"].isin(plain)]
+        subgroups = set(table["subgroup"]) - {"all"}
+        if not subgroups:
+            raise ValueError(
+                "the table holds no subgroup: evaluate(..., subgroups={'sex': sex})."
+            )
+        metrics = table["metric"].unique().tolist()
+        metric = metrics[0] if metric is None else metric
+        if metric not in metrics:
+            raise ValueError(f"there is no metric {metric!r} in the table: {metrics}.")
+        labels = table["label"].unique().tolist()
+        if label is None:
+            label = "macro" if "macro" in labels else labels[0]
+        if label not in labels:
+            raise ValueError(
+                f"there is no label {label!r} in the table, only {labels}."
+            )
+        table = table[(table["metric"] == metric) & (table["label"] == label)]
+        is_gap = table["subgroup"].str.endswith(_REST)
+        if gaps and not is_gap.any():
+            raise ValueError("the table holds no gaps: a subgroup needs a rest.")
+        return metric, label, table[is_gap if gaps else ~is_gap].reset_index(drop=True)
+
+    @staticmethod
+    def _draw_line(ax: Any, table: pd.DataFrame, gaps: bool, names: list[str]) -> None:
+        """Draw what the lines are to be compared with."""
+        if gaps:
+            ax.axvline(0, color=INK, linewidth=0.8)
+            return
+        everybody = table[table["subgroup"] == "all"]
+        for k, row in enumerate(everybody.itertuples()):
+            colour = COLOURS[k % len(COLOURS)] if len(names) > 1 else INK
+            if len(names) == 1:  # several bands would hide each other
+                ax.axvspan(row.low, row.high, color=FAINT, alpha=0.15, linewidth=0)
+            ax.axvline(row.value, color=colour, linewidth=0.8, linestyle=":")
+
+
+def _plain_estimators(table: pd.DataFrame) -> list[str]:
+    names = table["estimator"].unique().tolist()
+    pairs = {f"{a} - {b}" for a in names for b in names}
+    return [name for name in names if name not in pairs]

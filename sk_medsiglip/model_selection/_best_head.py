@@ -1,0 +1,92 @@
+"""``BestHead``: answers of a search are those of the best it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+__all__ = ["BestHead"]
+
+
+def _best_has(name: str) -> Callable[[BestHead], bool]:
+    """Return a check that the best estimator has a method."""
+
+    def check(self: BestHead) -> bool:
+        if hasattr(self, "cv_results_") and not self.refit:
+            raise AttributeError(
+                f"{name} needs refit=True: with refit=False only best_params_ is known."
+            )
+        asked = getattr(self, "best_estimator_", self.estimator)
+        if asked is not None:
+            getattr(asked, name)
+        return True
+
+    return check
+
+
+class BestHead(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """Abstract: ``fit`` sets ``best_estimator_``, unless ``refit=False``."""
+
+    estimator: Any
+    embedder: Any
+    refit: bool
+    best_estimator_: Any
+    scorer_: Callable[..., float]
+
+    @available_if(_best_has("predict"))
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the likeliest classes, as the best estimator does."""
+        return self._ask("predict", X)
+
+    @available_if(_best_has("predict_proba"))
+    def predict_proba(self, X: Any) -> NDArray[np.floating]:
+        """Return probabilities, as the best estimator does."""
+        return self._ask("predict_proba", X)
+
+    @available_if(_best_has("predict_log_proba"))
+    def predict_log_proba(self, X: Any) -> NDArray[np.floating]:
+        """Return logarithms of probabilities, as the best estimator does."""
+        return self._ask("predict_log_proba", X)
+
+    @available_if(_best_has("decision_function"))
+    def decision_function(self, X: Any) -> NDArray[np.floating]:
+        """Return scores, as the best estimator does."""
+        return self._ask("decision_function", X)
+
+    def score(
+        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Return what ``scoring`` makes of the best estimator on other rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            As in :meth:`fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            The truth.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Handed to the scorer if given.
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        _best_has("score")(self)
+        extra = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return float(self.scorer_(self.best_estimator_, self._checked(X), y, **extra))
+
+    def _checked(self, X: Any) -> Any:
+        if self.embedder is not None:
+            return X
+        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+
+    def _ask(self, name: str, X: Any) -> Any:
+        check_is_fitted(self)
+        return getattr(self.best_estimator_, name)(self._checked(X))

@@ -1,0 +1,127 @@
+"""``EachLabel``: a classifier of one question, asked for each of several labels."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.utils import Tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sk_medsiglip._labels import check_labels
+from sk_medsiglip._persistence import VersionedPickle
+
+__all__ = ["EachLabel"]
+
+
+def _has(name: str) -> Any:
+    """Return a check that the wrapped classifier has a method."""
+
+    def check(self: EachLabel) -> bool:
+        getattr(self.estimator, name)
+        return True
+
+    return check
+
+
+class EachLabel(VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """Fit a classifier to each label by itself, on the rows where it is known.
+
+    scikit-learn's ``MultiOutputClassifier`` and ``OneVsRestClassifier`` refuse labels
+    that are not known, and answer in shapes of their own; this answers as the heads of
+    this package do.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Of two classes.
+
+    Attributes
+    ----------
+    estimators_ : list
+        One a label; where all that is known is one value, that value.
+    classes_ : ndarray of shape (n_labels, 2)
+        A row ``[0, 1]`` each.
+    label_names_ : ndarray of shape (n_labels,)
+        Names of the columns of ``y``, where it is a DataFrame.
+    n_features_in_ : int
+        Number of columns of ``X``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.neighbors import KNeighborsClassifier
+    >>> from sk_medsiglip.model_selection._each_label import EachLabel
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> y = np.array([[0, 1], [0, np.nan], [1, 1], [1, 0]])
+    >>> EachLabel(KNeighborsClassifier(1)).fit(X, y).predict([[2.9]])
+    array([[1, 0]])
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Learn every label.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Embeddings.
+        y : array-like of shape (n_samples, n_labels)
+            1, 0, or NaN where a label is not known.
+
+        Returns
+        -------
+        self
+        """
+        rows = validate_data(self, X, dtype=[np.float64, np.float32])
+        labels = check_labels(self, rows, y, unlabelled=True)
+        self.classes_ = labels.classes_attribute
+        if labels.names is not None:
+            self.label_names_ = labels.names
+        self.estimators_: list[Any] = []
+        for target in labels.by_label():
+            known = ~np.isnan(target)
+            values = target[known].astype(int)
+            if len(np.unique(values)) < 2:
+                self.estimators_.append(int(values.any()))
+                continue
+            self.estimators_.append(clone(self.estimator).fit(rows[known], values))
+        return self
+
+    @available_if(_has("predict_proba"))
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the probability of each label, ``(n_samples, n_labels)``."""
+        return self._ask(X, lambda one, rows: one.predict_proba(rows)[:, 1], 0.0, 1.0)
+
+    @available_if(_has("decision_function"))
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the score of each label, above 0 where it is likelier than not."""
+        return self._ask(X, lambda one, rows: one.decision_function(rows), -1.0, 1.0)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return 1 for every label that its classifier sees, else 0."""
+        return self._ask(X, lambda one, rows: one.predict(rows), 0, 1).astype(int)
+
+    def _ask(self, X: ArrayLike, ask: Any, absent: float, present: float) -> Any:
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return np.column_stack(
+            [
+                np.full(len(rows), present if one else absent)
+                if isinstance(one, int)
+                else ask(one, rows)
+                for one in self.estimators_
+            ]
+        )
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False
+        return tags

@@ -1,0 +1,232 @@
+"""What a head is worth on rows it did not learn from, by one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import get_scorer, roc_auc_score
+from sklearn.utils.metaestimators import available_if
+
+__all__ = ["Answers", "LabelwiseScorer", "check_scorer", "mean_auc", "needs_chances"]
+
+
+def check_scorer(scoring: Any, *, several: bool) -> Callable[..., float]:
+    """Return what ``scoring`` means.
+
+    Parameters
+    ----------
+    scoring : str, callable or None
+        As scikit-learn has it; None is :func:`mean_auc`.
+    several : bool
+        Whether there are several labels: then a scorer of scikit-learn's is asked of
+        each by itself, where it is known, and the mean counts.
+
+    Returns
+    -------
+    callable
+        Of ``(estimator, X, y)``.
+    """
+    if scoring is None:
+        return mean_auc
+    scorer = get_scorer(scoring)
+    return LabelwiseScorer(scorer) if several else scorer
+
+
+def needs_chances(scorer: Any) -> bool:
+    """Tell whether a scorer may ask for probabilities, which an SVM does not have."""
+    if scorer is mean_auc:
+        return False
+    scorer = getattr(scorer, "scorer", scorer)
+    asks = getattr(scorer, "_response_method", "predict_proba")
+    return "decision_function" not in asks and asks != "predict"
+
+
+def mean_auc(estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
+    """Return the area under the ROC curve.
+
+    Of several classes the mean of each against the rest (scikit-learn's
+    "roc_auc_ovr"), of several labels the mean over labels, each where it is known.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Fitted; probabilities of several classes are used if it has any, else scores.
+    X : array-like
+        Rows, or images.
+    y : array-like of shape (n_samples,) or (n_samples, n_labels)
+        The truth.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Of each row.
+
+    Returns
+    -------
+    float
+        NaN where no label has both values.
+    """
+    truth = np.asarray(y)
+    weight = None if sample_weight is None else np.asarray(sample_weight)
+    if truth.ndim == 2:
+        scores = _by_label(estimator, X)
+        labels = truth.T
+    elif len(classes := estimator.classes_) == 2:
+        labels = np.where(truth == classes[1], 1.0, 0.0)[None]
+        if hasattr(estimator, "decision_function"):
+            scores = estimator.decision_function(X)[:, None]
+        else:
+            scores = estimator.predict_proba(X)[:, 1:]
+    else:
+        labels = np.array([truth == name for name in classes], dtype=np.float64)
+        chances = hasattr(estimator, "predict_proba")
+        ask = estimator.predict_proba if chances else estimator.decision_function
+        scores = ask(X)
+    return _mean([_auc(*one, weight) for one in zip(labels, scores.T, strict=True)])
+
+
+class LabelwiseScorer:
+    """Ask a scorer of scikit-learn's of each label, where it is known.
+
+    Parameters
+    ----------
+    scorer : callable
+        Of ``(estimator, X, y)``.
+    """
+
+    def __init__(self, scorer: Callable[..., float]) -> None:
+        self.scorer = scorer
+
+    def __call__(self, estimator: Any, X: Any, y: Any, **params: Any) -> float:
+        """Return the mean over labels that have both values among the known ones."""
+        truth = np.asarray(y, dtype=np.float64)
+        decision = proba = None
+        if hasattr(estimator, "decision_function"):
+            decision = _matrix(estimator.decision_function(X))
+        if hasattr(estimator, "predict_proba"):
+            proba = _matrix(estimator.predict_proba(X))
+        found = []
+        for i in range(truth.shape[1]):
+            known = np.flatnonzero(~np.isnan(truth[:, i]))
+            values = truth[known, i].astype(int)
+            if len(np.unique(values)) < 2:
+                continue
+            one = Answers(
+                np.array([0, 1]),
+                None if decision is None else decision[known, i],
+                None if proba is None else _pair(proba[known, i]),
+            )
+            found.append(float(self.scorer(one, known[:, None], values, **params)))
+        return _mean(found)
+
+    def __repr__(self) -> str:
+        return f"LabelwiseScorer({self.scorer!r})"
+
+
+class Answers(ClassifierMixin, BaseEstimator):
+    """A fitted classifier that was asked before; a scorer reads its answers.
+
+    Parameters
+    ----------
+    classes : ndarray
+        Its ``classes_``.
+    decision, proba : ndarray or None
+        What it said, in scikit-learn's shapes.
+    """
+
+    def __init__(
+        self,
+        classes: NDArray[Any],
+        decision: NDArray[np.floating] | None,
+        proba: NDArray[np.floating] | None,
+    ) -> None:
+        self.classes_ = classes
+        self.decision = decision
+        self.proba = proba
+
+    @classmethod
+    def of_logits(
+        cls, classes: NDArray[Any] | None, logits: NDArray[np.floating]
+    ) -> Answers:
+        """Return the answers of a logistic regression.
+
+        Parameters
+        ----------
+        classes : ndarray of shape (n_classes,) or None
+            None for several labels.
+        logits : ndarray of shape (n_samples, n_rows)
+            One column for two classes, else one for each class or label.
+        """
+        logits = logits.astype(np.float64)
+        if classes is None:
+            rows = np.tile([0, 1], (logits.shape[1], 1))
+            return cls(rows, logits, expit(logits))
+        if len(classes) == 2:
+            return cls(classes, logits[:, 0], _pair(expit(logits[:, 0])))
+        return cls(classes, logits, softmax(logits, axis=1))
+
+    @available_if(lambda self: self.decision is not None)
+    def decision_function(self, X: Any) -> Any:
+        """Return the scores."""
+        return self.decision
+
+    @available_if(lambda self: self.proba is not None)
+    def predict_proba(self, X: Any) -> Any:
+        """Return the probabilities."""
+        return self.proba
+
+    @available_if(lambda self: self.proba is not None)
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return their logarithms."""
+        assert self.proba is not None
+        return np.log(np.maximum(self.proba, np.finfo(np.float64).tiny))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return classes."""
+        scores, middle = (
+            (self.proba, 0.5) if self.decision is None else (self.decision, 0.0)
+        )
+        assert scores is not None
+        if self.classes_.ndim == 2:
+            return (scores > middle).astype(int)
+        if scores.ndim == 1:
+            return self.classes_[(scores > middle).astype(int)]
+        return self.classes_[scores.argmax(axis=1)]
+
+
+def _by_label(estimator: Any, X: Any) -> NDArray[np.floating]:
+    name = "decision_function"
+    if not hasattr(estimator, name):
+        name = "predict_proba"
+    return _matrix(getattr(estimator, name)(X))
+
+
+def _matrix(answers: Any) -> NDArray[np.floating]:
+    """Return one column a label, also of estimators that list a pair for each."""
+    if isinstance(answers, list):
+        return np.column_stack([one[:, -1] for one in answers])
+    return np.asarray(answers)
+
+
+def _auc(
+    truth: NDArray[np.floating],
+    scores: NDArray[np.floating],
+    weight: NDArray[np.floating] | None,
+) -> float:
+    known = ~np.isnan(truth.astype(np.float64))
+    values = truth[known]
+    if len(np.unique(values)) < 2:
+        return float("nan")
+    of = None if weight is None else weight[known]
+    return float(roc_auc_score(values, scores[known], sample_weight=of))
+
+
+def _mean(values: list[float]) -> float:
+    told = [value for value in values if not np.isnan(value)]
+    return float(np.mean(told)) if told else float("nan")
+
+
+def _pair(present: NDArray[np.floating]) -> NDArray[np.floating]:
+    return np.column_stack([1 - present, present])

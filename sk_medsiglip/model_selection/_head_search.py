@@ -1,0 +1,445 @@
+"""``HeadSearchCV``: which head, with which settings, on embeddings computed once."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+from joblib import effective_n_jobs
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+from sklearn.exceptions import FitFailedWarning
+from sklearn.metrics import get_scorer_names
+from sklearn.pipeline import Pipeline
+from sklearn.utils import Tags, check_random_state, get_tags
+from sklearn.utils.validation import check_consistent_length, validate_data
+
+from sk_medsiglip._labels import Labels, check_labels
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip._persistence import VersionedPickle
+from sk_medsiglip._validation import Integral, Interval, Real, StrOptions, _fit_context
+from sk_medsiglip.cache import EmbeddingCache
+from sk_medsiglip.model_selection._best_head import BestHead
+from sk_medsiglip.model_selection._head_folds import split_labels
+from sk_medsiglip.model_selection._head_scores import check_scorer, needs_chances
+from sk_medsiglip.model_selection._head_space import Facts, HeadSpace, make_space
+
+__all__ = ["HeadSearchCV"]
+
+_PROMPT_SIDE = ("templates", "model", "revision", "cache")
+
+
+class HeadSearchCV(VersionedPickle, BestHead):
+    """Choose a head, what is done before it, and its settings, by cross-validation.
+
+    Trials are drawn by Optuna, given up fold by fold where they are hopeless, and may
+    be shared by processes and continued later. Images are embedded once, before all.
+
+    Parameters
+    ----------
+    estimator : classifier or None, default=None
+        What to tune by a dict as ``space``; None chooses among heads.
+    space : None, list of str, dict or callable, default=None
+        None is every head below, a list some of them: "logistic", "svm", "knn",
+        "prototypes", "mlp", "boosting", and with ``prompts`` "prompt_probe",
+        "ss_text", "tip_adapter". Or ``{parameter: optuna distribution}`` of
+        ``estimator``; or a function of a trial that returns a classifier.
+    embedder : MedSigLIPEmbedder or None, default=None
+        With one, ``X`` is images, and ``best_estimator_`` a pipeline that takes
+        images. None takes embeddings, 2-D.
+    prompts : dict, ZeroShotClassifier or None, default=None
+        As the heads that know prompts take them; None leaves those heads out.
+    templates, model, revision, cache
+        Of the prompts, as in :class:`~sk_medsiglip.PromptProbe`; with an ``embedder``
+        give the same model to both.
+    n_trials : int, default=50
+        Trials in all: with ``storage`` over all processes and stops, so that a second
+        ``fit`` runs what is left, perhaps nothing.
+    timeout : float or None, default=None
+        Seconds after which no trial begins.
+    scoring : str, callable or None, default=None
+        What is made large: one name or scorer of scikit-learn's. None is the area under
+        the ROC curve, of several classes the mean of each against the rest. With
+        several labels any scorer is asked of each label where it is known, and the mean
+        counts.
+    cv : int, splitter or iterable, default=5
+        Folds. A number is stratified, keeps ``groups`` together, and shrinks where
+        classes are rare; of several labels each is spread evenly.
+    refit : bool, default=True
+        Fit the best on all rows.
+    n_jobs : int or None, default=None
+        Processes; None is 1. Each loads the libraries anew (seconds), so that more than
+        one pays when trials take seconds; results then depend on which is first.
+    sampler, pruner : optuna sampler and pruner, or None, default=None
+        None is a tree-structured Parzen estimator after a trial of each head at usual
+        settings, and the median rule after two folds.
+    storage : str, path-like or None, default=None
+        SQLite file (.db, .sqlite), journal (.journal, .log), or a URL of Optuna's,
+        where trials are kept. See Notes.
+    study_name : str, default="head-search"
+        In the storage, which may hold several.
+    callbacks : iterable of callable, default=()
+        Called after each trial with the study and the trial, in the process that ran
+        it.
+    error_score : "raise" or nan, default=nan
+        What an error in a trial does: end the search, or count as the worst.
+    random_state : int, RandomState or None, default=None
+        Same number, same results, with ``n_jobs=1``. None draws one, and is 0 with
+        ``storage``.
+    verbose : int, default=0
+        1 shows a progress bar, 2 also what Optuna logs.
+
+    Attributes
+    ----------
+    best_estimator_ : estimator
+        Fitted on all rows; with ``embedder`` a pipeline that takes images.
+    best_params_ : dict
+        Settings of the best trial. Of a logistic path ``C`` is among them.
+    best_score_ : float
+        Its mean over folds. The best of many is too good on average: see Notes.
+    best_index_ : int
+        Its row in ``cv_results_``.
+    cv_results_ : dict of arrays
+        As scikit-learn's searches have it: one row a trial; and ``trial``, its number,
+        ``state``, "complete", "pruned" or "failed". Scores of folds that were not
+        reached are NaN, as is the mean then, and the rank is the last.
+    study_ : optuna.Study
+        The study, in memory: for ``optuna.visualization`` and its importances.
+    scorer_ : callable
+        What ``scoring`` stands for.
+    n_splits_ : int
+        Folds.
+    refit_time_ : float
+        Seconds of the last fit.
+    classes_ : ndarray of shape (n_classes,) or (n_labels, 2)
+        Sorted classes; for several labels a row ``[0, 1]`` each.
+    multimetric_ : bool
+        False, always.
+    n_features_in_ : int
+        Width of the embeddings; absent with ``embedder``.
+
+    See Also
+    --------
+    LinearProbe : Logistic regression that chooses its penalty: seconds, and hard to
+        beat.
+
+    Notes
+    -----
+    A trial of "logistic" solves a whole path of penalties, all folds together, for the
+    price of one. What is fitted before a head (standardising, PCA) is fitted on each
+    fold's training rows. A setting that was drawn before costs nothing.
+
+    An SVM has no probabilities: it is left out where ``scoring`` needs them, and where
+    you do, list the other heads.
+
+    Every head learns each of several labels on the rows where it is known.
+
+    ``storage``: processes that are given the same search share trials, no number runs
+    twice, and all wait for the last one. On a database a trial whose process died is
+    run again after a minute. Journals, for network disks, have no such signs of life:
+    there it is not run again, another takes its place if the process ran on this
+    machine. A study of other data, folds, scoring, space or seed is refused.
+
+    ``best_score_`` is a maximum and so too good, the more so the fewer labels. What the
+    search is worth on new patients is told by cross-validating it, as any classifier.
+
+    Not a subclass of scikit-learn's ``BaseSearchCV``: that one is about one estimator,
+    fits whole folds at once, and refuses labels that are not known. Its attributes are
+    here all the same.
+
+    Examples
+    --------
+    >>> from sk_medsiglip import MedSigLIPEmbedder
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.model_selection import HeadSearchCV
+    >>> phantoms = make_chest_phantoms(60, random_state=0)
+    >>> X = MedSigLIPEmbedder("demo").transform(phantoms.images)
+    >>> search = HeadSearchCV(space=["logistic", "knn"], n_trials=4, random_state=0)
+    >>> search = search.fit(X, phantoms.target[:, 1], groups=phantoms.groups)
+    >>> search.best_params_["head"]
+    'logistic'
+    >>> search.predict_proba(X).shape
+    (60, 2)
+    """
+
+    # scikit-learn's routing reads it: groups are asked for unless told otherwise.
+    __metadata_request__fit: ClassVar[dict[str, Any]] = {"groups": True}
+
+    _parameter_constraints: dict[str, Any] = {
+        "estimator": "no_validation",
+        "space": "no_validation",
+        "embedder": "no_validation",
+        "prompts": "no_validation",
+        "templates": "no_validation",
+        "model": [str, os.PathLike],
+        "revision": [str, None],
+        "cache": ["boolean", str, os.PathLike, EmbeddingCache],
+        "n_trials": [Interval(Integral, 1, None, closed="left")],
+        "timeout": [Interval(Real, 0, None, closed="neither"), None],
+        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+        "cv": ["cv_object"],
+        "refit": ["boolean"],
+        "n_jobs": [Integral, None],
+        "sampler": "no_validation",
+        "pruner": "no_validation",
+        "storage": [str, os.PathLike, None],
+        "study_name": [str],
+        "callbacks": "no_validation",
+        "error_score": [StrOptions({"raise"}), Real],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        space: Sequence[str] | Mapping[str, Any] | Callable[[Any], Any] | None = None,
+        embedder: Any = None,
+        prompts: Any = None,
+        templates: str | Sequence[str] | None = None,
+        model: str | os.PathLike[str] = "google/medsiglip-448",
+        revision: str | None = None,
+        cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
+        n_trials: int = 50,
+        timeout: float | None = None,
+        scoring: str | Callable[..., float] | None = None,
+        cv: Any = 5,
+        refit: bool = True,
+        n_jobs: int | None = None,
+        sampler: Any = None,
+        pruner: Any = None,
+        storage: str | os.PathLike[str] | None = None,
+        study_name: str = "head-search",
+        callbacks: Iterable[Callable[[Any, Any], None]] = (),
+        error_score: float | str = np.nan,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.space = space
+        self.embedder = embedder
+        self.prompts = prompts
+        self.templates = templates
+        self.model = model
+        self.revision = revision
+        self.cache = cache
+        self.n_trials = n_trials
+        self.timeout = timeout
+        self.scoring = scoring
+        self.cv = cv
+        self.refit = refit
+        self.n_jobs = n_jobs
+        self.sampler = sampler
+        self.pruner = pruner
+        self.storage = storage
+        self.study_name = study_name
+        self.callbacks = callbacks
+        self.error_score = error_score
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: ArrayLike, *, groups: ArrayLike | None = None) -> Self:
+        """Search, and fit the best on all rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or images
+            Embeddings; with ``embedder`` what that takes.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Classes; or 1 and 0 for each of several labels, NaN where it is not known.
+        groups : array-like of shape (n_samples,), default=None
+            Patients: they are never on both sides of a fold, nor of the inner folds of
+            a head.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If ``y`` cannot be split, ``space`` is none, no trial could be scored, or
+            the ``storage`` holds a search of something else.
+        MissingDependencyError
+            If Optuna is not installed.
+        """
+        import_optional("optuna", extra="tune", purpose="HeadSearchCV")
+        from sk_medsiglip.model_selection._head_storage import (
+            check_same_search,
+            fingerprint,
+        )
+        from sk_medsiglip.model_selection._head_study import (
+            Budget,
+            HeadStudy,
+            quiet_optuna,
+        )
+        from sk_medsiglip.model_selection._head_trials import (
+            Objective,
+            SearchData,
+            fit_candidate,
+            quiet_heads,
+        )
+
+        rows, embedder = self._embed(X)
+        labels = check_labels(self, rows, y)
+        patients = None if groups is None else np.asarray(groups)
+        check_consistent_length(rows, patients)
+        self.classes_ = labels.classes_attribute
+        several = labels.classes is None
+        self.scorer_ = check_scorer(self.scoring, several=several)
+        folds = split_labels(labels, self.cv, patients, rows)
+        self.n_splits_ = len(folds)
+        self.multimetric_ = False
+        data = SearchData(
+            rows, _as_fitted(labels), labels.classes, patients, folds, self.scorer_
+        )
+        seed = self._seed()
+        space = make_space(
+            self.space,
+            self.estimator,
+            Facts(
+                min(len(train) for train, _ in folds),
+                rows.shape[1],
+                several,
+                seed,
+                self._prompt_settings(),
+            ),
+            chances=needs_chances(self.scorer_),
+        )
+        n_jobs = effective_n_jobs(self.n_jobs)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            quiet_optuna(self.verbose),
+        ):
+            where = None if self.storage is None else os.fspath(self.storage)
+            if where is None and n_jobs > 1:
+                where = str(Path(folder, "trials.journal"))
+            study = HeadStudy(
+                where,
+                self.study_name,
+                seed,
+                self.sampler,
+                self.pruner,
+                space.first if isinstance(space, HeadSpace) else None,
+            )
+            marks = fingerprint(data, self.scoring, space, seed)
+            check_same_search(study.open(), where, marks)
+            study.run(
+                Objective(data, space, self.error_score),
+                Budget(self.n_trials, self.timeout),
+                self.callbacks,
+                n_jobs,
+                self.verbose,
+            )
+            self.study_ = study.detached()
+        self._collect()
+        if self.refit:
+            start = time.perf_counter()
+            trial = self.cv_results_["trial"][self.best_index_]
+            candidate = _candidate_of(space, self.study_.trials[trial])
+            everything = np.arange(len(rows))
+            with quiet_heads(isinstance(space, HeadSpace)):
+                best = fit_candidate(candidate.estimator, data, everything)
+            self.refit_time_ = time.perf_counter() - start
+            self.best_estimator_ = best if embedder is None else _joined(embedder, best)
+        return self
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        tags.target_tags.multi_output = True
+        if self.estimator is not None:
+            inner = get_tags(self.estimator)
+            tags.classifier_tags = inner.classifier_tags
+            tags.target_tags = inner.target_tags
+        if self.embedder is not None:
+            tags.input_tags = get_tags(self.embedder).input_tags
+        return tags
+
+    def _embed(self, X: Any) -> tuple[NDArray[np.floating], Any]:
+        """Return checked embeddings, and the embedder that made them."""
+        if self.embedder is None:
+            return validate_data(self, X, dtype=[np.float64, np.float32]), None
+        embedder = clone(self.embedder)
+        rows = np.asarray(embedder.fit_transform(X))
+        unreadable = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if unreadable.size:
+            raise ValueError(
+                f"{unreadable.size} images could not be read (rows "
+                f"{unreadable[:5].tolist()}): leave them out of X and y, or see "
+                "sk_medsiglip.images.check_images(X)."
+            )
+        return rows, embedder
+
+    def _seed(self) -> int:
+        shared = self.random_state is None and self.storage is not None
+        rng = check_random_state(0 if shared else self.random_state)
+        return int(rng.randint(np.iinfo(np.int32).max))
+
+    def _prompt_settings(self) -> dict[str, Any]:
+        if self.prompts is None:
+            return {}
+        settings = {name: getattr(self, name) for name in _PROMPT_SIDE}
+        return {"prompts": self.prompts, **settings}
+
+    def _collect(self) -> None:
+        """Set what the trials say."""
+        from sk_medsiglip.model_selection._head_results import cv_results
+        from sk_medsiglip.model_selection._head_trials import ERROR
+
+        self.cv_results_ = cv_results(self.study_.trials, self.n_splits_)
+        failed = [t for t in self.study_.trials if ERROR in t.user_attrs]
+        means = self.cv_results_["mean_test_score"]
+        if np.isnan(means).all():
+            said = failed[0].user_attrs[ERROR].strip() if failed else "none has ended."
+            raise ValueError(
+                f"no trial of {len(means)} could be scored. The first one: {said}\n"
+                "error_score='raise' shows where it comes from."
+            )
+        if failed:
+            warnings.warn(
+                f"{len(failed)} of {len(means)} trials failed and count as the worst; "
+                f"the first by: {failed[0].user_attrs[ERROR].strip()}",
+                FitFailedWarning,
+                stacklevel=3,
+            )
+        self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
+        self.best_score_ = float(means[self.best_index_])
+        self.best_params_ = self.cv_results_["params"][self.best_index_]
+
+
+def _as_fitted(labels: Labels) -> Any:
+    """Return labels as heads take them: names of classes, or 1, 0 and NaN."""
+    if labels.classes is not None:
+        return labels.classes[labels.target]
+    target = labels.target
+    if not np.isnan(target).any():
+        target = target.astype(int)
+    if labels.names is not None:
+        return pd.DataFrame(target, columns=labels.names)
+    return target
+
+
+def _candidate_of(space: Any, trial: Any) -> Any:
+    """Return what a trial was about, made anew from its settings."""
+    from optuna.trial import FixedTrial
+
+    from sk_medsiglip.model_selection._head_trials import CHOSEN
+
+    made = space(FixedTrial(trial.params, number=trial.number))
+    return made.with_chosen(trial.user_attrs.get(CHOSEN, {}))
+
+
+def _joined(embedder: Any, best: Any) -> Pipeline:
+    """Return one pipeline from images to answers."""
+    steps = best.steps if isinstance(best, Pipeline) else [("head", best)]
+    return Pipeline([("embedder", embedder), *steps])

@@ -1,0 +1,106 @@
+"""``sk-medsiglip tune``, on files."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
+
+from sk_medsiglip.cli._app import _Commands
+from sk_medsiglip.cli._predict import predict
+from sk_medsiglip.cli._tune import tune
+from sk_medsiglip.datasets import make_chest_phantoms
+
+N = 90
+
+app = typer.Typer(cls=_Commands)
+app.command("tune")(tune)
+app.command("predict")(predict)
+
+
+@app.callback()
+def _common(debug: bool = False) -> None:
+    """Hold what the group reads."""
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    said = result.stdout + result.stderr
+    assert result.exit_code == code, said
+    return " ".join(said.split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("collection")
+    phantoms = make_chest_phantoms(N, random_state=5)
+    table = pd.DataFrame(phantoms.target, columns=phantoms.target_names)
+    table.insert(0, "path", [f"{i}.png" for i in range(N)])
+    table.insert(1, "patient", phantoms.groups)
+    for path, image in zip(table["path"], phantoms.images, strict=True):
+        Image.fromarray(image).save(folder / path)
+    table.to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def test_a_finding_from_labels_to_predictions(folder, tmp_path):
+    model, trials = tmp_path / "model.skops", tmp_path / "trials.db"
+    command = (
+        "tune", "--labels", folder / "labels.csv", "--label-column", "effusion",
+        "--group-column", "patient", "--model", "demo", "--out", model,
+        "--storage", trials,
+    )  # fmt: skip
+    said = run(*command, "--n-trials", 3)
+    assert "3 trials" in said
+    assert "images of one patient together" in said
+    assert "--nested makes one" in said
+    said = run(*command, "--n-trials", 4, "--overwrite", "--nested")
+    assert "4 trials" in said
+    assert "(nested cross-validation)" in said
+    report = (tmp_path / "model.report.md").read_text()
+    assert "| logistic |" in report
+    assert "not a medical device" in report
+    out = tmp_path / "predictions.csv"
+    run("predict", model, folder, "--out", out)
+    found = pd.read_csv(out)
+    truth = pd.read_csv(folder / "labels.csv").set_index("path")["effusion"]
+    assert found.columns.tolist() == ["path", "effusion", "no effusion", "predicted"]
+    assert roc_auc_score(truth[found["path"]], found["effusion"]) > 0.95
+    said = run(*command, "--overwrite", "--seed", 1, code=2)
+    assert "begun with other random_state" in said
+
+
+def test_several_findings_and_prompts(folder, tmp_path):
+    table = pd.read_csv(folder / "labels.csv")
+    table.loc[:20, "device"] = np.nan
+    table.to_csv(folder / "blanks.csv", index=False)
+    prompts = tmp_path / "prompts.yaml"
+    prompts.write_text(
+        "effusion: {positive: pleural effusion, negative: no pleural effusion}\n"
+        "device: {positive: a pacemaker, negative: no pacemaker}\n"
+    )
+    model = tmp_path / "model.skops"
+    said = run(
+        "tune", "--labels", folder / "blanks.csv", "--label-column", "effusion",
+        "--label-column", "device", "--prompts", prompts, "--model", "demo",
+        "--out", model, "--n-trials", 6,
+    )  # fmt: skip
+    assert "pass --group-column, or the AUC is too good" in said
+    assert "prompt_probe" in said
+    out = tmp_path / "predictions.csv"
+    run("predict", model, folder / "labels.csv", "--out", out)
+    assert pd.read_csv(out).columns.tolist() == ["path", "effusion", "device"]
+
+
+def test_what_cannot_be_done_says_so(folder, tmp_path):
+    command = (
+        "tune", "--labels", folder / "labels.csv", "--model", "demo",
+        "--out", tmp_path / "m.skops",
+    )  # fmt: skip
+    assert "no column 'label'" in run(*command, code=2)
+    effusion = ("--label-column", "effusion")
+    said = run(*command, *effusion, "--storage", tmp_path / "trials.txt", code=2)
+    assert "must be an SQLite file" in said
+    assert not (tmp_path / "m.skops").exists()

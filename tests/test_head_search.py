@@ -1,0 +1,595 @@
+"""``HeadSearchCV``: what is chosen, how trials are shared, stopped and continued."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import sklearn
+from optuna.distributions import FloatDistribution, IntDistribution
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import PCA
+from sklearn.exceptions import FitFailedWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    StratifiedKFold,
+    cross_val_score,
+)
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sk_medsiglip import LinearProbe, MedSigLIPEmbedder
+from sk_medsiglip.datasets import make_chest_phantoms
+from sk_medsiglip.model_selection import HeadSearchCV
+from sk_medsiglip.model_selection._each_label import EachLabel
+from sk_medsiglip.model_selection._head_scores import (
+    Answers,
+    LabelwiseScorer,
+    mean_auc,
+)
+
+QUICK = ["logistic", "knn", "prototypes"]
+PAIR = {"effusion": {"positive": "pleural effusion", "negative": "no pleural effusion"}}
+
+
+@pytest.fixture(scope="module")
+def phantoms():
+    return make_chest_phantoms(160, random_state=3)
+
+
+@pytest.fixture(scope="module")
+def X(phantoms):
+    return MedSigLIPEmbedder("demo").transform(phantoms.images)
+
+
+@pytest.fixture(scope="module")
+def made_up():
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    return rng.normal(size=(90, 6)) + 1.5 * np.eye(6)[y], y
+
+
+# Of repeats and one column, which split differently than one weighted row would.
+EXPECTED_FAILED_CHECKS = {
+    "check_classifier_multioutput": (
+        "classes_ of several labels has a row each, as the heads have it: "
+        "test_several_labels_of_which_some_are_not_known"
+    ),
+}
+
+
+@parametrize_with_checks(
+    [
+        HeadSearchCV(space=["logistic", "prototypes"], n_trials=2, cv=3),
+        HeadSearchCV(
+            LogisticRegression(),
+            space={"C": FloatDistribution(0.1, 10.0, log=True)},
+            n_trials=2,
+            cv=3,
+        ),
+    ],
+    expected_failed_checks=lambda search: (
+        EXPECTED_FAILED_CHECKS if search.estimator is None else {}
+    ),
+    xfail_strict=True,
+)
+def test_passes_sklearn_checks(estimator, check):
+    check(estimator)
+
+
+def test_results_have_the_shape_of_sklearns(X, phantoms):
+    y = phantoms.target[:, 1]
+    search = HeadSearchCV(n_trials=14, random_state=0).fit(X, y, groups=phantoms.groups)
+    grid = GridSearchCV(LogisticRegression(max_iter=1000), {"C": [0.01, 1.0]}).fit(X, y)
+    results = search.cv_results_
+    own = {name for name in grid.cv_results_ if not name.startswith("param_")}
+    assert own <= set(results)
+    n = len(results["params"])
+    assert n == 14
+    assert all(len(column) == n for column in results.values())
+    assert {"head", "C"} <= set(search.best_params_)
+    assert search.best_score_ == np.nanmax(results["mean_test_score"])
+    assert search.best_params_ == results["params"][search.best_index_]
+    assert results["rank_test_score"][search.best_index_] == 1
+    assert set(results["param_head"][:6]) == {
+        "logistic", "svm", "knn", "prototypes", "mlp", "boosting",
+    }  # fmt: skip
+    # Another head has no such setting: masked.
+    assert np.array_equal(
+        np.ma.getmaskarray(results["param_svm_C"]), results["param_head"] != "svm"
+    )
+    pruned = results["state"] == "pruned"
+    scores = np.array([results[f"split{i}_test_score"] for i in range(5)]).T
+    assert pruned.any()
+    assert np.isnan(scores[pruned][:, -1]).all()
+    assert np.isfinite(scores[pruned][:, 0]).all()
+    assert np.isnan(results["mean_test_score"][pruned]).all()
+    worst_of_others = results["rank_test_score"][~pruned].max()
+    assert (results["rank_test_score"][pruned] > worst_of_others).all()
+    assert search.score(X, y) == pytest.approx(
+        roc_auc_score(y, search.decision_function(X))
+    )
+
+
+def test_a_path_scores_as_single_fits_do(X, phantoms):
+    """All penalties of a trial, each as scikit-learn would have scored it."""
+    y = phantoms.target[:, 1]
+    folds = list(StratifiedKFold(4).split(X, y))
+    search = HeadSearchCV(space=["logistic"], n_trials=8, cv=folds, random_state=0)
+    search.fit(X.astype(np.float64), y)
+    results = search.cv_results_
+    kinds = set()
+    for i, params in enumerate(results["params"]):
+        if results["state"][i] != "complete":
+            continue
+        before = params["preprocessing"]
+        kinds.add((before, params["class_weight"]))
+        plain = LogisticRegression(
+            C=params["C"], class_weight=params["class_weight"], max_iter=10_000,
+            tol=1e-8,
+        )  # fmt: skip
+        steps = {"none": [], "standardize": [StandardScaler()]}.get(before)
+        if steps is None:
+            continue
+        expected = cross_val_score(
+            make_pipeline(*steps, plain), X.astype(np.float64), y, cv=folds,
+            scoring="roc_auc",
+        )  # fmt: skip
+        found = [results[f"split{k}_test_score"][i] for k in range(4)]
+        np.testing.assert_allclose(found, expected, atol=2e-3)
+    assert len(kinds) >= 2
+
+
+@pytest.mark.parametrize("way", ["none", "standardize", "pca"])
+def test_left_out_rows_change_no_fit(X, phantoms, way):
+    """Neither a scaler nor a PCA nor a path sees the rows that a fold asks about."""
+    from sk_medsiglip.model_selection._head_space import CS, Candidate
+    from sk_medsiglip.model_selection._head_trials import Objective, SearchData
+
+    steps = {"none": [], "standardize": [StandardScaler()], "pca": [PCA(5)]}[way]
+    y = phantoms.target[:, 1]
+    (train, test), *_ = StratifiedKFold(4).split(X, y)
+    head = LinearProbe([1.0], class_weight="balanced")
+    candidate = Candidate(make_pipeline(*steps, head) if steps else head, CS[:9])
+    logits = []
+    for seed in (None, 0):
+        rows, labels = X.astype(np.float64), y.copy()
+        if seed is not None:
+            rng = np.random.default_rng(seed)
+            half = test[::2]  # the others are looked at
+            rows[half] = 100 * rng.normal(size=(len(half), X.shape[1]))
+            labels[test] = rng.permutation(labels[test])
+        data = SearchData(
+            rows, labels, np.array([0, 1]), None, [(train, test)], mean_auc
+        )
+        objective = Objective(data, lambda trial: candidate, "raise")
+        (decision,) = objective._solve(candidate, [train])
+        logits.append(decision[:, test[1::2], 0])
+    # What is left is the tolerance of the solver, in other coordinates.
+    np.testing.assert_allclose(*logits, rtol=5e-3, atol=0.01)
+
+
+def test_equal_seeds_give_equal_results(X, phantoms):
+    y = phantoms.target[:, 1]
+    first, again = (
+        HeadSearchCV(
+            space=["logistic", "svm", "mlp"], n_trials=16, cv=3, random_state=7
+        ).fit(X, y)
+        for _ in range(2)
+    )
+    assert first.best_params_ == again.best_params_
+    np.testing.assert_array_equal(
+        first.cv_results_["mean_test_score"], again.cv_results_["mean_test_score"]
+    )
+    np.testing.assert_array_equal(first.predict(X), again.predict(X))
+
+
+def test_groups_are_never_on_both_sides(X, phantoms):
+    y, groups = phantoms.target[:, 1], phantoms.groups
+    seen = []
+
+    class Spy(LogisticRegression):
+        def fit(self, X, y, *, groups=None):
+            seen.append(np.asarray(groups))
+            return super().fit(X, y)
+
+    def space(trial):
+        return Spy(C=trial.suggest_float("C", 0.01, 1.0), max_iter=1000)
+
+    search = HeadSearchCV(space=space, n_trials=1, cv=4).fit(X, y, groups=groups)
+    *folds, everybody = seen
+    assert len(folds) == search.n_splits_ == 4
+    assert len(everybody) == len(y)
+    for part in folds:
+        left_out = sum(groups == one for one in np.setdiff1d(groups, part)).sum()
+        assert len(part) + left_out == len(y)
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_groups_reach_a_nested_search(X, phantoms, routing):
+    y, groups = phantoms.target[:, 1], phantoms.groups
+    search = HeadSearchCV(space=["logistic"], n_trials=2, cv=GroupKFold(3))
+    with sklearn.config_context(enable_metadata_routing=routing):
+        if not routing:
+            pipe = make_pipeline(StandardScaler(), search)
+            pipe.fit(X, y, headsearchcv__groups=groups)
+            assert pipe[-1].n_splits_ == 3
+            return
+        pipe = make_pipeline(StandardScaler(), search)
+        scores = cross_val_score(
+            pipe, X, y, cv=GroupKFold(3), params={"groups": groups}
+        )
+        assert (scores > 0.7).all()
+        grid = GridSearchCV(
+            HeadSearchCV(space=QUICK, cv=3), {"n_trials": [1, 2]}, cv=GroupKFold(2)
+        )
+        assert grid.fit(X, y, groups=groups).best_estimator_.n_splits_ == 3
+
+
+def test_classes_by_name_and_calibration(made_up):
+    X, codes = made_up
+    y = np.array(["effusion", "heart", "normal"])[codes]
+    search = HeadSearchCV(n_trials=10, random_state=0).fit(X, y)
+    assert search.classes_.tolist() == ["effusion", "heart", "normal"]
+    assert set(search.predict(X)) <= set(y)
+    expected = roc_auc_score(y, search.predict_proba(X), multi_class="ovr")
+    assert search.score(X, y) == pytest.approx(expected)
+    calibrated = CalibratedClassifierCV(HeadSearchCV(space=QUICK, n_trials=2), cv=2)
+    assert calibrated.fit(X, y).predict_proba(X).shape == (90, 3)
+
+
+def test_several_labels_of_which_some_are_not_known(X, phantoms):
+    y = phantoms.target[:, [1, 5]].astype(float)
+    truth = y.copy()
+    y[np.random.default_rng(0).random(y.shape) < 0.3] = np.nan
+    y = pd.DataFrame(y, columns=["effusion", "device"])
+    search = HeadSearchCV(n_trials=9, cv=3, random_state=0)
+    search.fit(X, y, groups=phantoms.groups)
+    states = search.cv_results_["state"]
+    assert not (states == "failed").any()
+    assert len(set(search.cv_results_["param_head"])) == 6
+    assert search.predict(X).shape == (160, 2)
+    assert search.classes_.tolist() == [[0, 1], [0, 1]]
+    known = ~np.isnan(y["effusion"].to_numpy())
+    areas = [
+        roc_auc_score(truth[:, i][k], search.decision_function(X)[k, i])
+        for i, k in enumerate([known, ~np.isnan(y["device"].to_numpy())])
+    ]
+    assert search.score(X, y) == pytest.approx(np.mean(areas))
+    losses = HeadSearchCV(space=QUICK, n_trials=3, cv=3, scoring="neg_log_loss")
+    assert losses.fit(X, y).best_score_ < 0
+
+
+def test_each_label_is_the_classifier_on_its_known_rows(X, phantoms):
+    y = phantoms.target[:, :2].astype(float)
+    y[:40, 0] = np.nan
+    y[:, 1] = 1
+    both = EachLabel(KNeighborsClassifier(5)).fit(X, y)
+    alone = KNeighborsClassifier(5).fit(X[40:], y[40:, 0].astype(int))
+    np.testing.assert_array_equal(
+        both.predict_proba(X)[:, 0], alone.predict_proba(X)[:, 1]
+    )
+    assert (both.predict(X)[:, 1] == 1).all()
+    assert not hasattr(both, "decision_function")
+
+
+def test_scores_by_label_equal_sklearns(X):
+    from sklearn.metrics import get_scorer
+
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(80, 2))
+    y = (rng.random((80, 2)) < 0.4).astype(float)
+    y[:20, 1] = np.nan
+    answers = Answers.of_logits(None, logits)
+    found = LabelwiseScorer(get_scorer("average_precision"))(answers, X[:80], y)
+    expected = [
+        get_scorer("average_precision")(
+            Answers.of_logits(np.array([0, 1]), logits[k, i : i + 1]),
+            X[:80][k],
+            y[k, i],
+        )
+        for i, k in enumerate([np.arange(80), np.arange(20, 80)])
+    ]
+    assert found == pytest.approx(np.mean(expected))
+
+
+def test_heads_that_know_prompts(X, phantoms):
+    y = phantoms.target[:, 1]
+    search = HeadSearchCV(
+        space=["prompt_probe", "ss_text", "tip_adapter", "prototypes"],
+        prompts=PAIR, model="demo", n_trials=6, cv=3, random_state=0,
+    ).fit(X[:60], y[:60], groups=phantoms.groups[:60])  # fmt: skip
+    assert len(set(search.cv_results_["param_head"])) == 4
+    assert not (search.cv_results_["state"] == "failed").any()
+    assert search.score(X[60:], y[60:]) > 0.9
+    with pytest.raises(ValueError, match="with prompts= also"):
+        HeadSearchCV(space=["prompt_probe"]).fit(X, y)
+
+
+def test_images_are_embedded_once(phantoms, monkeypatch):
+    calls = []
+    whole = MedSigLIPEmbedder.transform
+
+    def counted(self, images):
+        calls.append(len(images))
+        return whole(self, images)
+
+    monkeypatch.setattr(MedSigLIPEmbedder, "transform", counted)
+    images, y = list(phantoms.images[:60]), phantoms.target[:60, 1]
+    search = HeadSearchCV(
+        space=QUICK, embedder=MedSigLIPEmbedder("demo"), n_trials=3, cv=3
+    ).fit(images, y)
+    assert calls == [60]
+    assert search.predict(images[:5]).shape == (5,)
+    assert search.best_estimator_[0].model == "demo"
+    assert not hasattr(search, "n_features_in_")
+    assert not search.__sklearn_tags__().input_tags.two_d_array
+
+
+def test_an_svm_is_left_out_where_scores_are_probabilities(X, phantoms):
+    search = HeadSearchCV(n_trials=5, cv=3, scoring="neg_log_loss", random_state=0)
+    assert "svm" not in search.fit(X, phantoms.target[:, 1]).cv_results_["param_head"]
+    search = HeadSearchCV(space=["svm"], n_trials=1, cv=3)
+    search.fit(X, phantoms.target[:, 1])
+    assert not hasattr(search, "predict_proba")
+    assert search.decision_function(X).shape == (160,)
+
+
+def test_own_spaces(made_up):
+    X, y = made_up
+    space = {
+        "n_neighbors": IntDistribution(1, 20),
+        "weights": optuna.distributions.CategoricalDistribution(["uniform"]),
+    }
+    search = HeadSearchCV(KNeighborsClassifier(), space=space, n_trials=4).fit(X, y)
+    assert (
+        search.best_estimator_.get_params()["n_neighbors"]
+        == (search.best_params_["n_neighbors"])
+    )
+    for wrong, match in [
+        ({"estimator": KNeighborsClassifier()}, "an estimator needs the space"),
+        ({"space": {"C": FloatDistribution(0.1, 1)}}, "names parameters of an est"),
+        (
+            {"estimator": KNeighborsClassifier(), "space": {"C": 1}},
+            "space must name parameters of KNeighborsClassifier",
+        ),
+        ({"space": ["logistc"]}, "space must list some of"),
+        ({"space": 3}, "space must be None, a list"),
+        ({"storage": "trials.txt"}, "must be an SQLite file"),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=match):
+            HeadSearchCV(**wrong).fit(X, y)
+
+
+def test_errors_count_as_the_worst_or_end_the_search(made_up):
+    X, y = made_up
+
+    def space(trial):
+        C = trial.suggest_categorical("C", [-1.0, 1.0])
+        return LogisticRegression(C=C)
+
+    search = HeadSearchCV(space=space, n_trials=8, random_state=0)
+    with pytest.warns(FitFailedWarning, match="of 8 trials failed"):
+        search.fit(X, y)
+    failed = search.cv_results_["state"] == "failed"
+    assert failed.any()
+    assert (search.cv_results_["rank_test_score"][failed] > 1).all()
+    assert search.best_params_ == {"C": 1.0}
+    with pytest.raises(ValueError, match="C"):
+        clone(search).set_params(error_score="raise").fit(X, y)
+    search = HeadSearchCV(space=lambda trial: LogisticRegression(C=-1), n_trials=2)
+    with pytest.raises(ValueError, match="no trial of 2 could be scored"):
+        search.fit(X, y)
+    with pytest.raises(ValueError, match="fewer than two samples"):
+        HeadSearchCV(n_trials=1).fit(X[:4], [0, 0, 0, 1])
+
+
+def test_pickle_holds_no_storage(X, phantoms, tmp_path):
+    y = phantoms.target[:, 1]
+    file = tmp_path / "trials.db"
+    search = HeadSearchCV(space=QUICK, n_trials=3, storage=file).fit(X, y)
+    copy = pickle.loads(pickle.dumps(search))
+    file.unlink()
+    np.testing.assert_array_equal(copy.predict(X), search.predict(X))
+    assert len(copy.study_.trials) == 3
+    assert copy.study_.best_value == pytest.approx(search.best_score_)
+
+
+def test_without_refit_nothing_is_predicted(X, phantoms):
+    search = HeadSearchCV(space=QUICK, n_trials=2, refit=False)
+    search.fit(X, phantoms.target[:, 1])
+    assert search.best_params_
+    with pytest.raises(AttributeError, match="predict"):
+        search.predict(X)
+
+
+def test_time_callbacks_and_a_repeated_setting(X, phantoms):
+    y = phantoms.target[:, 1]
+    numbers = []
+
+    def stop_at_three(study, trial):
+        numbers.append(trial.number)
+        if len(numbers) == 3:
+            study.stop()
+
+    search = HeadSearchCV(space=QUICK, callbacks=[stop_at_three], random_state=0)
+    assert len(search.fit(X, y).cv_results_["params"]) == 3
+    assert numbers == [0, 1, 2]
+    start = time.perf_counter()
+    search = HeadSearchCV(space=QUICK, n_trials=100_000, timeout=0.5).fit(X, y)
+    assert time.perf_counter() - start < 10
+    assert search.cv_results_["params"]
+    search = HeadSearchCV(space=["prototypes"], n_trials=8).fit(X, y)
+    # Two settings: none and balanced; six repeats.
+    assert len(set(search.cv_results_["mean_fit_time"])) == 2
+
+
+@pytest.mark.parametrize("file", ["trials.db", "trials.journal"])
+def test_a_stopped_search_goes_on_where_it_was(X, phantoms, tmp_path, file):
+    y = phantoms.target[:, 1]
+
+    def interrupt(study, trial):
+        if trial.number == 4:
+            raise KeyboardInterrupt
+
+    search = HeadSearchCV(
+        space=QUICK, n_trials=8, cv=3, storage=tmp_path / file, callbacks=[interrupt]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(X, y)
+    search.set_params(callbacks=()).fit(X, y)
+    whole = HeadSearchCV(space=QUICK, n_trials=8, cv=3, random_state=0)
+    whole.set_params(storage=tmp_path / f"other-{file}").fit(X, y)
+    assert search.cv_results_["params"] == whole.cv_results_["params"]
+    before = search.cv_results_["trial"].tolist()
+    assert before == list(range(8))
+    assert search.fit(X, y).cv_results_["trial"].tolist() == before  # nothing left
+    assert len(search.set_params(n_trials=9).fit(X, y).study_.trials) == 9
+    with pytest.raises(ValueError, match=r"begun with other y: its trials"):
+        search.fit(X, 1 - y)
+    with pytest.raises(ValueError, match=r"other X, scoring"):
+        clone(search).set_params(scoring="accuracy").fit(X + 1, y)
+    other = clone(search).set_params(study_name="other", n_trials=1)
+    assert len(other.fit(X, 1 - y).cv_results_["params"]) == 1
+
+
+def test_an_interrupted_trial_does_not_count(made_up, tmp_path):
+    X, y = made_up
+    state = {"n": 0}
+
+    def space(trial):
+        C = trial.suggest_float("C", 0.1, 1.0)
+        state["n"] += 1
+        if state["n"] == 3:
+            raise KeyboardInterrupt
+        return LogisticRegression(C=C)
+
+    search = HeadSearchCV(space=space, n_trials=5, storage=tmp_path / "t.journal")
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(X, y)
+    assert search.fit(X, y).cv_results_["trial"].tolist() == [0, 1, 3, 4, 5]
+
+
+WORKER = """
+import sys, time
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sk_medsiglip.model_selection import HeadSearchCV, _head_storage
+
+_head_storage.HEARTBEAT, _head_storage.GRACE = 1, 3
+
+class Slow(LogisticRegression):
+    def fit(self, X, y):
+        if sys.argv[3] == "hang":
+            print("hangs", flush=True)
+            time.sleep(100)
+        time.sleep(0.02)
+        return super().fit(X, y)
+
+def space(trial):
+    return Slow(C=trial.suggest_float("C", 0.01, 10.0, log=True))
+
+rng = np.random.default_rng(0)
+y = np.arange(60) % 2
+X = rng.normal(size=(60, 4)) + y[:, None]
+search = HeadSearchCV(
+    space=space, n_trials=int(sys.argv[2]), cv=2, storage=sys.argv[1]
+).fit(X, y)
+print(search.best_params_, search.cv_results_["trial"].tolist())
+"""
+
+
+@pytest.fixture
+def start():
+    """Return a function that starts a worker; none outlives its test."""
+    begun = []
+
+    def worker(storage, n_trials, how="works"):
+        begun.append(
+            subprocess.Popen(
+                [sys.executable, "-c", WORKER, str(storage), str(n_trials), how],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )  # fmt: skip
+        )
+        return begun[-1]
+
+    yield worker
+    for one in begun:
+        if one.poll() is None:
+            one.kill()
+        one.communicate()
+
+
+def load(file):
+    storage = f"sqlite:///{file}"
+    if file.suffix == ".journal":
+        storage = optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(str(file))
+        )
+    return optuna.load_study(study_name="head-search", storage=storage)
+
+
+@pytest.mark.parametrize("suffix", [".db", ".journal"])
+def test_three_processes_share_a_storage(tmp_path, start, suffix):
+    file, n = tmp_path / f"trials{suffix}", 12
+    workers = [start(file, n) for _ in range(3)]
+    said = [one.communicate(timeout=120) for one in workers]
+    assert [one.returncode for one in workers] == [0, 0, 0], said
+    # All waited for the last one, and so agree.
+    assert len({out for out, _ in said}) == 1
+    trials = load(file).trials
+    assert [one.number for one in trials] == list(range(len(trials)))
+    done = [one for one in trials if one.state.name in ("COMPLETE", "PRUNED")]
+    assert len(done) == n
+    assert all("surplus" in one.user_attrs for one in trials if one not in done)
+    assert len({one.user_attrs["worker"] for one in done}) > 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill -9 is not of Windows")
+@pytest.mark.parametrize("suffix", [".db", ".journal"])
+def test_the_trial_of_a_killed_process(tmp_path, start, suffix):
+    """A database runs it again; a journal gives its place to another."""
+    file = tmp_path / f"trials{suffix}"
+    hangs = start(file, 4, "hang")
+    assert hangs.stdout.readline().strip() == "hangs"
+    hangs.send_signal(signal.SIGKILL)
+    hangs.wait()
+    works = start(file, 4)
+    out, err = works.communicate(timeout=120)
+    assert works.returncode == 0, err
+    numbers = json.loads(out.partition("} ")[2])
+    assert len(numbers) == 4
+    assert 0 not in numbers
+    if suffix == ".db":
+        trials = load(file).trials
+        again = [t for t in trials if t.system_attrs.get("failed_trial") == 0]
+        assert [one.state.name for one in again] == ["COMPLETE"]
+        assert again[0].params == trials[0].params
+
+
+def test_jobs_share_the_trials(X, phantoms):
+    search = HeadSearchCV(space=QUICK, n_trials=8, n_jobs=2, random_state=0)
+    search.fit(X, phantoms.target[:, 1])
+    assert len(search.cv_results_["params"]) == 8
+    assert set(search.cv_results_["param_head"]) == set(QUICK)
+
+
+def test_without_optuna_the_error_names_the_extra(made_up, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ImportError, match=r'pip install "sk-medsiglip\[tune\]"'):
+        HeadSearchCV(n_trials=1).fit(*made_up)

@@ -1,0 +1,403 @@
+"""Scores against the number of labels: draws, sides, and agreement with plain fits."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from joblib import parallel_config
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from sk_medsiglip import LinearProbe, PromptProbe, ZeroShotClassifier
+from sk_medsiglip._labels import Labels
+from sk_medsiglip._splits import make_folds
+from sk_medsiglip.evaluation import LabelEfficiencyDisplay, label_efficiency
+from sk_medsiglip.evaluation import _label_efficiency as module
+from sk_medsiglip.evaluation import _probes_together as together
+from sk_medsiglip.evaluation._draw_scores import Judge
+from sk_medsiglip.evaluation._label_draws import draw_orders, teaches
+from sk_medsiglip.exceptions import MissingDependencyError
+
+
+def make_data(n=240, n_findings=3, width=20, seed=0, blanks=0.2):
+    """Rows, findings with blanks, and patients of one to three images."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, width)).astype(np.float32)
+    y = (X[:, :n_findings] + rng.normal(size=(n, n_findings)) > 0.6).astype(float)
+    y[rng.random(y.shape) < blanks] = np.nan
+    patients = np.repeat(np.arange(n), rng.integers(1, 4, n))[:n]
+    return X, y, patients
+
+
+class Spy(LogisticRegression):
+    """Remembers what it was fitted on."""
+
+    seen: list = []
+
+    def fit(self, X, y, sample_weight=None):
+        self.seen.append((np.asarray(X)[:, 0], y))
+        return super().fit(X, y, sample_weight)
+
+
+# ------------------------------------------------------------------------------- draws
+
+
+def states_of(y):
+    return np.hstack([y == 0, y == 1])
+
+
+def test_orders_hold_every_row_once_and_patients_together():
+    _, y, patients = make_data()
+    for order in draw_orders(states_of(y), 3, groups=patients, random_state=0):
+        assert sorted(order) == list(range(len(y)))
+        rest = patients[order[6:]]  # after the rows that show each side first
+        runs = 1 + np.count_nonzero(rest[1:] != rest[:-1])
+        assert runs == len(set(rest.tolist()))
+
+
+def test_small_draws_show_every_finding_on_both_sides():
+    rng = np.random.default_rng(0)
+    y = (rng.random((500, 5)) < 0.02).astype(float)
+    assert (y.sum(axis=0) > 0).all()
+    for order in draw_orders(states_of(y), 20, groups=None, random_state=0):
+        assert teaches(states_of(y)[order[:6]], "findings").all()
+
+
+def test_small_draws_hold_every_class():
+    y = np.repeat(np.arange(4), [300, 5, 2, 1])
+    states = y[:, None] == np.arange(4)
+    for order in draw_orders(states, 20, groups=None, random_state=1):
+        assert set(y[order[:4]]) == {0, 1, 2, 3}
+
+
+def test_orders_differ_by_repeat_and_repeat_by_seed():
+    _, y, patients = make_data()
+    a, b = draw_orders(states_of(y), 2, groups=patients, random_state=0)
+    (c,) = draw_orders(states_of(y), 1, groups=patients, random_state=0)
+    (d,) = draw_orders(states_of(y), 1, groups=patients, random_state=1)
+    np.testing.assert_array_equal(a, c)
+    assert not np.array_equal(a, b)
+    assert not np.array_equal(a, d)
+
+
+def test_all_estimators_get_the_same_nested_draws_of_other_patients(monkeypatch):
+    X, y, patients = make_data(blanks=0)
+    monkeypatch.setattr(Spy, "seen", [])
+    tested = []
+    judged = Judge.__call__
+
+    def watch(self, name, fitted, X, taught=None):
+        tested.append(self.test)
+        return judged(self, name, fitted, X, taught)
+
+    monkeypatch.setattr(Judge, "__call__", watch)
+    label_efficiency(
+        {"a": Spy(), "b": Spy(C=0.1)}, X, y[:, 0].astype(int), [6, 20],
+        groups=patients, n_repeats=3,
+    )  # fmt: skip
+    assert len(Spy.seen) == 12
+    patient_of = dict(zip(X[:, 0].tolist(), patients.tolist(), strict=True))
+    held_out = set(patients[tested[0]].tolist())
+    for (a, _), (b, _) in zip(Spy.seen[:6], Spy.seen[6:], strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not held_out & {patient_of[one] for one in a.tolist()}
+    for k in range(3):  # the larger draws begin as the smaller
+        np.testing.assert_array_equal(Spy.seen[k][0], Spy.seen[3 + k][0][:6])
+
+
+# ------------------------------------------------------------------------------ scores
+
+
+@pytest.mark.parametrize("kind", ["binary", "classes"])
+@pytest.mark.parametrize(
+    ("scoring", "score"),
+    [("roc_auc", roc_auc_score), ("average_precision", average_precision_score)],
+)
+def test_scores_are_scikit_learns(kind, scoring, score):
+    X, y, _ = make_data(blanks=0)
+    n_classes = 2 if kind == "binary" else 3
+    labels = np.array(["a", "b", "c"])[(y.sum(axis=1) % n_classes).astype(int)]
+    X_test, y_test = X[:80], labels[:80]
+    table = label_efficiency(
+        {"lr": LogisticRegression()}, X[80:], labels[80:], [160],
+        X_test=X_test, y_test=y_test, n_repeats=1, scoring=scoring,
+    ).set_index("label")["score"]  # fmt: skip
+    fitted = LogisticRegression(tol=1e-10).fit(X[80:], labels[80:])
+    said = fitted.predict_proba(X_test)
+    for k, name in enumerate(fitted.classes_):
+        if kind == "binary" and k == 0:
+            continue
+        assert table[name] == pytest.approx(score(y_test == name, said[:, k]), abs=0.01)
+    if kind == "classes":
+        assert table["macro"] == pytest.approx(table[["a", "b", "c"]].mean())
+
+
+def test_findings_are_learned_and_scored_where_they_are_known():
+    X, y, _ = make_data()
+    frame = pd.DataFrame(y, columns=["x", "y", "z"])
+    table = label_efficiency(
+        {"lr": LogisticRegression()}, X[80:], frame[80:], [160],
+        X_test=X[:80], y_test=frame[:80], n_repeats=1,
+    ).set_index("label")["score"]  # fmt: skip
+    for k, name in enumerate(frame):
+        learns, asked = ~np.isnan(y[80:, k]), ~np.isnan(y[:80, k])
+        one = LogisticRegression().fit(X[80:][learns], y[80:][learns, k])
+        said = one.decision_function(X[:80][asked])
+        assert table[name] == pytest.approx(
+            roc_auc_score(y[:80][asked, k], said), abs=0.01
+        )
+
+
+@pytest.mark.filterwarnings("ignore:a class.* has fewer than two samples")
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("kind", ["findings", "binary", "classes"])
+def test_probes_fitted_together_are_those_fitted_alone(kind, grouped):
+    X, y, patients = make_data(n=200, width=40)
+    if kind == "findings":
+        target, classes = y, None
+    else:
+        target = np.nan_to_num(y).sum(axis=1).astype(int) % (2 + (kind == "classes"))
+        classes = np.array(["a", "b", "c"])[: target.max() + 1]
+    groups = patients if grouped else None
+    rng = np.random.default_rng(0)
+    # Below, between and above where basis and threads change.
+    draws = []
+    for n in (7, 25, 160):
+        rows = rng.permutation(len(X))[:n]
+        if classes is None:
+            draws.append((rows, Labels(None, target[rows])))
+        else:
+            present, index = np.unique(target[rows], return_inverse=True)
+            draws.append((rows, Labels(classes[present], index)))
+    probe = LinearProbe(Cs=5, class_weight="balanced")
+    found = list(together.fit_probes(probe, X, draws, groups))
+    for fitted, (rows, labels) in zip(found, draws, strict=True):
+        alone = clone(probe).fit(
+            X[rows],
+            together._values(labels),
+            groups=None if groups is None else groups[rows],
+        )
+        np.testing.assert_array_equal(fitted.classes_, alone.classes_)
+        np.testing.assert_allclose(fitted.C_, alone.C_)
+        np.testing.assert_allclose(
+            fitted.decision_function(X), alone.decision_function(X), atol=0.02
+        )
+
+
+def test_folds_of_all_labels_at_once_are_scikit_learns():
+    _, y, patients = make_data(n=400, n_findings=6, seed=3)
+    labels = Labels(None, y)
+    ours = together._folds(labels, 5, patients, y)
+    plain = make_folds(labels, 5, patients, y)
+    np.testing.assert_array_equal(ours.test, plain.test)
+    np.testing.assert_array_equal(ours.train, plain.train)
+    known = ~np.isnan(y[:, 0])
+    splits = StratifiedGroupKFold(5).split(y[known], y[known, 0], patients[known])
+    for fold, (_, test) in enumerate(splits):
+        at = np.flatnonzero(known)[test]
+        np.testing.assert_array_equal(np.flatnonzero(ours.test[fold, :, 0]), at)
+
+
+def test_a_probe_scores_the_same_alone_and_in_a_pipeline():
+    X, y, patients = make_data(n=160)
+    alike = make_pipeline(FunctionTransformer(), LinearProbe())  # needs no fit
+    slow = make_pipeline(StandardScaler(with_mean=False, with_std=False), LinearProbe())
+    table = label_efficiency(
+        {"a": LinearProbe(), "b": alike, "c": slow}, X, y, [12, 60],
+        groups=patients, n_repeats=2,
+    )  # fmt: skip
+    wide = table.pivot(
+        index=["size", "repeat", "label"], columns="estimator", values="score"
+    )
+    np.testing.assert_array_equal(wide["a"], wide["b"])
+    np.testing.assert_allclose(wide["a"], wide["c"], atol=0.01)
+
+
+def test_first_steps_that_learn_nothing_are_applied_once():
+    X, y, _ = make_data(blanks=0)
+    calls = []
+
+    def count(rows):
+        calls.append(len(rows))
+        return rows
+
+    step = FunctionTransformer(count)
+    label_efficiency(
+        {
+            "a": make_pipeline(step, LinearProbe()),
+            "b": make_pipeline(step, StandardScaler(), LinearProbe()),
+        },
+        X, y[:, 0], [10, 20], n_repeats=2,
+    )  # fmt: skip
+    assert calls == [len(X)]
+
+
+def test_draws_that_show_one_side_only_have_no_score():
+    X, y, _ = make_data(n_findings=3)
+    table = label_efficiency({"p": LinearProbe()}, X, y, [1, 2, 40], n_repeats=5)
+    by_size = table.set_index("size")["score"]
+    assert by_size[1].isna().all()
+    assert by_size[2].isna().any()
+    assert by_size[40].notna().all()
+    macro = table[table["label"] == "macro"].set_index(["size", "repeat"])["score"]
+    rest = table[table["label"] != "macro"].groupby(["size", "repeat"])["score"]
+    np.testing.assert_allclose(macro, rest.apply(lambda one: one.mean(skipna=False)))
+
+
+def test_a_finding_of_one_kind_in_the_test_set_is_left_out_of_macro():
+    X, y, _ = make_data(blanks=0)
+    asked = y[:80].copy()
+    asked[:, 1] = 0
+    with pytest.warns(UserWarning, match="test images of one kind only"):
+        table = label_efficiency(
+            {"p": LinearProbe()}, X[80:], y[80:], [100],
+            X_test=X[:80], y_test=asked, n_repeats=1,
+        )  # fmt: skip
+    scores = table.set_index("label")["score"]
+    assert np.isnan(scores[1])
+    assert scores["macro"] == pytest.approx((scores[0] + scores[2]) / 2)
+
+
+# ----------------------------------------------------------- what knows prompts, n_jobs
+
+
+@pytest.fixture(scope="module")
+def phantoms():
+    from sk_medsiglip import MedSigLIPEmbedder
+    from sk_medsiglip.datasets import make_chest_phantoms
+
+    made = make_chest_phantoms(160, random_state=2)
+    y = made.target[:, :2].astype(float)
+    y[::7, 1] = np.nan
+    names = ["cardiomegaly", "effusion"]
+    prompts = {
+        one: {"positive": one, "negative": f"no {one}"} for one in names
+    }  # as the demonstration model knows them
+    frame = pd.DataFrame(y, columns=names)
+    return MedSigLIPEmbedder("demo").transform(made.images), frame, made.groups, prompts
+
+
+def test_zero_shot_is_scored_once_and_heads_that_know_prompts_take_findings(phantoms):
+    X, y, patients, prompts = phantoms
+    table = label_efficiency(
+        {
+            "zero": ZeroShotClassifier(prompts, model="demo"),
+            "prompts": PromptProbe(prompts, model="demo"),
+        },
+        X, y, [3, 16], groups=patients, n_repeats=2,
+    )  # fmt: skip
+    zero = table[table["estimator"] == "zero"]
+    assert zero["size"].unique().tolist() == [0]
+    assert zero["label"].tolist() == ["cardiomegaly", "effusion", "macro"]
+    assert zero["score"].min() > 0.8
+    learned = table[table["estimator"] == "prompts"]
+    assert len(learned) == 2 * 2 * 3
+    assert learned["score"].dropna().min() > 0.8
+
+
+def test_jobs_change_nothing(phantoms):
+    X, y, patients, _ = phantoms
+    arguments = ({"lr": LogisticRegression()}, X, y, [10])
+    alone = label_efficiency(*arguments, groups=patients, n_repeats=2)
+    with parallel_config(backend="threading"):  # processes take seconds to start
+        spread = label_efficiency(*arguments, groups=patients, n_repeats=2, n_jobs=2)
+    pd.testing.assert_frame_equal(alone, spread)
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"sizes": [1000]}, "images are left to draw from"),
+        ({"sizes": []}, "sizes is empty"),
+        ({"sizes": [2.5]}, "whole numbers from 1 on, got 2.5"),
+        ({"n_repeats": 0}, "n_repeats must be"),
+        ({"estimators": {}}, "must be a dict"),
+        ({"estimators": LinearProbe()}, "must be a dict"),
+        ({"X_test": np.zeros((3, 20))}, "both X_test and y_test"),
+        ({"X_test": np.zeros((3, 20)), "y_test": [0, 1, 0]}, "labels must be alike"),
+        ({"scoring": "auc"}, "there is no metric 'auc'"),
+        ({"groups": [1, 2]}, "inconsistent numbers"),
+        ({"X": np.full((240, 20), np.nan)}, "X contains NaN"),
+        ({"estimators": {"p": LinearProbe(tol=0)}}, "'tol' parameter"),
+    ],
+)
+def test_bad_input_says_what_to_do(changed, match):
+    X, y, _ = make_data()
+    given = {
+        "estimators": {"p": LinearProbe()},
+        "X": X,
+        "y": y,
+        "sizes": [10],
+    } | changed
+    with pytest.raises(ValueError, match=match):
+        label_efficiency(**given)
+
+
+# ----------------------------------------------------------------------------- picture
+
+
+@pytest.fixture
+def table():
+    rng = np.random.default_rng(0)
+    rows = [("zero", 0, 0, "macro", 0.8), ("zero", 0, 0, "x", 0.7)]
+    rows += [
+        ("probe", size, repeat, label, rng.random())
+        for size in (4, 16, 64)
+        for repeat in range(5)
+        for label in ("x", "macro")
+    ]
+    rows[2] = (*rows[2][:4], np.nan)
+    return pd.DataFrame(rows, columns=module._COLUMNS)
+
+
+@pytest.fixture
+def agg():
+    matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    matplotlib.use("Agg")
+    yield
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+
+
+@pytest.mark.usefixtures("agg")
+def test_picture_shows_means_and_the_line_without_labels(table):
+    display = LabelEfficiencyDisplay(table).plot()
+    mine = table[(table["estimator"] == "probe") & (table["label"] == "macro")]
+    x, y = display.lines_["probe"].get_data()
+    assert x.tolist() == [4, 16, 64]
+    np.testing.assert_allclose(y, mine.groupby("size")["score"].mean())
+    assert set(display.lines_["zero"].get_ydata()) == {0.8}
+    (band,) = display.ax_.collections
+    at_4 = band.get_paths()[0].vertices
+    drawn = sorted(set(at_4[at_4[:, 0] == 4][:, 1].round(9)))
+    wanted = np.quantile(mine[mine["size"] == 4]["score"], [0.1, 0.9])
+    np.testing.assert_allclose([drawn[0], drawn[-1]], wanted)
+    assert [one.get_text() for one in display.ax_.get_xticklabels()] == [
+        "4",
+        "16",
+        "64",
+    ]
+    assert "80%" in display.ax_.get_title()
+    assert "5 draws" in display.ax_.get_title()
+
+
+@pytest.mark.usefixtures("agg")
+def test_picture_leaves_out_sizes_that_taught_nothing_somewhere(table):
+    display = LabelEfficiencyDisplay(table).plot(label="x", share=0.5)
+    assert display.lines_["probe"].get_xdata().tolist() == [16, 64]
+    with pytest.raises(ValueError, match="no label 'z'"):
+        display.plot(label="z")
+    with pytest.raises(ValueError, match="share=80"):
+        display.plot(share=80)
+
+
+def test_picture_without_matplotlib_says_how_to_get_it(table, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(MissingDependencyError, match=r"sk-medsiglip\[plot\]"):
+        LabelEfficiencyDisplay(table).plot()
