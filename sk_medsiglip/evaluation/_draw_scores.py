@@ -1,0 +1,238 @@
+"""What classifiers that learned from some images are worth, label by label."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing, check_array
+from sklearn.utils.validation import has_fit_parameter
+
+from sk_medsiglip._labels import Labels
+from sk_medsiglip.evaluation._answers import Truth, ask
+from sk_medsiglip.evaluation._figures import figures
+from sk_medsiglip.evaluation._probes_together import fit_probes
+from sk_medsiglip.heads import LinearProbe
+from sk_medsiglip.model_selection._each_label import EachLabel
+
+__all__ = ["Draw", "Judge", "last_step", "score_draws", "states_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Rows that are labelled, and which labels they can teach.
+
+    Parameters
+    ----------
+    size, repeat : int
+        How many rows, and the number of the draw.
+    rows : ndarray of shape (size,)
+        Places among all samples.
+    taught : ndarray of bool, shape (n_labels,)
+        Which labels these rows show on both sides.
+    """
+
+    size: int
+    repeat: int
+    rows: NDArray[np.intp]
+    taught: NDArray[np.bool_]
+
+
+class Judge:
+    """Scores a fitted classifier on the test set, label by label.
+
+    Parameters
+    ----------
+    truth : Truth
+        Labels of all samples.
+    test : ndarray of shape (n_test,)
+        Places of the test set among them.
+    metric : str
+        Of :func:`evaluate`.
+    """
+
+    def __init__(self, truth: Truth, test: NDArray[np.intp], metric: str) -> None:
+        self.truth, self.test, self.metric = truth, test, metric
+        self._asked = replace(truth, target=truth.target[test])
+        states = states_of(self._asked)
+        sides = states if truth.kind == "findings" else np.hstack([~states, states])
+        shown = np.asarray(sides.any(axis=0)).reshape(2, -1)
+        both = np.asarray(shown.all(axis=0))
+        self.left_out = np.flatnonzero(~(both[1:] if truth.kind == "binary" else both))
+        if len(self.left_out):
+            names = ", ".join(repr(str(truth.names[k])) for k in self.left_out)
+            warnings.warn(
+                f"{names}: test images of one kind only. Nothing is scored, and "
+                '"macro" is the mean of the others.',
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def __call__(
+        self, name: str, fitted: Any, X: Any, taught: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
+        """Return a score a label, NaN where there is none.
+
+        Parameters
+        ----------
+        name : str
+            For messages.
+        fitted : classifier
+            Fitted.
+        X : collection
+            All samples.
+        taught : ndarray of bool, shape (n_labels,), default=None
+            Of several findings those that the classifier knows; None is all.
+        """
+        truth, scores = self._asked, np.full(len(self.truth.names), np.nan)
+        places = np.arange(len(scores))
+        if taught is not None and truth.kind == "findings":
+            places = _columns(taught)
+            names = [truth.names[k] for k in places]
+            truth = replace(truth, names=names, target=truth.target[:, places])
+        once = np.ones((1, len(self.test)), dtype=np.int32)
+        rows = _safe_indexing(X, self.test)
+        for k, question in zip(places, ask(name, fitted, rows, truth), strict=True):
+            if k not in self.left_out:
+                scores[k] = figures(question, once, (self.metric,))[self.metric][0]
+        return scores
+
+
+def states_of(truth: Truth) -> NDArray[np.bool_]:
+    """Return what each sample shows; of findings first "not there", then "there"."""
+    if truth.kind == "findings":
+        return np.hstack([truth.target == 0, truth.target == 1])
+    return truth.target[:, None] == np.arange(len(truth.classes))
+
+
+def score_draws(
+    name: str,
+    estimator: Any,
+    X: Any,
+    y: Any,
+    groups: NDArray[Any] | None,
+    draws: list[Draw],
+    judge: Judge,
+    n_jobs: int | None,
+) -> Iterator[NDArray[np.float64]]:
+    """Fit an estimator to each draw, and score it.
+
+    Parameters
+    ----------
+    name, estimator
+        Not fitted.
+    X, y, groups
+        All samples; of ``y`` only the names of its columns count.
+    draws : list of Draw
+        What to learn from.
+    judge : Judge
+        What to be judged by.
+    n_jobs : int or None
+        Processes.
+
+    Yields
+    ------
+    ndarray of shape (n_labels,)
+        Scores, NaN where a draw teaches nothing of a label; one a draw.
+    """
+    nothing = np.full(len(judge.truth.names), np.nan)
+    useful = [draw for draw in draws if draw.taught.any()]
+    scores: Iterator[NDArray[np.float64]]
+    if type(estimator) is LinearProbe:
+        scores = _score_probes(name, estimator, X, groups, useful, judge)
+    else:
+        of_names = y.columns if isinstance(y, pd.DataFrame) else None
+        parallel = Parallel(n_jobs=n_jobs, return_as="generator")
+        scores = parallel(
+            delayed(_score_one)(name, estimator, X, of_names, groups, draw, judge)
+            for draw in useful
+        )
+    for draw in draws:
+        yield next(scores) if draw.taught.any() else nothing
+
+
+def _score_probes(
+    name: str,
+    probe: LinearProbe,
+    X: Any,
+    groups: NDArray[Any] | None,
+    draws: list[Draw],
+    judge: Judge,
+) -> Iterator[NDArray[np.float64]]:
+    rows = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+    labelled = ((draw.rows, _labels_of(draw, judge.truth)) for draw in draws)
+    probes = fit_probes(probe, rows, labelled, groups)
+    precise = rows.astype(np.float64)  # once, not with every question
+    for draw in draws:
+        with warnings.catch_warnings():
+            _expect_few_labels()
+            fitted = next(probes)
+        yield judge(name, fitted, precise, draw.taught)
+
+
+def _labels_of(draw: Draw, truth: Truth) -> Labels:
+    if truth.kind == "findings":
+        return Labels(None, truth.target[np.ix_(draw.rows, _columns(draw.taught))])
+    present, index = np.unique(truth.target[draw.rows], return_inverse=True)
+    return Labels(truth.classes[present], index)
+
+
+def _columns(taught: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return the findings to fit; one alone twice, or it would be read as classes."""
+    places = np.flatnonzero(taught)
+    return np.repeat(places, 2) if len(places) == 1 else places
+
+
+def _score_one(
+    name: str,
+    estimator: Any,
+    X: Any,
+    columns: Any,
+    groups: NDArray[Any] | None,
+    draw: Draw,
+    judge: Judge,
+) -> NDArray[np.float64]:
+    """Fit any estimator to one draw, and score it."""
+    truth, taught = judge.truth, draw.taught
+    one, last = clone(estimator), last_step(estimator)
+    ours = type(last).__module__.startswith("sk_medsiglip.")
+    labels: Any = truth.target[draw.rows]
+    if truth.kind != "findings":
+        labels = truth.classes[labels]
+    elif not ours:
+        one, labels = EachLabel(one), labels[:, _columns(taught)]
+    elif getattr(last, "prompts", None) is None:
+        labels = labels[:, _columns(taught)]
+    else:
+        # Prompts name all findings, so all have a column. Each is learned by itself:
+        # what stands where nothing is known changes no other, and is not looked at.
+        labels[:, np.isnan(labels).all(axis=0)] = 0
+        labels = labels if columns is None else pd.DataFrame(labels, columns=columns)
+        taught = np.ones(len(taught), dtype=bool)
+    params = {}
+    if groups is not None and ours and has_fit_parameter(last, "groups"):
+        step = f"{one.steps[-1][0]}__" if isinstance(one, Pipeline) else ""
+        params = {f"{step}groups": groups[draw.rows]}
+    with warnings.catch_warnings():
+        _expect_few_labels()
+        one.fit(_safe_indexing(X, draw.rows), labels, **params)
+    scores = judge(name, one, X, taught)
+    return np.where(draw.taught, scores, np.nan)
+
+
+def _expect_few_labels() -> None:
+    """Pass over what a head says of few labels: they are what is measured here."""
+    warnings.filterwarnings("ignore", message="a class.* has fewer than two samples")
+
+
+def last_step(estimator: Any) -> Any:
+    """Return the classifier of a pipeline, or what is one itself."""
+    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
