@@ -45,7 +45,7 @@ _OTHERS = {
 }
 _TRAINED_ON = [
     ("MIMIC-CXR", "chest X-ray", ("mimic",)),
-    ("SCIN", "dermatology photograph", ("scin",)),
+    ("SCIN", "dermatology photograph", (r"scin\b",)),
     ("PAD-UFES-20", "dermatology photograph", ("pad ufes", "padufes")),
     ("TCGA", "histopathology", ("tcga",)),
     ("CAMELYON", "histopathology", ("camelyon",)),
