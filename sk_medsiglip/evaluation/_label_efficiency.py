@@ -118,7 +118,8 @@ def label_efficiency(
     tells.
 
     Draws of ``LinearProbe`` share the decomposition of ``X``, their folds and the
-    cores; they are the solutions that its ``fit`` finds.
+    cores; they are the solutions that its ``fit`` finds. ``LinearProbe(tol=1e-4)``
+    takes about two thirds of the time, and moves means over draws in the third digit.
 
     Examples
     --------
