@@ -10,6 +10,6 @@ from __future__ import annotations
 from numbers import Integral, Real
 
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-__all__ = ["Integral", "Interval", "Real", "StrOptions", "_fit_context"]
+__all__ = ["HasMethods", "Integral", "Interval", "Real", "StrOptions", "_fit_context"]

@@ -7,6 +7,8 @@ from sklearn import metrics
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from sk_medsiglip import LinearProbe
@@ -428,6 +430,20 @@ def test_what_is_asked_wrongly(data, params, message):
     X, Y, _, _ = data
     with pytest.raises(ValueError, match=message):
         evaluate({"x": X[:, 0]}, X, Y[:, 0], **params)
+
+
+def test_findings_in_another_order_are_not_compared(data):
+    X, Y, _, _ = data
+    frame = pd.DataFrame(Y[:, :2], columns=["one", "two"])
+    one = LinearProbe().fit(X, frame)
+    other = make_pipeline(StandardScaler(), LinearProbe()).fit(X, frame[["two", "one"]])
+    with pytest.raises(ValueError, match=r"b knows the findings \['two', 'one'\]"):
+        evaluate({"a": one, "b": other}, X, frame, n_bootstrap=5)
+    with pytest.raises(ValueError, match="would compare the wrong ones"):
+        evaluate({"b": other}, X, frame, n_bootstrap=5)
+    # In a pipeline names are found as well.
+    table = evaluate({"b": other}, X, frame[["two", "one"]], n_bootstrap=5)
+    assert table["label"].unique().tolist() == ["two", "one", "macro", "micro"]
 
 
 def test_estimators_that_do_not_fit_the_labels(data):

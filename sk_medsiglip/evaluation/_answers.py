@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.pipeline import Pipeline
 
 from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip.evaluation._figures import Question
@@ -98,6 +99,13 @@ def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
     -------
     list of Question
     """
+    own = _findings_of(estimator)
+    if truth.kind == "findings" and own not in (None, truth.names):
+        raise ValueError(
+            f"{name} knows the findings {own}, and the labels are {truth.names}: "
+            "columns would be compared with the wrong ones. Train it on y[columns] in "
+            "one order for all."
+        )
     scores, probability, decision = _say(name, estimator, X, truth)
     if truth.kind == "findings":
         rows = [np.flatnonzero(~np.isnan(column)) for column in truth.target.T]
@@ -189,12 +197,19 @@ def _decide(
     return scores > threshold
 
 
+def _findings_of(estimator: Any) -> list[Any] | None:
+    """Return the names of an estimator's findings, if it has any."""
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    own = getattr(last, "findings_", getattr(last, "label_names_", None))
+    return None if own is None else [str(one) for one in own]
+
+
 def _names_of_findings(y: Any, labels: Labels, estimators: list[Any]) -> list[Any]:
     for one in estimators:
-        own = getattr(one, "findings_", getattr(one, "label_names_", None))
+        own = _findings_of(one)
         if own is not None and len(own) == labels.target.shape[1]:
             check_columns(y, own)
-            return list(own)
+            return own
     if labels.names is not None:
         return list(labels.names)
     return list(range(labels.target.shape[1]))

@@ -20,6 +20,7 @@ from sk_medsiglip.evaluation._delong import delong_test
 from sk_medsiglip.evaluation._figures import Question, check_metrics, figures
 from sk_medsiglip.evaluation._published import warn_if_trained_on
 from sk_medsiglip.exceptions import LeakageWarning
+from sk_medsiglip.model_selection import check_leakage
 
 __all__ = ["evaluate"]
 
@@ -439,8 +440,6 @@ def _warn_about_leakage(
             "X_train is compared with X where both are embeddings, 2-D arrays of "
             "numbers; for images use model_selection.check_leakage."
         )
-    from sk_medsiglip.model_selection import check_leakage
-
     both = np.vstack([np.asarray(X_train), np.asarray(X)])
     split = (np.arange(len(X_train)), np.arange(len(X_train), len(both)))
     pairs = check_leakage(both, splits=[split])

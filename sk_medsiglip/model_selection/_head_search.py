@@ -24,7 +24,14 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip._persistence import VersionedPickle
-from sk_medsiglip._validation import Integral, Interval, Real, StrOptions, _fit_context
+from sk_medsiglip._validation import (
+    HasMethods,
+    Integral,
+    Interval,
+    Real,
+    StrOptions,
+    _fit_context,
+)
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.model_selection._best_head import BestHead
 from sk_medsiglip.model_selection._head_folds import split_labels
@@ -175,8 +182,8 @@ class HeadSearchCV(VersionedPickle, BestHead):
     _parameter_constraints: dict[str, Any] = {
         "estimator": "no_validation",
         "space": "no_validation",
-        "embedder": "no_validation",
-        "prompts": "no_validation",
+        "embedder": [HasMethods(["fit_transform", "get_params"]), None],
+        "prompts": [Mapping, HasMethods(["get_params"]), None],
         "templates": "no_validation",
         "model": [str, os.PathLike],
         "revision": [str, None],
