@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SSTextClassifier,
         TipAdapterClassifier,
     )
+    from sk_medsiglip.model_selection import HeadSearchCV
     from sk_medsiglip.zero_shot import (
         ConformalZeroShot,
         PromptSearchCV,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConformalZeroShot",
     "EmbeddingCache",
+    "HeadSearchCV",
     "LinearProbe",
     "MedSigLIPEmbedder",
     "MedSigLIPTextEmbedder",
@@ -52,6 +54,7 @@ __all__ = [
 _ROOM_OF = {
     "ConformalZeroShot": "zero_shot",
     "EmbeddingCache": "cache",
+    "HeadSearchCV": "model_selection",
     "LinearProbe": "heads",
     "MedSigLIPEmbedder": "embedding",
     "MedSigLIPTextEmbedder": "embedding",

@@ -22,6 +22,7 @@ DOCS = Path(__file__).parents[1] / "docs"
         ("pictures.md", ["matplotlib"]),
         ("splits.md", []),
         ("tuning.md", ["optuna"]),
+        ("report.md", ["matplotlib"]),
         ("zero_shot.md", []),
     ],
 )

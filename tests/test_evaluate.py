@@ -446,6 +446,50 @@ def test_findings_in_another_order_are_not_compared(data):
     assert table["label"].unique().tolist() == ["two", "one", "macro", "micro"]
 
 
+def test_the_class_that_is_looked_for(data):
+    X, Y, _, _ = data
+    y = np.where(Y[:, 0] == 1, "effusion", "no effusion")
+    clf = LogisticRegression().fit(X, y)
+    probability = clf.predict_proba(X)[:, 0]
+    figures = ["roc_auc", "average_precision", "sensitivity", "f1", "brier"]
+    names = {"clf": clf, "one": probability, "two": clf.predict_proba(X)}
+    table = evaluate(
+        names, X, y, metrics=figures, pos_label="effusion", n_bootstrap=5
+    ).set_index(["estimator", "metric"])["value"]
+    ill, said = y == "effusion", clf.predict(X) == "effusion"
+    for name in names:
+        np.testing.assert_allclose(
+            table[name][figures],
+            [
+                metrics.roc_auc_score(ill, probability),
+                metrics.average_precision_score(ill, probability),
+                metrics.recall_score(ill, said),
+                metrics.f1_score(ill, said),
+                metrics.brier_score_loss(ill, probability),
+            ],
+        )
+    # Scores of a decision function turn round as well.
+    svc = LinearSVC().fit(X, y)
+    table = evaluate(svc, X, y, metrics="roc_auc", pos_label="effusion", n_bootstrap=5)
+    expected = metrics.roc_auc_score(ill, -svc.decision_function(X))
+    assert table["value"].tolist() == pytest.approx([expected])
+    assert table["label"].tolist() == ["effusion"]
+
+
+def test_the_absence_of_a_finding_is_not_looked_for_without_a_word(data):
+    X, Y, _, _ = data
+    y = np.where(Y[:, 0] == 1, "effusion", "no effusion")
+    clf = LogisticRegression().fit(X, y)
+    with pytest.warns(UserWarning, match="Pass pos_label='effusion'"):
+        table = evaluate(clf, X, y, metrics="roc_auc", n_bootstrap=5)
+    assert table["label"].tolist() == ["no effusion"]
+    with pytest.raises(ValueError, match="label='pneumonia' is none of"):
+        evaluate(clf, X, y, pos_label="pneumonia", n_bootstrap=5)
+    three = LinearProbe().fit(X, Y[:, 0] + Y[:, 1])
+    with pytest.raises(ValueError, match="pos_label=1 is for two classes"):
+        evaluate(three, X, Y[:, 0] + Y[:, 1], pos_label=1, n_bootstrap=5)
+
+
 def test_estimators_that_do_not_fit_the_labels(data):
     X, Y, y, _ = data
     clf = LogisticRegression().fit(X, y)

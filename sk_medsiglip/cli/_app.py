@@ -19,6 +19,7 @@ from sk_medsiglip.cli._embed import embed
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._predict import predict
 from sk_medsiglip.cli._prompts_app import prompts_app
+from sk_medsiglip.cli._report import report
 from sk_medsiglip.cli._train import train
 from sk_medsiglip.cli._tune import tune
 from sk_medsiglip.cli._zero_shot import zero_shot
@@ -108,6 +109,7 @@ app.command("zero-shot")(zero_shot)
 app.command("train")(train)
 app.command("tune")(tune)
 app.command("predict")(predict)
+app.command("report")(report)
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(cache_app, name="cache")
 app.command("doctor")(doctor)

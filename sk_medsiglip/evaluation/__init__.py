@@ -17,6 +17,7 @@ from sk_medsiglip.evaluation._operating_point import (
 )
 from sk_medsiglip.evaluation._published import known_training_data, published_results
 from sk_medsiglip.evaluation._reliability_plot import ReliabilityDisplay
+from sk_medsiglip.evaluation._report import write_report
 from sk_medsiglip.evaluation._subgroup_plot import SubgroupForestDisplay
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "known_training_data",
     "label_efficiency",
     "published_results",
+    "write_report",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,20 +26,41 @@ class Truth:
     kind : {"binary", "classes", "findings"}
         Two classes, several, or several findings of 0, 1 and NaN.
     names : list
-        The second class, the classes, or the findings.
+        What is looked for: the second class, the classes, or the findings.
     classes : ndarray
-        All classes, sorted; ``[0, 1]`` for findings.
+        All classes, sorted; of two, the one that is looked for comes second;
+        ``[0, 1]`` for findings.
     target : ndarray of shape (n_samples,) or (n_samples, n_findings)
         Index of the class; or 1, 0, NaN.
+    flipped : bool, default=False
+        Whether the one that is looked for sorts first.
     """
 
     kind: str
     names: list[Any]
     classes: NDArray[Any]
     target: NDArray[Any]
+    flipped: bool = False
+
+    def looking_for(self, label: Any) -> Truth:
+        """Return the same labels; of two classes, with this one as the positive."""
+        if label in self.names:
+            return self
+        if self.kind == "binary" and label == self.classes[0]:
+            return replace(
+                self,
+                names=self.classes.tolist()[:1],
+                classes=self.classes[::-1],
+                target=1 - self.target,
+                flipped=not self.flipped,
+            )
+        known = self.classes.tolist() if self.kind == "binary" else self.names
+        raise ValueError(f"label={label!r} is none of {known}.")
 
 
-def read_truth(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
+def read_truth(
+    y: ArrayLike, estimators: list[Any], X: Any, *, label: Any = None
+) -> Truth:
     """Check labels against what the estimators know.
 
     Parameters
@@ -49,6 +71,9 @@ def read_truth(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
         Fitted estimators, or arrays of scores.
     X : collection
         What the labels belong to.
+    label : default=None
+        One that has to be among them; of two classes it is what is looked for, which
+        is else the second.
 
     Returns
     -------
@@ -57,8 +82,22 @@ def read_truth(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
     Raises
     ------
     ValueError
-        If a label is none of the estimators' classes, or shapes do not fit.
+        If a label is none of the estimators' classes, or shapes do not fit; if there
+        is no such label.
+
+    Warns
+    -----
+    UserWarning
+        If the second of two classes is named as the absence of the first.
     """
+    truth = _read(y, estimators, X)
+    if label is not None:
+        return truth.looking_for(label)
+    _warn_of_absence(truth)
+    return truth
+
+
+def _read(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
     known = [one.classes_ for one in estimators if hasattr(one, "classes_")]
     named = [one for one in estimators if hasattr(one, "classes_")]
     if np.asarray(y).ndim == 2 and np.asarray(y).shape[1] > 1:
@@ -75,7 +114,7 @@ def read_truth(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
     assert labels.classes is not None
     if len(labels.classes) == 2:
         findings = [f for one in named for f in getattr(one, "findings_", [])[:1]]
-        name = findings[0] if findings else labels.classes[1]
+        name = findings[0] if findings else labels.classes.tolist()[1]
         return Truth("binary", [name], labels.classes, labels.target)
     return Truth("classes", labels.classes.tolist(), labels.classes, labels.target)
 
@@ -88,8 +127,8 @@ def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
     name : str
         For messages.
     estimator : estimator or array-like
-        Fitted; or its scores: probabilities of the second class, of each class, or of
-        each finding, in the order of the truth.
+        Fitted; or its scores: probabilities of the class that is looked for, of each
+        class in sorted order, or of each finding.
     X : collection
         The test set.
     truth : Truth
@@ -154,13 +193,17 @@ def _say(
             )
         said = np.asarray(estimator.decision_function(X), dtype=np.float64)
         scores = _columns(name, said, truth, estimator)
+    if truth.flipped:  # the estimator spoke of the second class
+        scores = 1 - scores if scores is probability else -scores
+        probability = None if probability is None else 1 - probability
     predicted = np.asarray(estimator.predict(X))
     if truth.kind == "findings":
         return scores, probability, predicted == 1
-    names = truth.classes[1:] if truth.kind == "binary" else truth.classes
+    names = truth.classes
     own = np.asarray(estimator.classes_)
     if truth.classes.dtype.kind in "iu" and own.dtype.kind not in "iub":
-        names = own[1:] if truth.kind == "binary" else own  # labels given as places
+        names = own[names] if truth.kind == "binary" else own  # labels given as places
+    names = names[1:] if truth.kind == "binary" else names
     return scores, probability, predicted[:, None] == names
 
 
@@ -171,7 +214,8 @@ def _columns(
     n_samples, n_names = len(truth.target), len(truth.names)
     if truth.kind == "binary":
         if said.ndim == 2 and said.shape[1] == 2:
-            said = said[:, 1:]
+            first = estimator is None and truth.flipped
+            said = said[:, :1] if first else said[:, 1:]
         said = said.reshape(len(said), -1)
     elif truth.kind == "classes" and estimator is not None:
         own = list(estimator.classes_)
@@ -187,6 +231,20 @@ def _columns(
     if np.isnan(said).any():
         raise ValueError(f"{name} gives NaN scores: leave those rows out.")
     return said
+
+
+def _warn_of_absence(truth: Truth) -> None:
+    if truth.kind != "binary":
+        return
+    absence, presence = truth.names[0], truth.classes.tolist()[0]
+    if str(absence).casefold() in (f"no {presence}".casefold(), f"non-{presence}"):
+        warnings.warn(
+            f"{absence!r} sorts second, so it is what is looked for: sensitivity is "
+            f"that of {absence!r}. Pass pos_label={presence!r} (displays: label=) to "
+            "turn it round.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _decide(

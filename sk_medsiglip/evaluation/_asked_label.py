@@ -29,7 +29,7 @@ def ask_label(name: str, estimator: Any, X: Any, y: ArrayLike, label: Any) -> Qu
     y : array-like of shape (n_samples,) or (n_samples, n_findings)
         Labels.
     label : object
-        A class or finding; None is the only one.
+        A class or finding; None is the only one, of two classes the second.
 
     Returns
     -------
@@ -41,13 +41,11 @@ def ask_label(name: str, estimator: Any, X: Any, y: ArrayLike, label: Any) -> Qu
         If there are several labels and none is named, or it is not among them, or all
         images are of one kind.
     """
-    truth = read_truth(y, [estimator], X)
+    truth = read_truth(y, [estimator], X, label=label)
     if label is None and len(truth.names) > 1:
         raise ValueError(
             f"there are several labels: pass label=, one of {truth.names}."
         )
-    if label is not None and label not in truth.names:
-        raise ValueError(f"label={label!r} is none of {truth.names}.")
     place = 0 if label is None else truth.names.index(label)
     question = ask(name, estimator, X, truth)[place]
     if question.ill.all() or not question.ill.any():

@@ -39,6 +39,7 @@ def evaluate(
     groups: ArrayLike | None = None,
     subgroups: Any = None,
     metrics: str | Sequence[str] | None = None,
+    pos_label: Any = None,
     n_bootstrap: int = 2000,
     level: float = 0.95,
     random_state: int = 0,
@@ -53,7 +54,8 @@ def evaluate(
     ----------
     estimators : dict or estimator
         ``{name: fitted classifier}``; in the place of a classifier may stand its
-        scores for ``X``: of the second class, of each class, or of each finding.
+        scores for ``X``: of the class that is looked for, of each class, or of each
+        finding.
     X : array-like or list of n_samples images
         The test set, as the classifiers take it.
     y : array-like of shape (n_samples,) or (n_samples, n_findings)
@@ -69,6 +71,8 @@ def evaluate(
         and the reverse, "balanced_accuracy", "f1", "accuracy", "sensitivity",
         "specificity", "ppv", "npv" (of what is predicted), "brier", "ece". None is
         the first five kinds, "brier" and "ece".
+    pos_label : default=None
+        Of two classes, the one that is looked for; None is the second in sorted order.
     n_bootstrap : int, default=2000
         Resamples.
     level : float, default=0.95
@@ -110,7 +114,8 @@ def evaluate(
     LeakageWarning
         If the test set was learned from.
     UserWarning
-        If a label has images of one kind only: it is left out of "macro".
+        If a label has images of one kind only: it is left out of "macro". If the
+        class that is looked for is named as the absence of the other ("no effusion").
 
     See Also
     --------
@@ -160,7 +165,11 @@ def evaluate(
     if n_bootstrap < 1:
         raise ValueError(f"n_bootstrap={n_bootstrap!r} must be at least 1.")
     wanted = check_metrics(metrics)
-    truth = read_truth(y, list(named.values()), X)
+    truth = read_truth(y, list(named.values()), X, label=pos_label)
+    if pos_label is not None and truth.kind != "binary":
+        raise ValueError(
+            f"pos_label={pos_label!r} is for two classes; here are {truth.names}."
+        )
     n_samples = len(truth.target)
     check_consistent_length(truth.target, groups)
     members = {"all": np.ones(n_samples, dtype=bool)} | _subgroups(subgroups, n_samples)

@@ -15,7 +15,7 @@ from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.evaluation._answers import ask, read_truth
 from sk_medsiglip.images import image_rows, read_image
 
-__all__ = ["MistakesDisplay"]
+__all__ = ["MistakesDisplay", "find_mistakes"]
 
 #: Pixels a side that are drawn of larger images.
 _MAX_SHOWN = 256
@@ -185,7 +185,7 @@ class MistakesDisplay:
         sources = image_rows(images)
         if len(sources) != np.shape(y)[0]:
             raise ValueError(f"{len(sources)} images for {np.shape(y)[0]} labels.")
-        wrong, n_asked = _find(estimator, X, y, label)
+        wrong, n_asked = find_mistakes(estimator, X, y, label)
         shown = wrong.head(n_images).reset_index(drop=True)
         pictures = [read_image(sources[row], **reading) for row in shown["row"]]
         if title is None:
@@ -256,12 +256,30 @@ class MistakesDisplay:
         return self
 
 
-def _find(estimator: Any, X: Any, y: Any, label: Any) -> tuple[pd.DataFrame, int]:
-    """Return all mistakes, the worst first, and how many were asked about."""
-    truth = read_truth(y, [estimator], X)
+def find_mistakes(
+    estimator: Any, X: Any, y: Any, label: Any
+) -> tuple[pd.DataFrame, int]:
+    """Return all mistakes, the worst first, and how many were asked about.
+
+    Parameters
+    ----------
+    estimator, X, y, label
+        As :meth:`MistakesDisplay.from_estimator` takes them.
+
+    Returns
+    -------
+    mistakes : DataFrame
+        Columns ``row``, ``true``, ``predicted`` and ``probability`` of what is true.
+    n_asked : int
+        Images whose label is known.
+
+    Raises
+    ------
+    ValueError
+        If there are no probabilities, or several findings and none is named.
+    """
+    truth = read_truth(y, [estimator], X, label=label)
     questions = ask("the classifier", estimator, X, truth)
-    if label is not None and label not in truth.names:
-        raise ValueError(f"label={label!r} is none of {truth.names}.")
     if truth.kind == "findings" and label is None:
         raise ValueError(
             f"there are several findings: pass label=, one of {truth.names}."

@@ -1,0 +1,243 @@
+"""``sk-medsiglip report``: saved classifiers and a test set to one HTML file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sk_medsiglip.cli._console import NOT_CLINICAL, bar, say
+from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._options import (
+    BatchSizeOption,
+    CacheOption,
+    DeviceOption,
+    JobsOption,
+    OnError,
+    OnErrorOption,
+    PathColumnOption,
+)
+from sk_medsiglip.cli._train import Unknown
+
+__all__ = ["report"]
+
+
+def report(
+    context: typer.Context,
+    classifier: Annotated[
+        Path,
+        typer.Argument(
+            help="What train wrote: .skops, or .joblib, which runs code when loaded."
+        ),
+    ],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV file of test images with their labels, or a folder with a "
+            "sub-folder a class."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="HTML file to write.")
+    ] = Path("report.html"),
+    label_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label-column",
+            help="Column of classes, or of 0 and 1 for a finding; repeat it. Default: "
+            "the classifier's findings, or label.",
+        ),
+    ] = None,
+    group_column: Annotated[
+        str | None,
+        typer.Option(
+            "--group-column",
+            help="Column of patients: intervals are over patients, and the same ones "
+            "in other files are found.",
+        ),
+    ] = None,
+    subgroup_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--subgroup-column",
+            help="Column of sex, age, scanner, site; repeat it. Numbers of many values "
+            "are cut into quarters.",
+        ),
+    ] = None,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--compare", help="Another saved classifier, judged beside; repeat it."
+        ),
+    ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option("--train", help="What was learned from, to look for leakage."),
+    ] = None,
+    tune: Annotated[
+        Path | None,
+        typer.Option("--tune", help="Other images, to choose thresholds on."),
+    ] = None,
+    sensitivity: Annotated[
+        float,
+        typer.Option("--sensitivity", help="That thresholds are chosen for."),
+    ] = 0.95,
+    show_mistakes: Annotated[
+        int,
+        typer.Option(
+            "--show-mistakes",
+            min=0,
+            help="Pictures of so many mistakes a label. The file then holds patients' "
+            "images.",
+        ),
+    ] = 0,
+    published: Annotated[
+        str | None,
+        typer.Option(
+            "--published",
+            metavar="MODALITY",
+            help="Put the model card's figures beside: chest X-ray, dermatology, "
+            "ophthalmology or histopathology.",
+        ),
+    ] = None,
+    pos_label: Annotated[
+        str | None,
+        typer.Option(
+            "--pos-label",
+            help="Of two classes, the one that is looked for. Default: the finding, or "
+            "the class that sorts second.",
+        ),
+    ] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Of the page.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Where the test images come from, in a sentence."),
+    ] = None,
+    notes: Annotated[
+        Path | None,
+        typer.Option(
+            "--notes",
+            help="JSON file of what only people can say: intended_use, out_of_scope, "
+            "population, reference, limits, oversight, contact.",
+        ),
+    ] = None,
+    uncertain: Annotated[
+        Unknown, typer.Option("--uncertain", help="What -1 in a finding means.")
+    ] = Unknown.ignore,
+    blank: Annotated[
+        Unknown, typer.Option("--blank", help="What an empty cell of a finding means.")
+    ] = Unknown.ignore,
+    resamples: Annotated[
+        int, typer.Option("--resamples", min=1, help="Of the intervals.")
+    ] = 2000,
+    path_column: PathColumnOption = None,
+    on_error: OnErrorOption = OnError.raise_,
+    device: DeviceOption = "auto",
+    batch_size: BatchSizeOption = None,
+    n_jobs: JobsOption = None,
+    cache: CacheOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file if it exists.")
+    ] = False,
+) -> None:
+    """Judge a saved classifier on a test set: one HTML file, for reviewers.
+
+    Figures with 95 % intervals by patient, curves, calibration, subgroups, thresholds,
+    the worst mistakes, what was checked and what was not. The file needs no network. It
+    holds neither paths nor patients' names, and pictures only if you ask.
+
+    Example: sk-medsiglip report model.skops test.csv --group-column patient
+    --subgroup-column sex --tune tune.csv --train train.csv
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise CommandError(f"--out: {out} must end in .html.")
+    if out.exists() and not overwrite:
+        raise CommandError(f"{out} exists. Add --overwrite, or give another --out.")
+    if not out.parent.is_dir():
+        raise CommandError(f"The folder {out.parent} does not exist; make it first.")
+    if not 0 < sensitivity <= 1:
+        raise CommandError(
+            f"--sensitivity {sensitivity:g} must be above 0 and at most 1."
+        )
+    # Late, so that --help is quick.
+    from sk_medsiglip.cli._embedding import check_device, choose_cache
+    from sk_medsiglip.cli._test_set import Judged, read_notes, read_test_set
+    from sk_medsiglip.evaluation import published_results, write_report
+
+    if published is not None:
+        try:
+            published_results(published)
+        except ValueError as error:
+            raise CommandError(f"--published: {error}") from None
+    said_by_people = read_notes(notes)
+    check_device(device)
+    embedding = {
+        "device": device,
+        "batch_size": batch_size or "auto",
+        "n_jobs": n_jobs,
+        "cache": choose_cache(cache),
+        "on_error": on_error.value,
+        "verbose": bar(),
+    }
+    judged = Judged.load([classifier, *(compare or [])], embedding)
+    meanings = {"uncertain": uncertain.value, "blank": blank.value}
+
+    def read(file: Path | None, subgroups: Sequence[str] = ()) -> Any:
+        if file is None:
+            return None
+        return read_test_set(
+            file, judged, label_column, group_column, subgroups, path_column, meanings
+        )
+
+    test = read(source, subgroup_column or ())
+    others: dict[str, Any] = {}
+    for name, part in (("tune", read(tune)), ("train", read(train))):
+        if part is not None:
+            others |= {
+                f"X_{name}": part.paths,
+                f"y_{name}": part.y,
+                f"groups_{name}": part.groups,
+            }
+    for remark in test.remarks:
+        say(remark, "yellow")
+    write_report(
+        out,
+        judged.estimators,
+        test.paths,
+        test.y,
+        groups=test.groups,
+        subgroups=test.subgroups,
+        pos_label=judged.positive(pos_label),
+        **others,
+        sensitivity=sensitivity,
+        show_mistakes=show_mistakes,
+        image_names=[f"row {row}" for row in test.rows],
+        published=published,
+        title=title,
+        data=data,
+        notes=said_by_people,
+        command=_command(context.params),
+        n_bootstrap=resamples,
+        verbose=bar(),
+    )
+    say(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB): open it in a browser.")
+    if show_mistakes:
+        say("It holds pictures of patients: keep it where these may be kept.", "yellow")
+    say(NOT_CLINICAL, "yellow")
+
+
+def _command(given: Mapping[str, Any]) -> str:
+    """Return what was typed, files without their folders: those tell of a machine."""
+    words = ["sk-medsiglip", "report", given["classifier"].name, given["source"].name]
+    silent = {"classifier", "source", "cache", "device", "n_jobs", "batch_size"}
+    for name, value in given.items():
+        if name in silent or value is None or value is False or value == ():
+            continue
+        for one in value if isinstance(value, list | tuple) else [value]:
+            words.append(f"--{name.replace('_', '-')}")
+            if one is not True:
+                words.append(one.name if isinstance(one, Path) else str(one))
+    return shlex.join(words)

@@ -1,0 +1,281 @@
+"""Saved classifiers, and the test sets that they are judged on, as ``report`` asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
+
+from sk_medsiglip.cli._collection import FOLDER_LABEL, read_collection
+from sk_medsiglip.cli._embedding import embed_images
+from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._labels import Task, read_labels
+from sk_medsiglip.cli._model_files import load_model
+from sk_medsiglip.cli._training import absent
+from sk_medsiglip.datasets import class_name
+from sk_medsiglip.embedding import MedSigLIPEmbedder
+
+__all__ = ["Judged", "TestSet", "read_notes", "read_test_set"]
+
+_MAX_LEVELS = 20  # as many subgroups of one column as evaluate takes
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Saved pipelines, by name.
+
+    Parameters
+    ----------
+    estimators : dict
+        Pipelines from images to classes.
+    finding : str or None
+        The one finding, where the first was trained on it.
+    """
+
+    estimators: dict[str, Any]
+    finding: str | None
+
+    @classmethod
+    def load(cls, files: Sequence[Path], embedding: Mapping[str, Any]) -> Judged:
+        """Read files of pipelines, and say how their images are to be embedded."""
+        estimators: dict[str, Any] = {}
+        for file in files:
+            pipeline = load_model(file)
+            if not isinstance(pipeline, Pipeline) or not isinstance(
+                pipeline[0], MedSigLIPEmbedder
+            ):
+                raise CommandError(
+                    f"{file} holds a {type(pipeline).__name__}, not a pipeline from "
+                    "images to classes. Make one with: sk-medsiglip train"
+                )
+            pipeline[0].set_params(**embedding)
+            if file.stem in estimators:
+                raise CommandError(
+                    f"Two classifiers are named {file.stem!r}: rename a file."
+                )
+            estimators[file.stem] = pipeline
+        (first, *_) = estimators.values()
+        for name, one in list(estimators.items())[1:]:
+            if _known(one) != _known(first):
+                raise CommandError(
+                    f"{name} tells apart {_known(one)}, and the first classifier "
+                    f"{_known(first)}: they cannot be compared."
+                )
+        return cls(estimators, _finding_of(first))
+
+    @property
+    def first(self) -> Any:
+        """The pipeline that the report is about."""
+        return next(iter(self.estimators.values()))
+
+    @property
+    def embedder(self) -> MedSigLIPEmbedder:
+        """What the first one embeds images with."""
+        return self.first.steps[0][1]
+
+    def columns(self) -> list[str]:
+        """Return the columns of labels, where none are named."""
+        if self.finding is not None:
+            return [self.finding]
+        if np.ndim(self.first.classes_) == 2:
+            return [str(name) for name in _findings(self.first)]
+        return [FOLDER_LABEL]
+
+    def positive(self, named: str | None) -> Any:
+        """Return the class that is looked for: the named one, or the finding."""
+        if named is None:
+            return self.finding
+        classes = self.first.classes_
+        known = (
+            {} if np.ndim(classes) == 2 else {class_name(one): one for one in classes}
+        )
+        if len(known) != 2 or named not in known:
+            raise CommandError(
+                f"--pos-label: {named!r} is not one of two classes; the classifier "
+                f"tells apart {_known(self.first)}."
+            )
+        return known[named]
+
+    def labels(self, task: Task) -> Any:
+        """Return the labels as the classifiers know them."""
+        if np.ndim(self.first.classes_) == 2:
+            wanted = [str(name) for name in _findings(self.first)]
+            if set(wanted) != set(task.names):
+                raise CommandError(
+                    f"--label-column: the classifier's findings are "
+                    f"{', '.join(wanted)}, and the columns {', '.join(task.names)}. "
+                    "Leave it out to take the columns of these names."
+                )
+            found = pd.DataFrame(task.y.astype(float), columns=list(task.names))
+            return found[wanted]
+        if task.kind == "findings":
+            raise CommandError(
+                f"--label-column: the classifier tells apart {_known(self.first)}: "
+                "name one column."
+            )
+        known = {class_name(one): one for one in self.first.classes_.tolist()}
+        if task.kind == "finding":
+            if self.finding is not None:
+                return np.where(task.y == 1, self.finding, absent(self.finding))
+            if not {"0", "1"} <= set(known):
+                raise CommandError(
+                    f"--label-column: {task.names[0]!r} holds 0 and 1, but the "
+                    f"classifier tells apart {_known(self.first)}."
+                )
+            return task.y
+        if strange := sorted(set(task.names) - set(known)):
+            raise CommandError(
+                f"--label-column: there are images of class {strange[0]!r}, which the "
+                f"classifier does not know: it tells apart {', '.join(known)}."
+            )
+        return np.array([known[one] for one in task.y.tolist()])
+
+
+@dataclass(frozen=True, eq=False)
+class TestSet:
+    """Labelled images that can be read.
+
+    Parameters
+    ----------
+    paths : list of str
+        What to open.
+    y : ndarray or DataFrame
+        Labels as the classifiers know them.
+    groups : ndarray or None
+        Patients.
+    subgroups : DataFrame or None
+        One column a variable.
+    rows : ndarray
+        Which row of the file each image is in, from 0.
+    remarks : list of str
+        What was left out, as sentences.
+    """
+
+    paths: list[str]
+    y: Any
+    groups: NDArray[Any] | None
+    subgroups: pd.DataFrame | None
+    rows: NDArray[np.intp]
+    remarks: list[str]
+
+
+def read_test_set(
+    source: Path,
+    judged: Judged,
+    label_columns: Sequence[str] | None,
+    group_column: str | None,
+    subgroup_columns: Sequence[str],
+    path_column: str | None,
+    meanings: Mapping[str, Any],
+) -> TestSet:
+    """Read images with their labels, and embed them.
+
+    Parameters
+    ----------
+    source : Path
+        CSV file or folder.
+    judged : Judged
+        The classifiers.
+    label_columns, group_column, subgroup_columns, path_column
+        Names of columns.
+    meanings : dict
+        What -1 and blanks of findings mean.
+
+    Returns
+    -------
+    TestSet
+
+    Raises
+    ------
+    CommandError
+        If there is no such column, or a label that the classifiers do not know.
+    """
+    collection = read_collection(source, path_column)
+    columns = label_columns or judged.columns()
+    task, labelled, remarks = read_labels(
+        collection.frame, columns, complete=False, **meanings
+    )
+    y = judged.labels(task)
+    collection = collection.keep(labelled)
+    groups = collection.patients(group_column)
+    variables = {
+        name: _bands(collection.column(name, "--subgroup-column"))
+        for name in subgroup_columns
+    }
+    readable = embed_images(collection.paths, judged.embedder).readable
+    if not readable.any():
+        raise CommandError(f"None of the images of {source} can be read.")
+    if not readable.all():
+        remarks.append(
+            f"{int((~readable).sum()):,} of {len(readable):,} images of {source.name} "
+            "cannot be read and are left out."
+        )
+    collection = collection.keep(readable)
+    return TestSet(
+        collection.paths,
+        y[readable],
+        None if groups is None else groups[readable],
+        pd.DataFrame(variables)[readable].reset_index(drop=True) if variables else None,
+        np.flatnonzero(labelled)[readable],
+        remarks,
+    )
+
+
+def read_notes(file: Path | None) -> dict[str, str]:
+    """Read what people say of the classifier, from a JSON file."""
+    if file is None:
+        return {}
+    try:
+        notes = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CommandError(f"--notes: {file} is not JSON: {error}") from None
+    if not isinstance(notes, dict):
+        raise CommandError(f'--notes: {file} must hold {{"name": "text", ...}}.')
+    return {name: str(text) for name, text in notes.items()}
+
+
+def _bands(values: pd.Series) -> pd.Series:
+    """Return subgroups; of numbers with many values, quarters of the images."""
+    if values.nunique() <= _MAX_LEVELS:
+        return values
+    if not pd.api.types.is_numeric_dtype(values):
+        raise CommandError(
+            f"--subgroup-column: {values.name!r} holds {values.nunique()} different "
+            f"values; at most {_MAX_LEVELS} make subgroups."
+        )
+    quarters = pd.qcut(values, 4, precision=1, duplicates="drop")
+    return quarters.astype(object).map(str, na_action="ignore")
+
+
+def _finding_of(pipeline: Any) -> str | None:
+    """Return the finding of a classifier that ``train`` made for one, if it is."""
+    classes = np.asarray(pipeline.classes_)
+    if classes.ndim != 1 or len(classes) != 2:
+        return None
+    names = [str(one) for one in classes]
+    return next((one for one in names if absent(one) in names), None)
+
+
+def _findings(pipeline: Any) -> Sequence[Any]:
+    head = pipeline.steps[-1][1]
+    names = getattr(head, "findings_", getattr(head, "label_names_", None))
+    if names is None:
+        raise CommandError(
+            "The classifier does not name its findings. Train it with a DataFrame of "
+            "labels, or by: sk-medsiglip train"
+        )
+    return names
+
+
+def _known(pipeline: Any) -> str:
+    """Return what a classifier tells apart, in words."""
+    several = np.ndim(pipeline.classes_) == 2
+    names = _findings(pipeline) if several else pipeline.classes_.tolist()
+    return ", ".join(map(str, names))

@@ -1,0 +1,280 @@
+"""``write_report``: what classifiers are worth on a test set, as one HTML file."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from sk_medsiglip.evaluation import _report_details as details
+from sk_medsiglip.evaluation import _report_sections as parts
+from sk_medsiglip.evaluation import _report_tables as tables
+from sk_medsiglip.evaluation._evaluate import evaluate
+from sk_medsiglip.evaluation._published import published_results
+from sk_medsiglip.evaluation._report_html import page
+from sk_medsiglip.evaluation._report_material import (
+    Material,
+    Part,
+    Remembering,
+    find_embedder,
+    is_matrix,
+    look_for_leaks,
+    noted,
+)
+from sk_medsiglip.evaluation._report_plot import check_drawing
+
+__all__ = ["write_report"]
+
+_TITLE = "What a classifier of medical images is worth"
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    estimators: Mapping[str, Any] | Any,
+    X: Any,
+    y: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    subgroups: Any = None,
+    metrics: Any = None,
+    pos_label: Any = None,
+    X_tune: Any = None,
+    y_tune: ArrayLike | None = None,
+    groups_tune: ArrayLike | None = None,
+    sensitivity: float = 0.95,
+    X_train: Any = None,
+    y_train: ArrayLike | None = None,
+    groups_train: ArrayLike | None = None,
+    show_mistakes: int = 0,
+    images: Any = None,
+    image_names: ArrayLike | None = None,
+    embedder: Any = None,
+    published: str | None = None,
+    title: str | None = None,
+    data: str | None = None,
+    notes: Mapping[str, str] | None = None,
+    command: str | None = None,
+    n_bootstrap: int = 2000,
+    level: float = 0.95,
+    random_state: int = 0,
+    verbose: int | bool = 0,
+) -> Path:
+    """Write what fitted classifiers are worth, as one HTML file.
+
+    The file holds all it shows: styles, pictures, no scripts. It asks nothing of any
+    network, and can be mailed, printed and kept. It names no patients and no paths.
+
+    Parameters
+    ----------
+    path : path-like
+        File to write; one that is there is replaced.
+    estimators : dict or estimator
+        ``{name: fitted classifier}`` or scores, as :func:`evaluate` takes them. The
+        first is what the report is about: its mistakes are listed.
+    X : array-like or list of n_samples images
+        The test set, as the classifiers take it.
+    y : array-like of shape (n_samples,) or (n_samples, n_findings)
+        True classes; or 1, 0, and NaN where a finding is not known.
+    groups : array-like of shape (n_samples,), default=None
+        Patients. Without them the report says that its intervals may be too narrow.
+    subgroups, metrics, pos_label
+        As :func:`evaluate` takes them.
+    X_tune, y_tune, groups_tune : default=None
+        Images that are neither learned from nor judged on: thresholds are chosen on
+        them. Without them the report says that none was.
+    sensitivity : float, default=0.95
+        That thresholds are chosen for.
+    X_train, y_train, groups_train : default=None
+        What was learned from: counted, and compared with the test set, patients and
+        pictures. Any of the three may be missing.
+    show_mistakes : int, default=0
+        Pictures of so many mistakes a label. **The file then holds patients' images**,
+        and says so.
+    images : list of n_samples images, default=None
+        For these, where ``X`` holds embeddings.
+    image_names : array-like of shape (n_samples,), default=None
+        What mistakes are called. None is "row 0" and so on. File names may name
+        patients.
+    embedder : MedSigLIPEmbedder, default=None
+        What made ``X``, where it holds embeddings, to name the model and its revision;
+        that of a pipeline is found.
+    published : str, default=None
+        A modality, such as "chest X-ray": figures of the MedSigLIP model card stand
+        beside, as Google's (:func:`published_results`).
+    title : str, default=None
+        Of the page; None is a general one.
+    data : str, default=None
+        Where the test images come from, in a sentence. If it names a public set that
+        MedSigLIP was trained on, the report says so.
+    notes : dict, default=None
+        What only people can say: "intended_use", "out_of_scope", "population",
+        "reference", "limits", "oversight", "contact". What is missing becomes a
+        marked blank; what has another name is added under it.
+    command : str, default=None
+        What was typed.
+    n_bootstrap : int, default=2000
+        Resamples.
+    level : float, default=0.95
+        Of the intervals.
+    random_state : int, default=0
+        Same number, same intervals.
+    verbose : int, default=0
+        Over 0 shows a progress bar.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        If parameters do not fit each other.
+
+    Warns
+    -----
+    LeakageWarning, UserWarning
+        What the report warns of, once it is written.
+
+    See Also
+    --------
+    evaluate : The figures as a table.
+
+    Notes
+    -----
+    Each classifier is asked once about the test set. Curves of the first 20 labels are
+    drawn; with 2,000 images a label takes about two seconds and 120 kB a classifier.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from sk_medsiglip import LinearProbe, MedSigLIPEmbedder
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.evaluation import write_report
+    >>> phantoms = make_chest_phantoms(120, random_state=0)
+    >>> embedder = MedSigLIPEmbedder("demo")
+    >>> X, y = embedder.fit_transform(phantoms.images), phantoms.target[:, 1]
+    >>> probe = LinearProbe().fit(X[:60], y[:60])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     report = write_report(
+    ...         Path(folder) / "report.html", {"probe": probe}, X[60:], y[60:],
+    ...         embedder=embedder, data="Drawn phantoms.", n_bootstrap=50)
+    ...     text = report.read_text(encoding="utf-8")
+    >>> "not a medical device" in text
+    True
+    """
+    check_drawing()
+    file = Path(path)
+    if not file.parent.is_dir():
+        raise FileNotFoundError(
+            f"the folder {file.parent} does not exist; make it first."
+        )
+    if published is not None:
+        published_results(published)  # before hours of work, not after
+    if not 0 < sensitivity <= 1:
+        raise ValueError(
+            f"sensitivity must be above 0 and at most 1, got {sensitivity!r}."
+        )
+    named = _named(estimators)
+    plain = list(named.values())
+    warned: list[Warning] = []
+    with noted(warned):
+        test = Part.of("test", X, y, groups, plain, pos_label)
+        tuning = Part.of("tuning", X_tune, y_tune, groups_tune, plain, pos_label)
+        training = Part.of("training", X_train, y_train, groups_train, plain, pos_label)
+    assert test is not None  # X and y are given
+    if tuning is not None and (tuning.X is None or tuning.y is None):
+        raise ValueError("to choose thresholds, pass both X_tune and y_tune.")
+    names = _check_names(image_names, test.n_images)
+    if images is None:
+        if show_mistakes and is_matrix(X):
+            raise ValueError("show_mistakes: X holds embeddings, so pass images= too.")
+        images = X
+    embedder = find_embedder(named) if embedder is None else embedder
+    sampling: dict[str, Any] = {
+        "n_bootstrap": n_bootstrap,
+        "level": level,
+        "random_state": random_state,
+    }
+    with noted(warned):
+        asked_once = {
+            name: Remembering(one) if hasattr(one, "predict") else one
+            for name, one in named.items()
+        }
+        table = evaluate(
+            asked_once, X, y, groups=groups, subgroups=subgroups, metrics=metrics,
+            pos_label=pos_label, data_set=data, verbose=verbose, **sampling,
+        )  # fmt: skip
+        others = [one for one in (tuning, training) if one is not None]
+        leaks = look_for_leaks(test, others, embedder)
+    material = Material(
+        asked_once, test, others, table, leaks, names, sampling, embedder, warned
+    )
+    with noted(warned):
+        sections = [
+            ("summary", "Summary", parts.summary(material)),
+            ("use", "Intended use and limits", parts.intended_use(notes or {})),
+            ("data", "Data and splits", parts.data(material, data)),
+            ("leakage", "Leakage", parts.leakage(material)),
+            ("figures", "Figures", tables.figures(material)),
+            ("differences", "Differences", tables.differences(material)),
+            ("curves", "Curves", tables.curves(material)),
+            ("calibration", "Calibration", tables.calibration(material)),
+            ("subgroups", "Subgroups", tables.subgroups(material)),
+            (
+                "thresholds",
+                "Operating points",
+                details.operating_points(material, sensitivity),
+            ),
+            (
+                "mistakes",
+                "Worst mistakes",
+                details.mistakes(material, images, show_mistakes),
+            ),
+            ("published", "Published figures", details.published(material, published)),
+            ("prompts", "Prompts", details.prompts(material)),
+            ("origins", "How it was made", details.origins(material, command)),
+        ]
+    shown = [(name, heading, part) for name, heading, part in sections if part]
+    _write(file, page(title or _TITLE, parts.heading(material), shown))
+    for message, category in dict.fromkeys((str(one), type(one)) for one in warned):
+        warnings.warn(message, category, stacklevel=2)
+    return file
+
+
+def _named(estimators: Any) -> dict[str, Any]:
+    if isinstance(estimators, Mapping):
+        if not estimators:
+            raise ValueError("estimators is empty: pass {name: fitted classifier}.")
+        return {str(name): one for name, one in estimators.items()}
+    if not hasattr(estimators, "predict"):
+        return {"scores": estimators}
+    last = estimators.steps[-1][1] if hasattr(estimators, "steps") else estimators
+    return {type(last).__name__: estimators}
+
+
+def _check_names(names: Any, n_images: int) -> list[str]:
+    if names is None:
+        return [f"row {row}" for row in range(n_images)]
+    if len(names) != n_images:
+        raise ValueError(f"image_names names {len(names)} images of {n_images}.")
+    return [str(name) for name in names]
+
+
+def _write(file: Path, text: str) -> None:
+    """Write in one step: a reader never finds half a report."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,222 @@
+"""The pictures of a report: displays drawn into data URIs."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.evaluation._curve_band_plot import (
+    PrecisionRecallBandDisplay,
+    RocBandDisplay,
+)
+from sk_medsiglip.evaluation._mistakes_plot import MistakesDisplay
+from sk_medsiglip.evaluation._reliability_plot import ReliabilityDisplay
+from sk_medsiglip.evaluation._report_html import Html, figure
+from sk_medsiglip.evaluation._subgroup_plot import SubgroupForestDisplay
+
+__all__ = [
+    "check_drawing",
+    "draw_curves",
+    "draw_forest",
+    "draw_mistakes",
+    "draw_reliability",
+]
+
+_CURVES = {
+    "ROC curve": (RocBandDisplay, "AUC"),
+    "Precision-recall curve": (PrecisionRecallBandDisplay, "average precision"),
+}
+#: Texts stay texts, in whatever script, and names are no formulas.
+_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False}
+_SIDE = 256  # pixels of a tile
+
+
+def check_drawing() -> None:
+    """Raise before hours of work if there is nothing to draw with."""
+    import_optional("matplotlib", extra="plot", purpose="A report's pictures")
+
+
+def draw_curves(
+    estimators: Mapping[str, Any], X: Any, y: Any, label: Any, sampling: dict[str, Any]
+) -> list[Html]:
+    """Return the ROC and the precision-recall curves of a label, all estimators in one.
+
+    Parameters
+    ----------
+    estimators, X, y
+        As :func:`evaluate` takes them.
+    label : object
+        A class or finding.
+    sampling : dict
+        groups, n_bootstrap, level and random_state.
+
+    Returns
+    -------
+    list of Html
+    """
+    drawn = []
+    for title, (display, area) in _CURVES.items():
+        areas = []
+        with _drawing((4.4, 4.6)) as sheet:
+            for name, one in estimators.items():
+                curve = display.from_estimator(
+                    one, X, y, label=label, name=name, ax=sheet.ax, **sampling
+                ).curve
+                low, high, _ = curve.area_interval
+                areas.append(f"{name} {curve.area:.3f} ({low:.3f} to {high:.3f})")
+        alt = f"{title} of {label}. {area}: {'; '.join(areas)}."
+        drawn.append(figure(sheet.source, alt, f"{title}: {label}"))
+    return drawn
+
+
+def draw_reliability(
+    estimators: Mapping[str, Any], X: Any, y: Any, label: Any, sampling: dict[str, Any]
+) -> list[Html]:
+    """Return the reliability of each estimator's probabilities of a label.
+
+    Parameters
+    ----------
+    estimators, X, y, label, sampling
+        As :func:`draw_curves` takes them.
+
+    Returns
+    -------
+    list of Html
+    """
+    drawn = []
+    for name, one in estimators.items():
+        with _drawing((4.4, 5.2)) as sheet:
+            display = ReliabilityDisplay.from_estimator(
+                one, X, y, label=label, name=name, ax=sheet.ax, **sampling
+            )
+        alt = (
+            f"Reliability of {name} for {label}: expected calibration error "
+            f"{display.calibration_error:.3f}."
+        )
+        drawn.append(figure(sheet.source, alt, f"Reliability: {label}, {name}"))
+    return drawn
+
+
+def draw_forest(table: pd.DataFrame, metric: str, label: Any, title: str) -> Html:
+    """Return a figure of all subgroups, as a forest.
+
+    Parameters
+    ----------
+    table : DataFrame
+        What :func:`evaluate` gave.
+    metric, label
+        Which rows.
+    title : str
+        Of the metric, in words.
+
+    Returns
+    -------
+    Html
+    """
+    chosen = table["metric"].eq(metric) & table["label"].eq(label)
+    n_lines = (~table[chosen]["subgroup"].str.endswith(" - rest")).sum()
+    with _drawing((5.4, 1.3 + 0.3 * min(n_lines, 80))) as sheet:
+        display = SubgroupForestDisplay(table).plot(
+            sheet.ax, metric=metric, label=label
+        )
+    lines = "; ".join(
+        f"{row.estimator}, {row.subgroup}: {row.value:.3f} ({row.low:.3f} to "
+        f"{row.high:.3f})"
+        for row in display.drawn_.itertuples()
+    )
+    alt = f"{title} of {label} by subgroup. {lines}."
+    return figure(
+        sheet.source, alt, f"{title} of {label} by subgroup; dotted lines: everybody"
+    )
+
+
+def draw_mistakes(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    images: Any,
+    label: Any,
+    n_images: int,
+    reading: dict[str, Any],
+    names: Sequence[str],
+) -> list[Html]:
+    """Return the images that an estimator is most wrong about.
+
+    Parameters
+    ----------
+    estimator, X, y, images, label, n_images, reading
+        As :meth:`MistakesDisplay.from_estimator` takes them.
+    names : sequence of str
+        What each sample is called.
+
+    Returns
+    -------
+    list of Html
+    """
+    with _drawing((4, 4)) as sheet:
+        display = MistakesDisplay.from_estimator(
+            estimator, X, y, images=images, label=label, n_images=n_images,
+            ax=sheet.ax, **reading,
+        )  # fmt: skip
+    return [
+        figure(
+            _photograph(picture),
+            f"Image {names[row.row]}.",
+            f"{names[row.row]}: is {row.true}, was called {row.predicted}; "
+            f"probability of what it is {row.probability:.2f}",
+        )
+        for picture, row in zip(
+            display.pictures, display.mistakes.itertuples(), strict=True
+        )
+    ]
+
+
+class _Sheet:
+    """Axes to draw on, and the picture once they are drawn."""
+
+    def __init__(self, size: tuple[float, float]) -> None:
+        from matplotlib.figure import Figure
+
+        # Not pyplot's: nothing is kept, and no window or backend is asked for.
+        self._figure = Figure(figsize=size, layout="constrained")
+        self.ax = self._figure.subplots()
+        self.source = ""
+
+    def finish(self) -> None:
+        written = io.BytesIO()
+        unsaid = {"Date": None, "Creator": None}
+        self._figure.savefig(written, format="svg", metadata=unsaid)
+        self.source = _data_uri("image/svg+xml", written.getvalue())
+
+
+@contextmanager
+def _drawing(size: tuple[float, float]) -> Iterator[_Sheet]:
+    matplotlib = import_optional("matplotlib", extra="plot", purpose="A report")
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # The browser has fonts for what matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        sheet = _Sheet(size)
+        yield sheet
+        sheet.finish()
+
+
+def _photograph(picture: NDArray[Any]) -> str:
+    written = io.BytesIO()
+    image = Image.fromarray(np.asarray(picture))
+    image.thumbnail((_SIDE, _SIDE))
+    image.save(written, format="PNG")
+    return _data_uri("image/png", written.getvalue())
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{b64encode(content).decode('ascii')}"

@@ -1,0 +1,202 @@
+"""The parts of a report, one function a part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sk_medsiglip.evaluation._published import known_training_data
+from sk_medsiglip.evaluation._report_html import (
+    Html,
+    box,
+    element,
+    join,
+    paragraph,
+    table,
+)
+from sk_medsiglip.evaluation._report_material import Material
+from sk_medsiglip.evaluation._report_tables import (
+    count,
+    level_of,
+    metric_name,
+    overall_rows,
+    spread,
+)
+from sk_medsiglip.exceptions import LeakageWarning
+
+__all__ = ["BLANKS", "data", "heading", "intended_use", "leakage", "summary"]
+
+#: What only people can say: a name for ``notes``, the term, and what to write.
+BLANKS = {
+    "intended_use": ("Intended use", "what decision it informs, whose, and where"),
+    "out_of_scope": ("Not to be used for", "other anatomy, devices, ages, settings"),
+    "population": ("Who the images are of", "sites, years, scanners, who is missing"),
+    "reference": ("Where the labels come from", "readers, reports or tests, by whom"),
+    "limits": ("Known limits", "where it fails, what was not tested"),
+    "oversight": ("Who checks its output", "which reader, and how errors come back"),
+    "contact": ("Who answers for this report", "name, role, date"),
+}
+
+
+def heading(material: Material) -> Html:
+    """Return what stands under the title."""
+    groups = material.test.groups
+    patients = "" if groups is None else f" of {_n_patients(groups)} patients"
+    return join(
+        [
+            paragraph(
+                element("strong", "Not a medical device, not for clinical use."),
+                " Figures of one test set are no claim about other hospitals, scanners "
+                "or patients.",
+            ),
+            paragraph(
+                f"{', '.join(material.estimators)}, on {material.test.n_images:,} test "
+                f"images{patients}."
+            ),
+        ]
+    )
+
+
+def summary(material: Material) -> Html:
+    """Return the figure that speaks for all, and what to know before believing it."""
+    metric, label = material.metrics[0], material.overall
+    of = overall_rows(material)
+    of = of[(of["metric"] == metric) & (of["label"] == label)]
+    rows = [
+        [row.estimator, label, spread(row.value, row.low, row.high), count(row.n)]
+        for row in of[of["estimator"].isin(list(material.estimators))].itertuples()
+    ]
+    leaks = [one for one in material.warned if isinstance(one, LeakageWarning)]
+    others = [
+        one
+        for one in material.warned
+        if isinstance(one, UserWarning) and not isinstance(one, LeakageWarning)
+    ]
+    said = dict.fromkeys(map(str, others))
+    return join(
+        [
+            table(
+                f"{metric_name(metric)}, with {level_of(material)}",
+                ["Classifier", "Label", metric_name(metric), "Images"],
+                rows,
+            ),
+            *(box(element("strong", "Leakage. "), one, kind="bad") for one in leaks),
+            *(box(one) for one in said),
+            paragraph(_how_sure(material)),
+        ]
+    )
+
+
+def intended_use(notes: Mapping[str, str]) -> Html:
+    """Return what only people can say, or marked blanks for it."""
+    content = []
+    for name, (term, question) in BLANKS.items():
+        said = paragraph(notes[name]) if notes.get(name) else _blank(question)
+        content.append(element("div", element("h3", term), said))
+    for name in [name for name in notes if name not in BLANKS]:
+        said = paragraph(notes[name])
+        content.append(element("div", element("h3", name), said))
+    return element("div", *content, class_="blanks")
+
+
+def data(material: Material, described: str | None) -> Html:
+    """Return how many images, patients and labels there are, part by part."""
+    parts = [material.test, *material.others]
+    rows = []
+    for part in parts:
+        patients = "not given"
+        if part.groups is not None:
+            patients = _n_patients(part.groups)
+        rows.append([part.name, count(part.n_images), patients])
+    content = [
+        paragraph(described)
+        if described
+        else _blank("where the test images come from"),
+        table("Parts of the data", ["Part", "Images", "Patients"], rows),
+    ]
+    for part in parts:
+        if part.truth is None:
+            continue
+        counted = []
+        for name in part.truth.names:
+            *images, patients_with = part.counts(name)
+            with_it = "" if patients_with is None else count(patients_with)
+            counted.append([name, *map(count, images), with_it or "not given"])
+        content.append(
+            table(
+                f"Labels of the {part.name} set",
+                ["Label", "Images with it", "Without", "Not known", "Patients with it"],
+                counted,
+            )
+        )
+    if material.truth.kind == "findings":
+        content.append(
+            paragraph(
+                "Where a label is not known, the image counts for the others only."
+            )
+        )
+    return join(content)
+
+
+def leakage(material: Material) -> Html:
+    """Return what was looked for on both sides, and found."""
+    content = []
+    rows = [
+        [
+            leak.part,
+            leak.kind,
+            "not looked for" if leak.n_found is None else count(leak.n_found),
+        ]
+        for leak in material.leaks
+    ]
+    if rows:
+        content.append(
+            table(
+                "Test set compared with other parts",
+                ["Part", "What is on both sides", "How many in the test set"],
+                rows,
+                n_words=2,
+            )
+        )
+    if material.part("training") is None:
+        content.append(
+            box(
+                "The training set was not given, so nobody looked whether patients or "
+                "pictures of the test set were learned from."
+            )
+        )
+    content += [
+        box(one, kind="bad")
+        for one in material.warned
+        if isinstance(one, LeakageWarning)
+    ]
+    names = ", ".join(known_training_data()["name"])
+    content.append(
+        paragraph(
+            f"MedSigLIP itself was trained on public sets ({names}) and on others that "
+            "were not named: images of these are no test of it, which no comparison of "
+            "files can show."
+        )
+    )
+    return join(content)
+
+
+def _n_patients(groups: Any) -> str:
+    return count(len(pd.unique(np.asarray(groups))))
+
+
+def _blank(question: str) -> Html:
+    return box(element("strong", "To be filled in: "), question, kind="blank")
+
+
+def _how_sure(material: Material) -> str:
+    n = material.settings["n_bootstrap"]
+    if material.test.groups is None:
+        return (
+            f"Intervals are over {n:,} resamples of images, each taken for a patient, "
+            "since patients were not given: they are too narrow if any has several."
+        )
+    return f"Intervals are over {n:,} resamples of patients, each drawn whole."

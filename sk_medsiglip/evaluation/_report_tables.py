@@ -1,0 +1,293 @@
+"""The figures of a report, as tables and pictures."""
+
+from __future__ import annotations
+
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sk_medsiglip.evaluation._report_html import (
+    Html,
+    box,
+    element,
+    join,
+    paragraph,
+    pictures,
+    table,
+    terms,
+)
+from sk_medsiglip.evaluation._report_material import Material
+from sk_medsiglip.evaluation._report_plot import (
+    draw_curves,
+    draw_forest,
+    draw_reliability,
+)
+
+__all__ = [
+    "calibration",
+    "count",
+    "curves",
+    "differences",
+    "figures",
+    "level_of",
+    "metric_name",
+    "overall_rows",
+    "spread",
+    "subgroups",
+]
+
+#: Labels of which curves are drawn: more would be a file of many megabytes.
+_MAX_DRAWN = 20
+_NAMES = {
+    "roc_auc": "AUC",
+    "average_precision": "Average precision",
+    "f1": "F1",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "ppv": "PPV",
+    "npv": "NPV",
+}
+_MEANINGS = {
+    "roc_auc": "Area under the ROC curve: how often an image with the label scores "
+    "above one without. 0.5 knows nothing, 1 is best.",
+    "average_precision": "Area under the precision-recall curve. What knows nothing "
+    "reaches the share of images with the label.",
+    "balanced_accuracy": "Mean of sensitivity and specificity of what is predicted; of "
+    "several classes under macro the mean sensitivity.",
+    "f1": "Harmonic mean of precision and sensitivity of what is predicted.",
+    "brier": "Mean squared distance between probability and truth. 0 is best.",
+    "ece": "Expected calibration error, 15 bins: mean distance between a probability "
+    "and how often it comes true. 0 is best.",
+}
+
+
+def figures(material: Material) -> Html:
+    """Return the figures of every classifier, a row a label."""
+    content = [
+        _wide_table(material, name, f"{name}: figures with {level_of(material)}")
+        for name in material.estimators
+    ]
+    undefined = int(overall_rows(material)["n_undefined"].max())
+    if undefined:
+        content.append(
+            paragraph(
+                f"In up to {undefined:,} of {material.settings['n_bootstrap']:,} "
+                "resamples a figure was not defined, such as an area where nobody has "
+                "the label; they are in no interval."
+            )
+        )
+    explained = [(metric_name(metric), _meaning(metric)) for metric in material.metrics]
+    if len(material.labels) > 1:
+        explained += [
+            ("macro", "Mean of the labels."),
+            ("micro", "The answers for all labels pooled."),
+        ]
+    return join([*content, element("h3", "What they mean"), terms(explained)])
+
+
+def differences(material: Material) -> Html:
+    """Return by how much each pair of classifiers differs."""
+    names = list(material.estimators)
+    if len(names) < 2:
+        return Html()
+    pairs = [f"{a} - {b}" for i, a in enumerate(names) for b in names[i + 1 :]]
+    return join(
+        [
+            *(
+                _wide_table(
+                    material, pair, f"{pair}, with {level_of(material)}", signed=True
+                )
+                for pair in pairs
+            ),
+            paragraph(
+                "Both are judged on the same resamples, so differences are paired: "
+                "intervals of the figures themselves may overlap where that of the "
+                "difference leaves out 0. p is two-sided and not corrected for the "
+                "number of comparisons."
+            ),
+        ]
+    )
+
+
+def curves(material: Material) -> Html:
+    """Return ROC and precision-recall curves of every label."""
+    drawn = [
+        picture
+        for label in _drawn_labels(material)
+        for picture in draw_curves(
+            material.estimators, material.test.X, material.test.y, label,
+            material.sampling,
+        )
+    ]  # fmt: skip
+    return join([pictures(drawn), _not_drawn(material)])
+
+
+def calibration(material: Material) -> Html:
+    """Return whether what is said to be likely happens as often."""
+    with_probabilities = {
+        name: one
+        for name, one in material.estimators.items()
+        if all(q.probability is not None for q in material.questions[name])
+    }
+    content: list[Any] = [
+        paragraph(
+            "Points on the diagonal say: of images given a probability of 0.3, 30 % "
+            "have the label. Bars are intervals; the histogram counts images. Other "
+            "prevalence elsewhere moves the points, even of a classifier that is well "
+            "calibrated here."
+        )
+    ]
+    content += [
+        box(f"{name} gives scores, no probabilities: nothing to calibrate.")
+        for name in material.estimators
+        if name not in with_probabilities
+    ]
+    drawn = [
+        picture
+        for label in _drawn_labels(material)
+        for picture in draw_reliability(
+            with_probabilities, material.test.X, material.test.y, label,
+            material.sampling,
+        )
+    ]  # fmt: skip
+    return join([*content, pictures(drawn), _not_drawn(material)])
+
+
+def subgroups(material: Material) -> Html:
+    """Return for whom the classifiers work, and for whom less."""
+    of = material.table
+    every = [one for one in of["subgroup"].unique() if one != "all"]
+    if not every:
+        return box(
+            "No subgroups were given: nothing is known of whether it works as well for "
+            "everybody, such as by sex, age, scanner or site."
+        )
+    metrics = [
+        m for m in dict.fromkeys((material.metrics[0], "ece")) if m in material.metrics
+    ]
+    content: list[Any] = [
+        pictures(
+            [
+                draw_forest(of, metric, material.overall, metric_name(metric))
+                for metric in metrics
+            ],
+            "wide",
+        )
+    ]
+    levels = [one for one in every if not one.endswith(" - rest")]
+    known = of.set_index(["estimator", "label", "metric", "subgroup"]).sort_index()
+    labels = list(dict.fromkeys([material.overall, *material.labels]))
+    for name in material.estimators:
+        rows = []
+        for label in labels:
+            for level in levels:
+                first = known.loc[(name, label, metrics[0], level)]
+                row = [label, level, count(first["n"]), count(first["n_positive"])]
+                for metric in metrics:
+                    one = known.loc[(name, label, metric, level)]
+                    row.append(spread(one["value"], one["low"], one["high"]))
+                    at = (name, label, metric, f"{level} - rest")
+                    row.append(_gap(known.loc[at]) if at in known.index else "")
+                rows.append(row)
+        head = ["Label", "Subgroup", "Images", "With it"]
+        for metric in metrics:
+            head += [metric_name(metric), "minus the others"]
+        content.append(table(f"{name} by subgroup", head, rows, n_words=2))
+    content.append(
+        paragraph(
+            "Intervals say more than values: of twenty gaps that are none, one is "
+            "expected to leave out 0. Images without a value are in no subgroup."
+        )
+    )
+    return join(content)
+
+
+def metric_name(metric: str) -> str:
+    """Return how a figure is called in a heading."""
+    if metric in _NAMES:
+        return _NAMES[metric]
+    words = metric.replace("@", " at ").replace("=", " ").replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
+def spread(
+    value: float, low: float, high: float, *, signed: bool = False, p_value: float = nan
+) -> Html:
+    """Return a figure, and below it its interval and p-value."""
+    if np.isnan(value):
+        return Html("not defined")
+    form = "+.3f" if signed else ".3f"
+    below = [] if np.isnan(low) else [f"{low:{form}} to {high:{form}}"]
+    if not np.isnan(p_value):
+        below.append("p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}")
+    lines = (element("span", f" {one}", class_="interval") for one in below)
+    return join([f"{value:{form}}", *lines])
+
+
+def _wide_table(
+    material: Material, name: str, caption: str, *, signed: bool = False
+) -> Html:
+    """Return one estimator's figures: a row a label, a column a metric."""
+    of = overall_rows(material)
+    of = of[of["estimator"] == name]
+    rows = []
+    for label in of["label"].unique():
+        own = of[of["label"] == label].set_index("metric")
+        first = own.iloc[0]
+        n = "" if label in ("macro", "micro") else count(first["n_positive"])
+        cells = [
+            _gap(own.loc[metric])
+            if signed
+            else spread(*own.loc[metric, ["value", "low", "high"]])
+            for metric in material.metrics
+        ]
+        rows.append([label, *([] if signed else [n]), *cells])
+    head = ["Label", *([] if signed else ["Images with it"])]
+    return table(caption, [*head, *map(metric_name, material.metrics)], rows)
+
+
+def _gap(row: Any) -> Html:
+    bounds = row["value"], row["low"], row["high"]
+    return spread(*bounds, signed=True, p_value=row["p_value"])
+
+
+def _meaning(metric: str) -> str:
+    if "@" in metric:
+        wanted, _, at = metric.partition("@")
+        kind, _, level = at.partition("=")
+        return (
+            f"Best {wanted} where {kind} is at least {level}. The threshold is picked "
+            "on the test set itself: a point of the curve, not a promise."
+        )
+    return _MEANINGS.get(metric, "Of what is predicted.")
+
+
+def overall_rows(material: Material) -> pd.DataFrame:
+    """Return the figures of everybody, without subgroups."""
+    return material.table[material.table["subgroup"] == "all"]
+
+
+def _drawn_labels(material: Material) -> list[Any]:
+    return [one for one in material.labels if material.drawable(one)][:_MAX_DRAWN]
+
+
+def _not_drawn(material: Material) -> Html:
+    left = len(material.labels) - len(_drawn_labels(material))
+    if not left:
+        return Html()
+    return paragraph(
+        f"Not drawn: {left} labels, past the first {_MAX_DRAWN} or with images of one "
+        "kind only."
+    )
+
+
+def level_of(material: Material) -> str:
+    """Return what intervals are called."""
+    return f"{material.settings['level']:.0%} intervals"
+
+
+def count(n: Any) -> str:
+    """Return a number of images, in words."""
+    return "" if n is None or np.isnan(n) else f"{int(n):,}"

@@ -1,0 +1,492 @@
+"""``write_report`` and ``sk-medsiglip report``: one HTML file that says it all."""
+
+import json
+import re
+import shutil
+import sys
+import warnings
+from html import unescape
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from sk_medsiglip import LinearProbe, MedSigLIPEmbedder, ZeroShotClassifier
+from sk_medsiglip.cli import app
+from sk_medsiglip.datasets import make_chest_phantoms
+from sk_medsiglip.evaluation import choose_operating_point, evaluate, write_report
+from sk_medsiglip.exceptions import LeakageWarning, MissingDependencyError
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+
+EVIL = "<script>alert(1)</script>"
+N = 180
+LEARN, TUNE, JUDGE = slice(0, 60), slice(60, 120), slice(120, N)
+FEW = {"n_bootstrap": 30}
+
+
+class Data:
+    """Phantoms with two findings, of which some are not known, and two classifiers."""
+
+    def __init__(self):
+        phantoms = make_chest_phantoms(N, random_state=3)
+        self.images = phantoms.images
+        self.embedder = MedSigLIPEmbedder("demo")
+        self.X = self.embedder.fit_transform(phantoms.images)
+        names = list(phantoms.target_names)
+        # Of nodules the small checkpoint knows little: there are mistakes to show.
+        y = phantoms.target[:, [names.index("nodule"), names.index("device")]]
+        self.y = pd.DataFrame(y.astype(float), columns=["nodule", EVIL])
+        self.nodule = self.y["nodule"].to_numpy().astype(int)
+        self.y[np.random.default_rng(0).random(self.y.shape) < 0.1] = np.nan
+        # Two images a patient, none of them on two sides.
+        self.patients = np.array([f"NAME{i // 2:03d}" for i in range(N)])
+        self.sex = np.array(["F", "M"])[np.arange(N) // 2 % 2]
+        self.simple = LinearProbe().fit(self.X[LEARN], self.nodule[LEARN])
+        self.probe = LinearProbe().fit(self.X[LEARN], self.y[LEARN])
+        self.zero_shot = ZeroShotClassifier(
+            {
+                "nodule": {"positive": "a lung nodule", "negative": "no nodule"},
+                EVIL: {"positive": "a <b>device</b>", "negative": "no device"},
+            },
+            model="demo",
+        ).fit(self.X[LEARN])
+
+    def test(self):
+        return self.X[JUDGE], self.y[JUDGE]
+
+    def tuning(self):
+        return {
+            "X_tune": self.X[TUNE],
+            "y_tune": self.y[TUNE],
+            "groups_tune": self.patients[TUNE],
+        }
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Data()
+
+
+@pytest.fixture(scope="module")
+def full(data, tmp_path_factory):
+    """A report with everything in it."""
+    file = tmp_path_factory.mktemp("secret-folder") / "report.html"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # few positives to tune on
+        write_report(
+            file,
+            {"probe": data.probe, f"zero-shot {EVIL}": data.zero_shot},
+            *data.test(),
+            groups=data.patients[JUDGE],
+            subgroups={"sex": data.sex[JUDGE]},
+            **data.tuning(),
+            X_train=data.X[LEARN],
+            y_train=data.y[LEARN],
+            groups_train=data.patients[LEARN],
+            show_mistakes=2,
+            images=data.images[JUDGE],
+            embedder=data.embedder,
+            published="chest X-ray",
+            title=f"Title {EVIL}",
+            data=f"Phantoms {EVIL}",
+            notes={"limits": f"Drawings {EVIL}", "Licence": "none"},
+            command=f"typed {EVIL}",
+            n_bootstrap=60,
+        )
+    return file
+
+
+# Of one finding, known everywhere: few pictures to draw.
+def small(known, folder, estimators=None, **params):
+    params = {"metrics": ["roc_auc"], **FEW, **params}
+    file = folder / "report.html"
+    estimators = estimators or {"probe": known.simple}
+    write_report(file, estimators, known.X[JUDGE], known.nodule[JUDGE], **params)
+    return file.read_text(encoding="utf-8")
+
+
+def words(html):
+    """Return what a reader sees."""
+    body = html.partition("<body>")[2]
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+def test_figures_are_those_of_evaluate(data, full):
+    table = evaluate(
+        data.probe,
+        *data.test(),
+        groups=data.patients[JUDGE],
+        metrics="roc_auc",
+        n_bootstrap=60,
+    )
+    said = words(full.read_text(encoding="utf-8"))
+    for row in table.itertuples():
+        assert f"{row.value:.3f} {row.low:.3f} to {row.high:.3f}" in said
+
+
+def test_every_part_is_there(full):
+    html = full.read_text(encoding="utf-8")
+    assert re.findall(r"<section id=\"(\w+)\"", html) == [
+        *("summary", "use", "data", "leakage", "figures", "differences", "curves"),
+        *("calibration", "subgroups", "thresholds", "mistakes", "published"),
+        *("prompts", "origins"),
+    ]
+    assert set(re.findall(r'href="#(\w+)"', html)) == set(
+        re.findall(r'id="(\w+)"', html)
+    )
+    said = words(html)
+    assert "Not a medical device" in said
+    assert "60 test images of 30 patients" in said
+    assert "sk-medsiglip" in said
+    assert "scikit-learn" in said
+
+
+def test_texts_of_users_stay_texts(full):
+    html = full.read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "<b>device" not in html
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 10
+
+
+def test_nothing_is_fetched_and_nobody_is_named(data, full):
+    html = full.read_text(encoding="utf-8")
+    sources = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert {re.match(r"data:|#", one) is not None for one in sources} == {True}
+    assert "url(" not in html
+    assert "@import" not in html
+    assert not any(name in html for name in data.patients)
+    assert "secret-folder" not in html
+
+
+def test_counts_leave_out_what_is_not_known(data, full):
+    column = data.y[JUDGE]["nodule"]
+    ill, well, unknown = (column == 1).sum(), (column == 0).sum(), column.isna().sum()
+    n_patients = len(set(data.patients[JUDGE][column == 1]))
+    said = words(full.read_text(encoding="utf-8"))
+    assert f"nodule {ill} {well} {unknown} {n_patients}" in said
+
+
+def test_tables_have_captions_and_headers_and_pictures_words(full):
+    html = full.read_text(encoding="utf-8")
+    tables = re.findall(r"<table.*?</table>", html)
+    assert len(tables) > 8
+    assert all("<caption>" in one for one in tables)
+    assert all('scope="col"' in one and 'scope="row"' in one for one in tables)
+    alts = re.findall(r'<img src="[^"]*" alt="([^"]*)">', html)
+    assert len(alts) == html.count("<img ")
+    assert all(len(alt) > 5 for alt in alts)
+    assert re.search(r"ROC curve of nodule\. AUC: probe [01]\.\d{3} \(", " ".join(alts))
+
+
+def test_pictures_of_patients_only_if_asked(data, full, tmp_path):
+    with_pictures = full.read_text(encoding="utf-8")
+    assert "data:image/png" in with_pictures
+    assert "This file holds pictures of patients" in with_pictures
+    without = small(data, tmp_path)
+    assert "data:image/png" not in without
+    assert "pictures of patients" not in without
+    assert re.search(r"\d+ of 60 wrong", without)
+
+
+def test_mistakes_are_called_as_asked(data, tmp_path):
+    names = [f"image-{i}" for i in range(JUDGE.start, JUDGE.stop)]
+    said = words(small(data, tmp_path, image_names=names))
+    listed = {int(one) for one in re.findall(r"image-(\d+)", said)}
+    wrong = data.simple.predict(data.X[JUDGE]) != data.nodule[JUDGE]
+    assert listed & set(JUDGE.start + np.flatnonzero(wrong))
+
+
+def test_thresholds_come_from_the_tuning_set(data, full):
+    y, X = data.y["nodule"], data.X
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        point = choose_operating_point(
+            y[TUNE], data.probe.predict_proba(X[TUNE])[:, 0], sensitivity=0.95
+        )
+    measured = point.report(
+        y[JUDGE],
+        data.probe.predict_proba(X[JUDGE])[:, 0],
+        groups=data.patients[JUDGE],
+        n_bootstrap=60,
+    )
+    said = words(full.read_text(encoding="utf-8"))
+    value, low, high = measured.loc["sensitivity", ["value", "low", "high"]]
+    n = int((y[TUNE] == 1).sum())
+    assert (
+        f"nodule {point.threshold:.4g} {n} {value:.3f} {low:.3f} to {high:.3f}" in said
+    )
+
+
+def test_what_was_not_done_is_said(data, tmp_path):
+    said = words(small(data, tmp_path))
+    assert "No threshold was chosen" in said
+    assert "The training set was not given" in said
+    assert "No subgroups were given" in said
+    assert "patients were not given: they are too narrow" in said
+    assert "Differences" not in said
+    assert "Published" not in said
+    assert said.count("To be filled in") == 8
+
+
+def test_published_figures_are_called_googles(full):
+    said = words(full.read_text(encoding="utf-8"))
+    assert "The published figures are Google's" in said
+    assert "0.914" in said
+    assert "Source: MedSigLIP model card" in said
+
+
+def test_notes_fill_blanks(full):
+    said = words(full.read_text(encoding="utf-8"))
+    assert f"Known limits Drawings {EVIL}" in said
+    assert "Licence none" in said
+    assert said.count("To be filled in") == 6
+
+
+def test_leakage_is_shown_and_warned_of(data, full, tmp_path):
+    clean = words(full.read_text(encoding="utf-8"))
+    assert "training patients 0 training same pictures 0" in clean
+    with pytest.warns(LeakageWarning, match="share"):
+        said = words(
+            small(
+                data,
+                tmp_path,
+                groups=data.patients[JUDGE],
+                X_train=data.X[110:130],
+                groups_train=data.patients[110:130],
+            )
+        )
+    assert "training patients 5 training same pictures 10" in said
+    assert "the training set and the test set share patients (5 of" in said
+
+
+def test_images_are_compared_by_their_embeddings(data, tmp_path):
+    from sklearn.pipeline import make_pipeline
+
+    pipeline = make_pipeline(data.embedder, data.simple)
+    with pytest.warns(LeakageWarning, match="same pictures"):
+        write_report(
+            tmp_path / "r.html",
+            pipeline,
+            list(data.images[JUDGE]),
+            data.nodule[JUDGE],
+            X_train=list(data.images[115:125]),
+            metrics=["roc_auc"],
+            show_mistakes=1,
+            **FEW,
+        )
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "training same pictures 5" in words(html)
+    assert "MedSigLIPEmbedder" in html
+    assert "data:image/png" in html
+
+
+def test_a_known_training_set_is_named(data, tmp_path):
+    with pytest.warns(LeakageWarning, match="EyePACS"):
+        said = words(small(data, tmp_path, data="Fundus photographs of EyePACS."))
+    assert "Leakage. MedSigLIP was trained on EyePACS" in said
+
+
+def test_each_classifier_is_asked_once(data, tmp_path):
+    asked = []
+
+    class Counting(LinearProbe):
+        def predict_proba(self, X):
+            asked.append(len(X))
+            return super().predict_proba(X)
+
+    probe = Counting().fit(data.X[LEARN], data.nodule[LEARN])
+    small(data, tmp_path, {"probe": probe})
+    assert asked == [JUDGE.stop - JUDGE.start]
+
+
+def test_scores_of_another_program(data, tmp_path):
+    scores = data.simple.decision_function(data.X[JUDGE])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        tuning = {"X_tune": data.X[TUNE], "y_tune": data.nodule[TUNE]}
+        said = words(small(data, tmp_path, {"theirs": scores}, **tuning))
+    assert "theirs gives scores, no probabilities" in said
+    assert "theirs was given as scores of the test set: nothing to tune" in said
+    assert "none of its mistakes is worst" in said
+
+
+def test_a_label_of_one_kind_has_no_curve(data, tmp_path):
+    y = data.y[JUDGE].copy()
+    y[EVIL] = 0.0
+    with pytest.warns(UserWarning, match="images of one kind only"):
+        write_report(tmp_path / "r.html", data.probe, data.X[JUDGE], y, **FEW)
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Not drawn: 1 labels" in html
+    assert "not defined" in html
+    assert "ROC curve: nodule" in html
+
+
+def test_classes(data, tmp_path):
+    kinds = np.where(data.y["nodule"] == 1, "nodule", "none")
+    kinds[data.y[EVIL] == 1] = "device"
+    probe = LinearProbe().fit(data.X[LEARN], kinds[LEARN])
+    file = write_report(tmp_path / "r.html", probe, data.X[JUDGE], kinds[JUDGE], **FEW)
+    said = words(file.read_text(encoding="utf-8"))
+    assert re.search(r"LinearProbe macro 0\.\d{3}", said)
+    assert f"{(kinds[JUDGE] == 'device').sum()}" in said
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"X_tune": np.ones((2, 3))}, "pass both X_tune and y_tune"),
+        ({"show_mistakes": 3}, "pass images="),
+        ({"sensitivity": 95}, "above 0 and at most 1, got 95"),
+        ({"published": "knees"}, "'knees' is none of"),
+        ({"image_names": ["a"]}, "names 1 images of 60"),
+    ],
+)
+def test_what_does_not_fit(data, tmp_path, params, message):
+    with pytest.raises(ValueError, match=message):
+        small(data, tmp_path, **params)
+
+
+def test_the_folder_must_exist(data, tmp_path):
+    with pytest.raises(FileNotFoundError, match="make it first"):
+        small(data, tmp_path / "nowhere")
+
+
+def test_without_matplotlib(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingDependencyError, match=r"sk-medsiglip\[plot\]"):
+        small(data, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser without a window; it reports requests and its console."""
+    missing = "no browser: apt-get install chromium chromium-driver"
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (binary and driver):
+        pytest.skip(missing)
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    # The user of a container is root, whom chromium's sandbox refuses.
+    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage"):
+        options.add_argument(f"--{argument}")
+    # Else it looks for updates in the background.
+    for argument in ("no-first-run", "disable-background-networking", "disable-sync"):
+        options.add_argument(f"--{argument}")
+    options.set_capability(
+        "goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"}
+    )
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield opened
+    opened.quit()
+
+
+@pytest.mark.parametrize(("width", "mobile"), [(390, True), (1440, False)])
+def test_in_a_browser(browser, full, width, mobile):
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": mobile},
+    )
+    browser.get("about:blank")
+    browser.get_log("browser")
+    browser.get_log("performance")  # what was before
+    browser.get(full.as_uri())
+
+    assert browser.title == f"Title {EVIL}"
+    assert browser.get_log("browser") == []
+    events = [
+        json.loads(one["message"])["message"] for one in browser.get_log("performance")
+    ]
+    asked = [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+    assert [one for one in asked if not one.startswith("data:")] == [full.as_uri()]
+
+    ask = browser.execute_script
+    assert ask("return innerWidth") == width
+    assert ask("return document.documentElement.scrollWidth") <= width
+    too_wide = ask(
+        "return [...document.querySelectorAll('body *')].filter(e =>"
+        " !e.closest('.scroll table') && e.getBoundingClientRect().right > innerWidth"
+        ").map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert too_wide == []
+    assert ask("return [...document.images].every(i => i.complete && i.naturalWidth)")
+    assert ask("return document.scripts.length") == 0
+
+
+@pytest.mark.filterwarnings("ignore:finding .* Take 20 or more:UserWarning")
+def test_from_the_command_line(data, tmp_path):
+    folder = tmp_path / "secret-folder"
+    folder.mkdir()
+    table = pd.DataFrame(
+        {
+            "path": [f"{i}.png" for i in range(N)],
+            "patient": data.patients,
+            "device": data.y[EVIL],
+            "age": np.arange(N) % 90,
+        }
+    )
+    for path, image in zip(table["path"], data.images, strict=True):
+        Image.fromarray(image).save(folder / path)
+    for name, rows in (("learn", LEARN), ("tune", TUNE), ("judge", JUDGE)):
+        table[rows].to_csv(folder / f"{name}.csv", index=False)
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(app, [str(one) for one in arguments])
+        said = result.stdout + result.stderr
+        assert result.exit_code == code, said
+        return " ".join(said.split())
+
+    model, out = folder / "model.joblib", tmp_path / "report.html"
+    run(
+        "train", "--labels", folder / "learn.csv", "--label-column", "device",
+        "--group-column", "patient", "--model", "demo", "--out", model,
+    )  # fmt: skip
+    asked = (
+        "report", model, folder / "judge.csv", "--out", out, "--group-column",
+        "patient", "--subgroup-column", "age", "--train", folder / "learn.csv",
+        "--tune", folder / "tune.csv", "--resamples", 30,
+    )  # fmt: skip
+    assert "open it in a browser" in run(*asked)
+    html = out.read_text(encoding="utf-8")
+    said = words(html)
+    column = data.y[JUDGE][EVIL]
+    # The finding is what is looked for, though "no device" sorts after it.
+    n_patients = len(set(data.patients[JUDGE][column == 1]))
+    assert f"device {(column == 1).sum()} {(column == 0).sum()} 0 {n_patients}" in said
+    assert float(re.search(r"model device (0\.\d{3})", said)[1]) > 0.8
+    assert "training patients 0" in said
+    assert "age=(" in said
+    assert "sk-medsiglip report model.joblib judge.csv --out report.html" in said
+    assert "secret-folder" not in html
+    assert "data:image/png" not in html
+    assert "exists. Add --overwrite" in run(*asked, code=2)
+    assert "must end in .html" in run(
+        "report", model, folder / "judge.csv", "--out", "report.pdf", code=2
+    )
+    assert "there is no column 'sex'" in run(
+        *asked, "--overwrite", "--subgroup-column", "sex", code=2
+    )
+    run(*asked, "--overwrite", "--pos-label", "no device")
+    turned = words(out.read_text(encoding="utf-8"))
+    assert f"no device {(column == 0).sum()} {(column == 1).sum()} 0" in turned
+    assert "'odd' is not one of two classes" in run(
+        *asked, "--overwrite", "--pos-label", "odd", code=2
+    )
+    table[JUDGE].assign(nodule=1).to_csv(folder / "two.csv", index=False)
+    table[JUDGE].assign(device=["odd", "device"] * 30).to_csv(
+        folder / "odd.csv", index=False
+    )
+    assert "class 'odd', which the classifier does not know" in run(
+        "report", model, folder / "odd.csv", "--out", tmp_path / "o.html", code=2
+    )
+    assert "name one column" in run(
+        "report", model, folder / "two.csv", "--out", tmp_path / "o.html",
+        "--label-column", "nodule", "--label-column", "device", code=2,
+    )  # fmt: skip
