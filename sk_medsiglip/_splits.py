@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
+from sklearn.model_selection import StratifiedKFold, check_cv
 
 from sk_medsiglip._labels import Labels
 
@@ -65,38 +65,101 @@ def make_folds(
             train[i, learns] = True
             test[i, asked] = True
         return Folds(train, test)
-    tests = [_stratified(target, int(cv), groups) for target in labels.by_label()]
-    n_folds = max(map(len, tests))
+    targets = [target.astype(np.float64) for target in labels.by_label()]
+    wanted = np.array([_n_folds(target, int(cv), groups) for target in targets])
+    n_folds = wanted.max()
     if not n_folds:
         return None
-    test = np.zeros((n_folds, n_samples, len(tests)), dtype=bool)
-    train = np.zeros_like(test)
-    for label, (target, folds) in enumerate(zip(labels.by_label(), tests, strict=True)):
-        known = ~np.isnan(target.astype(np.float64))
-        for i, asked in enumerate(folds):
-            test[i, asked, label] = True
-            train[i, :, label] = known & ~test[i, :, label]
+    fold = np.full((n_samples, len(targets)), -1)  # that leaves a row out
+    for n in np.unique(wanted[wanted > 0]):
+        for_these = np.flatnonzero(wanted == n)
+        fold[:, for_these] = _stratify([targets[k] for k in for_these], n, groups)
+    each = np.arange(n_folds)[:, None, None]
+    test = fold == each
+    train = (fold >= 0) & ~test & (each < wanted)
     if labels.classes is not None:
         return Folds(train[:, :, 0], test[:, :, 0])
     return Folds(train, test)
 
 
-def _stratified(
-    target: NDArray[Any], n_folds: int, groups: NDArray[Any] | None
-) -> list[NDArray[np.intp]]:
-    """Return the rows that each fold leaves out; none if a class cannot be split."""
-    known = np.flatnonzero(~np.isnan(target.astype(np.float64)))
+def _n_folds(
+    target: NDArray[np.float64], n_folds: int, groups: NDArray[Any] | None
+) -> int:
+    """Return how many folds can all hold every class; 0 if not even two."""
+    known = ~np.isnan(target)
+    of = np.flatnonzero(known) if groups is None else groups[known]
     y = target[known]
     classes = np.unique(y)
     if len(classes) < 2:
-        return []
-    of = known if groups is None else groups[known]
+        return 0
     smallest = min(len(np.unique(of[y == one])) for one in classes)
     n_folds = min(n_folds, smallest)
-    if n_folds < 2:
-        return []
+    return n_folds if n_folds > 1 else 0
+
+
+def _stratify(
+    targets: list[NDArray[np.float64]], n_folds: int, groups: NDArray[Any] | None
+) -> NDArray[np.intp]:
+    """Return the fold that leaves a row out, ``(n_samples, n_targets)``; -1 is none."""
+    fold = np.full((len(targets[0]), len(targets)), -1)
     if groups is None:
-        splits = StratifiedKFold(n_folds).split(y, y)
-    else:
-        splits = StratifiedGroupKFold(n_folds).split(y, y, of)
-    return [known[asked] for _, asked in splits]
+        for of_target, target in zip(fold.T, targets, strict=True):
+            known = np.flatnonzero(~np.isnan(target))
+            splits = StratifiedKFold(n_folds).split(known, target[known])
+            for i, (_, asked) in enumerate(splits):
+                of_target[known[asked]] = i
+        return fold
+    names, member = np.unique(groups, return_inverse=True)
+    classes = [np.unique(target[~np.isnan(target)]) for target in targets]
+    counts = np.zeros((len(targets), len(names), max(map(len, classes))))
+    for of_target, target, own in zip(counts, targets, classes, strict=True):
+        for k, one in enumerate(own):
+            of_target[:, k] = np.bincount(member, target == one, len(names))
+    # Targets with fewer classes are dealt by themselves: an empty class would count.
+    for n_classes in {len(own) for own in classes}:
+        alike = [k for k, own in enumerate(classes) if len(own) == n_classes]
+        fold[:, alike] = _deal(counts[alike, :, :n_classes], n_folds)[:, member].T
+    fold[np.isnan(np.column_stack(targets))] = -1
+    return fold
+
+
+def _deal(counts: NDArray[np.float64], n_folds: int) -> NDArray[np.intp]:
+    """Deal groups to folds as ``StratifiedGroupKFold`` does, for all targets at once.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_targets, n_groups, n_classes)
+        How many samples of each class a group has.
+    n_folds : int
+        Folds.
+
+    Returns
+    -------
+    ndarray of shape (n_targets, n_groups)
+        Fold of each group.
+    """
+    n_targets, n_groups, n_classes = counts.shape
+    each = np.arange(n_targets)
+    order = np.argsort(-np.std(counts, axis=2), axis=1, kind="stable")
+    fold = np.zeros((n_targets, n_groups), np.intp)
+    held = np.zeros((n_targets, n_folds, n_classes))
+    total = counts.sum(axis=1)[:, None, None]
+    proposals = np.eye(n_folds)[:, :, None]
+    for group in order.T:
+        arrives = counts[each, group]
+        shares = (held[:, None] + proposals * arrives[:, None, None]) / total
+        gaps = shares - shares.mean(axis=2, keepdims=True)
+        uneven = np.sqrt((gaps * gaps).mean(axis=2)).mean(axis=2)
+        size = held.sum(axis=2)
+        # One after the other, since "as good" is a matter of rounding, not an order.
+        best = np.zeros(n_targets, np.intp)
+        least, smallest = uneven[:, 0].copy(), size[:, 0].copy()
+        for i in range(1, n_folds):
+            alike = np.abs(uneven[:, i] - least) <= 1e-8 + 1e-5 * np.abs(least)
+            better = (uneven[:, i] < least) | (alike & (size[:, i] < smallest))
+            best[better] = i
+            least = np.where(better, uneven[:, i], least)
+            smallest = np.where(better, size[:, i], smallest)
+        fold[each, group] = best
+        held[each, best] += arrives
+    return fold

@@ -11,7 +11,13 @@ from sklearn import config_context
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import get_scorer, roc_auc_score
-from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_predict
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    StratifiedGroupKFold,
+    cross_val_predict,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -146,6 +152,48 @@ def test_groups_stay_together():
     # Every image of the positives is of one patient: nothing to validate with.
     one = np.where(y == 1, 0, 1 + np.arange(120))
     assert _splits.make_folds(labels, 4, one, X) is None
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_folds_by_group_are_scikit_learns(n_classes, seed):
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(0, 120, 400)
+    y = rng.integers(0, n_classes, 400)
+    y[groups < 40] = 0  # sides of unlike size
+    folds = _splits.make_folds(Labels(np.arange(n_classes), y), 4, groups, y)
+    splits = StratifiedGroupKFold(4).split(y, y, groups)
+    for train, test, (learns, asked) in zip(
+        folds.train, folds.test, splits, strict=True
+    ):
+        np.testing.assert_array_equal(np.flatnonzero(train), learns)
+        np.testing.assert_array_equal(np.flatnonzero(test), asked)
+
+
+def test_folds_of_each_label_are_scikit_learns_of_its_known_rows():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 150, 500)
+    y = rng.integers(0, 2, (500, 5)).astype(float)
+    y[rng.random(y.shape) < 0.3] = np.nan
+    y[:, 3] = np.where(groups < 3, 1, np.where(groups < 100, 0, np.nan))  # three folds
+    y[:, 4] = 0  # none
+    folds = _splits.make_folds(Labels(None, y), 5, groups, y)
+    assert folds.test.shape == (5, 500, 5)
+    for label, n_folds in enumerate([5, 5, 5, 3, 0]):
+        known = np.flatnonzero(~np.isnan(y[:, label]))
+        splits = (
+            []
+            if not n_folds
+            else StratifiedGroupKFold(n_folds).split(
+                known, y[known, label], groups[known]
+            )
+        )
+        expected = [(known[a], known[b]) for a, b in splits]
+        expected += [([], [])] * (5 - n_folds)
+        for fold, (learns, asked) in enumerate(expected):
+            train, test = folds.train[fold, :, label], folds.test[fold, :, label]
+            np.testing.assert_array_equal(np.flatnonzero(train), learns)
+            np.testing.assert_array_equal(np.flatnonzero(test), asked)
 
 
 def test_groups_reach_the_folds_through_a_pipeline():

@@ -9,19 +9,17 @@ from joblib import parallel_config
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sk_medsiglip import LinearProbe, PromptProbe, ZeroShotClassifier
 from sk_medsiglip._labels import Labels
-from sk_medsiglip._splits import make_folds
 from sk_medsiglip.evaluation import LabelEfficiencyDisplay, label_efficiency
 from sk_medsiglip.evaluation import _label_efficiency as module
-from sk_medsiglip.evaluation import _probes_together as together
 from sk_medsiglip.evaluation._draw_scores import Judge
 from sk_medsiglip.evaluation._label_draws import draw_orders, teaches
 from sk_medsiglip.exceptions import MissingDependencyError
+from sk_medsiglip.heads import fit_probes
 
 
 def make_data(n=240, n_findings=3, width=20, seed=0, blanks=0.2):
@@ -175,11 +173,11 @@ def test_probes_fitted_together_are_those_fitted_alone(kind, grouped):
             present, index = np.unique(target[rows], return_inverse=True)
             draws.append((rows, Labels(classes[present], index)))
     probe = LinearProbe(Cs=5, class_weight="balanced")
-    found = list(together.fit_probes(probe, X, draws, groups))
+    found = list(fit_probes(probe, X, draws, groups))
     for fitted, (rows, labels) in zip(found, draws, strict=True):
         alone = clone(probe).fit(
             X[rows],
-            together._values(labels),
+            labels.target if labels.classes is None else labels.classes[labels.target],
             groups=None if groups is None else groups[rows],
         )
         np.testing.assert_array_equal(fitted.classes_, alone.classes_)
@@ -187,20 +185,6 @@ def test_probes_fitted_together_are_those_fitted_alone(kind, grouped):
         np.testing.assert_allclose(
             fitted.decision_function(X), alone.decision_function(X), atol=0.02
         )
-
-
-def test_folds_of_all_labels_at_once_are_scikit_learns():
-    _, y, patients = make_data(n=400, n_findings=6, seed=3)
-    labels = Labels(None, y)
-    ours = together._folds(labels, 5, patients, y)
-    plain = make_folds(labels, 5, patients, y)
-    np.testing.assert_array_equal(ours.test, plain.test)
-    np.testing.assert_array_equal(ours.train, plain.train)
-    known = ~np.isnan(y[:, 0])
-    splits = StratifiedGroupKFold(5).split(y[known], y[known, 0], patients[known])
-    for fold, (_, test) in enumerate(splits):
-        at = np.flatnonzero(known)[test]
-        np.testing.assert_array_equal(np.flatnonzero(ours.test[fold, :, 0]), at)
 
 
 def test_a_probe_scores_the_same_alone_and_in_a_pipeline():

@@ -19,9 +19,8 @@ from sklearn.utils.validation import has_fit_parameter
 from sk_medsiglip._labels import Labels
 from sk_medsiglip.evaluation._answers import Truth, ask
 from sk_medsiglip.evaluation._figures import figures
-from sk_medsiglip.evaluation._probes_together import fit_probes
-from sk_medsiglip.heads import LinearProbe
-from sk_medsiglip.model_selection._each_label import EachLabel
+from sk_medsiglip.heads import LinearProbe, fit_probes
+from sk_medsiglip.model_selection import EachLabel
 
 __all__ = ["Draw", "Judge", "last_step", "score_draws", "states_of"]
 

@@ -15,6 +15,7 @@
     _eigenbasis.py       coordinates in which they are small and nearly diagonal
 
     _few_shot.py         what heads that know prompts share; _anchors.py, the prompts
+    _probes_together.py  fit_probes: linear probes of many draws from one X
     _logit_classifier.py from logits to answers
     _scores.py           what they are worth on rows that were left out
 """
@@ -22,6 +23,7 @@
 from sk_medsiglip.heads._explain import explain_head
 from sk_medsiglip.heads._linear_probe import LinearProbe
 from sk_medsiglip.heads._logistic_path import LogisticPath, fit_logistic_path
+from sk_medsiglip.heads._probes_together import fit_probes
 from sk_medsiglip.heads._prompt_probe import PromptProbe
 from sk_medsiglip.heads._prototypes import PrototypeClassifier
 from sk_medsiglip.heads._ss_text import SSTextClassifier
@@ -36,4 +38,5 @@ __all__ = [
     "TipAdapterClassifier",
     "explain_head",
     "fit_logistic_path",
+    "fit_probes",
 ]

@@ -9,7 +9,8 @@
     _shared_rows.py        finds them
 
     _head_search.py        HeadSearchCV: which head, with which settings; _best_head.py
-    _head_space.py         what there is to choose from; _each_label.py
+    _head_space.py         what there is to choose from
+    _each_label.py         EachLabel: any classifier, for several labels with blanks
     _head_folds.py         folds that all heads share
     _head_trials.py        one trial, fold by fold; _head_scores.py, what it is worth
     _head_study.py         trials until there are enough, by one process or several
@@ -17,6 +18,7 @@
     _head_results.py       cv_results_
 """
 
+from sk_medsiglip.model_selection._each_label import EachLabel
 from sk_medsiglip.model_selection._head_search import HeadSearchCV
 from sk_medsiglip.model_selection._leakage import check_leakage
 from sk_medsiglip.model_selection._multilabel_splits import (
@@ -25,6 +27,7 @@ from sk_medsiglip.model_selection._multilabel_splits import (
 )
 
 __all__ = [
+    "EachLabel",
     "HeadSearchCV",
     "MultilabelStratifiedGroupKFold",
     "MultilabelStratifiedGroupShuffleSplit",

@@ -54,7 +54,7 @@ class EachLabel(VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstima
     --------
     >>> import numpy as np
     >>> from sklearn.neighbors import KNeighborsClassifier
-    >>> from sk_medsiglip.model_selection._each_label import EachLabel
+    >>> from sk_medsiglip.model_selection import EachLabel
     >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
     >>> y = np.array([[0, 1], [0, np.nan], [1, 1], [1, 0]])
     >>> EachLabel(KNeighborsClassifier(1)).fit(X, y).predict([[2.9]])

@@ -2,9 +2,8 @@
 
 A probe solves its folds, penalties and labels together already. What is left to share
 between draws is what comes before: the eigenbasis, an eigendecomposition as wide as the
-embeddings, and folds that keep patients whole, which scikit-learn finds patient by
-patient for each label. A basis made from more rows than a draw has is a change of
-coordinates only, so the draw learns nothing of the rows that it does not hold.
+embeddings. A basis made from more rows than a draw has is a change of coordinates only,
+so the draw learns nothing of the rows that it does not hold.
 """
 
 from __future__ import annotations
@@ -22,10 +21,8 @@ from threadpoolctl import threadpool_limits
 
 from sk_medsiglip._labels import Labels
 from sk_medsiglip._splits import Folds, make_folds
-from sk_medsiglip._validation import Integral
-from sk_medsiglip.heads import LinearProbe
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
-from sk_medsiglip.heads._linear_probe import check_Cs
+from sk_medsiglip.heads._linear_probe import LinearProbe, check_Cs
 from sk_medsiglip.heads._scores import score_decisions
 
 __all__ = ["fit_probes"]
@@ -63,7 +60,9 @@ def fit_probes(
     shared: Eigenbasis | None = None
     for rows, labels in draws:
         of_groups = None if groups is None else groups[rows]
-        folds = _folds(labels, probe.cv, of_groups, X[rows]) if probe.refit else None
+        folds = (
+            make_folds(labels, probe.cv, of_groups, X[rows]) if probe.refit else None
+        )
         if folds is None:  # nothing to choose by, or nothing to share
             one = clone(probe)
             yield one.fit(X[rows], _values(labels), groups=of_groups)
@@ -118,73 +117,3 @@ def _fit_in(
 
 def _values(labels: Labels) -> NDArray[Any]:
     return labels.target if labels.classes is None else labels.classes[labels.target]
-
-
-def _folds(
-    labels: Labels, cv: Any, groups: NDArray[Any] | None, rows: NDArray[np.floating]
-) -> Folds | None:
-    """Return the folds that ``LinearProbe.fit`` would make, sooner for many labels."""
-    binary = labels.classes is None or len(labels.classes) == 2
-    if groups is None or not isinstance(cv, Integral) or not binary or cv < 2:
-        return make_folds(labels, cv, groups, rows)
-    targets = labels.by_label()
-    values, member = np.unique(groups, return_inverse=True)
-    counts = np.zeros((len(targets), len(values), 2))
-    for of_label, target in zip(counts, targets, strict=True):
-        for value in (0, 1):
-            of_label[:, value] = np.bincount(
-                member, weights=target == value, minlength=len(values)
-            )
-    if (np.count_nonzero(counts, axis=1) < cv).any():
-        return make_folds(labels, cv, groups, rows)  # folds shrink, each label's own
-    fold = _deal(counts, int(cv))[:, member]
-    test = fold == np.arange(int(cv))[:, None, None]
-    test = np.moveaxis(test, 1, 2)
-    known = ~np.isnan(np.column_stack(targets).astype(np.float64))
-    test &= known
-    train = known & ~test
-    if labels.classes is not None:
-        return Folds(train[:, :, 0], test[:, :, 0])
-    return Folds(train, test)
-
-
-def _deal(counts: NDArray[np.float64], n_folds: int) -> NDArray[np.intp]:
-    """Deal patients to folds as ``StratifiedGroupKFold`` does, of all labels at once.
-
-    Parameters
-    ----------
-    counts : ndarray of shape (n_labels, n_groups, 2)
-        How many of each patient's images are without and with it.
-    n_folds : int
-        Folds.
-
-    Returns
-    -------
-    ndarray of shape (n_labels, n_groups)
-        Fold of each patient.
-    """
-    n_labels, n_groups, _ = counts.shape
-    each = np.arange(n_labels)
-    order = np.argsort(-np.std(counts, axis=2), axis=1, kind="stable")
-    fold = np.zeros((n_labels, n_groups), np.intp)
-    held = np.zeros((n_labels, n_folds, 2))
-    total = counts.sum(axis=1)[:, None, None]
-    proposals = np.eye(n_folds)[:, :, None]
-    for group in order.T:
-        arrives = counts[each, group]
-        shares = (held[:, None] + proposals * arrives[:, None, None]) / total
-        gaps = shares - shares.mean(axis=2, keepdims=True)
-        uneven = np.sqrt((gaps * gaps).mean(axis=2)).mean(axis=2)
-        size = held.sum(axis=2)
-        # One after the other, since "as good" is a matter of rounding, not an order.
-        best = np.zeros(n_labels, np.intp)
-        least, smallest = uneven[:, 0].copy(), size[:, 0].copy()
-        for i in range(1, n_folds):
-            alike = np.abs(uneven[:, i] - least) <= 1e-8 + 1e-5 * np.abs(least)
-            better = (uneven[:, i] < least) | (alike & (size[:, i] < smallest))
-            best[better] = i
-            least = np.where(better, uneven[:, i], least)
-            smallest = np.where(better, size[:, i], smallest)
-        fold[each, group] = best
-        held[each, best] += arrives
-    return fold
