@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from typer.testing import CliRunner
 
@@ -229,7 +231,36 @@ def test_types_of_strangers_are_not_loaded(folder, tmp_path):
     )
     skops.io.dump(pipe, tmp_path / "stranger.skops")
     said = run("predict", tmp_path / "stranger.skops", folder, code=2)
-    assert "does not know whether they are safe" in said
+    assert "If you trust its origin, add --trust numpy.linalg.norm" in said
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_types_are_loaded_if_trusted_by_name(folder, tmp_path):
+    import skops.io
+
+    table = pd.read_csv(folder / "labels.csv")
+    paths = [folder / path for path in table["path"]]
+    out = ("--out", tmp_path / "p.csv")
+    for head, trust in (
+        (MLPClassifier((4,), max_iter=3), ()),
+        (
+            HistGradientBoostingClassifier(max_iter=3),
+            (
+                "--trust",
+                "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+            ),
+        ),
+    ):
+        pipe = make_pipeline(MedSigLIPEmbedder("demo"), head)
+        pipe.fit(paths, table["effusion"])
+        skops.io.dump(pipe, tmp_path / "m.skops")
+        predict = ("predict", tmp_path / "m.skops", folder, *out, "--overwrite")
+        if trust:
+            assert " ".join(trust) in run(*predict, code=2)
+        run(*predict, *trust)
+        found = pd.read_csv(tmp_path / "p.csv").set_index("path")["1"]
+        expected = pipe.predict_proba(paths)[:, 1]
+        np.testing.assert_allclose(found[table["path"]], expected, atol=1e-4)
 
 
 def test_without_skops_the_command_names_it(folder, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cli._console import complain
 from sk_medsiglip.cli._errors import CommandError
 
-__all__ = ["RUNS_CODE", "check_model_file", "load_model", "save_model"]
+__all__ = [
+    "RUNS_CODE",
+    "check_model_file",
+    "foreign_types",
+    "load_model",
+    "save_model",
+    "trust_options",
+]
 
 RUNS_CODE = (
     "Loading a joblib file runs code that is in it: load only files whose origin you "
@@ -21,6 +29,11 @@ RUNS_CODE = (
 
 _SKOPS, _PICKLES = ".skops", (".joblib", ".pkl", ".pickle")
 _OURS = "sk_medsiglip."
+#: Plain Python objects that hold numbers, in a fitted MLPClassifier.
+_HARMLESS = {
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+}
 
 
 def check_model_file(file: Path, overwrite: bool) -> None:
@@ -50,8 +63,15 @@ def save_model(model: Any, file: Path) -> int:
     return file.stat().st_size
 
 
-def load_model(file: Path) -> Any:
+def load_model(file: Path, trusted: Sequence[str] = ()) -> Any:
     """Read a fitted estimator; say so first where that runs code.
+
+    Parameters
+    ----------
+    file : Path
+        What :func:`save_model` wrote.
+    trusted : sequence of str
+        Types of other packages that a skops file may hold.
 
     Raises
     ------
@@ -69,19 +89,32 @@ def load_model(file: Path) -> Any:
             return joblib.load(file)
         except (ValueError, EOFError, KeyError, IndexError) as error:
             raise CommandError(f"{file} cannot be read: {error}") from error
+    if foreign := [name for name in foreign_types(file) if name not in trusted]:
+        raise CommandError(
+            f"{file} holds {', '.join(foreign)}, which a damaged or forged file could "
+            "use to crash this program or worse. If you trust its origin, add "
+            f"{trust_options(foreign)}"
+        )
     skops = _skops()
+    return skops.load(file, trusted=skops.get_untrusted_types(file=file))
+
+
+def foreign_types(file: Path) -> list[str]:
+    """Return types of other packages that loading a skops file would have to trust."""
+    if file.suffix != _SKOPS:
+        return []
     try:
-        unknown = skops.get_untrusted_types(file=file)
+        unknown = _skops().get_untrusted_types(file=file)
     except Exception as error:
         raise CommandError(f"{file} is no skops file: {error}") from error
-    foreign = [name for name in unknown if not name.startswith(_OURS)]
-    if foreign:
-        raise CommandError(
-            f"{file} holds {', '.join(foreign[:3])}, of which this command does not "
-            "know whether they are safe. Load it in Python, if you trust it, by "
-            "skops.io.load(file, trusted=[...])."
-        )
-    return skops.load(file, trusted=unknown)
+    return [
+        name for name in unknown if not name.startswith(_OURS) and name not in _HARMLESS
+    ]
+
+
+def trust_options(names: Sequence[str]) -> str:
+    """Return what to type to trust types."""
+    return " ".join(f"--trust {name}" for name in names)
 
 
 def _skops() -> Any:

@@ -26,6 +26,7 @@ __all__ = [
     "ResizeOption",
     "RevisionOption",
     "TemplateOption",
+    "TrustOption",
 ]
 
 
@@ -162,5 +163,15 @@ TemplateOption = Annotated[
         "--template",
         help='Text with one {} that every prompt is filled into: "a chest X-ray '
         'showing {}". Repeatable.',
+    ),
+]
+
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        metavar="TYPE",
+        help="Type of another package that a .skops file holds and may be loaded; the "
+        "message that refuses it names it. Repeat it.",
     ),
 ]

@@ -18,6 +18,7 @@ from sk_medsiglip.cli._options import (
     OnError,
     OnErrorOption,
     PathColumnOption,
+    TrustOption,
 )
 
 __all__ = ["predict"]
@@ -38,6 +39,7 @@ def predict(
         "predictions.csv"
     ),
     path_column: PathColumnOption = None,
+    trust: TrustOption = None,
     on_error: OnErrorOption = OnError.raise_,
     device: DeviceOption = "auto",
     batch_size: BatchSizeOption = None,
@@ -70,7 +72,7 @@ def predict(
     from sk_medsiglip.cli._model_files import load_model
     from sk_medsiglip.embedding import MedSigLIPEmbedder
 
-    pipeline = load_model(classifier)
+    pipeline = load_model(classifier, trust or ())
     if not isinstance(pipeline, Pipeline) or not isinstance(
         pipeline[0], MedSigLIPEmbedder
     ):

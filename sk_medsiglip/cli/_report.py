@@ -19,6 +19,7 @@ from sk_medsiglip.cli._options import (
     OnError,
     OnErrorOption,
     PathColumnOption,
+    TrustOption,
 )
 from sk_medsiglip.cli._train import Unknown
 
@@ -134,6 +135,7 @@ def report(
         int, typer.Option("--resamples", min=1, help="Of the intervals.")
     ] = 2000,
     path_column: PathColumnOption = None,
+    trust: TrustOption = None,
     on_error: OnErrorOption = OnError.raise_,
     device: DeviceOption = "auto",
     batch_size: BatchSizeOption = None,
@@ -182,7 +184,7 @@ def report(
         "on_error": on_error.value,
         "verbose": bar(),
     }
-    judged = Judged.load([classifier, *(compare or [])], embedding)
+    judged = Judged.load([classifier, *(compare or [])], embedding, trust or ())
     meanings = {"uncertain": uncertain.value, "blank": blank.value}
 
     def read(file: Path | None, subgroups: Sequence[str] = ()) -> Any:

@@ -43,11 +43,13 @@ class Judged:
     finding: str | None
 
     @classmethod
-    def load(cls, files: Sequence[Path], embedding: Mapping[str, Any]) -> Judged:
+    def load(
+        cls, files: Sequence[Path], embedding: Mapping[str, Any], trusted: Sequence[str]
+    ) -> Judged:
         """Read files of pipelines, and say how their images are to be embedded."""
         estimators: dict[str, Any] = {}
         for file in files:
-            pipeline = load_model(file)
+            pipeline = load_model(file, trusted)
             if not isinstance(pipeline, Pipeline) or not isinstance(
                 pipeline[0], MedSigLIPEmbedder
             ):

@@ -150,7 +150,13 @@ def tune(
     --group-column patient --storage trials.db
     """
     # Late, so that --help is quick.
-    from sk_medsiglip.cli._model_files import RUNS_CODE, check_model_file, save_model
+    from sk_medsiglip.cli._model_files import (
+        RUNS_CODE,
+        check_model_file,
+        foreign_types,
+        save_model,
+        trust_options,
+    )
 
     report_file = out.with_suffix(".report.md")
     check_model_file(out, overwrite)
@@ -252,7 +258,10 @@ def tune(
         say(fact)
     say(f"Wrote {out} ({n_bytes / 1000:,.0f} kB) and {report_file}.")
     if out.suffix == ".skops":
-        show_code(f"sk-medsiglip predict {out} images/ --out predictions.csv")
+        trust = trust_options(foreign_types(out))
+        show_code(
+            f"sk-medsiglip predict {out} images/ --out predictions.csv {trust}".strip()
+        )
     else:
         say(RUNS_CODE, "yellow")
     say(model_notice(model), "yellow")

@@ -297,6 +297,7 @@ class HeadSpace:
         return KNeighborsClassifier(
             trial.suggest_int("knn_neighbors", 1, most, log=True),
             weights=trial.suggest_categorical("knn_weights", ["uniform", "distance"]),
+            algorithm="brute",  # what scikit-learn takes itself above 15 columns
         )
 
     def _mlp(self, trial: Any) -> Any:
