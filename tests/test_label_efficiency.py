@@ -18,7 +18,7 @@ from sk_medsiglip.evaluation import LabelEfficiencyDisplay, label_efficiency
 from sk_medsiglip.evaluation import _label_efficiency as module
 from sk_medsiglip.evaluation._draw_scores import Judge
 from sk_medsiglip.evaluation._label_draws import draw_orders, teaches
-from sk_medsiglip.exceptions import MissingDependencyError
+from sk_medsiglip.exceptions import LeakageWarning, MissingDependencyError
 from sk_medsiglip.heads import fit_probes
 
 
@@ -385,3 +385,18 @@ def test_picture_without_matplotlib_says_how_to_get_it(table, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(MissingDependencyError, match=r"sk-medsiglip\[plot\]"):
         LabelEfficiencyDisplay(table).plot()
+
+
+def test_patients_on_both_sides_are_named():
+    X, y, patients = make_data(n=120)
+    probe = {"probe": LinearProbe()}
+    sides = {"X_test": X[100:], "y_test": y[100:], "n_repeats": 1}
+    with pytest.warns(LeakageWarning, match="patients of groups_test"):
+        label_efficiency(
+            probe, X[:101], y[:101], [40], groups=patients[:101],
+            groups_test=patients[100:], **sides,
+        )  # fmt: skip
+    apart = np.arange(20) + 1000
+    label_efficiency(
+        probe, X[:100], y[:100], [40], groups=patients[:100], groups_test=apart, **sides
+    )

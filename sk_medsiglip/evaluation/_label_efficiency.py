@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from sk_medsiglip.evaluation._draw_scores import (
 )
 from sk_medsiglip.evaluation._figures import check_metrics
 from sk_medsiglip.evaluation._label_draws import draw_orders, teaches
+from sk_medsiglip.exceptions import LeakageWarning
 from sk_medsiglip.model_selection import MultilabelStratifiedGroupShuffleSplit
 
 __all__ = ["label_efficiency"]
@@ -41,6 +43,7 @@ def label_efficiency(
     n_repeats: int = 20,
     X_test: Any = None,
     y_test: ArrayLike | None = None,
+    groups_test: ArrayLike | None = None,
     test_size: float | int = 0.25,
     scoring: str = "roc_auc",
     random_state: int = 0,
@@ -70,7 +73,7 @@ def label_efficiency(
         whole by inner folds of heads.
     n_repeats : int, default=20
         Draws of each size, the same ones for all estimators.
-    X_test, y_test : default=None
+    X_test, y_test, groups_test : default=None
         What all are judged by. None holds out a part of ``X``, of other patients.
     test_size : float or int, default=0.25
         Share or number of images to hold out, where there is no ``X_test``.
@@ -101,6 +104,8 @@ def label_efficiency(
     -----
     UserWarning
         If a label has test images of one kind only: it is left out of "macro".
+    LeakageWarning
+        If ``groups`` and ``groups_test`` share patients.
 
     See Also
     --------
@@ -149,6 +154,7 @@ def label_efficiency(
     X, labels, patients, pool, test = _sides(
         X, y, groups, X_test, y_test, test_size, random_state
     )
+    _warn_of_shared(groups, groups_test)
     if sizes[-1] > len(pool):
         raise ValueError(
             f"sizes go up to {sizes[-1]}, but {len(pool)} images are left to draw from "
@@ -222,6 +228,19 @@ def _sides(
     if groups is not None:  # who is in the test set is never drawn
         groups = np.concatenate([groups, np.repeat(groups[:1], n_test)])
     return *both, groups, np.arange(n), np.arange(n, n + n_test)
+
+
+def _warn_of_shared(groups: Any, groups_test: Any) -> None:
+    if groups is None or groups_test is None:
+        return
+    shared = np.intersect1d(groups, groups_test)
+    if len(shared):
+        warnings.warn(
+            f"{len(shared):,} patients of groups_test are among those drawn from: "
+            "scores flatter. Leave them out of one side.",
+            LeakageWarning,
+            stacklevel=3,
+        )
 
 
 def _join(one: Any, other: Any) -> Any:
