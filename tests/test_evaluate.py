@@ -7,6 +7,7 @@ from sklearn import metrics
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -218,6 +219,9 @@ def test_resamples_are_those_of_rows_drawn_by_patient(data):
     for metric, numbers in drawn.items():
         row = table[table["metric"] == metric].iloc[0]
         low, high = np.quantile(numbers, [0.025, 0.975])
+        if metric == "ece":  # resampling makes it larger
+            moved = np.mean(numbers) - row["value"]
+            low, high = low - moved, high - moved
         assert row["low"] == pytest.approx(low), metric
         assert row["high"] == pytest.approx(high), metric
 
@@ -286,6 +290,10 @@ def test_delong_is_its_definition():
     assert p == pytest.approx(2 * norm.sf(abs(z)))
     assert delong_test(y, a, a) == (0, 1)
     assert np.isnan(delong_test([1, 0, 0], [3, 2, 1], [1, 2, 3])[1])
+    # Perfect against blind: four images are no proof.
+    assert np.isnan(delong_test([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0.5] * 4)[1])
+    with pytest.raises(ValueError, match="must hold 1 for ill and 0"):
+        delong_test(["no", "yes", "no"], [1, 2, 3], [3, 2, 1])
 
 
 def test_delong_and_resamples_agree(data):
@@ -305,7 +313,7 @@ def test_delong_and_resamples_agree(data):
     assert by_patient["p_value"].iloc[2] == pytest.approx(2 / 2001)
     assert by_patient["p_value"][:2].isna().all()
     # The same scores twice: no difference, no interval, no evidence.
-    same = evaluate({"a": good, "b": good}, X, y, groups=groups, metrics="f1")
+    same = evaluate({"a": good, "b": good}, X, y, groups=groups, metrics="roc_auc")
     assert same.iloc[2][["value", "low", "high", "p_value"]].tolist() == [0, 0, 0, 1]
 
 
@@ -320,6 +328,94 @@ def test_p_values_are_even_where_nothing_differs():
         )
         small += table["p_value"].iloc[2] < 0.1
     assert 0.03 <= small / 150 <= 0.18
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "brier"])
+def test_p_values_of_gaps_are_even_where_nothing_differs(metric):
+    rng = np.random.default_rng(1)
+    small = 0
+    for _ in range(150):
+        p = rng.random(300)
+        y = (rng.random(300) < p).astype(int)
+        table = evaluate(
+            {"a": p}, y, y, subgroups={"g": np.arange(300) < 60}, metrics=metric,
+            groups=np.arange(300), n_bootstrap=200,
+        )  # fmt: skip
+        gap = table[table["subgroup"] == "g=True - rest"].iloc[0]
+        small += gap["p_value"] < 0.05
+    assert 0.01 <= small / 150 <= 0.11
+
+
+def test_calibration_errors_are_no_evidence_of_gaps():
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(100):
+        p = rng.random(200)
+        y = (rng.random(200) < p).astype(int)
+        table = evaluate(
+            {"a": p, "b": p[::-1]}, y, y, subgroups={"g": np.arange(200) < 30},
+            metrics="ece", n_bootstrap=100,
+        )  # fmt: skip
+        assert not table["subgroup"].str.endswith("rest").any()
+        assert table["p_value"].isna().all()
+        inside += (table["low"] <= table["value"]).all()
+    assert inside == 100
+
+
+def test_what_never_varies_has_no_interval_of_no_width():
+    y = np.repeat([1, 0], [3, 40])
+    patients = np.r_[0, 0, 1, 2:42]  # two images of the first
+    perfect = np.linspace(1, 0, len(y))
+    perfect[3:] /= 3
+    table = evaluate({"x": perfect}, y, y, groups=patients, metrics=METRICS)
+    row = table.set_index("metric")[["value", "low", "high"]]
+    # Two of two patients, by Clopper and Pearson: 0.025 ** (1 / 2).
+    assert row.loc["sensitivity"].tolist() == pytest.approx([1, 0.025**0.5, 1])
+    assert row.loc["specificity"].tolist() == pytest.approx([1, 0.025 ** (1 / 40), 1])
+    assert row.loc["roc_auc", "value"] == 1
+    assert row.loc["roc_auc", ["low", "high"]].isna().all()
+
+
+def test_scores_that_are_no_probabilities_decide_nothing(data):
+    X, Y, y, _ = data
+    table = evaluate({"x": X[:, 0]}, X, Y[:, 0], n_bootstrap=5).set_index("metric")
+    assert table.loc[["roc_auc", "average_precision"], "value"].notna().all()
+    assert table.loc[["balanced_accuracy", "f1", "brier", "ece"], "value"].isna().all()
+    # Of classes the highest does.
+    logits = X[:, : len(np.unique(y))]
+    table = evaluate({"x": logits}, X, y, metrics="accuracy", n_bootstrap=5)
+    assert table["value"].notna().all()
+
+
+def test_a_label_that_was_never_there_is_not_taken_for_certain(data):
+    X, Y, _, _ = data
+    seen = Y[:, :3].copy()
+    seen[:, 2] = 0
+    forest = RandomForestClassifier(10, random_state=0).fit(X, seen)
+    table = evaluate(forest, X, Y[:, :3], metrics="brier", n_bootstrap=5)
+    assert value(table, label=2, metric="brier") == pytest.approx(Y[:, 2].mean())
+
+
+def test_searches_know_the_order_of_their_findings(data):
+    X, Y, _, _ = data
+    frame = pd.DataFrame(Y[:, :2], columns=["one", "two"])
+    search = GridSearchCV(LinearProbe(), {"tol": [1e-2, 1e-3]}, cv=3).fit(X, frame)
+    assert evaluate(search, X, frame, n_bootstrap=5)["label"][0] == "one"
+    with pytest.raises(ValueError, match="two"):
+        evaluate(search, X, frame[["two", "one"]], n_bootstrap=5)
+
+
+def test_names_of_series_and_bands_in_order(data):
+    X, Y, _, _ = data
+    age = pd.cut(np.arange(400) % 90, [0, 5, 10, 50, 90], include_lowest=True)
+    finding = pd.Series(Y[:, 0], name="effusion", index=range(7, 407))
+    table = evaluate(
+        {"x": 1 / (1 + np.exp(-X[:, 0]))}, X, finding, subgroups={"age": age},
+        metrics="roc_auc", n_bootstrap=5,
+    )  # fmt: skip
+    assert table["label"].unique().tolist() == ["effusion"]
+    bands = [s for s in table["subgroup"].unique() if not s.endswith("rest")]
+    assert bands == ["all", *(f"age={one}" for one in age.categories)]
 
 
 def test_subgroups_and_their_gaps(data):
@@ -421,8 +517,8 @@ def test_published_figures_stand_beside_ones_own(data):
         ({"metrics": "auc"}, "no metric 'auc'"),
         ({"metrics": "sensitivity@sensitivity=0.9"}, "no metric"),
         ({"metrics": []}, "metrics is empty"),
-        ({"level": 95}, "must be a share"),
-        ({"n_bootstrap": 0}, "at least 1"),
+        ({"level": 95}, "is a share between"),
+        ({"n_bootstrap": 0}, "whole number from 1 on"),
         ({"groups": [1, 2]}, "inconsistent numbers"),
     ],
 )

@@ -9,8 +9,10 @@ from joblib import parallel_config
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import LinearSVC
 
 from sk_medsiglip import LinearProbe, PromptProbe, ZeroShotClassifier
 from sk_medsiglip._labels import Labels
@@ -400,3 +402,29 @@ def test_patients_on_both_sides_are_named():
     label_efficiency(
         probe, X[:100], y[:100], [40], groups=patients[:100], groups_test=apart, **sides
     )
+
+
+def test_draws_that_cannot_be_fitted_have_no_score():
+    X, y, _ = make_data(n=160, n_findings=1, blanks=0)
+    table = None
+    with pytest.warns(UserWarning, match="could not be fitted to, or asked after, 3"):
+        table = label_efficiency(
+            {"knn": KNeighborsClassifier(8)}, X, y[:, 0], [4, 40], n_repeats=3
+        )
+    scores = table.groupby("size")["score"]
+    assert scores.count().tolist() == [0, 3]
+    with pytest.raises(ValueError, match="n_neighbors"):
+        label_efficiency({"knn": KNeighborsClassifier(8)}, X, y[:, 0], [4], n_repeats=3)
+
+
+def test_classes_that_a_draw_lacks_have_no_score():
+    rng = np.random.default_rng(0)
+    kinds = np.array(["a", "b", "c"])[rng.integers(0, 3, 200)]
+    X = rng.normal(size=(200, 4)) + (kinds == "a")[:, None]
+    table = label_efficiency({"svc": LinearSVC()}, X, kinds, [2, 60], n_repeats=4)
+    per_draw = table[table["label"] != "macro"].pivot(
+        index=["size", "repeat"], columns="label", values="score"
+    )
+    assert (per_draw.loc[2].notna().sum(axis=1) == 2).all()
+    assert per_draw.loc[60].notna().all(axis=None)
+    assert table.attrs["scoring"] == "roc_auc"

@@ -245,6 +245,29 @@ def test_notes_fill_blanks(full):
     assert said.count("To be filled in") == 6
 
 
+def test_a_mean_of_other_findings_is_not_put_beside_googles(full):
+    html = full.read_text(encoding="utf-8")
+    published = html.partition('id="published"')[2].partition("</section>")[0]
+    (macro,) = re.findall(r"<tr><th[^>]*>macro</th>.*?</tr>", published)
+    assert "0.844" in macro
+    assert len(re.findall(r"0\.\d{3}", macro)) == 1
+
+
+def test_files_that_warnings_name_are_not_in_the_page(data, tmp_path):
+    from sklearn.pipeline import make_pipeline
+
+    pipeline = make_pipeline(MedSigLIPEmbedder("demo", on_error="nan"), data.simple)
+    lost = str(tmp_path / "DOE_JANE_1961.png")
+    with pytest.warns(UserWarning, match="DOE_JANE"):
+        write_report(
+            tmp_path / "r.html", pipeline, list(data.images[JUDGE]), data.nodule[JUDGE],
+            X_train=[*data.images[LEARN], lost], metrics=["roc_auc"], **FEW,
+        )  # fmt: skip
+    html = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "DOE_JANE" not in html
+    assert "Images that could not be read" in html
+
+
 def test_leakage_is_shown_and_warned_of(data, full, tmp_path):
     clean = words(full.read_text(encoding="utf-8"))
     assert "training patients 0 training same pictures 0" in clean

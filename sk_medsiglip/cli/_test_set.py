@@ -253,7 +253,7 @@ def _bands(values: pd.Series) -> pd.Series:
             f"values; at most {_MAX_LEVELS} make subgroups."
         )
     quarters = pd.qcut(values, 4, precision=1, duplicates="drop")
-    return quarters.astype(object).map(str, na_action="ignore")
+    return quarters.cat.rename_categories(str)  # which keep their order
 
 
 def _finding_of(pipeline: Any) -> str | None:

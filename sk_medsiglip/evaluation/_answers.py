@@ -44,7 +44,7 @@ class Truth:
 
     def looking_for(self, label: Any) -> Truth:
         """Return the same labels; of two classes, with this one as the positive."""
-        if label in self.names:
+        if label in self.names or (self.kind == "binary" and label == self.classes[1]):
             return self
         if self.kind == "binary" and label == self.classes[0]:
             return replace(
@@ -115,6 +115,9 @@ def _read(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
     if len(labels.classes) == 2:
         findings = [f for one in named for f in getattr(one, "findings_", [])[:1]]
         name = findings[0] if findings else labels.classes.tolist()[1]
+        column = getattr(y, "columns", [getattr(y, "name", None)])[0]
+        if not findings and labels.classes.tolist() == [0, 1] and column is not None:
+            name = str(column)  # of a Series, or a table of one column
         return Truth("binary", [name], labels.classes, labels.target)
     return Truth("classes", labels.classes.tolist(), labels.classes, labels.target)
 
@@ -159,7 +162,7 @@ def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
             known,
             ill[known, k],
             scores[known, k],
-            decision[known, k],
+            None if decision is None else decision[known, k],
             None if probability is None else probability[known, k],
         )
         for k, (label, known) in enumerate(zip(truth.names, rows, strict=True))
@@ -168,17 +171,22 @@ def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
 
 def _say(
     name: str, estimator: Any, X: Any, truth: Truth
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_] | None]:
     """Return scores, probabilities and decisions, each ``(n_samples, n_names)``."""
+    exclusive = truth.kind == "classes"
     if not hasattr(estimator, "predict"):
         given = _columns(name, np.asarray(estimator, dtype=np.float64), truth)
-        outside = (given < 0).any() or (given > 1).any()
-        return given, None if outside else given, _decide(given, 0.5, truth)
+        if (given < 0).any() or (given > 1).any():
+            # Where such scores say yes is not known; of classes the highest does.
+            return given, None, _decide(given, truth) if exclusive else None
+        return given, given, _decide(given, truth)
     probability = None
     if hasattr(estimator, "predict_proba"):
         said = estimator.predict_proba(X)
         if isinstance(said, list):  # scikit-learn's own, of several outputs
-            said = np.column_stack([one[:, -1] for one in said])
+            said = np.column_stack(
+                [_present(*one) for one in zip(said, estimator.classes_, strict=True)]
+            )
         probability = _columns(name, np.asarray(said, np.float64), truth, estimator)
     scores = probability
     if hasattr(estimator, "decision_function") and truth.kind != "classes":
@@ -219,6 +227,8 @@ def _columns(
         said = said.reshape(len(said), -1)
     elif truth.kind == "classes" and estimator is not None:
         own = list(estimator.classes_)
+        if said.ndim == 1 and len(own) == 2:  # a decision between the two it knows
+            said = np.column_stack([-said, said])
         if len(own) < n_names and said.shape[-1] == len(own):
             whole = np.zeros((len(said), n_names))
             whole[:, [truth.names.index(one) for one in own]] = said
@@ -247,19 +257,30 @@ def _warn_of_absence(truth: Truth) -> None:
         )
 
 
-def _decide(
-    scores: NDArray[np.float64], threshold: float, truth: Truth
-) -> NDArray[np.bool_]:
+def _decide(scores: NDArray[np.float64], truth: Truth) -> NDArray[np.bool_]:
     if truth.kind == "classes":
         return scores.argmax(axis=1)[:, None] == np.arange(scores.shape[1])
-    return scores > threshold
+    return scores > 0.5
+
+
+def _present(said: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
+    """Return the probability of 1; a label that was never there has no column of it."""
+    place = np.flatnonzero(np.asarray(classes) == 1)
+    return said[:, place[0]] if len(place) else np.zeros(len(said))
 
 
 def _findings_of(estimator: Any) -> list[Any] | None:
     """Return the names of an estimator's findings, if it has any."""
-    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-    own = getattr(last, "findings_", getattr(last, "label_names_", None))
-    return None if own is None else [str(one) for one in own]
+    own = getattr(estimator, "findings_", getattr(estimator, "label_names_", None))
+    if own is not None:
+        return [str(one) for one in own]
+    if isinstance(estimator, Pipeline):
+        return _findings_of(estimator[-1])
+    # Searches and other wrappers hold what they fitted.
+    for name in ("best_estimator_", "estimator_"):
+        if hasattr(estimator, name):
+            return _findings_of(getattr(estimator, name))
+    return None
 
 
 def _names_of_findings(y: Any, labels: Labels, estimators: list[Any]) -> list[Any]:

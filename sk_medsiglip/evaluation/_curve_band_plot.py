@@ -15,7 +15,7 @@ from sk_medsiglip.evaluation._curve_bands import (
     precision_recall_band,
     roc_band,
 )
-from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare
+from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare, short
 
 __all__ = ["PrecisionRecallBandDisplay", "RocBandDisplay"]
 
@@ -33,11 +33,13 @@ class _BandDisplay(ABC):
         prevalence: float,
         level: float = 0.95,
         name: str | None = None,
+        label: Any = None,
     ) -> None:
         self.curve = curve
         self.prevalence = prevalence
         self.level = level
         self.name = name
+        self.label = label
 
     @classmethod
     def from_estimator(
@@ -143,8 +145,9 @@ class _BandDisplay(ABC):
         question = ask_label("y_score" if X is y else str(name), estimator, X, y, label)
         counts = resamples(len(y), groups, n_bootstrap, level, random_state)
         curve = cls._band(question, counts, level)
+        prevalence = float(question.ill.mean())
         display = cls(
-            curve, prevalence=float(question.ill.mean()), level=level, name=name
+            curve, prevalence=prevalence, level=level, name=name, label=question.label
         )
         return display.plot(ax, color=color)
 
@@ -182,12 +185,16 @@ class _BandDisplay(ABC):
             curve.grid, curve.low, curve.high, color=color, alpha=0.18, linewidth=0
         )
         (self.line_,) = self._draw_line(
-            ax, color, words if self.name is None else f"{self.name}: {words}"
+            ax, color, words if self.name is None else f"{short(self.name)}: {words}"
         )
         self._draw_chance(ax, first=not drawn)
         ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-        ax.set_title(f"band: {self.level:.0%} interval over resamples", fontsize=10)
-        ax.legend(frameon=False, fontsize="small", loc=self._corner())
+        of = f"{self.label}; " if isinstance(self.label, str) else ""
+        ax.set_title(f"{of}band: {self.level:.0%} interval over resamples", fontsize=10)
+        longest = max(len(line.get_label()) for line in ax.get_lines())
+        size = "small" if longest < 45 else "x-small"
+        legend = ax.legend(frameon=False, fontsize=size, loc=self._corner())
+        legend.set_in_layout(False)  # never at the cost of the curve
         bare(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
@@ -221,6 +228,8 @@ class RocBandDisplay(_BandDisplay):
         Of the band.
     name : str, default=None
         In the legend.
+    label : default=None
+        Class or finding; in the title, if it is a name.
 
     Attributes
     ----------
@@ -279,6 +288,8 @@ class PrecisionRecallBandDisplay(_BandDisplay):
         Of the band.
     name : str, default=None
         In the legend.
+    label : default=None
+        Class or finding; in the title, if it is a name.
 
     Attributes
     ----------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
+from sklearn.utils import check_consistent_length
 
 __all__ = ["delong_test"]
 
@@ -27,7 +28,12 @@ def delong_test(
         The first area less the second.
     p_value : float
         Two-sided. 1 if the scores order samples alike; NaN with fewer than two ill or
-        well.
+        well, or where placements do not vary, as with an area of 1 against one of 0.5.
+
+    Raises
+    ------
+    ValueError
+        If labels are not 0 and 1, or lengths differ.
 
     References
     ----------
@@ -45,7 +51,13 @@ def delong_test(
     >>> round(difference, 3), round(p, 2)
     (0.333, 0.22)
     """
-    ill = np.asarray(y_true).astype(bool)
+    check_consistent_length(y_true, scores_a, scores_b)
+    labels = np.asarray(y_true)
+    if labels.dtype != bool and not np.isin(labels, (0, 1)).all():
+        raise ValueError(
+            f"y_true must hold 1 for ill and 0, got {np.unique(labels)[:4].tolist()}."
+        )
+    ill = labels.astype(bool)
     placed = [_placements(ill, np.asarray(s, float)) for s in (scores_a, scores_b)]
     areas = [of_ill.mean() for of_ill, _ in placed]
     difference = float(areas[0] - areas[1])
@@ -56,7 +68,7 @@ def delong_test(
     by_well = placed[0][1] - placed[1][1]
     variance = by_ill.var(ddof=1) / n_ill + by_well.var(ddof=1) / n_well
     if variance <= 0:
-        return difference, 1.0 if difference == 0 else 0.0
+        return difference, 1.0 if difference == 0 else np.nan
     return difference, float(2 * norm.sf(abs(difference) / np.sqrt(variance)))
 
 

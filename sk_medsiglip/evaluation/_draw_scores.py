@@ -144,7 +144,7 @@ def score_draws(
     """
     nothing = np.full(len(judge.truth.names), np.nan)
     useful = [draw for draw in draws if draw.taught.any()]
-    scores: Iterator[NDArray[np.float64]]
+    scores: Iterator[NDArray[np.float64] | ValueError]
     if type(estimator) is LinearProbe:
         scores = _score_probes(name, estimator, X, groups, useful, judge)
     else:
@@ -154,8 +154,22 @@ def score_draws(
             delayed(_score_one)(name, estimator, X, of_names, groups, draw, judge)
             for draw in useful
         )
+    failed: list[ValueError] = []
     for draw in draws:
-        yield next(scores) if draw.taught.any() else nothing
+        found = next(scores) if draw.taught.any() else nothing
+        if isinstance(found, ValueError):
+            failed.append(found)
+            found = nothing
+        yield np.where(draw.taught, found, np.nan)
+    if failed and len(failed) == len(useful):
+        raise failed[0]
+    if failed:
+        warnings.warn(
+            f"{name} could not be fitted to, or asked after, {len(failed)} of "
+            f"{len(useful)} draws, which have no score. The first said: {failed[0]}",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _score_probes(
@@ -198,8 +212,8 @@ def _score_one(
     groups: NDArray[Any] | None,
     draw: Draw,
     judge: Judge,
-) -> NDArray[np.float64]:
-    """Fit any estimator to one draw, and score it."""
+) -> NDArray[np.float64] | ValueError:
+    """Fit any estimator to one draw, and score it; return why, where that fails."""
     truth, taught = judge.truth, draw.taught
     one, last = clone(estimator), last_step(estimator)
     ours = type(last).__module__.startswith("sk_medsiglip.")
@@ -220,11 +234,13 @@ def _score_one(
     if groups is not None and ours and has_fit_parameter(last, "groups"):
         step = f"{one.steps[-1][0]}__" if isinstance(one, Pipeline) else ""
         params = {f"{step}groups": groups[draw.rows]}
-    with warnings.catch_warnings():
-        _expect_few_labels()
-        one.fit(_safe_indexing(X, draw.rows), labels, **params)
-    scores = judge(name, one, X, taught)
-    return np.where(draw.taught, scores, np.nan)
+    try:
+        with warnings.catch_warnings():
+            _expect_few_labels()
+            one.fit(_safe_indexing(X, draw.rows), labels, **params)
+        return judge(name, one, X, taught)
+    except ValueError as error:  # such as fewer images than neighbours
+        return error
 
 
 def _expect_few_labels() -> None:

@@ -14,10 +14,21 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._progress import progress_bar
-from sk_medsiglip._resampling import draw_counts, interval
+from sk_medsiglip._resampling import (
+    check_resampling,
+    draw_counts,
+    group_numbers,
+    interval,
+)
 from sk_medsiglip.evaluation._answers import Truth, ask, read_truth
 from sk_medsiglip.evaluation._delong import delong_test
-from sk_medsiglip.evaluation._figures import Question, check_metrics, figures
+from sk_medsiglip.evaluation._figures import (
+    Question,
+    centred,
+    check_metrics,
+    exact_bounds,
+    figures,
+)
 from sk_medsiglip.evaluation._published import warn_if_trained_on
 from sk_medsiglip.exceptions import LeakageWarning
 from sk_medsiglip.model_selection import check_leakage
@@ -100,7 +111,8 @@ def evaluate(
           a subgroup and the others;
         - ``value``, ``low``, ``high``: with the interval over resamples;
         - ``p_value``: of differences and gaps, two-sided;
-        - ``n``, ``n_positive``: images, and those where it is so;
+        - ``n``, ``n_positive``: images, and those where it is so; of "macro" those with
+          any label, of "micro" answers instead of images;
         - ``n_undefined``: resamples without a value, such as an area where nobody is
           ill. They are in no interval.
 
@@ -125,16 +137,22 @@ def evaluate(
     Notes
     -----
     Intervals are percentiles over resamples of patients, the same ones for everything,
-    so differences are paired. The p-value of a difference is the share of resamples on
-    the other side of 0, doubled. Without ``groups``, that of two areas under the ROC
-    curve of one label is DeLong's (:func:`delong_test`), which takes rows for
-    independent.
+    so differences are paired. Where all resamples are 0 or all are 1, shares have the
+    exact interval of as many patients, and areas none. The p-value of a difference is
+    the share of resamples on the other side of 0, doubled. Without ``groups``, that of
+    two areas under the ROC curve of one label is DeLong's (:func:`delong_test`), which
+    takes rows for independent.
 
     "sensitivity@specificity" picks the threshold on the test set itself, in each
     resample anew: a point of the ROC curve, not a promise. For a promise choose it on
     other images, with :func:`choose_operating_point`. Macro "balanced_accuracy" of
     exclusive classes is the mean sensitivity, scikit-learn's
-    ``balanced_accuracy_score``; "ece" is that of each label, 15 bins.
+    ``balanced_accuracy_score``. Scores that are no probabilities decide nothing: what
+    is of decisions is NaN.
+
+    "ece" is that of each label, 15 bins. It is too large by an amount that shrinks with
+    the number of images, and larger still in resamples, which are moved back; it has no
+    p-value, and subgroups no gap.
 
     All resamples are computed at once: 2,000 of the areas of 14 findings of 5,000
     images take seconds.
@@ -160,10 +178,7 @@ def evaluate(
     named = estimators if isinstance(estimators, Mapping) else {"estimator": estimators}
     if not named:
         raise ValueError("estimators is empty: pass {name: fitted classifier}.")
-    if not 0 < level < 1:
-        raise ValueError(f"level={level!r} must be a share, such as 0.95.")
-    if n_bootstrap < 1:
-        raise ValueError(f"n_bootstrap={n_bootstrap!r} must be at least 1.")
+    check_resampling(n_bootstrap, level)
     wanted = check_metrics(metrics)
     truth = read_truth(y, list(named.values()), X, label=pos_label)
     if pos_label is not None and truth.kind != "binary":
@@ -199,7 +214,9 @@ def evaluate(
             for a, b in combinations(of_estimator, 2):
                 found += _differences(a, b, independent=groups is None)
     found += _gaps(found, members, asked, counts, wanted, truth, left_out)
-    return pd.DataFrame([one.row(level) for one in found], columns=list(_COLUMNS))
+    patients = np.arange(n_samples) if groups is None else group_numbers(groups)
+    rows = [one.row(level, patients) for one in found]
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,13 +234,22 @@ class _Figure:
     is_difference: bool = False
     p_value: float | None = None
 
-    def row(self, level: float) -> dict[str, Any]:
+    def row(self, level: float, patients: NDArray[np.intp]) -> dict[str, Any]:
         value, drawn = float(self.values[0]), self.values[1:]
+        if self.metric == "ece":
+            drawn = centred(self.values, least=-1 if self.is_difference else 0)[1:]
         low, high, n_undefined = interval(drawn, level)
         if np.isnan(value):
             low = high = np.nan
+        elif low == high == value in (0, 1) and not self.is_difference:
+            # All resamples alike say nothing of how sure it is.
+            low = high = np.nan
+            if self.question is not None:
+                low, high = exact_bounds(self.metric, self.question, patients, level)
         p_value = self.p_value
-        if p_value is None:
+        if self.metric == "ece":
+            p_value = np.nan  # how far it is too large depends on how many images
+        elif p_value is None:
             p_value = _p_value(value, drawn) if self.is_difference else np.nan
         return {
             "estimator": self.estimator,
@@ -271,7 +297,11 @@ def _measure(
     whole = [one for k, one in enumerate(each) if k not in left_out]
     pooled = _pool(asked)
     micro = figures(pooled, counts, metrics)
-    n, n_positive = int(chosen.sum()), int(pooled.ill.sum())
+    with_any = np.unique(pooled.rows[pooled.ill])
+    sizes = {
+        "macro": (int(chosen.sum()), len(with_any)),
+        "micro": (len(pooled.ill), int(pooled.ill.sum())),
+    }
     for metric in metrics:
         source = "sensitivity" if extra and metric == "balanced_accuracy" else metric
         # A mean without one of its parts would be the mean of something else.
@@ -279,7 +309,7 @@ def _measure(
             np.full(len(counts), np.nan)
         )  # fmt: skip
         found += [
-            _Figure(name, label, metric, subgroup, values, n, n_positive)
+            _Figure(name, label, metric, subgroup, values, *sizes[label])
             for label, values in (("macro", macro), ("micro", micro[metric]))
         ]
     bar.update(1)
@@ -290,12 +320,13 @@ def _pool(questions: list[Question]) -> Question:
     """Join the questions of all labels into one."""
     probabilities = [one.probability for one in questions]
     known = [one for one in probabilities if one is not None]
+    decisions = [one.decision for one in questions if one.decision is not None]
     return Question(
         "micro",
         np.concatenate([one.rows for one in questions]),
         np.concatenate([one.ill for one in questions]),
         np.concatenate([one.score for one in questions]),
-        np.concatenate([one.decision for one in questions]),
+        np.concatenate(decisions) if len(decisions) == len(questions) else None,
         np.concatenate(known) if len(known) == len(questions) else None,
     )
 
@@ -341,7 +372,13 @@ def _gaps(
     truth: Truth,
     left_out: set[int],
 ) -> list[_Figure]:
-    """Return how each subgroup differs from the rest, for each estimator."""
+    """Return how each subgroup differs from the rest, for each estimator.
+
+    Not by calibration errors: of fewer images they are larger, whatever they are of.
+    """
+    metrics = tuple(metric for metric in metrics if metric != "ece")
+    if not metrics:
+        return []
     of = {(f.estimator, f.label, f.metric, f.subgroup): f for f in found}
     gaps = []
     with progress_bar(0, desc="", unit="", verbose=0) as silent:
@@ -407,17 +444,17 @@ def _subgroups(given: Any, n_samples: int) -> dict[str, NDArray[np.bool_]]:
     if given is None:
         return {}
     if isinstance(given, pd.DataFrame | Mapping):
-        variables = {str(name): pd.Series(np.asarray(given[name])) for name in given}
+        variables = {str(name): pd.Series(given[name]) for name in given}
     else:
         name = getattr(given, "name", None) or "subgroup"
-        variables = {str(name): pd.Series(np.asarray(given))}
+        variables = {str(name): pd.Series(given)}
     found = {}
     for name, values in variables.items():
         if len(values) != n_samples:
             raise ValueError(
                 f"subgroups: {name!r} has {len(values)} values for {n_samples} samples."
             )
-        levels = sorted(values.dropna().unique().tolist(), key=str)
+        levels = _in_order(values)
         if len(levels) > _MAX_LEVELS:
             raise ValueError(
                 f"subgroups: {name!r} has {len(levels)} different values. Make bands "
@@ -428,12 +465,25 @@ def _subgroups(given: Any, n_samples: int) -> dict[str, NDArray[np.bool_]]:
     return found
 
 
+def _in_order(values: pd.Series) -> list[Any]:
+    """Return the levels of a variable: bands by their bounds, all else by name."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        there = set(values.dropna())
+        return [one for one in values.cat.categories if one in there]
+    levels = values.dropna().unique().tolist()
+    try:
+        return sorted(levels)
+    except TypeError:
+        return sorted(levels, key=str)
+
+
 def _warn_about_leakage(
     X: Any, groups: ArrayLike | None, X_train: Any, groups_train: ArrayLike | None
 ) -> None:
     if groups is not None and groups_train is not None:
-        shared = set(np.asarray(groups).tolist()) & set(
-            np.asarray(groups_train).tolist()
+        # As texts: of one table numbers may be read as such, of the other not.
+        shared = set(map(str, np.asarray(groups).tolist())) & set(
+            map(str, np.asarray(groups_train).tolist())
         )
         if shared:
             warnings.warn(

@@ -10,8 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip._resampling import area, ranked_counts
+from sk_medsiglip.evaluation._rates import exact_interval
 
-__all__ = ["DEFAULT_METRICS", "Question", "check_metrics", "figures"]
+__all__ = [
+    "DEFAULT_METRICS",
+    "Question",
+    "centred",
+    "check_metrics",
+    "exact_bounds",
+    "figures",
+]
 
 DEFAULT_METRICS = (
     "roc_auc",
@@ -56,8 +64,8 @@ class Question:
         Whether it is so.
     score : ndarray of shape (n_asked,)
         Higher where it is likelier.
-    decision : ndarray of bool, shape (n_asked,)
-        What is predicted.
+    decision : ndarray of bool, shape (n_asked,), or None
+        What is predicted; None if nobody said from which score on it is so.
     probability : ndarray of shape (n_asked,) or None
         From 0 to 1; None if the estimator has none.
     """
@@ -66,7 +74,7 @@ class Question:
     rows: NDArray[np.intp]
     ill: NDArray[np.bool_]
     score: NDArray[np.float64]
-    decision: NDArray[np.bool_]
+    decision: NDArray[np.bool_] | None
     probability: NDArray[np.float64] | None
 
     def among(self, chosen: NDArray[np.bool_]) -> Question:
@@ -77,7 +85,7 @@ class Question:
             self.rows[kept],
             self.ill[kept],
             self.score[kept],
-            self.decision[kept],
+            None if self.decision is None else self.decision[kept],
             None if self.probability is None else self.probability[kept],
         )
 
@@ -201,6 +209,8 @@ def _at(
 
 def _of_decisions(question: Question, counts: NDArray[np.integer]) -> Figures:
     ill, flagged = question.ill, question.decision
+    if flagged is None:
+        return dict.fromkeys(_OF_DECISIONS, np.full(len(counts), np.nan))
     cells = np.stack([ill & flagged, ill & ~flagged, ~ill & flagged, ~ill & ~flagged])
     tp, fn, fp, tn = _sums(counts, question.rows, cells.T.astype(np.float64)).T
     sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
@@ -230,6 +240,69 @@ def _of_probabilities(question: Question, counts: NDArray[np.integer]) -> Figure
         "brier": _ratio(sums[:, _BINS], sums[:, _BINS + 1]),
         "ece": _ratio(np.abs(sums[:, :_BINS]).sum(axis=1), sums[:, _BINS + 1]),
     }
+
+
+def centred(values: NDArray[np.float64], least: float = 0) -> NDArray[np.float64]:
+    """Take from resamples what resampling adds to a mean of absolute values.
+
+    Bins vary once more in a resample than in the sample, so that its error is larger on
+    average, and an interval of such errors may lie above the figure itself.
+
+    Parameters
+    ----------
+    values : ndarray of shape (1 + n_draws,)
+        Of the sample, then of its resamples.
+    least : float, default=0
+        No resample becomes less.
+
+    Returns
+    -------
+    ndarray of shape (1 + n_draws,)
+    """
+    known = values[1:][~np.isnan(values[1:])]
+    if not known.size or np.isnan(values[0]):
+        return values
+    moved = np.maximum(values - (known.mean() - values[0]), least)
+    moved[0] = values[0]
+    return moved
+
+
+def exact_bounds(
+    metric: str, question: Question, patients: NDArray[np.intp], level: float
+) -> tuple[float, float]:
+    """Return an interval of a share of which all resamples are 0, or all are 1.
+
+    Parameters
+    ----------
+    metric : str
+        A figure.
+    question : Question
+        What it is of.
+    patients : ndarray of shape (n_samples,)
+        Number of each sample's patient.
+    level : float
+        Of the interval.
+
+    Returns
+    -------
+    low, high : float
+        Clopper and Pearson's, of patients; NaN for what is no share.
+    """
+    flagged = question.decision
+    if flagged is None or metric not in {
+        *("accuracy", "npv", "ppv", "sensitivity", "specificity")
+    }:
+        return np.nan, np.nan
+    right = question.ill == flagged
+    base = {
+        "accuracy": np.ones_like(question.ill),
+        "npv": ~flagged,
+        "ppv": flagged,
+        "sensitivity": question.ill,
+        "specificity": ~question.ill,
+    }[metric]
+    n = len(np.unique(patients[question.rows[base]]))
+    return exact_interval(n if right[base].all() else 0, n, level)
 
 
 def _sums(

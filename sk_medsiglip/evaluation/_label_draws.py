@@ -76,10 +76,10 @@ def teaches(states: NDArray[np.bool_], kind: str) -> NDArray[np.bool_]:
     Returns
     -------
     ndarray of bool, shape (n_labels,)
-        Of several classes all, as soon as there are two.
+        Of several classes those that are there, if there are two.
     """
     shown = np.asarray(states.any(axis=0))
     if kind == "findings":
         return np.asarray(shown.reshape(2, -1).all(axis=0))
-    n_labels = 1 if kind == "binary" else len(shown)
-    return np.full(n_labels, shown.sum() > 1)
+    two = shown.sum() > 1
+    return np.array([two]) if kind == "binary" else shown & two

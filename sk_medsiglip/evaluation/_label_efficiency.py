@@ -183,7 +183,9 @@ def label_efficiency(
             for draw, of_draw in zip(draws, scores, strict=True):
                 bar.update(1)
                 found.append((name, draw.size, draw.repeat, of_draw))
-    return _as_table(found, judge)
+    table = _as_table(found, judge)
+    table.attrs["scoring"] = scoring
+    return table
 
 
 def _check_sizes(sizes: Sequence[int], n_repeats: Any) -> list[int]:

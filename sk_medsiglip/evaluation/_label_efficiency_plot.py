@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.evaluation._label_efficiency import label_efficiency
-from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, MARKERS, bare
+from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, MARKERS, bare, short
 
 __all__ = ["LabelEfficiencyDisplay"]
 
@@ -35,8 +35,8 @@ class LabelEfficiencyDisplay:
     ----------
     table : DataFrame
         As :func:`label_efficiency` returns it.
-    scoring : str, default="roc_auc"
-        What the scores are, for the axis.
+    scoring : str, default=None
+        What the scores are, for the axis; None takes what the table notes.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class LabelEfficiencyDisplay:
     ['probe']
     """
 
-    def __init__(self, table: pd.DataFrame, *, scoring: str = "roc_auc") -> None:
+    def __init__(self, table: pd.DataFrame, *, scoring: str | None = None) -> None:
         self.table = table
         self.scoring = scoring
 
@@ -146,7 +146,7 @@ class LabelEfficiencyDisplay:
                     rows["score"].iloc[0],
                     color=INK,
                     linestyle=("--", ":", "-.")[n_free % 3],
-                    label=f"{name} (no labels)",
+                    label=f"{short(name)} (no labels)",
                 )
             else:
                 self._draw(ax, name, rows, share, next(places))
@@ -155,7 +155,8 @@ class LabelEfficiencyDisplay:
             self._label_sizes(ax, sizes)
         n_repeats = table["repeat"].max() + 1
         ax.set_xlabel("labelled images")
-        ax.set_ylabel(_WORDS.get(self.scoring, self.scoring))
+        scoring = self.scoring or self.table.attrs.get("scoring", "score")
+        ax.set_ylabel(_WORDS.get(scoring, scoring))
         ax.set_title(
             f"{label}: mean and middle {share:.0%} of {n_repeats} draws", fontsize=10
         )
@@ -192,7 +193,7 @@ class LabelEfficiencyDisplay:
             color=colour,
             marker=MARKERS[place % len(MARKERS)],
             markersize=5,
-            label=name,
+            label=short(name),
         )
 
     @staticmethod

@@ -285,14 +285,15 @@ def find_mistakes(
             f"there are several findings: pass label=, one of {truth.names}."
         )
     known = [one.probability for one in questions if one.probability is not None]
-    if len(known) < len(questions):
+    decisions = [one.decision for one in questions if one.decision is not None]
+    if min(len(known), len(decisions)) < len(questions):
         raise ValueError(
             "there are scores, but no probabilities from 0 to 1 to say how wrong: "
             "calibrate first, by CalibratedClassifierCV."
         )
     if truth.kind == "classes" and label is None:
         probability = np.column_stack(known)
-        decided = np.column_stack([one.decision for one in questions]).argmax(axis=1)
+        decided = np.column_stack(decisions).argmax(axis=1)
         rows, names = (
             np.arange(len(truth.target)),
             np.asarray(truth.names, dtype=object),
@@ -307,7 +308,7 @@ def find_mistakes(
             no, yes = (str(name) for name in truth.classes)
         rows = one.rows
         of_true = np.where(one.ill, known[place], 1 - known[place])
-        true, said = np.where(one.ill, yes, no), np.where(one.decision, yes, no)
+        true, said = np.where(one.ill, yes, no), np.where(decisions[place], yes, no)
     table = pd.DataFrame(
         {"row": rows, "true": true, "predicted": said, "probability": of_true}
     )

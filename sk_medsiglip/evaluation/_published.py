@@ -43,8 +43,10 @@ _OTHERS = {
     ("histopathology", "TCGA study types, 10"): (0.922, 0.970),
     ("histopathology", "tissue types, 16"): (0.930, 0.972),
 }
+# Patterns of names in plain lower case; in capitals of the name as it is given, since
+# drawings may mimic X-rays.
 _TRAINED_ON = [
-    ("MIMIC-CXR", "chest X-ray", ("mimic",)),
+    ("MIMIC-CXR", "chest X-ray", ("MIMIC", "mimic cxr", "mimic iv", "mimic$")),
     ("SCIN", "dermatology photograph", (r"scin\b",)),
     ("PAD-UFES-20", "dermatology photograph", ("pad ufes", "padufes")),
     ("TCGA", "histopathology", ("tcga",)),
@@ -164,7 +166,10 @@ def warn_if_trained_on(data_set: str) -> None:
     """
     plain = re.sub(r"[\W_]+", " ", data_set).casefold().strip()
     for name, _, spellings in _TRAINED_ON:
-        if any(re.search(rf"\b{one}", plain) for one in spellings):
+        if any(
+            re.search(rf"\b{one}", data_set if one.isupper() else plain)
+            for one in spellings
+        ):
             warnings.warn(
                 f"MedSigLIP was trained on {name}: figures on it say little about new "
                 "images. See known_training_data().",

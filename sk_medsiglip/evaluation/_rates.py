@@ -9,7 +9,7 @@ from scipy.special import betaincinv
 
 from sk_medsiglip._resampling import draw_sums, interval
 
-__all__ = ["measure_decisions"]
+__all__ = ["exact_interval", "measure_decisions"]
 
 
 def measure_decisions(
@@ -42,7 +42,7 @@ def measure_decisions(
     k, n = hits.sum(axis=0), base.sum(axis=0)
     if patients is None:
         bounds = [
-            _exact_interval(int(one), int(of), level)
+            exact_interval(int(one), int(of), level)
             for one, of in zip(k, n, strict=True)
         ]
     else:
@@ -100,14 +100,14 @@ def _patient_intervals(
     for at, (k, n) in enumerate(zip(total_hits, total_base, strict=True)):
         if k in (0, n):
             involved = int((per_patient[:, hits.shape[1] + at] > 0).sum())
-            bounds.append(_exact_interval(involved if k else 0, involved, level))
+            bounds.append(exact_interval(involved if k else 0, involved, level))
         else:
             low, high, _ = interval(drawn[:, at], level)
             bounds.append((low, high))
     return bounds
 
 
-def _exact_interval(k: int, n: int, level: float) -> tuple[float, float]:
+def exact_interval(k: int, n: int, level: float) -> tuple[float, float]:
     """Return Clopper and Pearson's interval of k in n."""
     if not n:
         return np.nan, np.nan

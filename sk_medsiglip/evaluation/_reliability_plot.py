@@ -6,14 +6,15 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip._resampling import Interval, interval
+from sk_medsiglip._resampling import Interval, group_numbers, interval
 from sk_medsiglip._validation import Integral
 from sk_medsiglip.evaluation._asked_label import ask_label, resamples
-from sk_medsiglip.evaluation._figures import Question
-from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare
+from sk_medsiglip.evaluation._figures import Question, centred
+from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare, short
+from sk_medsiglip.evaluation._rates import exact_interval
 
 __all__ = ["ReliabilityDisplay"]
 
@@ -139,7 +140,8 @@ class ReliabilityDisplay:
         name = type(estimator).__name__ if name is None else name
         question = ask_label(name, estimator, X, y, label)
         counts = resamples(np.shape(y)[0], groups, n_bootstrap, level, random_state)
-        return cls._of(question, counts, n_bins, level, name).plot(ax)
+        patients = _patients(np.shape(y)[0], groups)
+        return cls._of(question, counts, patients, n_bins, level, name).plot(ax)
 
     @classmethod
     def from_predictions(
@@ -175,13 +177,15 @@ class ReliabilityDisplay:
         counts = resamples(
             np.shape(y_true)[0], groups, n_bootstrap, level, random_state
         )
-        return cls._of(question, counts, n_bins, level, name).plot(ax)
+        patients = _patients(np.shape(y_true)[0], groups)
+        return cls._of(question, counts, patients, n_bins, level, name).plot(ax)
 
     @classmethod
     def _of(
         cls,
         question: Question,
         counts: Any,
+        patients: NDArray[np.intp],
         n_bins: int,
         level: float,
         name: str | None,
@@ -208,10 +212,14 @@ class ReliabilityDisplay:
         sums = counts[:, question.rows].astype(np.float64) @ columns
         n, ill, gap = np.split(sums, 3, axis=1)
         share = np.divide(ill, n, out=np.full(n.shape, np.nan), where=n > 0)
-        error = np.abs(gap).sum(axis=1) / np.maximum(n.sum(axis=1), 1)
+        error = centred(np.abs(gap).sum(axis=1) / np.maximum(n.sum(axis=1), 1))
         rows = []
         for k in np.flatnonzero(n[0]):
             low, high, _ = interval(share[1:, k], level)
+            if share[0, k] in (0, 1):  # resamples are all alike
+                n_patients = len(np.unique(patients[question.rows[inside[:, k]]]))
+                n_ill = n_patients if share[0, k] else 0
+                low, high = exact_interval(n_ill, n_patients, level)
             mean = float(probability[inside[:, k]].mean())
             rows.append(
                 (edges[k], edges[k + 1], int(n[0, k]), mean, share[0, k], low, high)
@@ -249,6 +257,7 @@ class ReliabilityDisplay:
         )
         if ax is None:
             _, ax = pyplot.subplots(figsize=(5, 6), layout="constrained")
+        ax, below = _with_room_below(ax)
         bins = self.bins
         words = f"ECE {self.calibration_error:.3f}"
         if self.error_interval is not None:
@@ -273,7 +282,7 @@ class ReliabilityDisplay:
             "o",
             color=color,
             markersize=6,
-            label=words if self.name is None else f"{self.name}: {words}",
+            label=words if self.name is None else f"{short(self.name)}: {words}",
         )
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         ax.set_ylabel("share that came true")
@@ -281,7 +290,6 @@ class ReliabilityDisplay:
             frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1)
         )
         ax.tick_params(labelbottom=False)
-        below = ax.inset_axes((0, -0.27, 1, 0.22), sharex=ax)
         below.bar(
             bins["left"],
             bins["n"],
@@ -298,3 +306,19 @@ class ReliabilityDisplay:
         self.points_ = [hollow, full]
         self.ax_, self.histogram_ax_, self.figure_ = ax, below, ax.figure
         return self
+
+
+def _patients(n_samples: int, groups: ArrayLike | None) -> NDArray[np.intp]:
+    return np.arange(n_samples) if groups is None else group_numbers(groups)
+
+
+def _with_room_below(ax: Any) -> tuple[Any, Any]:
+    """Divide axes in two, those that were given above."""
+    spec = ax.get_subplotspec()
+    if spec is not None:
+        above, beneath = spec.subgridspec(2, 1, height_ratios=(3, 1), hspace=0.12)
+        ax.set_subplotspec(above)
+        return ax, ax.figure.add_subplot(beneath, sharex=ax)
+    left, bottom, width, height = ax.get_position().bounds
+    ax.set_position((left, bottom + 0.3 * height, width, 0.7 * height))
+    return ax, ax.figure.add_axes((left, bottom, width, 0.22 * height), sharex=ax)

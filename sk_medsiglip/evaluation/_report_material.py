@@ -311,11 +311,16 @@ def _compare(X: Any, other: Any, embedder: MedSigLIPEmbedder | None) -> dict[str
 
 def is_matrix(X: Any) -> bool:
     """Return whether ``X`` holds embeddings, not images."""
-    return np.ndim(X) == 2 and np.asarray(X).dtype.kind in "fiu"
+    try:
+        rows = np.asarray(X)
+    except ValueError:  # images of several shapes
+        return False
+    return rows.ndim == 2 and rows.dtype.kind in "fiu"
 
 
 def _plain(groups: Any) -> list[Any]:
-    return np.asarray(groups).tolist()
+    # As texts: of one table numbers may be read as such, of the other not.
+    return list(map(str, np.asarray(groups).tolist()))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ from sk_medsiglip.evaluation._report_tables import (
     overall_rows,
     spread,
 )
-from sk_medsiglip.exceptions import LeakageWarning
+from sk_medsiglip.exceptions import LeakageWarning, UnreadableImageWarning
 
 __all__ = ["BLANKS", "data", "heading", "intended_use", "leakage", "summary"]
 
@@ -75,7 +76,7 @@ def summary(material: Material) -> Html:
         for one in material.warned
         if isinstance(one, UserWarning) and not isinstance(one, LeakageWarning)
     ]
-    said = dict.fromkeys(map(str, others))
+    said = dict.fromkeys(map(_without_paths, others))
     return join(
         [
             table(
@@ -182,6 +183,16 @@ def leakage(material: Material) -> Html:
         )
     )
     return join(content)
+
+
+def _without_paths(warning: Warning) -> str:
+    """Return what a warning says, unless it names a file: that may name a patient."""
+    if isinstance(warning, UnreadableImageWarning):
+        return "Images that could not be read were left out; the program named them."
+    said = str(warning)
+    if re.search(r"[\w.]*[/\\][\w.]+[/\\.]", said):
+        return f"The program warned of a file ({type(warning).__name__})."
+    return said
 
 
 def _n_patients(groups: Any) -> str:

@@ -164,9 +164,9 @@ def subgroups(material: Material) -> Html:
             "No subgroups were given: nothing is known of whether it works as well for "
             "everybody, such as by sex, age, scanner or site."
         )
-    metrics = [
-        m for m in dict.fromkeys((material.metrics[0], "ece")) if m in material.metrics
-    ]
+    # Not the calibration error: of few images it is large, whatever they are of.
+    first = next((m for m in material.metrics if m != "ece"), material.metrics[0])
+    metrics = [m for m in dict.fromkeys((first, "brier")) if m in material.metrics]
     content: list[Any] = [
         pictures(
             [

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.evaluation._evaluate import evaluate
-from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, MARKERS, bare
+from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, MARKERS, bare, short
 
 __all__ = ["SubgroupForestDisplay"]
 
@@ -155,7 +155,7 @@ class SubgroupForestDisplay:
                 MARKERS[k % len(MARKERS)],
                 color=colour,
                 markersize=6,
-                label=name,
+                label=short(name),
             )
         first = table.drop_duplicates("subgroup").set_index("subgroup")
         for place, subgroup in enumerate(subgroups):
