@@ -94,6 +94,42 @@ def test_several_findings_and_prompts(folder, tmp_path):
     assert pd.read_csv(out).columns.tolist() == ["path", "effusion", "device"]
 
 
+def test_a_finding_too_rare_for_nested_searches_loses_nothing(folder, tmp_path):
+    """Two patients with it make two folds, and within each there are none."""
+    table = pd.read_csv(folder / "labels.csv")
+    ill = table.loc[table["effusion"] == 1, "patient"].unique()[:2]
+    table["effusion"] *= table["patient"].isin(ill)
+    table.to_csv(folder / "rare.csv", index=False)
+    model = tmp_path / "model.skops"
+    said = run(
+        "tune", "--labels", folder / "rare.csv", "--label-column", "effusion",
+        "--group-column", "patient", "--model", "demo", "--out", model,
+        "--n-trials", 2, "--nested",
+    )  # fmt: skip
+    why = (
+        "Nested cross-validation was not possible, because class 'effusion' has fewer "
+        "than two groups"
+    )
+    assert why in said
+    assert why in (tmp_path / "model.report.md").read_text()
+    out = tmp_path / "predictions.csv"
+    run("predict", model, folder, "--out", out)
+    assert len(pd.read_csv(out)) == N
+
+
+def test_patients_that_are_not_known(folder, tmp_path):
+    table = pd.read_csv(folder / "labels.csv")
+    table["patient"] = table["patient"].astype(object)
+    table.loc[[0, 3], "patient"] = ""
+    table.to_csv(folder / "unknown.csv", index=False)
+    said = run(
+        "tune", "--labels", folder / "unknown.csv", "--label-column", "effusion",
+        "--group-column", "patient", "--model", "demo",
+        "--out", tmp_path / "m.skops", code=2,
+    )  # fmt: skip
+    assert "2 of 90 images have no patient in column 'patient'" in said
+
+
 def test_what_cannot_be_done_says_so(folder, tmp_path):
     command = (
         "tune", "--labels", folder / "labels.csv", "--model", "demo",

@@ -1,6 +1,7 @@
 """Phantoms, writing them to disk, and fetching PneumoniaMNIST."""
 
 import hashlib
+import os
 import re
 import sys
 import threading
@@ -346,6 +347,7 @@ class _Server:
     def __init__(self, folder):
         self.fail_first = 0
         self.cut_at = None
+        self.garbles = 0
         self.requests = 0
         outer = self
 
@@ -354,6 +356,8 @@ class _Server:
                 outer.requests += 1
                 if outer.requests <= outer.fail_first:
                     self.send_error(503)
+                elif outer.requests <= outer.garbles:
+                    self.wfile.write(b"no HTTP\r\n\r\n")
                 elif outer.cut_at is not None:
                     body = (folder / self.path.lstrip("/")).read_bytes()
                     self.send_response(200)
@@ -439,6 +443,27 @@ def test_fetch_gives_up_with_the_servers_answer(server, tmp_path):
     with pytest.raises(DatasetError, match="503 .*tried 2 times.*put it at"):
         fetch_pneumonia_mnist(tmp_path / "home", n_retries=1, delay=0)
     assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_fetch_tries_again_after_an_answer_that_is_none(server, tmp_path):
+    server.garbles = 1
+    with pytest.raises(DatasetError, match="the transfer broke off .*no HTTP.*1 times"):
+        fetch_pneumonia_mnist(tmp_path / "home", n_retries=0)
+    server.garbles = 2
+    fetch_pneumonia_mnist(tmp_path / "home", n_retries=1, delay=0)
+    assert server.requests == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are not of Windows")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_others_may_read_what_the_umask_lets_them(server, tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        fetch_pneumonia_mnist(tmp_path / "home")
+    finally:
+        os.umask(before)
+    file = tmp_path / "home" / "pneumoniamnist.npz"
+    assert file.stat().st_mode & 0o777 == mode
 
 
 def test_fetch_refuses_a_wrong_file(server, tmp_path):

@@ -4,9 +4,11 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import optuna
@@ -40,6 +42,7 @@ from sk_medsiglip.model_selection._head_scores import (
     LabelwiseScorer,
     mean_auc,
 )
+from sk_medsiglip.model_selection._head_study import _start_of
 
 QUICK = ["logistic", "knn", "prototypes"]
 PAIR = {"effusion": {"positive": "pleural effusion", "negative": "no pleural effusion"}}
@@ -81,9 +84,7 @@ EXPECTED_FAILED_CHECKS = {
             cv=3,
         ),
     ],
-    expected_failed_checks=lambda search: (
-        EXPECTED_FAILED_CHECKS if search.estimator is None else {}
-    ),
+    expected_failed_checks=lambda search: EXPECTED_FAILED_CHECKS,
     xfail_strict=True,
 )
 def test_passes_sklearn_checks(estimator, check):
@@ -580,6 +581,80 @@ def test_the_trial_of_a_killed_process(tmp_path, start, suffix):
         again = [t for t in trials if t.system_attrs.get("failed_trial") == 0]
         assert [one.state.name for one in again] == ["COMPLETE"]
         assert again[0].params == trials[0].params
+
+
+def leave_running(file, worker):
+    """Leave a trial as a process does that is gone, in a search begun before."""
+    HeadSearchCV(space=QUICK, n_trials=1, cv=2, storage=file).fit(*two_classes())
+    left = load(file).ask()
+    left.set_user_attr("worker", worker)
+    return left.number
+
+
+def two_classes():
+    y = np.arange(60) % 2
+    return np.random.default_rng(0).normal(size=(60, 4)) + y[:, None], y
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes are asked for in another way")
+@pytest.mark.parametrize(
+    "process",
+    [
+        lambda: f"{os.getpid()}",
+        lambda: f"{os.getpid()}:{_start_of(str(os.getpid()))}:another-run",
+        lambda: f"{os.getpid()}:000-1:run",
+        pytest.param(
+            lambda: f"{os.getppid()}:000-1:run",
+            marks=pytest.mark.skipif(
+                sys.platform != "linux", reason="only Linux tells when one began"
+            ),
+        ),
+    ],
+    ids=["no start", "another run", "own number again", "number of another"],
+)
+def test_a_number_of_a_process_that_was_given_again(tmp_path, process):
+    """After a restart of a container a new process has the old one's number."""
+    file = tmp_path / "trials.journal"
+    number = leave_running(file, f"{socket.gethostname()}:{process()}")
+    start = time.monotonic()
+    search = HeadSearchCV(space=QUICK, n_trials=4, cv=2, storage=file, timeout=30)
+    found = search.fit(*two_classes()).cv_results_["trial"].tolist()
+    assert time.monotonic() - start < 20
+    assert len(found) == 4
+    assert number not in found
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes are asked for in another way")
+@pytest.mark.parametrize("start_known", [True, False])
+def test_a_trial_of_a_process_that_lives_is_waited_for(tmp_path, start_known):
+    parent = str(os.getppid())
+    begun = _start_of(parent) if start_known else ""
+    file = tmp_path / "trials.journal"
+    leave_running(file, f"{socket.gethostname()}:{parent}:{begun}:run")
+    start = time.monotonic()
+    search = HeadSearchCV(space=QUICK, n_trials=2, cv=2, storage=file, timeout=2)
+    assert len(search.fit(*two_classes()).cv_results_["trial"]) == 1
+    assert time.monotonic() - start > 1.9
+
+
+def test_threads_of_one_process_share_a_journal(tmp_path):
+    def fit(_):
+        search = HeadSearchCV(
+            space=lambda trial: Slow(C=trial.suggest_float("C", 0.1, 1.0)),
+            n_trials=6, cv=2, storage=tmp_path / "trials.journal",
+        )  # fmt: skip
+        return search.fit(*two_classes()).cv_results_["trial"].tolist()
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(fit, range(2))
+    assert first == second
+    assert len(first) == 6
+
+
+class Slow(LogisticRegression):
+    def fit(self, X, y):
+        time.sleep(0.05)
+        return super().fit(X, y)
 
 
 def test_jobs_share_the_trials(X, phantoms):

@@ -98,6 +98,154 @@ def test_words_tabs_marks_and_other_names_of_columns(write, tmp_path):
     assert bunch.paths == [str(tmp_path / "1.png"), str(tmp_path / "2.png")]
 
 
+@pytest.mark.parametrize(
+    "word", ["NA", "N/A", "NaN", "nan", "None", "null", ".", " NA ", "<NA>"]
+)
+def test_words_for_missing_are_blanks_among_0_and_1(word, write):
+    """As R and others write what is missing: no class, and no reason to pass over."""
+    from sk_medsiglip.cli._collection import read_collection
+    from sk_medsiglip.cli._labels import read_labels
+
+    rows = f"path,effusion\n1.png,1\n2.png,0\n3.png,{word}\n4.png,-1\n"
+    file = write(rows)
+    bunch = load_labels_csv(file)
+    assert bunch.target_names == ["effusion"]
+    assert_array_equal(bunch.target, [[1], [0], [np.nan], [np.nan]])
+    assert_array_equal(bunch.frame["effusion"], [1, 0, np.nan, -1])
+    one = load_labels_csv(file, label_columns="effusion", blank="positive")
+    assert_array_equal(one.target, [1, 0, 1, np.nan])
+    task, labelled, _ = read_labels(read_collection(file).frame, ["effusion"])
+    assert (task.kind, labelled.tolist()) == ("finding", [True, True, False, False])
+    words = write(rows.replace(",1\n", ",TRUE\n").replace(",0\n", ",FALSE\n"))
+    assert_array_equal(load_labels_csv(words).target[:3], [[1], [0], [np.nan]])
+
+
+def test_a_class_may_be_called_na(write):
+    """Only where all else is 0, 1 and -1 it is clear what the word means."""
+    file = write("path,kind\n1.png,NA\n2.png,None\n3.png,mild\n")
+    bunch = load_labels_csv(file, label_columns="kind")
+    assert bunch.target_names == ["NA", "None", "mild"]
+    with pytest.raises(ValueError, match="no column holds nothing but"):
+        load_labels_csv(file)
+    assert load_labels_csv(
+        write("path,n\n1.png,2\n2.png,NA\n"), label_columns="n"
+    ).target_names == ["2", "NA"]
+
+
+TRAILING = "path,patient,effusion,nodule\na.png,7,1,0,\nb.png,8,0,1,\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TRAILING,
+        TRAILING.replace(",\n", ",,\n"),
+        TRAILING.replace(",0,\n", ",0\n"),  # the first row without
+        TRAILING.replace(",1,\n", ",1\n"),  # the second one
+        TRAILING.replace(",1,\n", ',1, ,""\n\n \n'),
+    ],
+)
+def test_separators_at_the_end_shift_nothing(text, write, tmp_path):
+    bunch = load_labels_csv(write(text), group_column="patient")
+    assert bunch.paths == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert bunch.groups.tolist() == [7, 8]
+    assert bunch.target_names == ["effusion", "nodule"]
+    assert bunch.target.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ("path,b\n1.png,1,x\n2.png,0,\n", "row 1 .line 2. holds 3 cells, .* 2 col"),
+        ("path,b\n1.png,1,\n2.png,0,x\n", "row 2 .line 3. holds 3 cells"),
+        ("path,b\n1.png,1\n\n2.png,0,x\n", "row 2 .line 4. holds 3 cells"),
+        ("path;b\n1.png;1;x\n", "row 1 .line 2. holds 3 cells"),
+    ],
+)
+def test_rows_longer_than_the_names_are_named(text, row, write):
+    with pytest.raises(ValueError, match=f"cannot be read as a CSV file: {row}"):
+        load_labels_csv(write(text))
+
+
+def test_rows_that_end_early_end_in_blanks(write):
+    bunch = load_labels_csv(write("path,ill,bad,age\n1.png,1\n2.png,0,1,60\n"))
+    assert_array_equal(bunch.target, [[1, np.nan], [0, 1]])
+    assert_array_equal(bunch.frame["age"], [np.nan, 60])
+    with pytest.raises(ValueError, match="row 1 has no path"):
+        load_labels_csv(write("ill,path\n1\n0,2.png\n"))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        # Numbers that a float does not hold, or would make equal, are names.
+        (["123456789012345678901", "123456789012345678902"], None),
+        (["9007199254740993.0", "9007199254740992"], None),
+        (["10E2", "1E3"], None),
+        (["1.10", "1.1"], None),
+        (["+5", "5"], None),
+        (["007", "7"], None),
+        (["1e3", "p1"], None),
+        ([" p1", "p1 "], ["p1", "p1"]),
+        (["12", "9007199254740993"], [12, 9007199254740993]),
+        (["1.0", "2.0"], [1, 2]),
+        (["1", "1.0"], [1, 1]),
+        (["2.5", " 3"], [2.5, 3]),
+    ],
+)
+def test_patients_are_numbers_where_that_loses_nothing(given, expected, write):
+    from sk_medsiglip.cli._collection import read_collection
+
+    rows = [f"{i}.png,{name},{i}" for i, name in enumerate(given)]
+    file = write("\n".join(["path,who,ill", *rows]) + "\n")
+    bunch = load_labels_csv(
+        file, label_columns="ill", group_column="who", split_column="who"
+    )
+    expected = given if expected is None else expected
+    assert bunch.groups.tolist() == expected
+    assert bunch.split.tolist() == expected
+    assert bunch.frame["who"].tolist() == expected  # what users join by
+    found = read_collection(file).patients("who").tolist()
+    assert len(set(found)) == len(set(expected))
+    kept = read_collection(file).keep(np.array([False, True]))
+    assert kept.patients("who").tolist() == found[1:]
+    assert found == [f"{one:g}" if one in (1, 2) else str(one) for one in expected]
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators_are_seen(separator, write, tmp_path):
+    text = "path, ill ,note\n1.png,1,x\n2.png,0,y\n".replace(",", separator)
+    bunch = load_labels_csv(write(text.replace("x", "'a, b'")))
+    assert bunch.paths == [str(tmp_path / "1.png"), str(tmp_path / "2.png")]
+    assert bunch.target.tolist() == [[1], [0]]
+    assert bunch.frame["note"].tolist() == ["'a, b'", "y"]
+
+
+def test_spaces_around_names_and_classes_do_not_count(write):
+    from sk_medsiglip.cli._collection import read_collection
+    from sk_medsiglip.cli._labels import read_labels
+
+    file = write("path , kind\n1.png,Effusion \n2.png,Effusion\n3.png, effusion\n")
+    bunch = load_labels_csv(file, label_columns="kind")
+    assert bunch.target.tolist() == ["Effusion", "Effusion", "effusion"]
+    assert bunch.target_names == ["Effusion", "effusion"]
+    task, _, _ = read_labels(read_collection(file).frame, ["kind"])
+    assert task.y.tolist() == bunch.target.tolist()
+    # Two columns are never made one.
+    bunch = load_labels_csv(write("path,a, a\n1.png,0,1\n"))
+    assert bunch.target_names == ["a", " a"]
+
+
+def test_urls_stay_as_they_are(write, tmp_path):
+    from sk_medsiglip.cli._collection import read_collection
+
+    names = ["https://host/x/a.png", "s3://bucket/b.dcm", "c.png", "~nobody-1/d.png"]
+    file = write("\n".join(["path,ill", *(f"{name},1" for name in names)]) + "\n")
+    expected = names[:2] + [str(tmp_path / name) for name in names[2:]]
+    assert load_labels_csv(file).paths == expected
+    assert read_collection(file).paths == expected
+
+
 def test_a_column_that_says_something_else_is_no_label_by_itself(write):
     file = write("path,view,ill,fold\n1.png,1,0,0\n2.png,0,1,1\n")
     bunch = load_labels_csv(file, group_column="view", split_column="fold")
@@ -199,6 +347,29 @@ def test_folders_of_splits(tmp_path):
     bunch = load_image_folder(tmp_path)
     assert bunch.split is None
     assert bunch.target_names == ["Test", "other", "train"]
+
+
+def test_folders_of_systems_are_no_classes(tmp_path):
+    make_files(
+        tmp_path,
+        *("ill/1.png", "__MACOSX/ill/2.png", "ill/@eaDir/1.png/thumb.jpg"),
+        *("@eaDir/x.png", "$RECYCLE.BIN/y.png", "#recycle/z.png"),
+    )
+    bunch = load_image_folder(tmp_path)
+    assert bunch.paths == [str(tmp_path / "ill" / "1.png")]
+    assert bunch.target_names == ["ill"]
+
+
+def test_files_beside_splits_are_left_out_with_a_warning(tmp_path):
+    make_files(tmp_path, "train/ill/1.png", "test/ill/3.png", "montage.png", "b.png")
+    with pytest.warns(UserWarning, match=r"2 images lie beside test and train.*b\.png"):
+        bunch = load_image_folder(tmp_path)
+    assert bunch.split.tolist() == ["test", "train"]
+    assert bunch.target_names == ["ill"]
+    assert len(bunch.paths) == len(bunch.frame) == 2
+    (tmp_path / "train" / "ill" / "1.png").unlink()
+    # One folder among images may be a class of its own.
+    assert load_image_folder(tmp_path).target.tolist() == [None, None, "test"]
 
 
 def test_a_flat_folder_has_no_labels(tmp_path):

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.datasets import (
     IMAGE_SUFFIXES,
+    class_name,
     list_images,
+    locate,
+    parse_names,
     parse_numbers,
     read_strings,
     usual_path_column,
@@ -37,11 +40,14 @@ class Collection:
         One row an image: the path as the user has it, and the other columns.
     path_column : str
         Which column of ``frame`` that is.
+    cells : pandas.DataFrame
+        The same table, every cell as it is written.
     """
 
     paths: list[str]
     frame: pd.DataFrame
     path_column: str
+    cells: pd.DataFrame
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -55,7 +61,10 @@ class Collection:
         """Return the rows where ``mask`` is true."""
         paths = [path for path, kept in zip(self.paths, mask, strict=True) if kept]
         return Collection(
-            paths, self.frame[mask].reset_index(drop=True), self.path_column
+            paths,
+            self.frame[mask].reset_index(drop=True),
+            self.path_column,
+            self.cells[mask].reset_index(drop=True),
         )
 
     def column(self, name: str, option: str) -> pd.Series:
@@ -63,11 +72,19 @@ class Collection:
         check_columns(self.frame, [name], option)
         return self.frame[name]
 
+    def patient_column(self, name: str) -> pd.Series:
+        """Return who each image is of; missing where the cell is blank.
+
+        As numbers are written, ``1.0`` as ``1``; what a number would change, as it is.
+        """
+        check_columns(self.frame, [name], "--group-column")
+        return parse_names(self.cells[name]).map(class_name, na_action="ignore")
+
     def patients(self, name: str | None) -> np.ndarray | None:
         """Return who each image is of, from a column that leaves nobody out."""
         if name is None:
             return None
-        column = self.column(name, "--group-column")
+        column = self.patient_column(name)
         if n_blank := int(column.isna().sum()):
             raise CommandError(
                 f"--group-column: {n_blank:,} of {len(column):,} images have no "
@@ -134,7 +151,7 @@ def _read_folder(folder: Path) -> Collection:
     frame = pd.DataFrame({"path": [str(path) for path in inside]})
     if any(labels):
         frame[FOLDER_LABEL] = pd.Series(labels, dtype=object).replace("", None)
-    return Collection([str(path) for path in files], frame, "path")
+    return Collection([str(path) for path in files], frame, "path", frame)
 
 
 def _read_table(source: Path, path_column: str | None) -> Collection:
@@ -157,11 +174,9 @@ def _read_table(source: Path, path_column: str | None) -> Collection:
         raise CommandError(
             f"{source}: row {empty[0] + 1} has no path in column {path_column!r}."
         )
-    paths = [
-        str(source.parent / Path(name).expanduser()) for name in frame[path_column]
-    ]
+    paths = [locate(name, source.parent) for name in frame[path_column]]
     typed = {
         name: frame[name] if name == path_column else parse_numbers(frame[name])
         for name in frame.columns
     }
-    return Collection(paths, pd.DataFrame(typed), path_column)
+    return Collection(paths, pd.DataFrame(typed), path_column, frame)

@@ -228,7 +228,7 @@ def _choose_labels(collection: Collection, columns: Sequence[str] | None) -> lis
 
 
 def _read_groups(collection: Collection, name: str) -> Any:
-    groups = collection.column(name, "--group-column")
+    groups = collection.patient_column(name)
     # A blank says nothing of the others: each is a patient of its own.
     blank = groups.isna()
     return (

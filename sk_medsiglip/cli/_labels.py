@@ -106,8 +106,9 @@ def read_labels(
     frame : pandas.DataFrame
         One row an image.
     columns : sequence of str
-        One column of 0 and 1 is a finding, one of anything else holds classes;
-        several must be of 0 and 1.
+        One column of 0 and 1 is a finding, one of anything else holds classes, without
+        the spaces around them; several must be of 0 and 1. Beside 0 and 1 words such as
+        "NA" are blanks.
     uncertain, blank : {"ignore", "negative", "positive"}, default="ignore"
         What -1 and an empty cell of a finding mean.
     complete : bool, default=True
@@ -151,7 +152,7 @@ def read_labels(
     else:
         labels = frame[columns[0]]
         labelled = labels.notna().to_numpy()
-        y = np.array([class_name(value) for value in labels[labelled]])
+        y = np.array([class_name(value).strip() for value in labels[labelled]])
         task = Task("classes", tuple(np.unique(y).tolist()), y)
         _check_classes(task, columns[0])
     remarks = []

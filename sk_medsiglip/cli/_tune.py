@@ -180,11 +180,7 @@ def tune(
         complete=False,
     )
     collection = collection.keep(labelled)
-    groups = (
-        None
-        if group_column is None
-        else collection.column(group_column, "--group-column").astype(str).to_numpy()
-    )
+    groups = collection.patients(group_column)
     check_device(device)
     heads = [*_HEADS, *([] if out.suffix == ".skops" else _HEADS_OF_JOBLIB)]
     asked: dict[str, Any] | None = None
@@ -235,8 +231,6 @@ def tune(
         search.fit(X, y, groups=groups)
     except ValueError as error:
         raise CommandError(str(error)) from None
-    expected = _nested(search, X, y, groups, task, seed) if nested else None
-
     # The file travels: nothing in it may speak of this machine.
     embedder.set_params(verbose=0, device="auto", n_jobs=None, cache=True)
     best = search.best_estimator_
@@ -245,10 +239,17 @@ def tune(
         steps[-1].set_params(cache=True)
     n_bytes = save_model(make_pipeline(embedder, *steps), out)
     trials = _best_trials(search)
-    facts = _facts(search, groups is not None, expected)
-    report_file.write_text(
-        _report(labels, len(X), model, facts, trials, remarks), encoding="utf-8"
-    )
+    facts = _facts(search, groups is not None, None)
+
+    def write_report() -> None:
+        report = _report(labels, len(X), model, facts, trials, remarks)
+        report_file.write_text(report, encoding="utf-8")
+
+    write_report()
+    if nested:  # last, since it takes long and may fail
+        expected = _nested(search, X, y, groups, task, seed)
+        facts = _facts(search, groups is not None, expected)
+        write_report()
 
     table = make_table(*trials.columns)
     for row in trials.itertuples(index=False):
@@ -295,9 +296,29 @@ def _named_prompts(task: Task, prompts: dict[str, Any]) -> dict[str, Any]:
 
 def _nested(
     search: HeadSearchCV, X: Any, y: Any, groups: Any, task: Task, seed: int
-) -> float:
-    """Return the mean score of searches on patients that had no say in them."""
+) -> str:
+    """Return a sentence: the mean score of searches on patients without a say."""
     import numpy as np
+
+    try:
+        auc = np.mean(_nested_scores(search, X, y, groups, task, seed))
+    except ValueError as error:  # such as a finding of two patients
+        return f"Nested cross-validation was not possible, because {error}"
+    if np.isnan(auc):
+        return (
+            "Nested cross-validation was not possible, because a label is too rare: a "
+            "fold has nobody with it, or nobody without."
+        )
+    return (
+        "On patients that had no say in the choice the search reached an AUC of "
+        f"{auc:.3f} (nested cross-validation)."
+    )
+
+
+def _nested_scores(
+    search: HeadSearchCV, X: Any, y: Any, groups: Any, task: Task, seed: int
+) -> list[float]:
+    """Return the score of a search for each fold, on patients without a say in it."""
     import pandas as pd
     from sklearn.base import clone
 
@@ -313,7 +334,7 @@ def _nested(
             X[train], take(train), groups=None if groups is None else groups[train]
         )
         scores.append(inner.score(X[test], take(test)))
-    return float(np.mean(scores)) if scores else float("nan")
+    return scores or [float("nan")]
 
 
 def _best_trials(search: HeadSearchCV) -> pd.DataFrame:
@@ -344,7 +365,7 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _facts(search: HeadSearchCV, grouped: bool, nested: float | None) -> list[str]:
+def _facts(search: HeadSearchCV, grouped: bool, nested: str | None) -> list[str]:
     """Return what the search came to, as sentences."""
     kept = (
         "images of one patient together"
@@ -360,12 +381,7 @@ def _facts(search: HeadSearchCV, grouped: bool, nested: float | None) -> list[st
         "estimate for new patients"
         + (". --nested makes one." if nested is None else "."),
     ]
-    if nested is not None:
-        facts.append(
-            f"On patients that had no say in the choice the search reached an AUC of "
-            f"{nested:.3f} (nested cross-validation)."
-        )
-    return facts
+    return facts if nested is None else [*facts, nested]
 
 
 def _report(

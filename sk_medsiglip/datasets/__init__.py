@@ -29,6 +29,8 @@ from sk_medsiglip.datasets._tables import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from sk_medsiglip.datasets._tables import Meaning as Meaning
 from sk_medsiglip.datasets._tables import class_name as class_name
 from sk_medsiglip.datasets._tables import list_images as list_images
+from sk_medsiglip.datasets._tables import locate as locate
+from sk_medsiglip.datasets._tables import parse_names as parse_names
 from sk_medsiglip.datasets._tables import parse_numbers as parse_numbers
 from sk_medsiglip.datasets._tables import read_binary as read_binary
 from sk_medsiglip.datasets._tables import read_strings as read_strings

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import secrets
 import time
+from http.client import HTTPException
 from os import PathLike
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -90,10 +91,10 @@ def download(
             time.sleep(delay)
         # Beside its final place, so that the last step is one rename: a broken
         # download never looks like the file.
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        partial.touch(exist_ok=False)  # not by tempfile: others may read the result
         try:
-            digest = _save(name, url, Path(partial), verbose)
+            digest = _save(name, url, partial, verbose)
             if digest == md5:
                 os.replace(partial, path)
                 return
@@ -102,10 +103,11 @@ def download(
             reason = f"the server answered {error.code} {error.reason}"
         except URLError as error:
             reason = f"no connection ({error.reason})"
-        except (OSError, ValueError) as error:
-            reason = f"the transfer broke off ({error})"
+        except (OSError, ValueError, HTTPException) as error:
+            said = " ".join(str(error).split())  # of a server: anything
+            reason = f"the transfer broke off ({said or type(error).__name__})"
         finally:
-            Path(partial).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
     raise DatasetError(
         f"{name} could not be downloaded from {url}: {reason}; tried "
         f"{n_retries + 1} times. Try again later, or download the file elsewhere and "

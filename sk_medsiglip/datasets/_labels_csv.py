@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -16,6 +17,8 @@ from sk_medsiglip.datasets._tables import (
     Meaning,
     class_name,
     list_images,
+    locate,
+    parse_names,
     parse_numbers,
     read_binary,
     read_strings,
@@ -46,14 +49,17 @@ def load_labels_csv(
     ----------
     file : str or path-like
         A CSV file, or a TSV file by its suffix, with a line of names and a row an
-        image.
+        image. Semicolons or tabs may separate as well.
     path_column : str or None, default=None
-        Column of paths, relative to the file's folder or absolute. None looks for
-        "path", "file", "filename", "filepath", "image" or "image_path" in any case.
+        Column of paths, relative to the file's folder or absolute, or of URLs. None
+        looks for "path", "file", "filename", "filepath", "image" or "image_path" in any
+        case.
     label_columns : str, sequence of str or None, default=None
         A name of a column of 0 and 1 is one finding, of anything else classes; a list
         of names is several findings. None takes all columns that hold nothing but 0, 1,
-        -1 and blanks.
+        -1 and blanks. Beside 0, 1 and -1 "NA", "N/A", "NaN", "None", "null" and "." are
+        blanks; among classes such a word is a class. Spaces around a class do not
+        count, capitals do.
     group_column : str or None, default=None
         Column of patients.
     split_column : str or None, default=None
@@ -76,7 +82,8 @@ def load_labels_csv(
         target_names : list of str
             The findings; or the classes, sorted.
         groups, split : ndarray of shape (n_samples,) or None
-            As they are in the file.
+            As they are in the file: numbers if all can be read back, so that "007",
+            "1.10", "10E2" and numbers of twenty digits stay strings.
         frame : DataFrame
             The whole table; columns of numbers as numbers, "007" as it is.
 
@@ -85,7 +92,8 @@ def load_labels_csv(
     DatasetError
         If there is no such file.
     ValueError
-        If it is no table, or a column is missing or is none of the above.
+        If it is no table, a row is longer than the line of names, or a column is
+        missing or is none of the above.
 
     Examples
     --------
@@ -106,7 +114,7 @@ def load_labels_csv(
                 f"{parameter} must be one of {list(_MEANINGS)}, got {value!r}."
             )
     source = Path(file).expanduser()
-    frame, path_column = _read_frame(source, path_column)
+    frame, path_column = _read_frame(source, path_column, (group_column, split_column))
     names = _names(frame, label_columns, [path_column, group_column, split_column])
     findings = {name: read_binary(frame[name], uncertain, blank) for name in names}
     if all(values is not None for values in findings.values()):
@@ -126,7 +134,7 @@ def load_labels_csv(
             f"its name alone: label_columns={odd!r}."
         )
     return Bunch(
-        paths=[str(source.parent / Path(p).expanduser()) for p in frame[path_column]],
+        paths=[locate(name, source.parent) for name in frame[path_column]],
         target=target,
         target_names=target_names,
         groups=_column(frame, group_column, "group_column"),
@@ -142,7 +150,8 @@ def load_image_folder(folder: str | PathLike[str]) -> Bunch:
     ----------
     folder : str or path-like
         Images lie in sub-folders named after their class, at any depth below; or in
-        ``train/CLASS``, ``val/CLASS``, ``test/CLASS``. Hidden files are left out.
+        ``train/CLASS``, ``val/CLASS``, ``test/CLASS``. Hidden files are left out, and
+        what systems add, such as ``__MACOSX`` and ``@eaDir``.
 
     Returns
     -------
@@ -172,6 +181,11 @@ def load_image_folder(folder: str | PathLike[str]) -> Bunch:
     ValueError
         If it holds no image.
 
+    Warns
+    -----
+    UserWarning
+        If images lie beside folders of splits; they are left out.
+
     Examples
     --------
     >>> import tempfile
@@ -199,6 +213,7 @@ def load_image_folder(folder: str | PathLike[str]) -> Bunch:
             f"{root} holds no image: no PNG, JPEG, TIFF, WebP, BMP or DICOM file, here "
             "or in a sub-folder."
         )
+    files = _without_strays(files, root)
     inside = [path.relative_to(root) for path in files]
     frame = pd.DataFrame({"path": [str(path) for path in inside]})
     folders = [path.parts[:-1] for path in inside]
@@ -222,7 +237,31 @@ def load_image_folder(folder: str | PathLike[str]) -> Bunch:
     )
 
 
-def _read_frame(source: Path, path_column: str | None) -> tuple[pd.DataFrame, str]:
+def _without_strays(files: list[Path], root: Path) -> list[Path]:
+    """Return images without those that lie beside folders of splits."""
+    strays = [path for path in files if path.parent == root]
+    others = [path for path in files if path.parent != root]
+    folders = {path.relative_to(root).parts[0] for path in others}
+    # One folder may be a class that happens to be called so.
+    if (
+        not strays
+        or len(folders) < 2
+        or any(name.lower() not in _SPLITS for name in folders)
+    ):
+        return files
+    warnings.warn(
+        f"{len(strays)} images lie beside {' and '.join(sorted(folders))} and are left "
+        f"out, the first is {strays[0].name}.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return others
+
+
+def _read_frame(
+    source: Path, path_column: str | None, names: Sequence[str | None]
+) -> tuple[pd.DataFrame, str]:
+    """Return the table and its column of paths; ``names`` are columns of names."""
     if not source.is_file():
         raise DatasetError(
             f"{source} is not a file. Give a CSV file with a column of paths, or load "
@@ -248,9 +287,10 @@ def _read_frame(source: Path, path_column: str | None) -> tuple[pd.DataFrame, st
             f"{source}: row {empty[0] + 1} has no path in column {path_column!r}."
         )
     typed = {
-        name: frame[name] if name == path_column else parse_numbers(frame[name])
+        name: (parse_names if name in names else parse_numbers)(frame[name])
         for name in frame.columns
     }
+    typed[path_column] = frame[path_column]
     return pd.DataFrame(typed), path_column
 
 
@@ -284,7 +324,7 @@ def _names(
 
 def _read_classes(column: pd.Series) -> tuple[NDArray[Any], list[str]]:
     target = np.array(
-        [None if pd.isna(value) else class_name(value) for value in column],
+        [None if pd.isna(value) else class_name(value).strip() for value in column],
         dtype=object,
     )
     classes = sorted({one for one in target if one is not None})

@@ -11,10 +11,12 @@
     _head_search.py        HeadSearchCV: which head, with which settings; _best_head.py
     _head_space.py         what there is to choose from
     _each_label.py         EachLabel: any classifier, for several labels with blanks
+    _group_fits.py         hands patients to the folds in an estimator that ask for them
     _head_folds.py         folds that all heads share
     _head_trials.py        one trial, fold by fold; _head_scores.py, what it is worth
     _head_study.py         trials until there are enough, by one process or several
     _head_storage.py       where they are kept; _head_sampler.py, what they draw
+    _lasting_names.py      by what the next process knows a score or a space again
     _head_results.py       cv_results_
 """
 

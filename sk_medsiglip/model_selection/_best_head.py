@@ -11,6 +11,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sk_medsiglip.prompts import check_columns
+
 __all__ = ["BestHead"]
 
 
@@ -69,16 +71,22 @@ class BestHead(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features), or images
             As in :meth:`fit`.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            The truth.
+            The truth. A DataFrame must have the labels in the order of :meth:`fit`.
         sample_weight : array-like of shape (n_samples,), default=None
             Handed to the scorer if given.
 
         Returns
         -------
         float
+
+        Raises
+        ------
+        ValueError
+            If a DataFrame has the labels in another order.
         """
         check_is_fitted(self)
         _best_has("score")(self)
+        check_columns(y, getattr(self, "label_names_", ()))
         extra = {} if sample_weight is None else {"sample_weight": sample_weight}
         return float(self.scorer_(self.best_estimator_, self._checked(X), y, **extra))
 

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.utils import Tags
+from sklearn.pipeline import Pipeline
+from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 
 from sk_medsiglip._labels import check_labels
 from sk_medsiglip._persistence import VersionedPickle
+from sk_medsiglip.model_selection._group_fits import fit_with_groups
 
-__all__ = ["EachLabel"]
+__all__ = ["EachLabel", "ask_each_label"]
+
+
+def ask_each_label(estimator: Any, *, several: bool) -> Any:
+    """Return an estimator for what there is to learn: one question, or several.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Not fitted; or a pipeline.
+    several : bool
+        Whether there are several labels.
+
+    Returns
+    -------
+    classifier
+        As it is, if it is of this package or takes nothing but several labels.
+    """
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    ours = hasattr(last, "_logits") or type(last).__module__.startswith("sk_medsiglip.")
+    if not several or ours or not get_tags(last).target_tags.single_output:
+        return estimator
+    return EachLabel(estimator)
 
 
 def _has(name: str) -> Any:
@@ -61,10 +89,15 @@ class EachLabel(VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstima
     array([[1, 0]])
     """
 
+    # scikit-learn's routing reads it: groups are asked for unless told otherwise.
+    __metadata_request__fit: ClassVar[dict[str, Any]] = {"groups": True}
+
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, *, groups: ArrayLike | None = None
+    ) -> Self:
         """Learn every label.
 
         Parameters
@@ -73,6 +106,9 @@ class EachLabel(VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstima
             Embeddings.
         y : array-like of shape (n_samples, n_labels)
             1, 0, or NaN where a label is not known.
+        groups : array-like of shape (n_samples,), default=None
+            Such as patients: for folds in the classifier that ask for groups, as those
+            of :class:`~sk_medsiglip.LinearProbe` do.
 
         Returns
         -------
@@ -80,6 +116,8 @@ class EachLabel(VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstima
         """
         rows = validate_data(self, X, dtype=[np.float64, np.float32])
         labels = check_labels(self, rows, y, unlabelled=True)
+        of_groups = None if groups is None else np.asarray(groups)
+        check_consistent_length(rows, of_groups)
         self.classes_ = labels.classes_attribute
         if labels.names is not None:
             self.label_names_ = labels.names
@@ -90,7 +128,9 @@ class EachLabel(VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstima
             if len(np.unique(values)) < 2:
                 self.estimators_.append(int(values.any()))
                 continue
-            self.estimators_.append(clone(self.estimator).fit(rows[known], values))
+            own = None if of_groups is None else of_groups[known]
+            one = clone(self.estimator)
+            self.estimators_.append(fit_with_groups(one, rows[known], values, own))
         return self
 
     @available_if(_has("predict_proba"))

@@ -45,32 +45,45 @@ def split_labels(
         If a class, or a value of a label, is not in two folds.
     """
     if isinstance(cv, Integral) and labels.classes is None:
-        cv = MultilabelStratifiedGroupKFold(min(int(cv), _rarest(labels, groups)))
+        rarest, what = _rarest(labels, groups)
+        if rarest < 2:
+            raise _too_few(what, groups)
+        cv = MultilabelStratifiedGroupKFold(min(int(cv), rarest))
     folds = make_folds(labels, cv, groups, X)
     if folds is None:
-        raise _too_few()
+        raise _too_few(_rarest(labels, groups)[1], groups)
     return [
         (np.flatnonzero(train), np.flatnonzero(test))
         for train, test in zip(folds.train, folds.test, strict=True)
     ]
 
 
-def _rarest(labels: Labels, groups: NDArray[Any] | None) -> int:
-    """Return in how many rows, or groups, the rarest value of any label is."""
+def _rarest(labels: Labels, groups: NDArray[Any] | None) -> tuple[int, str]:
+    """Return in how many rows, or groups, the rarest class is, and which that is.
+
+    Of several labels it is the rarest value of any.
+    """
     of = np.arange(len(labels.target)) if groups is None else groups
-    fewest = min(
-        len(np.unique(of[target == value]))
-        for target in labels.by_label()
-        for value in (0, 1)
-    )
-    if fewest < 2:
-        raise _too_few()
-    return fewest
+    found = []
+    for i, target in enumerate(labels.by_label()):
+        if labels.classes is not None:
+            named = {k: f"class {c!r}" for k, c in enumerate(labels.classes.tolist())}
+        else:
+            name = (
+                f"column {i} of y"
+                if labels.names is None
+                else repr(str(labels.names[i]))
+            )
+            named = {value: f"{name} is {value} in" for value in (1, 0)}
+        for value, what in named.items():
+            found.append((len(np.unique(of[target == value])), what))
+    return min(found, key=lambda one: one[0])
 
 
-def _too_few() -> ValueError:
+def _too_few(what: str, groups: NDArray[Any] | None) -> ValueError:
+    has = "" if what.endswith(" in") else " has"
+    unit = "samples" if groups is None else "groups"
     return ValueError(
-        "a class, or a value of a label, has fewer than two samples (or groups): "
-        "nothing can be chosen by cross-validation. Leave that label out, or take "
-        "PromptProbe, which needs no folds."
+        f"{what}{has} fewer than two {unit}: nothing can be chosen by "
+        "cross-validation. Leave it out, or take PromptProbe, which needs no folds."
     )

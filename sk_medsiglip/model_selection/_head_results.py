@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import rankdata
 
 from sk_medsiglip.model_selection._head_study import is_counted
-from sk_medsiglip.model_selection._head_trials import CHOSEN, FOLDS
+from sk_medsiglip.model_selection._head_trials import CHOSEN, ERROR, FOLDS
 
 __all__ = ["cv_results"]
 
@@ -58,5 +58,10 @@ def cv_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, Any]:
     ranks = rankdata(-np.where(np.isnan(means), lowest, means), method="min")
     results["rank_test_score"] = ranks.astype(np.int32)
     results["trial"] = np.array([trial.number for trial in done], dtype=np.intp)
-    results["state"] = np.array([_STATES.get(t.state, "failed") for t in done])
+    results["state"] = np.array([_state(trial) for trial in done])
     return results
+
+
+def _state(trial: FrozenTrial) -> str:
+    # By its error: with a number as error_score a failed trial has a value.
+    return "failed" if ERROR in trial.user_attrs else _STATES[trial.state]

@@ -99,14 +99,17 @@ class LabelwiseScorer:
     def __init__(self, scorer: Callable[..., float]) -> None:
         self.scorer = scorer
 
-    def __call__(self, estimator: Any, X: Any, y: Any, **params: Any) -> float:
+    def __call__(
+        self, estimator: Any, X: Any, y: Any, sample_weight: Any = None
+    ) -> float:
         """Return the mean over labels that have both values among the known ones."""
         truth = np.asarray(y, dtype=np.float64)
+        weight = None if sample_weight is None else np.asarray(sample_weight)
         decision = proba = None
         if hasattr(estimator, "decision_function"):
-            decision = _matrix(estimator.decision_function(X))
+            decision = _matrix(estimator, estimator.decision_function(X))
         if hasattr(estimator, "predict_proba"):
-            proba = _matrix(estimator.predict_proba(X))
+            proba = _matrix(estimator, estimator.predict_proba(X))
         found = []
         for i in range(truth.shape[1]):
             known = np.flatnonzero(~np.isnan(truth[:, i]))
@@ -118,7 +121,8 @@ class LabelwiseScorer:
                 None if decision is None else decision[known, i],
                 None if proba is None else _pair(proba[known, i]),
             )
-            found.append(float(self.scorer(one, known[:, None], values, **params)))
+            extra = {} if weight is None else {"sample_weight": weight[known]}
+            found.append(float(self.scorer(one, known[:, None], values, **extra)))
         return _mean(found)
 
     def __repr__(self) -> str:
@@ -200,14 +204,20 @@ def _by_label(estimator: Any, X: Any) -> NDArray[np.floating]:
     name = "decision_function"
     if not hasattr(estimator, name):
         name = "predict_proba"
-    return _matrix(getattr(estimator, name)(X))
+    return _matrix(estimator, getattr(estimator, name)(X))
 
 
-def _matrix(answers: Any) -> NDArray[np.floating]:
-    """Return one column a label, also of estimators that list a pair for each."""
-    if isinstance(answers, list):
-        return np.column_stack([one[:, -1] for one in answers])
-    return np.asarray(answers)
+def _matrix(estimator: Any, answers: Any) -> NDArray[np.floating]:
+    """Return one column a label, also of estimators that list a table for each."""
+    if not isinstance(answers, list):
+        return np.asarray(answers)
+    # A label that had one value in training has one column, of that value.
+    return np.column_stack(
+        [
+            one[:, np.asarray(classes) == 1].sum(axis=1)
+            for one, classes in zip(answers, estimator.classes_, strict=True)
+        ]
+    )
 
 
 def _auc(

@@ -56,8 +56,8 @@ class HeadSearchCV(VersionedPickle, BestHead):
     space : None, list of str, dict or callable, default=None
         None is every head below, a list some of them: "logistic", "svm", "knn",
         "prototypes", "mlp", "boosting", and with ``prompts`` "prompt_probe",
-        "ss_text", "tip_adapter". Or ``{parameter: optuna distribution}`` of
-        ``estimator``; or a function of a trial that returns a classifier.
+        "ss_text", "tip_adapter". Or ``{parameter: values}`` of ``estimator``, a list or
+        an Optuna distribution each; or a function of a trial that returns a classifier.
     embedder : MedSigLIPEmbedder or None, default=None
         With one, ``X`` is images, and ``best_estimator_`` a pipeline that takes
         images. None takes embeddings, 2-D.
@@ -95,8 +95,9 @@ class HeadSearchCV(VersionedPickle, BestHead):
     callbacks : iterable of callable, default=()
         Called after each trial with the study and the trial, in the process that ran
         it.
-    error_score : "raise" or nan, default=nan
-        What an error in a trial does: end the search, or count as the worst.
+    error_score : "raise" or float, default=nan
+        What an error in a trial does: end the search, or count as this score. NaN is
+        worse than all others.
     random_state : int, RandomState or None, default=None
         Same number, same results, with ``n_jobs=1``. None draws one, and is 0 with
         ``storage``.
@@ -127,6 +128,8 @@ class HeadSearchCV(VersionedPickle, BestHead):
         Seconds of the last fit.
     classes_ : ndarray of shape (n_classes,) or (n_labels, 2)
         Sorted classes; for several labels a row ``[0, 1]`` each.
+    label_names_ : ndarray of shape (n_labels,)
+        Names of the columns of ``y``, where it is a DataFrame of several labels.
     multimetric_ : bool
         False, always.
     n_features_in_ : int
@@ -146,7 +149,9 @@ class HeadSearchCV(VersionedPickle, BestHead):
     An SVM has no probabilities: it is left out where ``scoring`` needs them, and where
     you do, list the other heads.
 
-    Every head learns each of several labels on the rows where it is known.
+    Every head learns each of several labels on the rows where it is known; what is not
+    of this package does so in an :class:`EachLabel`, unless it takes nothing but
+    several labels, as ``MultiOutputClassifier``.
 
     ``storage``: processes that are given the same search share trials, no number runs
     twice, and all wait for the last one. On a database a trial whose process died is
@@ -265,7 +270,9 @@ class HeadSearchCV(VersionedPickle, BestHead):
             Classes; or 1 and 0 for each of several labels, NaN where it is not known.
         groups : array-like of shape (n_samples,), default=None
             Patients: they are never on both sides of a fold, nor of the inner folds of
-            a head.
+            this package's heads. Inner folds of an estimator of your own keep them
+            together where its splitter asks for groups, as in
+            ``GridSearchCV(..., cv=GroupKFold(5))``; with ``cv=5`` they do not.
 
         Returns
         -------
@@ -301,6 +308,9 @@ class HeadSearchCV(VersionedPickle, BestHead):
         patients = None if groups is None else np.asarray(groups)
         check_consistent_length(rows, patients)
         self.classes_ = labels.classes_attribute
+        self.__dict__.pop("label_names_", None)  # of an earlier fit
+        if labels.names is not None:
+            self.label_names_ = labels.names
         several = labels.classes is None
         self.scorer_ = check_scorer(self.scoring, several=several)
         folds = split_labels(labels, self.cv, patients, rows)
@@ -367,7 +377,8 @@ class HeadSearchCV(VersionedPickle, BestHead):
         if self.estimator is not None:
             inner = get_tags(self.estimator)
             tags.classifier_tags = inner.classifier_tags
-            tags.target_tags = inner.target_tags
+            tags.classifier_tags.multi_label = True
+            tags.target_tags.single_output = inner.target_tags.single_output
         if self.embedder is not None:
             tags.input_tags = get_tags(self.embedder).input_tags
         return tags
@@ -406,16 +417,27 @@ class HeadSearchCV(VersionedPickle, BestHead):
         self.cv_results_ = cv_results(self.study_.trials, self.n_splits_)
         failed = [t for t in self.study_.trials if ERROR in t.user_attrs]
         means = self.cv_results_["mean_test_score"]
-        if np.isnan(means).all():
-            said = failed[0].user_attrs[ERROR].strip() if failed else "none has ended."
+        if not len(means):
+            within = "" if self.timeout is None else f" within timeout={self.timeout} s"
             raise ValueError(
-                f"no trial of {len(means)} could be scored. The first one: {said}\n"
+                f"no trial has ended{within}: nothing can be chosen. Give it more time."
+            )
+        if np.isnan(means).all() or len(failed) == len(means):
+            said = (
+                f"{failed[0].user_attrs[ERROR]}\n"
                 "error_score='raise' shows where it comes from."
+                if failed
+                else "the pruner gave it up."
+            )
+            raise ValueError(
+                f"no trial of {len(means)} could be scored. The first one: {said}"
             )
         if failed:
+            worst = np.isnan(means[self.cv_results_["state"] == "failed"]).any()
             warnings.warn(
-                f"{len(failed)} of {len(means)} trials failed and count as the worst; "
-                f"the first by: {failed[0].user_attrs[ERROR].strip()}",
+                f"{len(failed)} of {len(means)} trials failed and count as "
+                f"{'the worst' if worst else self.error_score}; the first by: "
+                f"{failed[0].user_attrs[ERROR]}",
                 FitFailedWarning,
                 stacklevel=3,
             )

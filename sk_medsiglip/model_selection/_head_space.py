@@ -28,7 +28,8 @@ from sk_medsiglip.heads import (
     SSTextClassifier,
     TipAdapterClassifier,
 )
-from sk_medsiglip.model_selection._each_label import EachLabel
+from sk_medsiglip.model_selection._each_label import ask_each_label
+from sk_medsiglip.model_selection._lasting_names import lasting_name
 
 __all__ = ["HEADS", "PROMPT_HEADS", "Candidate", "Facts", "HeadSpace", "make_space"]
 
@@ -150,15 +151,17 @@ def make_space(
                 f"space must name parameters of {type(estimator).__name__}, got "
                 f"{sorted(space)}; they are {sorted(estimator.get_params())}."
             )
-        return _Distributions(estimator, dict(space))
+        distributions = {name: _distribution(name, one) for name, one in space.items()}
+        return _Distributions(estimator, distributions, facts.several)
     if estimator is not None:
         raise ValueError(
             "an estimator needs the space of its parameters: a dict such as "
+            "{'C': [0.01, 1, 100]} or "
             "{'C': optuna.distributions.FloatDistribution(0.01, 100, log=True)}, got "
             f"{space!r}. Leave estimator out to choose among heads."
         )
     if callable(space):
-        return _Function(space)
+        return _Function(space, facts.several)
     known = HEADS + (PROMPT_HEADS if facts.prompt_settings else ())
     if space is None:
         heads = [name for name in known if not (chances and name == "svm")]
@@ -176,18 +179,53 @@ def make_space(
 
 
 @dataclass(frozen=True)
+class _Choices:
+    """Values to choose from, as ``GridSearchCV`` takes them."""
+
+    choices: tuple[Any, ...]
+
+
+def _distribution(name: str, given: Any) -> Any:
+    """Return what values of a parameter are drawn from."""
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        values = tuple(v.item() if isinstance(v, np.generic) else v for v in given)
+        for one in values:
+            if one is not None and not isinstance(one, bool | int | float | str):
+                raise ValueError(
+                    f"space: {name!r} lists {one!r}; what is listed must be numbers, "
+                    "strings, True, False or None. For anything else give a function "
+                    "of a trial that returns the estimator."
+                )
+        if not values:
+            raise ValueError(f"space: {name!r} lists no value.")
+        return _Choices(values)
+    ranges = ("low", "high", "step", "log")
+    if hasattr(given, "choices") or all(hasattr(given, part) for part in ranges):
+        return given
+    raise TypeError(
+        f"space: {name!r} must be a list of values or one of Optuna's distributions, "
+        "such as optuna.distributions.FloatDistribution(0.01, 100, log=True); got "
+        f"{given!r}."
+    )
+
+
+@dataclass(frozen=True)
 class _Distributions:
     """Parameters of one estimator."""
 
     estimator: Any
     space: dict[str, Any]
+    several: bool
 
     def __call__(self, trial: Any) -> Candidate:
         values = {
             name: _suggest(trial, name, distribution)
             for name, distribution in self.space.items()
         }
-        return Candidate(clone(self.estimator).set_params(**values))
+        estimator = clone(self.estimator).set_params(**values)
+        return Candidate(ask_each_label(estimator, several=self.several))
 
     def __repr__(self) -> str:
         parts = sorted((k, repr(v)) for k, v in self.space.items())
@@ -195,7 +233,7 @@ class _Distributions:
 
 
 def _suggest(trial: Any, name: str, distribution: Any) -> Any:
-    """Ask for a value of one of Optuna's distributions."""
+    """Ask for a value of a list, or of one of Optuna's distributions."""
     if hasattr(distribution, "choices"):
         return trial.suggest_categorical(name, distribution.choices)
     whole = type(distribution).__name__.startswith("Int")
@@ -214,6 +252,7 @@ class _Function:
     """A user's own function of a trial."""
 
     function: Callable[[Any], Any]
+    several: bool
 
     def __call__(self, trial: Any) -> Candidate:
         made = self.function(trial)
@@ -222,11 +261,10 @@ class _Function:
                 "space must return an estimator for a trial, and returned "
                 f"{type(made).__name__}."
             )
-        return Candidate(made)
+        return Candidate(ask_each_label(made, several=self.several))
 
     def __repr__(self) -> str:
-        name = getattr(self.function, "__qualname__", type(self.function).__name__)
-        return f"{getattr(self.function, '__module__', '')}.{name}"
+        return lasting_name(self.function)
 
 
 @dataclass(frozen=True)
@@ -240,8 +278,7 @@ class HeadSpace:
         name = trial.suggest_categorical("head", self.heads)
         steps = self._before(trial, name)
         head = getattr(self, f"_{name}")(trial)
-        if self.facts.several and not hasattr(head, "_logits"):
-            head = EachLabel(head)
+        head = ask_each_label(head, several=self.facts.several)
         if steps:
             steps.append((type(head).__name__.lower(), head))
             head = Pipeline(steps)

@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from sk_medsiglip.model_selection._head_trials import SearchData
+from sk_medsiglip.model_selection._lasting_names import lasting_name, lasting_repr
 
 __all__ = ["check_same_search", "fingerprint", "open_study"]
 
@@ -77,11 +78,10 @@ def fingerprint(
         "cv": folds,
     }
     found = {name: _digest(arrays) for name, arrays in parts.items()}
-    name = getattr(scoring, "__qualname__", None) or repr(scoring)
     return {
         **found,
-        "scoring": name,
-        "space": _digest([np.asarray([repr(space)])]),
+        "scoring": lasting_name(scoring),
+        "space": _digest([np.asarray([lasting_repr(space)])]),
         "random_state": str(seed),
     }
 

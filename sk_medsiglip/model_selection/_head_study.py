@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
+import secrets
 import socket
 import threading
 import time
@@ -16,7 +17,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import optuna
@@ -27,7 +29,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.model_selection._head_sampler import HeadSampler
 from sk_medsiglip.model_selection._head_storage import open_study
-from sk_medsiglip.model_selection._head_trials import ERROR, Objective
+from sk_medsiglip.model_selection._head_trials import ERROR, TRACEBACK, Objective
 
 __all__ = ["Budget", "HeadStudy", "is_counted", "quiet_optuna"]
 
@@ -35,6 +37,9 @@ __all__ = ["Budget", "HeadStudy", "is_counted", "quiet_optuna"]
 POLL = 0.3
 #: What a trial notes: who runs it, and that there was no room for it.
 WORKER, SURPLUS = "worker", "surplus"
+#: Runs of this process that go on. Of others its own number says nothing: a process
+#: before it may have had it, as in a container that was started again.
+_RUNS: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,10 @@ class HeadStudy:
         return self.open().get_trials(deepcopy=False)
 
     def detached(self) -> optuna.Study:
-        """Return the study as it is now, in memory: nothing open, fit for a pickle."""
+        """Return the study as it is now, in memory: nothing open, fit for a pickle.
+
+        Nor is there anything of the machines that it ran on.
+        """
         study = self.open()
         with quiet_optuna(0):
             alone = optuna.create_study(
@@ -132,7 +140,11 @@ class HeadStudy:
             )
             for name, value in study.user_attrs.items():
                 alone.set_user_attr(name, value)
-            alone.add_trials(study.get_trials())
+            trials = study.get_trials()
+            for trial in trials:
+                for name in (WORKER, SURPLUS, TRACEBACK):
+                    trial.user_attrs.pop(name, None)
+            alone.add_trials(trials)
         return alone
 
 
@@ -145,9 +157,9 @@ def run_trials(
 ) -> None:
     """Run trials in this process, beside others that may do the same."""
     end = np.inf if budget.timeout is None else time.monotonic() + budget.timeout
-    with quiet_optuna(verbose):
+    with quiet_optuna(verbose), _run_of_this_process() as run:
         opened = study.open()
-        full = _Full(opened, objective, budget.n_trials)
+        full = _Full(opened, objective, budget.n_trials, run)
         while (left := end - time.monotonic()) > 0:
             if not full.reached():
                 opened.optimize(
@@ -165,10 +177,18 @@ def run_trials(
                 optuna.storages.fail_stale_trials(opened)
 
 
-def _run_beside_others(study: HeadStudy, *settings: Any) -> None:
+def _run_beside_others(
+    study: HeadStudy,
+    objective: Objective,
+    budget: Budget,
+    callbacks: list[Callable[[Any, FrozenTrial], None]],
+    verbose: int,
+) -> None:
     study = copy.copy(study)
-    study.open().sampler.reseed_rng()  # a user's own one must not draw the same twice
-    run_trials(study, *settings)
+    with quiet_optuna(verbose):
+        sampler = study.open().sampler
+    sampler.reseed_rng()  # a user's own one must not draw the same twice
+    run_trials(study, objective, budget, callbacks, verbose)
 
 
 class _Full:
@@ -178,12 +198,15 @@ class _Full:
     that begin one at the same time, exactly as many go on as there is room for.
     """
 
-    def __init__(self, study: optuna.Study, objective: Objective, n: int) -> None:
+    def __init__(
+        self, study: optuna.Study, objective: Objective, n: int, run: str
+    ) -> None:
         self._study, self._objective, self._n = study, objective, n
+        self._worker = _Worker.of_this_process(run)
         self._beats = isinstance(study._storage, RDBStorage) or _wraps_rdb(study)
 
     def __call__(self, trial: Trial) -> float:
-        trial.set_user_attr(WORKER, _worker())
+        trial.set_user_attr(WORKER, ":".join(self._worker))
         begun = (TrialState.RUNNING, TrialState.WAITING)
         if self._taken(*begun, before=trial.number) >= self._n:
             trial.set_user_attr(SURPLUS, True)
@@ -283,22 +306,61 @@ def _wraps_rdb(study: optuna.Study) -> bool:
     return isinstance(getattr(study._storage, "_backend", None), RDBStorage)
 
 
-def _worker() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+class _Worker(NamedTuple):
+    """Who runs a trial; the parts are strings, empty where they are not known."""
+
+    host: str
+    process: str
+    start: str
+    run: str
+
+    @classmethod
+    def of_this_process(cls, run: str) -> Self:
+        process = str(os.getpid())
+        return cls(socket.gethostname(), process, _start_of(process), run)
+
+    @classmethod
+    def of_trial(cls, trial: FrozenTrial) -> Self:
+        parts = trial.user_attrs.get(WORKER, "").split(":")
+        return cls(*[*parts, "", "", ""][:4])
+
+
+@contextmanager
+def _run_of_this_process() -> Iterator[str]:
+    """Note that a run goes on, under a name of its own."""
+    run = secrets.token_hex(4)
+    _RUNS.add(run)
+    try:
+        yield run
+    finally:
+        _RUNS.discard(run)
+
+
+def _start_of(process: str) -> str:
+    """Return when a process began, as Linux counts it; empty where that is not told."""
+    try:
+        told = Path("/proc", process, "stat").read_text(errors="replace")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        return ""
+    # The program's name, in brackets, may hold spaces. After it come fields 3 to 52;
+    # the 22nd is ticks of a clock that begins when the machine does.
+    return f"{boot[:8]}-{told.rpartition(')')[2].split()[19]}"
 
 
 def _is_near(trial: FrozenTrial) -> bool:
     """Tell whether a trial was begun on this machine."""
-    host = trial.user_attrs.get(WORKER, "").rpartition(":")[0]
-    return not host or host == socket.gethostname()
+    return _Worker.of_trial(trial).host in ("", socket.gethostname())
 
 
 def _lives(trial: FrozenTrial) -> bool:
     """Tell whether the process of a trial on this machine is there."""
-    process = trial.user_attrs.get(WORKER, "").rpartition(":")[2]
+    _, process, start, run = _Worker.of_trial(trial)
     if not process:  # begun a moment ago, or died within that
         started = trial.datetime_start
         return started is not None and time.time() - started.timestamp() < 10
+    if process == str(os.getpid()):
+        return run in _RUNS
     if os.name == "nt":  # there, asking for a process would end it
         return True
     try:
@@ -306,5 +368,6 @@ def _lives(trial: FrozenTrial) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    # Another process may have its number by now.
+    return not start or _start_of(process) in ("", start)

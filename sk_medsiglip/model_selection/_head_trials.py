@@ -20,17 +20,17 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.validation import has_fit_parameter
 from threadpoolctl import ThreadpoolController
 
 from sk_medsiglip.heads import fit_logistic_path
+from sk_medsiglip.model_selection._group_fits import fit_with_groups
 from sk_medsiglip.model_selection._head_scores import Answers
 from sk_medsiglip.model_selection._head_space import Candidate, HeadSpace
 
 __all__ = ["Objective", "SearchData", "fit_candidate", "quiet_heads", "take"]
 
 #: Under these names a trial keeps what its values alone do not tell.
-FOLDS, CHOSEN, ERROR = "folds", "chosen", "error"
+FOLDS, CHOSEN, ERROR, TRACEBACK = "folds", "chosen", "error", "traceback"
 
 #: Below so many values threads wait for each other longer than they compute.
 SMALL = 2_000_000
@@ -77,7 +77,7 @@ class Objective:
     space : callable
         From a trial to a candidate.
     error_score : "raise" or float
-        Whether an error ends the search.
+        Whether an error ends the search, or what the trial counts as; NaN is the worst.
     """
 
     data: SearchData
@@ -95,11 +95,17 @@ class Objective:
                 return self._run(trial, candidate)
         except optuna.TrialPruned:
             raise
-        except Exception:
+        except Exception as error:
             if self.error_score == "raise":
                 raise
-            trial.set_user_attr(ERROR, traceback.format_exc(limit=-3))
-            return float("nan")
+            said = "".join(traceback.format_exception_only(error)).strip()
+            trial.set_user_attr(ERROR, said)
+            trial.set_user_attr(TRACEBACK, traceback.format_exc(limit=-3))
+            value = float(self.error_score)
+            if not np.isnan(value):
+                scores = [value] * len(self.data.folds)
+                trial.set_user_attr(FOLDS, {"score": scores, "fit": [], "ask": []})
+            return value
 
     def _run(self, trial: Trial, candidate: Candidate) -> float:
         """Ask fold by fold; of a path, all penalties at once."""
@@ -202,20 +208,9 @@ class Objective:
 
 
 def fit_candidate(estimator: Any, data: SearchData, rows: NDArray[np.intp]) -> Any:
-    """Fit an estimator to some rows; groups reach a head that has folds of its own.
-
-    By hand in a pipeline: how groups travel there depends on whether scikit-learn's
-    metadata routing is on.
-    """
-    X, y = data.X[rows], take(data.y, rows)
-    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-    if data.groups is None or not has_fit_parameter(last, "groups"):
-        return estimator.fit(X, y)
-    for _, step in estimator.steps[:-1] if isinstance(estimator, Pipeline) else []:
-        if step not in (None, "passthrough"):
-            X = step.fit_transform(X, y)
-    last.fit(X, y, groups=data.groups[rows])
-    return estimator
+    """Fit an estimator to some rows; groups reach folds in it that ask for them."""
+    groups = None if data.groups is None else data.groups[rows]
+    return fit_with_groups(estimator, data.X[rows], take(data.y, rows), groups)
 
 
 def take(y: Any, rows: NDArray[np.intp]) -> Any:
@@ -269,7 +264,7 @@ def _twin(trial: Trial) -> FrozenTrial | None:
 
 def _repeat(trial: Trial, twin: FrozenTrial) -> float:
     """Give the answers of a trial that asked the same."""
-    for name in (FOLDS, CHOSEN):
+    for name in (FOLDS, CHOSEN, ERROR):
         if name in twin.user_attrs:
             trial.set_user_attr(name, twin.user_attrs[name])
     for step, value in twin.intermediate_values.items():
