@@ -1,7 +1,7 @@
 # One word each. Uses the environment in .venv if there is one.
 BIN := $(if $(wildcard .venv/bin/python),.venv/bin/,)
 
-.PHONY: lint test bench
+.PHONY: lint test docs bench
 
 lint:
 	$(BIN)ruff check .
@@ -12,6 +12,10 @@ lint:
 
 test:
 	$(BIN)pytest -n auto --maxprocesses 8
+
+docs:
+	$(BIN)sphinx-build -W --keep-going -q docs build/site
+	$(BIN)python docs/_site/check_built.py build/site
 
 bench:
 	for file in benchmarks/[a-z]*.py; do $(BIN)python -m benchmarks.$$(basename $$file .py) || exit 1; done

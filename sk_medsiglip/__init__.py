@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         MedSigLIPTextEmbedder,
         MedSigLIPVolumeEmbedder,
     )
+    from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
     from sk_medsiglip.heads import (
         LinearProbe,
         PromptProbe,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         TipAdapterClassifier,
     )
     from sk_medsiglip.model_selection import HeadSearchCV
+    from sk_medsiglip.retrieval import ImageRetriever
     from sk_medsiglip.zero_shot import (
         ConformalZeroShot,
         PromptSearchCV,
@@ -37,8 +39,10 @@ __all__ = [
     "ConformalZeroShot",
     "EmbeddingCache",
     "HeadSearchCV",
+    "ImageRetriever",
     "LinearProbe",
     "MedSigLIPEmbedder",
+    "MedSigLIPFineTuner",
     "MedSigLIPTextEmbedder",
     "MedSigLIPVolumeEmbedder",
     "PromptProbe",
@@ -55,8 +59,10 @@ _ROOM_OF = {
     "ConformalZeroShot": "zero_shot",
     "EmbeddingCache": "cache",
     "HeadSearchCV": "model_selection",
+    "ImageRetriever": "retrieval",
     "LinearProbe": "heads",
     "MedSigLIPEmbedder": "embedding",
+    "MedSigLIPFineTuner": "fine_tuning",
     "MedSigLIPTextEmbedder": "embedding",
     "MedSigLIPVolumeEmbedder": "embedding",
     "PromptProbe": "heads",

@@ -22,7 +22,9 @@ DOCS = Path(__file__).parents[1] / "docs"
         ("pictures.md", ["matplotlib"]),
         ("splits.md", []),
         ("tuning.md", ["optuna"]),
+        ("fine_tuning.md", ["peft"]),
         ("report.md", ["matplotlib"]),
+        ("retrieval.md", ["lancedb"]),
         ("zero_shot.md", []),
     ],
 )

@@ -216,7 +216,9 @@ def _check_format(path: Path, schema: Any) -> list[dict[str, Any]]:
     """Return the facts on models; raise if this file is not one of ours."""
     metadata = schema.metadata or {}
     found = metadata.get(b"sk_medsiglip.format", b"").decode()
-    if not found or list(schema.names) != COLUMNS:
+    # What else a file says of its rows (a shard of a cluster's job names their sources)
+    # stays behind.
+    if not found or not set(COLUMNS) <= set(schema.names):
         raise CacheError(
             f"{path} is not an export of an embedding cache. Make one with: "
             "sk-medsiglip cache export FILE"

@@ -17,6 +17,8 @@ from sk_medsiglip.cli._demo import demo
 from sk_medsiglip.cli._doctor import doctor
 from sk_medsiglip.cli._embed import embed
 from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._finetune import finetune
+from sk_medsiglip.cli._index_app import index_app
 from sk_medsiglip.cli._predict import predict
 from sk_medsiglip.cli._prompts_app import prompts_app
 from sk_medsiglip.cli._report import report
@@ -108,8 +110,10 @@ app.command("embed")(embed)
 app.command("zero-shot")(zero_shot)
 app.command("train")(train)
 app.command("tune")(tune)
+app.command("finetune")(finetune)
 app.command("predict")(predict)
 app.command("report")(report)
+app.add_typer(index_app, name="index")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(cache_app, name="cache")
 app.command("doctor")(doctor)

@@ -12,7 +12,7 @@ import typer
 from numpy.typing import NDArray
 
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.cli._console import bar, model_notice, say, show_code
+from sk_medsiglip.cli._console import bar, complain, model_notice, say, show_code
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._options import (
     BatchSizeOption,
@@ -39,11 +39,18 @@ __all__ = ["embed"]
 
 def embed(
     source: Annotated[
-        Path,
-        typer.Argument(help="Folder of images, or CSV file with a column of paths."),
+        str,
+        typer.Argument(
+            help="Folder of images, or CSV file with a column of paths; with --ray "
+            "also a Parquet file, and URLs."
+        ),
     ],
     out: Annotated[
-        Path, typer.Argument(help="File to write; .npz or .parquet decides the format.")
+        str,
+        typer.Argument(
+            help="File to write; .npz or .parquet decides the format. With --ray a "
+            "folder, or a URL such as s3://bucket/folder."
+        ),
     ],
     path_column: PathColumnOption = None,
     model: ModelOption = "google/medsiglip-448",
@@ -64,6 +71,25 @@ def embed(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT if it exists.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help='Embed on a Ray cluster: its address; "auto", the one of this '
+            'machine; or "local", one that is started here. OUT becomes Parquet '
+            "shards. A job that was stopped goes on with the same command.",
+        ),
+    ] = None,
+    encoders: Annotated[
+        int | None,
+        typer.Option(
+            "--encoders",
+            min=1,
+            help="With --ray: models at work. Default: one a GPU, or a share of the "
+            "CPUs.",
+        ),
+    ] = None,
 ) -> None:
     """Embed a folder or a CSV file of images into a .npz or .parquet file.
 
@@ -72,7 +98,81 @@ def embed(
     "embedding", a list of float32.
 
     An image that was embedded before is read from the cache.
+
+    With --ray, OUT holds shards/ (a row an image: its source, the other columns, the
+    vector) and failures.parquet. An unreadable image is a row in the latter. Images
+    that OUT holds already are skipped.
     """
+    if ray is not None:
+        _refuse_beside_ray(
+            {
+                "--normalize": normalize,
+                "--cache": cache,
+                "--no-cache": no_cache,
+                "--overwrite": overwrite,
+            }
+        )
+        _embed_on_ray(
+            source,
+            out,
+            ray,
+            encoders=encoders,
+            path_column=path_column,
+            model=model,
+            revision=revision,
+            resize=resize.value,
+            pad=pad,
+            device=device,
+            dtype=dtype.value,
+            engine=engine.value,
+            batch_size=batch_size or "auto",
+            n_jobs=n_jobs,
+        )
+        return
+    if encoders is not None:
+        raise CommandError("--encoders goes with --ray.")
+    _embed_here(
+        Path(source),
+        Path(out),
+        path_column=path_column,
+        model=model,
+        revision=revision,
+        resize=resize,
+        pad=pad,
+        normalize=normalize,
+        on_error=on_error,
+        device=device,
+        dtype=dtype,
+        engine=engine,
+        batch_size=batch_size,
+        n_jobs=n_jobs,
+        cache=cache,
+        no_cache=no_cache,
+        overwrite=overwrite,
+    )
+
+
+def _embed_here(
+    source: Path,
+    out: Path,
+    *,
+    path_column: str | None,
+    model: str,
+    revision: str | None,
+    resize: Resize,
+    pad: bool,
+    normalize: bool,
+    on_error: OnError,
+    device: str,
+    dtype: Dtype,
+    engine: Engine,
+    batch_size: int | None,
+    n_jobs: int | None,
+    cache: Path | None,
+    no_cache: bool,
+    overwrite: bool,
+) -> None:
+    """Embed on this machine, into one file."""
     _check_out(out, overwrite)
     # Late, so that --help is quick.
     from sk_medsiglip.cli._collection import read_collection
@@ -132,6 +232,54 @@ def embed(
     else:
         show_code(f'X = np.stack(pd.read_parquet("{out.name}")["embedding"])')
     say(model_notice(model), "yellow")
+
+
+def _embed_on_ray(
+    source: str, out: str, address: str, *, encoders: int | None, **settings: Any
+) -> None:
+    """Embed on a cluster, into shards."""
+    if Path(out).suffix in (".npz", ".parquet") and "://" not in out:
+        raise CommandError(
+            f"With --ray, OUT is a folder or a URL, and {out} names a file. Give a "
+            "folder: what it holds is many files."
+        )
+    from sk_medsiglip.distributed import embed_dataset
+
+    try:
+        report = embed_dataset(
+            source,
+            out,
+            concurrency=encoders or "auto",
+            ray_address=address,
+            verbose=bar(),
+            **settings,
+        )
+    except (ValueError, ConnectionError) as error:
+        said = str(error).replace("path_column", "--path-column")
+        raise CommandError(said) from error
+    say(f"{report}.")
+    if report.n_failed:
+        complain(
+            f"Warning: {report.n_failed:,} images cannot be read. "
+            f"{out}/failures.parquet says why. They are tried again when the same "
+            "command is run.",
+            "yellow",
+        )
+    show_code(
+        "from sk_medsiglip.distributed import import_embeddings, load_embeddings",
+        f'bunch = load_embeddings("{out}")  # bunch.X, bunch.frame',
+        f'import_embeddings("{out}")  # into the cache, for pipelines on images',
+    )
+    say(model_notice(settings["model"]), "yellow")
+
+
+def _refuse_beside_ray(given: dict[str, Any]) -> None:
+    for option, value in given.items():
+        if value:
+            raise CommandError(
+                f"{option} does not go with --ray: shards hold vectors as the model "
+                "gives them, are added to, and are read on with import_embeddings."
+            )
 
 
 def _check_out(out: Path, overwrite: bool) -> None:

@@ -96,7 +96,9 @@ def fetch_medmnist(
         target_names : list of str
             Names of the classes, or of the labels.
         task : {"binary", "multiclass", "ordinal", "multilabel"}
+            What kind of question its labels answer.
         split : str
+            The official split that this is.
         licence, citation, source : str
             Under which terms it is, what to cite, and whom beside it.
         commercial_use : bool

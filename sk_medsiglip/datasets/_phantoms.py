@@ -112,6 +112,7 @@ def make_chest_phantoms(
         With the entries
 
         images : ndarray of shape (n_samples, image_size, image_size)
+            Grey, of type ``dtype``.
         target : ndarray of shape (n_samples, n_findings)
             1 where the finding is present, else 0.
         target_names : list of str

@@ -83,6 +83,7 @@ def fetch_pneumonia_mnist(
         With the entries
 
         images : ndarray of shape (n_samples, 28, 28) and dtype uint8
+            Grey.
         target : ndarray of shape (n_samples,)
             0 normal, 1 pneumonia.
         target_names : list of str

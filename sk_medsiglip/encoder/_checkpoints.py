@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blake3 import blake3
 
+from sk_medsiglip.encoder._adapters import Adapter, digest_adapter, read_adapter
 from sk_medsiglip.encoder._hub import hub_folder
 from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
 
@@ -59,6 +60,9 @@ class Checkpoint:
         Height and width of one patch, in px.
     text_tokens : int
         Tokens that the text tower reads.
+    adapters : tuple of pathlib.Path, default=()
+        Folders of the adapters that change it, the first one first. ``folder`` is
+        that of the base, ``revision`` is of both.
     """
 
     model: str
@@ -68,6 +72,7 @@ class Checkpoint:
     image_size: int
     patch_size: int
     text_tokens: int
+    adapters: tuple[Path, ...] = ()
 
 
 def find_checkpoint(
@@ -78,7 +83,8 @@ def find_checkpoint(
     Parameters
     ----------
     model : str or path-like
-        ``"demo"``, a folder, or a repository on the hub.
+        ``"demo"``, a folder of a checkpoint or of an adapter, or a repository on the
+        hub.
     revision : str or None, default=None
         For a repository: commit, branch or tag. For a folder: the digest that it
         must have, as an earlier ``fit`` recorded it.
@@ -109,15 +115,54 @@ def find_checkpoint(
         resolved = folder.name
     else:
         folder = local
+        adapter = read_adapter(folder)
+        if adapter is not None:
+            return _find_adapted(name, adapter, revision, weights=weights)
         resolved = _folder_digest(folder)
-        if revision is not None and revision != resolved:
-            raise CheckpointError(
-                f"The checkpoint in {name!r} is {resolved}, not revision={revision!r}. "
-                "Its files are others than those asked for; leave revision=None to "
-                "use them as they are."
-            )
-    sizes = _read_sizes(folder, name)
-    return Checkpoint(name, folder, resolved, **sizes)
+        _check_revision(name, resolved, revision)
+    return Checkpoint(name, folder, resolved, *_read_sizes(folder, name))
+
+
+def _check_revision(name: str, found: str, wanted: str | None) -> None:
+    if wanted is not None and wanted != found:
+        raise CheckpointError(
+            f"The checkpoint in {name!r} is {found}, not revision={wanted!r}. "
+            "Its files are others than those asked for; leave revision=None to "
+            "use them as they are."
+        )
+
+
+def _find_adapted(
+    name: str, adapter: Adapter, revision: str | None, *, weights: bool
+) -> Checkpoint:
+    """Find the base of an adapter, which may be an adapted one itself."""
+    where = f"The adapter in {name!r} was trained on {adapter.base_model!r}"
+    try:
+        local = _local_folder(adapter.base_model)
+        if local == adapter.folder:
+            raise CheckpointError(f"The adapter in {name!r} names itself as its base.")
+        # A commit is asked for; what lies in a folder is what it is.
+        wanted = adapter.base_revision if local is None else None
+        base = find_checkpoint(adapter.base_model, wanted, weights=weights)
+    except ModelAccessError as error:
+        raise ModelAccessError(
+            f"{where}, which is not to be had here. {error} If it lies elsewhere on "
+            "this machine, change the base's \"model\" in the adapter's tuning.json."
+        ) from error
+    if local is not None and adapter.base_revision not in (None, base.revision):
+        raise CheckpointError(
+            f"{where} at {adapter.base_revision}, which is another one now: "
+            f"{base.revision}. On that it means nothing. Get the files of its base "
+            "back, or fine-tune again."
+        )
+    resolved = digest_adapter(adapter.folder, base.revision)
+    _check_revision(name, resolved, revision)
+    return replace(
+        base,
+        model=name,
+        revision=resolved,
+        adapters=(*base.adapters, adapter.folder),
+    )
 
 
 def _local_folder(name: str) -> Path | None:
@@ -138,7 +183,8 @@ def _local_folder(name: str) -> Path | None:
     return None
 
 
-def _read_sizes(folder: Path, name: str) -> dict[str, int]:
+def _read_sizes(folder: Path, name: str) -> tuple[int, int, int, int]:
+    """Return width, px a side, px a patch, and tokens."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except FileNotFoundError:
@@ -159,12 +205,12 @@ def _read_sizes(folder: Path, name: str) -> dict[str, int]:
         )
     vision = config.get("vision_config") or {}
     text = config.get("text_config") or {}
-    return {
-        "embedding_dim": vision.get("hidden_size", _DEFAULT_WIDTH),
-        "image_size": vision.get("image_size", _DEFAULT_IMAGE_SIZE),
-        "patch_size": vision.get("patch_size", _DEFAULT_PATCH_SIZE),
-        "text_tokens": text.get("max_position_embeddings", _DEFAULT_TEXT_TOKENS),
-    }
+    return (
+        vision.get("hidden_size", _DEFAULT_WIDTH),
+        vision.get("image_size", _DEFAULT_IMAGE_SIZE),
+        vision.get("patch_size", _DEFAULT_PATCH_SIZE),
+        text.get("max_position_embeddings", _DEFAULT_TEXT_TOKENS),
+    )
 
 
 # Digests of folders by the state of their files. A folder of weights is gigabytes.

@@ -48,7 +48,8 @@ def load_encoder(
     Parameters
     ----------
     model : str or path-like, default="google/medsiglip-448"
-        A repository on the Hugging Face hub, a checkpoint folder, or ``"demo"``.
+        A repository on the Hugging Face hub, a folder of a checkpoint or of an adapter
+        (whose base is then found by its name), or ``"demo"``.
     revision : str or None, default=None
         Commit, branch or tag. None takes what lies in the local hub cache, and asks
         the hub only where nothing does.

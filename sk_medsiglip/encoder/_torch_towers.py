@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip.encoder._adapters import apply_adapter
 from sk_medsiglip.encoder._attention_pooling import pool_patches
 from sk_medsiglip.encoder._checkpoints import Checkpoint, damaged
 from sk_medsiglip.encoder._fork import (
@@ -197,7 +198,8 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
         with quiet_transformers():
             network, report = SiglipModel.from_pretrained(
                 checkpoint.folder,
-                dtype=getattr(torch, dtype),
+                # Adapters are added before anything is rounded.
+                dtype=torch.float32 if checkpoint.adapters else getattr(torch, dtype),
                 attn_implementation="sdpa",
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -218,6 +220,10 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
                 f"is {lacking[0]}",
             )
         )
+    for folder in checkpoint.adapters:
+        apply_adapter(network, folder)
+    if checkpoint.adapters:
+        network = network.to(getattr(torch, dtype))
     head = network.vision_model.head
     head.forward = partial(pool_patches, head)
     return network.eval().requires_grad_(False)

@@ -1,0 +1,219 @@
+"""Ray itself: connect or start, speak little, and say how many encoders fit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.embedding._model_rows import ModelFacts
+from sk_medsiglip.encoder import image_batch_sizes
+
+__all__ = ["Pool", "choose_pool", "connected", "quiet_context", "ray_module"]
+
+#: Bytes of shared memory of a Ray that is started here; blocks beyond it wait.
+_OBJECT_STORE_BYTES = 2 * 2**30
+
+#: Seconds that a cluster may take to answer at all.
+_CONNECT_SECONDS = 10.0
+
+#: Cores beyond which one pass of a large model gains little.
+_MOST_THREADS = 8
+
+#: Blocks that an encoder works on at a time: one computes while others are written.
+_CALLS_GPU, _CALLS_CPU = 3, 2
+
+#: CPUs that an encoder reserves: it computes on cores that reading leaves free, and
+#: must keep no task from running, since only tasks bring it work. Not zero, so that it
+#: does not go to a head node that offers no CPU.
+_ENCODER_CPUS = 0.01
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How many encoders, and what each takes.
+
+    Parameters
+    ----------
+    least, most : int
+        Encoders.
+    n_threads : int
+        Cores that each computes on, without a GPU.
+    n_gpus : int
+        That each reserves: 0 or 1.
+    calls : int
+        Blocks that one works on at a time: one computes while others are written.
+    n_cores : int
+        Of the cluster.
+    """
+
+    least: int
+    most: int
+    n_threads: int
+    n_gpus: int
+    calls: int
+    n_cores: int
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What an encoder reserves, as Ray says it."""
+        return {"num_gpus": 1} if self.n_gpus else {"num_cpus": _ENCODER_CPUS}
+
+
+def ray_module() -> Any:
+    """Return the library ray, or say how to install it."""
+    ray = import_optional("ray", extra="ray", purpose="Embedding on a cluster")
+    with warnings.catch_warnings():
+        # Of Ray's own fields that Ray itself sets.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import_optional("ray.data", extra="ray", purpose="Embedding on a cluster")
+        ray.data.DataContext.get_current()
+    return ray
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """Give Ray, connected; what is started or connected here is left again.
+
+    Parameters
+    ----------
+    address : str or None
+        Of a cluster; "auto" is the one of this machine, "local" one that is started on
+        it for as long as this lasts. None takes the cluster that ``RAY_ADDRESS`` names,
+        or is "local". A connection that there is goes before all.
+    """
+    ray = ray_module()
+    if ray.is_initialized():
+        yield ray
+        return
+    # Nothing about the work of a hospital goes to a company's server.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.WARNING,
+        "configure_logging": False,
+    }
+    address = address or os.environ.get("RAY_ADDRESS", "local")
+    if address == "local":
+        ray.init(
+            "local",
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            **options,
+        )
+    else:
+        _check_address(address)
+        ray.init(address, **options)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raise at once where Ray would try for minutes."""
+    host, found, port = address.rpartition(":")
+    if address.startswith("ray://"):
+        raise ValueError(
+            f"{address} is an address of Ray Client, over which Ray Data does not "
+            "work. Run this on a machine of the cluster, for instance by ray job "
+            'submit, with the address "auto".'
+        )
+    if not found or not port.isdigit():  # "auto": Ray looks at this machine only
+        return
+    try:
+        socket.create_connection(
+            (host.strip("[]"), int(port)), _CONNECT_SECONDS
+        ).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address} ({error}). Start one with: ray start "
+            '--head; or say "local" to start one on this machine.'
+        ) from None
+
+
+@contextmanager
+def quiet_context(target_block_bytes: int, may_lose: int) -> Iterator[None]:
+    """Make settings of Ray Data for one job, and keep it from talking.
+
+    Parameters
+    ----------
+    target_block_bytes : int
+        A task hands over what it made as soon as it is more than this.
+    may_lose : int
+        Tasks that may fail before everything does.
+    """
+    ray = ray_module()
+    data = ray.data
+    context = data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.target_max_block_size = target_block_bytes
+    context.max_errored_blocks = may_lose
+    # An actor that dies while it loads weights is replaced so many times in a row.
+    context.max_consecutive_actor_init_deaths = 3
+    handlers = [
+        (handler, handler.level)
+        for handler in logging.getLogger("ray.data").handlers
+        if type(handler).__name__ == "PlainRayHandler"
+    ]
+    for handler, _ in handlers:
+        handler.setLevel(logging.CRITICAL)
+    try:
+        with data.DataContext.current(context), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="ray")
+            # max_retries of a reading task cannot be said in another way yet.
+            warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
+            yield
+    finally:
+        for handler, level in handlers:
+            handler.setLevel(level)
+
+
+def choose_pool(
+    concurrency: int | tuple[int, int] | str, device: str, facts: ModelFacts
+) -> Pool:
+    """Return the encoders that the cluster as it is now has room for.
+
+    Parameters
+    ----------
+    concurrency : int, (int, int) or "auto"
+        Encoders, or fewest and most. "auto" is one a GPU, else one for each share of
+        the CPUs: a core for a light model, up to 8 for a heavy one.
+    device : str
+        Of the embedder: "cpu" leaves GPUs alone.
+    facts : ModelFacts
+        Of the model.
+    """
+    nodes = [node["Resources"] for node in ray_module().nodes() if node["Alive"]]
+    gpus = 0 if device == "cpu" else int(sum(node.get("GPU", 0) for node in nodes))
+    cores = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    if not gpus and not cores:
+        raise ValueError(
+            "the cluster offers neither a GPU nor a CPU. Start worker nodes: "
+            "ray start --address=HEAD:6379"
+        )
+    patches = (facts.image_size // facts.patch_size) ** 2
+    is_light = image_batch_sizes(patches, "cpu")[0] > 1
+    share = 1 if is_light or not cores else min(_MOST_THREADS, max(cores))
+    room = gpus or sum(max(1, n // share) for n in cores)
+    least, most = _as_range(concurrency, room)
+    if not gpus and concurrency != "auto":
+        share = max(1, min(sum(cores) // most, max(cores)))
+    if gpus:
+        return Pool(least, most, share, 1, _CALLS_GPU, max(1, sum(cores)))
+    # A light model has a pass of one core for each of its cores, and one block more.
+    calls = share + 1 if is_light else _CALLS_CPU
+    return Pool(least, most, share, 0, calls, sum(cores))
+
+
+def _as_range(concurrency: int | tuple[int, int] | str, room: int) -> tuple[int, int]:
+    if isinstance(concurrency, tuple):
+        return concurrency
+    n = room if isinstance(concurrency, str) else concurrency
+    return n, n

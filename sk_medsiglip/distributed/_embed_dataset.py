@@ -1,0 +1,286 @@
+"""``embed_dataset``: a collection through a model on a cluster, into shards."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sk_medsiglip.distributed._cluster import connected
+from sk_medsiglip.distributed._job import Job
+from sk_medsiglip.distributed._source import find_collection
+from sk_medsiglip.distributed._storage import Storage
+from sk_medsiglip.distributed._tidying import FAILURES, tidy
+from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip.embedding._model_rows import ModelFacts, find_facts
+from sk_medsiglip.images import MAX_PIXELS, CTWindows, Percentiles, Window, recipe_key
+
+__all__ = ["EmbeddingReport", "embed_dataset"]
+
+
+@dataclass(frozen=True)
+class EmbeddingReport:
+    """What :func:`embed_dataset` did.
+
+    Parameters
+    ----------
+    out : str
+        Where the shards are.
+    n_embedded : int
+        Images that went through the model and were written.
+    n_skipped : int
+        Images that were there already, or stand in the table twice.
+    n_failed : int
+        Images that could not be read; ``failures.parquet`` says why.
+    n_rows : int
+        Rows in the output now, of this and earlier jobs.
+    n_shards : int
+        Files that hold them.
+    seconds : float
+        From the call to the end.
+    seconds_to_first : float
+        Of these, until the first block was written: the start of workers and the
+        loading of the model. NaN if nothing was.
+    images_per_second : float
+        From the first block to the last one. NaN if there were less than two.
+    n_restarts : int
+        Times that the work was begun anew since Ray's own retries did not suffice.
+    """
+
+    out: str
+    n_embedded: int
+    n_skipped: int
+    n_failed: int
+    n_rows: int
+    n_shards: int
+    seconds: float
+    seconds_to_first: float
+    images_per_second: float
+    n_restarts: int
+
+    def __str__(self) -> str:
+        failed = f" ({FAILURES} says why)" if self.n_failed else ""
+        return (
+            f"{self.n_embedded:,} embedded, {self.n_skipped:,} skipped, "
+            f"{self.n_failed:,} failed{failed} in {self.seconds:,.1f} s; {self.out} "
+            f"holds {self.n_rows:,} rows in {self.n_shards:,} shards"
+        )
+
+
+def embed_dataset(
+    source: Any,
+    out: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] = "google/medsiglip-448",
+    revision: str | None = None,
+    path_column: str | None = None,
+    columns: Sequence[str] | None = None,
+    resize: str = "medsiglip",
+    pad: bool = False,
+    intensity: str | Window | CTWindows | Percentiles = "auto",
+    frame: int | str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    engine: str = "auto",
+    batch_size: int | str = "auto",
+    concurrency: int | tuple[int, int] | str = "auto",
+    n_jobs: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    rows_per_shard: int = 16_384,
+    ray_address: str | None = None,
+    verbose: int | bool = 0,
+) -> EmbeddingReport:
+    """Embed a collection on a Ray cluster, or on this machine's cores, into shards.
+
+    Ray Data streams it: tasks read images on every CPU, a pool of encoders, one a GPU
+    or one a share of the CPUs, computes and writes Parquet files. Sources, recipes,
+    weights and fingerprints are those of :class:`MedSigLIPEmbedder`, and so are the
+    vectors.
+
+    A job that was stopped, by whatever it was, is simply run again: images whose source
+    is embedded in its present state are skipped. So is a grown collection.
+
+    Parameters
+    ----------
+    source : str, path-like, DataFrame, pyarrow.Table or sequence of str
+        A CSV, TSV or Parquet file with a column of paths or URLs; a Parquet file, or a
+        folder of them, with a column of encoded images (bytes, or Hugging Face's
+        ``{"bytes", "path"}``); a folder of images; or a table or list of paths in
+        memory. Files must be visible to all nodes under the same path. Relative paths
+        start at the table's folder, in memory at the working directory.
+    out : str or path-like
+        A folder that all nodes see, or a URL of an object store that pyarrow or fsspec
+        knows, such as ``s3://bucket/folder``; it becomes:
+
+        - ``shards/``: Parquet files, a row an image: its key, source and vector, and
+          the other columns of the table
+        - ``failures.parquet``: images that could not be read, and why
+        - ``_manifest/``: which shards count
+    model : str or path-like, default="google/medsiglip-448"
+        As for :class:`MedSigLIPEmbedder`. Every node that encodes needs it: a hub
+        repository in reach, or a folder that it sees.
+    revision : str or None, default=None
+        Of a hub repository. It is resolved once, here.
+    path_column : str or None, default=None
+        Column of paths, URLs or images. None takes "path", "file", "filename",
+        "filepath", "image" or "image_path" in any case, else the only column of images.
+    columns : sequence of str or None, default=None
+        Other columns to keep beside each vector; None keeps all. Those of CSV files
+        stay text, as they are written.
+    resize, pad, intensity, frame, max_pixels
+        How a source becomes pixels, as for :class:`MedSigLIPEmbedder`.
+    dtype, device, engine, batch_size
+        How the model is run, as for :class:`MedSigLIPEmbedder`. ``device="cpu"`` leaves
+        GPUs alone.
+    concurrency : int, (int, int) or "auto", default="auto"
+        Encoders, or the fewest and the most while the cluster grows and shrinks. "auto"
+        is one a GPU; without GPUs one a core for a light model, and one for up to 8
+        cores for a heavy one, each of which holds the weights (3.5 GB for MedSigLIP in
+        float32).
+    n_jobs : int or None, default=None
+        Threads that read in a task. None is 1, and 16 for URLs.
+    rows_per_shard : int, default=16384
+        Rows of a full shard: 76 MB for MedSigLIP. What is embedded is written some
+        dozens of images at a time, and put together when the job ends.
+    ray_address : str or None, default=None
+        Of a cluster; "auto" is the one of this machine, "local" starts Ray on it and
+        stops it at the end. None is the cluster that ``RAY_ADDRESS`` names, else
+        "local". If this process is connected already, that connection is used.
+    verbose : int, default=0
+        Over 0 shows a progress bar with the number of images a second.
+
+    Returns
+    -------
+    EmbeddingReport
+        How many were embedded, skipped, and failed, and how long it took.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such source.
+    ConnectionError
+        If no cluster answers.
+    ValueError
+        If it holds no rows or no such column; or ``out`` holds embeddings of another
+        model or recipe.
+    TypeError
+        If it is nothing of the kind.
+    ModelAccessError, CheckpointError
+        If the model cannot be had, here or on a node.
+    CacheError
+        If the manifest is damaged.
+    MissingDependencyError
+        If Ray is not installed.
+    ray.exceptions.RayError
+        If workers or nodes died again and again. What was embedded is kept.
+
+    See Also
+    --------
+    import_embeddings : Put shards into a cache, for pipelines on images.
+    load_embeddings : An array and a table of them.
+
+    Notes
+    -----
+    Memory does not grow with the collection, but for 16 bytes an image in the driver. A
+    worker, an encoder or a node that is lost costs the blocks it had: Ray does them
+    again elsewhere. An image that kills its readers is read once more in a process of
+    its own, and is a failure if it ends that too. Failures are tried again whenever the
+    job is run.
+
+    Two jobs on one output neither lose nor repeat rows, though both may compute the
+    same; the last to end puts it in order. See ``docs/scaling.md``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sk_medsiglip.datasets import make_chest_phantoms, write_phantoms
+    >>> from sk_medsiglip.distributed import embed_dataset, load_embeddings
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     images, out = f"{folder}/images", f"{folder}/embeddings"
+    ...     phantoms = make_chest_phantoms(20, random_state=0)
+    ...     labels = write_phantoms(phantoms, images)
+    ...     report = embed_dataset(f"{images}/labels.csv", out, model="demo")
+    ...     bunch = load_embeddings(out)
+    >>> report.n_embedded, report.n_skipped, report.n_failed
+    (20, 0, 0)
+    >>> bunch.X.shape, list(bunch.frame.columns[:2])
+    ((20, 192), ['source', 'cardiomegaly'])
+    """
+    start = time.perf_counter()
+    _check_numbers(concurrency, n_jobs, rows_per_shard)
+    parameters: dict[str, Any] = {
+        "model": model,
+        "revision": revision,
+        "resize": resize,
+        "pad": pad,
+        "intensity": intensity,
+        "frame": frame,
+        "dtype": dtype,
+        "device": device,
+        "engine": engine,
+        "batch_size": batch_size,
+        "max_pixels": max_pixels,
+        "cache": False,
+    }
+    embedder = MedSigLIPEmbedder(**parameters)
+    embedder._validate_params()
+    facts = find_facts(model, revision, None)
+    storage = Storage(os.fspath(out))
+    recipe = _recipe(embedder, facts)
+    with connected(ray_address):
+        job = Job(parameters, facts, storage, recipe, concurrency, n_jobs, int(verbose))
+        collection = find_collection(source, path_column, columns, job.piece_size)
+        job.run(collection)
+        state = tidy(job.manifest, storage, rows_per_shard)
+    done = job.n_embedded + job.n_failed
+    return EmbeddingReport(
+        out=storage.url,
+        n_embedded=job.n_embedded,
+        n_skipped=collection.n_rows - done,
+        n_failed=job.n_failed,
+        n_rows=state.n_rows,
+        n_shards=len(state.shards),
+        seconds=time.perf_counter() - start,
+        seconds_to_first=job.pace.first - start,
+        images_per_second=job.pace.images_per_second,
+        n_restarts=job.n_restarts,
+    )
+
+
+def _check_numbers(
+    concurrency: int | tuple[int, int] | str, n_jobs: int | None, rows_per_shard: int
+) -> None:
+    pair: Any = concurrency
+    if not isinstance(concurrency, tuple):
+        pair = (concurrency, concurrency)
+    if concurrency != "auto" and not (
+        len(pair) == 2
+        and all(isinstance(n, int) and not isinstance(n, bool) for n in pair)
+        and 1 <= pair[0] <= pair[1]
+    ):
+        raise ValueError(
+            'concurrency must be "auto", a whole number from 1, or the fewest and the '
+            f"most encoders, such as (2, 8); got {concurrency!r}."
+        )
+    if n_jobs is not None and (not isinstance(n_jobs, int) or n_jobs == 0):
+        raise ValueError(f"n_jobs must be a whole number but 0, got {n_jobs!r}.")
+    if not isinstance(rows_per_shard, int) or rows_per_shard < 1:
+        raise ValueError(
+            f"rows_per_shard must be a whole number from 1, got {rows_per_shard!r}."
+        )
+
+
+def _recipe(embedder: MedSigLIPEmbedder, facts: ModelFacts) -> dict[str, Any]:
+    """Return what all rows of an output have in common."""
+    rows = embedder._model_rows("image", "pixels", facts, None)
+    return {
+        "model": rows._space("", "").model,
+        "revision": facts.revision,
+        "embedding_dim": facts.embedding_dim,
+        "image_size": facts.image_size,
+        "resize": embedder.resize,
+        "pad": bool(embedder.pad),
+        "reading": recipe_key(embedder.intensity, embedder.frame),
+    }

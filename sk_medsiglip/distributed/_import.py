@@ -1,0 +1,160 @@
+"""From shards to work without the cluster: rows of a cache, or an array and a table."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip._progress import progress_bar
+from sk_medsiglip.cache import EmbeddingCache, ImportReport, Space
+from sk_medsiglip.distributed._manifest import SHARDS, Manifest, State
+from sk_medsiglip.distributed._shards import OWN_COLUMNS, read_recipe
+from sk_medsiglip.distributed._storage import Storage
+from sk_medsiglip.exceptions import DatasetError
+
+__all__ = ["import_embeddings", "load_embeddings"]
+
+
+def import_embeddings(
+    out: str | os.PathLike[str],
+    cache: str | os.PathLike[str] | EmbeddingCache | None = None,
+    *,
+    verbose: int | bool = 0,
+) -> ImportReport:
+    """Put the rows of an output into a cache, for pipelines that start from images.
+
+    A pipeline with ``MedSigLIPEmbedder`` then finds every one of these images in its
+    cache, on a machine that has neither the weights nor a GPU. The images are read
+    there once, to find out which rows are theirs.
+
+    Parameters
+    ----------
+    out : str or path-like
+        Where :func:`embed_dataset` wrote: a folder, or a URL such as
+        ``s3://bucket/folder``.
+    cache : str, path-like, EmbeddingCache or None, default=None
+        Where to; None is the per-user store.
+    verbose : int, default=0
+        Over 0 shows a progress bar.
+
+    Returns
+    -------
+    ImportReport
+        Rows there were, rows that are new, models whose facts came with them.
+
+    Raises
+    ------
+    DatasetError
+        If there are no embeddings.
+    CacheError
+        If a shard is damaged, or the cache cannot be written.
+
+    Notes
+    -----
+    One shard at a time, by :meth:`EmbeddingCache.import_parquet`; may be repeated. Rows
+    are taken as they are: import from people whom you trust with your results.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.distributed import import_embeddings
+    >>> import_embeddings("s3://hospital/embeddings", "cache")  # doctest: +SKIP
+    ImportReport(rows=120000, new=120000, models=2)
+    """
+    storage = Storage(os.fspath(out))
+    state = _find_shards(storage)
+    store = cache if isinstance(cache, EmbeddingCache) else EmbeddingCache(cache)
+    n_rows = n_new = n_models = 0
+    with progress_bar(
+        state.n_rows, desc="import", unit="row", verbose=int(verbose)
+    ) as bar:
+        for name in state.shards:
+            with _as_file(storage, f"{SHARDS}/{name}") as path:
+                report = store.import_parquet(path)
+            n_rows += report.rows
+            n_new += report.new
+            # Every shard brings the same ones.
+            n_models = max(n_models, report.models)
+            bar.update(report.rows)
+    return ImportReport(n_rows, n_new, n_models)
+
+
+def load_embeddings(out: str | os.PathLike[str]) -> Bunch:
+    """Load all embeddings of an output, for heads that start from an array.
+
+    Parameters
+    ----------
+    out : str or path-like
+        Where :func:`embed_dataset` wrote.
+
+    Returns
+    -------
+    bunch : :class:`~sklearn.utils.Bunch`
+        X : ndarray of shape (n_images, embedding_dim), float32
+            As the model gives them, not brought to length 1.
+        frame : DataFrame
+            A row an image: ``source``, and the other columns of the table that was
+            embedded.
+        recipe : dict
+            Model, revision, and how sources became pixels.
+
+    Raises
+    ------
+    DatasetError
+        If there are no embeddings.
+
+    Notes
+    -----
+    4.6 GB of memory a million images of MedSigLIP. For more read ``shards/`` piece by
+    piece: they are Parquet files, described in the module ``_shards``.
+    """
+    pa = import_optional("pyarrow", extra="parquet", purpose="Reading shards")
+    parquet = import_optional("pyarrow.parquet", extra="parquet", purpose="Shards")
+    storage = Storage(os.fspath(out))
+    tables, parts = [], []
+    recipe: dict = {}
+    for name in _find_shards(storage).shards:
+        with storage.open(f"{SHARDS}/{name}") as file:
+            recipe = recipe or read_recipe(file)
+        with storage.open(f"{SHARDS}/{name}") as file:
+            table = parquet.read_table(file)
+        spaces = set(table["space"].to_pylist())
+        width = Space.from_line(next(iter(spaces))).width
+        flat = b"".join(table["vector"].to_pylist())
+        parts.append(np.frombuffer(flat, "<f4").reshape(-1, width))
+        mine = [n for n in table.column_names if n not in OWN_COLUMNS]
+        tables.append(table.select(["source", *mine]))
+    whole = pa.concat_tables(tables, promote_options="permissive")
+    return Bunch(
+        X=np.concatenate(parts),
+        frame=whole.replace_schema_metadata(None).to_pandas(),
+        recipe=recipe,
+    )
+
+
+def _find_shards(storage: Storage) -> State:
+    state = Manifest(storage, None).load()
+    if not state.shards:
+        raise DatasetError(
+            f"{storage.url} holds no embeddings. Make some with "
+            "sk_medsiglip.distributed.embed_dataset(source, out), and give its out."
+        )
+    return state
+
+
+@contextmanager
+def _as_file(storage: Storage, name: str) -> Iterator[Path]:
+    """Give a file of the output as a file on this machine."""
+    if "://" not in storage.url:
+        yield Path(storage.url, name)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "shard.parquet")
+        copy.write_bytes(storage.get(name))
+        yield copy

@@ -1,0 +1,201 @@
+"""One call of ``embed_dataset``: attempts, until every row is accounted for."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+from sk_medsiglip._progress import progress_bar
+from sk_medsiglip.distributed._cluster import choose_pool
+from sk_medsiglip.distributed._encoding import BlockReport, EncoderSettings
+from sk_medsiglip.distributed._errors import may_pass, unpack_error
+from sk_medsiglip.distributed._manifest import Commit, Manifest
+from sk_medsiglip.distributed._pipeline import run_pipeline
+from sk_medsiglip.distributed._reading import Reader
+from sk_medsiglip.distributed._source import Collection
+from sk_medsiglip.distributed._storage import Storage
+from sk_medsiglip.embedding._model_rows import ModelFacts
+
+__all__ = ["Job"]
+
+#: Seconds between commits: what a driver that dies can lose the record of.
+_COMMIT_SECONDS = 5.0
+
+#: Attempts that bring nothing, one after another, before the job gives up.
+_FRUITLESS = 3
+
+#: Tasks that may fail for good in the first attempt: a file that kills its readers must
+#: not hold up the others. What they had is read again, image by image.
+_MAY_LOSE = 16
+
+#: Patches of a block's images, on a CPU: 8 images of MedSigLIP, 128 of the demo.
+_BLOCK_PATCHES_CPU = 8192
+
+#: Images of a block for a GPU: 39 MB of MedSigLIP's pixels.
+_BLOCK_GPU = 64
+
+#: Images of a piece: what a reading task that dies reads again at most.
+_MOST_PIECE = 4096
+
+#: Pieces a core, so that cores end together.
+_PIECES_A_CORE = 8
+
+
+class Job:
+    """One call of ``embed_dataset``: attempts until every row is accounted for."""
+
+    def __init__(
+        self,
+        parameters: dict[str, Any],
+        facts: ModelFacts,
+        storage: Storage,
+        recipe: dict[str, Any],
+        concurrency: int | tuple[int, int] | str,
+        n_jobs: int | None,
+        verbose: int,
+    ) -> None:
+        self._parameters = parameters
+        self._facts = facts
+        self._storage = storage
+        self._recipe = recipe
+        self._concurrency = concurrency
+        self._n_jobs = n_jobs
+        self._verbose = verbose
+        self._pool = choose_pool(concurrency, parameters["device"], facts)
+        self.manifest = Manifest(storage, recipe)
+        self.n_embedded = 0
+        self.n_failed = 0
+        self.n_restarts = 0
+        self.pace = _Pace()
+
+    @property
+    def _n_block(self) -> int:
+        if self._pool.n_gpus:
+            return _BLOCK_GPU
+        patches = (self._facts.image_size // self._facts.patch_size) ** 2
+        return max(1, min(128, _BLOCK_PATCHES_CPU // patches))
+
+    def piece_size(self, n_rows: int) -> int:
+        """Return how many rows a reading task gets: whole blocks."""
+        blocks = -(-n_rows // (_PIECES_A_CORE * self._pool.n_cores * self._n_block))
+        return min(blocks * self._n_block, max(_MOST_PIECE, self._n_block))
+
+    def run(self, collection: Collection) -> None:
+        """Go through the collection until every row of it is accounted for."""
+        # Before anything is computed: an output of another model is refused here.
+        self.manifest.load()
+        fruitless = 0
+        with progress_bar(
+            collection.n_rows, desc="embedding", unit="image", verbose=self._verbose
+        ) as bar:
+            while True:
+                before = self.n_embedded
+                try:
+                    if self._attempt(collection, bar) >= collection.n_rows:
+                        return
+                except Exception as error:
+                    fruitless = 0 if self.n_embedded > before else fruitless + 1
+                    if fruitless >= _FRUITLESS or not _may_pass(error):
+                        error.add_note(
+                            f"What is embedded is kept in {self._storage.url}: run the "
+                            "job again and only the rest is computed."
+                        )
+                        raise
+                self.n_restarts += 1
+                # The cluster may be another by now.
+                self._pool = choose_pool(
+                    self._concurrency, self._parameters["device"], self._facts
+                )
+
+    def _attempt(self, collection: Collection, bar: Any) -> int:
+        """Let what is missing flow through the cluster; return the rows heard of."""
+        state = self.manifest.adopt(self.manifest.load())
+        reader = Reader(
+            self._parameters,
+            self._facts,
+            collection.image_column,
+            collection.columns,
+            collection.base,
+            self._n_block,
+            self._n_jobs,
+            # What ended workers once may be an image; then each is read by itself.
+            isolated=self.n_restarts > 0,
+        )
+        encoder = EncoderSettings(
+            self._parameters,
+            self._facts,
+            self._storage,
+            self._recipe,
+            collection.columns,
+            self._pool.n_threads,
+            # A job that is run again may find that nothing is missing.
+            is_urgent=not state.shards,
+        )
+        self.n_failed = 0
+        bar.reset()
+        reports = run_pipeline(
+            collection.pieces,
+            reader,
+            encoder,
+            self._pool,
+            state.keys(),
+            may_lose=0 if self.n_restarts else _MAY_LOSE,
+        )
+        n_rows = 0
+        waiting: list[BlockReport] = []
+        since = time.monotonic()
+        with closing(reports):
+            try:
+                for report in reports:
+                    if report.error is not None:
+                        raise unpack_error(report.error)
+                    waiting.append(report)
+                    bar.update(report.n_rows)
+                    n_rows += report.n_rows
+                    if report.shard is not None:
+                        self.pace.note(report.shard.n_rows)
+                    if time.monotonic() - since > _COMMIT_SECONDS:
+                        self._commit(waiting)
+                        waiting, since = [], time.monotonic()
+            finally:
+                # Also when the user interrupts: what is written is not written again.
+                self._commit(waiting)
+        return n_rows
+
+    def _commit(self, reports: Sequence[BlockReport]) -> None:
+        shards = tuple(r.shard for r in reports if r.shard is not None)
+        failures = tuple(f for report in reports for f in report.failures)
+        if shards or failures:
+            self.manifest.commit(Commit(shards, failures))
+        self.n_embedded += sum(shard.n_rows for shard in shards)
+        self.n_failed += len(failures)
+
+
+class _Pace:
+    """When blocks were done."""
+
+    def __init__(self) -> None:
+        self.first = self._last = float("nan")
+        self._n_after_first = 0
+
+    def note(self, n: int) -> None:
+        """Note that a block of ``n`` images is done."""
+        self._last = time.perf_counter()
+        if math.isnan(self.first):
+            self.first = self._last
+        else:
+            self._n_after_first += n
+
+    @property
+    def images_per_second(self) -> float:
+        """From the first block to the last, which leaves out the start of workers."""
+        spent = self._last - self.first
+        return self._n_after_first / spent if spent > 0 else float("nan")
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another attempt may succeed; what Ray raises, it has tried to mend."""
+    return may_pass(error) or type(error).__module__.partition(".")[0] == "ray"

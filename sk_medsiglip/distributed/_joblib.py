@@ -1,0 +1,246 @@
+"""Searches on a cluster: Ray's joblib backend, with every array sent once.
+
+Ray's own backend means to do that, by a class that joblib 1.5 dropped; without it, it
+sends each task all of its arrays. And it never looked inside of objects, where
+``HeadSearchCV`` keeps them. Here arrays are found wherever they are while a task is
+pickled, put into the object store once, and mapped by every worker of a node.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from joblib import parallel_config, register_parallel_backend
+
+from sk_medsiglip.distributed._cluster import connected, ray_module
+
+__all__ = ["RayTraffic", "parallel_on_ray"]
+
+_NAME = "ray-sharing-arrays"
+
+#: Bytes from which an array is worth an object of its own.
+_SHARED_BYTES = 100_000
+
+
+@dataclass
+class RayTraffic:
+    """What went from this process to the workers.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Calls, or batches of calls.
+    task_bytes : int
+        Sent with them: functions, small arguments, references to arrays.
+    n_arrays : int
+        Put into the object store, each once, whatever the number of tasks.
+    array_bytes : int
+        Of these.
+    """
+
+    n_tasks: int = 0
+    task_bytes: int = 0
+    n_arrays: int = 0
+    array_bytes: int = 0
+
+
+@contextmanager
+def parallel_on_ray(
+    address: str | None = None, *, n_jobs: int = -1
+) -> Iterator[RayTraffic]:
+    """Let whatever has ``n_jobs`` use a Ray cluster.
+
+    Under it, ``GridSearchCV``, ``HeadSearchCV``, ``label_efficiency``,
+    ``cross_val_score`` and all else that joblib runs has its tasks run by Ray. An
+    array that several tasks need is sent once, and workers of a node share it.
+
+    Parameters
+    ----------
+    address : str or None, default=None
+        As ``ray_address`` of :func:`embed_dataset`.
+    n_jobs : int, default=-1
+        Workers where an estimator's own ``n_jobs`` is None; -1 is one a CPU of the
+        cluster.
+
+    Yields
+    ------
+    RayTraffic
+        What was sent so far.
+
+    Raises
+    ------
+    MissingDependencyError
+        If Ray is not installed.
+
+    Notes
+    -----
+    Workers get arrays that they cannot write to, as joblib's memory maps are.
+
+    Pipelines that start from images look into the embedding cache of the node that
+    they run on: give the embedder ``cache=`` a folder that all nodes see, filled by
+    :func:`import_embeddings`; or search on embeddings. ``HeadSearchCV`` shares its
+    trials through a file: on several machines give it ``storage=`` one that all see.
+    ``evaluate`` has no tasks to send: it computes all resamples at once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sk_medsiglip.distributed import parallel_on_ray
+    >>> X = np.random.default_rng(0).normal(size=(300, 192)).astype(np.float32)
+    >>> search = GridSearchCV(LogisticRegression(), {"C": [0.01, 1.0]})
+    >>> with parallel_on_ray(n_jobs=2) as traffic:
+    ...     search = search.fit(X, X[:, 0] > 0)
+    >>> traffic.n_tasks, traffic.n_arrays, traffic.array_bytes == X.nbytes
+    (10, 1, True)
+    """
+    traffic = RayTraffic()
+    with connected(address), _quiet_pool():
+        register_parallel_backend(_NAME, _backend_class())
+        with parallel_config(
+            backend=_NAME,
+            n_jobs=n_jobs,
+            traffic=traffic,
+            # Not on nodes that offer no CPU.
+            ray_remote_args={"num_cpus": 1},
+        ):
+            yield traffic
+
+
+def _backend_class() -> type:
+    """Return the backend; made here since its base class is Ray's."""
+    from ray.util.joblib.ray_backend import RayBackend
+
+    class SharingRayBackend(RayBackend):
+        """Ray's backend, whose tasks share their arrays."""
+
+        # Results come by callbacks, one by one; Ray's class has it from its parent that
+        # it may not say so.
+        supports_return_generator = True
+
+        def __init__(
+            self, *args: Any, traffic: RayTraffic | None = None, **kwargs: Any
+        ) -> None:
+            super().__init__(*args, **kwargs)
+            self._shared = _SharedArrays(traffic or RayTraffic())
+
+        def submit(self, func: Any, callback: Any = None) -> Any:
+            return super().submit(_Call(*self._shared.pack(func)), callback)
+
+        def terminate(self) -> None:
+            super().terminate()
+            self._shared.clear()
+
+    return SharingRayBackend
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A task: its pickle, and the arrays that were left out of it."""
+
+    text: bytes
+    references: Sequence[Any]
+
+    def __call__(self) -> Any:
+        arrays = ray_module().get(list(self.references))
+        return _Unpickler(io.BytesIO(self.text), arrays).load()()
+
+
+class _SharedArrays:
+    """Arrays in the object store, by where they lie in this process's memory."""
+
+    def __init__(self, traffic: RayTraffic) -> None:
+        self._traffic = traffic
+        # joblib submits from the threads in which results arrive, too.
+        self._lock = threading.Lock()
+        # The array itself is kept, so that nothing else comes to lie there.
+        self._known: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+
+    def pack(self, func: Callable[[], Any]) -> tuple[bytes, list[Any]]:
+        """Return a pickle of ``func`` without its arrays, and references to these."""
+        with self._lock:
+            stream = io.BytesIO()
+            pickler = _pickler_class()(stream, self._put)
+            pickler.dump(func)
+            text = stream.getvalue()
+            self._traffic.n_tasks += 1
+            self._traffic.task_bytes += len(text)
+            return text, pickler.references
+
+    def clear(self) -> None:
+        """Let go of all arrays."""
+        with self._lock:
+            self._known.clear()
+
+    def _put(self, array: Any) -> Any:
+        place = (
+            array.__array_interface__["data"][0],
+            array.shape,
+            array.strides,
+            array.dtype.str,
+        )
+        if place not in self._known:
+            self._known[place] = array, ray_module().put(array)
+            self._traffic.n_arrays += 1
+            self._traffic.array_bytes += array.nbytes
+        return self._known[place][1]
+
+
+def _pickler_class() -> Any:
+    from ray import cloudpickle
+
+    class Pickler(cloudpickle.CloudPickler):
+        """Pickles all but large arrays."""
+
+        def __init__(self, stream: Any, put: Callable[[Any], Any]) -> None:
+            super().__init__(stream)
+            self._put = put
+            self.references: list[Any] = []
+
+        def persistent_id(self, thing: Any) -> int | None:
+            # Subclasses may mean more than their numbers; objects are pickled anyway.
+            is_shared = (
+                type(thing) in (np.ndarray, np.memmap)
+                and thing.nbytes >= _SHARED_BYTES
+                and not thing.dtype.hasobject
+            )
+            if not is_shared:
+                return None
+            reference = self._put(thing)
+            if reference not in self.references:
+                self.references.append(reference)
+            return self.references.index(reference)
+
+    return Pickler
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads what ``Pickler`` wrote: a worker runs what its driver sends anyway."""
+
+    def __init__(self, stream: Any, arrays: Sequence[Any]) -> None:
+        super().__init__(stream)
+        self._arrays = arrays
+
+    def persistent_load(self, number: int) -> Any:
+        return self._arrays[number]
+
+
+@contextmanager
+def _quiet_pool() -> Iterator[None]:
+    """Keep Ray from warning of an argument that joblib always passes."""
+    logger = logging.getLogger("ray.util.multiprocessing.pool")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,335 @@
+"""Which shards of an output count: a log of small files, each put whole.
+
+A shard exists for readers when a commit names it. A commit is one JSON file in
+``_manifest/``, and putting one file is atomic on a disk and in an object store, which
+has no renaming. Nothing is ever changed in place::
+
+    _manifest/<time>-<job>-<number>.json
+        {"format": "1",
+         "recipe": {...},                       model, revision, reading
+         "shards": {NAME: {"rows": 64, "bytes": 301225, "time": ..., "columns": ...,
+                           "keys": "<base64>"}},
+         "failures": [{"source": ..., "reason": ..., "hint": ..., "key": "<hex>",
+                       "time": ...}],
+         "replaces": [COMMIT, ...]}             commits that this one sums up
+
+What counts is the union of all commits that no other replaces, as far as their files
+are there, whole. So commits of several jobs need no order and no lock, what is said
+twice changes nothing, and a shard that somebody deleted is merely missing. Keys are in
+the manifest so that a job that is run again reads no shard.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip.distributed._shards import (
+    KEY_BYTES,
+    SOURCE_BYTES,
+    column_signature,
+    read_keys,
+    read_recipe,
+)
+from sk_medsiglip.distributed._storage import Storage
+from sk_medsiglip.exceptions import CacheError
+
+__all__ = [
+    "MANIFEST",
+    "SHARDS",
+    "Commit",
+    "Failure",
+    "Manifest",
+    "ShardEntry",
+    "State",
+]
+
+FORMAT = "1"
+MANIFEST, SHARDS = "_manifest", "shards"
+
+#: Times that the commits are listed while others remove some.
+_ATTEMPTS = 5
+
+#: A numpy type for keys: sorts and compares as bytes do.
+_KEY = np.dtype(f"S{KEY_BYTES}")
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A shard as the manifest knows it.
+
+    Parameters
+    ----------
+    name : str
+        Of the file in ``shards/``.
+    n_bytes : int
+        Its size; a file of another size is not it.
+    keys : bytes
+        Of its rows, one after another.
+    columns : str
+        Equal for shards whose rows may lie in one file.
+    time : float
+        When its youngest row was committed, seconds since 1970.
+    """
+
+    name: str
+    n_bytes: int
+    keys: bytes
+    columns: str
+    time: float
+
+    @property
+    def n_rows(self) -> int:
+        """Rows."""
+        return len(self.keys) // KEY_BYTES
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be read, and when that was tried."""
+
+    source: str
+    reason: str
+    hint: str
+    key: bytes
+    time: float
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What one file of the manifest says."""
+
+    shards: tuple[ShardEntry, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class State:
+    """What all commits together say.
+
+    Parameters
+    ----------
+    shards : dict of str to ShardEntry
+        Those that count, the oldest first.
+    failures : dict of bytes to Failure
+        The last of each source, by what its keys have in common.
+    commits : tuple of str
+        Names of the files that were read.
+    """
+
+    shards: dict[str, ShardEntry] = field(default_factory=dict)
+    failures: dict[bytes, Failure] = field(default_factory=dict)
+    commits: tuple[str, ...] = ()
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all shards."""
+        return sum(entry.n_rows for entry in self.shards.values())
+
+    def keys(self) -> NDArray[np.bytes_]:
+        """Return the keys of all rows, sorted, each once: 16 bytes a row."""
+        return np.unique(
+            np.frombuffer(b"".join(e.keys for e in self.shards.values()), _KEY)
+        )
+
+
+class Manifest:
+    """The commits of one output.
+
+    Parameters
+    ----------
+    storage : Storage
+        The output.
+    recipe : mapping or None
+        What rows of this output must have in common; None to read any.
+    """
+
+    def __init__(self, storage: Storage, recipe: Mapping[str, Any] | None) -> None:
+        self._storage = storage
+        self._recipe = None if recipe is None else dict(recipe)
+        self._job = uuid.uuid4().hex[:8]
+        self._n_commits = 0
+
+    def load(self) -> State:
+        """Read all commits.
+
+        Returns
+        -------
+        State
+
+        Raises
+        ------
+        ValueError
+            If the output holds rows of another model or recipe.
+        CacheError
+            If a commit is damaged, or another version wrote it.
+        """
+        texts = self._read_commits()
+        commits = {name: self._parse(name, text) for name, text in texts.items()}
+        replaced = {name for commit in commits.values() for name in commit.replaces}
+        counting = [c for name, c in commits.items() if name not in replaced]
+        present = self._storage.sizes(SHARDS)
+        live = {
+            entry.name: entry
+            for commit in counting
+            for entry in commit.shards
+            if present.get(entry.name) == entry.n_bytes
+        }
+        youngest_last = sorted(live.values(), key=lambda e: (e.time, e.name))
+        failures = sorted(
+            (f for commit in counting for f in commit.failures), key=lambda f: f.time
+        )
+        return State(
+            {entry.name: entry for entry in youngest_last},
+            {failure.key[:SOURCE_BYTES]: failure for failure in failures},
+            tuple(commits),
+        )
+
+    def commit(self, commit: Commit) -> str:
+        """Put one commit; it counts when this returns, and not before.
+
+        Returns
+        -------
+        str
+            Its name.
+        """
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        name = f"{stamp}-{self._job}-{self._n_commits:06}.json"
+        self._n_commits += 1
+        self._storage.put(f"{MANIFEST}/{name}", _write(commit, self._recipe))
+        return name
+
+    def adopt(self, state: State) -> State:
+        """Commit whole shards that no commit names: their job died just before.
+
+        Returns
+        -------
+        State
+            With them.
+        """
+        orphans = self._storage.sizes(SHARDS).keys() - state.shards.keys()
+        entries = tuple(
+            entry
+            for entry in self._storage.at_once(self._read_orphan, sorted(orphans))
+            if entry is not None
+        )
+        if not entries:
+            return state
+        self.commit(Commit(entries))
+        return self.load()
+
+    def _read_orphan(self, name: str) -> ShardEntry | None:
+        path = f"{SHARDS}/{name}"
+        try:
+            with self._storage.open(path) as file:
+                if read_recipe(file) != self._recipe:
+                    return None
+            with self._storage.open(path) as file:
+                keys = read_keys(file)
+            with self._storage.open(path) as file:
+                n_bytes, schema = file.size(), _schema(file)
+        except (OSError, ValueError):
+            # No shard, a damaged one, or another job has just removed it.
+            return None
+        return ShardEntry(name, n_bytes, keys, column_signature(schema), time.time())
+
+    def _read_commits(self) -> dict[str, bytes]:
+        # Another job may put its commits together while they are read here: then one
+        # that was listed is gone, and its content in a new one.
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            sizes = self._storage.sizes(MANIFEST)
+            names = sorted(name for name in sizes if name.endswith(".json"))
+            try:
+                paths = [f"{MANIFEST}/{name}" for name in names]
+                texts = self._storage.at_once(self._storage.get, paths)
+                return dict(zip(names, texts, strict=True))
+            except FileNotFoundError:
+                if not attempts_left:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _parse(self, name: str, text: bytes) -> Commit:
+        where = f"{self._storage.url}/{MANIFEST}/{name}"
+        try:
+            said = json.loads(text)
+            found = said["format"]
+            if found != FORMAT:
+                raise CacheError(
+                    f"{where} has format {found}; this version of sk_medsiglip reads "
+                    f"format {FORMAT}. Upgrade sk_medsiglip."
+                )
+            recipe = said["recipe"]
+            commit = Commit(
+                tuple(_read_entries(said["shards"])),
+                tuple(
+                    Failure(**f | {"key": bytes.fromhex(f["key"])})
+                    for f in said["failures"]
+                ),
+                tuple(said["replaces"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CacheError(
+                f"{where} is damaged: {error}. Remove it: the shards that it names "
+                "are found again."
+            ) from error
+        if self._recipe is not None and recipe != self._recipe:
+            raise ValueError(_describe_difference(recipe, self._recipe))
+        return commit
+
+
+def _write(commit: Commit, recipe: Mapping[str, Any] | None) -> bytes:
+    said = {
+        "format": FORMAT,
+        "recipe": recipe,
+        "shards": {
+            entry.name: {
+                "rows": entry.n_rows,
+                "bytes": entry.n_bytes,
+                "time": entry.time,
+                "columns": entry.columns,
+                "keys": base64.b64encode(entry.keys).decode(),
+            }
+            for entry in commit.shards
+        },
+        "failures": [asdict(f) | {"key": f.key.hex()} for f in commit.failures],
+        "replaces": list(commit.replaces),
+    }
+    return json.dumps(said).encode()
+
+
+def _read_entries(shards: Mapping[str, Any]) -> Iterator[ShardEntry]:
+    for name, said in shards.items():
+        keys = base64.b64decode(said["keys"], validate=True)
+        if len(keys) != KEY_BYTES * said["rows"]:
+            raise ValueError(f"{name} has not as many keys as rows")
+        yield ShardEntry(
+            name, int(said["bytes"]), keys, said["columns"], float(said["time"])
+        )
+
+
+def _schema(file: Any) -> Any:
+    from pyarrow import parquet
+
+    return parquet.read_schema(file)
+
+
+def _describe_difference(there: Any, here: Mapping[str, Any]) -> str:
+    names = sorted(here.keys() | dict(there).keys())
+    other = [
+        f"{name}={there.get(name)!r} there, {here.get(name)!r} here"
+        for name in names
+        if there.get(name) != here.get(name)
+    ]
+    return (
+        "out holds embeddings of another kind, and one output holds one: "
+        f"{'; '.join(other)}. Give another folder as out, or the same settings."
+    )

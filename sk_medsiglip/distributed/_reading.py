@@ -1,0 +1,312 @@
+"""A piece of a table -> the pixels of its images that are not embedded yet.
+
+Runs in Ray's tasks on whatever CPUs there are. Sources, states, grey values, resizing
+and fingerprints are those of ``MedSigLIPEmbedder``: its own methods are called.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.cache import FileStamp
+from sk_medsiglip.distributed._isolated import IsolatedReader
+from sk_medsiglip.distributed._rows import Piece
+from sk_medsiglip.distributed._shards import SOURCE_BYTES, make_key
+from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip.embedding._image_work import source_stamps
+from sk_medsiglip.embedding._model_rows import ModelFacts
+from sk_medsiglip.embedding._read_ahead import read_ahead
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images import image_fingerprint, image_rows
+
+__all__ = ["ERROR", "HINT", "PIXELS", "REASON", "SKIPPED", "Reader"]
+
+#: Columns of a block that do not go into a shard.
+PIXELS, REASON, HINT, SKIPPED = "_pixels", "_reason", "_hint", "_skipped"
+
+#: The only column of a block that says why there is no other.
+ERROR = "_error"
+
+#: Reading threads of a task by default: a server answers many, a core decodes one.
+_THREADS_URL, _THREADS_FILE = 16, 1
+
+#: Processes of a task that reads images apart.
+_PROCESSES = 4
+
+#: Parameters of a URL by which it opens what is not public.
+_SIGNATURES = ("x-amz-signature", "x-goog-signature", "signature", "sig")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """An image on its way.
+
+    Parameters
+    ----------
+    source : str, bytes or None
+        What is read.
+    shown : str
+        What the output calls it.
+    index : int
+        Row of its table.
+    key : bytes
+        Of its row in the output.
+    size, mtime : int or None
+        Of a file.
+    """
+
+    source: Any
+    shown: str
+    index: int
+    key: bytes
+    size: int | None
+    mtime: int | None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How rows become pixels, for all tasks of a job.
+
+    Parameters
+    ----------
+    parameters : mapping
+        Of the ``MedSigLIPEmbedder`` that would do the same on one machine.
+    facts : ModelFacts
+        Of its model, so that reading needs no checkpoint.
+    image_column : str
+        Of the table.
+    columns : tuple of str
+        Others to pass on.
+    base : str
+        What relative paths start from.
+    n_block : int
+        Images a block.
+    n_jobs : int or None
+        Reading threads of a task.
+    isolated : bool
+        Read in a process of its own, whose death is a failure of one image.
+    """
+
+    parameters: Mapping[str, Any]
+    facts: ModelFacts
+    image_column: str
+    columns: tuple[str, ...]
+    base: str
+    n_block: int
+    n_jobs: int | None
+    isolated: bool = False
+
+    def blocks(self, piece: Piece, done: NDArray[np.bytes_]) -> Iterator[Any]:
+        """Yield tables of at most ``n_block`` images with their pixels.
+
+        Parameters
+        ----------
+        piece : Piece
+            Rows of the table.
+        done : ndarray of bytes
+            Keys of rows that are embedded, sorted.
+
+        Yields
+        ------
+        pyarrow.Table
+            A row an image: key, source, size, mtime, fingerprint, pixels, or why there
+            are none; and the user's columns. Images that are embedded, or were in this
+            piece before, are left out; the last table has their number.
+        """
+        seen: set[bytes] = set()
+        n_skipped = 0
+        ready = None
+        with self._preparing() as prepare:
+            for table in piece.tables(self.n_block):
+                rows = self._rows(table)
+                fresh = _find_fresh(rows, done, seen)
+                n_skipped += len(rows) - len(fresh)
+                if fresh:
+                    if ready is not None:
+                        yield ready
+                    ready = self._block(table, fresh, prepare)
+        yield _with_skipped(ready, n_skipped)
+
+    def _rows(self, table: Any) -> list[_Row]:
+        """Look at sources without opening them."""
+        cells = table[self.image_column].to_pylist()
+        names = [_name_of(cell) for cell in cells]
+        sources = [self._resolve(image) for image in image_rows(cells)]
+        stamps = source_stamps(["" if s is None else s for s in sources])
+        return [
+            _make_row(i, *triple)
+            for i, triple in enumerate(zip(sources, names, stamps, strict=True))
+        ]
+
+    def _resolve(self, cell: Any) -> Any:
+        if not isinstance(cell, str):
+            return cell
+        text = cell.strip()
+        if not text:
+            return None
+        if "://" in text:
+            return text
+        if "://" in self.base:
+            return f"{self.base}/{text.lstrip('/')}"
+        return os.path.abspath(os.path.join(self.base, os.path.expanduser(text)))
+
+    def _block(self, table: Any, rows: Sequence[_Row], prepare: Any) -> Any:
+        """Read images; return them as a table."""
+        px = self.facts.image_size
+        pixels = np.zeros((len(rows), px, px, 3), np.uint8)
+        fingerprints: list[bytes | None] = [None] * len(rows)
+        errors: list[ImageReadError | None] = [None] * len(rows)
+        remote = any(isinstance(r.source, str) and "://" in r.source for r in rows)
+        usual = _THREADS_URL if remote else _THREADS_FILE
+        for i, read in read_ahead(
+            [row.source for row in rows],
+            range(len(rows)),
+            prepare,
+            n_jobs=self.n_jobs or usual,
+            window=lambda: usual,
+        ):
+            if isinstance(read, ImageReadError):
+                errors[i] = read
+            else:
+                fingerprints[i], pixels[i] = read
+        return self._to_table(table, rows, pixels, fingerprints, errors)
+
+    def _to_table(
+        self,
+        table: Any,
+        rows: Sequence[_Row],
+        pixels: NDArray[np.uint8],
+        fingerprints: Sequence[bytes | None],
+        errors: Sequence[ImageReadError | None],
+    ) -> Any:
+        pa = import_optional("pyarrow", extra="ray", purpose="Embedding on a cluster")
+        kind = pa.binary(pixels[0].size)
+        columns = {
+            "key": pa.array([row.key for row in rows], pa.binary(len(rows[0].key))),
+            "source": pa.array([row.shown for row in rows], pa.string()),
+            "size": pa.array([row.size for row in rows], pa.int64()),
+            "mtime": pa.array([row.mtime for row in rows], pa.int64()),
+            "fingerprint": pa.array(fingerprints, pa.binary(32)),
+            REASON: pa.array([e and e.reason for e in errors], pa.string()),
+            HINT: pa.array([e and e.hint for e in errors], pa.string()),
+            PIXELS: pa.FixedSizeBinaryArray.from_buffers(
+                kind, len(rows), [None, pa.py_buffer(pixels)]
+            ),
+        }
+        chosen = table.take([row.index for row in rows])
+        return pa.table(columns | {name: chosen[name] for name in self.columns})
+
+    def _preparing(self) -> Any:
+        """Return, as a context, what turns a source into fingerprint and pixels."""
+        if self.isolated:
+            return IsolatedReader(replace(self, isolated=False), _PROCESSES)
+        return _Plain(self.prepare)
+
+    def prepare(self, source: Any) -> tuple[bytes, NDArray[np.uint8]]:
+        """Return the fingerprint of an image and its pixels at the model's size.
+
+        Raises
+        ------
+        ImageReadError
+            If it cannot be read.
+        """
+        if source is None:
+            raise ImageReadError(
+                "there is no path", "Fill it in, or leave the row out."
+            )
+        pixels = self._prepare_pixels(source)
+        return image_fingerprint(pixels), pixels
+
+    @cached_property
+    def _prepare_pixels(self) -> Any:
+        return partial(MedSigLIPEmbedder(**self.parameters)._prepare, self.facts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_prepare_pixels"}
+
+
+class _Plain:
+    """A context that gives what it was made with."""
+
+    def __init__(self, prepare: Any) -> None:
+        self._prepare = prepare
+
+    def __enter__(self) -> Any:
+        return self._prepare
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def _make_row(index: int, source: Any, shown: str, stamp: FileStamp | None) -> _Row:
+    if stamp is not None and stamp.path:
+        # No inode: every machine of a cluster may number a shared disk's in its way.
+        state = b"%d:%d:" % (stamp.size, stamp.mtime) + stamp.part
+        name, size, mtime = stamp.path, stamp.size, stamp.mtime
+        if stamp.part:
+            name = f"{name}::{shown}"
+    else:
+        state = b"" if stamp is None else stamp.part
+        name, size, mtime = _absolute_name(source, shown, state), None, None
+    return _Row(source, shown, index, make_key(name, state), size, mtime)
+
+
+def _absolute_name(source: Any, shown: str, state: bytes) -> str:
+    if isinstance(source, str):
+        return _without_signature(source)
+    # An image inside the table is known by its content alone: it has no other place.
+    return f"bytes:{state.hex()}:{shown}"
+
+
+def _name_of(cell: Any) -> str:
+    """Return what an output calls a source: nothing that opens what is not public."""
+    if isinstance(cell, dict):
+        cell = cell.get("path")
+    if not isinstance(cell, str):
+        return ""
+    if "://" not in cell:
+        return cell
+    return re.sub(r"(?<=://)[^/@]*@", "", _without_signature(cell))
+
+
+def _without_signature(url: str) -> str:
+    address, found, query = url.partition("?")
+    names = {part.partition("=")[0].lower() for part in query.split("&")}
+    return address if found and names.intersection(_SIGNATURES) else url
+
+
+def _find_fresh(
+    rows: Sequence[_Row], done: NDArray[np.bytes_], seen: set[bytes]
+) -> list[_Row]:
+    """Return rows that are neither embedded nor earlier in the piece."""
+    keys = np.array([row.key for row in rows], f"S{len(rows[0].key)}")
+    known = np.zeros(len(rows), dtype=bool)
+    if done.size:
+        places = np.searchsorted(done, keys).clip(max=done.size - 1)
+        known = done[places] == keys
+    fresh = []
+    for row, is_known in zip(rows, known.tolist(), strict=True):
+        source = row.key[:SOURCE_BYTES]
+        repeated = source in seen and row.source is not None
+        if not is_known and not repeated:
+            fresh.append(row)
+        seen.add(source)
+    return fresh
+
+
+def _with_skipped(table: Any, n: int) -> Any:
+    """Return a last table that also says how many images were left out."""
+    pa = import_optional("pyarrow", extra="ray", purpose="Embedding on a cluster")
+    if table is None:
+        return pa.table({SKIPPED: pa.array([n], pa.int64())})
+    counts = [n, *[0] * (table.num_rows - 1)]
+    return table.append_column(SKIPPED, pa.array(counts, pa.int64()))

@@ -1,0 +1,210 @@
+"""What a shard is: a Parquet file of embedded images. The one place that says so.
+
+A shard holds some images, a row each, no image twice, in no order::
+
+    space        dictionary<string>  model, revision, numeric type ..., as JSON: one key
+    fingerprint  binary(32)          blake3 of the pixels at the model's size
+    checksum     uint32              crc32 over space, fingerprint and vector
+    vector       binary              embedding_dim little-endian float32, as the model
+                                     gives them: not brought to length 1
+    key          binary(16)          what tells a row from others: 12 bytes of a hash of
+                                     the source's absolute name, 4 of its state
+    source       string              path, URL or name, as the user's table has it
+    size, mtime  int64               bytes, and nanoseconds since 1970, of a file;
+                                     null for URLs and images inside the table
+    ...                              the other columns of the user's table
+
+The first four are those of :meth:`EmbeddingCache.export_parquet`, with the same
+meaning, so that :meth:`EmbeddingCache.import_parquet` takes a shard.
+``numpy.frombuffer(value, "<f4")`` is a vector. In the file's own metadata, as JSON:
+
+``sk_medsiglip.format``   of the first four columns
+``sk_medsiglip.models``   what a cache needs to serve without the model
+``sk_medsiglip.recipe``   model, revision, and how a source became pixels
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.cache import Space
+from sk_medsiglip.cache._parquet import COLUMNS, FORMAT, _to_batch
+
+__all__ = [
+    "KEY_BYTES",
+    "OWN_COLUMNS",
+    "SOURCE_BYTES",
+    "column_signature",
+    "make_key",
+    "make_shard",
+    "name_shard",
+    "read_keys",
+    "read_recipe",
+    "write_table",
+]
+
+#: A key, and the part of it that is the source's alone.
+KEY_BYTES, SOURCE_BYTES = 16, 12
+
+#: Names that a user's table cannot have beside the image column.
+OWN_COLUMNS = (*COLUMNS, "key", "source", "size", "mtime")
+
+_RECIPE = b"sk_medsiglip.recipe"
+
+
+def make_key(name: str, state: bytes) -> bytes:
+    """Return the key of a source in one state.
+
+    Parameters
+    ----------
+    name : str
+        The same wherever it is asked for: an absolute path, a URL.
+    state : bytes
+        Changes when the content may have changed.
+
+    Returns
+    -------
+    bytes of length 16
+        The first 12 tell sources apart (that two of 10**9 share them has a chance of
+        10**-11), the last 4 the states of one source.
+
+    Examples
+    --------
+    >>> old, new = make_key("/a.png", b"1"), make_key("/a.png", b"2")
+    >>> old == new, old[:SOURCE_BYTES] == new[:SOURCE_BYTES]
+    (False, True)
+    """
+    source = blake3(name.encode("utf-8", "surrogateescape")).digest(SOURCE_BYTES)
+    return source + blake3(state).digest(KEY_BYTES - SOURCE_BYTES)
+
+
+def make_shard(
+    space: Space,
+    rows: Any,
+    vectors: NDArray[np.float32],
+    *,
+    models: Sequence[Mapping[str, Any]],
+    recipe: Mapping[str, Any],
+) -> Any:
+    """Return a shard as a file in memory.
+
+    Parameters
+    ----------
+    space : Space
+        What computed the vectors.
+    rows : pyarrow.Table
+        Columns key, source, size, mtime, fingerprint, and the user's.
+    vectors : ndarray of shape (len(rows), embedding_dim)
+        Their embeddings.
+    models : sequence of mapping
+        As a cache keeps them.
+    recipe : mapping
+        JSON-able.
+
+    Returns
+    -------
+    pyarrow.Buffer
+    """
+    pa = _pyarrow()
+    about = {
+        "sk_medsiglip.format": FORMAT,
+        "sk_medsiglip.models": json.dumps(list(models)),
+        "sk_medsiglip.recipe": json.dumps(dict(recipe), sort_keys=True),
+    }
+    exported = pa.schema(
+        {
+            "space": pa.dictionary(pa.int32(), pa.string()),
+            "fingerprint": pa.binary(32),
+            "checksum": pa.uint32(),
+            "vector": pa.binary(),
+        }
+    )
+    fingerprints = rows["fingerprint"].to_pylist()
+    table = pa.Table.from_batches(
+        [_to_batch(pa, exported, space, fingerprints, vectors)]
+    )
+    for name in rows.column_names:
+        if name != "fingerprint":
+            table = table.append_column(rows.schema.field(name), rows[name])
+    return write_table(table.replace_schema_metadata(about))
+
+
+def write_table(table: Any) -> Any:
+    """Return a table of a shard's columns as a file in memory."""
+    pa = _pyarrow()
+    parquet = import_optional("pyarrow.parquet", extra="ray", purpose="Writing shards")
+    sink = pa.BufferOutputStream()
+    flat = [f for f in table.schema if not pa.types.is_nested(f.type)]
+    texts = [f.name for f in flat if pa.types.is_string(f.type)]
+    # Random bits do not compress; names, paths and labels do, ten times and more.
+    dense = ("fingerprint", "checksum", "vector", "key")
+    parquet.write_table(
+        table,
+        sink,
+        compression={
+            name: "none" if name in dense else "zstd" for name in table.column_names
+        },
+        use_dictionary=["space", *texts],
+        write_statistics=[f.name for f in flat if f.name not in dense],
+    )
+    return sink.getvalue()
+
+
+def name_shard(keys: Sequence[bytes], space: str) -> str:
+    """Return the name of the shard of these rows: the same rows, the same name.
+
+    Two jobs, or a task that was tried again, therefore write one file and not two.
+    """
+    digest = blake3(space.encode())
+    for key in keys:
+        digest.update(key)
+    return f"{digest.hexdigest(16)}.parquet"
+
+
+def read_keys(file: Any) -> bytes:
+    """Return the keys of a shard, one after another.
+
+    Parameters
+    ----------
+    file : file object
+        Only the footer and one column are read.
+    """
+    column = _parquet_file(file).read(columns=["key"])["key"]
+    return b"".join(column.to_pylist())
+
+
+def read_recipe(file: Any) -> dict[str, Any]:
+    """Return a shard's recipe.
+
+    Raises
+    ------
+    ValueError
+        If it is no shard.
+    """
+    about = _parquet_file(file).schema_arrow.metadata or {}
+    try:
+        return dict(json.loads(about[_RECIPE]))
+    except (KeyError, TypeError) as error:
+        raise ValueError("a Parquet file that is no shard") from error
+
+
+def column_signature(schema: Any) -> str:
+    """Return text that is equal for shards whose rows may lie in one file."""
+    columns = [f"{field.name}:{field.type}" for field in schema]
+    return blake3(json.dumps(columns).encode()).hexdigest(8)
+
+
+def _parquet_file(file: Any) -> Any:
+    parquet = import_optional("pyarrow.parquet", extra="ray", purpose="Reading shards")
+    return parquet.ParquetFile(file)
+
+
+def _pyarrow() -> Any:
+    return import_optional("pyarrow", extra="ray", purpose="Writing shards")

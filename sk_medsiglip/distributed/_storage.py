@@ -1,0 +1,173 @@
+"""A folder on a disk or in an object store: whole files put, listed, read, removed.
+
+Everything goes through pyarrow's file systems, and fsspec's where pyarrow knows none,
+so that a path and ``s3://bucket/folder`` are the same to the rest of the room.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, TypeVar
+
+from sk_medsiglip._optional import import_optional
+
+__all__ = ["Storage", "find_file_system"]
+
+T = TypeVar("T")
+
+#: File systems on which a file shows while it is being written.
+_NOT_ATOMIC = ("local", "hdfs")
+
+#: Requests to an object store at a time.
+_REQUESTS = 32
+
+
+def find_file_system(url: str) -> tuple[Any, str]:
+    """Return what reads and writes a place, and its path there.
+
+    Parameters
+    ----------
+    url : str
+        A path on this machine, or a URL that pyarrow or fsspec knows.
+
+    Returns
+    -------
+    file_system : pyarrow.fs.FileSystem
+    path : str
+
+    Raises
+    ------
+    MissingDependencyError
+        If pyarrow is missing, or what fsspec needs for the protocol.
+    """
+    fs = _pyarrow_fs()
+    if "://" not in url:
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(url))
+    pyarrow = import_optional(
+        "pyarrow", extra="ray", purpose="Reading and writing URLs"
+    )
+    try:
+        return fs.FileSystem.from_uri(url)
+    except pyarrow.ArrowInvalid as error:
+        if "Unrecognized filesystem" not in str(error):
+            raise
+    core = import_optional("fsspec.core", extra="remote", purpose="This kind of URL")
+    file_system, path = core.url_to_fs(url)
+    return fs.PyFileSystem(fs.FSSpecHandler(file_system)), path
+
+
+class Storage:
+    """One folder, and the files below it by their names with ``/``.
+
+    Pickles hold the URL alone; each process opens its own connection.
+
+    Parameters
+    ----------
+    url : str
+        A path, or a URL such as ``s3://bucket/folder``. Credentials come from where
+        pyarrow or fsspec look for them.
+    """
+
+    def __init__(self, url: str) -> None:
+        # A relative path would mean another folder in a worker.
+        self.url = url if "://" in url else find_file_system(url)[1]
+
+    def put(self, name: str, content: Any) -> None:
+        """Write a whole file: others find all of it, the file before it, or none.
+
+        Parameters
+        ----------
+        name : str
+            Below the folder.
+        content : bytes-like
+            All of the file.
+        """
+        path = self._path(name)
+        if self._file_system.type_name not in _NOT_ATOMIC:
+            # An object appears when it is complete.
+            self._write(path, content)
+            return
+        folder, _, last = path.rpartition("/")
+        draft = f"{folder}/.{last}.{uuid.uuid4().hex}"
+        self._file_system.create_dir(folder, recursive=True)
+        try:
+            self._write(draft, content)
+            self._file_system.move(draft, path)
+        except BaseException:
+            if self._exists(draft):
+                self._file_system.delete_file(draft)
+            raise
+
+    def get(self, name: str) -> bytes:
+        """Return the content of a file."""
+        with self._file_system.open_input_stream(self._path(name)) as stream:
+            return stream.read()
+
+    def open(self, name: str) -> Any:
+        """Return a file that can seek, for readers that need only parts of it."""
+        return self._file_system.open_input_file(self._path(name))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return name -> bytes of the files in a folder below this one.
+
+        Drafts, whose names start with a dot, are left out.
+        """
+        selector = _pyarrow_fs().FileSelector(self._path(folder), allow_not_found=True)
+        found = self._file_system.get_file_info(selector)
+        return {
+            info.base_name: info.size
+            for info in found
+            if info.is_file and not info.base_name.startswith(".")
+        }
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; those that somebody else removed meanwhile are passed over."""
+
+        def one(name: str) -> None:
+            path = self._path(name)
+            try:
+                self._file_system.delete_file(path)
+            except OSError:
+                if self._exists(path):
+                    raise
+
+        list(self.at_once(one, names))
+
+    def at_once(self, work: Callable[[str], T], names: Iterable[str]) -> Iterator[T]:
+        """Do one thing with many files, some at a time; yield results in order."""
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            yield from pool.map(work, names)
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
+        return Storage, (self.url,)
+
+    def _write(self, path: str, content: Any) -> None:
+        with self._file_system.open_output_stream(path) as stream:
+            stream.write(content)
+
+    def _exists(self, path: str) -> bool:
+        missing = _pyarrow_fs().FileType.NotFound
+        return self._file_system.get_file_info(path).type != missing
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        return find_file_system(self.url)
+
+    @property
+    def _file_system(self) -> Any:
+        return self._place[0]
+
+    @property
+    def _root(self) -> str:
+        return self._place[1].rstrip("/")
+
+
+def _pyarrow_fs() -> Any:
+    return import_optional("pyarrow.fs", extra="ray", purpose="Embedding on a cluster")

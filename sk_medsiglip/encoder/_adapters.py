@@ -1,0 +1,250 @@
+"""Adapters: small files that say how a tuned checkpoint differs from its base.
+
+A folder is an adapter if it holds ``adapter_config.json`` and
+``adapter_model.safetensors``, as peft writes them for low-rank adaptation, or
+``tuned_weights.safetensors``: whole weights that replace those of the base. Which base
+that is, ``tuning.json`` says, or peft's own configuration where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.exceptions import CheckpointError
+
+__all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_WEIGHTS",
+    "TUNED_WEIGHTS",
+    "TUNING",
+    "Adapter",
+    "apply_adapter",
+    "digest_adapter",
+    "read_adapter",
+]
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+TUNED_WEIGHTS = "tuned_weights.safetensors"
+TUNING = "tuning.json"
+
+# Fields of peft's configuration that do not decide what the adapter computes: where
+# the base lies, who wrote it, how it was started.
+_PASSING = frozenset(
+    {
+        "auto_mapping",
+        "base_model_name_or_path",
+        "inference_mode",
+        "lora_dropout",
+        "peft_version",
+        "revision",
+        "task_type",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter that was found, before any weight is read.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where its files lie.
+    base_model : str
+        The checkpoint that it changes, as it was named in training.
+    base_revision : str or None
+        That checkpoint's commit or folder digest, where it is on record.
+    """
+
+    folder: Path
+    base_model: str
+    base_revision: str | None
+
+
+def read_adapter(folder: Path) -> Adapter | None:
+    """Return the adapter in a folder, or None if it holds something else.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+
+    Returns
+    -------
+    Adapter or None
+
+    Raises
+    ------
+    CheckpointError
+        If it is one, but damaged, of another kind, or does not say what its base is.
+    """
+    by_peft = folder / ADAPTER_CONFIG
+    if not by_peft.is_file() and not (folder / TUNED_WEIGHTS).is_file():
+        return None
+    peft_config: dict[str, Any] = {}
+    if by_peft.is_file():
+        peft_config = _read_json(by_peft)
+        kind = peft_config.get("peft_type")
+        if kind != "LORA":
+            raise CheckpointError(
+                f"The adapter in {str(folder)!r} is of peft's type {kind!r}; this "
+                "package loads low-rank adapters, 'LORA'."
+            )
+        if not (folder / ADAPTER_WEIGHTS).is_file():
+            raise CheckpointError(_damaged(folder, f"{ADAPTER_WEIGHTS} is missing"))
+    name, revision = (
+        peft_config.get("base_model_name_or_path"),
+        peft_config.get("revision"),
+    )
+    if (folder / TUNING).is_file():
+        base = _read_json(folder / TUNING).get("base", {})
+        name, revision = base.get("model", name), base.get("revision", revision)
+    if not name:
+        raise CheckpointError(
+            f"The adapter in {str(folder)!r} does not say which checkpoint it changes. "
+            f'Write it into {ADAPTER_CONFIG}: "base_model_name_or_path": '
+            '"google/medsiglip-448".'
+        )
+    return Adapter(folder, str(name), revision)
+
+
+def digest_adapter(folder: Path, base_revision: str) -> str:
+    """Return ``"folder-"`` and 32 hexadecimal digits of an adapter and its base.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the adapter.
+    base_revision : str
+        Of the checkpoint that it changes.
+
+    Returns
+    -------
+    str
+        The same on every machine, wherever the two lie.
+    """
+    whole = blake3(base_revision.encode() + b"\0")
+    for name in (ADAPTER_WEIGHTS, TUNED_WEIGHTS):
+        path = folder / name
+        if path.is_file():
+            status = path.stat()
+            state = (status.st_ino, status.st_size, status.st_mtime_ns)
+            whole.update(name.encode() + b"\0" + _file_digest(str(path), state))
+    if (folder / ADAPTER_CONFIG).is_file():
+        config = _read_json(folder / ADAPTER_CONFIG)
+        deciding = {
+            # peft writes its sets as lists, in any order.
+            key: sorted(value) if _is_list_of_text(value) else value
+            for key, value in config.items()
+            if key not in _PASSING
+        }
+        whole.update(json.dumps(deciding, sort_keys=True).encode())
+    return "folder-" + whole.hexdigest(length=16)
+
+
+def apply_adapter(network: Any, folder: Path) -> None:
+    """Change a network's weights, in place, by an adapter.
+
+    Parameters
+    ----------
+    network : transformers.SiglipModel
+        Of the adapter's base, in float32: what low-rank matrices add would be rounded
+        away in less.
+    folder : pathlib.Path
+        Of the adapter.
+
+    Raises
+    ------
+    MissingDependencyError
+        If peft, which low-rank adapters need, is not installed.
+    CheckpointError
+        If it does not fit the network.
+    """
+    if (folder / TUNED_WEIGHTS).is_file():
+        _replace_weights(network, folder)
+    if (folder / ADAPTER_CONFIG).is_file():
+        _add_low_rank(network, folder)
+
+
+def _replace_weights(network: Any, folder: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(folder / TUNED_WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(_damaged(folder, str(error))) from error
+    own = network.state_dict()
+    strange = sorted(
+        name
+        for name, tensor in tensors.items()
+        if name not in own or own[name].shape != tensor.shape
+    )
+    if strange:
+        raise CheckpointError(_other_base(folder, strange[0]))
+    network.load_state_dict(tensors, strict=False)
+
+
+def _add_low_rank(network: Any, folder: Path) -> None:
+    import_optional(
+        "peft", extra="finetune", purpose=f"Loading the adapter in {str(folder)!r}"
+    )
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    try:
+        with warnings.catch_warnings():
+            # peft asks transformers for what that is about to rename.
+            warnings.simplefilter("ignore", FutureWarning)
+            # peft fills what a file lacks with zeros, and warns.
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            adapted = PeftModel.from_pretrained(network, folder)
+    except (RuntimeError, ValueError, UserWarning) as error:
+        # Layers that are not there, matrices of another shape, matrices that lack.
+        raise CheckpointError(_other_base(folder, str(error))) from error
+    except (SafetensorError, OSError, TypeError, KeyError) as error:
+        raise CheckpointError(_damaged(folder, str(error))) from error
+    adapted.merge_and_unload()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        reason = f"{path.name} cannot be read ({error})"
+        raise CheckpointError(_damaged(path.parent, reason)) from None
+    if not isinstance(content, dict):
+        raise CheckpointError(_damaged(path.parent, f"{path.name} is no JSON object"))
+    return content
+
+
+def _is_list_of_text(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: str, state: tuple[int, ...]) -> bytes:
+    """Return a file's digest, computed once for each of its states."""
+    return blake3(max_threads=blake3.AUTO).update_mmap(path).digest()
+
+
+def _damaged(folder: Path, reason: str) -> str:
+    return (
+        f"The adapter in {str(folder)!r} is incomplete or damaged: {reason}. Copy its "
+        "folder here again."
+    )
+
+
+def _other_base(folder: Path, reason: str) -> str:
+    return (
+        f"The adapter in {str(folder)!r} does not fit the checkpoint that it is said "
+        f"to change: {reason}. It was trained on another one."
+    )

@@ -1,0 +1,75 @@
+"""The picture of a run: its losses, step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from sk_medsiglip._optional import import_optional
+
+__all__ = ["plot_history"]
+
+# Of the palette of Okabe and Ito, told apart by everybody.
+_TRAINING, _VALIDATION, _BEST = "#999999", "#0072B2", "#D55E00"
+
+# Share of all steps over which the training loss is averaged.
+_SMOOTHED = 0.05
+
+
+def plot_history(history: pd.DataFrame, best_step: int, ax: Any = None) -> Any:
+    """Draw the losses of a run.
+
+    Parameters
+    ----------
+    history : DataFrame
+        ``history_`` of a fine-tuner.
+    best_step : int
+        Whose weights were kept.
+    ax : matplotlib Axes or None, default=None
+        None makes a figure.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    pyplot = import_optional(
+        "matplotlib.pyplot", extra="plot", purpose="Drawing the history"
+    )
+    if ax is None:
+        _, ax = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    step, loss = history["step"], history["loss"]
+    ax.plot(step, loss, color=_TRAINING, linewidth=0.8, alpha=0.6)
+    window = max(1, round(_SMOOTHED * len(loss)))
+    smooth = loss.rolling(window, min_periods=1).mean()
+    ax.plot(step, smooth, color=_TRAINING, linewidth=2, label="training loss")
+    if "validation_loss" in history:
+        judged = history.dropna(subset=["validation_loss"])
+        ax.plot(
+            judged["step"],
+            judged["validation_loss"],
+            color=_VALIDATION,
+            marker="o",
+            label="validation loss",
+        )
+        ax.axvline(best_step, color=_BEST, linestyle="--", label="weights kept")
+    ax.set_xlabel("step")
+    ax.set_ylabel("loss")
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    epochs = ax.secondary_xaxis("top", functions=_between(history))
+    epochs.set_xlabel("epoch")
+    return ax
+
+
+def _between(history: pd.DataFrame) -> tuple[Any, Any]:
+    """Return the functions from steps to epochs and back."""
+    last = history.iloc[-1]
+    share = float(last["epoch"] / last["step"])
+    return (lambda step: step * share), (lambda epoch: epoch / share)

@@ -1,0 +1,310 @@
+"""``RetrievalDisplay``: what a search found, as a sheet of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from textwrap import shorten
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images import read_image, read_study
+from sk_medsiglip.retrieval._queries import Query
+from sk_medsiglip.retrieval._retriever import ImageRetriever
+
+__all__ = ["RetrievalDisplay"]
+
+#: Pixels a side that are drawn of larger images.
+_MAX_SHOWN = 384
+_WORDS = 26  # characters that fit over a picture
+
+
+class RetrievalDisplay:
+    """Draw what a search found: pictures by rank, with score and label.
+
+    Nothing is written: pictures are in the figure, and in a file only if you save it.
+    They may be patients' images; treat the figure as such.
+
+    Parameters
+    ----------
+    hits : DataFrame
+        What :meth:`ImageRetriever.search` returned for one query.
+    pictures : list of ndarray of shape (H, W, 3) or None
+        One a row of ``hits``; None where there is none to show.
+    query : str, default=None
+        What was asked, for the title.
+    asked : ndarray of shape (H, W, 3), default=None
+        The image that was asked with, drawn first.
+    label : str, default=None
+        Column of ``hits`` to print under the score.
+
+    Attributes
+    ----------
+    ax_, figure_
+        matplotlib's axes and figure.
+    axes_ : list of matplotlib Axes
+        One a picture, that of ``asked`` first if there is one.
+
+    See Also
+    --------
+    ImageRetriever.search : The table.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.retrieval import ImageRetriever, RetrievalDisplay
+    >>> phantoms = make_chest_phantoms(60, random_state=0)
+    >>> effusion = phantoms.target[:, phantoms.target_names.index("effusion")]
+    >>> retriever = ImageRetriever(model="demo").fit(
+    ...     list(phantoms.images), metadata={"effusion": effusion})
+    >>> display = RetrievalDisplay.from_retriever(
+    ...     retriever, "a large pleural effusion", n=4, images=phantoms.images,
+    ...     label="effusion")
+    >>> len(display.axes_), display.hits["effusion"].tolist()
+    (4, [1, 1, 1, 1])
+    """
+
+    def __init__(
+        self,
+        hits: pd.DataFrame,
+        pictures: list[NDArray[Any] | None],
+        *,
+        query: str | None = None,
+        asked: NDArray[Any] | None = None,
+        label: str | None = None,
+    ) -> None:
+        self.hits = hits
+        self.pictures = pictures
+        self.query = query
+        self.asked = asked
+        self.label = label
+
+    @classmethod
+    def from_retriever(
+        cls,
+        retriever: ImageRetriever,
+        query: Any,
+        *,
+        n: int = 10,
+        images: Any = None,
+        label: str | None = None,
+        ax: Any = None,
+        **params: Any,
+    ) -> Self:
+        """Search, read what was found, and draw.
+
+        Parameters
+        ----------
+        retriever : ImageRetriever
+            Fitted.
+        query : str, Query or image
+            One, as :meth:`ImageRetriever.search` takes it.
+        n : int, default=10
+            How many.
+        images : sequence, mapping or callable, default=None
+            Where pictures come from: an image by its id, which is a place in a
+            sequence, a key of a mapping, or what a function is called with. None opens
+            each row's ``source``.
+        label : str, default=None
+            Column of the metadata to print.
+        ax : matplotlib Axes, default=None
+            None makes a figure.
+        **params
+            Of :meth:`ImageRetriever.search`: ``where``, ``deduplicate``,
+            ``diversity``.
+
+        Returns
+        -------
+        RetrievalDisplay
+
+        Raises
+        ------
+        ValueError
+            If there are several queries, or no such column.
+        """
+        hits = retriever.search(query, n, **params)
+        if "query" in hits:
+            raise ValueError("a sheet shows what one query found; pass one of them.")
+        embedder = getattr(retriever, "embedder_", None) or retriever.embedder
+        asked = None
+        image = _image_of(query)
+        if image is not None:
+            asked = _read(image, embedder)
+        return cls.from_hits(
+            hits, images=images, embedder=embedder, query=_words(query), asked=asked,
+            label=label, ax=ax,
+        )  # fmt: skip
+
+    @classmethod
+    def from_hits(
+        cls,
+        hits: pd.DataFrame,
+        *,
+        images: Any = None,
+        embedder: MedSigLIPEmbedder | MedSigLIPVolumeEmbedder | None = None,
+        query: str | None = None,
+        asked: NDArray[Any] | None = None,
+        label: str | None = None,
+        ax: Any = None,
+    ) -> Self:
+        """Read what a search found, and draw.
+
+        Parameters
+        ----------
+        hits : DataFrame
+            Of one query.
+        images
+            As for :meth:`from_retriever`.
+        embedder : MedSigLIPEmbedder or MedSigLIPVolumeEmbedder, default=None
+            Images are read as it reads them: the same window, the same frame; of a
+            study its middle slice. None reads with ``intensity="auto"``.
+        query, asked, label, ax
+            As in the class and :meth:`from_retriever`.
+
+        Returns
+        -------
+        RetrievalDisplay
+        """
+        if label is not None and label not in hits:
+            raise ValueError(
+                f"label={label!r} is no column; there are {list(hits.columns)}."
+            )
+        pictures: list[NDArray[Any] | None] = []
+        for row in hits.itertuples():
+            source = _source(row, images)
+            try:
+                pictures.append(None if source is None else _read(source, embedder))
+            except ImageReadError:  # moved since: what was found is worth showing
+                pictures.append(None)
+        return cls(hits, pictures, query=query, asked=asked, label=label).plot(ax)
+
+    def plot(self, ax: Any = None, *, n_columns: int = 5) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a figure; else what the sheet is put into.
+        n_columns : int, default=5
+            Pictures beside each other.
+
+        Returns
+        -------
+        RetrievalDisplay
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        """
+        pyplot = import_optional(
+            "matplotlib.pyplot", extra="plot", purpose="Drawing what was found"
+        )
+        tiles: list[tuple[NDArray[Any] | None, str]] = []
+        if self.asked is not None:
+            tiles.append((self.asked, "asked with"))
+        tiles += [
+            (picture, self._caption(row))
+            for picture, row in zip(
+                self.pictures, self.hits.to_dict("records"), strict=True
+            )
+        ]
+        n_columns = max(1, min(n_columns, len(tiles)))
+        n_rows = max(1, -(-len(tiles) // n_columns))
+        if ax is None:
+            size = (max(4.2, 2.0 * n_columns), 0.4 + 2.5 * n_rows)
+            _, ax = pyplot.subplots(figsize=size, layout="constrained")
+        ax.set_axis_off()
+        if self.query is not None:
+            ax.set_title(shorten(self.query, 90), fontsize=10, parse_math=False)
+        if not tiles:
+            ax.text(0.5, 0.5, "nothing found", ha="center", transform=ax.transAxes)
+        self.axes_: list[Any] = []
+        for place, (picture, words) in enumerate(tiles):
+            i, j = divmod(place, n_columns)
+            # The words take the upper fifth of a tile.
+            tile = ax.inset_axes(
+                (
+                    (j + 0.02) / n_columns,
+                    (n_rows - 1 - i + 0.02) / n_rows,
+                    0.96 / n_columns,
+                    0.78 / n_rows,
+                )
+            )
+            tile.set(xticks=[], yticks=[])
+            tile.spines[:].set_visible(picture is None)
+            if picture is None:
+                tile.text(
+                    0.5, 0.5, "no picture", ha="center", transform=tile.transAxes,
+                    fontsize=7,
+                )  # fmt: skip
+            else:
+                step = -(-max(picture.shape[:2]) // _MAX_SHOWN)
+                tile.imshow(picture[::step, ::step], cmap="gray")
+            tile.set_title(words, fontsize=7, pad=3, parse_math=False)
+            self.axes_.append(tile)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _caption(self, row: dict[str, Any]) -> str:
+        lines = [f"{row['rank']}. score {row['score']:.3f}"]
+        lines.append(shorten(f"id {row['id']}", _WORDS, placeholder="…"))
+        if self.label is not None:
+            lines.append(
+                shorten(f"{self.label}: {row[self.label]}", _WORDS, placeholder="…")
+            )
+        return "\n".join(lines)
+
+
+def _source(row: Any, images: Any) -> Any:
+    """Return what to open for a row that was found."""
+    if images is None:
+        return None if pd.isna(row.source) else row.source
+    if isinstance(images, Callable):  # type: ignore[arg-type]
+        return images(row.id)
+    if isinstance(images, Mapping):
+        return images.get(row.id)
+    if not isinstance(row.id, int | np.integer):
+        raise ValueError(
+            f"images is a sequence, and the id {row.id!r} is no place in it: pass "
+            "{id: image}, or a function of an id."
+        )
+    return images[row.id]
+
+
+def _read(source: Any, embedder: Any) -> NDArray[np.uint8]:
+    """Read a picture as the embedder would; of a study the middle slice."""
+    if isinstance(embedder, MedSigLIPVolumeEmbedder):
+        inner = embedder.embedder
+        (middle,) = read_study(
+            source, n_slices=1, intensity=inner.intensity, plane=embedder.plane,
+            series=embedder.series, max_pixels=inner.max_pixels,
+        )  # fmt: skip
+        return middle
+    if isinstance(embedder, MedSigLIPEmbedder):
+        return read_image(
+            source, intensity=embedder.intensity, frame=embedder.frame,
+            max_pixels=embedder.max_pixels,
+        )  # fmt: skip
+    return read_image(source)
+
+
+def _image_of(query: Any) -> Any:
+    """Return the first image of a query, None if there is none."""
+    if isinstance(query, Query):
+        images = [term.value for term in query.terms if term.kind == "image"]
+        return images[0] if images else None
+    if isinstance(query, str) or (isinstance(query, np.ndarray) and query.ndim == 1):
+        return None
+    return query
+
+
+def _words(query: Any) -> str | None:
+    if isinstance(query, str):
+        return query
+    return repr(query) if isinstance(query, Query) else None

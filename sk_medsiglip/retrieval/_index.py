@@ -1,0 +1,176 @@
+"""What every index can do, and the rows that go in and come out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sk_medsiglip.retrieval._condition import Condition
+
+__all__ = ["About", "Found", "Index", "Rows"]
+
+
+@dataclass(frozen=True)
+class About:
+    """What an index remembers of its rows as a whole.
+
+    Parameters
+    ----------
+    width : int
+        Of the vectors.
+    id_kind : {"integer", "text"}
+        Kind of the ids.
+    kinds : dict of str to str
+        Kind of every metadata column, in order.
+    model : str
+        Whose vectors they are.
+    revision : str or None
+        Of its weights; None where embeddings were given without one.
+    recipe : str or None
+        How images became its input; None where embeddings were given.
+    """
+
+    width: int
+    id_kind: str
+    kinds: Mapping[str, str]
+    model: str
+    revision: str | None
+    recipe: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as what JSON can hold."""
+        return {**asdict(self), "kinds": dict(self.kinds)}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Kinds of all columns of the table: id, source, and metadata."""
+        return {"id": self.id_kind, "source": "text", **self.kinds}
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows on their way into an index, or out of it.
+
+    Parameters
+    ----------
+    numbers : ndarray of shape (n,), int64
+        What ``kneighbors`` calls them.
+    vectors : ndarray of shape (n, width), float32
+        Of length 1.
+    table : DataFrame of n rows
+        ``id``, ``source`` and metadata, in the types of their kinds.
+    """
+
+    numbers: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    table: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The rows nearest to one query, best first.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (k,), float32
+        Cosines, decreasing.
+    numbers : ndarray of shape (k,), int64
+        Of the rows.
+    table : DataFrame of k rows or None
+        Where it was asked for.
+    vectors : ndarray of shape (k, width), float32, or None
+        Where they were asked for.
+    """
+
+    scores: NDArray[np.float32]
+    numbers: NDArray[np.int64]
+    table: pd.DataFrame | None = None
+    vectors: NDArray[np.float32] | None = None
+
+
+class Index(ABC):
+    """Abstract: rows that can be searched.
+
+    Parameters
+    ----------
+    about : About
+        Of the rows.
+    """
+
+    def __init__(self, about: About) -> None:
+        self.about = about
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    @property
+    @abstractmethod
+    def next_number(self) -> int:
+        """The number of the next row that is added."""
+
+    @property
+    @abstractmethod
+    def storage(self) -> str:
+        """How vectors are kept: "float32" or "float16"."""
+
+    @abstractmethod
+    def configure(self, params: Mapping[str, Any]) -> None:
+        """Search as a retriever's parameters say now."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """See what other processes have stored since the index was opened."""
+
+    @abstractmethod
+    def begin_change(self) -> None:
+        """Go to the rows that a change starts from, whoever wrote them."""
+
+    @abstractmethod
+    def optimize(self) -> None:
+        """Tidy up after many changes."""
+
+    @abstractmethod
+    def append(self, batches: Iterable[Rows]) -> None:
+        """Add rows; all of them or, after an error, none."""
+
+    @abstractmethod
+    def remove(self, ids: list[Any]) -> None:
+        """Take rows out; all of them are there."""
+
+    @abstractmethod
+    def replace(self, batches: Iterable[Rows]) -> None:
+        """Put rows in the place of those with their ids, which are there."""
+
+    @abstractmethod
+    def known(self, ids: list[Any]) -> NDArray[np.bool_]:
+        """Return which of these ids are there."""
+
+    @abstractmethod
+    def get(self, ids: list[Any], *, vectors: bool = True) -> Rows:
+        """Return rows by id, in this order; all of them are there."""
+
+    @abstractmethod
+    def scan(self, *, vectors: bool = True) -> Iterator[Rows]:
+        """Yield all rows in batches, by number within each."""
+
+    @abstractmethod
+    def nearest(
+        self,
+        queries: NDArray[np.float32],
+        n: int,
+        *,
+        where: Condition | None = None,
+        table: bool = False,
+        vectors: bool = False,
+    ) -> list[Found]:
+        """Return the ``n`` nearest rows of every query, fewer where there are not n."""

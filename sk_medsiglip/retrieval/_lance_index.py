@@ -1,0 +1,308 @@
+"""``index="lancedb"``: rows on disk or in an object store, searched where they lie.
+
+A table of LanceDB is a sequence of versions, each written aside and put in place by one
+commit. Building, adding, removing and updating are one commit each; so a reader keeps
+the version that it opened, and what was killed half-way is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sk_medsiglip.retrieval._condition import Condition, In
+from sk_medsiglip.retrieval._errors import SearchIndexError
+from sk_medsiglip.retrieval._index import About, Found, Index, Rows
+from sk_medsiglip.retrieval._lance_table import (
+    TABLE,
+    LanceSettings,
+    RowFormat,
+    Stream,
+    connect,
+    import_lance,
+    matrix,
+    open_table,
+    read_schema,
+)
+from sk_medsiglip.retrieval._where_sql import where_sql
+
+__all__ = ["ANN_KINDS", "LanceIndex"]
+
+#: Below this a search compares every row faster than it would use an index, and finds
+#: all of them.
+MIN_ROWS_FOR_ANN = 5_000
+MIN_ROWS_FOR_AUTO = 250_000
+
+ANN_KINDS = ("flat", "ivf_sq", "ivf_pq", "hnsw")
+
+#: Ids in one filter, of which LanceDB reads 100,000 in a second.
+_IDS_AT_ONCE = 200_000
+
+_FEW_IDS = 1_000
+
+_ROWS_AT_ONCE = 8192
+
+
+class LanceIndex(Index):
+    """Rows in a table of LanceDB.
+
+    Parameters
+    ----------
+    about : About
+        Of the rows.
+    settings : LanceSettings
+        Where they are.
+    """
+
+    def __init__(self, about: About, settings: LanceSettings) -> None:
+        super().__init__(about)
+        self.settings = settings
+        self._format = RowFormat(about, settings.storage)
+        self._opened: Any = None
+
+    @classmethod
+    def build(
+        cls, about: About, settings: LanceSettings, batches: Iterable[Rows]
+    ) -> LanceIndex:
+        """Write a table, in the place of one that may be there."""
+        index = cls(about, settings)
+        database = connect(settings)
+        with Stream(batches, index._format) as stream:
+            index._opened = database.create_table(
+                TABLE,
+                data=stream.reader,
+                schema=index._format.schema,
+                mode="overwrite",
+            )
+        index._make_indexes()
+        return index
+
+    @classmethod
+    def load(cls, settings: LanceSettings) -> LanceIndex:
+        """Open a table."""
+        table = open_table(settings)
+        about, storage = read_schema(table.schema, settings.uri)
+        index = cls(about, replace(settings, storage=storage))
+        index._opened = table
+        return index
+
+    @property
+    def _table(self) -> Any:
+        """The table at the version that was opened."""
+        if self._opened is None:
+            table = open_table(self.settings)
+            about, _ = read_schema(table.schema, self.settings.uri)
+            if about != self.about:
+                raise SearchIndexError(
+                    f"the index at {self.settings.uri!r} was built anew since this "
+                    "was pickled, of other vectors or columns. Open what is there "
+                    f"now: ImageRetriever.load({self.settings.uri!r})."
+                )
+            self._opened = table
+        return self._opened
+
+    def __len__(self) -> int:
+        return int(self._table.count_rows())
+
+    @property
+    def storage(self) -> str:  # noqa: D102
+        return self.settings.storage
+
+    @property
+    def next_number(self) -> int:  # noqa: D102
+        highest = -1
+        for batch in self._scan_columns(["number"]):
+            if len(batch):
+                highest = max(highest, int(np.max(batch["number"].to_numpy())))
+        return highest + 1
+
+    def configure(self, params: Mapping[str, Any]) -> None:  # noqa: D102
+        names = ("nprobes", "ef", "refine_factor")
+        self.settings = replace(self.settings, **{n: params[n] for n in names})
+
+    def refresh(self) -> None:
+        """Go to the newest version, which another process may have written."""
+        self._table.checkout_latest()
+        about, storage = read_schema(self._table.schema, self.settings.uri)
+        if (about, storage) != (self.about, self.storage):
+            self.about = about
+            self.settings = replace(self.settings, storage=storage)
+            self._format = RowFormat(about, storage)
+
+    def begin_change(self) -> None:  # noqa: D102
+        self.refresh()
+
+    def append(self, batches: Iterable[Rows]) -> None:  # noqa: D102
+        with Stream(batches, self._format) as stream:
+            self._table.add(stream.reader)
+
+    def remove(self, ids: list[Any]) -> None:  # noqa: D102
+        for some in _in_parts(ids):
+            self._table.delete(self._sql(In("id", tuple(some))))
+
+    def replace(self, batches: Iterable[Rows]) -> None:  # noqa: D102
+        # All of them first: what they are made of is read from this very table, and
+        # reading it while LanceDB waits for a batch could wait for ever.
+        with Stream(list(batches), self._format) as stream:
+            writer = self._table.merge_insert("id").when_matched_update_all()
+            writer.execute(stream.reader)
+
+    def known(self, ids: list[Any]) -> NDArray[np.bool_]:  # noqa: D102
+        wanted = pd.Index(np.array(ids, dtype=object))
+        known = np.zeros(len(ids), bool)
+        # A filter of thousands of ids costs memory that LanceDB keeps, half a kB each.
+        parts = self._rows_of(ids, ["id"])
+        if len(ids) > _FEW_IDS:
+            parts = self._scan_columns(["id"])
+        for rows in parts:
+            here = wanted.get_indexer(np.array(rows["id"].to_pylist(), dtype=object))
+            known[here[here >= 0]] = True
+        return known
+
+    def get(self, ids: list[Any], *, vectors: bool = True) -> Rows:  # noqa: D102
+        parts = self._rows_of(ids, self._format.selected(vectors=vectors))
+        table = import_lance("pyarrow").concat_tables(parts)
+        rows = self._format.to_rows(table, vectors=vectors)
+        places = pd.Index(rows.table["id"].to_numpy(object))
+        return _in_order(rows, places.get_indexer(np.array(ids, dtype=object)))
+
+    def scan(self, *, vectors: bool = True) -> Iterator[Rows]:  # noqa: D102
+        pyarrow = import_lance("pyarrow")
+        for batch in self._scan_columns(self._format.selected(vectors=vectors)):
+            table = pyarrow.Table.from_batches([batch])
+            rows = self._format.to_rows(table, vectors=vectors)
+            yield _in_order(rows, np.argsort(rows.numbers, kind="stable"))
+
+    def nearest(  # noqa: D102
+        self,
+        queries: NDArray[np.float32],
+        n: int,
+        *,
+        where: Condition | None = None,
+        table: bool = False,
+        vectors: bool = False,
+    ) -> list[Found]:
+        columns = ["number", *(["vector"] if vectors else [])]
+        if table:
+            columns = self._format.selected(vectors=vectors)
+        sql = None if where is None else self._sql(where)
+        has_ann = self._has_ann()
+        found = []
+        for query in queries:
+            hits = self._ask(query, n, sql, columns, has_ann)
+            if has_ann and len(hits) < n:
+                # Parts that were looked into held too few: compare every row.
+                hits = self._ask(query, n, sql, columns, False)
+            scores = (1 - hits["_distance"].to_numpy()).astype(np.float32)
+            # Of equal scores the first row comes first.
+            order = np.lexsort((hits["number"].to_numpy(), -scores))
+            hits = hits.take(order)
+            found.append(
+                Found(
+                    scores[order],
+                    hits["number"].to_numpy(),
+                    self._format.to_rows(hits, vectors=False).table if table else None,
+                    matrix(hits["vector"], self.about.width) if vectors else None,
+                )
+            )
+        return found
+
+    def _ask(
+        self,
+        query: NDArray[np.float32],
+        n: int,
+        sql: str | None,
+        columns: list[str],
+        use_ann: bool,
+    ) -> Any:
+        search = self._table.search(
+            query, vector_column_name="vector", query_type="vector"
+        ).distance_type("cosine")
+        if sql is not None:
+            search = search.where(sql, prefilter=True)
+        if use_ann:
+            # Distances of compressed vectors choose candidates only; the stored ones
+            # decide.
+            refine = self.settings.refine_factor
+            search = search.refine_factor(refine)
+            if self.settings.nprobes is not None:
+                search = search.nprobes(self.settings.nprobes)
+            if self.settings.ef is not None:
+                # LanceDB refuses to look at fewer than it is to return.
+                search = search.ef(max(self.settings.ef, n * refine))
+        else:
+            search = search.bypass_vector_index()
+        return search.limit(n).select([*columns, "_distance"]).to_arrow()
+
+    def optimize(self) -> None:
+        """Merge small files, bring indexes up to date, drop versions of weeks ago."""
+        self._table.optimize()
+        self._make_indexes()
+
+    def _make_indexes(self) -> None:
+        """Build what the number of rows asks for and is not there yet."""
+        n_rows = len(self)
+        if n_rows < MIN_ROWS_FOR_ANN:
+            return
+        ann = self.settings.ann
+        if ann == "auto":
+            ann = "ivf_sq" if n_rows >= MIN_ROWS_FOR_AUTO else "flat"
+        config = import_lance("lancedb.index")
+        if not self._is_indexed("id"):
+            self._table.create_index("id", config=config.BTree())
+        if ann != "flat" and not self._has_ann():
+            self._table.create_index("vector", config=self._ann_config(config, ann))
+
+    def _ann_config(self, config: Any, ann: str) -> Any:
+        if ann == "ivf_pq":
+            # LanceDB's own choice, a sixteenth of the width, lost half of the ten
+            # nearest of 100,000 rows; a quarter lost one in a hundred.
+            width = self.about.width
+            parts = width // 4 if width % 4 == 0 else None
+            return config.IvfPq(distance_type="cosine", num_sub_vectors=parts)
+        kind = {"ivf_sq": config.IvfSq, "hnsw": config.HnswSq}[ann]
+        return kind(distance_type="cosine")
+
+    def _has_ann(self) -> bool:
+        return self._is_indexed("vector")
+
+    def _is_indexed(self, column: str) -> bool:
+        return any(column in one.columns for one in self._table.list_indices())
+
+    def _rows_of(self, ids: list[Any], columns: list[str]) -> Iterator[Any]:
+        """Yield the rows with these ids, in any order, as Arrow tables."""
+        for some in _in_parts(ids):
+            rows = self._table.search().where(self._sql(In("id", tuple(some))))
+            yield rows.select(columns).to_arrow()
+
+    def _scan_columns(self, columns: list[str]) -> Iterator[Any]:
+        yield from self._table.search().select(columns).to_batches(_ROWS_AT_ONCE)
+
+    def _sql(self, where: Condition) -> str:
+        return where_sql(where, self._format.names, self.about.columns)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return where the rows are."""
+        return {"about": self.about, "settings": self.settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        LanceIndex.__init__(self, state["about"], state["settings"])
+
+
+def _in_order(rows: Rows, order: NDArray[np.intp]) -> Rows:
+    has_vectors = len(rows.vectors) > 0
+    return Rows(
+        rows.numbers[order],
+        rows.vectors[order] if has_vectors else rows.vectors,
+        rows.table.iloc[order].reset_index(drop=True),
+    )
+
+
+def _in_parts(ids: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        yield ids[start : start + _IDS_AT_ONCE]

@@ -1,0 +1,281 @@
+"""The table that ``index="lancedb"`` keeps: where it is, and its rows as Arrow.
+
+What an index remembers of its rows is in the schema of the table, so that both change
+in one commit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.retrieval._errors import SearchIndexError
+from sk_medsiglip.retrieval._index import About, Rows
+from sk_medsiglip.retrieval._storage_options import StorageOptions
+
+__all__ = [
+    "TABLE",
+    "LanceSettings",
+    "RowFormat",
+    "Stream",
+    "connect",
+    "import_lance",
+    "is_lance",
+    "matrix",
+    "open_table",
+    "read_schema",
+]
+
+TABLE = "images"
+FORMAT = 1
+
+_SCHEMA_KEY = b"sk_medsiglip.retrieval"
+
+#: A column of this name is called so on disk too; any other gets a number.
+_PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*").fullmatch
+
+
+@dataclass(frozen=True)
+class LanceSettings:
+    """Where a table is and how it is searched.
+
+    Parameters
+    ----------
+    uri : str
+        Folder or URL of the database.
+    storage_options : StorageOptions or None
+        For an object store.
+    storage : {"float32", "float16"}
+        How vectors are kept.
+    ann : {"auto", "flat", "ivf_sq", "ivf_pq", "hnsw"}
+        What is built over them.
+    nprobes, ef : int or None
+        Of a search; None is LanceDB's own choice.
+    refine_factor : int
+        Of a search.
+    """
+
+    uri: str
+    storage_options: StorageOptions | None
+    storage: str = "float32"
+    ann: str = "auto"
+    nprobes: int | None = None
+    ef: int | None = None
+    refine_factor: int = 20
+
+
+def import_lance(name: str) -> Any:
+    """Return a module of LanceDB or pyarrow, or say how to install it."""
+    # Its own warnings name folders, and tell of nothing a user could do.
+    os.environ.setdefault("LANCEDB_LOG", "error")
+    return import_optional(name, extra="retrieval", purpose='index="lancedb"')
+
+
+def connect(settings: LanceSettings) -> Any:
+    """Return a connection to the database."""
+    lancedb = import_lance("lancedb")
+    options = settings.storage_options
+    for name, value in (options or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(
+                f"storage_options must be text, and {name!r} is {type(value).__name__}."
+            )
+    return lancedb.connect(
+        settings.uri, storage_options=None if options is None else dict(options)
+    )
+
+
+def open_table(settings: LanceSettings) -> Any:
+    """Return the table at its newest version; SearchIndexError if there is none."""
+    if is_lance(settings.uri) is False:
+        raise SearchIndexError(
+            f"there is no index at {settings.uri!r}. "
+            'ImageRetriever(index="lancedb", uri=...).fit(X) builds one.'
+        )
+    try:
+        return connect(settings).open_table(TABLE)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise SearchIndexError(
+            f"the index at {settings.uri!r} cannot be opened: {error}. Check the "
+            "address and, for an object store, the credentials in the environment."
+        ) from error
+
+
+def is_lance(uri: str) -> bool | None:
+    """Whether a table of ours is there; None where only opening it would tell."""
+    if "://" in uri:
+        return None
+    return (Path(uri) / f"{TABLE}.lance").is_dir()
+
+
+def read_schema(schema: Any, uri: str) -> tuple[About, str]:
+    """Return what the index remembers of its rows, and how vectors are kept."""
+    try:
+        facts = json.loads((schema.metadata or {})[_SCHEMA_KEY])
+        found = facts["format"]
+        if found == FORMAT:
+            item = schema.field("vector").type.value_type
+            return About(**facts["about"]), item.to_pandas_dtype().__name__
+    except (KeyError, ValueError, TypeError) as error:
+        raise SearchIndexError(
+            f"the table {TABLE!r} at {uri!r} is not one of ImageRetriever's, or is "
+            f"damaged ({error})."
+        ) from error
+    raise SearchIndexError(
+        f"the index at {uri!r} has format {found}; this version of sk_medsiglip reads "
+        f"format {FORMAT}. Upgrade sk_medsiglip."
+    )
+
+
+class RowFormat:
+    """Rows as Arrow, and back.
+
+    Parameters
+    ----------
+    about : About
+        Of the rows.
+    storage : {"float32", "float16"}
+        How vectors are kept.
+
+    Attributes
+    ----------
+    names : dict of str to str
+        What each column is called on disk: letters, digits and underscores.
+    schema : pyarrow.Schema
+    """
+
+    def __init__(self, about: About, storage: str) -> None:
+        self.about = about
+        self.names = _names_on_disk(about)
+        self._pyarrow = pyarrow = import_lance("pyarrow")
+        types = {
+            "text": pyarrow.string(),
+            "integer": pyarrow.int64(),
+            "number": pyarrow.float64(),
+            "boolean": pyarrow.bool_(),
+            "time": pyarrow.timestamp("us"),
+            "time_utc": pyarrow.timestamp("us", tz="UTC"),
+        }
+        item = pyarrow.float16() if storage == "float16" else pyarrow.float32()
+        facts = {"format": FORMAT, "about": about.as_dict()}
+        self.schema = pyarrow.schema(
+            [
+                ("number", pyarrow.int64()),
+                *((self.names[n], types[kind]) for n, kind in about.columns.items()),
+                ("vector", pyarrow.list_(item, about.width)),
+            ],
+            metadata={_SCHEMA_KEY: json.dumps(facts)},
+        )
+
+    def selected(self, *, vectors: bool) -> list[str]:
+        """Return the names on disk of all columns of a row."""
+        return ["number", *self.names.values(), *(["vector"] if vectors else [])]
+
+    def to_batch(self, rows: Rows) -> Any:
+        """Return rows as a RecordBatch."""
+        pyarrow = self._pyarrow
+        item = self.schema.field("vector").type.value_type
+        flat = rows.vectors.astype(item.to_pandas_dtype()).ravel()
+        columns = [pyarrow.array(rows.numbers)]
+        for name in self.about.columns:
+            wanted = self.schema.field(self.names[name]).type
+            columns.append(pyarrow.Array.from_pandas(rows.table[name], type=wanted))
+        columns.append(
+            pyarrow.FixedSizeListArray.from_arrays(
+                pyarrow.array(flat, item), self.about.width
+            )
+        )
+        return pyarrow.record_batch(columns, schema=self.schema)
+
+    def to_rows(self, table: Any, *, vectors: bool) -> Rows:
+        """Return a pyarrow.Table as rows, in its order."""
+        pyarrow = self._pyarrow
+        nullable = {
+            pyarrow.string(): pd.StringDtype(),
+            pyarrow.int64(): pd.Int64Dtype(),
+            pyarrow.bool_(): pd.BooleanDtype(),
+        }
+        on_disk = list(self.names.values())
+        frame = table.select(on_disk).to_pandas(types_mapper=nullable.get)
+        frame.columns = list(self.names)
+        width = self.about.width
+        none = np.empty((0, width), np.float32)
+        return Rows(
+            table["number"].to_numpy(),
+            matrix(table["vector"], width) if vectors else none,
+            frame,
+        )
+
+
+class Stream:
+    """Rows as LanceDB reads them, batch by batch, in a thread of its own.
+
+    An error in a batch is raised as it is, where LanceDB would raise its text; and
+    whoever is interrupted stops the reading too, so that nothing is committed later.
+
+    Parameters
+    ----------
+    batches : iterable of Rows
+    form : RowFormat
+    """
+
+    def __init__(self, batches: Iterable[Rows], form: RowFormat) -> None:
+        self._error: BaseException | None = None
+        self._stopped = threading.Event()
+        pyarrow = import_lance("pyarrow")
+        self.reader = pyarrow.RecordBatchReader.from_batches(
+            form.schema, self._convert(batches, form)
+        )
+
+    def _convert(self, batches: Iterable[Rows], form: RowFormat) -> Iterator[Any]:
+        try:
+            for rows in batches:
+                if self._stopped.is_set():
+                    raise RuntimeError("stopped by its caller")
+                yield form.to_batch(rows)
+            if self._stopped.is_set():
+                raise RuntimeError("stopped by its caller")
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._error = error
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self._stopped.set()
+        if isinstance(error, Exception) and self._error is not None:
+            raise self._error from None
+
+
+def _names_on_disk(about: About) -> dict[str, str]:
+    names = {"id": "id", "source": "source"}
+    used = {"id", "source", "number", "vector"}
+    for place, name in enumerate(about.kinds):
+        plain = bool(_PLAIN_NAME(name)) and name.lower() not in used
+        on_disk = name if plain else f"column_{place}"
+        while on_disk.lower() in used:
+            on_disk += "_"
+        used.add(on_disk.lower())
+        names[name] = on_disk
+    return names
+
+
+def matrix(column: Any, width: int) -> NDArray[np.float32]:
+    """Return a column of vectors as the rows of an array."""
+    parts = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    flat = np.concatenate(parts) if parts else np.empty(0)
+    return flat.reshape(-1, width).astype(np.float32)

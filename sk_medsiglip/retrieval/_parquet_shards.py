@@ -1,0 +1,334 @@
+"""Rows that were embedded elsewhere: files of Parquet, read batch by batch.
+
+A file has a column of vectors, may have ids and sources, and all else is metadata. The
+shards that a cluster writes say in their schema, as JSON under ``sk_medsiglip.recipe``,
+by which model, revision and way of reading the vectors are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.exceptions import CheckpointError
+from sk_medsiglip.retrieval._errors import SearchIndexError
+from sk_medsiglip.retrieval._identity import prepared_as
+from sk_medsiglip.retrieval._incoming import reason_of_vector, with_vectors
+from sk_medsiglip.retrieval._index import About, Rows
+from sk_medsiglip.retrieval._metadata import conform, conform_column, infer_kinds
+from sk_medsiglip.retrieval._rejected import Rejected
+from sk_medsiglip.retrieval._row_facts import check_ids
+
+__all__ = ["ParquetShards"]
+
+#: 38 MB of vectors of width 1152.
+_ROWS_AT_ONCE = 8192
+
+#: Of the schema: whose vectors a file holds, and how images were read.
+_RECIPE = b"sk_medsiglip.recipe"
+
+_FACTS = ("model", "revision", "reading", "resize", "pad")
+
+#: Whose id a row has, the first that there is.
+_ID_COLUMNS = ("id", "ids")
+
+#: What tells rows of shards apart: one that is there twice was written twice.
+_KEY = "key"
+
+#: Columns of shards that say nothing to a reader.
+_OF_SHARDS = ("space", "fingerprint", "checksum", _KEY, "size", "mtime")
+
+#: What shards call a model that lies in a folder: its path is kept nowhere.
+_FOLDER = "folder"
+
+
+class ParquetShards:
+    """A data set of Parquet files.
+
+    Parameters
+    ----------
+    location : str, path-like, or list of these
+        A file, a folder, or an URL that pyarrow reads (``s3://``, ``gs://``).
+    filesystem : pyarrow or fsspec file system, default=None
+        For other places, and for credentials.
+    ids : str or None, default=None
+        Column of the ids. None takes ``id`` or ``ids``, else rows are numbered.
+    vectors, sources : str
+        Names of these columns.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows that were read, once all of them are.
+    """
+
+    def __init__(
+        self,
+        location: Any,
+        *,
+        filesystem: Any = None,
+        ids: str | None = None,
+        vectors: str = "vector",
+        sources: str = "source",
+    ) -> None:
+        purpose = "Reading Parquet"
+        self._pyarrow = import_optional("pyarrow", extra="parquet", purpose=purpose)
+        module = import_optional("pyarrow.dataset", extra="parquet", purpose=purpose)
+        if isinstance(location, os.PathLike):
+            location = os.fspath(location)
+        try:
+            dataset = module.dataset(location, format="parquet", filesystem=filesystem)
+            files = list(dataset.get_fragments())
+            schemas = [file.physical_schema for file in files]
+        except (OSError, ValueError) as error:
+            raise SearchIndexError(
+                f"{location!r} cannot be read as Parquet: {error}."
+            ) from error
+        self._parquet = import_optional(
+            "pyarrow.parquet", extra="parquet", purpose=purpose
+        )
+        # A list of failures beside the shards is passed over.
+        chosen = [i for i, schema in enumerate(schemas) if vectors in schema.names]
+        self._files = [files[i] for i in chosen]
+        self._schemas = [schemas[i] for i in chosen]
+        names = (self._schemas or schemas or [dataset.schema])[0].names
+        self._vectors, self._sources = vectors, sources
+        self._ids = ids or next((n for n in _ID_COLUMNS if n in names), None)
+        for name in (vectors, *([ids] if ids else [])):
+            if name not in names:
+                raise ValueError(f"there is no column {name!r}; there are {names}.")
+        self.n_rows = 0
+        self._recipe = self._read_recipe()
+        self._not_metadata = {vectors, sources, self._ids, _KEY}
+        if self._recipe:
+            self._not_metadata.update(_OF_SHARDS)
+
+    def about(self, model: str | None) -> About:
+        """Return what the shards say of themselves.
+
+        Parameters
+        ----------
+        model : str or None
+            Name of the model, where shards say none.
+
+        Raises
+        ------
+        CheckpointError
+            If shards are by different models.
+        ValueError
+            If they say nothing of a model, and ``model`` is None.
+        """
+        recipe = self._recipe
+        named = recipe.get("model")
+        if model is None and named in (None, _FOLDER):
+            of_folder = f", but that it is {recipe['revision']}" if recipe else ""
+            raise ValueError(
+                f"the files do not say where the model is{of_folder}; pass model=."
+            )
+        ids = self._read_ids()
+        return About(
+            width=self._width(),
+            id_kind="text" if isinstance(ids.dtype, pd.StringDtype) else "integer",
+            kinds=infer_kinds(self._frame(self._schemas[0].empty_table())),
+            model=str(model if named in (None, _FOLDER) else named),
+            revision=recipe.get("revision"),
+            recipe=prepared_as(recipe["reading"], recipe["resize"], recipe["pad"])
+            if recipe
+            else None,
+        )
+
+    def batches(self, about: About, rejected: list[Rejected]) -> Iterator[Rows]:
+        """Yield all rows, in the order of the files.
+
+        Parameters
+        ----------
+        about : About
+            From :meth:`about`.
+        rejected : list
+            Gets rows whose vector has no direction.
+
+        Yields
+        ------
+        Rows
+        """
+        row = 0
+        for batch in self._scan():
+            n = len(batch)
+            table = conform(self._frame(batch), about.kinds, n, first_row=row)
+            table.insert(0, "id", self._ids_of(batch, row, about))
+            table.insert(1, "source", self._sources_of(batch, row))
+            vectors = self._matrix(batch[self._vectors], about.width)
+            yield from with_vectors(
+                vectors,
+                table,
+                np.arange(row, row + n),
+                first_row=row,
+                reason=lambda at, first=row, some=vectors: reason_of_vector(  # type: ignore[misc]
+                    some[at - first]
+                ),
+                rejected=rejected,
+            )
+            row += n
+        self.n_rows = row
+
+    def _scan(self, columns: list[str] | None = None) -> Iterator[Any]:
+        """Yield all rows, each key once; memory does not grow with the files.
+
+        Not by pyarrow's data set, which reads ahead of whoever is slow, as far as it
+        gets.
+        """
+        seen: set[bytes] = set()
+        for file, schema in zip(self._files, self._schemas, strict=True):
+            has_keys = bool(self._recipe) and _KEY in schema.names
+            wanted = columns and [*columns, *([_KEY] if has_keys else [])]
+            with (
+                file.open() as stream,
+                self._parquet.ParquetFile(stream, pre_buffer=False) as parquet,
+            ):
+                for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=wanted):
+                    if has_keys:
+                        batch = self._first_times(batch, seen)
+                    if len(batch):
+                        yield batch
+
+    def _first_times(self, batch: Any, seen: set[bytes]) -> Any:
+        """Return the rows whose keys were not seen before."""
+        new = []
+        for key in batch[_KEY].to_pylist():
+            new.append(key not in seen)
+            seen.add(key)
+        return batch if all(new) else batch.filter(self._pyarrow.array(new))
+
+    def _read_recipe(self) -> dict[str, Any]:
+        """Return what every file says of its vectors."""
+        found: dict[str, Any] | None = None
+        for file, schema in zip(self._files, self._schemas, strict=True):
+            stored = (schema.metadata or {}).get(_RECIPE)
+            try:
+                recipe = json.loads(stored) if stored else {}
+                [recipe[name] for name in _FACTS if recipe]
+            except (ValueError, KeyError, TypeError) as error:
+                raise SearchIndexError(
+                    f"{file.path} says nothing that can be read of its model: {error}."
+                ) from error
+            if found is not None and recipe != found:
+                raise CheckpointError(
+                    f"{file.path} holds vectors by {recipe}, and files before it by "
+                    f"{found}. Vectors of two models do not mix; name the files of "
+                    "one."
+                )
+            found = recipe
+        return found or {}
+
+    def _width(self) -> int:
+        kind = self._schemas[0].field(self._vectors).type
+        if self._pyarrow.types.is_fixed_size_list(kind):
+            return int(kind.list_size)
+        for batch in self._scan([self._vectors]):
+            for value in batch[self._vectors]:
+                if value.is_valid:
+                    n = len(value.as_py())
+                    return n // 4 if self._is_binary() else n
+        raise ValueError("the files hold no vector.")
+
+    def _is_binary(self) -> bool:
+        types, kind = (
+            self._pyarrow.types,
+            self._schemas[0].field(self._vectors).type,
+        )
+        return types.is_binary(kind) or types.is_large_binary(kind)
+
+    def _matrix(self, column: Any, width: int) -> NDArray[np.floating]:
+        """Return vectors as the rows of an array, NaN where there is none."""
+        vectors = np.full((len(column), width), np.nan, np.float32)
+        valid = column.is_valid().to_numpy(zero_copy_only=False)
+        present = column.filter(self._pyarrow.array(valid))
+        if self._is_binary():
+            flat = np.frombuffer(b"".join(present.to_pylist()), "<f4")
+        else:
+            flat = present.flatten().to_numpy(zero_copy_only=False)
+        if len(flat) != valid.sum() * width:
+            raise ValueError(
+                f"vectors of width {width} were expected, and there are others."
+            )
+        vectors[valid] = flat.reshape(-1, width)
+        return vectors
+
+    def _frame(self, table: Any) -> pd.DataFrame:
+        """Return metadata as pandas has it, structs as their fields."""
+        names = [n for n in table.schema.names if n not in self._not_metadata]
+        chosen = table.select(names)
+        if isinstance(chosen, self._pyarrow.RecordBatch):
+            chosen = self._pyarrow.Table.from_batches([chosen])
+        while any(self._pyarrow.types.is_struct(kind) for kind in chosen.schema.types):
+            plain = chosen.flatten()
+            # "metadata.age" is "age": the struct is only a wrapper.
+            names = [name.rpartition(".")[2] for name in plain.column_names]
+            chosen = plain.rename_columns(names)
+        columns = {
+            name: self._plain(chosen[name], name) for name in chosen.column_names
+        }
+        nullable = {
+            self._pyarrow.string(): pd.StringDtype(),
+            self._pyarrow.int64(): pd.Int64Dtype(),
+            self._pyarrow.bool_(): pd.BooleanDtype(),
+        }
+        return self._pyarrow.table(columns).to_pandas(types_mapper=nullable.get)
+
+    def _plain(self, column: Any, name: str) -> Any:
+        """Return a column of text, numbers, true and false, or times."""
+        pyarrow, types = self._pyarrow, self._pyarrow.types
+        kind = column.type
+        if types.is_dictionary(kind):
+            return self._plain(column.cast(kind.value_type), name)
+        for tests, wanted in (
+            ((types.is_string, types.is_large_string, types.is_null), pyarrow.string()),
+            ((types.is_integer,), pyarrow.int64()),
+            ((types.is_floating, types.is_decimal), pyarrow.float64()),
+            ((types.is_boolean,), pyarrow.bool_()),
+            ((types.is_date,), pyarrow.timestamp("us")),
+            ((types.is_timestamp,), pyarrow.timestamp("us", tz=_zone(kind))),
+        ):
+            if any(test(kind) for test in tests):
+                return column.cast(wanted, safe=not types.is_timestamp(kind))
+        raise TypeError(
+            f"the column {name!r} holds {kind}. Metadata must be text, numbers, true "
+            "and false, or times; leave it out of the files, or convert it."
+        )
+
+    def _read_ids(self) -> pd.Series:
+        """Return all ids, checked: unique, none missing."""
+        if self._ids is None:
+            return check_ids(np.arange(1), 1)
+        listed = [
+            one for batch in self._scan([self._ids]) for one in self._plain_ids(batch)
+        ]
+        return check_ids(pd.Series(listed, dtype=object), len(listed))
+
+    def _plain_ids(self, batch: Any) -> list[Any]:
+        listed: list[Any] = batch[self._ids].to_pylist()
+        return [one.hex() if isinstance(one, bytes) else one for one in listed]
+
+    def _ids_of(self, batch: Any, row: int, about: About) -> pd.Series:
+        if self._ids is None:
+            values = pd.Series(np.arange(row, row + len(batch)))
+        else:
+            values = pd.Series(self._plain_ids(batch), dtype=object)
+        return conform_column(values, about.id_kind, "id", row)
+
+    def _sources_of(self, batch: Any, row: int) -> pd.Series:
+        there = self._sources in batch.schema.names
+        listed = batch[self._sources].to_pylist() if there else [None] * len(batch)
+        values = pd.Series(listed, dtype=object)
+        return conform_column(values, "text", "source", row)
+
+
+def _zone(kind: Any) -> str | None:
+    return getattr(kind, "tz", None)

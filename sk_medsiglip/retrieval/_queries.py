@@ -1,0 +1,280 @@
+"""``Query``: texts, images and their differences, as one direction to look in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from sk_medsiglip.images._sources import describe
+
+__all__ = ["Query", "as_queries", "encode_queries"]
+
+#: A sum shorter than this has no direction to speak of.
+_SHORTEST = 1e-4
+
+#: Endings that no sentence has.
+_FILE_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp",
+    ".nii", ".nii.gz", ".svs",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Term:
+    """One summand: what it is, and how much it counts."""
+
+    kind: str  # "text", "image" or "embedding"
+    value: Any
+    weight: float = 1.0
+
+
+class Query:
+    """What to look for: a text, several, an image, and sums and differences of these.
+
+    Each part becomes a vector of length 1. Parts are added up with their weights, and
+    the sum is brought to length 1 again.
+
+    Parameters
+    ----------
+    text : str or sequence of str, default=None
+        Several texts say the same thing in other words: their vectors are averaged.
+    image : image, default=None
+        A path, an array, a PIL image: whatever may be a row of the retriever's ``X``.
+    embedding : array-like of shape (width,), default=None
+        A vector that is there already.
+
+    Notes
+    -----
+    ``+`` asks for both, ``-`` turns away from something, and a number in front says
+    how much a part counts; text on its own may stand as it is. Images are more like
+    each other than any text is like an image, so in the sum of an image and a text the
+    image mostly decides: give the text more weight, ``Query(image=path) + 3 *
+    Query("pacemaker")``, and look at what comes back.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.retrieval import Query
+    >>> Query("cardiomegaly") - "pacemaker"
+    Query('cardiomegaly') - Query('pacemaker')
+    >>> Query(["enlarged heart", "cardiomegaly"]) + 0.5 * Query(image="chest.png")
+    Query(['enlarged heart', 'cardiomegaly']) + 0.5 * Query(image='chest.png')
+    """
+
+    # numpy's numbers leave multiplication to this class.
+    __array_ufunc__ = None
+
+    def __init__(
+        self,
+        text: str | Sequence[str] | None = None,
+        *,
+        image: Any = None,
+        embedding: ArrayLike | None = None,
+    ) -> None:
+        given = [value is not None for value in (text, image, embedding)]
+        if sum(given) != 1:
+            raise TypeError(
+                f"Query takes one of text, image and embedding, got {sum(given)}. Add "
+                'them up: Query("effusion") + Query(image=path).'
+            )
+        if text is not None:
+            term = _Term("text", _check_texts(text))
+        elif image is not None:
+            term = _Term("image", image)
+        else:
+            term = _Term("embedding", _check_embedding(embedding))
+        self._terms: tuple[_Term, ...] = (term,)
+
+    @property
+    def terms(self) -> tuple[_Term, ...]:
+        """The summands."""
+        return self._terms
+
+    def __add__(self, other: Query | str) -> Query:
+        if not isinstance(other, Query | str):
+            return NotImplemented
+        return _of_terms((*self._terms, *_as_query(other)._terms))
+
+    def __radd__(self, other: str) -> Query:
+        return Query(other) + self if isinstance(other, str) else NotImplemented
+
+    def __sub__(self, other: Query | str) -> Query:
+        if not isinstance(other, Query | str):
+            return NotImplemented
+        return self + -_as_query(other)
+
+    def __rsub__(self, other: str) -> Query:
+        return Query(other) - self if isinstance(other, str) else NotImplemented
+
+    def __neg__(self) -> Query:
+        return self * -1.0
+
+    def __mul__(self, weight: float) -> Query:
+        if not isinstance(weight, Real) or isinstance(weight, bool):
+            return NotImplemented
+        if not np.isfinite(weight):
+            raise ValueError(f"a weight must be a finite number, got {weight}.")
+        return _of_terms(
+            tuple(
+                _Term(term.kind, term.value, float(weight) * term.weight)
+                for term in self._terms
+            )
+        )
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        shown = ""
+        for term in self._terms:
+            negative = term.weight < 0
+            size = "" if abs(term.weight) == 1 else f"{abs(term.weight):g} * "
+            sign = (" - " if negative else " + ") if shown else "-" * negative
+            shown += f"{sign}{size}Query({_show(term)})"
+        return shown
+
+
+def _of_terms(terms: tuple[_Term, ...]) -> Query:
+    query = object.__new__(Query)
+    query._terms = terms
+    return query
+
+
+def _as_query(value: Query | str) -> Query:
+    return value if isinstance(value, Query) else Query(value)
+
+
+def _show(term: _Term) -> str:
+    if term.kind == "text":
+        return repr(term.value[0] if len(term.value) == 1 else list(term.value))
+    if term.kind == "embedding":
+        return f"embedding=array of shape {term.value.shape}"
+    is_path = isinstance(term.value, str | os.PathLike)
+    return f"image={describe(term.value)!r}" if is_path else "image=..."
+
+
+def _check_texts(text: Any) -> tuple[str, ...]:
+    texts = (text,) if isinstance(text, str) else tuple(text)
+    for one in texts:
+        if not isinstance(one, str):
+            raise TypeError(
+                f"a query's text must be str, got {type(one).__name__}. An image is "
+                "Query(image=...)."
+            )
+        if not one.strip():
+            raise ValueError("a query's text is empty; say what to look for.")
+    if not texts:
+        raise ValueError("a query holds no text; say what to look for.")
+    return tuple(map(str, texts))
+
+
+def _check_embedding(embedding: Any) -> NDArray[np.float32]:
+    vector = np.asarray(embedding, dtype=np.float64)
+    length = np.linalg.norm(vector)
+    if vector.ndim != 1 or not np.isfinite(length) or length == 0:
+        raise ValueError(
+            "an embedding must be one row of finite numbers that are not all 0, got "
+            f"shape {vector.shape}, length {length:g}."
+        )
+    return (vector / length).astype(np.float32)
+
+
+def as_queries(query: Any) -> tuple[list[Query], bool]:
+    """Return queries, and whether several were asked for.
+
+    Parameters
+    ----------
+    query : str, Query, image, 1-D or 2-D embeddings, or a list of these
+        A path as ``str`` would be text: images are ``pathlib.Path``, PIL images,
+        bytes, arrays of pixels, or ``Query(image=...)``.
+
+    Returns
+    -------
+    queries : list of Query
+    is_batch : bool
+        Whether a list, or rows of embeddings, were given.
+    """
+    if isinstance(query, np.ndarray) and query.dtype.kind == "f" and query.ndim == 2:
+        return [Query(embedding=row) for row in query], True
+    if isinstance(query, list | tuple):
+        if not query:
+            raise ValueError("the list of queries is empty.")
+        return [_one_query(one) for one in query], True
+    return [_one_query(query)], False
+
+
+def _one_query(query: Any) -> Query:
+    if isinstance(query, Query):
+        return query
+    if isinstance(query, str):
+        if query.lower().endswith(_FILE_ENDINGS) and " " not in query.strip():
+            raise ValueError(
+                f"{query!r} looks like a file, and text is what a str is here. Ask "
+                f"with an image by Query(image={query!r})."
+            )
+        return Query(query)
+    if isinstance(query, np.ndarray) and query.dtype.kind in "fiu" and query.ndim == 1:
+        return Query(embedding=query)
+    if isinstance(query, os.PathLike | bytes | bytearray | np.ndarray | Image.Image):
+        return Query(image=query)
+    raise TypeError(
+        "a query is text, a Query, an image or an embedding, or a list of these; got "
+        f"{type(query).__name__}."
+    )
+
+
+def encode_queries(
+    queries: Sequence[Query],
+    width: int,
+    encode_texts: Callable[[list[tuple[str, ...]]], NDArray[np.float32]],
+    embed_images: Callable[[list[Any]], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Return the vector of every query; one call for all texts, one for all images.
+
+    Parameters
+    ----------
+    queries : sequence of Query
+    width : int
+        Of the vectors of the index.
+    encode_texts : callable
+        From groups of texts to a vector of length 1 for each.
+    embed_images : callable
+        From images to a vector of length 1 for each.
+
+    Returns
+    -------
+    ndarray of shape (len(queries), width), float32
+        Of length 1.
+    """
+    terms = [(row, term) for row, query in enumerate(queries) for term in query.terms]
+    sums = np.zeros((len(queries), width))
+    for kind, encode in (
+        ("text", encode_texts),
+        ("image", embed_images),
+        ("embedding", np.array),
+    ):
+        chosen = [(row, term) for row, term in terms if term.kind == kind]
+        if not chosen:
+            continue
+        for _, term in chosen:
+            if kind == "embedding" and len(term.value) != width:
+                raise ValueError(
+                    f"a query's embedding has {len(term.value)} values; those of the "
+                    f"index have {width}. Embed it by the model of the index."
+                )
+        vectors = encode([term.value for _, term in chosen])
+        for (row, term), vector in zip(chosen, vectors, strict=True):
+            sums[row] += term.weight * vector.astype(np.float64)
+    lengths = np.linalg.norm(sums, axis=1)
+    for query, length in zip(queries, lengths, strict=True):
+        if length < _SHORTEST:
+            raise ValueError(
+                f"the parts of {query!r} cancel out and leave no direction to look "
+                "in. Change a weight, or drop a part."
+            )
+    return (sums / lengths[:, None]).astype(np.float32)

@@ -1,0 +1,191 @@
+"""Items in the order of their scores, and a figure of each query from it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import UndefinedMetricWarning
+
+__all__ = ["Floats", "Ranked", "mean_figure"]
+
+#: Scores that are ranked at a time: 4 MB of float64.
+_SCORES = 2**19
+_WITHOUT = ("warn", "skip", "raise")
+Floats = NDArray[np.float64]
+
+
+class Ranked(NamedTuple):
+    """Items in the order of their scores, in groups of equal ones; a row a query.
+
+    Of each place: the grade of the item there, and of its group the first place, that
+    after the last, its relevant items and those before it.
+    """
+
+    grade: Floats
+    before: NDArray[np.intp]
+    end: NDArray[np.intp]
+    relevant: Floats
+    relevant_before: Floats
+    n_relevant: Floats
+
+    @property
+    def size(self) -> NDArray[np.intp]:
+        """Items in each place's group."""
+        return self.end - self.before
+
+    @property
+    def share(self) -> Floats:
+        """Share of the relevant in each place's group: the chance that it is one."""
+        return self.relevant / self.size
+
+    def group_sums(self, values: Floats) -> Floats:
+        """Return the sum over each place's group of values a place."""
+        sums = _running_sums(values)
+        until_end = np.take_along_axis(sums, self.end, axis=1)
+        return until_end - np.take_along_axis(sums, self.before, axis=1)
+
+
+def mean_figure(
+    figure: Callable[[Ranked], Floats],
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    k: int | None,
+    n_relevant: ArrayLike | None,
+    without_relevant: str,
+    per_query: bool,
+    summary: Callable[[Floats], Any] = np.mean,
+) -> Any:
+    """Compute a figure of each query, and what they come to."""
+    grades, scores = _check_arrays(y_true, y_score)
+    n_queries, n_items = scores.shape
+    if k is not None and not (isinstance(k, Integral) and 1 <= k <= n_items):
+        raise ValueError(
+            f"k must be a whole number from 1 to the number of items, {n_items}, "
+            f"got {k!r}."
+        )
+    if without_relevant not in _WITHOUT:
+        raise ValueError(
+            f"without_relevant must be one of {_WITHOUT}, got {without_relevant!r}."
+        )
+    totals = None if n_relevant is None else _check_totals(n_relevant, n_queries)
+    found = np.empty(n_queries)
+    step = max(1, _SCORES // n_items)
+    for start in range(0, n_queries, step):
+        some = slice(start, start + step)
+        ranked = _rank(_grades(grades[some], n_items), scores[some])
+        if totals is not None:
+            _check_found(ranked.n_relevant, totals[some])
+            ranked = ranked._replace(n_relevant=totals[some])
+        found[some] = figure(ranked)
+    _tell_of_empty(np.isnan(found), without_relevant)
+    if per_query:
+        return found
+    return float(summary(found[~np.isnan(found)]))
+
+
+def _check_arrays(
+    y_true: ArrayLike, y_score: ArrayLike
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    grades, scores = np.asarray(y_true), np.asarray(y_score)
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise ValueError(
+            "y_score must be of shape (n_queries, n_items), got "
+            f"{scores.shape}; use y_score[np.newaxis] for one query."
+        )
+    if scores.dtype.kind not in "biuf" or np.isnan(scores).any():
+        raise ValueError("y_score must be numbers, without NaN.")
+    if grades.ndim == 1 and len(grades) == len(scores):
+        if grades.dtype.kind not in "iu":
+            raise ValueError(
+                "y_true of one dimension holds the column of each query's mate, as "
+                f"whole numbers, got {grades.dtype}."
+            )
+        if grades.min() < 0 or grades.max() >= scores.shape[1]:
+            raise ValueError(
+                f"y_true names columns from {grades.min()} to {grades.max()}, and "
+                f"there are {scores.shape[1]} items."
+            )
+        return grades, scores
+    if grades.shape != scores.shape:
+        raise ValueError(
+            f"y_true must be of shape {scores.shape}, as y_score, or "
+            f"({len(scores)},), got {grades.shape}."
+        )
+    if grades.dtype.kind not in "biuf" or not (
+        np.isfinite(grades).all() and grades.min() >= 0
+    ):
+        raise ValueError("y_true must be numbers from 0 on, without NaN.")
+    return grades, scores
+
+
+def _check_totals(n_relevant: ArrayLike, n_queries: int) -> Floats:
+    totals = np.asarray(n_relevant, float)
+    if totals.shape != (n_queries,):
+        raise ValueError(
+            f"n_relevant must be of shape ({n_queries},), got {totals.shape}."
+        )
+    return totals
+
+
+def _check_found(found: Floats, totals: Floats) -> None:
+    if (found > totals).any():
+        raise ValueError(
+            "n_relevant must be the number of all relevant items, and some queries "
+            "have more among those of y_true."
+        )
+
+
+def _grades(grades: NDArray[Any], n_items: int) -> Floats:
+    if grades.ndim == 2:
+        return grades.astype(float)
+    return (grades[:, np.newaxis] == np.arange(n_items)).astype(float)
+
+
+def _rank(grades: Floats, scores: NDArray[Any]) -> Ranked:
+    order = np.argsort(scores, axis=1)[:, ::-1]
+    scores = np.take_along_axis(scores, order, axis=1)
+    grades = np.take_along_axis(grades, order, axis=1)
+    place = np.arange(scores.shape[1])
+    changes = scores[:, 1:] != scores[:, :-1]
+    edge = np.ones((len(scores), 1), bool)
+    before = np.where(np.hstack([edge, changes]), place, 0)
+    before = np.maximum.accumulate(before, axis=1)
+    end = np.where(np.hstack([changes, edge]), place + 1, len(place))
+    end = np.minimum.accumulate(end[:, ::-1], axis=1)[:, ::-1]
+    sums = _running_sums(grades > 0)
+    relevant_before = np.take_along_axis(sums, before, axis=1)
+    return Ranked(
+        grade=grades,
+        before=before,
+        end=end,
+        relevant=np.take_along_axis(sums, end, axis=1) - relevant_before,
+        relevant_before=relevant_before,
+        n_relevant=sums[:, -1],
+    )
+
+
+def _running_sums(values: NDArray[Any]) -> Floats:
+    """Return the sums of no, one, two ... all values of each row."""
+    sums = np.zeros((len(values), values.shape[1] + 1))
+    np.cumsum(values, axis=1, out=sums[:, 1:])
+    return sums
+
+
+def _tell_of_empty(empty: NDArray[np.bool_], without_relevant: str) -> None:
+    if not empty.any():
+        return
+    said = f"Nothing is relevant to {empty.sum()} of {len(empty)} queries"
+    if empty.all() or without_relevant == "raise":
+        raise ValueError(f"{said}, whose figure is not defined.")
+    if without_relevant == "warn":
+        warnings.warn(
+            f"{said}; they are left out. without_relevant='skip' leaves them out "
+            "silently.",
+            UndefinedMetricWarning,
+            stacklevel=4,
+        )

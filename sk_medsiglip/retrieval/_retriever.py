@@ -1,0 +1,650 @@
+"""``ImageRetriever``: find images by text, by image, by both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sk_medsiglip._persistence import VersionedPickle
+from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
+from sk_medsiglip.cache import EmbeddingCache
+from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
+from sk_medsiglip.retrieval._changes import Changes
+from sk_medsiglip.retrieval._diversity import near_duplicates
+from sk_medsiglip.retrieval._encoding import embed_images, encode_texts
+from sk_medsiglip.retrieval._exact_index import ExactIndex
+from sk_medsiglip.retrieval._identity import (
+    ImageEmbedder,
+    model_of,
+    recipe_of,
+)
+from sk_medsiglip.retrieval._incoming import (
+    Collection,
+    Embeddings,
+    Images,
+    batches,
+    to_length_one,
+)
+from sk_medsiglip.retrieval._index import About, Index, Rows
+from sk_medsiglip.retrieval._lance_index import (
+    ANN_KINDS,
+    LanceIndex,
+)
+from sk_medsiglip.retrieval._metadata import conform, infer_kind, infer_kinds
+from sk_medsiglip.retrieval._parquet_shards import ParquetShards
+from sk_medsiglip.retrieval._queries import as_queries, encode_queries
+from sk_medsiglip.retrieval._rejected import (
+    Rejected,
+)
+from sk_medsiglip.retrieval._results import results_table
+from sk_medsiglip.retrieval._row_facts import (
+    check_ids,
+    check_metadata,
+    check_sources,
+)
+from sk_medsiglip.retrieval._selection import check_selection, nearest_selected
+from sk_medsiglip.retrieval._storing import Storing
+from sk_medsiglip.retrieval._where import parse_where
+
+__all__ = ["ImageRetriever"]
+
+
+class ImageRetriever(VersionedPickle, Changes, Storing):
+    """Search a collection of images by words, by images, or by both.
+
+    Parameters
+    ----------
+    model : str or path-like, default="google/medsiglip-448"
+        Whose embeddings are compared. With ``embedder`` its model is used instead.
+    revision : str or None, default=None
+        Commit, branch or tag of a repository on the hub.
+    embedder : MedSigLIPEmbedder, MedSigLIPVolumeEmbedder or None, default=None
+        How images, or studies of many slices, become vectors. None makes a
+        ``MedSigLIPEmbedder`` that keeps unreadable images out (``on_error="nan"``).
+    index : {"exact", "lancedb"}, default="exact"
+        "exact" compares a query with every row, in memory or from a file that
+        :meth:`save` wrote. "lancedb" (``pip install "sk-medsiglip[retrieval]"``) keeps
+        rows on disk or in an object store, for more than memory holds.
+    metric : {"cosine", "euclidean"}, default="cosine"
+        What ``kneighbors`` returns: 1 minus the cosine, or the distance between rows
+        scaled to length 1. The order is the same.
+    n_neighbors : int, default=5
+        Of ``kneighbors`` unless it is told otherwise.
+    storage : {"float32", "float16"}, default="float32"
+        How vectors are kept; "float16" takes half the memory, and changes cosines in
+        the fourth digit.
+    device : str, default="cpu"
+        Where ``index="exact"`` computes its products. ``"cuda"`` pays for many
+        queries at a time: rows are copied there for every call.
+    uri : str, path-like or None, default=None
+        Where ``index="lancedb"`` keeps its rows: a folder, or ``s3://bucket/name``,
+        ``gs://``, ``az://``.
+    storage_options : dict or None, default=None
+        For an object store, as LanceDB has them: ``{"region": "eu-north-1"}``. Keys
+        and other secrets are better in the environment. Those that are given here are
+        in no repr and no pickle; what is unpickled elsewhere takes the environment's.
+    ann : {"auto", "flat", "ivf_sq", "ivf_pq", "hnsw"}, default="auto"
+        What LanceDB builds over the vectors. "flat" compares every row. The others
+        compare some, and may miss rows; what they find is then compared by its stored
+        vectors. "ivf_sq" is built in seconds where "ivf_pq", a quarter of its size,
+        and "hnsw", the fastest to search, take minutes. "auto" is "flat" below 250,000
+        rows and "ivf_sq" from there on; below 5,000 rows everything is flat.
+    nprobes, ef : int or None, default=None
+        How much of an "ivf_..." or "hnsw" index a search looks at: more finds more,
+        and takes longer. None is LanceDB's choice; ``ef`` is at least
+        ``n * refine_factor``.
+    refine_factor : int, default=20
+        So many times ``n`` rows are compared by their stored vectors.
+    cache : bool, str, path-like or EmbeddingCache, default=True
+        Store of the embeddings, of texts as well; with ``embedder`` its store is used.
+    verbose : int, default=0
+        Over 0 shows a progress bar.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Width of the vectors.
+    n_samples_fit_ : int
+        Rows in the index.
+    rejected_ : DataFrame
+        Rows of the last ``fit``, ``add`` or ``update`` that were kept out: ``row`` in
+        its ``X``, ``id``, ``source``, ``reason``.
+    embedder_ : MedSigLIPEmbedder or MedSigLIPVolumeEmbedder
+        Fitted clone; only where images were given.
+
+    See Also
+    --------
+    Query : What to look for, put together from texts and images.
+    sk_medsiglip.retrieval.metrics : How well it finds.
+
+    Notes
+    -----
+    An index remembers the model, its revision and how images were prepared, and
+    refuses queries and rows by others. Of embeddings it knows the model's name, and
+    the revision if ``revision`` says it.
+
+    ``index="exact"`` in memory takes 4 bytes a value, 460 MB for 100,000 rows of
+    MedSigLIP, and so does its pickle; after :meth:`save`, and of a LanceDB index, a
+    pickle holds the place. One process at a time may write; readers are safe.
+
+    An index holds what it is given, in the clear: sources, metadata, and vectors by
+    which an image can be recognised. Treat it as the images themselves.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> from sk_medsiglip.retrieval import ImageRetriever, Query
+    >>> phantoms = make_chest_phantoms(60, random_state=0)
+    >>> patients = pd.DataFrame({"patient": phantoms.groups})
+    >>> retriever = ImageRetriever(model="demo")
+    >>> retriever = retriever.fit(list(phantoms.images), metadata=patients)
+    >>> hits = retriever.search("a large pleural effusion", n=3)
+    >>> list(hits.columns)
+    ['rank', 'id', 'source', 'score', 'patient']
+    >>> effusion = phantoms.target[:, phantoms.target_names.index("effusion")]
+    >>> [int(effusion[i]) for i in hits["id"]]
+    [1, 1, 1]
+    >>> hits = retriever.search(Query("cardiomegaly") - "a pacemaker", n=3)
+    >>> distances, rows = retriever.kneighbors(list(phantoms.images[:2]), 3)
+    >>> rows[:, 0].tolist()
+    [0, 1]
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        "model": [str, os.PathLike],
+        "revision": [str, None],
+        "embedder": [MedSigLIPEmbedder, MedSigLIPVolumeEmbedder, None],
+        "index": [StrOptions({"exact", "lancedb"})],
+        "metric": [StrOptions({"cosine", "euclidean"})],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "storage": [StrOptions({"float32", "float16"})],
+        "device": [str],
+        "uri": [str, os.PathLike, None],
+        "storage_options": [dict, None],
+        "ann": [StrOptions({"auto", *ANN_KINDS})],
+        "nprobes": [Interval(Integral, 1, None, closed="left"), None],
+        "ef": [Interval(Integral, 1, None, closed="left"), None],
+        "refine_factor": [Interval(Integral, 1, None, closed="left")],
+        "cache": ["boolean", str, os.PathLike, EmbeddingCache],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        *,
+        model: str | os.PathLike[str] = "google/medsiglip-448",
+        revision: str | None = None,
+        embedder: ImageEmbedder | None = None,
+        index: str = "exact",
+        metric: str = "cosine",
+        n_neighbors: int = 5,
+        storage: str = "float32",
+        device: str = "cpu",
+        uri: str | os.PathLike[str] | None = None,
+        storage_options: dict[str, str] | None = None,
+        ann: str = "auto",
+        nprobes: int | None = None,
+        ef: int | None = None,
+        refine_factor: int = 20,
+        cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
+        verbose: int | bool = 0,
+    ) -> None:
+        self.model = model
+        self.revision = revision
+        self.embedder = embedder
+        self.index = index
+        self.metric = metric
+        self.n_neighbors = n_neighbors
+        self.storage = storage
+        self.device = device
+        self.uri = uri
+        self.storage_options = storage_options
+        self.ann = ann
+        self.nprobes = nprobes
+        self.ef = ef
+        self.refine_factor = refine_factor
+        self.cache = cache
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(
+        self,
+        X: ArrayLike,
+        y: Any = None,
+        *,
+        ids: ArrayLike | None = None,
+        metadata: pd.DataFrame | Mapping[str, Any] | None = None,
+        sources: ArrayLike | None = None,
+    ) -> Self:
+        """Build the index.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) or (n_samples, width)
+            Images, or studies with a ``MedSigLIPVolumeEmbedder``; or embeddings, a
+            matrix of numbers, for which no model is needed.
+        y : ignored
+            For pipelines.
+        ids : array-like of shape (n_samples,), default=None
+            Whole numbers or texts, each once. None takes the rows' numbers.
+        metadata : DataFrame of n_samples rows, default=None
+            What results show and ``where`` may ask for: text, numbers, true and
+            false, times. If ``X`` has an index, it must have the same one.
+        sources : array-like of shape (n_samples,), default=None
+            Where each image lies. None takes the paths and URLs in ``X``, without
+            users, passwords and what follows a "?".
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ids are not unique, or metadata cannot be kept: names which.
+        ImageReadError
+            If an image cannot be read and ``embedder`` has ``on_error="raise"``.
+        ModelAccessError, CheckpointError
+            If the model cannot be had.
+
+        Warns
+        -----
+        UnreadableImageWarning
+            Once, if rows are kept out; ``rejected_`` holds them.
+
+        Notes
+        -----
+        With ``index="lancedb"`` the index at ``uri`` is replaced, in one step, when
+        the new one is whole. Readers keep the old one until they
+        :meth:`~ImageRetriever.refresh`, and its files go a week later with
+        :meth:`~ImageRetriever.optimize`.
+        """
+        collection, embedder = self._read(X, None)
+        kept_metadata = check_metadata(metadata, X, len(collection))
+        all_ids = check_ids(
+            np.arange(len(collection)) if ids is None else ids, len(collection)
+        )
+        about = self._about(collection, embedder, all_ids, kept_metadata)
+        rejected: list[Rejected] = []
+        index = self._build(
+            about,
+            _at_least_one(
+                batches(
+                    collection,
+                    ids=all_ids,
+                    metadata=kept_metadata,
+                    sources=check_sources(sources, len(collection)),
+                    kinds=about.kinds,
+                    first_number=0,
+                    rejected=rejected,
+                ),
+                rejected,
+            ),
+        )
+        for name in ("feature_names_in_", "embedder_"):
+            self.__dict__.pop(name, None)
+        if embedder is None:
+            validate_data(self, X, skip_check_array=True)
+        else:
+            self.embedder_ = embedder
+        self._index = index
+        self.n_features_in_ = about.width
+        return self._report(rejected, len(collection))
+
+    @classmethod
+    def from_parquet(
+        cls,
+        location: Any,
+        *,
+        ids: str | None = None,
+        vectors: str = "vector",
+        sources: str = "source",
+        filesystem: Any = None,
+        **params: Any,
+    ) -> Self:
+        """Build an index of embeddings that lie in Parquet files.
+
+        Files are read batch by batch; with ``index="lancedb"`` memory grows by ids
+        alone. The shards that ``sk_medsiglip.distributed.embed_dataset`` writes say by
+        which model they are and how images were prepared, and the index remembers it.
+
+        Parameters
+        ----------
+        location : str, path-like, or list of these
+            A file, a folder of files, or an address that pyarrow reads: ``s3://...``.
+        ids : str or None, default=None
+            Column of the ids. None takes ``id`` or ``ids``; without such a column
+            rows are numbered.
+        vectors, sources : str, default="vector" and "source"
+            Columns of the embeddings (lists of numbers, or float32 as binary values)
+            and of paths. All others are metadata, but ``key`` and what else is the
+            shards' own; fields of a struct are columns.
+        filesystem : pyarrow or fsspec file system, default=None
+            For places that pyarrow does not read by itself.
+        **params
+            Parameters of the retriever: ``index``, ``uri``, ``storage``; ``model``
+            where files do not name it, or say only that it is a folder.
+
+        Returns
+        -------
+        ImageRetriever
+
+        Raises
+        ------
+        SearchIndexError
+            If there is no Parquet.
+        CheckpointError
+            If files are by different models.
+        ValueError, TypeError
+            As :meth:`fit`, on ids and metadata.
+
+        Examples
+        --------
+        >>> import pyarrow as pa
+        >>> import pyarrow.parquet
+        >>> import tempfile
+        >>> from sk_medsiglip.retrieval import ImageRetriever
+        >>> rows = pa.table({"vector": [[1.0, 0.0], [0.0, 1.0]], "age": [61, 34]})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pa.parquet.write_table(rows, f"{folder}/part-0.parquet")
+        ...     retriever = ImageRetriever.from_parquet(folder, model="demo")
+        >>> retriever.to_frame()["age"].tolist()
+        [61, 34]
+        """
+        retriever = cls(**params)
+        retriever._validate_params()
+        shards = ParquetShards(
+            location, filesystem=filesystem, ids=ids, vectors=vectors, sources=sources
+        )
+        about = shards.about(os.fspath(params["model"]) if "model" in params else None)
+        known = {"model": about.model, "revision": about.revision}
+        retriever.set_params(**{**known, **params})
+        rejected: list[Rejected] = []
+        rows = _at_least_one(shards.batches(about, rejected), rejected)
+        retriever._index = retriever._build(about, rows)
+        retriever.n_features_in_ = about.width
+        return retriever._report(rejected, shards.n_rows)
+
+    def kneighbors(
+        self,
+        X: ArrayLike | None = None,
+        n_neighbors: int | None = None,
+        return_distance: bool = True,
+    ) -> Any:
+        """Return the nearest rows of images or embeddings, in scikit-learn's form.
+
+        Parameters
+        ----------
+        X : array-like or None, default=None
+            Images or embeddings, as for :meth:`fit`; here a ``str`` is a path. None
+            asks for the neighbors of every row of the index but itself.
+        n_neighbors : int or None, default=None
+            None takes the parameter.
+        return_distance : bool, default=True
+            Whether to return distances too.
+
+        Returns
+        -------
+        distances : ndarray of shape (n_queries, n_neighbors), float32
+            Ascending; only if ``return_distance``.
+        rows : ndarray of shape (n_queries, n_neighbors), int64
+            Numbers of rows. Rows are numbered as they came: those of ``fit`` by their
+            place in its ``X``, also where some were kept out, and those added later
+            from the highest number on.
+
+        Raises
+        ------
+        ValueError
+            If there are not so many rows, or embeddings have another width.
+        ImageReadError
+            If a query cannot be read.
+        """
+        check_is_fitted(self)
+        n = self.n_neighbors if n_neighbors is None else n_neighbors
+        if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
+            raise ValueError(f"n_neighbors must be an int of 1 or more, got {n!r}.")
+        n_rows = len(self._index)
+        if n > n_rows - (X is None):
+            raise ValueError(
+                f"Expected n_neighbors <= n_samples_fit, but n_neighbors = {n}, "
+                f"n_samples_fit = {n_rows}, n_samples = "
+                f"{n_rows if X is None else len(X)}."
+            )
+        self._index.configure(self.get_params(deep=False))
+        if X is None:
+            scores, rows = self._neighbors_of_rows(n)
+        else:
+            found = self._index.nearest(self._query_vectors(X), n)
+            scores = np.stack([one.scores for one in found])
+            rows = np.stack([one.numbers for one in found])
+        return (self._distances(scores), rows) if return_distance else rows
+
+    def search(
+        self,
+        query: Any,
+        n: int = 10,
+        *,
+        where: str | None = None,
+        deduplicate: float | None = None,
+        diversity: float = 0.0,
+    ) -> pd.DataFrame:
+        """Return the images that are nearest to a query, best first.
+
+        Parameters
+        ----------
+        query : str, Query, image, embedding, or a list of these
+            Text says what to see: ``"large right pleural effusion"``. A
+            :class:`Query` joins texts and images, or turns away from some. Images are
+            ``pathlib.Path``, PIL images, bytes or arrays of pixels; a 1-D array is an
+            embedding, a 2-D array of floats several. A list asks several things.
+        n : int, default=10
+            How many, for each query.
+        where : str or None, default=None
+            Which rows may be found, as after SQL's WHERE, by ``id``, ``source`` and
+            metadata: ``"modality = 'CT' and (age > 60 or age is null)"``. Text stands
+            in single quotes, names with spaces in double ones; there are =, <>, <,
+            <=, >, >=, in, between, like, ilike, is null, and, or, not. Needs
+            ``pip install "sk-medsiglip[retrieval]"``.
+        deduplicate : float or None, default=None
+            Cosine from which two images are near copies, as 0.98: only the better one
+            of them is returned, out of the 65,536 best. What it means depends on the
+            model.
+        diversity : float, default=0
+            From 0 to 1. Above 0, results are chosen one after the other out of ten
+            times as many, for being near to the query and unlike those before them
+            (maximal marginal relevance); scores then need not fall.
+
+        Returns
+        -------
+        DataFrame
+            ``rank`` from 1 on, ``id``, ``source``, ``score`` (the cosine) and the
+            columns of metadata; for a list, ``query`` before them, the place in it.
+            Fewer than ``n`` rows where there are not so many.
+
+        Raises
+        ------
+        FilterError
+            If ``where`` cannot be read, or says anything else than the above.
+        CheckpointError
+            If the model that would encode the query is another than the index's.
+        ImageReadError
+            If an image of a query cannot be read.
+        """
+        check_is_fitted(self)
+        if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
+            raise ValueError(f"n must be an int of 1 or more, got {n!r}.")
+        check_selection(deduplicate, diversity)
+        queries, is_batch = as_queries(query)
+        about = self._index.about
+        condition = None if where is None else parse_where(where, about.columns)
+        vectors = encode_queries(
+            queries, about.width, self._encode_texts, self._embed_images
+        )
+        self._index.configure(self.get_params(deep=False))
+        found = nearest_selected(
+            self._index,
+            vectors,
+            int(n),
+            where=condition,
+            deduplicate=deduplicate,
+            diversity=diversity,
+        )
+        return results_table(found, is_batch=is_batch)
+
+    def find_duplicates(self, threshold: float = 0.98) -> pd.DataFrame:
+        """Return the images that are nearly the same as an earlier one.
+
+        Parameters
+        ----------
+        threshold : float, default=0.98
+            Cosine from which two images are near copies. What it means depends on the
+            model: look at some pairs.
+
+        Returns
+        -------
+        DataFrame
+            A row for every image that is near to an earlier one: ``id``, ``source``,
+            ``duplicate_of`` (the id of that one) and ``score`` (their cosine), under
+            the images' numbers. ``retriever.remove(table["id"])`` keeps one of each.
+
+        Notes
+        -----
+        Takes the vectors into memory, and minutes for 100,000 rows.
+        """
+        check_is_fitted(self)
+        check_selection(threshold, 0)
+        parts = list(self._index.scan())
+        numbers = np.concatenate([rows.numbers for rows in parts] or [np.empty(0, int)])
+        vectors = np.concatenate(
+            [rows.vectors for rows in parts]
+            or [np.empty((0, self.n_features_in_), np.float32)]
+        )[np.argsort(numbers)]
+        groups = near_duplicates(vectors, threshold=threshold)
+        copies = np.flatnonzero(groups != np.arange(len(groups)))
+        table = self.to_frame()
+        found = table[["id", "source"]].iloc[copies].copy()
+        found["duplicate_of"] = table["id"].iloc[groups[copies]].to_numpy()
+        found["score"] = np.vecdot(vectors[copies], vectors[groups[copies]])
+        return found
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return ids, sources and metadata of all rows, under their numbers.
+
+        Returns
+        -------
+        DataFrame of n_samples_fit_ rows
+        """
+        check_is_fitted(self)
+        empty = conform(None, self._index.about.columns, 0)
+        parts = list(self._index.scan(vectors=False))
+        table = pd.concat([rows.table for rows in parts] or [empty])
+        numbers = [number for rows in parts for number in rows.numbers.tolist()]
+        table.index = pd.Index(numbers, dtype=np.int64, name="row")
+        return table.sort_index()
+
+    def _new_embedder(self) -> ImageEmbedder:
+        if self.embedder is not None:
+            return self.embedder
+        return MedSigLIPEmbedder(
+            self.model,
+            revision=self.revision,
+            cache=self.cache,
+            on_error="nan",
+            verbose=self.verbose,
+        )
+
+    def _about(
+        self,
+        collection: Collection,
+        embedder: ImageEmbedder | None,
+        ids: pd.Series,
+        metadata: pd.DataFrame | None,
+    ) -> About:
+        if isinstance(collection, Embeddings):
+            width = collection.width
+        else:
+            width = len(embedder.get_feature_names_out())  # type: ignore[union-attr]
+        model, revision = model_of(embedder or self._new_embedder())
+        return About(
+            width=width,
+            id_kind=infer_kind(ids, "ids"),
+            kinds={} if metadata is None else infer_kinds(metadata),
+            model=model,
+            revision=revision,
+            recipe=None if embedder is None else recipe_of(embedder),
+        )
+
+    def _build(self, about: About, rows: Iterator[Rows]) -> Index:
+        if self.index == "lancedb":
+            return LanceIndex.build(about, self._lance_settings(), rows)
+        index = ExactIndex(about, self.storage, self.device)
+        index.append(rows)
+        return index
+
+    def _query_vectors(self, X: Any) -> NDArray[np.float32]:
+        """Return the vectors of images or embeddings, of length 1."""
+        collection, _ = self._read(X, self._index.about)
+        if isinstance(collection, Images):
+            return self._embed_images(collection.sources)
+        vectors, usable = to_length_one(collection.vectors(0, len(collection)))
+        if not usable.all():
+            row = int(np.argmin(usable))
+            raise ValueError(
+                f"Input X contains NaN, infinity or 0 throughout: row {row} of the "
+                f"queries has no direction, {collection.reason(row)}."
+            )
+        return vectors
+
+    def _embed_images(self, images: Sequence[Any]) -> NDArray[np.float32]:
+        return embed_images(images, self._any_embedder(), self._index.about)
+
+    def _encode_texts(self, groups: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+        return encode_texts(groups, self._any_embedder(), self._index.about)
+
+    def _neighbors_of_rows(
+        self, n: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return the neighbors of every row but itself, in the order of numbers."""
+        numbers, scores, rows = [], [], []
+        for some in self._index.scan():
+            found = self._index.nearest(some.vectors, n + 1)
+            for number, one in zip(some.numbers, found, strict=True):
+                # Among more copies than were asked for, a row may not find itself.
+                others = np.flatnonzero(one.numbers != number)[:n]
+                numbers.append(number)
+                scores.append(one.scores[others])
+                rows.append(one.numbers[others])
+        order = np.argsort(numbers)
+        return np.stack(scores)[order], np.stack(rows)[order]
+
+    def _distances(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        cosine = np.clip(1 - scores, 0, 2)
+        return cosine if self.metric == "cosine" else np.sqrt(2 * cosine)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.three_d_array = True
+        # Such rows are kept out and reported.
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def _at_least_one(rows: Iterator[Rows], rejected: list[Rejected]) -> Iterator[Rows]:
+    """Pass rows on; raise if there is none."""
+    empty = True
+    for some in rows:
+        empty = False
+        yield some
+    if empty:
+        raise ValueError(
+            f"none of the {len(rejected)} rows can be used; {rejected[0]}."
+        )

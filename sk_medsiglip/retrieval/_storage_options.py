@@ -1,0 +1,71 @@
+"""Options of an object store, without their secrets in any repr or pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["StorageOptions"]
+
+#: Parts of the names of options that are shown and pickled. All others may be secret.
+_PUBLIC = (
+    "region",
+    "endpoint",
+    "bucket",
+    "timeout",
+    "allow_http",
+    "virtual_hosted",
+    "retries",
+    "retry",
+    "account_name",
+)
+
+
+class StorageOptions(dict[str, str]):
+    """A dict that shows and pickles only what is not secret.
+
+    A copy in the same process (``sklearn.base.clone``) has everything; a pickle keeps
+    regions, endpoints and the like, and where it is loaded secrets come from the
+    environment (``AWS_SECRET_ACCESS_KEY``, ``GOOGLE_APPLICATION_CREDENTIALS``, ...).
+
+    Examples
+    --------
+    >>> from sk_medsiglip.retrieval._storage_options import StorageOptions
+    >>> StorageOptions({"region": "eu-north-1", "aws_secret_access_key": "abc"})
+    {'region': 'eu-north-1', 'aws_secret_access_key': ...}
+    """
+
+    @classmethod
+    def around(cls, options: Any) -> Any:
+        """Return options as this class; what is no mapping, as it is."""
+        if isinstance(options, Mapping) and not isinstance(options, cls):
+            return cls(options)
+        return options
+
+    @property
+    def public(self) -> dict[str, str]:
+        """Those that may be seen."""
+        return {name: value for name, value in self.items() if _is_public(name)}
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{name!r}: {value!r}" if _is_public(name) else f"{name!r}: ..."
+            for name, value in self.items()
+        ]
+        return "{" + ", ".join(shown) + "}"
+
+    __str__ = __repr__
+
+    def __deepcopy__(self, memo: Any) -> StorageOptions:
+        return self
+
+    def __copy__(self) -> StorageOptions:
+        return self
+
+    def __reduce__(self) -> tuple:
+        return StorageOptions, (self.public,)
+
+
+def _is_public(name: Any) -> bool:
+    lowered = str(name).lower()
+    return any(part in lowered for part in _PUBLIC) and "key" not in lowered

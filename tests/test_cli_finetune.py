@@ -1,0 +1,88 @@
+"""``sk-medsiglip finetune``, on files."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from sk_medsiglip import MedSigLIPEmbedder
+from sk_medsiglip.cli import app
+from sk_medsiglip.datasets import make_chest_phantoms
+
+pytest.importorskip("peft", reason="peft is not installed")
+N = 36
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    said = result.stdout + result.stderr
+    assert result.exit_code == code, said
+    return " ".join(said.split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("collection")
+    phantoms = make_chest_phantoms(N, random_state=4)
+    table = pd.DataFrame(phantoms.target, columns=phantoms.target_names)
+    table.insert(0, "path", [f"{i}.png" for i in range(N)])
+    table.insert(1, "patient", phantoms.groups)
+    table["caption"] = phantoms.captions
+    table["gap"] = ["text", *[""] * (N - 1)]
+    for path, image in zip(table["path"], phantoms.images, strict=True):
+        Image.fromarray(image).save(folder / path)
+    table.to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def command(folder, out, *arguments):
+    return (
+        "finetune", "--images", folder / "labels.csv", "--out", out, "--model", "demo",
+        "--epochs", 1, "--batch-size", 12, "--group-column", "patient", *arguments,
+    )  # fmt: skip
+
+
+def test_captions_make_an_encoder_that_other_commands_take(folder, tmp_path):
+    out = tmp_path / "tuned"
+    said = run(*command(folder, out, "--captions", "caption"))
+    assert f"{N} images" in said
+    assert "Validation loss" in said
+    assert "not for clinical use" in said
+    paths = [folder / f"{i}.png" for i in range(4)]
+    tuned = MedSigLIPEmbedder(out).fit_transform(paths)
+    before = MedSigLIPEmbedder("demo").fit_transform(paths)
+    assert np.abs(tuned - before).max() > 1e-4
+    rows = tmp_path / "rows.npz"
+    run("embed", folder / "labels.csv", rows, "--model", out)
+    np.testing.assert_allclose(np.load(rows)["embeddings"][:4], tuned, atol=1e-5)
+    assert "exists" in run(*command(folder, out, "--captions", "caption"), code=2)
+
+
+def test_labels_with_a_classifier_or_with_prompts(folder, tmp_path):
+    labels = ("--label-column", "effusion", "--validation", 0)
+    said = run(*command(folder, tmp_path / "a", *labels))
+    assert "Validation loss" not in said
+    assert (tmp_path / "a" / "classifier.safetensors").exists()
+    prompts = tmp_path / "prompts.yaml"
+    prompts.write_text(
+        "effusion: {positive: pleural effusion, negative: no effusion}\n"
+    )
+    run(*command(folder, tmp_path / "b", *labels, "--prompts", prompts))
+    assert not (tmp_path / "b" / "classifier.safetensors").exists()
+
+
+def test_what_is_asked_wrongly(folder, tmp_path):
+    out = tmp_path / "x"
+    for arguments, message in [
+        ((), "either --captions COLUMN, or --label-column"),
+        (("--captions", "caption", "--label-column", "effusion"), "either --captions"),
+        (
+            ("--captions", "caption", "--prompts", "chest_xray_13"),
+            "--prompts goes with",
+        ),
+        (("--captions", "report"), "there is no column 'report'"),
+        (("--captions", "gap"), f"{N - 1} of {N} images have no text"),
+    ]:
+        assert message in run(*command(folder, out, *arguments), code=2)
+    assert not out.exists()

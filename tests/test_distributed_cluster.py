@@ -1,0 +1,411 @@
+"""Jobs and searches on a real cluster: a head and two worker nodes, and what hits them.
+
+Nodes are process trees of their own on this machine. Nothing is simulated: what dies is
+killed with signal 9, and the object store is a server that speaks S3.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import ray_cluster
+from ray_cluster import DEADLY, encoders_of, kill, kill_node, report_of, wait_until
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from typer.testing import CliRunner
+
+from sk_medsiglip import EmbeddingCache, HeadSearchCV, MedSigLIPEmbedder
+from sk_medsiglip.cli import app
+from sk_medsiglip.datasets import make_chest_phantoms, write_phantoms
+from sk_medsiglip.distributed import (
+    _job,
+    _pipeline,
+    embed_dataset,
+    import_embeddings,
+    load_embeddings,
+    parallel_on_ray,
+)
+from sk_medsiglip.encoder import DEMO_FOLDER, clear_encoders
+from sk_medsiglip.evaluation import label_efficiency
+from sk_medsiglip.exceptions import CheckpointError, SkMedSiglipError
+
+N_IMAGES = 300
+
+pytestmark = [
+    # Ray's own: files and sockets that it leaves to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
+]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of phantoms, and their table."""
+    folder = tmp_path_factory.mktemp("images")
+    phantoms = make_chest_phantoms(N_IMAGES, random_state=0)
+    write_phantoms(phantoms, folder, formats="png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(images):
+    """The row of each image, by one machine's embedder."""
+    names = sorted(path.name for path in images.glob("*.png"))
+    embedder = MedSigLIPEmbedder("demo", cache=False)
+    rows = embedder.transform([str(images / name) for name in names])
+    clear_encoders()
+    return dict(zip(names, rows, strict=True))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with ray_cluster.running_cluster(tmp_path_factory.mktemp("site")) as running:
+            yield running
+
+
+@pytest.fixture(scope="module")
+def connected(cluster):
+    """Connect this process, as a user's script does."""
+    import ray
+
+    ray.init(
+        cluster.address,
+        log_to_driver=False,
+        configure_logging=False,
+        logging_level=logging.ERROR,
+    )
+    yield cluster
+    ray.shutdown()
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(_job, "_BLOCK_PATCHES_CPU", 16 * 64)
+
+
+def check_vectors(found, expected):
+    """Equal to a millionth of their length: batches of another size round otherwise."""
+    apart = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert apart.max() < 1e-6
+
+
+def check_rows(out, expected):
+    """Every image once, none lost, vectors equal."""
+    bunch = load_embeddings(out)
+    sources = [Path(source).name for source in bunch.frame["source"]]
+    assert sorted(sources) == sorted(expected)
+    check_vectors(bunch.X, np.stack([expected[name] for name in sources]))
+
+
+def test_a_job_from_table_to_laptop(
+    connected, images, expected, small_blocks, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_pipeline, "_READER_RETRIES", 1)
+    # Two files that cannot be read, one of which ends its readers.
+    here = tmp_path / "images"
+    shutil.copytree(images, here)
+    (here / "bad.png").write_bytes(b"nothing")
+    shutil.copy(here / min(expected), here / DEADLY)
+    table = pd.read_csv(images / "labels.csv")[["path", "patient"]]
+    more = pd.DataFrame({"path": ["bad.png", DEADLY], "patient": "P"})
+    pd.concat([table, more]).to_csv(here / "table.csv", index=False)
+    model = tmp_path / "model"
+    shutil.copytree(DEMO_FOLDER, model)
+    out = tmp_path / "out"
+
+    report = embed_dataset(here / "table.csv", out, model=str(model), concurrency=1)
+    assert (report.n_embedded, report.n_skipped, report.n_failed) == (N_IMAGES, 0, 2)
+    assert (report.n_rows, report.n_shards) == (N_IMAGES, 1)
+    assert report.n_restarts == 1
+    assert report.images_per_second > 0
+    assert str(report).startswith(f"{N_IMAGES} embedded, 0 skipped, 2 failed (fail")
+    check_rows(out, expected)
+    failures = pd.read_parquet(out / "failures.parquet").set_index("source")
+    assert failures["reason"]["bad.png"] == "its content is no image"
+    assert "ended the process" in failures["reason"][DEADLY]
+    frame = load_embeddings(out).frame.set_index("source")
+    assert frame["patient"].to_dict() == dict(table.to_numpy())
+
+    # Some more images, one that changed, one that was mended: only these are computed.
+    names = sorted(expected)
+    shutil.copy(here / names[0], here / "bad.png")
+    shutil.copy(here / names[1], here / "new.png")
+    shutil.copy(here / names[2], here / names[3])
+    pd.concat([table, more, pd.DataFrame({"path": ["new.png"]})]).to_csv(
+        here / "table.csv", index=False
+    )
+    (here / DEADLY).unlink()
+    report = embed_dataset(here / "table.csv", out, model=str(model), concurrency=1)
+    assert (report.n_embedded, report.n_failed) == (3, 1)
+    assert report.n_skipped == N_IMAGES - 1
+    assert (report.n_rows, report.n_restarts) == (N_IMAGES + 2, 0)
+    now = expected | {
+        "bad.png": expected[names[0]],
+        "new.png": expected[names[1]],
+        names[3]: expected[names[2]],
+    }
+    check_rows(out, now)
+    failures = pd.read_parquet(out / "failures.parquet")
+    assert failures["source"].tolist() == [DEADLY]
+    assert failures["reason"].tolist() == ["there is no such file"]
+
+    with pytest.raises(ValueError, match="pad=False there, True here"):
+        embed_dataset(here / "table.csv", out, model=str(model), pad=True)
+
+    # On a laptop, with neither the model nor Ray.
+    shutil.rmtree(model)
+    cache = EmbeddingCache(tmp_path / "laptop")
+    assert import_embeddings(out, cache).new == N_IMAGES - 1  # repeated pictures
+    paths = [str(here / name) for name in names]
+    pipe = make_pipeline(
+        MedSigLIPEmbedder(str(model), cache=cache), LogisticRegression()
+    )
+    y = np.arange(len(paths)) % 2
+    assert pipe.fit(paths, y).predict(paths).shape == y.shape
+    assert cache.stats()["rows_computed"] == len(cache)
+    cache.close()
+
+
+def test_what_goes_wrong_on_a_node_is_raised_here(
+    connected, images, small_blocks, tmp_path, monkeypatch
+):
+    # The weights are there when the job is sent, and others when a node loads them.
+    model = tmp_path / "model"
+    shutil.copytree(DEMO_FOLDER, model)
+    find_facts = sys_module("_embed_dataset").find_facts
+
+    def and_then_change(*args):
+        facts = find_facts(*args)
+        config = model / "preprocessor_config.json"
+        config.write_text(config.read_text() + " ")
+        return facts
+
+    monkeypatch.setattr(sys_module("_embed_dataset"), "find_facts", and_then_change)
+    paths = sorted(map(str, images.glob("*.png")))[:3]
+    with pytest.raises(CheckpointError, match="not revision=") as caught:
+        embed_dataset(paths, tmp_path / "out", model=str(model), concurrency=1)
+    assert isinstance(caught.value, SkMedSiglipError)
+    assert "run the job again" in caught.value.__notes__[-1]
+
+
+def test_a_gpu_gets_an_encoder_of_its_own(connected, images, expected, tmp_path):
+    # Ray gives out what a node says that it has; the model computes on a core all the
+    # same. What differs is the way: other blocks, other reservations.
+    node = connected.add_node(
+        num_cpus=1, num_gpus=1, object_store_memory=200 * ray_cluster.MEGABYTE
+    )
+    report = embed_dataset(images, tmp_path / "out", model="demo")
+    assert (report.n_embedded, report.n_failed) == (N_IMAGES, 0)
+    check_rows(tmp_path / "out", expected)
+    connected.remove_node(node)
+
+
+def test_the_command_embeds_on_a_cluster(connected, images, expected, tmp_path):
+    out = tmp_path / "out"
+    some = pd.read_csv(images / "labels.csv").iloc[:16]
+    some = some.assign(path=[str(images / name) for name in some["path"]])
+    some.to_csv(tmp_path / "some.csv", index=False)
+    result = CliRunner().invoke(
+        app,
+        ["embed", str(tmp_path / "some.csv"), str(out), "--model", "demo"]
+        + ["--ray", connected.address, "--encoders", "1"],
+    )
+    assert result.exit_code == 0, result.output
+    assert "16 embedded, 0 skipped, 0 failed" in result.stdout
+    assert f'load_embeddings("{out}")' in result.stdout
+    check_rows(out, {Path(path).name: expected[Path(path).name] for path in some.path})
+
+
+def sys_module(name):
+    import importlib
+
+    return importlib.import_module(f"sk_medsiglip.distributed.{name}")
+
+
+def run_into_trouble(cluster, source, out, expected, *, n_files, first, second, third):
+    """Kill a node, an encoder and the driver, then run two jobs at once to the end."""
+    shards = Path(out, "shards")
+
+    def n_shards():
+        return len(list(shards.glob("*.parquet"))) if shards.is_dir() else 0
+
+    driver = ray_cluster.start_driver(cluster.address, source, out)
+    wait_until(lambda: n_shards() >= first, driver)
+    lost, left = cluster.worker_nodes
+    kill_node(cluster, lost)
+    wait_until(lambda: n_shards() >= second and encoders_of(left), driver)
+    killed = encoders_of(left)[0]
+    kill(killed)
+    wait_until(
+        lambda: n_shards() >= third and set(encoders_of(left)) - {killed}, driver
+    )
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+    n_before = n_shards()
+    assert third <= n_before < n_files / 8, "the job was over before it was killed"
+    ray_cluster.add_node(cluster)
+
+    # The same images in another order are other blocks, so that rows come twice.
+    names = [str(Path(source).parent / name) for name in sorted(expected)]
+    jobs = [
+        ray_cluster.start_driver(cluster.address, source, out, concurrency=1),
+        ray_cluster.start_driver(cluster.address, names[::-1], out, concurrency=1),
+    ]
+    reports = [report_of(job) for job in jobs]
+    for report in reports:
+        assert report["n_failed"] == 0
+        assert report["n_skipped"] >= 8 * (n_before - 1) - 8
+        assert report["n_embedded"] + report["n_skipped"] == n_files
+    # Who ended first saw some rows of the other twice; who ended last left none so.
+    assert min(report["n_rows"] for report in reports) == n_files
+    check_rows(out, expected)
+
+
+def test_a_node_an_encoder_and_the_driver_die(cluster, images, expected, tmp_path):
+    run_into_trouble(
+        cluster,
+        str(images / "labels.csv"),
+        tmp_path / "out",
+        expected,
+        n_files=N_IMAGES,
+        first=4,
+        second=8,
+        third=14,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_thousands_of_files_survive_it_too(cluster, tmp_path):
+    folder = tmp_path / "images"
+    write_phantoms(make_chest_phantoms(4000, random_state=1), folder, formats="png")
+    names = sorted(path.name for path in folder.glob("*.png"))
+    rows = MedSigLIPEmbedder("demo", cache=False).transform(
+        [str(folder / name) for name in names]
+    )
+    run_into_trouble(
+        cluster,
+        str(folder / "labels.csv"),
+        tmp_path / "out",
+        dict(zip(names, rows, strict=True)),
+        n_files=4000,
+        first=100,
+        second=200,
+        third=300,
+    )
+
+
+@pytest.fixture
+def bucket():
+    """An object store, by a server that speaks S3; gives the URL of a bucket."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    from pyarrow import fs
+
+    options = {"endpoint_override": f"{host}:{port}", "scheme": "http"}
+    client = fs.S3FileSystem(**options, region="us-east-1", allow_bucket_creation=True)
+    client.create_dir("hospital")
+    yield f"s3://hospital/embeddings?endpoint_override={host}:{port}&scheme=http"
+    server.stop()
+
+
+def test_an_object_store_is_an_output(
+    connected, images, expected, small_blocks, tmp_path, bucket
+):
+    names = sorted(expected)[:40]
+    paths = [str(images / name) for name in names]
+    report = embed_dataset(paths, bucket, model="demo", concurrency=1)
+    assert (report.n_embedded, report.n_rows, report.n_shards) == (40, 40, 1)
+    again = embed_dataset(paths, bucket, model="demo", concurrency=1)
+    assert (again.n_embedded, again.n_skipped, again.n_rows) == (0, 40, 40)
+    check_rows(bucket, {name: expected[name] for name in names})
+    cache = EmbeddingCache(tmp_path / "laptop")
+    assert import_embeddings(bucket, cache).new == 40
+    cache.close()
+
+
+# ----------------------------------------------------------------------------- searches
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 100)).astype(np.float32)
+    return X, (X[:, 0] + rng.normal(size=400) > 0).astype(int)
+
+
+def test_grid_search_sends_its_array_once(connected, data):
+    X, y = data
+    grid = {"C": [0.01, 0.1, 1.0]}
+    alone = GridSearchCV(LogisticRegression(), grid, cv=3).fit(X, y)
+    with parallel_on_ray(n_jobs=2) as traffic:
+        search = GridSearchCV(LogisticRegression(), grid, cv=3).fit(X, y)
+    np.testing.assert_array_equal(
+        search.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"]
+    )
+    assert (traffic.n_tasks, traffic.n_arrays) == (9, 1)
+    assert traffic.array_bytes == X.nbytes
+    assert traffic.task_bytes / traffic.n_tasks < X.nbytes / 10
+
+
+def test_head_search_sends_its_array_once(connected, data):
+    X, y = data
+    with parallel_on_ray() as traffic:
+        search = HeadSearchCV(
+            space=["logistic"], n_trials=4, n_jobs=2, cv=3, random_state=0
+        ).fit(X, y)
+    assert len(search.cv_results_["mean_test_score"]) == 4
+    # Inside of an object, where Ray itself does not look.
+    assert traffic.n_tasks == 2
+    assert traffic.array_bytes < 2 * X.nbytes
+    assert traffic.task_bytes < X.nbytes
+
+
+def test_learning_curves_run_on_the_cluster(connected, data):
+    X, y = data
+    learn = {"knn": KNeighborsClassifier(3)}, X[:300], y[:300], [20, 50]
+    settings = {"n_repeats": 2, "X_test": X[300:], "y_test": y[300:]}
+    alone = label_efficiency(*learn, **settings)
+    with parallel_on_ray(n_jobs=2) as traffic:
+        there = label_efficiency(*learn, n_jobs=2, **settings)
+    pd.testing.assert_frame_equal(alone, there)
+    assert traffic.n_tasks == 4
+
+
+def test_a_search_over_images_computes_nothing_that_is_stored(
+    connected, images, tmp_path
+):
+    paths = sorted(map(str, images.glob("*.png")))[:60]
+    y = np.arange(60) % 2
+    cache = EmbeddingCache(tmp_path / "store")
+    embedder = MedSigLIPEmbedder("demo", cache=cache)
+    embedder.fit(paths).transform(paths)
+    assert cache.stats()["rows_computed"] == 60
+    pipe = make_pipeline(embedder, KNeighborsClassifier())
+    grid = {"kneighborsclassifier__n_neighbors": [1, 5]}
+    with parallel_on_ray(n_jobs=2):
+        search = GridSearchCV(pipe, grid, cv=3, error_score="raise").fit(paths, y)
+    assert search.best_estimator_.predict(paths).shape == (60,)
+    assert cache.stats()["rows_computed"] == 60
+    cache.close()

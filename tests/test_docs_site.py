@@ -1,0 +1,204 @@
+"""The site: complete, true to the code, and readable on a telephone."""
+
+import doctest
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sk_medsiglip
+from sk_medsiglip.encoder import clear_encoders
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+SITE = DOCS / "_site"
+
+pytest.importorskip("sphinx", reason="sphinx is not installed")
+
+#: Rooms whose pages are still to be written; see the marks in docs/api.rst.
+TO_COME: set[str] = set()
+
+RUN_HERE = [
+    ("deploying.md", ["skops"]),
+    ("embedding.md", []),
+    ("few_labels.md", []),
+    ("heads.md", []),
+    ("many_labels.md", []),
+    ("multi_label.md", []),
+    ("quick_start.md", []),
+    ("recipes.md", []),
+]
+
+
+@pytest.fixture
+def site_module(monkeypatch):
+    """Import one of the modules that make the site."""
+    monkeypatch.syspath_prepend(str(SITE))
+    return importlib.import_module
+
+
+# ----------------------------------------------------------------------- examples run
+
+
+@pytest.mark.parametrize(("page", "needs"), RUN_HERE)
+def test_examples_run_as_printed(page, needs, tmp_path, monkeypatch):
+    for name in needs:
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    monkeypatch.chdir(tmp_path)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testfile(
+        str(DOCS / page), module_relative=False, optionflags=flags
+    )
+    clear_encoders()
+    assert result.failed == 0
+    assert result.attempted > 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page(page):
+    text = page.read_text(encoding="utf-8")
+    if ">>> " in text:
+        named = {name for name, _ in RUN_HERE}
+        others = "".join(
+            path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("*.py")
+        )
+        assert page.name in named or page.name in others, (
+            f"no test runs the examples of {page.name}: name it in tests/test_docs.py"
+        )
+        outside = re.sub(r"(?ms)^```.*?^```$", "", text)
+        assert "\n>>> " not in outside, (
+            f"{page.name}: put examples between ```python and ``` (an empty line "
+            "before the end, for doctest); without, Markdown shows them as quotations"
+        )
+    if re.search(r'"demo"', text):
+        assert "demonstration" in text.lower()
+
+
+# --------------------------------------------------------------------- it is complete
+
+
+def names_of_api_page():
+    """Every name that docs/api.rst lists, with the module it lists it in."""
+    listed, module, in_table = set(), "", False
+    for line in (DOCS / "api.rst").read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"\.\. (?:py:)?currentmodule:: (\S+)", line):
+            module = found[1]
+        elif found := re.match(r"(?:\.\. py:\w+::| {12}) (\w+)", line):
+            listed.add(f"{module}.{found[1]}")
+        elif line.startswith(".. "):
+            in_table = line == ".. autosummary::"
+        elif in_table and (found := re.fullmatch(r"   (\w+)", line)):
+            listed.add(f"{module}.{found[1]}")
+    return listed
+
+
+def test_api_page_lists_every_public_name():
+    listed = names_of_api_page()
+    top = set(sk_medsiglip.__all__)
+    missing = [name for name in top if f"sk_medsiglip.{name}" not in listed]
+    rooms = [
+        path.parent.name
+        for path in (ROOT / "sk_medsiglip").glob("*/__init__.py")
+        if path.parent.name not in TO_COME
+    ]
+    for room in ["exceptions", *rooms]:
+        module = importlib.import_module(f"sk_medsiglip.{room}")
+        missing += [
+            f"{room}.{name}"
+            for name in module.__all__
+            if name not in top and f"sk_medsiglip.{room}.{name}" not in listed
+        ]
+    assert not missing, f"add to docs/api.rst: {', '.join(sorted(missing))}"
+
+
+def test_api_page_lists_nothing_else():
+    for name in names_of_api_page():
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_every_fragment_is_in_the_change_log(site_module, tmp_path):
+    make_changes = site_module("changes").make_changes
+    page = make_changes(ROOT / "changelog")
+    fragments = [p for p in (ROOT / "changelog").glob("*.md") if p.name != "README.md"]
+    for path in fragments:
+        first = path.read_text(encoding="utf-8").split("\n")[0].removeprefix("- ")
+        assert first in page, path.name
+    (tmp_path / "speed.improved.md").write_text("Faster.", encoding="utf-8")
+    with pytest.raises(ValueError, match="kind 'improved' is none of"):
+        make_changes(tmp_path)
+
+
+def test_every_command_is_in_the_reference(site_module):
+    page = site_module("commands").make_commands()
+    for words in ("demo", "train", "prompts compare", "cache export"):
+        assert f"\n## {words}\n" in page
+        assert f"Usage: sk-medsiglip {words}" in page
+
+
+# -------------------------------------------------------------------------- it builds
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The site, built from a copy without running gallery and notebooks."""
+    root = tmp_path_factory.mktemp("tree")
+    for name in ("docs", "changelog", "notebooks", "benchmarks"):
+        kept_out = shutil.ignore_patterns("generated", "__pycache__", "results")
+        shutil.copytree(ROOT / name, root / name, ignore=kept_out)
+    shutil.copy(ROOT / "CONTRIBUTING.md", root)
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q"]
+    command += ["-D", "plot_gallery=0", "-D", "run_notebooks=0", "docs", "site"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return root / "site"
+
+
+def test_nothing_is_missing_or_loaded_from_elsewhere(built, site_module):
+    assert not site_module("check_built").find_faults(built)
+    assert (built / "generated" / "changes.html").is_file()
+
+
+def test_faults_of_pages_are_found(site_module, tmp_path):
+    (tmp_path / "page.html").write_text(
+        '<script src="https://cdn.example/x.js"></script><img src="no.png">'
+        '<a href="gone.html#part">there</a><a href="https://example.org">out</a>'
+        '<link rel="stylesheet" href="//fonts.example/f.css">',
+        encoding="utf-8",
+    )
+    assert site_module("check_built").find_faults(tmp_path) == [
+        "page.html: loads https://cdn.example/x.js",
+        "page.html: there is no no.png",
+        "page.html: loads //fonts.example/f.css",
+        "page.html: there is no gone.html#part",
+        "page.html: no words for no.png",
+    ]
+
+
+def test_pages_fit_a_telephone(built):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
+    if not shutil.which("chromium") or not shutil.which("chromedriver"):
+        pytest.skip("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    for one in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+        options.add_argument(one)
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    browser = webdriver.Chrome(options=options, service=service)
+    try:
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": True},
+        )
+        pages = [*PAGES, DOCS / "api.md", DOCS / "generated" / "command_line.md"]
+        for page in pages:
+            name = page.relative_to(DOCS).with_suffix(".html")
+            browser.get((built / name).as_uri())
+            width = browser.execute_script("return document.body.scrollWidth")
+            assert width <= 390, f"{name} is {width} pixels wide"
+    finally:
+        browser.quit()

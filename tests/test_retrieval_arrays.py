@@ -1,0 +1,495 @@
+"""Exact search by inner products, near copies and results that differ."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from scipy.sparse.csgraph import connected_components
+
+from sk_medsiglip.retrieval import _top_rows
+from sk_medsiglip.retrieval._diversity import (
+    maximal_marginal_relevance,
+    near_duplicates,
+)
+from sk_medsiglip.retrieval._products import NumpyProducts, TorchProducts
+from sk_medsiglip.retrieval._top_rows import top_rows
+
+
+def make_unit(n, d, seed=0, dtype=np.float32):
+    rows = np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(dtype)
+
+
+def brute_force(queries, rows, n, allowed=None):
+    """Scores in float64, rounded; of equal ones the lowest position first."""
+    allowed = np.arange(len(rows)) if allowed is None else allowed
+    some = rows[allowed].astype(np.float64)
+    scores = np.vecdot(queries.astype(np.float64)[:, None], some).astype(np.float32)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :n]
+    return np.take_along_axis(scores, order, axis=1), allowed[order]
+
+
+def assert_found(found, expected):
+    scores, positions = found
+    assert scores.dtype == np.float32
+    assert positions.dtype == np.int64
+    assert_array_equal(scores, expected[0])
+    assert_array_equal(positions, expected[1])
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def engine(request, monkeypatch):
+    """Whoever multiplies, where the choice is by size otherwise."""
+
+    def by_numpy(queries, rows, size, group, n_allowed, device):
+        return NumpyProducts(queries, rows, size, group)
+
+    def by_torch(queries, rows, size, group, n_allowed, device):
+        return TorchProducts(queries, rows, size, group, "cpu")
+
+    chosen = by_numpy if request.param == "numpy" else by_torch
+    monkeypatch.setattr(_top_rows, "_products", chosen)
+
+
+# --- search -----------------------------------------------------------------------
+
+
+@st.composite
+def searches(draw):
+    """Rows with many equal ones among them, queries, and what is asked."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    n_rows, d = draw(st.integers(1, 700)), draw(st.sampled_from([1, 2, 7, 64, 130]))
+    rows = make_unit(n_rows, d, rng)
+    if draw(st.booleans()):  # few different ones
+        rows = rows[rng.integers(0, min(n_rows, 9), n_rows)]
+    if draw(st.booleans()):
+        rows[rng.random(n_rows) < 0.3] = 0
+    rows = rows.astype(draw(st.sampled_from([np.float32, np.float16])))
+    queries = make_unit(draw(st.integers(1, 70)), d, rng)
+    if draw(st.booleans()):  # each finds itself, or its likes
+        queries[:] = rows[rng.integers(0, n_rows, len(queries))]
+    share = draw(st.sampled_from([None, 0.0, 0.04, 0.4, 0.8, 0.98]))
+    mask = None if share is None else rng.random(n_rows) < share
+    if mask is not None and draw(st.booleans()):
+        mask = np.flatnonzero(mask)
+    layout = draw(st.sampled_from(["plain", "fortran", "reversed", "read-only"]))
+    if layout == "fortran":
+        rows = np.asfortranarray(rows)
+    elif layout == "reversed":
+        rows = rows[::-1]
+    elif layout == "read-only":
+        rows.flags.writeable = False
+    n = draw(st.sampled_from([1, 3, 10, 60, n_rows, n_rows + 3]))
+    block_rows = draw(st.none() | st.integers(1, 2 * n_rows))
+    return queries, rows, n, mask, block_rows
+
+
+@settings(max_examples=150, deadline=None)
+@given(searches())
+@pytest.mark.parametrize("engine_name", ["numpy", "torch"])
+def test_search_equals_brute_force(engine_name, search):
+    queries, rows, n, mask, block_rows = search
+    allowed = None
+    if mask is not None:
+        allowed = np.flatnonzero(mask) if mask.dtype == bool else mask
+    with pytest.MonkeyPatch.context() as patch:
+        cls = {"numpy": NumpyProducts, "torch": TorchProducts}[engine_name]
+        device = () if engine_name == "numpy" else ("cpu",)
+        patch.setattr(_top_rows, "_products", lambda *a: cls(*a[:4], *device))
+        found = top_rows(queries, rows, n, mask=mask, block_rows=block_rows)
+    assert_found(found, brute_force(queries, rows, n, allowed))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_search_equals_brute_force_at_full_width(engine, dtype):
+    rows = make_unit(6000, 1152, dtype=dtype)
+    queries = make_unit(40, 1152, seed=1)
+    expected = brute_force(queries, rows, 10)
+    assert_found(top_rows(queries, rows, 10), expected)
+    assert_found(top_rows(queries[:1], rows, 10), [one[:1] for one in expected])
+
+
+def test_result_does_not_depend_on_the_block(engine):
+    """Though products of other shapes round in other ways."""
+    rng = np.random.default_rng(0)
+    # Cosines nearer to each other than float32 sums keep apart.
+    rows = make_unit(1, 300) + 1e-6 * rng.standard_normal((900, 300))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    rows[500:600] = rows[100:200]
+    queries = rows[:37]
+    expected = brute_force(queries, rows, 20)
+    for block_rows in (None, 1, 17, 64, 333, 900, 5000):
+        assert_found(top_rows(queries, rows, 20, block_rows=block_rows), expected)
+    assert_found(top_rows(queries[:1], rows, 20), [one[:1] for one in expected])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_rows_in_order_of_their_scores(engine, order):
+    """Every block better than the one before, or none."""
+    angles = np.linspace(1.5, 0, 30_000)[::order]
+    rows = np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+    queries = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
+    found = top_rows(queries, rows, 7, block_rows=2048)
+    assert_found(found, brute_force(queries, rows, 7))
+
+
+def test_many_equal_rows_take_the_lowest_positions(engine):
+    rows = np.tile(make_unit(2, 16), (20_000, 1))
+    scores, positions = top_rows(rows[:2], rows, 50, block_rows=1000)
+    assert_array_equal(positions[0], np.arange(0, 100, 2))
+    assert_array_equal(positions[1], np.arange(1, 101, 2))
+    assert (scores[0] == scores[0, 0]).all()
+
+
+def test_thousands_of_equal_rows_that_look_for_themselves(engine):
+    rows = np.vstack([make_unit(100, 8), np.tile(make_unit(1, 8, seed=1), (9900, 1))])
+    scores, positions = top_rows(rows, rows, 3)
+    assert (positions[100:] == [100, 101, 102]).all()
+    assert_found((scores[:100], positions[:100]), brute_force(rows[:100], rows, 3))
+
+
+def test_zero_query_takes_the_first_rows(engine):
+    scores, positions = top_rows(np.zeros((1, 8), np.float32), make_unit(99, 8), 4)
+    assert_array_equal(positions, [[0, 1, 2, 3]])
+    assert_array_equal(scores, [[0, 0, 0, 0]])
+
+
+def test_more_queries_than_are_taken_at_a_time(engine, monkeypatch):
+    monkeypatch.setattr(_top_rows, "_QUERIES", 7)
+    rows = make_unit(300, 12)
+    assert_found(top_rows(rows[:50], rows, 5), brute_force(rows[:50], rows, 5))
+
+
+def test_memory_mapped_rows(engine, tmp_path):
+    rows = make_unit(3000, 32, dtype=np.float16)
+    np.save(tmp_path / "rows.npy", rows)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    queries = make_unit(5, 32, seed=1)
+    queries.flags.writeable = False
+    expected = brute_force(queries, rows, 10)
+    assert_found(top_rows(queries, mapped, 10), expected)
+    mask = np.arange(0, 3000, 7)
+    mask.flags.writeable = False
+    expected = brute_force(queries, rows, 10, mask)
+    assert_found(top_rows(queries, mapped, 10, mask=mask), expected)
+
+
+def test_fewer_allowed_than_asked_for(engine):
+    rows = make_unit(50, 8)
+    _, positions = top_rows(rows[:2], rows, 5, mask=np.array([3, 40]))
+    assert sorted(positions[0]) == [3, 40]
+    scores, positions = top_rows(rows[:2], rows, 5, mask=np.zeros(50, bool))
+    assert scores.shape == positions.shape == (2, 0)
+    scores, positions = top_rows(rows[:2], rows[:0], 5)
+    assert scores.shape == positions.shape == (2, 0)
+    scores, positions = top_rows(rows[:0], rows, 5)
+    assert scores.shape == positions.shape == (0, 5)
+
+
+def test_small_searches_do_not_import_torch():
+    code = (
+        "import sys, numpy as np\n"
+        "from sk_medsiglip.retrieval._top_rows import top_rows\n"
+        "rows = np.eye(200, dtype=np.float32)\n"
+        "top_rows(rows, rows, 3, device='auto')\n"
+        "assert 'torch' not in sys.modules\n"
+        "many = np.random.default_rng(0).random((150_000, 200), np.float32)\n"
+        "top_rows(many[:1000], many, 1)\n"
+        "assert 'torch' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("way", ["old", "new", "both"])
+def test_coarser_products_find_the_same(way):
+    """A process may have allowed products in bfloat16, or TF32 on a GPU.
+
+    Not every CPU has them, so that factors are cut here.
+    """
+    code = (
+        "import sys, torch, numpy as np\n"
+        "from sk_medsiglip.retrieval import _top_rows\n"
+        "from sk_medsiglip.retrieval._products import TorchProducts\n"
+        "from sk_medsiglip.retrieval._top_rows import top_rows\n"
+        "def cut(array): return torch.tensor(array).bfloat16().float().numpy()\n"
+        "def coarse(queries, rows, size, group, *_):\n"
+        "    return TorchProducts(cut(queries), cut(rows), size, group, 'cpu')\n"
+        "_top_rows._products = coarse\n"
+        "way = sys.argv[1]\n"
+        "if way != 'new': torch.set_float32_matmul_precision('medium')\n"
+        "if way != 'old': torch.backends.mkldnn.matmul.fp32_precision = 'bf16'\n"
+        "rng = np.random.default_rng(0)\n"
+        "rows = 0.05 * rng.standard_normal((5000, 1152), dtype=np.float32)\n"
+        "centres = rng.standard_normal((50, 1152), dtype=np.float32)\n"
+        "rows += centres[np.arange(5000) % 50]\n"
+        "rows /= np.linalg.norm(rows, axis=1, keepdims=True)\n"
+        "scores, positions = top_rows(rows[:64], rows, 10)\n"
+        "exact = rows.astype(float)\n"
+        "true = np.array([np.vecdot(exact, one) for one in exact[:64]])\n"
+        "true = true.astype(np.float32)\n"
+        "best = np.argsort(-true, axis=1, kind='stable')[:, :10]\n"
+        "np.testing.assert_array_equal(positions, best)\n"
+        "best = np.take_along_axis(true, best, axis=1)\n"
+        "np.testing.assert_array_equal(scores, best)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, way], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fork is Linux's")
+def test_search_in_a_forked_child():
+    """torch's threads do not survive a fork."""
+    code = (
+        "import multiprocessing, queue, sys\n"
+        "import numpy as np, torch\n"
+        "from sk_medsiglip.retrieval._top_rows import top_rows\n"
+        "rows = np.random.default_rng(0).standard_normal((4000, 256))\n"
+        "rows = rows.astype(np.float32)\n"
+        "rows /= np.linalg.norm(rows, axis=1, keepdims=True)\n"
+        "here = top_rows(rows[:40], rows, 3)[1]\n"
+        "torch.mm(torch.ones(500, 500), torch.ones(500, 500))\n"
+        "fork = multiprocessing.get_context('fork')\n"
+        "results = fork.Queue()\n"
+        "def work(): results.put(top_rows(rows[:40], rows, 3)[1])\n"
+        "child = fork.Process(target=work)\n"
+        "child.start()\n"
+        "there = results.get(timeout=60)\n"
+        "child.join()\n"
+        "np.testing.assert_array_equal(here, there)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("case", ["mapped", "masked", "many queries", "all alike"])
+def test_memory_is_bounded(case, tmp_path):
+    """A child's peak, beyond what it held before: none of the cases needs a copy."""
+    code = (
+        "import re, sys\n"
+        "import numpy as np, torch\n"
+        "from sk_medsiglip.retrieval._top_rows import top_rows\n"
+        "def held(): # what is the process's own, not pages of the file\n"
+        "    status = open('/proc/self/status').read()\n"
+        "    return int(re.search(r'RssAnon:\\s+(\\d+)', status)[1]) / 1024\n"
+        "import threading, time\n"
+        "case, path = sys.argv[1:]\n"
+        "rows = np.load(path, mmap_mode='r')\n"
+        "n_queries = 1500 if case == 'many queries' else 32\n"
+        "queries = np.random.default_rng(0).standard_normal((n_queries, 128))\n"
+        "queries /= np.linalg.norm(queries, axis=1, keepdims=True)\n"
+        "queries = queries.astype(np.float32)\n"
+        "mask = np.arange(0, len(rows), 3) if case == 'masked' else None\n"
+        "top_rows(queries[:2], rows[:5000], 10)\n"
+        "before, peak, over = held(), 0, False\n"
+        "def watch():\n"
+        "    global peak\n"
+        "    while not over:\n"
+        "        peak = max(peak, held())\n"
+        "        time.sleep(0.001)\n"
+        "watcher = threading.Thread(target=watch)\n"
+        "watcher.start()\n"
+        "top_rows(queries, rows, 10, mask=mask)\n"
+        "over = True\n"
+        "watcher.join()\n"
+        "print(peak - before)\n"
+    )
+    n, d = 400_000, 128  # 100 MB of float16, 200 MB of float32
+    path = tmp_path / "rows.npy"
+    mapped = np.lib.format.open_memmap(path, "w+", np.float16, (n, d))
+    for start in range(0, n, 50_000):
+        mapped[start : start + 50_000] = make_unit(50_000, d, start)
+    if case == "all alike":
+        mapped[:] = mapped[0]
+    mapped.flush()
+    ran = subprocess.run(
+        [sys.executable, "-c", code, case, str(path)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    # The most of it is 16 MB of scores and their peaks, and what numpy and torch pool.
+    assert float(ran.stdout) < 90
+
+
+def test_wrong_arguments_are_told():
+    rows = make_unit(10, 4)
+    with pytest.raises(TypeError, match=r"queries must be float32, got float64"):
+        top_rows(rows.astype(float), rows, 1)
+    with pytest.raises(TypeError, match=r"rows must be float32 or float16, got int64"):
+        top_rows(rows, rows.astype(int), 1)
+    with pytest.raises(TypeError, match=r"rows must be float32 or float16, got >f4"):
+        top_rows(rows, rows.astype(">f4"), 1)
+    with pytest.raises(ValueError, match="queries have 4 values each and rows 3"):
+        top_rows(rows, rows[:, :3], 1)
+    with pytest.raises(ValueError, match=r"two dimensions, got \(4,\)"):
+        top_rows(rows[0], rows, 1)
+    with pytest.raises(ValueError, match="two dimensions, got list"):
+        top_rows(rows, rows.tolist(), 1)
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        top_rows(rows, rows, 0)
+    with pytest.raises(ValueError, match="block_rows must be at least 1, got -1"):
+        top_rows(rows, rows, 1, block_rows=-1)
+    with pytest.raises(ValueError, match="mask has 9 entries for 10 rows"):
+        top_rows(rows, rows, 1, mask=np.ones(9, bool))
+    with pytest.raises(ValueError, match="one bool a row, or positions"):
+        top_rows(rows, rows, 1, mask=np.ones(10))
+    with pytest.raises(ValueError, match="from 0 to 9, got 2 to 10"):
+        top_rows(rows, rows, 1, mask=np.array([2, 10]))
+    with pytest.raises(ValueError, match="from 0 to 9, got -1 to 3"):
+        top_rows(rows, rows, 1, mask=np.array([-1, 3]))
+    for wrong in ([3, 1], [1, 1, 2]):
+        with pytest.raises(ValueError, match="must increase, without repeats"):
+            top_rows(rows, rows, 1, mask=np.array(wrong))
+    import torch  # noqa: F401 - so that a device is looked for
+
+    with pytest.raises(ValueError, match="device='nonsense' cannot be used"):
+        top_rows(rows, rows, 1, device="nonsense")
+
+
+# --- near copies ------------------------------------------------------------------
+
+
+def make_copies(n, d, seed=0):
+    """Vectors of any length, some equal, some near to others, in no order."""
+    rng = np.random.default_rng(seed)
+    different = rng.standard_normal((max(1, n // 3), d))
+    vectors = different[rng.integers(0, len(different), n)]
+    vectors += rng.choice([0, 0.02, 0.1, 0.3], n)[:, None] * rng.standard_normal((n, d))
+    return (vectors * rng.uniform(0.1, 9, (n, 1))).astype(np.float32)
+
+
+def all_cosines(vectors):
+    vectors = vectors.astype(np.float64)
+    lengths = np.linalg.norm(vectors, axis=1)
+    cosines = np.vecdot(vectors[:, None], vectors) / np.outer(lengths, lengths)
+    return cosines.astype(np.float32)
+
+
+def keep_first(near):
+    """The rule in its few lines."""
+    groups = []
+    for row in range(len(near)):
+        like = [one for one in range(row) if groups[one] == one and near[row, one]]
+        groups.append(like[0] if like else row)
+    return groups
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 130),
+    st.integers(2, 40),
+    st.integers(0, 1000),
+    st.sampled_from([0.5, 0.9, 0.98, 0.999, 1.0]),
+    st.none() | st.integers(1, 200),
+)
+def test_near_duplicates_by_all_cosines(n, d, seed, threshold, block_rows):
+    vectors = make_copies(n, d, seed)
+    near = all_cosines(vectors) >= np.float32(threshold)
+    options = {"threshold": threshold, "block_rows": block_rows}
+    first = near_duplicates(vectors, **options)
+    assert first.dtype == np.int64
+    assert_array_equal(first, keep_first(near))
+    connected = near_duplicates(vectors, rule="connected", **options)
+    _, labels = connected_components(near)
+    names = np.array([np.flatnonzero(labels == one)[0] for one in labels])
+    assert_array_equal(connected, names)
+
+
+def test_exact_and_scaled_copies_are_near_at_one():
+    vectors = make_unit(40, 1152).astype(np.float64)
+    vectors = np.vstack([vectors, vectors, 3.7 * vectors])
+    for rule in ("first", "connected"):
+        groups = near_duplicates(vectors, threshold=1, rule=rule)
+        assert_array_equal(groups, np.tile(np.arange(40), 3))
+
+
+def test_thousands_of_one_picture_take_no_pairs():
+    vectors = np.tile(make_unit(2, 8), (40_000, 1))
+    for rule in ("first", "connected"):
+        assert_array_equal(
+            near_duplicates(vectors, threshold=1, rule=rule), np.tile([0, 1], 40_000)
+        )
+
+
+def test_zero_vectors_are_near_to_nothing():
+    vectors = np.array([[0, 0], [1, 0], [0, 0], [1, 0.01]], np.float16)
+    assert_array_equal(near_duplicates(vectors), [0, 1, 2, 1])
+    assert near_duplicates(np.empty((0, 5))).shape == (0,)
+
+
+def test_near_duplicates_refuses():
+    vectors = make_unit(4, 3)
+    with pytest.raises(ValueError, match="threshold must be above 0 and at most 1"):
+        near_duplicates(vectors, threshold=1.5)
+    with pytest.raises(ValueError, match="rule must be one of"):
+        near_duplicates(vectors, rule="last")
+    with pytest.raises(ValueError, match="block_rows must be at least 1, got 0"):
+        near_duplicates(vectors, block_rows=0)
+    with pytest.raises(ValueError, match=r"shape \(n_samples, d\), got \(3,\)"):
+        near_duplicates(vectors[0])
+    with pytest.raises(ValueError, match="must be numbers"):
+        near_duplicates(np.array([["a"]]))
+    vectors[2, 1] = np.nan
+    with pytest.raises(ValueError, match="Rows of NaN are unreadable images"):
+        near_duplicates(vectors)
+
+
+# --- results that differ ----------------------------------------------------------
+
+
+def naive_mmr(scores, vectors, n, diversity):
+    """Carbonell and Goldstein's formula, word by word."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    chosen = [int(np.argmax(scores))]
+    while len(chosen) < min(n, len(scores)):
+        left = [one for one in range(len(scores)) if one not in chosen]
+        worth = [
+            (1 - diversity) * scores[one]
+            - diversity * max(np.vecdot(unit[one], unit[other]) for other in chosen)
+            for one in left
+        ]
+        chosen.append(left[int(np.argmax(worth))])
+    return chosen
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 40),
+    st.integers(1, 50),
+    st.integers(0, 1000),
+    st.sampled_from([0, 0.2, 0.5, 0.9, 1]),
+)
+def test_marginal_relevance_by_the_formula(n_candidates, n, seed, diversity):
+    vectors = make_copies(n_candidates, 6, seed).astype(np.float64)
+    query = np.random.default_rng(seed).standard_normal(6)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    scores = np.vecdot(unit, query / np.linalg.norm(query))
+    found = maximal_marginal_relevance(scores, vectors, n, diversity=diversity)
+    assert found.dtype == np.int64
+    assert_array_equal(found, naive_mmr(scores, vectors, n, diversity))
+
+
+def test_no_diversity_is_the_order_of_scores_and_all_leaves_copies_for_last():
+    vectors = np.repeat(np.eye(4), 3, axis=0)
+    scores = np.linspace(1, 0.5, 12)
+    kept = vectors.copy()
+    found = maximal_marginal_relevance(scores, vectors, 12, diversity=0)
+    assert_array_equal(found, np.arange(12))
+    found = maximal_marginal_relevance(scores, vectors, 5, diversity=1)
+    assert_array_equal(found, [0, 3, 6, 9, 1])
+    assert_array_equal(vectors, kept)
+
+
+def test_marginal_relevance_refuses():
+    vectors, scores = make_unit(4, 3), np.arange(4)
+    with pytest.raises(ValueError, match=r"of shape \(4,\), got \(3,\)"):
+        maximal_marginal_relevance(scores[:3], vectors, 2)
+    with pytest.raises(ValueError, match="n must be a whole number from 1 on, got 0"):
+        maximal_marginal_relevance(scores, vectors, 0)
+    with pytest.raises(ValueError, match="diversity must be from 0 to 1, got 1.2"):
+        maximal_marginal_relevance(scores, vectors, 2, diversity=1.2)
+    with pytest.raises(ValueError, match="query_scores must be finite"):
+        maximal_marginal_relevance([1, 2, np.inf, 3], vectors, 2)
