@@ -22,9 +22,10 @@ FACE, WORK, KEPT, PLAIN = "#d6e6f2", "#fbe3d3", "#dff0e3", "#f2f2f2"
 #: here: distributed on a floor of its own below cli; retrieval and fine_tuning on 4.
 FLOORS = [
     ("8", ["cli"], FACE),
+    ("7", ["distributed"], FACE),
     ("6", ["evaluation"], FACE),
     ("5", ["model_selection"], FACE),
-    ("4", ["zero_shot", "heads"], FACE),
+    ("4", ["zero_shot", "heads", "retrieval", "fine_tuning"], FACE),
     ("3", ["prompts"], FACE),
     ("2", ["embedding"], FACE),
     ("1", ["images", "encoder", "cache"], WORK),
