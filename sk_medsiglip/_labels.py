@@ -206,8 +206,8 @@ def check_labels(
         unknown = np.setdiff1d(target, classes)
         if unknown.size:
             raise ValueError(
-                f"y holds the labels {unknown[:5].tolist()}, which no prompt or class "
-                f"of a classifier stands for; there are {classes.tolist()}."
+                f"y holds the labels {unknown[:5].tolist()}, which no prompt stands "
+                f"for; the prompts' classes are {classes.tolist()}."
             )
         return Labels(classes, np.searchsorted(classes, target))
     classes, index = np.unique(target, return_inverse=True)

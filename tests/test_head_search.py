@@ -545,7 +545,9 @@ def load(file):
     return optuna.load_study(study_name="head-search", storage=storage)
 
 
-@pytest.mark.parametrize("suffix", [".db", ".journal"])
+@pytest.mark.parametrize(
+    "suffix", [".db", pytest.param(".journal", marks=pytest.mark.slow)]
+)
 def test_three_processes_share_a_storage(tmp_path, start, suffix):
     file, n = tmp_path / f"trials{suffix}", 12
     workers = [start(file, n) for _ in range(3)]
@@ -562,7 +564,9 @@ def test_three_processes_share_a_storage(tmp_path, start, suffix):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is not of Windows")
-@pytest.mark.parametrize("suffix", [".db", ".journal"])
+@pytest.mark.parametrize(
+    "suffix", [".db", pytest.param(".journal", marks=pytest.mark.slow)]
+)
 def test_the_trial_of_a_killed_process(tmp_path, start, suffix):
     """A database runs it again; a journal gives its place to another."""
     file = tmp_path / f"trials{suffix}"

@@ -32,6 +32,7 @@ def test_file(path):
     )
 
 
+@pytest.mark.slow  # "make docs" runs them all anyway
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_without_a_warning(path, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT / "docs" / "_site"))

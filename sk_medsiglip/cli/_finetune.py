@@ -6,8 +6,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import pandas as pd
 import typer
 
 from sk_medsiglip.cli._console import bar, model_notice, say, show_code
@@ -205,8 +203,11 @@ def finetune(
     say(model_notice(model), "yellow")
 
 
-def _labels(frame: pd.DataFrame, columns: list[str]) -> tuple[Any, Any, list[str]]:
+def _labels(frame: Any, columns: list[str]) -> tuple[Any, Any, list[str]]:
     """Return labels as the fine-tuner takes them, of the rows that have any."""
+    import numpy as np
+    import pandas as pd
+
     from sk_medsiglip.cli._labels import read_labels
 
     task, kept, remarks = read_labels(frame, columns, complete=False)

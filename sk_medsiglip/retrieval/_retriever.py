@@ -97,8 +97,8 @@ class ImageRetriever(VersionedPickle, Changes, Storing):
         and "hnsw", the fastest to search, take minutes. "auto" is "flat" below 250,000
         rows and "ivf_sq" from there on; below 5,000 rows everything is flat.
     nprobes, ef : int or None, default=None
-        How much of an "ivf_..." or "hnsw" index a search looks at: more finds more,
-        and takes longer. None is LanceDB's choice; ``ef`` is at least
+        How much of an ``"ivf_..."`` or ``"hnsw"`` index a search looks at: more finds
+        more, and takes longer. None is LanceDB's choice; ``ef`` is at least
         ``n * refine_factor``.
     refine_factor : int, default=20
         So many times ``n`` rows are compared by their stored vectors.
@@ -540,7 +540,7 @@ class ImageRetriever(VersionedPickle, Changes, Storing):
 
         Returns
         -------
-        DataFrame of n_samples_fit_ rows
+        DataFrame of ``n_samples_fit_`` rows
         """
         check_is_fitted(self)
         empty = conform(None, self._index.about.columns, 0)
