@@ -1,7 +1,7 @@
 """Pages that are made before Sphinx reads.
 
-Change log, commands, notebooks, and files of the repository that lie outside ``docs``.
-They go to ``docs/generated``, which git ignores. A file is written only if its text
+Change log, commands, files of rooms, notebooks, and files of the repository that lie
+outside ``docs``. They go to ``docs/generated``, which git ignores. A file is written only if its text
 changed, so that Sphinx reads again what must be read again.
 """
 
@@ -13,7 +13,9 @@ from typing import Any
 
 from changes import make_changes
 from commands import make_commands
+from rooms import make_rooms
 
+import sk_medsiglip
 from notebooks import make_notebooks
 
 __all__ = ["setup", "write_pages"]
@@ -41,6 +43,7 @@ def write_pages(docs: Path, *, run_notebooks: bool = True) -> None:
     made.mkdir(exist_ok=True)
     _write(made / "changes.md", make_changes(root / "changelog"))
     _write(made / "command_line.md", make_commands())
+    _write(made / "rooms.md", make_rooms(Path(sk_medsiglip.__file__).parent))
     _write(made / "contributing.md", _carried_over(root / "CONTRIBUTING.md", root))
     _write(
         made / "running_benchmarks.md",

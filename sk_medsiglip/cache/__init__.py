@@ -11,6 +11,7 @@ The room, from what a caller sees down to the bytes::
     _parquet.py           rows to another machine, and from there
     _live_index.py        the index kept open, reopened, rebuilt when damaged
     _index.py             SQLite: where each row lies
+    _recent_rows.py       its newest rows, until many go into the tree at once
     _segments.py, _segment_writer.py, _segment_layout.py
                           append-only files of checksummed rows: the rows themselves
     _files.py             file state -> fingerprint, so that a warm run reads no image

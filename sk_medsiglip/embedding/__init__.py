@@ -1,7 +1,18 @@
 """Images and texts to embeddings, as scikit-learn transformers.
 
 This room joins the three below it: ``images`` reads, ``encoder`` computes, ``cache``
-keeps.
+keeps. The files::
+
+    _image_embedder.py   MedSigLIPEmbedder
+    _text_embedder.py    MedSigLIPTextEmbedder
+    _volume_embedder.py  MedSigLIPVolumeEmbedder
+    _embedder.py         what they share: a model by name, names of features
+    _image_work.py       the way of a collection of images: store, readers, model
+    _volume_work.py      of studies: slices of many share the model's batches
+    _pooling.py          the rows of a study's slices to one row
+    _model_rows.py       from the store what is there, from the model what is not
+    _read_ahead.py       reads in threads while the model works
+    _map_ahead.py        works ahead in threads while the caller is busy
 """
 
 from sk_medsiglip.embedding._image_embedder import MedSigLIPEmbedder

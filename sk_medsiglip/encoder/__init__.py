@@ -1,7 +1,25 @@
 """Pixels and texts to vectors: SigLIP checkpoints, loaded once a process.
 
 The only room that imports transformers for inference. What it gives is raw: resizing
-belongs to ``images``, keeping rows to ``cache``, and joining them to ``embedding``.
+belongs to ``images``, keeping rows to ``cache``, and joining them to ``embedding``. The
+files::
+
+    _loading.py            load_encoder: the last few checkpoints, kept in memory
+    _encoder.py            Encoder: a loaded checkpoint, the same for all engines
+    _checkpoints.py        from a model's name to a folder, a revision and its sizes
+    _hub.py                its files on the hub, and what to do without them
+    _adapters.py           small files that say how a tuned checkpoint differs
+    _image_processor.py    a checkpoint's own image processor
+
+    _towers.py             what engines differ in: the protocol of an engine
+    _torch_towers.py       engine="torch"
+    _openvino_towers.py    engine="openvino"; _converted.py keeps its graphs on disk
+    _attention_pooling.py  the image tower's last step, in the order that is fast
+    _patch_scores.py       how much each patch of an image is like a text
+
+    _batch_size.py         how much goes through in one pass, and how many at once
+    _bfloat16.py           whether bfloat16 pays on this CPU
+    _fork.py               what a forked worker may do with torch
 """
 
 from sk_medsiglip.encoder._adapters import (

@@ -1,4 +1,34 @@
-"""Figures with intervals: what scores are worth, and what to do with them."""
+"""Figures with intervals: what scores are worth, and what to do with them.
+
+::
+
+    _evaluate.py             evaluate: figures, differences, subgroups, by patient
+    _answers.py              what estimators say, as questions that are judged alike
+    _known_labels.py         labels and the scores that belong to them, checked
+    _figures.py              a question's figures in all resamples at once
+    _rates.py                sensitivity, specificity and their like, with intervals
+    _delong.py               delong_test
+    _calibration_error.py    expected_calibration_error
+    _operating_point.py      choose_operating_point
+    _published.py            published_results, known_training_data
+
+    _label_efficiency.py     label_efficiency: worth with how many labels
+    _label_draws.py          which images would have been labelled
+    _draw_scores.py          what classifiers of such draws are worth
+
+    _curve_band_plot.py      RocBandDisplay, PrecisionRecallBandDisplay
+    _curve_bands.py          curves of a sample and its resamples
+    _reliability_plot.py, _subgroup_plot.py, _label_efficiency_plot.py,
+    _embedding_map_plot.py, _mistakes_plot.py    the other displays
+    _asked_label.py          the one label that a picture is of
+    _palette.py              colours that everybody can tell apart
+
+    _report.py               write_report
+    _report_material.py      what it speaks of, gathered first
+    _report_sections.py, _report_tables.py, _report_details.py    its parts
+    _report_plot.py          its pictures
+    _report_html.py          elements whose texts are escaped, and the page
+"""
 
 from sk_medsiglip.evaluation._calibration_error import expected_calibration_error
 from sk_medsiglip.evaluation._curve_band_plot import (

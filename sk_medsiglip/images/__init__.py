@@ -1,7 +1,45 @@
 """From what a user holds to RGB pixels at the model's size.
 
 Public are the names in ``__all__``. The others that are imported here, under their own
-names, serve the rooms above this one and may change.
+names, serve the rooms above this one and may change. The files::
+
+    _rows.py             the containers that X may be, one image a row
+    _dataset_rows.py     ... a column of a Hugging Face data set
+    _sources.py          what one item is: its name in messages, its path, its bytes
+    _identity.py         what can be told of it unread, to know it again
+    _read.py             read_image: which reader takes it
+    _check.py            check_images: a look at all of them before the model
+    _picture.py          one decoded image, and the step from stored values to RGB
+    _intensity.py        Window, CTWindows, Percentiles: grey values to brightness
+    _resize.py           the resize of the published results
+    _fingerprint.py      what makes two images the same image
+
+    _arrays.py           arrays: which shapes and types, and what their values mean
+    _pillow.py           PNG, JPEG, TIFF, WebP, BMP, and images open in Pillow
+    _region.py           Region: a rectangle of an image
+    _tiles.py            no more of a TIFF than a region needs
+    _urls.py             images behind URLs; _url_errors.py, what goes wrong there
+    _file.py             files whose sizes are believed, not their headers
+    _decoding.py         what surrounds every call into a codec
+
+    _dicom.py            DICOM: what a file holds, one frame of it as a picture
+    _dicom_grey.py       what stored values mean, and how the tags show them
+    _dicom_bits.py       which of their bits count
+    _dicom_pixels.py     the pixels of one frame
+    _dicom_codecs.py     which codec decodes which; _dicom_jpeg.py, JPEG only GDCM reads
+    _jpeg_header.py      a compressed frame's header, judged before a codec sees it
+    _dicom_frames.py     frames of one file as slices
+    _dicom_series.py     which files of a folder are one series, and in which order
+
+    _study_rows.py       the containers whose every row is a study
+    _study.py            one study, whatever holds it, as slices in order
+    _study_folder.py     the files of a folder, by their content
+    _read_study.py       read_study: the slices that the model is to see
+    _series_slice.py     one slice, in the grey limits of its series
+    _grey_range.py       these limits, over all slices
+    _nifti.py            NIfTI volumes
+    _lazy.py             an image inside something bigger, read when it is needed
+    _held.py             big things kept in memory while they are in use
 """
 
 from sk_medsiglip.images._check import check_images

@@ -1,4 +1,13 @@
-"""Prompts to class vectors: where zero-shot and prompt-anchored heads both start."""
+"""Prompts to class vectors: where zero-shot and prompt-anchored heads both start.
+
+::
+
+    _question.py       what a dict of prompts asks: one of several classes, or yes or no
+    _class_vectors.py  its texts, embedded and averaged
+    _prompt_set.py     PromptSet: prompts with a name, a version and a source
+    _prompt_file.py    its YAML or JSON, checked; those that ship are in sets/
+    _lint.py           lint_prompts: what is wrong before an image is looked at
+"""
 
 from sk_medsiglip.prompts._class_vectors import (
     ClassVectors,
