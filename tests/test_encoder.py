@@ -416,6 +416,7 @@ def test_forked_child_computes_on_one_thread(checkpoint, pixels):
     code = textwrap.dedent(f"""
         import os, sys, numpy as np, torch
         from sk_medsiglip.encoder import load_encoder
+        assert torch.get_num_threads() == 2
         encoder = load_encoder({str(checkpoint)!r}, device="cpu")
         pixels = np.zeros((64, 28, 28, 3), np.uint8)
         expected = encoder.encode_images(pixels)   # starts the OpenMP threads
@@ -425,7 +426,13 @@ def test_forked_child_computes_on_one_thread(checkpoint, pixels):
             os._exit(0 if same and torch.get_num_threads() == 1 else 1)
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """)
-    done = subprocess.run([sys.executable, "-c", code], timeout=120, check=False)
+    # Several threads in the parent, whatever number the tests themselves have.
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0
 
 
