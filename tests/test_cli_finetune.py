@@ -68,7 +68,8 @@ def test_labels_with_a_classifier_or_with_prompts(folder, tmp_path):
     prompts.write_text(
         "effusion: {positive: pleural effusion, negative: no effusion}\n"
     )
-    run(*command(folder, tmp_path / "b", *labels, "--prompts", prompts))
+    kept = ("--keep", "chest_xray_13")
+    run(*command(folder, tmp_path / "b", *labels, "--prompts", prompts, *kept))
     assert not (tmp_path / "b" / "classifier.safetensors").exists()
 
 
@@ -82,6 +83,7 @@ def test_what_is_asked_wrongly(folder, tmp_path):
             "--prompts goes with",
         ),
         (("--captions", "report"), "there is no column 'report'"),
+        (("--captions", "caption", "--keep", "no.yaml"), "--keep: there is no file"),
         (("--captions", "gap"), f"{N - 1} of {N} images have no text"),
     ]:
         assert message in run(*command(folder, out, *arguments), code=2)

@@ -68,6 +68,13 @@ def finetune(
             "Without, a classifier is trained on the image tower.",
         ),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            "--keep",
+            help="What must not be forgotten: a prompt set or file. No labels needed.",
+        ),
+    ] = None,
     group_column: Annotated[
         str | None,
         typer.Option(
@@ -141,6 +148,7 @@ def finetune(
     from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
 
     asked = None if prompts is None else read_prompts(Path(prompts))
+    kept = None if keep is None else read_prompts(Path(keep), "--keep")
     collection = read_collection(images, path_column)
     if captions is not None:
         column = collection.column(captions, "--captions")
@@ -151,8 +159,8 @@ def finetune(
             )
         y: Any = column.astype(str).tolist()
     else:
-        y, kept, remarks = _labels(collection.frame, label_column or [])
-        collection = collection.keep(kept)
+        y, labelled, remarks = _labels(collection.frame, label_column or [])
+        collection = collection.keep(labelled)
         for remark in remarks:
             say(remark, "yellow")
     check_device(device)
@@ -162,6 +170,7 @@ def finetune(
         revision=revision,
         objective="contrastive" if captions or asked else "classification",
         prompts=asked,
+        keep=kept,
         train=train.value,
         epochs=epochs,
         batch_size=batch_size,

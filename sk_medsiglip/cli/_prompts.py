@@ -16,13 +16,15 @@ _DEFAULT = "a medical image showing {}"
 _DEFAULT_ABSENT = "a medical image showing no {}"
 
 
-def read_prompts(file: Path) -> dict[str, Any]:
+def read_prompts(file: Path, option: str = "--prompts") -> dict[str, Any]:
     """Read the prompts of a set that ships, or of a JSON or YAML file.
 
     Parameters
     ----------
     file : Path
         What :func:`~sk_medsiglip.prompts.load_prompt_set` takes.
+    option : str, default="--prompts"
+        That names it, for messages.
 
     Returns
     -------
@@ -31,7 +33,7 @@ def read_prompts(file: Path) -> dict[str, Any]:
         labels are read.
     """
     if not file.is_file() and (file.suffix or file.parent != Path()):
-        raise CommandError(f"--prompts: there is no file {file}.")
+        raise CommandError(f"{option}: there is no file {file}.")
     prompts = load_prompt_set(file if file.is_file() else str(file))
     return {str(name): value for name, value in prompts.items()}
 

@@ -119,6 +119,8 @@ class Collator:
         None leaves pictures as they are.
     seed : int
         Of the run.
+    kept_cosines : ndarray of shape (n_samples, n_kept), float32, or None
+        Of images to texts that are to stay as near as they are.
     """
 
     rows: NDArray[np.intp]
@@ -131,6 +133,7 @@ class Collator:
     targets: NDArray[Any] | None
     augmentation: Augmentation | None
     seed: int
+    kept_cosines: NDArray[np.float32] | None = None
 
     def __call__(self, items: Sequence[int]) -> dict[str, torch.Tensor]:
         """Return the tensors of a batch."""
@@ -172,6 +175,8 @@ class Collator:
             unique, place = np.unique(batch["text_ids"].numpy(), return_inverse=True)
             batch["tokens"] = torch.from_numpy(self.token_ids[unique])
             batch["token_of"] = torch.from_numpy(place)
+        if self.kept_cosines is not None:
+            batch["kept_cosines"] = torch.from_numpy(self.kept_cosines[rows])
         return batch
 
     def describe(

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.encoder import Checkpoint, load_network, read_processor
 from sk_medsiglip.fine_tuning._choices import needed_towers, trained_towers
+from sk_medsiglip.fine_tuning._kept import Kept
 from sk_medsiglip.fine_tuning._material import Material, positive_weights
-from sk_medsiglip.fine_tuning._network import Network, Scaling, Weighting
+from sk_medsiglip.fine_tuning._network import Keeping, Network, Scaling, Weighting
 from sk_medsiglip.fine_tuning._trainable import LowRank, choose_trainable
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = ["build_network"]
 def build_network(
     tuner: MedSigLIPFineTuner,
     material: Material,
+    kept: Kept | None,
     checkpoint: Checkpoint,
     rows: NDArray[np.intp],
     *,
@@ -34,6 +36,8 @@ def build_network(
     ----------
     tuner : MedSigLIPFineTuner
     material : Material
+    kept : Kept or None
+        What is to stay as it is.
     checkpoint : Checkpoint
     rows : ndarray of int
         Training rows.
@@ -59,8 +63,23 @@ def build_network(
         checkpoint.embedding_dim,
         n_outputs,
         weighting,
+        _keeping(tuner, material, kept),
     )
     return network, low_rank
+
+
+def _keeping(
+    tuner: MedSigLIPFineTuner, material: Material, kept: Kept | None
+) -> Keeping | None:
+    if kept is None:
+        return None
+    moves = "text" in needed_towers(tuner)
+    return Keeping(
+        tuner.keep_weight,
+        torch.from_numpy(kept.spread),
+        tokens=torch.from_numpy(material.kept_token_ids) if moves else None,
+        vectors=None if moves else torch.from_numpy(kept.vectors),
+    )
 
 
 def _prepare(siglip: Any, tuner: MedSigLIPFineTuner) -> Any:

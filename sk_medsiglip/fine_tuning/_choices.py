@@ -44,6 +44,11 @@ def check_settings(tuner: MedSigLIPFineTuner) -> None:
         )
     if tuner.prompts is None and tuner.templates is not None:
         raise ValueError("templates is given, but no prompts to put into them.")
+    if tuner.keep is not None and not trained_towers(tuner):
+        raise ValueError(
+            "objective='classification' with train='head' leaves the encoder as it is: "
+            "nothing is forgotten, and keep has no use."
+        )
     if not classifies and tuner.pos_weight is not None:
         raise ValueError(
             "pos_weight belongs to objective='classification'; pairs have none."

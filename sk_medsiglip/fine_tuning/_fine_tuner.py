@@ -89,6 +89,14 @@ class MedSigLIPFineTuner(
         What another row's text is to an image of which it is true as well: a pair too
         (several positives), neither pair nor counter-example, or, as in the paper, a
         counter-example. Texts of the same picture in another row count as true of it.
+    keep : mapping, sequence of str or None, default=None
+        What must not be forgotten: prompts, as
+        :class:`~sk_medsiglip.ZeroShotClassifier` takes them, or texts. How near each
+        training image is to each of them is measured before the first step, and a
+        change of it is added to the loss [3]_; no labels are needed.
+    keep_weight : float, default=1.0
+        How much it counts. At 1 a text whose nearness has changed by as much as it
+        differs between images costs as much as a loss of 1.
     train : {"lora", "last_blocks", "head", "full"}, default="lora"
         What is trained: low-rank matrices beside each layer [2]_; the last ``n_blocks``
         layers and what follows them; the attention pooling and the text projection
@@ -217,6 +225,8 @@ class MedSigLIPFineTuner(
     ----------
     .. [1] Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023.
     .. [2] Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
+    .. [3] After Li and Hoiem, "Learning without Forgetting", IEEE TPAMI 40, 2018; there
+       classes are kept, here cosines to texts.
 
     Examples
     --------
@@ -237,6 +247,8 @@ class MedSigLIPFineTuner(
         "prompts": [Mapping, None],
         "templates": [str, Sequence, Mapping, np.ndarray, None],
         "same_caption": [StrOptions({"positive", "ignore", "negative"})],
+        "keep": [Mapping, Sequence, np.ndarray, None],
+        "keep_weight": [Interval(Real, 0, None, closed="neither")],
         "train": [StrOptions({"lora", "last_blocks", "head", "full"})],
         "towers": [StrOptions({"both", "image", "text"})],
         "lora_rank": [Interval(Integral, 1, None, closed="left")],
@@ -291,6 +303,8 @@ class MedSigLIPFineTuner(
         prompts: Mapping[Any, Any] | None = None,
         templates: str | Sequence[str] | Mapping[Any, Any] | None = None,
         same_caption: str = "positive",
+        keep: Mapping[Any, Any] | Sequence[str] | None = None,
+        keep_weight: float = 1.0,
         train: str = "lora",
         towers: str = "both",
         lora_rank: int = 8,
@@ -333,6 +347,8 @@ class MedSigLIPFineTuner(
         self.prompts = prompts
         self.templates = templates
         self.same_caption = same_caption
+        self.keep = keep
+        self.keep_weight = keep_weight
         self.train = train
         self.towers = towers
         self.lora_rank = lora_rank

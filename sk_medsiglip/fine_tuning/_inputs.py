@@ -25,6 +25,7 @@ from sk_medsiglip.fine_tuning._image_bank import (
     map_bank,
     read_bank,
 )
+from sk_medsiglip.fine_tuning._kept import Kept, measure_kept
 from sk_medsiglip.fine_tuning._material import Material
 from sk_medsiglip.fine_tuning._processes import Processes
 from sk_medsiglip.fine_tuning._run_folder import RunFolderError
@@ -51,6 +52,8 @@ class Inputs:
         What the text tower gives, where it stays as it is.
     digest : str
         Of the images.
+    kept : Kept or None
+        What is to stay as it is.
     """
 
     pixels: NDArray[np.uint8] | None
@@ -58,6 +61,7 @@ class Inputs:
     image_ids: NDArray[np.int64]
     text_vectors: NDArray[np.float32] | None
     digest: str
+    kept: Kept | None
 
 
 def read_inputs(
@@ -100,13 +104,16 @@ def read_inputs(
             verbose=tuner.verbose,
         )
         text_vectors = embedder.transform(material.pairs.texts)
+    kept = (
+        measure_kept(tuner, material.sources, material.kept) if material.kept else None
+    )
     if "image" not in needed:
         vectors = tuner.base_embedder().transform(material.sources)
         ids = np.unique(vectors, axis=0, return_inverse=True)[1].astype(np.int64)
         digest = blake3(vectors.tobytes()).hexdigest()
-        return Inputs(None, vectors, ids, text_vectors, digest)
+        return Inputs(None, vectors, ids, text_vectors, digest, kept)
     bank = _read_bank(tuner, material, checkpoint, scratch, processes)
-    return Inputs(bank.pixels, None, bank.ids, text_vectors, bank.digest)
+    return Inputs(bank.pixels, None, bank.ids, text_vectors, bank.digest, kept)
 
 
 def _read_bank(

@@ -16,6 +16,7 @@ __all__ = [
     "binary_loss",
     "class_loss",
     "gather_rows",
+    "keep_loss",
     "pair_signs",
     "sigmoid_pair_loss",
 ]
@@ -112,6 +113,34 @@ def pair_signs(
     signs[true_too] = {"ignore": 0, "positive": 1, "negative": -1}[same_caption]
     signs[own] = 1
     return signs
+
+
+def keep_loss(
+    images: torch.Tensor,
+    texts: torch.Tensor,
+    cosines: torch.Tensor,
+    spread: torch.Tensor,
+) -> torch.Tensor:
+    """Return how far images have moved, as texts see it.
+
+    Parameters
+    ----------
+    images : tensor of shape (n, width)
+        Of length 1.
+    texts : tensor of shape (m, width)
+        Of length 1.
+    cosines : tensor of shape (n, m)
+        Before training.
+    spread : tensor of shape (m,)
+        Their standard deviation over images.
+
+    Returns
+    -------
+    tensor of no dimension
+        Mean square of the changes, each as a share of the spread: 0 where nothing
+        moved; 2 where an order of images is nothing but chance.
+    """
+    return (((images @ texts.T - cosines) / spread) ** 2).mean()
 
 
 class _GatherRows(torch.autograd.Function):

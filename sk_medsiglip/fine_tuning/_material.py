@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip.encoder import Checkpoint, load_tokenizer
+from sk_medsiglip.fine_tuning._kept import kept_texts
 from sk_medsiglip.fine_tuning._pairs import (
     Pairs,
     caption_pairs,
@@ -47,6 +48,10 @@ class Material:
         Texts; None for classification.
     token_ids : ndarray of shape (n_texts, text_tokens), int64, or None
         Of the texts.
+    kept : list of str
+        Texts whose nearness to images is to stay.
+    kept_token_ids : ndarray of shape (n_kept, text_tokens), int64, or None
+        Of these.
     """
 
     sources: Sequence[Any]
@@ -54,6 +59,8 @@ class Material:
     labels: Labels | None
     pairs: Pairs | None
     token_ids: NDArray[np.int64] | None
+    kept: list[str]
+    kept_token_ids: NDArray[np.int64] | None
 
     @property
     def targets(self) -> NDArray[Any] | None:
@@ -116,36 +123,54 @@ def check_material(
             "None. Pass captions, or labels."
         )
     patients = check_groups(groups, len(sources))
-    if tuner.objective == "classification":
+    labels, pairs = None, None
+    if tuner.objective == "classification" or tuner.prompts is not None:
         labels = check_labels(tuner, sources, y)
         _check_counts(labels)
-        return Material(sources, patients, labels, None, None)
-    if tuner.prompts is None:
-        return _with_tokens(
-            sources, patients, None, caption_pairs(y, len(sources)), checkpoint
+    if tuner.objective == "contrastive":
+        pairs = (
+            caption_pairs(y, len(sources))
+            if labels is None
+            else prompt_pairs(tuner.prompts or {}, tuner.templates, y, labels)
         )
-    labels = check_labels(tuner, sources, y)
-    _check_counts(labels)
-    pairs = prompt_pairs(tuner.prompts, tuner.templates, y, labels)
-    return _with_tokens(sources, patients, labels, pairs, checkpoint)
+    kept = kept_texts(tuner.keep)
+    token_ids = None
+    if pairs is not None:
+        token_ids, counts = _tokens(pairs.texts, checkpoint)
+        check_lengths(pairs, counts, checkpoint.text_tokens)
+    kept_ids = None
+    if kept:
+        kept_ids, counts = _tokens(kept, checkpoint)
+        _check_kept_lengths(kept, counts, checkpoint.text_tokens)
+    return Material(sources, patients, labels, pairs, token_ids, kept, kept_ids)
 
 
-def _with_tokens(
-    sources: Sequence[Any],
-    patients: NDArray[np.intp],
-    labels: Labels | None,
-    pairs: Pairs,
-    checkpoint: Checkpoint,
-) -> Material:
+def _tokens(
+    texts: Sequence[str], checkpoint: Checkpoint
+) -> tuple[NDArray[np.int64], list[int]]:
+    """Return token ids as the text tower takes them, and how many each text has."""
     tokenizer = load_tokenizer(checkpoint)
-    texts = [text.lower() for text in pairs.texts]
+    texts = [text.lower() for text in texts]
     counts = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
-    check_lengths(pairs, counts, checkpoint.text_tokens)
     # The padding is attended to, as in SigLIP's own training.
-    ids = tokenizer(texts, padding="max_length", max_length=checkpoint.text_tokens)
-    return Material(
-        sources, patients, labels, pairs, np.array(ids["input_ids"], dtype=np.int64)
+    ids = tokenizer(
+        texts,
+        padding="max_length",
+        truncation=True,
+        max_length=checkpoint.text_tokens,
     )
+    return np.array(ids["input_ids"], dtype=np.int64), counts
+
+
+def _check_kept_lengths(
+    texts: Sequence[str], counts: Sequence[int], limit: int
+) -> None:
+    for text, count in zip(texts, counts, strict=True):
+        if count > limit:
+            raise ValueError(
+                f"keep holds a text of {count} tokens, and the model reads {limit}: "
+                f"{text[:60]!r}... Its end would be ignored; shorten it."
+            )
 
 
 def _check_counts(labels: Labels) -> None:

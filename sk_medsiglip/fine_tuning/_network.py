@@ -13,6 +13,7 @@ from sk_medsiglip.fine_tuning._losses import (
     binary_loss,
     class_loss,
     gather_rows,
+    keep_loss,
     pair_signs,
     sigmoid_pair_loss,
 )
@@ -62,6 +63,28 @@ class Weighting:
     weights: torch.Tensor | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Keeping:
+    """Texts to which images are to stay as near as they are.
+
+    Parameters
+    ----------
+    weight : float
+        How much a change counts.
+    spread : tensor of shape (n_texts,)
+        Standard deviation of the cosines over images, before training.
+    tokens : tensor of shape (n_texts, text_tokens), int64, or None
+        Of the texts, where the text tower is trained.
+    vectors : tensor of shape (n_texts, width) or None
+        Theirs, of length 1, where it is not.
+    """
+
+    weight: float
+    spread: torch.Tensor
+    tokens: torch.Tensor | None
+    vectors: torch.Tensor | None
+
+
 class Network(torch.nn.Module):
     """Towers and classifier; its ``forward`` is the loss of a batch.
 
@@ -79,6 +102,7 @@ class Network(torch.nn.Module):
     n_outputs : int
         Rows of the classifier; 0 has none, and compares images with texts.
     weighting : Weighting
+    keeping : Keeping or None, default=None
     """
 
     def __init__(
@@ -88,6 +112,7 @@ class Network(torch.nn.Module):
         width: int,
         n_outputs: int,
         weighting: Weighting,
+        keeping: Keeping | None = None,
     ) -> None:
         super().__init__()
         self.siglip = siglip
@@ -105,16 +130,33 @@ class Network(torch.nn.Module):
         self._put("factor", torch.tensor(scaling.factor).view(1, -1, 1, 1))
         self._put("shift", torch.tensor(scaling.shift).view(1, -1, 1, 1))
         self._put("weights", weighting.weights)
+        self.kept_spread: torch.Tensor | None
+        self.kept_tokens: torch.Tensor | None
+        self.kept_vectors: torch.Tensor | None
+        self.keep_weight = 0.0 if keeping is None else keeping.weight
+        self._put("kept_spread", None if keeping is None else keeping.spread)
+        self._put("kept_tokens", None if keeping is None else keeping.tokens)
+        self._put("kept_vectors", None if keeping is None else keeping.vectors)
 
     def _put(self, name: str, values: torch.Tensor | None) -> None:
         self.register_buffer(name, values, persistent=False)
 
     def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the loss of a batch, as :class:`Collator` makes them."""
-        images, texts = self.encode(**batch)
-        if self.classifier is not None:
-            return {"loss": self.class_loss(images, batch["targets"])}
-        assert texts is not None
+        images = self._images(**batch)
+        loss = (
+            self._pairs_loss(images, **batch)
+            if self.classifier is None
+            else self.class_loss(
+                self.classifier(embedding_features(images)), batch["targets"]
+            )
+        )
+        if self.kept_spread is not None:
+            loss = loss + self.keep_weight * self._kept_loss(images, **batch)
+        return {"loss": loss}
+
+    def _pairs_loss(self, images: torch.Tensor, **batch: torch.Tensor) -> torch.Tensor:
+        images, texts = self._directions(images, **batch)
         signs = pair_signs(
             batch["rows"],
             gather_rows(batch["rows"]),
@@ -125,19 +167,40 @@ class Network(torch.nn.Module):
             batch["image_ids"],
             self.same_caption,
         )
-        return {"loss": self.pair_loss(images, gather_rows(texts), signs)}
+        return self.pair_loss(images, gather_rows(texts), signs)
+
+    def _kept_loss(self, images: torch.Tensor, **batch: torch.Tensor) -> torch.Tensor:
+        texts = self.kept_vectors
+        if texts is None:
+            tower = self.siglip.text_model
+            texts = F.normalize(
+                tower(input_ids=self.kept_tokens).pooler_output.float(), dim=-1
+            )
+        directions = F.normalize(images.float(), dim=-1)
+        assert self.kept_spread is not None
+        return keep_loss(directions, texts, batch["kept_cosines"], self.kept_spread)
 
     def encode(self, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return what the loss compares: logits or image vectors, and text vectors."""
-        images = batch.get("image_vectors")
-        if images is None:
-            values = batch["pixels"].permute(0, 3, 1, 2).to(torch.float32)
-            if "affine" in batch:
-                values = apply_changes(values, batch["affine"], batch["tone"])
-            values = values * self.factor - self.shift
-            images = self.siglip.vision_model(pixel_values=values).pooler_output
+        images = self._images(**batch)
         if self.classifier is not None:
             return self.classifier(embedding_features(images)), None
+        return self._directions(images, **batch)
+
+    def _images(self, **batch: torch.Tensor) -> torch.Tensor:
+        """Return image vectors of any length."""
+        if "image_vectors" in batch:
+            return batch["image_vectors"]
+        values = batch["pixels"].permute(0, 3, 1, 2).to(torch.float32)
+        if "affine" in batch:
+            values = apply_changes(values, batch["affine"], batch["tone"])
+        values = values * self.factor - self.shift
+        return self.siglip.vision_model(pixel_values=values).pooler_output
+
+    def _directions(
+        self, images: torch.Tensor, **batch: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return vectors of images and of the texts they show, of length 1."""
         texts = batch.get("text_vectors")
         if texts is None:
             tower = self.siglip.text_model

@@ -66,8 +66,9 @@ def run_facts(
     if not isinstance(tuner.random_state, int | np.integer | None):
         given["random_state"] = None
     facts = {k: to_json(v) for k, v in given.items() if k not in _PASSING}
-    if facts["prompts"] is not None:
-        facts["prompts"] = run_digest({"prompts": facts["prompts"]})
+    for name in ("prompts", "keep"):
+        if facts[name] is not None:
+            facts[name] = run_digest({name: facts[name]})
     content = blake3()
     if material.pairs is not None:
         for ids in (*material.pairs.true, *material.pairs.unknown):

@@ -168,7 +168,7 @@ def _train(run: _Run) -> Outcome:
     )
     torch.manual_seed(run.seed)
     network, low_rank = build_network(
-        tuner, run.material, run.checkpoint, run.rows, bf16=bf16
+        tuner, run.material, run.inputs.kept, run.checkpoint, run.rows, bf16=bf16
     )
     n_trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     check_space(run.folder, 4 * n_trained)
@@ -224,6 +224,7 @@ def _collator(run: _Run) -> partial[Collator]:
         text_vectors=run.inputs.text_vectors,
         targets=run.material.targets,
         seed=run.seed,
+        kept_cosines=None if run.inputs.kept is None else run.inputs.kept.cosines,
     )
 
 

@@ -1,0 +1,149 @@
+"""Texts that a run must not forget stay as near to the images as they were."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from sk_medsiglip import MedSigLIPTextEmbedder
+from sk_medsiglip.exceptions import PromptError
+from sk_medsiglip.fine_tuning import MedSigLIPFineTuner, _training
+from sk_medsiglip.fine_tuning._losses import keep_loss
+
+KEPT = ["a chest radiograph", "no abnormality", "a lateral view"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    # The threads of a shared pass wait for each other where other tests run beside.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def material():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (24, 28, 28), dtype=np.uint8)
+    images[::2, :, 10:14] = 255
+    return images, ["a bar" if i % 2 == 0 else "no bar" for i in range(24)]
+
+
+@pytest.fixture
+def make(checkpoint, tmp_path):
+    def tuner(**settings):
+        given = {
+            "model": checkpoint,
+            "max_steps": 12,
+            "batch_size": 8,
+            "learning_rate": 3e-3,
+            "augment": None,
+            "random_state": 0,
+            "cache": tmp_path / "store",
+            "device": "cpu",
+        }
+        return MedSigLIPFineTuner(**(given | settings))
+
+    return tuner
+
+
+def moved(tuner, images):
+    """Return how far cosines to kept texts have changed, by their spread."""
+    before = tuner.base_embedder().set_params(normalize=True).transform(images)
+    after = tuner.as_embedder().set_params(normalize=True).transform(images)
+    told = {"normalize": True, "cache": False, "device": "cpu"}
+    texts = MedSigLIPTextEmbedder(tuner.model, **told).transform(KEPT)
+    new_texts = MedSigLIPTextEmbedder(tuner.as_embedder().model, **told).transform(KEPT)
+    cosines = before @ texts.T
+    change = (after @ new_texts.T - cosines) / cosines.std(axis=0)
+    return float((change**2).mean())
+
+
+def test_the_loss_is_the_share_of_the_spread_that_moved():
+    rng = np.random.default_rng(0)
+    images, texts = rng.normal(size=(5, 4)), rng.normal(size=(3, 4))
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    before, spread = rng.normal(size=(5, 3)), np.array([0.1, 0.2, 0.3])
+    expected = (((images @ texts.T - before) / spread) ** 2).mean()
+    given = [torch.from_numpy(one) for one in (images, texts, before, spread)]
+    assert float(keep_loss(*given)) == pytest.approx(expected)
+    given[2] = torch.from_numpy(images @ texts.T)
+    assert float(keep_loss(*given)) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"towers": "image"},
+        {"towers": "text"},
+        {"objective": "classification"},
+        {"train": "last_blocks", "learning_rate": 1e-3},
+    ],
+    ids=["both", "image", "text", "classification", "last blocks"],
+)
+def test_what_is_kept_moves_far_less(make, material, settings):
+    images, texts = material
+    y = texts if settings.get("objective") is None else [t == "a bar" for t in texts]
+    free = moved(make(**settings).fit(images, y), images)
+    kept = moved(make(keep=KEPT, keep_weight=10.0, **settings).fit(images, y), images)
+    assert kept < free / 3, (kept, free)
+
+
+def test_prompts_are_kept_as_their_texts_are(make, material):
+    images, texts = material
+    prompts = {"view": {"positive": KEPT[:1], "negative": KEPT[1:]}}
+    by_prompts = make(keep=prompts).fit(images, texts)
+    by_texts = make(keep=[*KEPT[1:], KEPT[0]]).fit(images, texts)
+    assert by_prompts.fingerprint_ == by_texts.fingerprint_
+    assert by_prompts.fingerprint_ != make().fit(images, texts).fingerprint_
+
+
+def test_a_run_goes_on_and_its_record_holds_no_text(make, material, tmp_path):
+    images, texts = material
+    settings = {"keep": KEPT, "checkpoint_every": 4}
+    whole = make(**settings).fit(images, texts)
+    first = make(run_dir=tmp_path / "run", **settings)
+    first.fit(images, texts)
+    record = (tmp_path / "run" / "run.json").read_text("utf-8")
+    assert json.loads(record)["facts"]["keep"]
+    assert not any(text in record for text in KEPT)
+    for checkpoint in (tmp_path / "run").glob("checkpoint-*"):
+        if checkpoint.name == "checkpoint-12":
+            (checkpoint / "complete.json").unlink()
+    again = make(run_dir=tmp_path / "run", resume=True, **settings)
+    assert again.fit(images, texts).fingerprint_ == whole.fingerprint_
+
+
+def test_it_is_saved_and_loaded(make, material, tmp_path):
+    images, texts = material
+    tuner = make(keep={"view": {"positive": "a", "negative": "b"}}, max_steps=1)
+    folder = tuner.fit(images, texts).save(tmp_path / "saved")
+    assert MedSigLIPFineTuner.load(folder).keep == tuner.keep
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "told"),
+    [
+        ({"keep": "a nodule"}, TypeError, "keep must be a list of texts.*'a nodule'"),
+        ({"keep": ["a nodule", 3]}, TypeError, "got 3"),
+        ({"keep": []}, ValueError, "keep holds no text"),
+        ({"keep": ["a nodule", " "]}, ValueError, "an empty one"),
+        ({"keep": {"a": {"positive": "x"}}}, PromptError, "negative"),
+        ({"keep": ["word " * 90]}, ValueError, "keep holds a text of .* the model"),
+        ({"keep": KEPT, "keep_weight": 0.0}, ValueError, "keep_weight"),
+        (
+            {"keep": KEPT, "train": "head", "objective": "classification"},
+            ValueError,
+            "nothing is forgotten",
+        ),
+    ],
+)
+def test_bad_input(make, material, monkeypatch, settings, error, told):
+    monkeypatch.setattr(_training, "_train", None)  # nothing may be trained
+    images, texts = material
+    with pytest.raises(error, match=told):
+        make(**settings).fit(images, texts)
