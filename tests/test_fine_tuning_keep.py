@@ -1,4 +1,4 @@
-"""Texts that a run must not forget stay as near to the images as they were."""
+"""What a run must not forget keeps the scores that it gave the images."""
 
 import json
 
@@ -9,6 +9,7 @@ import torch
 from sk_medsiglip import MedSigLIPTextEmbedder
 from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.fine_tuning import MedSigLIPFineTuner, _training
+from sk_medsiglip.fine_tuning._kept import Kept, kept_texts
 from sk_medsiglip.fine_tuning._losses import keep_loss
 
 KEPT = ["a chest radiograph", "no abnormality", "a lateral view"]
@@ -50,7 +51,7 @@ def make(checkpoint, tmp_path):
 
 
 def moved(tuner, images):
-    """Return how far cosines to kept texts have changed, by their spread."""
+    """Return how far scores by kept texts have changed, by their spread."""
     before = tuner.base_embedder().set_params(normalize=True).transform(images)
     after = tuner.as_embedder().set_params(normalize=True).transform(images)
     told = {"normalize": True, "cache": False, "device": "cpu"}
@@ -63,15 +64,23 @@ def moved(tuner, images):
 
 def test_the_loss_is_the_share_of_the_spread_that_moved():
     rng = np.random.default_rng(0)
-    images, texts = rng.normal(size=(5, 4)), rng.normal(size=(3, 4))
-    images /= np.linalg.norm(images, axis=1, keepdims=True)
-    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
-    before, spread = rng.normal(size=(5, 3)), np.array([0.1, 0.2, 0.3])
-    expected = (((images @ texts.T - before) / spread) ** 2).mean()
-    given = [torch.from_numpy(one) for one in (images, texts, before, spread)]
+    now, before = rng.normal(size=(2, 5, 3))
+    spread = np.array([0.1, 0.2, 0.3])
+    given = [torch.from_numpy(one) for one in (now, before, spread)]
+    expected = (((now - before) / spread) ** 2).mean()
     assert float(keep_loss(*given)) == pytest.approx(expected)
-    given[2] = torch.from_numpy(images @ texts.T)
-    assert float(keep_loss(*given)) == pytest.approx(0)
+    assert float(keep_loss(given[0], given[0], given[2])) == 0
+
+
+def test_scores_are_those_that_prompts_give():
+    kept = kept_texts({"a": {"positive": ["x", "y"], "negative": "z"}})
+    assert kept.texts == ["z", "x", "y"]
+    np.testing.assert_allclose(kept.mix, [[-1, 0.5, 0.5]])
+    kept = kept_texts({"a": {"positive": {"x": 3, "y": 1}, "negative": "z"}})
+    np.testing.assert_allclose(kept.mix, [[-1, 0.75, 0.25]])
+    kept = kept_texts({"one": ["x"], "two": ["y"]})
+    np.testing.assert_allclose(kept.mix, [[0.5, -0.5], [-0.5, 0.5]])
+    np.testing.assert_array_equal(kept_texts(["x", "y"]).mix, np.eye(2))
 
 
 @pytest.mark.parametrize(
@@ -93,13 +102,33 @@ def test_what_is_kept_moves_far_less(make, material, settings):
     assert kept < free / 3, (kept, free)
 
 
-def test_prompts_are_kept_as_their_texts_are(make, material):
+def test_more_texts_than_images_take_turns(make, material):
     images, texts = material
-    prompts = {"view": {"positive": KEPT[:1], "negative": KEPT[1:]}}
-    by_prompts = make(keep=prompts).fit(images, texts)
-    by_texts = make(keep=[*KEPT[1:], KEPT[0]]).fit(images, texts)
-    assert by_prompts.fingerprint_ == by_texts.fingerprint_
-    assert by_prompts.fingerprint_ != make().fit(images, texts).fingerprint_
+    many = [f"view number {i}" for i in range(30)]
+    tuner = make(keep=many, keep_weight=10.0).fit(images, texts)
+    same = make(keep=many, keep_weight=10.0).fit(images, texts)
+    assert tuner.fingerprint_ == same.fingerprint_
+
+    # Fifteen findings of two texts each: eight images look at four of them.
+    rng = np.random.default_rng(0)
+    mix = (np.eye(30)[1::2] - np.eye(30)[::2]).astype("f4")
+    kept = Kept(mix, np.eye(30, dtype="f4"), rng.random((24, 15)), rng.random(15))
+    rows = np.arange(3, 11)
+    seen = set()
+    for epoch in range(40):
+        drawn = kept.draw(rows, epoch, 0)
+        ids = drawn["kept_ids"]
+        assert len(ids) == 8
+        findings = ids[::2] // 2
+        assert drawn["kept_mix"].shape == (4, 8)
+        np.testing.assert_array_equal(drawn["kept_mix"], mix[findings][:, ids])
+        scores = kept.scores[rows][:, findings]
+        np.testing.assert_array_equal(drawn["kept_scores"], scores)
+        np.testing.assert_array_equal(drawn["kept_spread"], kept.spread[findings])
+        seen |= set(findings.tolist())
+    assert seen == set(range(15))
+    # One finding is looked at, however few images there are.
+    assert len(kept.draw(rows[:1], 0, 0)["kept_ids"]) == 2
 
 
 def test_a_run_goes_on_and_its_record_holds_no_text(make, material, tmp_path):

@@ -7,7 +7,7 @@ imported when something is trained::
     _choices.py           what its parameters mean together
     _material.py          what it is given, checked: images, texts or labels, patients
     _pairs.py             which texts are true of which row
-    _kept.py              which texts must stay as near to the images as they are
+    _kept.py              which texts must keep the scores they give the images
     _patient_split.py     who validates: whole patients
     _image_bank.py        all images, read once
     _training.py          one run, from there to tuned weights

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from sk_medsiglip.fine_tuning._augmentation import Augmentation, draw_changes
+from sk_medsiglip.fine_tuning._kept import Kept
 from sk_medsiglip.fine_tuning._pairs import Pairs
 
 __all__ = ["Collator", "Rows", "RunOrder"]
@@ -119,8 +120,8 @@ class Collator:
         None leaves pictures as they are.
     seed : int
         Of the run.
-    kept_cosines : ndarray of shape (n_samples, n_kept), float32, or None
-        Of images to texts that are to stay as near as they are.
+    kept : Kept or None, default=None
+        Scores of images that are to stay.
     """
 
     rows: NDArray[np.intp]
@@ -133,7 +134,7 @@ class Collator:
     targets: NDArray[Any] | None
     augmentation: Augmentation | None
     seed: int
-    kept_cosines: NDArray[np.float32] | None = None
+    kept: Kept | None = None
 
     def __call__(self, items: Sequence[int]) -> dict[str, torch.Tensor]:
         """Return the tensors of a batch."""
@@ -175,8 +176,9 @@ class Collator:
             unique, place = np.unique(batch["text_ids"].numpy(), return_inverse=True)
             batch["tokens"] = torch.from_numpy(self.token_ids[unique])
             batch["token_of"] = torch.from_numpy(place)
-        if self.kept_cosines is not None:
-            batch["kept_cosines"] = torch.from_numpy(self.kept_cosines[rows])
+        if self.kept is not None and epochs is not None:
+            drawn = self.kept.draw(rows, int(epochs[0]), self.seed)
+            batch |= {name: torch.from_numpy(one) for name, one in drawn.items()}
         return batch
 
     def describe(

@@ -76,7 +76,6 @@ def _keeping(
     moves = "text" in needed_towers(tuner)
     return Keeping(
         tuner.keep_weight,
-        torch.from_numpy(kept.spread),
         tokens=torch.from_numpy(material.kept_token_ids) if moves else None,
         vectors=None if moves else torch.from_numpy(kept.vectors),
     )

@@ -91,12 +91,13 @@ class MedSigLIPFineTuner(
         counter-example. Texts of the same picture in another row count as true of it.
     keep : mapping, sequence of str or None, default=None
         What must not be forgotten: prompts, as
-        :class:`~sk_medsiglip.ZeroShotClassifier` takes them, or texts. How near each
-        training image is to each of them is measured before the first step, and a
-        change of it is added to the loss [3]_; no labels are needed.
+        :class:`~sk_medsiglip.ZeroShotClassifier` takes them, or texts. The scores that
+        they give the training images are measured before the first step, and changes
+        of these are added to the loss [3]_; no labels are needed. A step looks at
+        ``batch_size`` of the texts at most, drawn anew each time.
     keep_weight : float, default=1.0
-        How much it counts. At 1 a text whose nearness has changed by as much as it
-        differs between images costs as much as a loss of 1.
+        How much it counts. At 1 scores that have changed by as much as they differ
+        between images add 1 to the loss.
     train : {"lora", "last_blocks", "head", "full"}, default="lora"
         What is trained: low-rank matrices beside each layer [2]_; the last ``n_blocks``
         layers and what follows them; the attention pooling and the text projection
@@ -226,7 +227,7 @@ class MedSigLIPFineTuner(
     .. [1] Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023.
     .. [2] Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
     .. [3] After Li and Hoiem, "Learning without Forgetting", IEEE TPAMI 40, 2018; there
-       classes are kept, here cosines to texts.
+       classes are kept, here scores by texts.
 
     Examples
     --------

@@ -104,9 +104,9 @@ def read_inputs(
             verbose=tuner.verbose,
         )
         text_vectors = embedder.transform(material.pairs.texts)
-    kept = (
-        measure_kept(tuner, material.sources, material.kept) if material.kept else None
-    )
+    kept = None
+    if material.kept is not None:
+        kept = measure_kept(tuner, material.sources, material.kept)
     if "image" not in needed:
         vectors = tuner.base_embedder().transform(material.sources)
         ids = np.unique(vectors, axis=0, return_inverse=True)[1].astype(np.int64)

@@ -116,31 +116,24 @@ def pair_signs(
 
 
 def keep_loss(
-    images: torch.Tensor,
-    texts: torch.Tensor,
-    cosines: torch.Tensor,
-    spread: torch.Tensor,
+    scores: torch.Tensor, before: torch.Tensor, spread: torch.Tensor
 ) -> torch.Tensor:
-    """Return how far images have moved, as texts see it.
+    """Return how far scores have moved.
 
     Parameters
     ----------
-    images : tensor of shape (n, width)
-        Of length 1.
-    texts : tensor of shape (m, width)
-        Of length 1.
-    cosines : tensor of shape (n, m)
-        Before training.
-    spread : tensor of shape (m,)
-        Their standard deviation over images.
+    scores, before : tensors of shape (n, n_scores)
+        Now, and before training.
+    spread : tensor of shape (n_scores,)
+        Standard deviation of ``before`` over all images.
 
     Returns
     -------
     tensor of no dimension
         Mean square of the changes, each as a share of the spread: 0 where nothing
-        moved; 2 where an order of images is nothing but chance.
+        moved; 2 where the order of images is nothing but chance.
     """
-    return (((images @ texts.T - cosines) / spread) ** 2).mean()
+    return (((scores - before) / spread) ** 2).mean()
 
 
 class _GatherRows(torch.autograd.Function):

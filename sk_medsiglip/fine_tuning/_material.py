@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip.encoder import Checkpoint, load_tokenizer
-from sk_medsiglip.fine_tuning._kept import kept_texts
+from sk_medsiglip.fine_tuning._kept import KeptTexts, kept_texts
 from sk_medsiglip.fine_tuning._pairs import (
     Pairs,
     caption_pairs,
@@ -48,8 +48,8 @@ class Material:
         Texts; None for classification.
     token_ids : ndarray of shape (n_texts, text_tokens), int64, or None
         Of the texts.
-    kept : list of str
-        Texts whose nearness to images is to stay.
+    kept : KeptTexts or None
+        Texts whose scores of the images are to stay.
     kept_token_ids : ndarray of shape (n_kept, text_tokens), int64, or None
         Of these.
     """
@@ -59,7 +59,7 @@ class Material:
     labels: Labels | None
     pairs: Pairs | None
     token_ids: NDArray[np.int64] | None
-    kept: list[str]
+    kept: KeptTexts | None
     kept_token_ids: NDArray[np.int64] | None
 
     @property
@@ -139,9 +139,9 @@ def check_material(
         token_ids, counts = _tokens(pairs.texts, checkpoint)
         check_lengths(pairs, counts, checkpoint.text_tokens)
     kept_ids = None
-    if kept:
-        kept_ids, counts = _tokens(kept, checkpoint)
-        _check_kept_lengths(kept, counts, checkpoint.text_tokens)
+    if kept is not None:
+        kept_ids, counts = _tokens(kept.texts, checkpoint)
+        _check_kept_lengths(kept.texts, counts, checkpoint.text_tokens)
     return Material(sources, patients, labels, pairs, token_ids, kept, kept_ids)
 
 

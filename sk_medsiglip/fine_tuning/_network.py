@@ -65,14 +65,12 @@ class Weighting:
 
 @dataclass(frozen=True, eq=False)
 class Keeping:
-    """Texts to which images are to stay as near as they are.
+    """Texts by which images are to have the scores that they had.
 
     Parameters
     ----------
     weight : float
         How much a change counts.
-    spread : tensor of shape (n_texts,)
-        Standard deviation of the cosines over images, before training.
     tokens : tensor of shape (n_texts, text_tokens), int64, or None
         Of the texts, where the text tower is trained.
     vectors : tensor of shape (n_texts, width) or None
@@ -80,7 +78,6 @@ class Keeping:
     """
 
     weight: float
-    spread: torch.Tensor
     tokens: torch.Tensor | None
     vectors: torch.Tensor | None
 
@@ -130,11 +127,9 @@ class Network(torch.nn.Module):
         self._put("factor", torch.tensor(scaling.factor).view(1, -1, 1, 1))
         self._put("shift", torch.tensor(scaling.shift).view(1, -1, 1, 1))
         self._put("weights", weighting.weights)
-        self.kept_spread: torch.Tensor | None
         self.kept_tokens: torch.Tensor | None
         self.kept_vectors: torch.Tensor | None
         self.keep_weight = 0.0 if keeping is None else keeping.weight
-        self._put("kept_spread", None if keeping is None else keeping.spread)
         self._put("kept_tokens", None if keeping is None else keeping.tokens)
         self._put("kept_vectors", None if keeping is None else keeping.vectors)
 
@@ -151,7 +146,7 @@ class Network(torch.nn.Module):
                 self.classifier(embedding_features(images)), batch["targets"]
             )
         )
-        if self.kept_spread is not None:
+        if "kept_scores" in batch:
             loss = loss + self.keep_weight * self._kept_loss(images, **batch)
         return {"loss": loss}
 
@@ -170,15 +165,20 @@ class Network(torch.nn.Module):
         return self.pair_loss(images, gather_rows(texts), signs)
 
     def _kept_loss(self, images: torch.Tensor, **batch: torch.Tensor) -> torch.Tensor:
-        texts = self.kept_vectors
-        if texts is None:
+        ids = batch["kept_ids"]
+        if self.kept_vectors is not None:
+            texts = self.kept_vectors[ids]
+        else:
+            assert self.kept_tokens is not None
             tower = self.siglip.text_model
-            texts = F.normalize(
-                tower(input_ids=self.kept_tokens).pooler_output.float(), dim=-1
-            )
+            texts = tower(input_ids=self.kept_tokens[ids]).pooler_output
+            texts = F.normalize(texts.float(), dim=-1)
         directions = F.normalize(images.float(), dim=-1)
-        assert self.kept_spread is not None
-        return keep_loss(directions, texts, batch["kept_cosines"], self.kept_spread)
+        return keep_loss(
+            directions @ (batch["kept_mix"] @ texts).T,
+            batch["kept_scores"],
+            batch["kept_spread"],
+        )
 
     def encode(self, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return what the loss compares: logits or image vectors, and text vectors."""

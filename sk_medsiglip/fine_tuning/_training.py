@@ -224,7 +224,7 @@ def _collator(run: _Run) -> partial[Collator]:
         text_vectors=run.inputs.text_vectors,
         targets=run.material.targets,
         seed=run.seed,
-        kept_cosines=None if run.inputs.kept is None else run.inputs.kept.cosines,
+        kept=run.inputs.kept,
     )
 
 
