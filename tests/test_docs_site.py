@@ -59,6 +59,23 @@ def test_examples_run_as_printed(page, needs, tmp_path, monkeypatch):
     assert result.attempted > 2
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_first_lines_run_as_they_stand(page):
+    """Whoever looks for the first time copies these, and has no files at hand."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    names = {}
+    for code in re.findall(r"(?ms)^```python\n(.*?)^```", text):
+        exec(compile(code, page, "exec"), names)
+    clear_encoders()
+    assert names["search"].best_score_ > 0.5
+    assert "demonstration" in text
+
+
+def test_the_citation_names_this_version():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"version = {{{sk_medsiglip.__version__}}}" in text
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page(page):
     text = page.read_text(encoding="utf-8")

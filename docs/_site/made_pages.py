@@ -1,8 +1,8 @@
 """Pages that are made before Sphinx reads.
 
 Change log, commands, files of rooms, notebooks, and files of the repository that lie
-outside ``docs``. They go to ``docs/generated``, which git ignores. A file is written only if its text
-changed, so that Sphinx reads again what must be read again.
+outside ``docs``. They go to ``docs/generated``, which git ignores. A file is written
+only if its text changed, so that Sphinx reads again what must be read again.
 """
 
 from __future__ import annotations
