@@ -29,12 +29,35 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def launch(script, folder, *arguments):
-    """Run a script in two processes; return what each printed last, by rank."""
+@pytest.fixture(scope="module")
+def given():
+    """Rows for the losses, some texts and pictures shared across the processes."""
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.arange(8)
+    shown = torch.tensor([0, 1, 2, 3, 0, 4, 5, 3])
+    targets = torch.randint(0, 2, (8, 4), generator=generator).double()
+    targets[0, :3] = targets[5, 1] = torch.nan  # as many blanks as not on either side
+    return {
+        "x": torch.randn(8, 5, generator=generator, dtype=torch.float64),
+        "t": torch.randn(8, 3, generator=generator, dtype=torch.float64),
+        "ids": (rows, shown[:, None], shown, rows),
+        "targets": targets,
+    }
+
+
+@pytest.fixture(scope="module")
+def launched(given, tmp_path_factory):
+    """Two processes of one launch fit, take losses, and meet a broken image last.
+
+    Starting them is what costs here, so that they do everything; each part leaves
+    its files in the folder.
+    """
+    folder = tmp_path_factory.mktemp("launched")
+    torch.save(given, folder / "given.pt")
     path = folder / "script.py"
-    path.write_text(script)
+    path.write_text(FIT + LOSSES + BROKEN)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(path), str(folder), *arguments]
+    command += ["--nproc-per-node", "2", str(path), str(folder)]
     root = Path(__file__).parents[1]
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
@@ -44,11 +67,39 @@ def launch(script, folder, *arguments):
     done = subprocess.run(
         command, cwd=root, env=environment, capture_output=True, text=True
     )
-    return done
+    return folder, done
 
+
+FIT = """
+import json, os, sys
+import numpy as np
+from sk_medsiglip.datasets import make_chest_phantoms
+from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
+folder, rank = sys.argv[1], int(os.environ["RANK"])
+phantoms = make_chest_phantoms(20, random_state=0)
+def new(run_dir):
+    return MedSigLIPFineTuner(
+        "demo", random_state=0, device="cpu", max_steps=4, batch_size=4,
+        validation_fraction=0.3, checkpoint_every=2, run_dir=folder + run_dir,
+        learning_rate=3e-4,
+    )
+tuner = new("/run")
+images = list(phantoms.images)
+tuner.fit(images, phantoms.captions, groups=phantoms.groups)
+np.save(f"{folder}/vectors-{rank}.npy", tuner.transform(images))
+open(f"{folder}/adapter-{rank}", "wb").write(
+    tuner._tuned.files["adapter_model.safetensors"]
+)
+json.dump({
+    "loss": tuner.history_["loss"].tolist(),
+    "norm": tuner.history_["gradient_norm"].tolist(),
+    "validation": tuner.history_["validation_loss"].dropna().tolist(),
+    "best": tuner.best_step_,
+    "fingerprint": tuner.fingerprint_,
+}, open(f"{folder}/told-{rank}.json", "w"))
+"""
 
 LOSSES = """
-import sys
 import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -79,9 +130,8 @@ class Towers(torch.nn.Module):
         texts = gather_rows(self.text(t))
         return sigmoid_pair_loss(images, texts, self.scale, self.bias, signs)
 
-given = torch.load(sys.argv[1] + "/given.pt", weights_only=True)
-distributed.init_process_group("gloo")
-rank = distributed.get_rank()
+given = torch.load(folder + "/given.pt", weights_only=True)
+assert distributed.get_rank() == rank  # the group that fitting has opened
 mine = slice(4 * rank, 4 * rank + 4)
 found = {}
 for kind in ("pairs", "binary", "classes"):
@@ -97,8 +147,17 @@ for kind in ("pairs", "binary", "classes"):
         for name, parameter in network.module.named_parameters()
         if parameter.grad is not None
     }
-torch.save(found, f"{sys.argv[1]}/found-{rank}.pt")
-distributed.destroy_process_group()
+torch.save(found, f"{folder}/found-{rank}.pt")
+"""
+
+BROKEN = """
+images[3] = np.zeros((0, 5))
+try:
+    new("/broken").fit(images, phantoms.captions, groups=phantoms.groups)
+except ValueError as error:
+    open(f"{folder}/refused-{rank}", "w").write(str(error))
+    raise
+open(f"{folder}/fitted-{rank}", "w").close()
 """
 
 
@@ -114,22 +173,11 @@ class Towers(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.tensor(-2.0, dtype=torch.float64))
 
 
-def test_losses_and_gradients_are_those_of_one_process(tmp_path):
-    generator = torch.Generator().manual_seed(1)
-    rows = torch.arange(8)
-    shown = torch.tensor([0, 1, 2, 3, 0, 4, 5, 3])  # shared across the processes
-    targets = torch.randint(0, 2, (8, 4), generator=generator).double()
-    targets[0, :3] = targets[5, 1] = torch.nan  # as many blanks as not on either side
-    given = {
-        "x": torch.randn(8, 5, generator=generator, dtype=torch.float64),
-        "t": torch.randn(8, 3, generator=generator, dtype=torch.float64),
-        "ids": (rows, shown[:, None], shown, rows),
-        "targets": targets,
-    }
-    torch.save(given, tmp_path / "given.pt")
-    done = launch(LOSSES, tmp_path)
-    assert done.returncode == 0, done.stderr
-
+def test_losses_and_gradients_are_those_of_one_process(launched, given):
+    folder, done = launched
+    assert (folder / "found-1.pt").exists(), done.stderr
+    rows, _, shown, _ = given["ids"]
+    targets = given["targets"]
     signs = pair_signs(
         rows,
         rows,
@@ -155,7 +203,7 @@ def test_losses_and_gradients_are_those_of_one_process(tmp_path):
             )
         loss.backward()
         for rank in range(2):
-            found = torch.load(tmp_path / f"found-{rank}.pt", weights_only=True)[kind]
+            found = torch.load(folder / f"found-{rank}.pt", weights_only=True)[kind]
             torch.testing.assert_close(
                 found.pop("loss"), loss.detach(), rtol=1e-6, atol=0
             )
@@ -167,41 +215,10 @@ def test_losses_and_gradients_are_those_of_one_process(tmp_path):
                 torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-8)
 
 
-FIT = """
-import json, sys
-import numpy as np
-from sk_medsiglip.datasets import make_chest_phantoms
-from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
-import os
-folder, rank = sys.argv[1], int(os.environ["RANK"])
-phantoms = make_chest_phantoms(20, random_state=0)
-tuner = MedSigLIPFineTuner(
-    "demo", random_state=0, device="cpu", max_steps=4, batch_size=4,
-    validation_fraction=0.3, checkpoint_every=2, run_dir=folder + "/run",
-    learning_rate=3e-4,
-)
-images = list(phantoms.images)
-if sys.argv[2:] == ["broken"]:
-    images[3] = np.zeros((0, 5))
-tuner.fit(images, phantoms.captions, groups=phantoms.groups)
-np.save(f"{folder}/vectors-{rank}.npy", tuner.transform(images))
-open(f"{folder}/adapter-{rank}", "wb").write(
-    tuner._tuned.files["adapter_model.safetensors"]
-)
-json.dump({
-    "loss": tuner.history_["loss"].tolist(),
-    "norm": tuner.history_["gradient_norm"].tolist(),
-    "validation": tuner.history_["validation_loss"].dropna().tolist(),
-    "best": tuner.best_step_,
-    "fingerprint": tuner.fingerprint_,
-}, open(f"{folder}/told-{rank}.json", "w"))
-"""
-
-
-def test_two_processes_fit_as_one_with_their_batches_joined(tmp_path):
-    done = launch(FIT, tmp_path)
-    assert done.returncode == 0, done.stderr
-    told = [json.loads((tmp_path / f"told-{r}.json").read_text()) for r in range(2)]
+def test_two_processes_fit_as_one_with_their_batches_joined(launched, tmp_path):
+    folder, done = launched
+    assert (folder / "told-1.json").exists(), done.stderr
+    told = [json.loads((folder / f"told-{r}.json").read_text()) for r in range(2)]
     assert told[0] == told[1]
     phantoms = make_chest_phantoms(20, random_state=0)
     images = list(phantoms.images)
@@ -223,25 +240,31 @@ def test_two_processes_fit_as_one_with_their_batches_joined(tmp_path):
         told[0]["validation"], history["validation_loss"].dropna(), rtol=1e-5
     )
     assert told[0]["best"] == alone.best_step_
-    theirs = load_tensors((tmp_path / "adapter-0").read_bytes())
+    theirs = load_tensors((folder / "adapter-0").read_bytes())
     ours = load_tensors(alone._tuned.files["adapter_model.safetensors"])
     assert theirs.keys() == ours.keys()
     for name, tensor in ours.items():
-        # Four steps of 3e-4 each.
-        torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-6)
+        # Adam goes as far for a gradient near zero, whose sign another order of sums
+        # may turn: a twentieth of the way is left to that.
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=4e-5)
+        if ".lora_B" in name:  # these start at zero
+            assert 5e-4 < tensor.abs().max() < 12e-4
     np.testing.assert_allclose(
-        np.load(tmp_path / "vectors-1.npy"), alone.transform(images), atol=1e-3
+        np.load(folder / "vectors-1.npy"), alone.transform(images), atol=1e-3
     )
     # Each has its own random state; weights and optimizer are written once.
-    written = {path.name for path in (tmp_path / "run" / "checkpoint-4").iterdir()}
+    written = {path.name for path in (folder / "run" / "checkpoint-4").iterdir()}
     assert {"rng_state_0.pth", "rng_state_1.pth", "optimizer.pt"} <= written
-    complete = json.loads((tmp_path / "run/checkpoint-4/complete.json").read_text())
+    complete = json.loads((folder / "run/checkpoint-4/complete.json").read_text())
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= complete.keys()
-    assert not list(tmp_path.glob(".pixels-*"))
+    assert not list(folder.glob(".pixels-*"))
 
 
-def test_an_image_that_cannot_be_read_ends_both(tmp_path):
-    done = launch(FIT, tmp_path, "broken")
+def test_an_image_that_cannot_be_read_ends_both(launched):
+    folder, done = launched
     assert done.returncode != 0
     assert "row 3" in done.stderr
-    assert not list(tmp_path.glob("told-*"))
+    # Each by itself, not because the launcher ends the one when the other fails.
+    for rank in range(2):
+        assert "row 3" in (folder / f"refused-{rank}").read_text()
+    assert not list(folder.glob("fitted-*"))
