@@ -28,7 +28,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -41,6 +40,7 @@ from PIL import Image
 from benchmarks._measure import setting, write_results
 from benchmarks._paper import calculate
 from benchmarks._scale_out_parts import measure_parts
+from benchmarks._watch import Watch
 from benchmarks.pipeline import write_pngs
 from benchmarks.report import read_results
 from sk_medsiglip import EmbeddingCache, MedSigLIPEmbedder
@@ -48,9 +48,6 @@ from sk_medsiglip import EmbeddingCache, MedSigLIPEmbedder
 ROWS = (2_000, 10_000, 50_000)
 DIFFERENT = 2_000
 SAMPLE = 100
-
-#: Seconds between looks at the memory of all processes.
-_LOOK = 0.25
 
 
 # ------------------------------------------------- sides, each in a process of its own
@@ -74,7 +71,9 @@ def embed_on_ray(folder: str, n: int, out: str) -> dict[str, Any]:
 
     paths = list_pngs(folder)[:n]
     report = embed_dataset(paths, f"{out}/shards", model="demo", device="cpu")
-    return {"seconds": report.seconds, "embedded": report.n_embedded}
+    if report.n_embedded != n:
+        raise RuntimeError(f"{report.n_embedded} of {n} images were embedded")
+    return {"seconds": report.seconds}
 
 
 def embed_table(table: str, out: str) -> dict[str, Any]:
@@ -138,8 +137,9 @@ def process_of(side: str, *args: Any) -> Any:
 
 def run(side: str, *args: Any) -> dict[str, Any]:
     """Return what a side says in a new process."""
-    with process_of(side, *args) as process:
-        return result_of(process)
+    with process_of(side, *args) as process, Watch(process.pid) as watch:
+        said = result_of(process)
+    return said | {"core seconds": watch.core_seconds}
 
 
 def result_of(process: Any) -> dict[str, Any]:
@@ -166,23 +166,26 @@ def measure_throughput(scratch: Path, n: int, n_repeats: int) -> dict[str, Any]:
     folder.mkdir()
     write_pngs(folder, n, 256)
     few = n // 4
-    best: dict[tuple[str, int], float] = {}
-    out = ""
+    best: dict[tuple[str, int, str], float] = {}
     for _ in range(n_repeats):
         for size in (few, n):
             for side in ("embed_here", "embed_on_ray"):
                 out = tempfile.mkdtemp(dir=scratch)
-                seconds = run(side, str(folder), size, out)["seconds"]
-                print(f"{side}, {size} images: {seconds:.1f} s", flush=True)
-                best[side, size] = min(best.get((side, size), np.inf), seconds)
+                said = run(side, str(folder), size, out)
+                print(f"{side}, {size} images: {said}", flush=True)
+                for what, value in said.items():
+                    key = side, size, what
+                    best[key] = min(best.get(key, np.inf), value)
     figures: dict[str, Any] = {}
     for name, side in (("one machine", "embed_here"), ("Ray", "embed_on_ray")):
-        whole, further = best[side, n], best[side, n] - best[side, few]
+        whole, part = (best[side, size, "seconds"] for size in (n, few))
+        cores = [best[side, size, "core seconds"] for size in (n, few)]
         figures[name] = {
-            f"s, {few:,} images": best[side, few],
+            f"s, {few:,} images": part,
             f"s, {n:,} images": whole,
             "images/s, with start": n / whole,
-            "images/s, without start": (n - few) / further,
+            "images/s, without start": (n - few) / (whole - part),
+            "core ms of a further image": (cores[0] - cores[1]) / (n - few) * 1e3,
         }
     here, there = figures["one machine"], figures["Ray"]
     return {
@@ -224,7 +227,9 @@ def measure_start(scratch: Path, n_repeats: int) -> dict[str, float]:
     for _ in range(n_repeats):
         for side in ("start_ray", "start_here"):
             out = tempfile.mkdtemp(dir=scratch)
-            for name, seconds in run(side, str(path), out).items():
+            said = run(side, str(path), out)
+            del said["core seconds"]
+            for name, seconds in said.items():
                 best[name] = min(best.get(name, np.inf), seconds)
     return best
 
@@ -254,11 +259,11 @@ def measure_memory(scratch: Path, sizes: Sequence[int]) -> dict[str, Any]:
     for n in sizes:
         out = tempfile.mkdtemp(dir=scratch)
         with process_of("embed_table", write_table(scratch, n), out) as process:
-            with Peaks(process.pid) as peaks:
+            with Watch(process.pid) as watch:
                 said = result_of(process)
         if said["embedded"] != n:
             raise RuntimeError(f"{said['embedded']} of {n} rows were embedded")
-        figures[f"{n:,} rows"] = {"seconds": said["seconds"]} | peaks.megabytes
+        figures[f"{n:,} rows"] = {"seconds": said["seconds"]} | watch.megabytes
         print(f"{n:,} rows", figures[f"{n:,} rows"], flush=True)
     first, last = (list(figures.values())[i] for i in (0, -1))
     growth = {name: last[name] / first[name] for name in last if name != "seconds"}
@@ -267,87 +272,6 @@ def measure_memory(scratch: Path, sizes: Sequence[int]) -> dict[str, Any]:
         "peaks": figures,
         f"{max(sizes):,} rows / {min(sizes):,}": growth,
     }
-
-
-class Peaks:
-    """The most memory that a driver and what it started had, looked at often.
-
-    Parameters
-    ----------
-    pid : int
-        Of the driver.
-    """
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._peaks: dict[str, int] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    @property
-    def megabytes(self) -> dict[str, float]:
-        return {name: n / 1e6 for name, n in self._peaks.items()}
-
-    def _watch(self) -> None:
-        while not self._stop.wait(_LOOK):
-            workers, own = [], []
-            for pid, title in descendants(self._pid):
-                memory = memory_of(pid)
-                (workers if title.startswith("ray::") else own).append(memory)
-            now = {
-                "driver, RSS, MB": memory_of(self._pid)[0],
-                "largest worker, RSS, MB": max((m[0] for m in workers), default=0),
-                "all workers, PSS, MB": sum(m[1] for m in workers),
-                "all workers but shared pages, MB": sum(m[2] for m in workers),
-                "Ray's own processes, PSS, MB": sum(m[1] for m in own),
-            }
-            for name, n in now.items():
-                self._peaks[name] = max(self._peaks.get(name, 0), n)
-
-    def __enter__(self) -> Peaks:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-
-def memory_of(pid: int) -> tuple[int, int, int]:
-    """Return bytes of a process: resident, its share of them, and its alone."""
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8")
-    except OSError:
-        return 0, 0, 0
-    kilobytes: dict[str, int] = {}
-    for line in text.splitlines()[1:]:
-        name, value, *_ = line.split()
-        kilobytes[name.rstrip(":")] = int(value)
-    alone = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
-    return kilobytes["Rss"] * 1024, kilobytes["Pss"] * 1024, alone * 1024
-
-
-def descendants(pid: int) -> list[tuple[int, str]]:
-    """Return what a process started, and what that did, with their titles."""
-    found, waiting = [], [pid]
-    while waiting:
-        for one in _children(waiting.pop()):
-            waiting.append(one)
-            try:
-                title = Path(f"/proc/{one}/cmdline").read_bytes()
-            except OSError:
-                continue
-            found.append((one, title.decode(errors="replace")))
-    return found
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        texts = [(task / "children").read_text("utf-8") for task in tasks]
-    except OSError:
-        return []
-    return [int(child) for text in texts for child in text.split()]
 
 
 def main() -> None:

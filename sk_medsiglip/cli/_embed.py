@@ -33,6 +33,7 @@ from sk_medsiglip.cli._options import (
     ResizeOption,
     RevisionOption,
 )
+from sk_medsiglip.exceptions import SkMedSiglipError
 
 __all__ = ["embed"]
 
@@ -254,10 +255,16 @@ def _embed_on_ray(
             verbose=bar(),
             **settings,
         )
-    except (ValueError, ConnectionError) as error:
-        said = str(error).replace("path_column", "--path-column")
-        raise CommandError(said) from error
+    except Exception as error:
+        by_ray = type(error).__module__.partition(".")[0] == "ray"
+        if isinstance(error, SkMedSiglipError) or not (
+            by_ray or isinstance(error, ValueError | OSError)
+        ):
+            raise
+        raise CommandError(_say_of(error)) from error
     say(f"{report}.")
+    if not report.n_embedded and not report.n_failed:
+        say("Nothing to do: all of them are embedded as they are now.")
     if report.n_failed:
         complain(
             f"Warning: {report.n_failed:,} images cannot be read. "
@@ -271,6 +278,13 @@ def _embed_on_ray(
         f'import_embeddings("{out}")  # into the cache, for pipelines on images',
     )
     say(model_notice(settings["model"]), "yellow")
+
+
+def _say_of(error: Exception) -> str:
+    """Return an error of a job in the words of the command, with what is left of it."""
+    said = str(error).replace("path_column", "--path-column")
+    kept = [n for n in getattr(error, "__notes__", ()) if n.startswith("What is emb")]
+    return " ".join([said, *kept])
 
 
 def _refuse_beside_ray(given: dict[str, Any]) -> None:

@@ -99,34 +99,61 @@ def connected(address: str | None) -> Iterator[Any]:
         "logging_level": logging.WARNING,
         "configure_logging": False,
     }
-    address = address or os.environ.get("RAY_ADDRESS", "local")
-    if address == "local":
-        ray.init(
-            "local",
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            **options,
-        )
-    else:
-        _check_address(address)
-        ray.init(address, **options)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    with _quiet_start():
+        if address == "local":
+            ray.init(
+                "local",
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                **options,
+            )
+        else:
+            _check_address(address)
+            ray.init(address, **options)
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Keep Ray from telling each time that only this user's processes may join it."""
+    logger = logging.getLogger("ray._private.authentication")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _check_address(address: str) -> None:
     """Raise at once where Ray would try for minutes."""
-    host, found, port = address.rpartition(":")
+    host, _, port = address.rpartition(":")
+    if address.startswith(("http://", "https://")):
+        raise ValueError(
+            f"{address} is an address of a dashboard. Give that of the cluster itself, "
+            'such as "10.0.0.1:6379"; on a machine of the cluster it is "auto".'
+        )
     if address.startswith("ray://"):
         raise ValueError(
             f"{address} is an address of Ray Client, over which Ray Data does not "
             "work. Run this on a machine of the cluster, for instance by ray job "
             'submit, with the address "auto".'
         )
-    if not found or not port.isdigit():  # "auto": Ray looks at this machine only
+    if address == "auto":
+        address = _address_of_this_machine()
+        host, _, port = address.rpartition(":")
+    if not address or "://" in address:
         return
+    if not host or not port.isdigit():
+        raise ValueError(
+            f"{address!r} is no address of a Ray cluster. Give a machine and a port, "
+            'such as "10.0.0.1:6379"; "auto" for the cluster of this machine; or '
+            '"local" to start one here.'
+        )
     try:
         socket.create_connection(
             (host.strip("[]"), int(port)), _CONNECT_SECONDS
@@ -136,6 +163,20 @@ def _check_address(address: str) -> None:
             f"no Ray cluster answers at {address} ({error}). Start one with: ray start "
             '--head; or say "local" to start one on this machine.'
         ) from None
+
+
+def _address_of_this_machine() -> str:
+    """Return what "auto" means here; nothing where Ray itself says what is wrong.
+
+    A cluster that ended without saying so leaves its address behind, and Ray would try
+    that for minutes.
+    """
+    try:
+        from ray._private.services import get_ray_address_from_environment
+
+        return str(get_ray_address_from_environment("auto", None) or "")
+    except (ImportError, TypeError, ConnectionError):
+        return ""
 
 
 @contextmanager

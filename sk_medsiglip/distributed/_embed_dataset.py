@@ -162,9 +162,11 @@ def embed_dataset(
         If there is no such source.
     ConnectionError
         If no cluster answers.
+    OSError
+        If ``out`` cannot be written.
     ValueError
         If it holds no rows or no such column; or ``out`` holds embeddings of another
-        model or recipe.
+        model or recipe, or is ``source``; or ``ray_address`` is no address.
     TypeError
         If it is nothing of the kind.
     ModelAccessError, CheckpointError
@@ -194,19 +196,17 @@ def embed_dataset(
 
     Examples
     --------
-    >>> import tempfile
-    >>> from sk_medsiglip.datasets import make_chest_phantoms, write_phantoms
-    >>> from sk_medsiglip.distributed import embed_dataset, load_embeddings
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     images, out = f"{folder}/images", f"{folder}/embeddings"
-    ...     phantoms = make_chest_phantoms(20, random_state=0)
-    ...     labels = write_phantoms(phantoms, images)
-    ...     report = embed_dataset(f"{images}/labels.csv", out, model="demo")
-    ...     bunch = load_embeddings(out)
-    >>> report.n_embedded, report.n_skipped, report.n_failed
-    (20, 0, 0)
-    >>> bunch.X.shape, list(bunch.frame.columns[:2])
-    ((20, 192), ['source', 'cardiomegaly'])
+    Not run here, since it starts a cluster::
+
+        from sk_medsiglip.datasets import make_chest_phantoms, write_phantoms
+        from sk_medsiglip.distributed import embed_dataset, load_embeddings
+
+        write_phantoms(make_chest_phantoms(20, random_state=0), "images")
+        report = embed_dataset("images/labels.csv", "embeddings", model="demo")
+        report.n_embedded, report.n_skipped, report.n_failed   # (20, 0, 0)
+        bunch = load_embeddings("embeddings")
+        bunch.X.shape, list(bunch.frame.columns[:2])
+        # ((20, 192), ['source', 'cardiomegaly'])
     """
     start = time.perf_counter()
     _check_numbers(concurrency, n_jobs, rows_per_shard)
@@ -228,6 +228,7 @@ def embed_dataset(
     embedder._validate_params()
     facts = find_facts(model, revision, None)
     storage = Storage(os.fspath(out))
+    _check_apart(source, storage)
     recipe = _recipe(embedder, facts)
     with connected(ray_address):
         job = Job(parameters, facts, storage, recipe, concurrency, n_jobs, int(verbose))
@@ -269,6 +270,18 @@ def _check_numbers(
     if not isinstance(rows_per_shard, int) or rows_per_shard < 1:
         raise ValueError(
             f"rows_per_shard must be a whole number from 1, got {rows_per_shard!r}."
+        )
+
+
+def _check_apart(source: Any, storage: Storage) -> None:
+    """Raise if the output would lie among what is read, or in place of it."""
+    if not isinstance(source, str | os.PathLike):
+        return
+    # As in find_collection; an absolute path or a URL.
+    if Storage(os.fspath(source)).url.rstrip("/") == storage.url.rstrip("/"):
+        raise ValueError(
+            f"source and out are both {storage.url}. The next job would take what this "
+            "one writes there for its source; give another folder as out."
         )
 
 

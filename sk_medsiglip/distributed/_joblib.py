@@ -92,16 +92,19 @@ def parallel_on_ray(
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from sklearn.linear_model import LogisticRegression
-    >>> from sklearn.model_selection import GridSearchCV
-    >>> from sk_medsiglip.distributed import parallel_on_ray
-    >>> X = np.random.default_rng(0).normal(size=(300, 192)).astype(np.float32)
-    >>> search = GridSearchCV(LogisticRegression(), {"C": [0.01, 1.0]})
-    >>> with parallel_on_ray(n_jobs=2) as traffic:
-    ...     search = search.fit(X, X[:, 0] > 0)
-    >>> traffic.n_tasks, traffic.n_arrays, traffic.array_bytes == X.nbytes
-    (10, 1, True)
+    Not run here, since it starts a cluster::
+
+        import numpy as np
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import GridSearchCV
+        from sk_medsiglip.distributed import parallel_on_ray
+
+        X = np.random.default_rng(0).normal(size=(300, 192)).astype(np.float32)
+        search = GridSearchCV(LogisticRegression(), {"C": [0.01, 1.0]})
+        with parallel_on_ray(n_jobs=2) as traffic:
+            search = search.fit(X, X[:, 0] > 0)
+        traffic.n_tasks, traffic.n_arrays, traffic.array_bytes == X.nbytes
+        # (10, 1, True)
     """
     traffic = RayTraffic()
     with connected(address), _quiet_pool():

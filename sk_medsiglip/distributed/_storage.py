@@ -102,6 +102,24 @@ class Storage:
                 self._file_system.delete_file(draft)
             raise
 
+    def check_writable(self) -> None:
+        """Write a file and remove it, before hours of work and not after.
+
+        Raises
+        ------
+        OSError
+            If that fails, with the reason.
+        """
+        name = f".{uuid.uuid4().hex}"
+        try:
+            self.put(name, b"0")
+            self.remove([name])
+        except OSError as error:
+            raise OSError(
+                f"{self.url} cannot be written to: {error}. Give as out a folder, or "
+                "the URL of one in an object store, that this and all nodes may write."
+            ) from error
+
     def get(self, name: str) -> bytes:
         """Return the content of a file."""
         with self._file_system.open_input_stream(self._path(name)) as stream:
