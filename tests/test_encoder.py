@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -285,10 +286,16 @@ def test_code_in_a_checkpoint_is_never_run(make_checkpoint, tmp_path):
 # ----------------------------------------------------------------------------- the hub
 
 
+SECRET = "hf_secretsecretsecret"
+
+
 class Hub(BaseHTTPRequestHandler):
     """Answers as huggingface.co does for repositories one may not see."""
 
+    authorizations: ClassVar[set] = set()
+
     def do_GET(self):
+        self.authorizations.add(self.headers["Authorization"])
         if "gated" in self.path:
             self._answer(401, "GatedRepo", "Access to model is restricted.")
         elif "unknown" in self.path:
@@ -320,14 +327,24 @@ def hub_url():
     server.server_close()
 
 
-def message_of_failed_load(model, tmp_path, *, revision=None, **environment):
-    """Load in a child process, since the hub client reads its settings once."""
+def messages_of_failed_loads(tmp_path, *asked, **environment):
+    """Load in a child process, since the hub client reads its settings once.
+
+    Each of ``asked`` is a model, a revision, and what is set for it beforehand: a
+    token is read anew each time.
+    """
     code = textwrap.dedent(f"""
+        import json, os
         from sk_medsiglip.encoder import load_encoder
-        try:
-            load_encoder({model!r}, {revision!r})
-        except Exception as error:
-            print(type(error).__name__, error)
+        told = []
+        for model, revision, settings in {asked!r}:
+            os.environ.update(settings)
+            try:
+                load_encoder(model, revision)
+                told.append("loaded")
+            except Exception as error:
+                told.append(f"{{type(error).__name__}} {{error}}")
+        print(json.dumps(told))
     """)
     settings = {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), **environment}
     done = subprocess.run(
@@ -337,29 +354,48 @@ def message_of_failed_load(model, tmp_path, *, revision=None, **environment):
         text=True,
         check=True,
     )
-    return done.stdout
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_gated_model_says_page_and_login(hub_url, tmp_path):
-    message = message_of_failed_load("some/gated", tmp_path, HF_ENDPOINT=hub_url)
+@pytest.fixture(scope="module")
+def told(hub_url, tmp_path_factory):
+    """What the hub refuses, and what is said of it."""
+    messages = messages_of_failed_loads(
+        tmp_path_factory.mktemp("home"),
+        ("some/gated", None, {}),
+        ("some/unknown", None, {}),
+        ("some/model", "nope", {}),
+        ("some/gated", None, {"HF_TOKEN": SECRET}),
+        HF_ENDPOINT=hub_url,
+    )
+    names = ("gated", "unknown", "revision", "with a token")
+    return dict(zip(names, messages, strict=True))
+
+
+def test_gated_model_says_page_and_login(told):
+    message = told["gated"]
     assert message.startswith("ModelAccessError some/gated is gated")
     assert "https://huggingface.co/some/gated" in message
     assert "hf auth login" in message
     assert 'model="/path/to/checkpoint"' in message
 
 
-def test_unknown_model_says_name_or_login(hub_url, tmp_path):
-    message = message_of_failed_load("some/unknown", tmp_path, HF_ENDPOINT=hub_url)
+def test_unknown_model_says_name_or_login(told):
+    message = told["unknown"]
     assert message.startswith("ModelAccessError some/unknown is not on the hub")
     assert "hf auth login" in message
 
 
-def test_wrong_revision_says_where_revisions_are(hub_url, tmp_path):
-    message = message_of_failed_load(
-        "some/model", tmp_path, revision="nope", HF_ENDPOINT=hub_url
-    )
+def test_wrong_revision_says_where_revisions_are(told):
+    message = told["revision"]
     assert message.startswith("ModelAccessError some/model has no revision 'nope'")
     assert "/commits" in message
+
+
+def test_token_is_in_no_error(told):
+    assert "gated" in told["with a token"]
+    assert "secret" not in told["with a token"]
+    assert f"Bearer {SECRET}" in Hub.authorizations  # it was sent
 
 
 @pytest.mark.parametrize(
@@ -368,18 +404,11 @@ def test_wrong_revision_says_where_revisions_are(hub_url, tmp_path):
     ids=["offline mode", "no network"],
 )
 def test_no_network_says_how_to_use_a_folder(tmp_path, environment):
-    message = message_of_failed_load("some/model", tmp_path, **environment)
+    asked = ("some/model", None, {})
+    [message] = messages_of_failed_loads(tmp_path, asked, **environment)
     assert message.startswith("ModelAccessError some/model is not on this machine")
     assert "hf download some/model" in message
     assert 'model="demo"' in message
-
-
-def test_token_is_in_no_error(hub_url, tmp_path):
-    message = message_of_failed_load(
-        "some/gated", tmp_path, HF_ENDPOINT=hub_url, HF_TOKEN="hf_secretsecretsecret"
-    )
-    assert "gated" in message
-    assert "secret" not in message
 
 
 def test_hub_cache_is_used_without_network(make_checkpoint, tmp_path):
@@ -430,7 +459,7 @@ def test_forked_child_computes_on_one_thread(checkpoint, pixels):
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "OMP_NUM_THREADS": "2"},
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0

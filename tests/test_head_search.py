@@ -429,10 +429,8 @@ def test_time_callbacks_and_a_repeated_setting(X, phantoms):
     search = HeadSearchCV(space=QUICK, callbacks=[stop_at_three], random_state=0)
     assert len(search.fit(X, y).cv_results_["params"]) == 3
     assert numbers == [0, 1, 2]
-    start = time.perf_counter()
     search = HeadSearchCV(space=QUICK, n_trials=100_000, timeout=0.5).fit(X, y)
-    assert time.perf_counter() - start < 10
-    assert search.cv_results_["params"]
+    assert 0 < len(search.cv_results_["params"]) < 100_000
     search = HeadSearchCV(space=["prototypes"], n_trials=8).fit(X, y)
     # Two settings: none and balanced; six repeats.
     assert len(set(search.cv_results_["mean_fit_time"])) == 2
@@ -620,10 +618,9 @@ def test_a_number_of_a_process_that_was_given_again(tmp_path, process):
     """After a restart of a container a new process has the old one's number."""
     file = tmp_path / "trials.journal"
     number = leave_running(file, f"{socket.gethostname()}:{process()}")
-    start = time.monotonic()
     search = HeadSearchCV(space=QUICK, n_trials=4, cv=2, storage=file, timeout=30)
     found = search.fit(*two_classes()).cv_results_["trial"].tolist()
-    assert time.monotonic() - start < 20
+    # Waited for, it would leave room for three only: see the test below.
     assert len(found) == 4
     assert number not in found
 
