@@ -158,6 +158,18 @@ def test_every_command_is_in_the_reference(site_module):
         assert f"Usage: sk-medsiglip {words}" in page
 
 
+def test_the_files_of_every_room_are_on_a_page(site_module):
+    package = ROOT / "sk_medsiglip"
+    page = site_module("rooms").make_rooms(package)
+    for path in package.glob("*/*.py"):
+        if path.name == "__init__.py":
+            assert f"\n## {path.parent.name}/\n" in page
+        else:
+            assert path.name in page
+    assert "::" not in page
+    assert page.count("```") == 2 * page.count("```text")
+
+
 # -------------------------------------------------------------------------- it builds
 
 
