@@ -24,7 +24,12 @@ from typer.testing import CliRunner
 from sk_medsiglip import EmbeddingCache, MedSigLIPEmbedder
 from sk_medsiglip.cli import app
 from sk_medsiglip.datasets import make_chest_phantoms, write_phantoms
-from sk_medsiglip.distributed import _embed_dataset, embed_dataset, load_embeddings
+from sk_medsiglip.distributed import (
+    _embed_dataset,
+    _tidying,
+    embed_dataset,
+    load_embeddings,
+)
 from sk_medsiglip.distributed._encoding import (
     BlockReport,
     EncoderSettings,
@@ -49,7 +54,6 @@ from sk_medsiglip.distributed._tidying import (
     _find_youngest,
     _group,
     _merge,
-    _other_marks,
     _source_array,
 )
 from sk_medsiglip.embedding._model_rows import find_facts
@@ -732,8 +736,7 @@ def test_of_every_source_the_last_row_is_kept(numbers):
     assert sorted(kept.tolist()) == sorted(last.values())
 
 
-def test_only_one_job_puts_an_output_in_order_at_a_time(storage, monkeypatch):
-    module = sys.modules["sk_medsiglip.distributed._tidying"]
+def test_only_one_job_puts_an_output_in_order_at_a_time(storage):
     inside, most = [], []
 
     def work():
@@ -751,13 +754,31 @@ def test_only_one_job_puts_an_output_in_order_at_a_time(storage, monkeypatch):
         thread.join()
     assert most == [1, 1, 1, 1]
     assert storage.sizes(MANIFEST) == {}
-    # A mark that a dead job left is not waited for, a fresh one is.
-    storage.put(f"{MANIFEST}/tidying-x", b"1.0")
-    assert _other_marks(storage, "tidying-own") == []
-    storage.put(f"{MANIFEST}/tidying-y", repr(time.time()).encode())
-    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+
+
+def test_a_job_that_is_putting_an_output_in_order_is_waited_for(storage, monkeypatch):
+    monkeypatch.setattr(_tidying, "_BEAT", 0.02)
     with _alone(storage) as is_alone:
-        assert not is_alone
+        assert is_alone
+        (mark,) = storage.sizes(MANIFEST)
+        # It says all the time that it lives.
+        first = storage.get(f"{MANIFEST}/{mark}")
+        while storage.get(f"{MANIFEST}/{mark}") == first:
+            time.sleep(0.01)
+        monkeypatch.setattr(_tidying, "_PATIENCE", 0.0)
+        with _alone(storage) as other:
+            assert not other
+    assert storage.sizes(MANIFEST) == {}
+
+
+def test_a_job_that_died_while_putting_an_output_in_order_is_not_waited_for(
+    storage, monkeypatch
+):
+    storage.put(f"{MANIFEST}/tidying-x", b"left behind")
+    monkeypatch.setattr(_tidying, "_MARK_LASTS", 0.1)
+    with _alone(storage) as is_alone:
+        assert is_alone
+        assert "tidying-x" not in storage.sizes(MANIFEST)
 
 
 # ----------------------------------------------------------------------------- storage
@@ -775,6 +796,20 @@ def test_a_file_is_there_whole_or_not_at_all(storage):
         storage.put("a/b", Broken())
     assert storage.get("a/b") == b"first"
     assert [path for path in os.listdir(f"{storage.url}/a") if path != "b"] == []
+
+
+def test_an_output_that_cannot_be_written_is_said(storage, tmp_path):
+    storage.check_writable()
+    assert os.listdir(storage.url) == []
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match="file cannot be written to.*Give as out"):
+        Storage(str(tmp_path / "file")).check_writable()
+
+
+def test_the_output_is_not_the_source(images):
+    for source in (images, f"{images}/"):
+        with pytest.raises(ValueError, match="source and out are both"):
+            embed_dataset(source, images, model="demo")
 
 
 def test_removing_what_is_gone_is_no_error(storage):

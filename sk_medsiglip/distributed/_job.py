@@ -85,10 +85,10 @@ class Job:
 
     def run(self, collection: Collection) -> None:
         """Go through the collection until every row of it is accounted for."""
-        # Before anything is computed: an output of another model is refused here, and
-        # one that cannot be written.
-        self.manifest.load()
+        # Before anything is computed: an output that cannot be written is refused here,
+        # and one of another model.
         self._storage.check_writable()
+        self.manifest.load()
         fruitless = 0
         with progress_bar(
             collection.n_rows, desc="embedding", unit="image", verbose=self._verbose

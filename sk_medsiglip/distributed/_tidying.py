@@ -8,12 +8,14 @@ job that dies in between has lost nothing, and the next one finishes the work.
 
 One job at a time does this. It leaves a mark first and then looks for others' marks;
 whoever sees another's takes its own away and tries later. So two never think that they
-are alone, on any storage whose listings show what was put before.
+are alone, on any storage whose listings show what was put before. A mark is written
+anew while its job lives; one that stays as it is was left by a job that died.
 """
 
 from __future__ import annotations
 
 import random
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -49,8 +51,9 @@ FAILURES = "failures.parquet"
 
 _MARK = "tidying-"
 
-#: Seconds after which a mark is that of a dead job, and that one waits for others.
-_MARK_LASTS, _PATIENCE = 3600.0, 900.0
+#: Seconds between the times that a mark is written anew; after which one that was not
+#: is that of a dead job; and that one waits for others.
+_BEAT, _MARK_LASTS, _PATIENCE = 10.0, 60.0, 900.0
 
 #: Merging tasks that wait at a time, so that a driver's memory does not grow with them.
 _TASKS_AHEAD = 16
@@ -113,34 +116,62 @@ def tidy(manifest: Manifest, storage: Storage, rows_per_shard: int) -> State:
 def _alone(storage: Storage) -> Iterator[bool]:
     """Give True while no other job puts this output in order."""
     end = time.monotonic() + _PATIENCE
-    name = f"{_MARK}{uuid.uuid4().hex}"
+    name = f"{MANIFEST}/{_MARK}{uuid.uuid4().hex}"
+    seen: dict[str, tuple[bytes, float]] = {}
     while True:
-        storage.put(f"{MANIFEST}/{name}", repr(time.time()).encode())
-        if not _other_marks(storage, name):
+        _put_mark(storage, name)
+        if not _other_marks(storage, name, seen):
             break
-        storage.remove([f"{MANIFEST}/{name}"])
+        storage.remove([name])
         if time.monotonic() > end:
             yield False
             return
         time.sleep(random.uniform(0.2, 2.0))
+    stop = threading.Event()
+    beat = threading.Thread(target=_keep_mark, args=(storage, name, stop), daemon=True)
+    beat.start()
     try:
         yield True
     finally:
-        storage.remove([f"{MANIFEST}/{name}"])
+        stop.set()
+        beat.join()
+        storage.remove([name])
 
 
-def _other_marks(storage: Storage, own: str) -> list[str]:
+def _put_mark(storage: Storage, name: str) -> None:
+    # Never the same: clocks of machines differ, so that a time would say little.
+    storage.put(name, uuid.uuid4().hex.encode())
+
+
+def _keep_mark(storage: Storage, name: str, stop: threading.Event) -> None:
+    while not stop.wait(_BEAT):
+        try:
+            _put_mark(storage, name)
+        except OSError:
+            # A storage that does not answer now may do so the next time.
+            continue
+
+
+def _other_marks(
+    storage: Storage, own: str, seen: dict[str, tuple[bytes, float]]
+) -> list[str]:
+    """Return marks of jobs that live; ``seen`` is what they held, and since when."""
     others = []
-    for name in storage.sizes(MANIFEST):
-        if name.startswith(_MARK) and name != own:
-            try:
-                since = float(storage.get(f"{MANIFEST}/{name}"))
-            except FileNotFoundError:
-                continue
-            if time.time() - since < _MARK_LASTS:
-                others.append(name)
-            else:
-                storage.remove([f"{MANIFEST}/{name}"])
+    for base in storage.sizes(MANIFEST):
+        name = f"{MANIFEST}/{base}"
+        if not base.startswith(_MARK) or name == own:
+            continue
+        try:
+            content = storage.get(name)
+        except FileNotFoundError:
+            continue
+        before, since = seen.setdefault(name, (content, time.monotonic()))
+        if before != content:
+            seen[name] = content, time.monotonic()
+        elif time.monotonic() - since > _MARK_LASTS:
+            storage.remove([name])
+            continue
+        others.append(name)
     return others
 
 
