@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,14 @@ from typing import Any
 
 from benchmarks.gpu import operations
 
-__all__ = ["ASSUMED", "calculate", "embedding_job", "image_operations", "search_of"]
+__all__ = [
+    "ASSUMED",
+    "calculate",
+    "embedding_job",
+    "image_operations",
+    "search_of",
+    "with_tables",
+]
 
 #: None of these was measured.
 ASSUMED: dict[str, Any] = {
@@ -126,6 +134,8 @@ def embedding_job(
     slowest = min(allowed, key=lambda stage: allowed[stage])
     hours = n / allowed[slowest] / 3600
     return {
+        "file, MB": reading["file, MB"],
+        "a reading task, core ms": reading["a reading task, ms"],
         "images/s a GPU": per_gpu,
         "cores to feed a GPU": per_gpu * core_ms / 1e3,
         "GB/s to feed a GPU": per_gpu * reading["file, MB"] / 1e3,
@@ -165,9 +175,9 @@ def search_of(
         "a query": {
             "nodes": NODES,
             "vectors a node": per_node,
-            "scan of all on one machine, hours": scan / 3600,
-            "scan of all on all nodes, s": scan / NODES,
-            "partitions looked into, of a node's": (
+            "scan of all by one machine of the benchmark, hours": scan / 3600,
+            "the same shared by all nodes, s": scan / NODES,
+            "partitions of a node that are looked into": (
                 f"{NPROBES} of {round(math.sqrt(per_node)):,}"
             ),
             "IVF-SQ, read by a node, MB": looked_at * WIDTH / 1e6,
@@ -178,3 +188,71 @@ def search_of(
             ),
         },
     }
+
+
+# --------------------------------------------------------------------------- the page
+
+
+def with_tables(page: str, paper: Mapping[str, Any]) -> str:
+    """Return ``docs/scaling.md`` with its tables made anew from :func:`calculate`."""
+    jobs = [v for name, v in paper.items() if " images on " in name]
+    (vectors,) = (v for name, v in paper.items() if name.endswith(" vectors"))
+    tables = {
+        "embedding": _embedding_table(*jobs),
+        "storage": _two_columns("", "of a billion", vectors["storage"]),
+        "query": _two_columns("a query of a billion", "", vectors["a query"]),
+    }
+    for name, table in tables.items():
+        page, n = re.subn(
+            rf"(<!-- paper: {name} -->\n).*?(<!-- end -->)",
+            lambda found, table=table: f"{found[1]}\n{table}\n{found[2]}",
+            page,
+            flags=re.DOTALL,
+        )
+        if n != 1:
+            raise ValueError(f"the page has {n} places for the table {name!r}")
+    return page
+
+
+def _embedding_table(large: Mapping[str, Any], small: Mapping[str, Any]) -> str:
+    head = [
+        "10 million of",
+        "MB a file",
+        "reading task, core ms",
+        "cores to feed an H100",
+        "GB/s to feed it",
+        "hours, waits for",
+        "USD",
+        "eight A100: hours, waits for",
+    ]
+    rows = []
+    for kind, job in large.items():
+        other = small[kind]
+        rows.append(
+            [
+                kind,
+                f"{job['file, MB']:.1f}",
+                f"{job['a reading task, core ms']:.0f}",
+                f"{job['cores to feed a GPU']:.0f}",
+                f"{job['GB/s to feed a GPU']:.1f}",
+                f"{job['hours']:.1f}, {job['waits for']}",
+                f"{job['USD']:,.0f}",
+                f"{other['hours']:.1f}, {other['waits for']}",
+            ]
+        )
+    return _table(head, rows)
+
+
+def _two_columns(left: str, right: str, values: Mapping[str, Any]) -> str:
+    return _table([left, right], [[k, _show(v)] for k, v in values.items()])
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -67,6 +67,16 @@ _SECTIONS = {
         "returns one array, and the paths are one list. So beyond what memory holds, "
         "embed in parts; the store itself was not tried at these sizes.",
     ),
+    "scale_out": Section(
+        "A collection through Ray",
+        "`embed_dataset` on a Ray that it starts itself, against `MedSigLIPEmbedder`: "
+        "the same files, two cores, empty outputs, each turn in a process of its own. "
+        "*Without start* is what further images cost. Memory is seen from outside; "
+        "PSS shares pages among those who use them. The demonstration checkpoint, "
+        "which knows nothing of medicine. *Parts* are of MedSigLIP's size. All under "
+        "*paper* is calculated from them and from what stands there as assumed: "
+        "[many machines](scaling.md). Nothing of it was run on a GPU.",
+    ),
     "heads": Section(
         "LinearProbe",
         "Against scikit-learn's ways to the same solutions: the same folds and "
@@ -159,6 +169,15 @@ _SECTIONS = {
 
 #: A row a target: what, the way to the figure, "at most" or "at least" what.
 _TARGETS = [
+    *(
+        (
+            f"Images/s of a job on Ray / of one machine, {way} start",
+            ("scale_out", "throughput", "Ray / one machine", way),
+            "at least",
+            0.85,
+        )
+        for way in ("with", "without")
+    ),
     *(
         (
             f"OpenVINO at full size, images: {what}",

@@ -14,7 +14,8 @@ cores. ``--images 300 --rows 200 400 --dry`` tries it in two minutes.
    others are hard links to these, far apart in the table.
 4. Parts: core seconds an image of reading, resizing and writing, by the functions of
    the job. ``benchmarks._paper`` calculates with them what was not measured: the time
-   of millions of images on GPUs. ``--paper`` does that alone, on the last results.
+   of millions of images on GPUs, and writes the tables of ``docs/scaling.md``.
+   ``--paper`` does that alone, on the last results.
 
 All with the demonstration checkpoint, which knows nothing of medicine; parts are of
 MedSigLIP's size.
@@ -38,12 +39,14 @@ import numpy as np
 from PIL import Image
 
 from benchmarks._measure import setting, write_results
-from benchmarks._paper import calculate
+from benchmarks._paper import calculate, with_tables
 from benchmarks._scale_out_parts import measure_parts
 from benchmarks._watch import Watch
 from benchmarks.pipeline import write_pngs
 from benchmarks.report import read_results
 from sk_medsiglip import EmbeddingCache, MedSigLIPEmbedder
+
+_PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 
 ROWS = (2_000, 10_000, 50_000)
 DIFFERENT = 2_000
@@ -305,6 +308,9 @@ def main() -> None:
     print(json.dumps(results, indent=2))
     if not args.dry:
         write_results("scale_out", results)
+        _PAGE.write_text(
+            with_tables(_PAGE.read_text("utf-8"), results["paper"]), "utf-8"
+        )
 
 
 if __name__ == "__main__":
