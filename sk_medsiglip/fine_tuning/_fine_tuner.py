@@ -96,8 +96,8 @@ class MedSigLIPFineTuner(
         of these are added to the loss [3]_; no labels are needed. A step looks at
         ``batch_size`` of the texts at most, drawn anew each time.
     keep_weight : float, default=1.0
-        How much it counts. At 1 scores that have changed by as much as they differ
-        between images add 1 to the loss.
+        How much it counts. At 1 each score that has changed by as much as it differs
+        between images adds 1 to the loss.
     train : {"lora", "last_blocks", "head", "full"}, default="lora"
         What is trained: low-rank matrices beside each layer [2]_; the last ``n_blocks``
         layers and what follows them; the attention pooling and the text projection

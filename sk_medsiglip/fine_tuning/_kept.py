@@ -79,7 +79,8 @@ class Kept:
         -------
         dict of str to ndarray
             ``kept_ids`` of texts, ``kept_mix`` of shape (n_drawn, n_ids), and
-            ``kept_scores`` of shape (n, n_drawn) and ``kept_spread``.
+            ``kept_scores`` of shape (n, n_drawn) and ``kept_spread``. The fewer are
+            drawn, the narrower is the spread: each counts for those that are not.
         """
         key = [seed, _DRAWN + (epoch << 32) + int(rows[0])]
         rng = np.random.Generator(np.random.Philox(key=key))
@@ -92,7 +93,7 @@ class Kept:
             "kept_ids": ids,
             "kept_mix": self.mix[np.ix_(drawn, ids)],
             "kept_scores": self.scores[np.ix_(rows, drawn)],
-            "kept_spread": self.spread[drawn],
+            "kept_spread": self.spread[drawn] * (len(drawn) / len(self.mix)) ** 0.5,
         }
 
 

@@ -130,10 +130,11 @@ def keep_loss(
     Returns
     -------
     tensor of no dimension
-        Mean square of the changes, each as a share of the spread: 0 where nothing
-        moved; 2 where the order of images is nothing but chance.
+        The sum over scores of mean square changes, each as a share of its spread. Of a
+        score that is 0 where nothing moved, and 2 where the order of images has become
+        chance.
     """
-    return (((scores - before) / spread) ** 2).mean()
+    return (((scores - before) / spread) ** 2).mean(dim=0).sum()
 
 
 class _GatherRows(torch.autograd.Function):
