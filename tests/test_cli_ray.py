@@ -19,6 +19,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 pytestmark = [
+    # Starting a cluster takes minutes where others compute, and counts for a test.
+    pytest.mark.timeout(900),
     # Ray's own: files and sockets that it leaves to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

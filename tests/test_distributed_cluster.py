@@ -2,6 +2,9 @@
 
 Nodes are process trees of their own on this machine. Nothing is simulated: what dies is
 killed with signal 9, and the object store is a server that speaks S3.
+
+All tests share one cluster. Those that need no more than it are quick; larger ones are
+marked slow.
 """
 
 import logging
@@ -22,7 +25,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from typer.testing import CliRunner
 
-from sk_medsiglip import EmbeddingCache, HeadSearchCV, MedSigLIPEmbedder
+from sk_medsiglip import (
+    EmbeddingCache,
+    HeadSearchCV,
+    ImageRetriever,
+    MedSigLIPEmbedder,
+)
 from sk_medsiglip.cli import app
 from sk_medsiglip.datasets import make_chest_phantoms, write_phantoms
 from sk_medsiglip.distributed import (
@@ -37,9 +45,11 @@ from sk_medsiglip.encoder import DEMO_FOLDER, clear_encoders
 from sk_medsiglip.evaluation import label_efficiency
 from sk_medsiglip.exceptions import CheckpointError, SkMedSiglipError
 
-N_IMAGES = 300
+N_IMAGES = 120
 
 pytestmark = [
+    # Starting a cluster takes minutes where others compute, and counts for a test.
+    pytest.mark.timeout(900),
     # Ray's own: files and sockets that it leaves to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -97,6 +107,7 @@ def connected(cluster):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
+    """Sixteen images a block."""
     monkeypatch.setattr(_job, "_BLOCK_PATCHES_CPU", 16 * 64)
 
 
@@ -114,6 +125,7 @@ def check_rows(out, expected):
     check_vectors(bunch.X, np.stack([expected[name] for name in sources]))
 
 
+@pytest.mark.slow
 def test_a_job_from_table_to_laptop(
     connected, images, expected, small_blocks, tmp_path, monkeypatch
 ):
@@ -205,6 +217,7 @@ def test_what_goes_wrong_on_a_node_is_raised_here(
     assert "run the job again" in caught.value.__notes__[-1]
 
 
+@pytest.mark.slow
 def test_a_gpu_gets_an_encoder_of_its_own(connected, images, expected, tmp_path):
     # Ray gives out what a node says that it has; the model computes on a core all the
     # same. What differs is the way: other blocks, other reservations.
@@ -217,6 +230,7 @@ def test_a_gpu_gets_an_encoder_of_its_own(connected, images, expected, tmp_path)
     connected.remove_node(node)
 
 
+@pytest.mark.slow
 def test_the_command_embeds_on_a_cluster(connected, images, expected, tmp_path):
     out = tmp_path / "out"
     some = pd.read_csv(images / "labels.csv").iloc[:16]
@@ -239,14 +253,14 @@ def sys_module(name):
     return importlib.import_module(f"sk_medsiglip.distributed.{name}")
 
 
-def run_into_trouble(cluster, source, out, expected, *, n_files, first, second, third):
-    """Kill a node, an encoder and the driver, then run two jobs at once to the end."""
+def hurt_a_job(cluster, source, out, *, n_block, first, second, third):
+    """Kill a node, an encoder and the driver; return how many shards were written."""
     shards = Path(out, "shards")
 
     def n_shards():
         return len(list(shards.glob("*.parquet"))) if shards.is_dir() else 0
 
-    driver = ray_cluster.start_driver(cluster.address, source, out)
+    driver = ray_cluster.start_driver(cluster.address, source, out, n_block=n_block)
     wait_until(lambda: n_shards() >= first, driver)
     lost, left = cluster.worker_nodes
     kill_node(cluster, lost)
@@ -258,37 +272,25 @@ def run_into_trouble(cluster, source, out, expected, *, n_files, first, second, 
     )
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
-    n_before = n_shards()
-    assert third <= n_before < n_files / 8, "the job was over before it was killed"
-    ray_cluster.add_node(cluster)
-
-    # The same images in another order are other blocks, so that rows come twice.
-    names = [str(Path(source).parent / name) for name in sorted(expected)]
-    jobs = [
-        ray_cluster.start_driver(cluster.address, source, out, concurrency=1),
-        ray_cluster.start_driver(cluster.address, names[::-1], out, concurrency=1),
-    ]
-    reports = [report_of(job) for job in jobs]
-    for report in reports:
-        assert report["n_failed"] == 0
-        assert report["n_skipped"] >= 8 * (n_before - 1) - 8
-        assert report["n_embedded"] + report["n_skipped"] == n_files
-    # Who ended first saw some rows of the other twice; who ended last left none so.
-    assert min(report["n_rows"] for report in reports) == n_files
-    check_rows(out, expected)
+    return n_shards()
 
 
 def test_a_node_an_encoder_and_the_driver_die(cluster, images, expected, tmp_path):
-    run_into_trouble(
-        cluster,
-        str(images / "labels.csv"),
-        tmp_path / "out",
-        expected,
-        n_files=N_IMAGES,
-        first=4,
-        second=8,
-        third=14,
+    table, out = images / "labels.csv", tmp_path / "out"
+    n_before = hurt_a_job(
+        cluster, str(table), out, n_block=4, first=2, second=5, third=8
     )
+    assert 8 <= n_before < N_IMAGES / 4, "the job was over before it was killed"
+    ray_cluster.add_node(cluster)
+    # Run again, by a process of its own as before.
+    report = report_of(
+        ray_cluster.start_driver(cluster.address, str(table), out, concurrency=1)
+    )
+    assert report["n_failed"] == 0
+    assert report["n_skipped"] >= 4 * (n_before - 1)
+    assert report["n_embedded"] + report["n_skipped"] == N_IMAGES
+    assert report["n_rows"] == N_IMAGES
+    check_rows(out, expected)
 
 
 @pytest.mark.slow
@@ -300,19 +302,33 @@ def test_thousands_of_files_survive_it_too(cluster, tmp_path):
     rows = MedSigLIPEmbedder("demo", cache=False).transform(
         [str(folder / name) for name in names]
     )
-    run_into_trouble(
-        cluster,
-        str(folder / "labels.csv"),
-        tmp_path / "out",
-        dict(zip(names, rows, strict=True)),
-        n_files=4000,
-        first=100,
-        second=200,
-        third=300,
+    table, out = str(folder / "labels.csv"), tmp_path / "out"
+    n_before = hurt_a_job(
+        cluster, table, out, n_block=8, first=100, second=200, third=300
     )
+    assert 300 <= n_before < 4000 / 8, "the job was over before it was killed"
+    ray_cluster.add_node(cluster)
+
+    # The same images in another order are other blocks, so that rows come twice.
+    paths = [str(folder / name) for name in names]
+    jobs = [
+        ray_cluster.start_driver(cluster.address, table, out, concurrency=1),
+        ray_cluster.start_driver(cluster.address, paths[::-1], out, concurrency=1),
+    ]
+    reports = [report_of(job) for job in jobs]
+    for report in reports:
+        assert report["n_failed"] == 0
+        assert report["n_skipped"] >= 8 * (n_before - 1) - 8
+        assert report["n_embedded"] + report["n_skipped"] == 4000
+    # Who ended first saw some rows of the other twice; who ended last left none so.
+    assert min(report["n_rows"] for report in reports) == 4000
+    check_rows(out, dict(zip(names, rows, strict=True)))
 
 
-@pytest.fixture
+# ------------------------------------------------------------------ an object store
+
+
+@pytest.fixture(scope="module")
 def bucket():
     """An object store, by a server that speaks S3; gives the URL of a bucket."""
     from moto.server import ThreadedMotoServer
@@ -330,19 +346,74 @@ def bucket():
     server.stop()
 
 
-def test_an_object_store_is_an_output(
-    connected, images, expected, small_blocks, tmp_path, bucket
-):
-    names = sorted(expected)[:40]
+@pytest.fixture(scope="module")
+def stored(connected, images, bucket):
+    """A table that was embedded into the object store: (table, names, report)."""
+    table = pd.read_csv(images / "labels.csv")[["path", "patient"]].iloc[:40]
+    report = embed_dataset(
+        table.assign(path=[str(images / name) for name in table["path"]]),
+        bucket,
+        model="demo",
+        concurrency=1,
+    )
+    return table, table["path"].tolist(), report
+
+
+def test_an_object_store_is_an_output(stored, bucket, images, expected):
+    table, names, report = stored
+    assert (report.n_embedded, report.n_failed) == (40, 0)
+    assert (report.n_rows, report.n_shards) == (40, 1)
+    check_rows(bucket, {name: expected[name] for name in names})
+    patients = load_embeddings(bucket).frame["patient"]
+    assert sorted(patients) == sorted(table["patient"])
     paths = [str(images / name) for name in names]
-    report = embed_dataset(paths, bucket, model="demo", concurrency=1)
-    assert (report.n_embedded, report.n_rows, report.n_shards) == (40, 40, 1)
     again = embed_dataset(paths, bucket, model="demo", concurrency=1)
     assert (again.n_embedded, again.n_skipped, again.n_rows) == (0, 40, 40)
-    check_rows(bucket, {name: expected[name] for name in names})
+
+
+def test_a_laptop_trains_on_an_object_store_without_the_model(
+    stored, bucket, images, tmp_path, monkeypatch
+):
+    _, names, _ = stored
     cache = EmbeddingCache(tmp_path / "laptop")
-    assert import_embeddings(bucket, cache).new == 40
+    assert import_embeddings(bucket, cache).new == len(names)
+
+    def refuse(*_, **__):
+        raise AssertionError("the model was asked for")
+
+    clear_encoders()
+    monkeypatch.setattr("sk_medsiglip.encoder._encoder.Encoder.encode_images", refuse)
+    paths = [str(images / name) for name in names]
+    pipe = make_pipeline(MedSigLIPEmbedder("demo", cache=cache), KNeighborsClassifier())
+    y = np.arange(len(paths)) % 2
+    assert pipe.fit(paths, y).predict(paths).shape == y.shape
+    assert cache.stats()["rows_computed"] == len(cache)
     cache.close()
+
+
+@pytest.mark.parametrize("index", ["exact", "lancedb"])
+def test_a_search_of_an_object_store_finds_what_one_of_local_shards_finds(
+    stored, bucket, images, tmp_path, index
+):
+    from pyarrow import fs
+
+    _, names, _ = stored
+    here = tmp_path / "shards"
+    there, path = fs.FileSystem.from_uri(bucket)
+    fs.copy_files(path, str(here), source_filesystem=there)
+    retrievers = [
+        ImageRetriever.from_parquet(
+            place,
+            index=index,
+            **({"uri": str(tmp_path / name)} if index == "lancedb" else {}),
+        )
+        for name, place in (("far", bucket), ("near", here))
+    ]
+    for query in ("pleural effusion", images / names[0]):
+        far, near = (one.search(query, n=10) for one in retrievers)
+        pd.testing.assert_frame_equal(far, near)
+        assert len(far) == 10
+    assert far["source"].iloc[0] == str(images / names[0])
 
 
 # ----------------------------------------------------------------------------- searches
@@ -382,6 +453,7 @@ def test_head_search_sends_its_array_once(connected, data):
     assert traffic.task_bytes < X.nbytes
 
 
+@pytest.mark.slow
 def test_learning_curves_run_on_the_cluster(connected, data):
     X, y = data
     learn = {"knn": KNeighborsClassifier(3)}, X[:300], y[:300], [20, 50]
@@ -393,6 +465,7 @@ def test_learning_curves_run_on_the_cluster(connected, data):
     assert traffic.n_tasks == 4
 
 
+@pytest.mark.slow
 def test_a_search_over_images_computes_nothing_that_is_stored(
     connected, images, tmp_path
 ):
