@@ -12,8 +12,12 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 pytest.importorskip("nbclient", reason="nbclient is not installed")
 
 
-def test_there_are_notebooks():
-    assert len(NOTEBOOKS) >= 5
+def test_the_page_lists_every_notebook():
+    page = (ROOT / "docs" / "notebooks.md").read_text(encoding="utf-8")
+    assert len(NOTEBOOKS) >= 8
+    for path in NOTEBOOKS:
+        assert f"](generated/notebooks/{path.stem}.md)" in page
+        assert f"\ngenerated/notebooks/{path.stem}\n" in page
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
