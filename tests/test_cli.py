@@ -550,11 +550,12 @@ def test_cache_verify_reads_images_again(tmp_path):
     assert "as they are remembered" in run("cache", "verify", *here).stdout
 
 
-def test_engine_and_what_it_keeps(tmp_path):
+def test_engine_and_what_it_keeps(make_checkpoint, tmp_path):
     image = make_chest_phantoms(1, random_state=0).images[0]
     Image.fromarray(image).save(tmp_path / "a.png")
     store = tmp_path / "store"
-    chosen = ["--model", "demo", "--engine", "openvino", "--cache", store]
+    small = make_checkpoint(layers=1)  # little to convert
+    chosen = ["--model", small, "--engine", "openvino", "--cache", store]
     done = run("embed", tmp_path, tmp_path / "x.npz", *chosen)
     assert done.exit_code == 0, done.output
     [space] = EmbeddingCache(store).stats()["spaces"]
