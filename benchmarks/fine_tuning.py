@@ -56,7 +56,7 @@ from sk_medsiglip.exceptions import DatasetError
 from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
 from training.prompts import EVALUATION_PROMPTS
 
-TRAIN_SEED, TEST_SEED = 40_001, 40_002
+TRAIN_SEED, TEST_SEED = 50_001, 50_002
 
 # Words of the reports; the prompts that judge are worded otherwise.
 HERNIA = (
@@ -124,15 +124,16 @@ def new_finding(args: argparse.Namespace) -> dict[str, Any]:
     before = zero_shot_aucs("demo", test, y_test)
     rows: dict[str, Any] = {"as it is": _new_and_old(before, before)}
     runs: dict[str, tuple[Any, dict[str, Any]]] = {
-        "reports, keep": (reports, {"keep": EVALUATION_PROMPTS}),
+        "reports, keep": (reports, {"keep": EVALUATION_PROMPTS, "keep_weight": 2.0}),
         "reports": (reports, {}),
-        "the new sentence alone, keep": (told, {"keep": EVALUATION_PROMPTS}),
     }
     for name, (texts, settings) in runs.items():
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
             # More to learn with than attention alone: old and new must both find room.
-            tuner = tuned(scratch, lora_rank=16, lora_layers="all", **settings)
+            tuner = tuned(
+                scratch, epochs=8, lora_rank=16, lora_layers="all", **settings
+            )
             tuner.fit(train.images, texts, groups=train.groups)
             seconds = time.perf_counter() - started
             after = zero_shot_aucs(tuner.as_embedder().model, test, y_test)
@@ -274,7 +275,7 @@ def _probe(X: Any, target: Any, X_test: Any, test: Bunch) -> float:
 
 def _classifier(train: Bunch, rows: NDArray[np.intp], test: Bunch) -> float:
     with tempfile.TemporaryDirectory() as scratch:
-        tuner = tuned(scratch, objective="classification")
+        tuner = tuned(scratch, objective="classification", epochs=10)
         tuner.fit(train.images[rows], train.target[rows], groups=train.groups[rows])
         return float(
             np.mean(column_aucs(test.target, tuner.predict_proba(test.images)))
@@ -346,7 +347,7 @@ def tuned(scratch: str, **settings: Any) -> MedSigLIPFineTuner:
     """Return a fine-tuner whose files go away with ``scratch``."""
     return MedSigLIPFineTuner(
         "demo",
-        **{"epochs": 8, "batch_size": 32, "random_state": 0, "cache": scratch}
+        **{"epochs": 5, "batch_size": 32, "random_state": 0, "cache": scratch}
         | settings,
     )
 
