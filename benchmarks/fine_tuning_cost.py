@@ -43,7 +43,7 @@ import json, resource, sys, time
 import numpy as np
 from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
 settings = json.loads(sys.argv[1])
-n = settings["batch_size"] * 2
+n = max(4, settings["batch_size"] * 2)
 images = np.random.default_rng(0).integers(0, 255, (n, 512, 512), dtype=np.uint8)
 y = [i % 2 for i in range(n)]
 if settings.get("objective", "contrastive") == "contrastive":
@@ -76,11 +76,14 @@ def main() -> None:
         "steps": args.steps,
         "turns": args.turns,
         "images a second, demonstration": {
-            name: speed(settings, args.steps, args.turns)
+            name: told(name, speed(settings, args.steps, args.turns))
             for name, settings in KINDS.items()
         },
         "memory, demonstration, batch 64": {
-            name: one_fit(batch_size=64, max_steps=2, gradient_checkpointing=again)
+            name: told(
+                name,
+                one_fit(batch_size=64, max_steps=2, gradient_checkpointing=again),
+            )
             for name, again in (("kept", False), ("computed again", True))
         },
     }
@@ -88,9 +91,14 @@ def main() -> None:
         results["one step, MedSigLIP's shape, float32 on a CPU"] = full_size(
             args.folder
         )
-    print(json.dumps(results, indent=1))
     if not args.dry:
         write_results("fine_tuning_cost", results)
+
+
+def told(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Print what was found, as it comes, and return it."""
+    print(name, json.dumps(found), flush=True)
+    return found
 
 
 def speed(settings: dict[str, Any], n_steps: int, n_turns: int) -> dict[str, float]:
@@ -190,7 +198,7 @@ def full_size(folder: Path) -> dict[str, Any]:
         },
     }
     return {
-        name: one_fit(model=model, max_steps=1, **settings)
+        name: told(name, one_fit(model=model, max_steps=1, **settings))
         for name, settings in kinds.items()
     }
 

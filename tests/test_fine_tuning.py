@@ -296,10 +296,16 @@ def test_accumulated_passes_make_one_step(make, bars):
     )
 
 
-def test_gradient_checkpointing_changes_nothing_but_memory(make, bars):
-    images, texts, *_ = bars
-    plain = make().fit(images, texts)
-    saving = make(gradient_checkpointing=True).fit(images, texts)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"towers": "text"}, {"objective": "classification"}],
+    ids=["both towers", "text", "classification"],
+)
+def test_gradient_checkpointing_changes_nothing_but_memory(make, bars, settings):
+    images, texts, upright, _ = bars
+    y = upright if "objective" in settings else texts
+    plain = make(**settings).fit(images, y)
+    saving = make(gradient_checkpointing=True, **settings).fit(images, y)
     np.testing.assert_allclose(
         saving.history_["loss"], plain.history_["loss"], rtol=1e-6
     )

@@ -74,8 +74,8 @@ prompts = new | prompts
 after = zero_shot_auc(tuner.save("tuned"))
 
 # %%
-# What is learned may be paid for with what was known, so measure both. ``keep`` holds the
-# scores of its prompts to what they were, and needs no labels of them.
+# What is learned may be paid for with what was known, so measure both. ``keep`` holds
+# the scores of its prompts to what they were, and needs no labels of them.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4), layout="constrained")
 tuner.plot_history(ax=left)

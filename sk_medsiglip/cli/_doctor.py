@@ -33,10 +33,18 @@ _PACKAGES = (
     "joblib",
 )
 _EXTRAS = {
-    "plot": (("matplotlib",), "the picture of demo"),
+    "plot": (("matplotlib",), "pictures: of demo, reports, searches"),
     "parquet": (("pyarrow",), "embed to .parquet"),
     "dicom": (("gdcm", "openjpeg", "rle"), "compressed DICOM files"),
+    "nifti": (("nibabel",), "volumes in NIfTI files"),
+    "slides": (("imagecodecs", "tifffile"), "tiles of slides"),
+    "remote": (("fsspec", "aiohttp"), "images by URL"),
     "openvino": (("openvino",), "the model twice as fast on many CPUs"),
+    "tune": (("optuna",), "tune"),
+    "retrieval": (("lancedb", "pyarrow", "sqlglot"), "index with --where, on disk"),
+    "finetune": (("accelerate", "peft"), "finetune"),
+    "ray": (("pyarrow", "ray"), "embed --ray"),
+    "skops": (("skops",), "classifiers saved without pickles"),
 }
 _MEDSIGLIP = "google/medsiglip-448"
 _MARKS = {

@@ -95,12 +95,13 @@ def _prepare(siglip: Any, tuner: MedSigLIPFineTuner) -> Any:
             tuner.lora_layers,
         ),
     )
+    # First, since transformers looks into both towers.
+    if tuner.gradient_checkpointing:
+        _compute_again(siglip)
     # A tower whose vectors are known is not carried along.
     for tower, name in (("image", "vision_model"), ("text", "text_model")):
         if tower not in needed_towers(tuner):
             setattr(siglip, name, torch.nn.Identity())
-    if tuner.gradient_checkpointing:
-        _compute_again(siglip)
     return low_rank
 
 
