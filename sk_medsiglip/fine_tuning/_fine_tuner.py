@@ -212,8 +212,11 @@ class MedSigLIPFineTuner(
     Images are read and resized once, before the first step: in memory up to 1 GiB
     (1,783 images of MedSigLIP), beyond that in a file beside the run, 602 kB an image.
 
-    On 2 CPU cores the demonstration checkpoint trains about 50 images a second.
-    MedSigLIP wants a GPU; a step of one image on a CPU takes minutes.
+    On 2 CPU cores the demonstration checkpoint trains about 100 images a second. A step
+    costs little more than its forward and backward passes (``docs/benchmarks.md``).
+    MedSigLIP wants a GPU; on these cores a step of one image, low-rank, takes half a
+    minute and 5 GiB, one of two images and both towers 8 GiB with
+    ``gradient_checkpointing``.
 
     A pickle holds the adapter and the name and revision of the base, never the base's
     weights. The tuned encoder lies in a folder of adapters beside the store, which a
