@@ -159,8 +159,8 @@ _SECTIONS = {
         "Fine-tuning: a finding the checkpoint never saw",
         "Phantoms with a hiatal hernia drawn in, and reports; the demonstration "
         "checkpoint, low-rank adaptation of both towers. *keep* names the prompts of "
-        "the old findings, at *keep_weight* 2. Settings were chosen on other seeds than "
-        "those judged here; one run each. Other work ran on the machine meanwhile.",
+        "the old findings, at *keep_weight* 2. Settings were chosen on other seeds "
+        "than those judged here; one run each. Other work ran on the machine meanwhile.",
     ),
     "fine_tuning_other_scanner": Section(
         "Fine-tuning: another scanner",
