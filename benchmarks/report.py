@@ -160,7 +160,7 @@ _SECTIONS = {
         "Phantoms with a hiatal hernia drawn in, and reports; the demonstration "
         "checkpoint, low-rank adaptation of both towers. *keep* names the prompts of "
         "the old findings, at *keep_weight* 2. Settings were chosen on other seeds "
-        "than those judged here; one run each. Other work ran on the machine meanwhile.",
+        "than those judged here; one run each, while other work ran on the machine.",
     ),
     "fine_tuning_other_scanner": Section(
         "Fine-tuning: another scanner",
