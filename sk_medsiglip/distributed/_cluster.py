@@ -15,7 +15,14 @@ from sk_medsiglip._optional import import_optional
 from sk_medsiglip.embedding._model_rows import ModelFacts
 from sk_medsiglip.encoder import image_batch_sizes
 
-__all__ = ["Pool", "choose_pool", "connected", "quiet_context", "ray_module"]
+__all__ = [
+    "Pool",
+    "choose_pool",
+    "connected",
+    "quiet_context",
+    "quiet_logger",
+    "ray_module",
+]
 
 #: Bytes of shared memory of a Ray that is started here; blocks beyond it wait.
 _OBJECT_STORE_BYTES = 2 * 2**30
@@ -100,7 +107,8 @@ def connected(address: str | None) -> Iterator[Any]:
         "configure_logging": False,
     }
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    with _quiet_start():
+    # It tells each time that only this user's processes may join it.
+    with quiet_logger("ray._private.authentication"):
         if address == "local":
             ray.init(
                 "local",
@@ -118,9 +126,15 @@ def connected(address: str | None) -> Iterator[Any]:
 
 
 @contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Keep Ray from telling each time that only this user's processes may join it."""
-    logger = logging.getLogger("ray._private.authentication")
+def quiet_logger(name: str) -> Iterator[None]:
+    """Keep one of Ray's loggers from warning, for a while.
+
+    Parameters
+    ----------
+    name : str
+        Of the logger.
+    """
+    logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -9,7 +9,6 @@ pickled, put into the object store once, and mapped by every worker of a node.
 from __future__ import annotations
 
 import io
-import logging
 import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 from joblib import parallel_config, register_parallel_backend
 
-from sk_medsiglip.distributed._cluster import connected, ray_module
+from sk_medsiglip.distributed._cluster import connected, quiet_logger, ray_module
 
 __all__ = ["RayTraffic", "parallel_on_ray"]
 
@@ -107,7 +106,9 @@ def parallel_on_ray(
         # (10, 1, True)
     """
     traffic = RayTraffic()
-    with connected(address), _quiet_pool():
+    # It warns of an argument that joblib always passes.
+    quiet = quiet_logger("ray.util.multiprocessing.pool")
+    with connected(address), quiet:
         register_parallel_backend(_NAME, _backend_class())
         with parallel_config(
             backend=_NAME,
@@ -235,15 +236,3 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, number: int) -> Any:
         return self._arrays[number]
-
-
-@contextmanager
-def _quiet_pool() -> Iterator[None]:
-    """Keep Ray from warning of an argument that joblib always passes."""
-    logger = logging.getLogger("ray.util.multiprocessing.pool")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

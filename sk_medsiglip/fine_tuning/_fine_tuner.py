@@ -97,7 +97,8 @@ class MedSigLIPFineTuner(
         ``batch_size`` of the texts at most, drawn anew each time.
     keep_weight : float, default=1.0
         How much it counts. At 1 each score that has changed by as much as it differs
-        between images adds 1 to the loss.
+        between images adds 1 to the loss. Not part of ``validation_loss``, by which
+        ``validation_fraction`` chooses the weights.
     train : {"lora", "last_blocks", "head", "full"}, default="lora"
         What is trained: low-rank matrices beside each layer [2]_; the last ``n_blocks``
         layers and what follows them; the attention pooling and the text projection
@@ -214,9 +215,9 @@ class MedSigLIPFineTuner(
 
     On 2 CPU cores the demonstration checkpoint trains about 100 images a second. A step
     costs little more than its forward and backward passes (``docs/benchmarks.md``).
-    MedSigLIP wants a GPU; on these cores a step of one image, low-rank, takes half a
-    minute and 5 GiB, one of two images and both towers 8 GiB with
-    ``gradient_checkpointing``.
+    MedSigLIP wants a GPU; on these cores a fit of one low-rank step takes half a minute
+    and 5 GiB with one image and its tower, 50 s and 8 GiB with two images, both towers
+    and ``gradient_checkpointing``, loading included.
 
     A pickle holds the adapter and the name and revision of the base, never the base's
     weights. The tuned encoder lies in a folder of adapters beside the store, which a
