@@ -6,14 +6,14 @@ takes weights computes thousands of resamples as one product or one running sum.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_consistent_length
+
+from sk_medsiglip._splits import group_numbers
 
 __all__ = [
     "Interval",
@@ -22,7 +22,6 @@ __all__ = [
     "check_resampling",
     "draw_counts",
     "draw_sums",
-    "group_numbers",
     "interval",
     "ranked_counts",
 ]
@@ -78,8 +77,7 @@ def draw_counts(
     if groups is None:
         member, n_groups = np.arange(n_samples), n_samples
     else:
-        member = group_numbers(groups)
-        check_consistent_length(member, np.empty(n_samples))
+        member = group_numbers(groups, n_samples)
         n_groups = int(member.max(initial=-1)) + 1
     counts = np.zeros((n_draws, n_groups), np.int32)
     for row in counts:
@@ -126,26 +124,6 @@ def check_resampling(n_bootstrap: Any, level: Any) -> None:
         raise ValueError(
             f"level is a share between 0 and 1, 0.95 for 95%; got {level!r}."
         )
-
-
-def group_numbers(groups: ArrayLike) -> NDArray[np.intp]:
-    """Give groups of any hashable type numbers from 0, in the order they come.
-
-    Raises where one is missing: blanks are not all one patient.
-    """
-    given = np.asarray(groups)
-    if given.ndim != 1:
-        raise ValueError(
-            f"groups must be (n_samples,), one a sample; got shape {given.shape}."
-        )
-    if n_blank := int(pd.isna(given).sum()):
-        raise ValueError(
-            f"groups is missing for {n_blank} of {len(given)} samples (None, NaN or "
-            "NA): name their patients, or leave these samples out."
-        )
-    numbers: dict[Hashable, int] = {}
-    values: Any = given.tolist()
-    return np.array([numbers.setdefault(one, len(numbers)) for one in values], np.intp)
 
 
 def auc_of_resamples(

@@ -1,18 +1,84 @@
-"""Folds for choosing a penalty, also where labels are few or not known."""
+"""Groups, such as patients, and folds that keep them whole."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Number
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedKFold, check_cv
 
 from sk_medsiglip._labels import Labels
 
-__all__ = ["Folds", "make_folds"]
+__all__ = ["Folds", "check_groups", "group_numbers", "make_folds"]
+
+
+def check_groups(groups: ArrayLike, n_samples: int | None = None) -> NDArray[Any]:
+    """Return group ids as a one-dimensional array, or say what is wrong with them.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_samples,) or (n_samples, 1)
+        One id a sample, such as a patient's; a frame of one column is taken.
+    n_samples : int, default=None
+        Expected length. By default, any.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If an id is missing (blanks are not all one patient), ids are of several
+        types (7 and "7" may be one patient or two), or the length differs.
+    """
+    # A list of 7 and "7", or of "a" and NaN, would become texts unseen.
+    of_list = isinstance(groups, list | tuple)
+    given = np.asarray(groups, dtype=object) if of_list else np.asarray(groups)
+    if given.ndim == 2 and given.shape[1] == 1:
+        given = given[:, 0]
+    if given.ndim != 1:
+        raise ValueError(
+            f"groups must hold one id a sample, shape (n_samples,); got {given.shape}."
+        )
+    if n_samples is not None and len(given) != n_samples:
+        raise ValueError(
+            f"groups holds {len(given)} ids for {n_samples} samples; pass one a sample."
+        )
+    blank = np.asarray(pd.isna(given))
+    if given.dtype.kind in "OUT":
+        blank = blank | [isinstance(one, str) and not one.strip() for one in given]
+    if n_blank := int(blank.sum()):
+        raise ValueError(
+            f"groups is missing for {n_blank} of {len(given)} samples (None, NaN, NA "
+            "or an empty text): name their patients, or leave these samples out."
+        )
+    if given.dtype.kind == "O":
+        kinds = {_kind_of_id(one): one for one in given.tolist()}
+        if len(kinds) > 1:
+            shown = " and ".join(f"{one!r}" for one in kinds.values())
+            raise ValueError(
+                f"groups holds ids of several types, such as {shown}: whether two are "
+                "one patient is not known. Make them alike, for example by "
+                "pandas.Series(groups).astype(str)."
+            )
+    return np.asarray(given.tolist()) if of_list else given
+
+
+def group_numbers(groups: ArrayLike, n_samples: int | None = None) -> NDArray[np.intp]:
+    """Return the number of each sample's group, from 0, in the order they come."""
+    return pd.factorize(check_groups(groups, n_samples))[0]
+
+
+def _kind_of_id(value: Any) -> str:
+    """Return the name of an id's type; all numbers are alike, all texts too."""
+    if isinstance(value, Number | np.generic) and not isinstance(value, str | bytes):
+        return "number"
+    return "text" if isinstance(value, str) else type(value).__name__
 
 
 @dataclass(frozen=True, eq=False)

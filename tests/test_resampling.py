@@ -40,7 +40,7 @@ def test_samples_are_drawn_one_by_one_without_groups():
 
 
 def test_groups_of_another_length_are_refused():
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(ValueError, match="ids for"):
         draw_counts(3, 2, groups=["a", "b"])
 
 
@@ -94,12 +94,6 @@ def test_blank_groups_are_refused(blank):
         group_numbers(blank)
     with pytest.raises(ValueError, match="groups is missing"):
         draw_counts(3, 2, groups=blank)
-
-
-def test_groups_of_another_shape_are_refused():
-    for groups in ([["a"], ["b"]], "a"):
-        with pytest.raises(ValueError, match=r"groups must be \(n_samples,\).*shape"):
-            group_numbers(groups)
 
 
 def test_sums_are_those_of_the_counts_without_their_memory():

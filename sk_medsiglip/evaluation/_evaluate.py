@@ -14,12 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._progress import progress_bar
-from sk_medsiglip._resampling import (
-    check_resampling,
-    draw_counts,
-    group_numbers,
-    interval,
-)
+from sk_medsiglip._resampling import check_resampling, draw_counts, interval
+from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.evaluation._answers import Truth, ask, read_truth
 from sk_medsiglip.evaluation._delong import delong_test
 from sk_medsiglip.evaluation._figures import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip._resampling import group_numbers
+from sk_medsiglip._splits import group_numbers
 
 __all__ = ["draw_orders", "teaches"]
 

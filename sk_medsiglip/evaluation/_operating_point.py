@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
-from sk_medsiglip._resampling import check_resampling, group_numbers
+from sk_medsiglip._resampling import check_resampling
+from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.evaluation._known_labels import KnownLabels, check_labels_and_scores
 from sk_medsiglip.evaluation._rates import measure_decisions
 

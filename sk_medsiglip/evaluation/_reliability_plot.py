@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip._resampling import Interval, group_numbers, interval
+from sk_medsiglip._resampling import Interval, interval
+from sk_medsiglip._splits import group_numbers
 from sk_medsiglip._validation import Integral
 from sk_medsiglip.evaluation._asked_label import ask_label, resamples
 from sk_medsiglip.evaluation._figures import Question, centred

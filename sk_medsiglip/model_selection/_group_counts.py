@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
-from sk_medsiglip._resampling import group_numbers
+from sk_medsiglip._splits import group_numbers
 
 __all__ = ["GroupCounts", "count_groups"]
 

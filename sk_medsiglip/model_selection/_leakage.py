@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
-from sk_medsiglip._resampling import group_numbers
+from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.exceptions import ImageReadError, LeakageWarning
 from sk_medsiglip.images import image_fingerprint, image_rows, read_resized

@@ -27,7 +27,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from sk_medsiglip._persistence import VersionedPickle
-from sk_medsiglip._resampling import check_resampling, group_numbers
+from sk_medsiglip._resampling import check_resampling
+from sk_medsiglip._splits import group_numbers
 from sk_medsiglip._validation import Interval, Real, StrOptions, _fit_context
 from sk_medsiglip.zero_shot._conformal_answers import (
     Answers,
