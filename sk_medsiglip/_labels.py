@@ -157,8 +157,9 @@ def check_labels(
         Labels.
     classes : ndarray of shape (n_classes,), default=None
         All there can be, sorted, where that is known: some may have no sample. If
-        they are names and ``y`` holds each of their places, 0 to ``n_classes - 1``, as
-        a label encoder makes them, these become the classes, with a warning.
+        they are names and ``y`` holds whole numbers from 0 to ``n_classes - 1``, as a
+        label encoder makes them, these are their places and become the classes, with
+        a warning.
     unlabelled : bool, default=False
         Whether a column of several labels may be all NaN.
 
@@ -197,7 +198,8 @@ def check_labels(
         warnings.warn(
             f"y holds numbers where the prompts name classes; they are read as {read}: "
             "places in sorted order, as cross_val_predict and other tools of "
-            "scikit-learn number classes. If they mean anything else, pass names.",
+            "scikit-learn number classes. If they mean anything else, or a class of "
+            "the prompts is missing from all of the labels, pass names.",
             LabelCodesWarning,
             stacklevel=4,
         )
@@ -220,11 +222,11 @@ def check_labels(
 
 
 def _are_codes(target: NDArray[Any], classes: NDArray[Any]) -> bool:
-    """Tell a label encoder's numbers; if one is missing, they may be of others."""
+    """Tell a label encoder's numbers; a fold may lack some of them."""
     return (
         target.dtype.kind in "iu"
         and classes.dtype.kind not in "iufb"
-        and np.array_equal(np.unique(target), np.arange(len(classes)))
+        and bool(((target >= 0) & (target < len(classes))).all())
     )
 
 

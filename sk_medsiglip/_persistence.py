@@ -1,10 +1,11 @@
-"""Pickles that say when another version of this package wrote them."""
+"""What every estimator does when it is saved: name its version, keep tables plain."""
 
 from __future__ import annotations
 
 import warnings
 from typing import Any
 
+import pandas as pd
 from sklearn.exceptions import InconsistentVersionWarning
 
 from sk_medsiglip._version import __version__
@@ -12,16 +13,20 @@ from sk_medsiglip._version import __version__
 __all__ = ["VersionedPickle"]
 
 _KEY = "_sk_medsiglip_version"
+_TABLE = "_sk_medsiglip_table"
 
 
 class VersionedPickle:
     """Mixin, left of ``BaseEstimator``: the version travels with the state.
 
-    Scikit-learn does the same for its own estimators only.
+    Scikit-learn does the same for its own estimators only. Tables become lists, which
+    skops knows and a table's own pickle is not; they are tables again when loaded.
     """
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), _KEY: __version__}  # type: ignore[dict-item]
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        plain = {name: _as_lists(value) for name, value in state.items()}
+        return {**plain, _KEY: __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
@@ -35,4 +40,26 @@ class VersionedPickle:
                 ),
                 stacklevel=2,
             )
+        state = {name: _from_lists(value) for name, value in state.items()}
         super().__setstate__(state)  # type: ignore[misc]
+
+
+def _as_lists(value: Any) -> Any:
+    """Return a table or a column of one as lists, anything else as it is."""
+    if not isinstance(value, pd.DataFrame | pd.Series):
+        return value
+    table = pd.DataFrame(value)
+    dtypes = table.dtypes.astype(str).tolist()
+    is_column = isinstance(value, pd.Series)
+    return {_TABLE: table.to_dict("split"), "dtypes": dtypes, "is_column": is_column}
+
+
+def _from_lists(value: Any) -> Any:
+    """Return what :func:`_as_lists` was given."""
+    if not isinstance(value, dict) or _TABLE not in value:
+        return value
+    given = value[_TABLE]
+    index = given["index"] or None  # no rows: a plain index
+    table = pd.DataFrame(given["data"], index, given["columns"], dtype=object)
+    table = table.astype(dict(zip(table, value["dtypes"], strict=True)))
+    return table.iloc[:, 0] if value["is_column"] else table

@@ -440,8 +440,8 @@ def test_numbers_in_the_place_of_names_are_read_as_scikit_learn_means_them(phant
     with pytest.warns(LabelCodesWarning):
         shares = cross_val_predict(named, X, y, cv=2, method="predict_proba")
     np.testing.assert_allclose(shares, named.predict_proba(X), atol=1e-6)
-    with pytest.raises(ValueError, match="y holds the labels"):  # not all of them
-        named.fit(X, np.minimum(codes, 1))
+    with pytest.raises(ValueError, match="y holds the labels"):
+        named.fit(X, codes + 1)
 
 
 def test_a_frozen_classifier_stays_and_zero_shot_is_fitted_anew(phantoms):

@@ -393,7 +393,7 @@ def test_cross_val_predict_takes_every_method(make, X, prompts, method):
 
 
 @pytest.mark.filterwarnings("ignore:labels and scores contradict")
-def test_numbers_are_places_among_names_only_if_all_are_there(make, X):
+def test_numbers_are_places_among_names(make, X):
     names = np.random.default_rng(3).choice(SORTED, len(X))
     codes = np.searchsorted(SORTED, names)
     with pytest.warns(LabelCodesWarning, match="read as 0 = 'effusion', 1 ="):
@@ -404,8 +404,11 @@ def test_numbers_are_places_among_names_only_if_all_are_there(make, X):
     np.testing.assert_array_equal(
         clf.predict(X), np.searchsorted(SORTED, by_name.predict(X))
     )
+    with pytest.warns(LabelCodesWarning, match="is missing from all of the labels"):
+        fold = make(CLASSES).fit(X, np.minimum(codes, 1))  # a fold lacks a class
+    assert fold.classes_.tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="which no prompt stands for"):
-        make(CLASSES).fit(X, np.minimum(codes, 1))
+        make(CLASSES).fit(X, codes + 1)
     with pytest.warns(LabelCodesWarning):
         probe = PromptProbe(make(CLASSES).fit(X), cv=2).fit(X, codes)
     assert probe.classes_.tolist() == [0, 1, 2]
@@ -490,9 +493,8 @@ def test_pipeline_passes_everything_on(checkpoint, store):
 
 
 def test_images_are_told_of_the_pipeline(make):
-    with pytest.raises(ValueError, match="dim 4") as error:
+    with pytest.raises(ValueError, match="dim 4(.|\n)*make_zero_shot_pipeline"):
         make(CLASSES).fit(np.zeros((2, 8, 8, 3)))
-    assert "make_zero_shot_pipeline" in error.value.__notes__[0]
     with pytest.raises(ValueError, match="check_images"):
         make_zero_shot_pipeline(CLASSES, on_error="nan")
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.cli._console import complain
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
 from sk_medsiglip.encoder import choose_device
 from sk_medsiglip.exceptions import UnreadableImageWarning
 
@@ -119,7 +119,7 @@ def embed_images(paths: list[str], embedder: MedSigLIPEmbedder) -> EmbeddedImage
     with warnings.catch_warnings():
         # Said below, in the terms of a terminal.
         warnings.simplefilter("ignore", UnreadableImageWarning)
-        X = embedder.transform(paths)
+        X = plain_rows(embedder, paths)
     seconds = time.perf_counter() - start
     readable = np.asarray(np.isfinite(X).all(axis=1))
     if not readable.all():

@@ -15,8 +15,14 @@ keeps. The files::
     _map_ahead.py        works ahead in threads while the caller is busy
 """
 
+from sk_medsiglip.embedding._embedder import plain_rows
 from sk_medsiglip.embedding._image_embedder import MedSigLIPEmbedder
 from sk_medsiglip.embedding._text_embedder import MedSigLIPTextEmbedder
 from sk_medsiglip.embedding._volume_embedder import MedSigLIPVolumeEmbedder
 
-__all__ = ["MedSigLIPEmbedder", "MedSigLIPTextEmbedder", "MedSigLIPVolumeEmbedder"]
+__all__ = [
+    "MedSigLIPEmbedder",
+    "MedSigLIPTextEmbedder",
+    "MedSigLIPVolumeEmbedder",
+    "plain_rows",
+]

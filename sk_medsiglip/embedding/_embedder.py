@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
@@ -22,7 +23,7 @@ from sk_medsiglip.embedding._model_rows import (
 from sk_medsiglip.encoder import ENGINES
 from sk_medsiglip.exceptions import CheckpointError
 
-__all__ = ["Embedder"]
+__all__ = ["Embedder", "plain_rows"]
 
 
 class Embedder(VersionedPickle, TransformerMixin, BaseEstimator):
@@ -120,3 +121,23 @@ class Embedder(VersionedPickle, TransformerMixin, BaseEstimator):
         # Pixels and texts go in, float32 comes out, whatever the input's type.
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def plain_rows(transformer: Any, X: Any) -> NDArray[Any]:
+    """Return what a transformer makes of ``X``, as an array under every configuration.
+
+    Parameters
+    ----------
+    transformer : transformer
+        Such as an embedder; ready to transform.
+    X : array-like
+        Its input.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features)
+        Also where ``set_config(transform_output=...)``, or the transformer's own
+        ``set_output``, asks for data frames.
+    """
+    with config_context(transform_output="default"):
+        return np.asarray(transformer.transform(X), order="C")

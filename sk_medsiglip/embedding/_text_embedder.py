@@ -241,6 +241,8 @@ def check_texts(X: ArrayLike) -> list[str]:
     """
     if isinstance(X, str):
         raise TypeError(f"X is one text; pass a list of texts: [{X[:40]!r}].")
+    if hasattr(X, "to_pylist"):  # an array of pyarrow
+        X = X.to_pylist()
     shape = np.shape(X) if hasattr(X, "shape") else (len(X),)  # type: ignore[arg-type]
     if len(shape) == 2 and shape[1] == 1:
         X = np.asarray(X, dtype=object).ravel()

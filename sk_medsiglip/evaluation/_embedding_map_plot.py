@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils import check_array, check_consistent_length
 
 from sk_medsiglip._optional import import_optional
+from sk_medsiglip.embedding import plain_rows
 from sk_medsiglip.evaluation._palette import COLOURS, MARKERS, UNKNOWN, bare
 
 __all__ = ["EmbeddingMapDisplay"]
@@ -97,7 +98,7 @@ class EmbeddingMapDisplay:
         -------
         EmbeddingMapDisplay
         """
-        return cls.from_embeddings(estimator.transform(X), y, title=title, ax=ax)
+        return cls.from_embeddings(plain_rows(estimator, X), y, title=title, ax=ax)
 
     @classmethod
     def from_embeddings(
@@ -132,7 +133,7 @@ class EmbeddingMapDisplay:
                 )
             check_consistent_length(rows, y)
         pca = PCA(2, random_state=0)
-        points = pca.fit_transform(rows)
+        points = plain_rows(pca.fit(rows), rows)
         display = cls(points, pca.explained_variance_ratio_, y, title=title)
         return display.plot(ax)
 

@@ -15,6 +15,7 @@ from sklearn.utils import _safe_indexing, check_consistent_length, get_tags
 
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._validation import Integral
+from sk_medsiglip.embedding import plain_rows
 from sk_medsiglip.evaluation._answers import Truth, read_truth
 from sk_medsiglip.evaluation._draw_scores import (
     Draw,
@@ -267,7 +268,7 @@ def _prepare(estimators: Mapping[str, Any], X: Any) -> dict[str, tuple[Any, Any]
                 break
             done += repr((type(step), sorted(step.get_params().items(), key=str)))
             if done not in known:
-                known[done] = clone(step).fit(rows).transform(rows)
+                known[done] = plain_rows(clone(step).fit(rows), rows)
             rows, one = known[done], one[1:]
         if isinstance(one, Pipeline) and len(one.steps) == 1:
             one = one.steps[0][1]

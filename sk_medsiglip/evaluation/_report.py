@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from sk_medsiglip._embeddings import is_matrix
 from sk_medsiglip.evaluation import _report_details as details
 from sk_medsiglip.evaluation import _report_sections as parts
 from sk_medsiglip.evaluation import _report_tables as tables
@@ -21,7 +22,6 @@ from sk_medsiglip.evaluation._report_material import (
     Part,
     Remembering,
     find_embedder,
-    is_matrix,
     look_for_leaks,
     noted,
 )

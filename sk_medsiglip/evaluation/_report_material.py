@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_consistent_length
 
-from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip._embeddings import is_matrix
+from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
 from sk_medsiglip.evaluation._answers import Truth, ask, read_truth
 from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.exceptions import LeakageWarning
@@ -26,7 +27,6 @@ __all__ = [
     "Part",
     "Remembering",
     "find_embedder",
-    "is_matrix",
     "look_for_leaks",
     "noted",
 ]
@@ -299,7 +299,7 @@ def _compare(X: Any, other: Any, embedder: MedSigLIPEmbedder | None) -> dict[str
             "or all images."
         )
     if not is_matrix(X) and embedder is not None:
-        X, other = embedder.transform(X), embedder.transform(other)
+        X, other = plain_rows(embedder, X), plain_rows(embedder, other)
     if is_matrix(X):
         both: Any = np.vstack([np.asarray(other), np.asarray(X)])
     else:
@@ -307,15 +307,6 @@ def _compare(X: Any, other: Any, embedder: MedSigLIPEmbedder | None) -> dict[str
     split = (np.arange(len(other)), np.arange(len(other), len(both)))
     pairs = check_leakage(both, splits=[split], max_rows=None)
     return dict(pairs.groupby("kind")["test_row"].nunique())
-
-
-def is_matrix(X: Any) -> bool:
-    """Return whether ``X`` holds embeddings, not images."""
-    try:
-        rows = np.asarray(X)
-    except ValueError:  # images of several shapes
-        return False
-    return rows.ndim == 2 and rows.dtype.kind in "fiu"
 
 
 def _plain(groups: Any) -> list[Any]:

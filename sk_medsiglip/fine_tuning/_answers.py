@@ -11,6 +11,8 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sk_medsiglip.embedding import plain_rows
+
 __all__ = ["ClassAnswers"]
 
 
@@ -115,7 +117,8 @@ class ClassAnswers:
     def _logits(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return what the layer makes of images: one column for two classes."""
         check_is_fitted(self)
-        rows = self.transform(X).astype(np.float64)  # type: ignore[attr-defined]
+        embedder = self.as_embedder()  # type: ignore[attr-defined]
+        rows = plain_rows(embedder, X).astype(np.float64)
         # As in training: their direction, with values about 1.
         rows *= rows.shape[1] ** 0.5 / np.linalg.norm(rows, axis=1, keepdims=True)
         return rows @ self.coef_.astype(np.float64).T + self.intercept_

@@ -28,7 +28,7 @@ from sk_medsiglip._validation import (
     _fit_context,
 )
 from sk_medsiglip.cache import EmbeddingCache
-from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
 from sk_medsiglip.encoder import Checkpoint, choose_device, load_image_processor
 from sk_medsiglip.fine_tuning._adapter_files import Tuned
 from sk_medsiglip.fine_tuning._answers import ClassAnswers
@@ -468,7 +468,7 @@ class MedSigLIPFineTuner(
         ndarray of shape (n_samples, embedding_dim), float32
             Not normalised. Stored under ``fingerprint_``.
         """
-        return self.as_embedder().transform(X)
+        return plain_rows(self.as_embedder(), X)
 
     def as_embedder(self) -> MedSigLIPEmbedder:
         """Return an embedder of the tuned encoder, for pipelines.

@@ -15,7 +15,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from sk_medsiglip.embedding import MedSigLIPTextEmbedder
+from sk_medsiglip.embedding import MedSigLIPTextEmbedder, plain_rows
 from sk_medsiglip.encoder import Checkpoint
 from sk_medsiglip.fine_tuning._adapter_files import runs_folder
 from sk_medsiglip.fine_tuning._choices import needed_towers
@@ -103,12 +103,12 @@ def read_inputs(
             cache=tuner.cache,
             verbose=tuner.verbose,
         )
-        text_vectors = embedder.transform(material.pairs.texts)
+        text_vectors = plain_rows(embedder, material.pairs.texts)
     kept = None
     if material.kept is not None:
         kept = measure_kept(tuner, material.sources, material.kept)
     if "image" not in needed:
-        vectors = tuner.base_embedder().transform(material.sources)
+        vectors = plain_rows(tuner.base_embedder(), material.sources)
         ids = np.unique(vectors, axis=0, return_inverse=True)[1].astype(np.int64)
         digest = blake3(vectors.tobytes()).hexdigest()
         return Inputs(None, vectors, ids, text_vectors, digest, kept)

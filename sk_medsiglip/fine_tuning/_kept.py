@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip.embedding import MedSigLIPTextEmbedder
+from sk_medsiglip.embedding import MedSigLIPTextEmbedder, plain_rows
 from sk_medsiglip.prompts import check_prompts
 
 if TYPE_CHECKING:
@@ -170,8 +170,8 @@ def measure_kept(
         cache=tuner.cache,
         verbose=tuner.verbose,
     )
-    vectors = embedder.transform(kept.texts)
-    images = tuner.base_embedder().set_params(normalize=True).transform(sources)
+    vectors = plain_rows(embedder, kept.texts)
+    images = plain_rows(tuner.base_embedder().set_params(normalize=True), sources)
     scores = images @ (kept.mix @ vectors).T
     spread = np.maximum(scores.std(axis=0), _LEAST_SPREAD)
     return Kept(kept.mix, vectors, scores, spread)

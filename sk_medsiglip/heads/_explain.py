@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from sk_medsiglip.cache import EmbeddingCache
-from sk_medsiglip.embedding import MedSigLIPTextEmbedder
+from sk_medsiglip.embedding import MedSigLIPTextEmbedder, plain_rows
 from sk_medsiglip.exceptions import PromptError
 
 __all__ = ["explain_head"]
@@ -88,7 +88,7 @@ def explain_head(
         )
     weights, names = _weights(head)
     embedder = MedSigLIPTextEmbedder(model, revision=revision, cache=cache)
-    vectors = embedder.transform(texts).astype(np.float64)
+    vectors = plain_rows(embedder, texts).astype(np.float64)
     if vectors.shape[1] != weights.shape[1]:
         raise ValueError(
             f"the head weighs {weights.shape[1]} values, the vectors of "

@@ -18,9 +18,9 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
-    validate_data,
 )
 
+from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip._validation import StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
@@ -132,7 +132,7 @@ class FewShotClassifier(LogitClassifier):
         ValueError
             If ``y`` holds a class that no prompt stands for.
         """
-        rows = validate_data(self, X, dtype=[np.float64, np.float32])
+        rows = check_embeddings(self, X)
         weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
         labels = self._read_labels(rows, y)
         of_groups = None if groups is None else np.asarray(groups)

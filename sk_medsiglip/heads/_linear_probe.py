@@ -13,9 +13,9 @@ from sklearn.metrics import get_scorer_names
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
-    validate_data,
 )
 
+from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip._splits import make_folds
 from sk_medsiglip._validation import Integral, Interval, Real, StrOptions, _fit_context
@@ -193,7 +193,7 @@ class LinearProbe(LogitClassifier):
         ConvergenceWarning
             If ``max_iter`` was too few.
         """
-        rows = validate_data(self, X, dtype=[np.float64, np.float32])
+        rows = check_embeddings(self, X)
         labels = check_labels(self, rows, y)
         weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
         of_groups = None if groups is None else np.asarray(groups)

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._persistence import VersionedPickle
 
 __all__ = ["LogitClassifier"]
@@ -118,5 +119,4 @@ class LogitClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     def _checked_logits(self, X: ArrayLike) -> NDArray[np.floating]:
         check_is_fitted(self)
-        rows = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return self._logits(rows)
+        return self._logits(check_embeddings(self, X, reset=False))

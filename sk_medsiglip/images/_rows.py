@@ -26,6 +26,9 @@ _FORMS = (
 _BOX = ("x", "y", "width", "height")
 _LEVEL = "level"
 
+#: Columns of pandas; the last are what ``Series.array`` gives.
+_COLUMNS = (pd.Series, pd.Index, pd.api.extensions.ExtensionArray)
+
 
 def image_rows(X: Any) -> Sequence[Any]:
     """Return the images of ``X``, one a row.
@@ -34,10 +37,10 @@ def image_rows(X: Any) -> Sequence[Any]:
     ----------
     X : sequence
         A list, tuple or other sequence, an object or string array of shape (n,) or
-        (n, 1), a pandas or polars Series or one-column DataFrame, a DataFrame of
-        regions (one column of images, and ``x``, ``y``, ``width``, ``height``), a
-        column of a Hugging Face data set, or a numeric array of shape (n, H, W),
-        (n, H, W, 1), (n, H, W, 3) or (n, H, W, 4).
+        (n, 1), an array of pandas or pyarrow, a pandas or polars Series or one-column
+        DataFrame, a DataFrame of regions (one column of images, and ``x``, ``y``,
+        ``width``, ``height``), a column of a Hugging Face data set, or a numeric array
+        of shape (n, H, W), (n, H, W, 1), (n, H, W, 3) or (n, H, W, 4).
 
     Returns
     -------
@@ -73,8 +76,10 @@ def _rows_of(X: Any) -> Sequence[Any]:
         return _array_rows(X)
     if isinstance(X, pd.DataFrame) or _is_polars(X, "DataFrame"):
         return _frame_rows(X)
-    if isinstance(X, pd.Series | pd.Index) or _is_polars(X, "Series"):
+    if isinstance(X, _COLUMNS) or _is_polars(X, "Series"):
         return [encoded_image(row) for row in X]
+    if hasattr(X, "to_pylist") and not hasattr(X, "column_names"):  # of pyarrow
+        return [encoded_image(row) for row in X.to_pylist()]
     if isinstance(X, DatasetColumn):  # rows again
         return X
     if isinstance(X, Sequence) and not isinstance(X, range):
@@ -145,7 +150,7 @@ def _region_rows(X: Any, names: list[Any]) -> list[Any]:
 
 def _array_rows(X: NDArray[Any]) -> list[Any]:
     shape = X.shape
-    if X.dtype.kind in "OU":
+    if X.dtype.kind in "OUT":
         if X.ndim == 2 and shape[1] == 1:
             X = X[:, 0]
         if X.ndim != 1:

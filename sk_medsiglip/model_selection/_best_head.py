@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip.prompts import check_columns
 
 __all__ = ["BestHead"]
@@ -93,7 +94,7 @@ class BestHead(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _checked(self, X: Any) -> Any:
         if self.embedder is not None:
             return X
-        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return check_embeddings(self, X, reset=False)
 
     def _ask(self, name: str, X: Any) -> Any:
         check_is_fitted(self)

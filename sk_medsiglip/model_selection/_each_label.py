@@ -13,11 +13,12 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
-    validate_data,
 )
 
+from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import check_labels
 from sk_medsiglip._persistence import VersionedPickle
+from sk_medsiglip._validation import _fit_context
 from sk_medsiglip.model_selection._group_fits import fit_with_groups
 
 __all__ = ["EachLabel", "ask_each_label"]
@@ -92,9 +93,12 @@ class EachLabel(VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstima
     # scikit-learn's routing reads it: groups are asked for unless told otherwise.
     __metadata_request__fit: ClassVar[dict[str, Any]] = {"groups": True}
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {"estimator": "no_validation"}
+
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
 
+    @_fit_context(prefer_skip_nested_validation=False)
     def fit(
         self, X: ArrayLike, y: ArrayLike, *, groups: ArrayLike | None = None
     ) -> Self:
@@ -114,7 +118,7 @@ class EachLabel(VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstima
         -------
         self
         """
-        rows = validate_data(self, X, dtype=[np.float64, np.float32])
+        rows = check_embeddings(self, X)
         labels = check_labels(self, rows, y, unlabelled=True)
         of_groups = None if groups is None else np.asarray(groups)
         check_consistent_length(rows, of_groups)
@@ -149,7 +153,7 @@ class EachLabel(VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstima
 
     def _ask(self, X: ArrayLike, ask: Any, absent: float, present: float) -> Any:
         check_is_fitted(self)
-        rows = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        rows = check_embeddings(self, X, reset=False)
         return np.column_stack(
             [
                 np.full(len(rows), present if one else absent)

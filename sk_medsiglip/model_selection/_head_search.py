@@ -19,8 +19,9 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import get_scorer_names
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags, check_random_state, get_tags
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import check_consistent_length
 
+from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip._persistence import VersionedPickle
@@ -33,6 +34,7 @@ from sk_medsiglip._validation import (
     _fit_context,
 )
 from sk_medsiglip.cache import EmbeddingCache
+from sk_medsiglip.embedding import plain_rows
 from sk_medsiglip.model_selection._best_head import BestHead
 from sk_medsiglip.model_selection._head_folds import split_labels
 from sk_medsiglip.model_selection._head_scores import check_scorer, needs_chances
@@ -187,7 +189,7 @@ class HeadSearchCV(VersionedPickle, BestHead):
     _parameter_constraints: dict[str, Any] = {
         "estimator": "no_validation",
         "space": "no_validation",
-        "embedder": [HasMethods(["fit_transform", "get_params"]), None],
+        "embedder": [HasMethods(["fit", "transform", "get_params"]), None],
         "prompts": [Mapping, HasMethods(["get_params"]), None],
         "templates": "no_validation",
         "model": [str, os.PathLike],
@@ -308,7 +310,6 @@ class HeadSearchCV(VersionedPickle, BestHead):
         patients = None if groups is None else np.asarray(groups)
         check_consistent_length(rows, patients)
         self.classes_ = labels.classes_attribute
-        self.__dict__.pop("label_names_", None)  # of an earlier fit
         if labels.names is not None:
             self.label_names_ = labels.names
         several = labels.classes is None
@@ -386,9 +387,9 @@ class HeadSearchCV(VersionedPickle, BestHead):
     def _embed(self, X: Any) -> tuple[NDArray[np.floating], Any]:
         """Return checked embeddings, and the embedder that made them."""
         if self.embedder is None:
-            return validate_data(self, X, dtype=[np.float64, np.float32]), None
+            return check_embeddings(self, X), None
         embedder = clone(self.embedder)
-        rows = np.asarray(embedder.fit_transform(X))
+        rows = plain_rows(embedder.fit(X), X)
         unreadable = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if unreadable.size:
             raise ValueError(
@@ -471,4 +472,6 @@ def _candidate_of(space: Any, trial: Any) -> Any:
 def _joined(embedder: Any, best: Any) -> Pipeline:
     """Return one pipeline from images to answers."""
     steps = best.steps if isinstance(best, Pipeline) else [("head", best)]
+    if hasattr(embedder, "set_output"):  # the head learned from an array
+        embedder.set_output(transform="default")
     return Pipeline([("embedder", embedder), *steps])

@@ -313,7 +313,7 @@ class HeadSpace:
             made: Any = PCA(n, whiten=True, random_state=self.facts.seed)
         else:
             made = Normalizer() if way == "normalize" else StandardScaler()
-        return [(_NAMES[way], made)]
+        return [(_NAMES[way], made.set_output(transform="default"))]
 
     def _class_weight(self, trial: Any) -> str | None:
         return trial.suggest_categorical("class_weight", [None, "balanced"])

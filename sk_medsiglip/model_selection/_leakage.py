@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._splits import group_numbers
-from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
 from sk_medsiglip.exceptions import ImageReadError, LeakageWarning
 from sk_medsiglip.images import image_fingerprint, image_rows, read_resized
 from sk_medsiglip.model_selection._shared_rows import Finding, find_near, find_shared
@@ -205,7 +205,7 @@ def _read_X(
         if isinstance(embedder, str | os.PathLike):
             embedder = MedSigLIPEmbedder(embedder, n_jobs=n_jobs)
         # The same pixels are one row of an embedder, so its rows tell pictures apart.
-        return None, _unit(embedder.transform(images))
+        return None, _unit(plain_rows(embedder, images))
     if embeddings is None:
         return images, None
     vectors = _unit(embeddings)

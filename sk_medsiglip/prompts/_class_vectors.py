@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip.embedding import MedSigLIPTextEmbedder
+from sk_medsiglip.embedding import MedSigLIPTextEmbedder, plain_rows
 from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.prompts._question import Question
 
@@ -134,7 +134,7 @@ def _encode_each(
 ) -> NDArray[np.float64]:
     """Return a vector of length 1 for every text, group after group."""
     flat = [text for group in texts for text in group]
-    vectors = embedder.transform(flat).astype(np.float64)
+    vectors = plain_rows(embedder, flat).astype(np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
 

@@ -7,7 +7,7 @@ other kinds are one array. What is missing is a second array, if anything is.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.retrieval._metadata import dtype_of
 
-__all__ = ["read_array", "read_table", "write_array", "write_rows", "write_table"]
+__all__ = [
+    "arrays_of_table",
+    "read_array",
+    "read_table",
+    "table_of_arrays",
+    "write_array",
+    "write_rows",
+    "write_table",
+]
 
 
 def write_table(folder: Path, table: pd.DataFrame, kinds: Mapping[str, str]) -> None:
@@ -32,23 +40,39 @@ def write_table(folder: Path, table: pd.DataFrame, kinds: Mapping[str, str]) -> 
     kinds : dict of str to str
         Of its columns, which are written by place: a name may hold anything.
     """
+    for name, values in arrays_of_table(table, kinds):
+        write_array(folder / f"{name}.npy", values)
+
+
+def arrays_of_table(
+    table: pd.DataFrame, kinds: Mapping[str, str]
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the columns of a table as arrays of numbers, with the names of the files.
+
+    Parameters
+    ----------
+    table, kinds
+        As for :func:`write_table`.
+
+    Yields
+    ------
+    tuple of str and ndarray
+    """
     for place, (name, kind) in enumerate(kinds.items()):
         column = table[name]
         missing = column.isna().to_numpy()
         stem = f"column-{place}"
         if missing.any():
-            write_array(folder / f"{stem}-missing.npy", missing)
+            yield f"{stem}-missing", missing
         if kind == "text":
             encoded = [
                 b"" if m else v.encode() for v, m in zip(column, missing, strict=True)
             ]
             ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
-            write_array(
-                folder / f"{stem}.npy", np.frombuffer(b"".join(encoded), np.uint8)
-            )
-            write_array(folder / f"{stem}-ends.npy", ends)
+            yield stem, np.frombuffer(b"".join(encoded), np.uint8)
+            yield f"{stem}-ends", ends
         else:
-            write_array(folder / f"{stem}.npy", _plain_values(column, kind, missing))
+            yield stem, _plain_values(column, kind, missing)
 
 
 def _plain_values(
@@ -64,14 +88,21 @@ def _plain_values(
 
 def read_table(folder: Path, kinds: Mapping[str, str], n_rows: int) -> pd.DataFrame:
     """Return what :func:`write_table` wrote; ValueError or OSError if it is damaged."""
+    files = folder.glob("column-*.npy")
+    return table_of_arrays({one.stem: read_array(one) for one in files}, kinds, n_rows)
+
+
+def table_of_arrays(
+    arrays: dict[str, NDArray[Any]], kinds: Mapping[str, str], n_rows: int
+) -> pd.DataFrame:
+    """Return the table of :func:`arrays_of_table`; ``arrays`` is empty afterwards."""
     columns = {}
     for place, (name, kind) in enumerate(kinds.items()):
         stem = f"column-{place}"
-        gaps = folder / f"{stem}-missing.npy"
-        missing = read_array(gaps) if gaps.exists() else np.zeros(n_rows, bool)
-        values = read_array(folder / f"{stem}.npy")
+        missing = arrays.pop(f"{stem}-missing", np.zeros(n_rows, bool))
+        values = arrays.pop(stem)
         if kind == "text":
-            ends = read_array(folder / f"{stem}-ends.npy")
+            ends = arrays.pop(f"{stem}-ends")
             columns[name] = _read_text(values.tobytes(), ends, missing)
         else:
             if kind in ("time", "time_utc"):

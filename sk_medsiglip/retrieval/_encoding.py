@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from sk_medsiglip.embedding import plain_rows
 from sk_medsiglip.prompts import encode_class_vectors
 from sk_medsiglip.retrieval._identity import (
     ImageEmbedder,
@@ -52,7 +53,7 @@ def embed_images(
     image_part(strict).set_params(on_error="raise")
     strict.fit(images)
     check_image_embedder(strict, about)
-    return to_length_one(strict.transform(images))[0]
+    return to_length_one(plain_rows(strict, images))[0]
 
 
 def encode_texts(

@@ -22,8 +22,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sk_medsiglip.retrieval._column_files import (
+    arrays_of_table,
     read_array,
     read_table,
+    table_of_arrays,
     write_array,
     write_rows,
     write_table,
@@ -273,11 +275,14 @@ class ExactIndex(Index):
         """Return where the rows are stored, if they are, else the rows."""
         if self._stored is not None:
             return {"stored": self._stored, "device": self.device}
-        return {**self.__dict__, "_place_of": None}
+        columns = dict(arrays_of_table(self.table, self.about.columns))
+        return {**self.__dict__, "_place_of": None, "_tables": columns}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "stored" not in state:
             self.__dict__.update(state)
+            kinds = self.about.columns
+            self._tables = [table_of_arrays(dict(state["_tables"]), kinds, len(self))]
             return
         folder, name = state["stored"]
         facts = _read_index_file(Path(folder))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import check_array
 
-from sk_medsiglip.embedding import MedSigLIPVolumeEmbedder
+from sk_medsiglip.embedding import MedSigLIPVolumeEmbedder, plain_rows
 from sk_medsiglip.exceptions import ImageReadError, UnreadableImageWarning
 from sk_medsiglip.images import image_rows, study_rows
 from sk_medsiglip.images._lazy import LazyImage
@@ -56,7 +56,7 @@ def is_embeddings(X: Any) -> bool:
         )
     is_matrix = getattr(X, "ndim", None) == 2 and hasattr(X, "dtype")
     return is_matrix and not (
-        isinstance(X, np.ndarray) and X.dtype.kind in "OU" and X.shape[1] == 1
+        isinstance(X, np.ndarray) and X.dtype.kind in "OUT" and X.shape[1] == 1
     )
 
 
@@ -131,7 +131,7 @@ class Images(Collection):
             with warnings.catch_warnings():
                 # All of them are reported together, at the end.
                 warnings.simplefilter("ignore", UnreadableImageWarning)
-                return self._embedder.transform(some)
+                return plain_rows(self._embedder, some)
         except ImageReadError as error:
             if error.row is None or start == 0:
                 raise

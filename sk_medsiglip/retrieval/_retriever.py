@@ -168,7 +168,7 @@ class ImageRetriever(VersionedPickle, Changes, Storing):
         "storage": [StrOptions({"float32", "float16"})],
         "device": [str],
         "uri": [str, os.PathLike, None],
-        "storage_options": [dict, None],
+        "storage_options": [Mapping, None],
         "ann": [StrOptions({"auto", *ANN_KINDS})],
         "nprobes": [Interval(Integral, 1, None, closed="left"), None],
         "ef": [Interval(Integral, 1, None, closed="left"), None],
@@ -289,8 +289,6 @@ class ImageRetriever(VersionedPickle, Changes, Storing):
                 rejected,
             ),
         )
-        for name in ("feature_names_in_", "embedder_"):
-            self.__dict__.pop(name, None)
         if embedder is None:
             validate_data(self, X, skip_check_array=True)
         else:

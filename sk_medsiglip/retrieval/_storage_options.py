@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,8 +22,10 @@ _PUBLIC = (
 )
 
 
-class StorageOptions(dict[str, str]):
-    """A dict that shows and pickles only what is not secret.
+class StorageOptions(UserDict[str, str]):
+    """A mapping that shows and saves only what is not secret.
+
+    Not a dict: skops saves all items of one, whatever its ``__reduce__`` says.
 
     A copy in the same process (``sklearn.base.clone``) has everything; a pickle keeps
     regions, endpoints and the like, and where it is loaded secrets come from the

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._validation import StrOptions, _fit_context
@@ -43,11 +44,6 @@ __all__ = ["ZeroShotClassifier"]
 _COSINES_AT_ONCE = 2**24
 
 _PAIR = np.array([0, 1])
-
-# Attributes that not every fit sets.
-_OF_SOME_SETTINGS = (
-    "bias_", "findings_", "grades_", "prompt_embeddings_", "temperature_",
-)  # fmt: skip
 
 
 def _is_ordinal(classifier: ZeroShotClassifier) -> bool:
@@ -247,17 +243,7 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
                 "prevalence is only used with calibrate='prevalence'; set both, or "
                 "neither."
             )
-        try:
-            rows: NDArray[np.floating] = validate_data(
-                self, X, dtype=[np.float64, np.float32]
-            )
-        except ValueError as error:
-            error.add_note(
-                "X must be embeddings; for images use make_zero_shot_pipeline."
-            )
-            raise
-        for name in _OF_SOME_SETTINGS:  # of an earlier fit with others
-            self.__dict__.pop(name, None)
+        rows = check_embeddings(self, X)
         question = self._read_prompts(None if y is None else np.asarray(y))
         vectors = self._encode_prompts(question)
         n_findings = len(question.labels) if question.is_pairs else 0
@@ -444,9 +430,7 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     def _cosines(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return similarities, of shape (n, n_classes) or (n, n_findings, 2)."""
         check_is_fitted(self)
-        rows: NDArray[np.floating] = validate_data(
-            self, X, dtype=[np.float64, np.float32], reset=False
-        )
+        rows = check_embeddings(self, X, reset=False)
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         rows = rows / np.maximum(lengths, np.finfo(rows.dtype).tiny)
         if self._starts is None:

@@ -255,7 +255,6 @@ class ConformalZeroShot(
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
         answers = find_answers(self.estimator_, y)
-        self.__dict__.pop("findings_", None)  # of an earlier fit
         if answers.findings is not None:
             self.findings_ = answers.findings
         self.classes_, truth = match_labels(answers, y, target)

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
 from sk_medsiglip.images import image_rows, read_image
 from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
 from sk_medsiglip.zero_shot._heatmap import heatmap_of, map_on_image, prompt_heatmap
@@ -348,7 +348,7 @@ def _answer_vectors(
         vectors: NDArray[np.floating] = classifier.class_embeddings_
         return vectors.reshape(-1, vectors.shape[-1])
     of_answers = np.split(classifier.prompt_embeddings_, classifier._starts[1:])
-    image = embedder.transform([source])[0]
+    image = plain_rows(embedder, [source])[0]
     return np.stack([own[np.argmax(own @ image)] for own in of_answers])
 
 

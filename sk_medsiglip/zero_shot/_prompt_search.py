@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_consistent_length
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._progress import progress_bar
@@ -208,9 +209,7 @@ class PromptSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
         UserWarning
             If one of several findings has too few labels; its prompts stay.
         """
-        rows: NDArray[np.floating] = validate_data(
-            self, X, dtype=[np.float64, np.float32]
-        )
+        rows = check_embeddings(self, X)
         question = check_prompts(self.candidates, self.templates)
         labels = check_target(self, rows, y, question)
         patients = None if groups is None else np.asarray(groups)
@@ -224,22 +223,21 @@ class PromptSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
                 self.best_prompts_, model=self.model, **self._text_side()
             ).fit(rows, y)
         self.classes_ = self.best_estimator_.classes_
-        self.__dict__.pop("findings_", None)  # of an earlier fit
         if question.is_pairs:
             self.findings_ = question.labels
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the likeliest classes, as the best estimator does."""
-        return self.best_estimator_.predict(self._checked(X))
+        return self._ask("predict", X)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return probabilities, as the best estimator does."""
-        return self.best_estimator_.predict_proba(self._checked(X))
+        return self._ask("predict_proba", X)
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return logits, as the best estimator does."""
-        return self.best_estimator_.decision_function(self._checked(X))
+        return self._ask("decision_function", X)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -248,12 +246,10 @@ class PromptSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
         tags.target_tags.multi_output = inner.target_tags.multi_output
         return tags
 
-    def _checked(self, X: ArrayLike) -> NDArray[np.floating]:
+    def _ask(self, method: str, X: ArrayLike) -> Any:
         check_is_fitted(self)
-        rows: NDArray[np.floating] = validate_data(
-            self, X, dtype=[np.float64, np.float32], reset=False
-        )
-        return rows
+        rows = check_embeddings(self, X, reset=False)
+        return getattr(self.best_estimator_, method)(rows)
 
     def _text_side(self) -> dict[str, Any]:
         names = ("revision", "dtype", "device", "engine", "batch_size", "cache")

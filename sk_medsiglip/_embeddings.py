@@ -1,0 +1,59 @@
+"""The one check of embeddings: ``X`` of everything that does not take images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import validate_data
+
+__all__ = ["check_embeddings", "is_matrix"]
+
+_FOR_IMAGES = (
+    "X must be embeddings. For images put a MedSigLIPEmbedder before the classifier "
+    "in a pipeline, or use make_zero_shot_pipeline. HeadSearchCV takes the embedder as "
+    "embedder=, and as estimator only what comes after it."
+)
+
+
+def check_embeddings(
+    estimator: Any, X: Any, *, reset: bool = True
+) -> NDArray[np.floating]:
+    """Return embeddings as a matrix of floats, as ``validate_data`` checks them.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The one that is given them.
+    X : array-like of shape (n_samples, n_features)
+        Embeddings.
+    reset : bool, default=True
+        Whether the estimator takes note of columns and their names, as in ``fit``.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features), float64 or float32
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not a finite matrix of numbers; for images it says what to do.
+    """
+    types = [np.float64, np.float32]
+    try:
+        # In one order of memory: a sum's last digits depend on it.
+        return validate_data(estimator, X, dtype=types, order="C", reset=reset)
+    except (TypeError, ValueError) as error:
+        if is_matrix(X):
+            raise
+        raise type(error)(f"{error}\n{_FOR_IMAGES}") from None
+
+
+def is_matrix(X: Any) -> bool:
+    """Return whether ``X`` is a matrix of numbers, as embeddings are; not images."""
+    try:
+        given = np.asarray(X)
+    except ValueError:  # images of several shapes
+        return False
+    return given.ndim == 2 and given.dtype.kind in "biufc"
