@@ -311,3 +311,23 @@ def test_empty_containers_are_refused_in_sklearns_words(X):
     message = r"Found array with 0 sample\(s\).*a minimum of 1 is required"
     with pytest.raises(ValueError, match=message):
         image_rows(X)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda p: pd.array(p, dtype="string"),
+        lambda p: pd.Series(p, dtype="string[pyarrow]").array,
+        lambda p: pd.Series(p, dtype="category"),
+        lambda p: pd.Categorical(p),
+        lambda p: pd.Index(p),
+        lambda p: np.array(p, dtype=np.dtypes.StringDType()),
+        lambda p: np.array(p, dtype=np.dtypes.StringDType())[:, None],
+        lambda p: pytest.importorskip("pyarrow").array(p),
+        lambda p: pytest.importorskip("pyarrow").chunked_array([p]),
+        lambda p: pytest.importorskip("polars").Series(p),
+    ],
+)
+def test_texts_in_every_array_are_paths(form):
+    paths = ["a.png", "b.png"]
+    assert list(image_rows(form(paths))) == paths
