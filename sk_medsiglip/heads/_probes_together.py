@@ -100,8 +100,11 @@ def _fit_in(
         with threadpool_limits(each, "blas"), ThreadPoolExecutor(n_threads) as threads:
             found = list(threads.map(solve, blocks))
         decision = np.concatenate(found[::-1], axis=1)
-    scores = score_decisions(decision, labels, folds, probe.scoring, None)
-    best = probe._choose(scores)
+    scores, log_scores = (
+        score_decisions(decision, labels, folds, one, None)
+        for one in (probe.scoring, None)
+    )
+    best = probe._choose(scores, log_scores)
     # A weight times C: each label at its own C, in one path of one penalty.
     path = probe._solve(
         basis,
