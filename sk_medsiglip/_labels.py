@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from sk_medsiglip.exceptions import LabelCodesWarning
 
-__all__ = ["Labels", "check_indicator", "check_labels"]
+__all__ = ["Labels", "check_indicator", "check_labels", "known_labels"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,6 +239,41 @@ def check_labels(
             "least two."
         )
     return Labels(classes, index)
+
+
+def known_labels(y: Any, classes: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Return the truth of the samples of which anything is known, and their places.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,), (n_samples, 1) or (n_samples, n_labels)
+        Labels as :func:`check_labels` reads them, of any of the classes.
+    classes : ndarray of shape (n_classes,) or (n_labels, 2)
+        Those of the classifier that is asked.
+
+    Returns
+    -------
+    truth : ndarray of shape (n_known,) or (n_known, n_labels)
+        Of several labels 1, 0, and NaN where one is not known.
+    rows : ndarray of shape (n_known,)
+    """
+    values = y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    expected = np.shape(classes)[:-1]
+    if values.shape[1:] != expected:
+        raise ValueError(
+            f"y has shape {values.shape}; this classifier answers {expected or 'one'} "
+            "question(s) a sample."
+        )
+    values = check_indicator(values) if values.ndim == 2 else values
+    known = ~np.asarray(pd.isna(values)).reshape(len(values), -1)
+    rows = np.flatnonzero(known.any(axis=1))
+    if not rows.size:
+        raise ValueError("y holds no label: every entry is missing (NaN, None or NA).")
+    truth = values[rows]
+    # Through a list: an array of objects has a type of its own again.
+    return np.array(truth.tolist()) if truth.dtype == object else truth, rows
 
 
 def _are_codes(target: NDArray[Any], classes: NDArray[Any]) -> bool:

@@ -10,15 +10,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import (
+    PredefinedSplit,
     RepeatedStratifiedKFold,
     StratifiedGroupKFold,
     StratifiedKFold,
     check_cv,
 )
+from sklearn.pipeline import Pipeline
 
 from sk_medsiglip._labels import Labels
 
-__all__ = ["Folds", "check_groups", "group_numbers", "make_folds"]
+__all__ = [
+    "Folds",
+    "check_groups",
+    "group_numbers",
+    "make_folds",
+    "with_cv_among",
+]
 
 #: Splitters of scikit-learn's that take one question, not a table of several labels.
 _OF_ONE_QUESTION = (StratifiedKFold, StratifiedGroupKFold, RepeatedStratifiedKFold)
@@ -125,6 +133,11 @@ class Folds:
 
     def pairs(self) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Return places to learn from and to be asked about, fold by fold."""
+        if self.train.ndim == 3:
+            raise ValueError(
+                "cv splits each of several labels by itself, and one split for all is "
+                "needed: give a number, or MultilabelStratifiedGroupKFold."
+            )
         sides = zip(self.train, self.test, strict=True)
         return [(np.flatnonzero(a), np.flatnonzero(b)) for a, b in sides]
 
@@ -181,6 +194,37 @@ def make_folds(
     if labels.classes is not None:
         return Folds(train[:, :, 0], test[:, :, 0])
     return Folds(train, test)
+
+
+def with_cv_among(estimator: Any, rows: NDArray[Any], n_samples: int) -> Any:
+    """Let folds that an estimator was given as indices speak of some rows alone.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Or a pipeline, whose last step counts; its ``cv`` is changed, if that holds
+        indices. Other splitters split whatever they are given.
+    rows : ndarray
+        Places, or a mask, of the rows that it is going to be fitted to.
+    n_samples : int
+        How many there are in all, which the indices speak of.
+
+    Returns
+    -------
+    estimator
+        The same.
+    """
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    cv = last.get_params(deep=False).get("cv")
+    splits = cv is None or isinstance(cv, Integral) or hasattr(cv, "split")
+    if splits and not isinstance(cv, PredefinedSplit):
+        return estimator
+    place = np.full(n_samples, -1)
+    place[rows] = np.arange(len(place[rows]))
+    pairs = [[place[side] for side in pair] for pair in check_cv(cv).split(place)]
+    kept = [(train[train >= 0], test[test >= 0]) for train, test in pairs]
+    last.set_params(cv=[pair for pair in kept if all(map(len, pair))])
+    return estimator
 
 
 def _split_as_told(

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn import config_context
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import (
     GridSearchCV,
@@ -19,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sk_medsiglip import (
+    HeadSearchCV,
     LinearProbe,
     PromptProbe,
     PrototypeClassifier,
@@ -27,6 +30,9 @@ from sk_medsiglip import (
     ZeroShotClassifier,
 )
 from sk_medsiglip._scoring import best_settings, find_scorer
+from sk_medsiglip.evaluation import label_efficiency
+from sk_medsiglip.model_selection import EachLabel
+from sk_medsiglip.zero_shot import ConformalZeroShot, PromptSearchCV
 
 HEADS = [
     LinearProbe(Cs=[0.01, 1.0, 100.0], tol=1e-14),
@@ -331,3 +337,205 @@ def test_groups_are_routed_to_a_head_unasked(head):
     own = fit_as(head, cv=GroupKFold(3))
     own.fit(StandardScaler().fit_transform(X), y, groups=groups)
     assert chosen(pipe[-1]) == chosen(own)
+
+
+# --------------------------------------------------------- searches and other wrappers
+
+
+def search(**params):
+    pytest.importorskip("optuna")
+    return HeadSearchCV(n_trials=2, random_state=0, **params)
+
+
+def wrappers():
+    pair = {"f": {"positive": "a", "negative": "b"}}
+    return {
+        "linear": LinearProbe(),
+        "prompt": PromptProbe(),
+        "tip": TipAdapterClassifier(),
+        "ss": SSTextClassifier(),
+        "prototype": PrototypeClassifier(),
+        "search": search(space=["logistic", "prototypes"]),
+        "prompts": PromptSearchCV(pair, model="demo", n_bootstrap=5),
+        "conformal": ConformalZeroShot(LinearProbe([1.0]), random_state=0),
+    }
+
+
+@pytest.fixture(scope="module")
+def wide():
+    X, y, rng = data(n_features=192)
+    return X, y, rng
+
+
+def fit_with(which, X, y, groups):
+    if which == "each":
+        EachLabel(LogisticRegression()).fit(X, np.c_[y, 1 - y], groups=groups)
+    elif which == "efficiency":
+        label_efficiency({"p": LinearProbe()}, X, y, [8], groups=groups, n_repeats=1)
+    else:
+        wrappers()[which].fit(X, y, groups=groups)
+
+
+BAD_GROUPS = {
+    "nan": (np.where(np.arange(N) % 2, np.nan, 1.0), "missing for 40 of 80"),
+    "none": ([None, "a"] * (N // 2), "missing for 40 of 80"),
+    "na": (pd.Series([pd.NA, 1] * (N // 2), dtype="Int64"), "missing for 40 of 80"),
+    "short": (np.zeros(7), "7 ids for 80 samples"),
+    "mixed": ([7, "7"] * (N // 2), "several types"),
+    "two": (np.zeros((N, 2)), "one id a sample"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_GROUPS)
+@pytest.mark.parametrize("which", [*wrappers(), "each", "efficiency"])
+def test_groups_are_checked_by_all(which, kind, wide):
+    X, y, _ = wide
+    groups, match = BAD_GROUPS[kind]
+    with pytest.raises(ValueError, match=match):
+        fit_with(which, X, y, groups)
+
+
+@pytest.mark.parametrize("which", [*wrappers(), "each", "efficiency"])
+def test_groups_of_one_column_are_taken_by_all(which, wide):
+    X, y, _ = wide
+    groups = pd.DataFrame({"patient": np.arange(N) // 2})
+    fit_with(which, X, y, groups)
+
+
+@pytest.mark.parametrize("which", wrappers())
+def test_score_reads_y_as_fit_does(which, wide):
+    X, y, rng = wide
+    z = np.where(rng.random(N) < 0.3, np.nan, y)
+    known = ~np.isnan(z)
+    fitted = wrappers()[which].fit(X, y)
+    expected = fitted.score(X[known], y[known])
+    for truth in (z, z[:, None], pd.Series(z, dtype="Int64"), pd.DataFrame({"f": z})):
+        assert fitted.score(X, truth) == pytest.approx(expected)
+    weight = rng.integers(1, 4, N)
+    rows = np.repeat(np.arange(N), weight)
+    assert fitted.score(X, z, sample_weight=weight) == pytest.approx(
+        fitted.score(X[rows], z[rows])
+    )
+    with pytest.raises(ValueError, match="holds no label"):
+        fitted.score(X, np.full(N, np.nan))
+    with pytest.raises(ValueError, match="y has shape"):
+        fitted.score(X, np.c_[y, y])
+    assert np.ravel(fitted.predict(X)).shape == (N,)
+    np.testing.assert_allclose(
+        fitted.predict_log_proba(X), np.log(fitted.predict_proba(X)), atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("head", [*HEADS, EachLabel(LogisticRegression())], ids=name)
+def test_score_of_several_labels_with_blanks(head):
+    X, y, rng = data()
+    Y = np.c_[y, rng.permutation(y)].astype(float)
+    blank = Y.copy()
+    blank[rng.random(Y.shape) < 0.4] = np.nan
+    fitted = clone(head).fit(X, blank)
+    predicted = fitted.predict(X)
+    assert fitted.score(X, Y) == pytest.approx((predicted == Y).all(axis=1).mean())
+    known = ~np.isnan(blank)
+    right = ((predicted == blank) | ~known).all(axis=1)
+    assert fitted.score(X, blank) == pytest.approx(right[known.any(axis=1)].mean())
+    assert fitted.predict_log_proba(X).shape == (N, 2)
+
+
+def test_a_search_of_one_finding_with_blanks_is_one_of_its_known_rows():
+    X, y, rng = data()
+    z = np.where(rng.random(N) < 0.3, np.nan, y)
+    known = ~np.isnan(z)
+    part = np.arange(N) // 2 % 4
+    found, expected = (
+        search(space=["prototypes"], cv=PredefinedSplit(part[rows])).fit(X[rows], of)
+        for rows, of in ((slice(None), z), (known, y[known]))
+    )
+    assert found.classes_.tolist() == [0, 1]
+    assert found.best_score_ == expected.best_score_
+    np.testing.assert_allclose(found.predict_proba(X), expected.predict_proba(X))
+    assert found.score(X, z) == expected.score(X[known], y[known])
+
+
+def test_a_search_takes_weights_as_repeats():
+    X, y, rng = data()
+    part, weight = np.arange(N) // 2 % 4, rng.integers(0, 4, N)
+    rows = np.repeat(np.arange(N), weight)
+    space = ["logistic", "prototypes", "svm"]
+    found = search(space=space, cv=PredefinedSplit(part))
+    found.fit(X, y, sample_weight=weight)
+    expected = search(space=space, cv=PredefinedSplit(part[rows])).fit(X[rows], y[rows])
+    # Standardising, which comes first, does not see weights.
+    np.testing.assert_allclose(
+        found.cv_results_["mean_test_score"],
+        expected.cv_results_["mean_test_score"],
+        atol=0.03,
+    )
+    exact = search(space=["prototypes"], cv=PredefinedSplit(part))
+    exact.fit(X, y, sample_weight=weight)
+    repeated = search(space=["prototypes"], cv=PredefinedSplit(part[rows]))
+    repeated.fit(X[rows], y[rows])
+    assert exact.best_score_ == pytest.approx(repeated.best_score_)
+    np.testing.assert_allclose(exact.predict_proba(X), repeated.predict_proba(X))
+    with pytest.raises(ValueError, match="KNeighborsClassifier takes no sample_weight"):
+        search(space=["knn"], error_score="raise").fit(X, y, sample_weight=weight)
+
+
+def test_a_search_scores_the_second_of_two_names():
+    X, y, _ = data()
+    names = np.array(["effusion", "normal"])[y]
+    params = {"space": ["prototypes"], "scoring": "f1"}
+    found = search(**params).fit(X, names)
+    assert found.best_score_ == search(**params).fit(X, y).best_score_
+    assert found.score(X, names) == f1_score(
+        names, found.predict(X), pos_label="normal"
+    )
+
+
+def test_a_search_of_equal_scores_says_yes():
+    X, y, _ = data()
+    found = search(space=["logistic"]).fit(X + 6.0 * y[:, None], y)
+    assert found.best_score_ == 1.0
+    results = found.cv_results_
+    tied = results["mean_test_score"] == 1.0
+    loss = results["mean_test_log_loss"]
+    assert loss[found.best_index_] == loss[tied].min()
+    assert found.best_params_["C"] > 1
+
+
+def test_each_label_takes_weights_and_folds_of_the_rows_as_passed():
+    X, y, rng = data()
+    Y = np.c_[y, rng.permutation(y)].astype(float)
+    Y[rng.random(Y.shape) < 0.3] = np.nan
+    weight, part = rng.integers(0, 4, N).astype(float), rng.permutation(N) % 4
+    pairs = [(np.flatnonzero(part != k), np.flatnonzero(part == k)) for k in range(4)]
+    head = LinearProbe(Cs=[0.01, 1.0, 100.0], tol=1e-14, cv=pairs)
+    together = clone(head).fit(X, Y, sample_weight=weight)
+    each = EachLabel(head).fit(X, Y, sample_weight=weight)
+    np.testing.assert_allclose(
+        each.predict_proba(X), together.predict_proba(X), atol=1e-6
+    )
+    predefined = EachLabel(fit_as(head, cv=PredefinedSplit(part)))
+    predefined.fit(X, Y, sample_weight=weight)
+    np.testing.assert_allclose(each.predict_proba(X), predefined.predict_proba(X))
+    with pytest.raises(ValueError, match="table of several labels"):
+        EachLabel(LogisticRegression()).fit(X, np.arange(N) % 3)
+
+
+@pytest.mark.parametrize("how", ["temperature", "temperature_bias", "prevalence"])
+def test_calibration_takes_weights_as_repeats(how, wide):
+    X, y, rng = wide
+    weight = rng.integers(0, 4, N)
+    rows = np.repeat(np.arange(N), weight)
+    clf = ZeroShotClassifier(
+        {"f": {"positive": "a", "negative": "b"}},
+        model="demo",
+        calibrate=how,
+        prevalence=0.3 if how == "prevalence" else None,
+    )
+    said = clone(clf).set_params(calibrate=None, prevalence=None).fit(X)
+    said = said.decision_function(X)
+    y = (said + said.std() * rng.normal(size=N) > np.median(said)).astype(int)
+    found = clone(clf).fit(X, y, sample_weight=weight)
+    expected = clone(clf).fit(X[rows], y[rows])
+    assert found.temperature_ == pytest.approx(expected.temperature_, rel=1e-4)
+    np.testing.assert_allclose(found.bias_, expected.bias_, atol=1e-5)
