@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from sk_medsiglip.exceptions import LabelCodesWarning
 
-__all__ = ["Labels", "check_indicator", "check_labels"]
+__all__ = ["Labels", "check_indicator", "check_labels", "known_labels"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,8 @@ class Labels:
     classes : ndarray of shape (n_classes,) or None
         Sorted; None for several labels.
     target : ndarray of shape (n_samples,) or (n_samples, n_labels)
-        Index of the class; or 1, 0, and NaN where a label is not known.
+        Index of the class, NaN where a single finding may be blank and is; or 1, 0,
+        and NaN where a label is not known.
     names : ndarray of shape (n_labels,) or None
         Names of the columns of several labels, where they have any.
     """
@@ -123,15 +124,23 @@ class Labels:
         ]
         return np.column_stack(columns) if self.classes is None else columns[0]
 
+    def counted(self, weight: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which samples count: of a weight above 0, and a class that is known.
+
+        Of several labels each has blanks of its own, which its solver passes over.
+        """
+        known = self.classes is None or ~np.isnan(self.target)
+        return (weight > 0) & known
+
     def keep(self, rows: NDArray[np.bool_]) -> Labels:
         """Return the labels of some samples, and no class that has none of them."""
         target = self.target[rows]
         if self.classes is None:
             return Labels(None, target, self.names)
-        present, index = np.unique(target, return_inverse=True)
+        present, index = np.unique(target.astype(np.intp), return_inverse=True)
         if len(present) < 2:
             raise ValueError(
-                "all samples with a weight above 0 are of one class, "
+                "all known samples with a weight above 0 are of one class, "
                 f"{self.classes[present].tolist()}; a classifier needs two."
             )
         return Labels(self.classes[present], index)
@@ -144,6 +153,7 @@ def check_labels(
     classes: NDArray[Any] | None = None,
     *,
     unlabelled: bool = False,
+    blanks: bool = False,
 ) -> Labels:
     """Check ``y`` and put it in order.
 
@@ -162,6 +172,9 @@ def check_labels(
         a warning.
     unlabelled : bool, default=False
         Whether a column of several labels may be all NaN.
+    blanks : bool, default=False
+        Whether a single column of 1 and 0 may hold NaN, None or NA where it is not
+        known. Its classes are 0 and 1, and its target is NaN there.
 
     Returns
     -------
@@ -179,8 +192,10 @@ def check_labels(
     given: Any = y
     target = given.toarray() if scipy.sparse.issparse(y) else np.asarray(given)
     check_consistent_length(X, target)
+    blank = np.asarray(pd.isna(target))
     if target.ndim == 2 and target.shape[1] == 1:
-        target = column_or_1d(target, warn=True)
+        table = hasattr(y, "columns") or blank.any()  # no slip, but one finding of some
+        target, blank = column_or_1d(target, warn=not table), blank.ravel()
     if target.ndim == 2:
         columns = getattr(y, "columns", None)
         names = None if columns is None else np.asarray(columns, dtype=str)
@@ -189,8 +204,15 @@ def check_labels(
         if empty.size and not unlabelled:
             raise ValueError(f"no sample is labelled in column {empty[0]} of y.")
         return Labels(None, values, names)
-    if target.dtype == object and pd.isna(target).any():
-        raise ValueError("Input y contains missing values (None, NaN or NA).")
+    if blanks and blank.any() and set(known := target[~blank].tolist()) <= {0, 1}:
+        both = np.unique(np.array(known, dtype=int)) if classes is None else classes
+        if both.tolist() == [0, 1]:
+            return Labels(both, check_indicator(target))
+    if target.dtype == object and blank.any():
+        raise ValueError(
+            "Input y contains missing values (None, NaN or NA). Only labels of 1 and 0 "
+            "may be blank; leave these rows out."
+        )
     assert_all_finite(target, input_name="y")
     check_classification_targets(target)
     if classes is not None and _are_codes(target, classes):
@@ -219,6 +241,41 @@ def check_labels(
             "least two."
         )
     return Labels(classes, index)
+
+
+def known_labels(y: Any, classes: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Return the truth of the samples of which anything is known, and their places.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,), (n_samples, 1) or (n_samples, n_labels)
+        Labels as :func:`check_labels` reads them, of any of the classes.
+    classes : ndarray of shape (n_classes,) or (n_labels, 2)
+        Those of the classifier that is asked.
+
+    Returns
+    -------
+    truth : ndarray of shape (n_known,) or (n_known, n_labels)
+        Of several labels 1, 0, and NaN where one is not known.
+    rows : ndarray of shape (n_known,)
+    """
+    values = y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    expected = np.shape(classes)[:-1]
+    if values.shape[1:] != expected:
+        raise ValueError(
+            f"y has shape {values.shape}; this classifier answers {expected or 'one'} "
+            "question(s) a sample."
+        )
+    values = check_indicator(values) if values.ndim == 2 else values
+    known = ~np.asarray(pd.isna(values)).reshape(len(values), -1)
+    rows = np.flatnonzero(known.any(axis=1))
+    if not rows.size:
+        raise ValueError("y holds no label: every entry is missing (NaN, None or NA).")
+    truth = values[rows]
+    # Through a list: an array of objects has a type of its own again.
+    return np.array(truth.tolist()) if truth.dtype == object else truth, rows
 
 
 def _are_codes(target: NDArray[Any], classes: NDArray[Any]) -> bool:

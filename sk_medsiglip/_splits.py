@@ -9,11 +9,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.model_selection import StratifiedKFold, check_cv
+from sklearn.model_selection import (
+    PredefinedSplit,
+    RepeatedStratifiedKFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    check_cv,
+)
+from sklearn.pipeline import Pipeline
 
 from sk_medsiglip._labels import Labels
 
-__all__ = ["Folds", "check_groups", "group_numbers", "make_folds"]
+__all__ = [
+    "Folds",
+    "check_groups",
+    "group_numbers",
+    "make_folds",
+    "with_cv_among",
+]
+
+#: Splitters of scikit-learn's that take one question, not a table of several labels.
+_OF_ONE_QUESTION = (StratifiedKFold, StratifiedGroupKFold, RepeatedStratifiedKFold)
 
 
 def check_groups(groups: ArrayLike, n_samples: int | None = None) -> NDArray[Any]:
@@ -95,9 +111,43 @@ class Folds:
     train: NDArray[np.bool_]
     test: NDArray[np.bool_]
 
+    def keep(self, rows: NDArray[Any], label: int | None = None) -> Folds:
+        """Return the folds of some rows, and of one label where each has its own.
+
+        Parameters
+        ----------
+        rows : ndarray
+            Places, or a mask, of the rows that stay.
+        label : int, default=None
+            The label. By default, all.
+
+        Returns
+        -------
+        Folds
+        """
+        train, test = (
+            one[:, rows] if label is None or one.ndim == 2 else one[:, rows, label]
+            for one in (self.train, self.test)
+        )
+        return Folds(train, test)
+
+    def pairs(self) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """Return places to learn from and to be asked about, fold by fold."""
+        if self.train.ndim == 3:
+            raise ValueError(
+                "cv splits each of several labels by itself, and one split for all is "
+                "needed: give a number, or MultilabelStratifiedGroupKFold."
+            )
+        sides = zip(self.train, self.test, strict=True)
+        return [(np.flatnonzero(a), np.flatnonzero(b)) for a, b in sides]
+
 
 def make_folds(
-    labels: Labels, cv: Any, groups: NDArray[Any] | None, X: NDArray[np.floating]
+    labels: Labels,
+    cv: Any,
+    groups: NDArray[Any] | None,
+    X: NDArray[np.floating],
+    counts: NDArray[np.bool_] | None = None,
 ) -> Folds | None:
     """Split the samples.
 
@@ -105,14 +155,18 @@ def make_folds(
     ----------
     labels : Labels
         Of the samples.
-    cv : int, splitter or iterable
+    cv : int, splitter, iterable or None
         A number of folds is stratified, keeps groups together, and shrinks to the
         number of samples (or groups) of the rarest class. With several labels each is
-        split by itself, among the samples where it is known.
+        split by itself, among the samples where it is known. None is 5. Anything else
+        splits all samples: its indices are those of the rows that the user passed.
     groups : ndarray of shape (n_samples,) or None
         Such as patients.
     X : ndarray of shape (n_samples, n_features)
         Handed to splitters, which look at its length.
+    counts : ndarray of shape (n_samples,), bool, default=None
+        Samples that count, such as those with a weight above 0: a number of folds is
+        dealt among these alone.
 
     Returns
     -------
@@ -120,18 +174,12 @@ def make_folds(
         None if no class can be in two folds.
     """
     n_samples = len(X)
+    cv = 5 if cv is None else cv
     if not isinstance(cv, Integral):
-        # Splitters that do not look at y take any of it.
-        pairs = list(
-            check_cv(cv, labels.target, classifier=True).split(X, labels.target, groups)
-        )
-        train = np.zeros((len(pairs), n_samples), dtype=bool)
-        test = np.zeros_like(train)
-        for i, (learns, asked) in enumerate(pairs):
-            train[i, learns] = True
-            test[i, asked] = True
-        return Folds(train, test)
+        return _split_as_told(labels, check_cv(cv), groups, X)
     targets = [target.astype(np.float64) for target in labels.by_label()]
+    if counts is not None:
+        targets = [np.where(counts, target, np.nan) for target in targets]
     wanted = np.array([_n_folds(target, int(cv), groups) for target in targets])
     n_folds = wanted.max()
     if not n_folds:
@@ -145,6 +193,56 @@ def make_folds(
     train = (fold >= 0) & ~test & (each < wanted)
     if labels.classes is not None:
         return Folds(train[:, :, 0], test[:, :, 0])
+    return Folds(train, test)
+
+
+def with_cv_among(estimator: Any, rows: NDArray[Any], n_samples: int) -> Any:
+    """Let folds that an estimator was given as indices speak of some rows alone.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Or a pipeline, whose last step counts; its ``cv`` is changed, if that holds
+        indices. Other splitters split whatever they are given.
+    rows : ndarray
+        Places, or a mask, of the rows that it is going to be fitted to.
+    n_samples : int
+        How many there are in all, which the indices speak of.
+
+    Returns
+    -------
+    estimator
+        The same.
+    """
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    cv = last.get_params(deep=False).get("cv")
+    splits = cv is None or isinstance(cv, Integral) or hasattr(cv, "split")
+    if splits and not isinstance(cv, PredefinedSplit):
+        return estimator
+    place = np.full(n_samples, -1)
+    place[rows] = np.arange(len(place[rows]))
+    pairs = [[place[side] for side in pair] for pair in check_cv(cv).split(place)]
+    kept = [(train[train >= 0], test[test >= 0]) for train, test in pairs]
+    last.set_params(cv=[pair for pair in kept if all(map(len, pair))])
+    return estimator
+
+
+def _split_as_told(
+    labels: Labels, splitter: Any, groups: NDArray[Any] | None, X: NDArray[np.floating]
+) -> Folds:
+    """Split all samples; those of which nothing is known are a class of their own."""
+    targets = [labels.target]
+    if isinstance(splitter, _OF_ONE_QUESTION):
+        targets = labels.by_label()
+    if targets[0].ndim == 1:
+        targets = [np.nan_to_num(target, nan=-1) for target in targets]
+    splits = [list(splitter.split(X, target, groups)) for target in targets]
+    masks = np.zeros((2, len(splits[0]), len(X), len(splits)), dtype=bool)
+    for k, pairs in enumerate(splits):
+        for i, pair in enumerate(pairs):
+            for side, rows in zip(masks, pair, strict=True):
+                side[i, rows, k] = True
+    train, test = masks if len(splits) > 1 else masks[..., 0]
     return Folds(train, test)
 
 

@@ -49,17 +49,14 @@ _SEVERAL_LABELS = {
         "test_several_labels_by_every_head"
     ),
 }
-_CHOSEN_BY_FOLDS = {
-    "check_sample_weight_equivalence_on_dense_data": (
-        "repeated rows lie in other folds than one weighted row: another penalty may "
-        "be chosen; with one to choose from weights are repeats: "
-        "test_weights_are_repeats"
-    ),
-}
-for _head in ("SSTextClassifier", "PrototypeClassifier"):
-    EXPECTED_FAILED_CHECKS[_head] = {**_SEVERAL_LABELS}
-for _head in ("LinearProbe", "PromptProbe", "TipAdapterClassifier"):
-    EXPECTED_FAILED_CHECKS[_head] = {**_SEVERAL_LABELS, **_CHOSEN_BY_FOLDS}
+for _head in (
+    "LinearProbe",
+    "PromptProbe",
+    "SSTextClassifier",
+    "TipAdapterClassifier",
+    "PrototypeClassifier",
+):
+    EXPECTED_FAILED_CHECKS[_head] = _SEVERAL_LABELS
 
 DATA_FREE_CHECKS = [
     "check_do_not_raise_errors_in_init_or_set_param",
@@ -152,6 +149,10 @@ def test_zero_shot_passes_sklearn_checks(estimator, check):
     xfail_strict=True,
 )
 def test_heads_pass_sklearn_checks(estimator, check):
+    if "sample_weight_equivalence" in str(check) and hasattr(estimator, "tol"):
+        # To seven digits, as scikit-learn asks: solved to the last one. It has settings
+        # of its own for some of its estimators in this check, too.
+        estimator.set_params(tol=1e-17)
     check(estimator)
 
 

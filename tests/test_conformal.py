@@ -47,8 +47,17 @@ from training.prompts import EVALUATION_PROMPTS
 ALPHA = 0.1
 N_SPLITS = 20
 
+_PATIENTS = (
+    "which patients learn and which calibrate is drawn, and repeats without groups are "
+    "new patients; repeats of a patient's images: test_weights_are_repeats_of_images"
+)
 EXPECTED_FAILED_CHECKS = {
+    "LogisticRegression": {
+        "check_sample_weight_equivalence_on_dense_data": _PATIENTS,
+        "check_sample_weight_equivalence_on_sparse_data": _PATIENTS,
+    },
     "LinearProbe": {
+        "check_sample_weight_equivalence_on_dense_data": _PATIENTS,
         "check_classifier_multioutput": (
             "classes_ of several labels has a row a label, as scikit-learn's scorers "
             "expect it; the check indexes it as one for all: "
@@ -597,7 +606,7 @@ def test_errors_say_what_was_wrong():
     for wrong in [{"alpha": 0}, {"alpha": 1.0}, {"method": "raps"}, {"conditional": 1}]:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             ConformalZeroShot(Given(), **wrong).fit(X, y)
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(ValueError, match="29 ids for 30 samples"):
         ConformalZeroShot(Given(), conditional="none").fit(X, y, groups=y[:-1])
     with pytest.raises(ValueError, match="groups is missing for 1 of 30"):
         ConformalZeroShot(Given()).fit(X, y, groups=[None, *range(29)])
@@ -624,6 +633,36 @@ def test_errors_say_what_was_wrong():
 )
 def test_passes_sklearn_checks(estimator, check):
     check(estimator)
+
+
+def test_weights_are_repeats_of_images():
+    rng = np.random.default_rng(0)
+    p, y = rng.random(200), rng.integers(0, 2, 200)
+    X, patients = np.column_stack([1 - p, p]), rng.integers(0, 60, 200)
+    weight = rng.integers(0, 4, 200)
+    rows = np.repeat(np.arange(200), weight)
+    weighted = ConformalZeroShot(Given()).fit(
+        X, y, sample_weight=weight, groups=patients
+    )
+    repeated = ConformalZeroShot(Given()).fit(X[rows], y[rows], groups=patients[rows])
+    np.testing.assert_array_equal(weighted.quantiles_, repeated.quantiles_)
+    np.testing.assert_array_equal(weighted.n_calibration_, repeated.n_calibration_)
+    plain = ConformalZeroShot(Given()).fit(X, y, groups=patients)
+    assert not np.array_equal(plain.quantiles_, weighted.quantiles_)
+
+
+def test_weights_reach_a_classifier_that_learns():
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 2
+    X, weight = rng.normal(size=(120, 3)) + y[:, None], rng.integers(1, 4, 120)
+    settings = {"random_state": 0, "conditional": "none"}
+    for head in (
+        LogisticRegression(),
+        make_pipeline(StandardScaler(), LogisticRegression()),
+    ):
+        plain = ConformalZeroShot(head, **settings).fit(X, y)
+        heavy = ConformalZeroShot(head, **settings).fit(X, y, sample_weight=weight)
+        assert not np.allclose(plain.predict_proba(X), heavy.predict_proba(X))
 
 
 def test_no_warning_where_there_are_enough():

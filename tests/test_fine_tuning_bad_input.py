@@ -149,10 +149,10 @@ def test_columns_in_another_order_than_the_prompts(make):
 @pytest.mark.parametrize(
     ("groups", "told"),
     [
-        (["p1"] * 11, "groups must name the patient of each of the 12 rows"),
-        (["p1", None] * 6, r"no patient in 6 rows \(1, 3, 5, 7, 9, \.\.\.\)"),
-        ([1.0, np.nan] * 6, "no patient in 6 rows"),
-        (["p1", " "] * 6, "no patient in 6 rows"),
+        (["p1"] * 11, "groups holds 11 ids for 12 samples"),
+        (["p1", None] * 6, "groups is missing for 6 of 12"),
+        ([1.0, np.nan] * 6, "groups is missing for 6 of 12"),
+        (["p1", " "] * 6, "groups is missing for 6 of 12"),
         (["p1"] * 12, "All rows are of one patient"),
     ],
 )

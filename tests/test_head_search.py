@@ -88,6 +88,12 @@ EXPECTED_FAILED_CHECKS = {
     xfail_strict=True,
 )
 def test_passes_sklearn_checks(estimator, check):
+    if "sample_weight_equivalence" in str(check):
+        # To seven digits, as the check asks: solved exactly, not to a tolerance.
+        if estimator.estimator is None:
+            estimator.set_params(space=["prototypes"])
+        else:
+            estimator.set_params(estimator__solver="newton-cholesky")
     check(estimator)
 
 

@@ -17,6 +17,7 @@ from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.validation import has_fit_parameter
 
 from sk_medsiglip._labels import Labels
+from sk_medsiglip._splits import with_cv_among
 from sk_medsiglip.evaluation._answers import Truth, ask
 from sk_medsiglip.evaluation._figures import figures
 from sk_medsiglip.heads import LinearProbe, fit_probes
@@ -215,7 +216,8 @@ def _score_one(
 ) -> NDArray[np.float64] | ValueError:
     """Fit any estimator to one draw, and score it; return why, where that fails."""
     truth, taught = judge.truth, draw.taught
-    one, last = clone(estimator), last_step(estimator)
+    one = with_cv_among(clone(estimator), draw.rows, len(truth.target))
+    last = last_step(estimator)
     ours = type(last).__module__.startswith("sk_medsiglip.")
     labels: Any = truth.target[draw.rows]
     if truth.kind != "findings":

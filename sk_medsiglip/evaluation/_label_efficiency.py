@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_consistent_length, get_tags
 
 from sk_medsiglip._progress import progress_bar
+from sk_medsiglip._splits import check_groups
 from sk_medsiglip._validation import Integral
 from sk_medsiglip.embedding import plain_rows
 from sk_medsiglip.evaluation._answers import Truth, read_truth
@@ -211,8 +212,8 @@ def _sides(
 ) -> tuple[Any, Any, Any, NDArray[np.intp], NDArray[np.intp]]:
     """Return all samples on one pile, and which are drawn from and which judged by."""
     y = y if isinstance(y, pd.DataFrame) else np.asarray(y)
-    groups = None if groups is None else np.asarray(groups)
-    check_consistent_length(X, y, groups)
+    check_consistent_length(X, y)
+    groups = None if groups is None else check_groups(groups, len(y))
     if (X_test is None) != (y_test is None):
         raise ValueError("pass both X_test and y_test, or neither.")
     if X_test is None:
@@ -236,7 +237,7 @@ def _sides(
 def _warn_of_shared(groups: Any, groups_test: Any) -> None:
     if groups is None or groups_test is None:
         return
-    shared = np.intersect1d(groups, groups_test)
+    shared = np.intersect1d(check_groups(groups), check_groups(groups_test))
     if len(shared):
         warnings.warn(
             f"{len(shared):,} patients of groups_test are among those drawn from: "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._labels import Labels, check_labels
+from sk_medsiglip._splits import check_groups
 from sk_medsiglip.encoder import Checkpoint, load_tokenizer
 from sk_medsiglip.fine_tuning._kept import KeptTexts, kept_texts
 from sk_medsiglip.fine_tuning._pairs import (
@@ -19,7 +20,6 @@ from sk_medsiglip.fine_tuning._pairs import (
     prompt_pairs,
 )
 from sk_medsiglip.fine_tuning._patient_split import (
-    check_groups,
     one_column_a_class,
     split_patients,
 )
@@ -122,7 +122,11 @@ def check_material(
             f"{type(tuner).__name__} requires y to be passed, but the target y is "
             "None. Pass captions, or labels."
         )
-    patients = check_groups(groups, len(sources))
+    patients = np.arange(len(sources))
+    if groups is not None:
+        # By name, so that a seed splits them alike whatever order rows come in.
+        names = check_groups(groups, len(sources)).astype(str)
+        patients = np.unique(names, return_inverse=True)[1]
     labels, pairs = None, None
     if tuner.objective == "classification" or tuner.prompts is not None:
         labels = check_labels(tuner, sources, y)

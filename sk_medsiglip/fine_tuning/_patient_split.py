@@ -5,57 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-__all__ = ["check_groups", "split_patients"]
+__all__ = ["split_patients"]
 
 # Random orders of patients that are tried; the one whose labels are shared out best
 # is taken.
 _TRIES = 200
-
-_ROWS_IN_ERROR = 5
-
-
-def check_groups(groups: ArrayLike | None, n_samples: int) -> NDArray[np.intp]:
-    """Return a number for each row's patient.
-
-    Parameters
-    ----------
-    groups : array-like of shape (n_samples,) or None
-        Names of patients; None takes each row for a patient of its own.
-    n_samples : int
-        Rows of ``X``.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,), int
-
-    Raises
-    ------
-    ValueError
-        If the length is another one, or names are missing.
-    """
-    if groups is None:
-        return np.arange(n_samples)
-    given = np.asarray(groups, dtype=object)
-    if given.shape != (n_samples,):
-        raise ValueError(
-            f"groups must name the patient of each of the {n_samples} rows of X; got "
-            f"shape {given.shape}."
-        )
-    missing = np.flatnonzero(
-        pd.isna(given) | np.array([isinstance(g, str) and not g.strip() for g in given])
-    )
-    if missing.size:
-        named = ", ".join(map(str, missing[:_ROWS_IN_ERROR]))
-        more = ", ..." if len(missing) > _ROWS_IN_ERROR else ""
-        raise ValueError(
-            f"groups has no patient in {missing.size} rows ({named}{more}). Who is not "
-            "known could be in training and in validation: name each, or drop the rows."
-        )
-    # As text: numbers and names may be mixed.
-    return np.unique(given.astype(str), return_inverse=True)[1]
 
 
 def split_patients(

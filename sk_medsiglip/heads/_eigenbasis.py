@@ -74,7 +74,12 @@ class Eigenbasis:
         return coef, intercept
 
 
-def make_eigenbasis(X: NDArray[np.floating], *, fit_intercept: bool) -> Eigenbasis:
+def make_eigenbasis(
+    X: NDArray[np.floating],
+    *,
+    fit_intercept: bool,
+    sample_weight: NDArray[np.float64] | None = None,
+) -> Eigenbasis:
     """Find the coordinates for some rows.
 
     Parameters
@@ -83,6 +88,8 @@ def make_eigenbasis(X: NDArray[np.floating], *, fit_intercept: bool) -> Eigenbas
         Any rows; nothing is assumed of their scale.
     fit_intercept : bool
         Whether to centre, and to add the column of ones.
+    sample_weight : ndarray of shape (n_samples,), default=None
+        Weights of the mean, which matters where the intercept is penalised.
 
     Returns
     -------
@@ -93,6 +100,8 @@ def make_eigenbasis(X: NDArray[np.floating], *, fit_intercept: bool) -> Eigenbas
     mean = np.zeros(n_features, X.dtype)
     if fit_intercept:
         mean = X.mean(0, dtype=np.float64).astype(X.dtype)
+        if sample_weight is not None:
+            mean = np.average(X, axis=0, weights=sample_weight).astype(X.dtype)
         X = X - mean
     if n_samples >= n_features:
         basis = _eigenvectors(X.T @ X)

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from functools import cache, partial
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Tags
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_consistent_length,
-)
+from sklearn.utils.validation import _check_sample_weight
 
 from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels, check_labels
+from sk_medsiglip._scoring import best_settings
+from sk_medsiglip._splits import Folds, check_groups, make_folds
 from sk_medsiglip._validation import StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._anchors import make_anchors
 from sk_medsiglip.heads._logit_classifier import LogitClassifier
+from sk_medsiglip.heads._scores import score_decisions
 from sk_medsiglip.prompts import check_columns
 
 __all__ = ["FewShotClassifier", "NearestVector", "Shots", "unit_rows"]
@@ -56,6 +57,8 @@ class Shots:
         What makes logits of cosines.
     groups : ndarray of shape (n_samples,) or None
         What must stay together.
+    folds : callable
+        Returns the folds of these samples, or None if they cannot be split.
     """
 
     rows: NDArray[np.float64]
@@ -66,6 +69,7 @@ class Shots:
     anchors: NDArray[np.float64] | None
     scale: float
     groups: NDArray[Any] | None
+    folds: Callable[[], Folds | None]
 
     @property
     def weight(self) -> NDArray[np.float64]:
@@ -80,6 +84,9 @@ class Shots:
 
 class FewShotClassifier(LogitClassifier):
     """Abstract: learns each question from its shots."""
+
+    # scikit-learn's routing reads it: groups are asked for unless told otherwise.
+    __metadata_request__fit: ClassVar[dict[str, Any]] = {"groups": True}
 
     _parameter_constraints: dict[str, Any] = {
         "prompts": "no_validation",  # judged by make_anchors, which says more
@@ -96,6 +103,7 @@ class FewShotClassifier(LogitClassifier):
     revision: str | None
     cache: bool | str | os.PathLike[str] | EmbeddingCache
     class_weight: Any
+    scoring: Any  # of heads that choose by folds
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(
@@ -135,15 +143,19 @@ class FewShotClassifier(LogitClassifier):
         rows = check_embeddings(self, X)
         weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
         labels = self._read_labels(rows, y)
-        of_groups = None if groups is None else np.asarray(groups)
-        check_consistent_length(rows, of_groups)
-        if not (counts := weight > 0).all():  # a weight of 0 is no sample
+        of_groups = None if groups is None else check_groups(groups, len(rows))
+        counts = labels.counted(weight)
+        # Once for all labels, on the rows as passed, and only where a head asks.
+        cv = getattr(self, "cv", None)
+        deal = cache(partial(make_folds, labels, cv, of_groups, rows, counts))
+        if not counts.all():
             rows, weight = rows[counts], weight[counts]
             of_groups = None if of_groups is None else of_groups[counts]
             if self.prompts is None:
                 labels = labels.keep(counts)
             else:  # classes are those of the prompts, with samples or without
                 labels = replace(labels, target=labels.target[counts])
+        kept = np.flatnonzero(counts)
         self.classes_ = labels.classes_attribute
         if labels.names is not None:
             self.label_names_ = labels.names
@@ -161,6 +173,7 @@ class FewShotClassifier(LogitClassifier):
                 None if self._anchors is None else self._anchors[i],
                 self.logit_scale_,
                 None if of_groups is None else of_groups[known],
+                partial(_folds_of, deal, kept[known], i),
             )
             self._learned.append(self._learn(shots))
         self._publish(self._learned)
@@ -177,12 +190,28 @@ class FewShotClassifier(LogitClassifier):
     def _publish(self, learned: list[Any]) -> None:
         """Set public attributes from what was learned of each question."""
 
+    def _best(
+        self,
+        decision: NDArray[np.floating],
+        shots: Shots,
+        folds: Folds,
+        weight: NDArray[np.float64] | None,
+    ) -> int:
+        """Return the setting whose logits are best on what the folds left out."""
+        classes = self.classes_ if self.classes_.ndim == 1 else np.array([0, 1])
+        labels = Labels(classes, shots.target)
+        scores, log_scores = (
+            np.nanmean(score_decisions(decision, labels, folds, one, weight), axis=0)
+            for one in (self.scoring, None)
+        )
+        return int(best_settings(scores, -log_scores))
+
     def _read_labels(self, rows: NDArray[np.floating], y: ArrayLike) -> Labels:
         """Check ``y`` against the prompts, if there are any, and note both."""
         self._anchors: NDArray[np.float64] | None = None
         self.logit_scale_ = DEFAULT_SCALE
         if self.prompts is None:
-            return check_labels(self, rows, y)
+            return check_labels(self, rows, y, blanks=True)
         anchors = make_anchors(
             self.prompts,
             templates=self.templates,
@@ -195,7 +224,7 @@ class FewShotClassifier(LogitClassifier):
         if anchors.findings is not None:
             self.findings_ = anchors.findings
             check_columns(y, anchors.findings)
-        labels = check_labels(self, rows, y, anchors.classes)
+        labels = check_labels(self, rows, y, anchors.classes, blanks=True)
         n_columns = 0 if labels.classes is not None else labels.target.shape[1]
         n_findings = 0 if anchors.classes is not None else len(anchors.vectors)
         if n_columns != n_findings:
@@ -280,6 +309,15 @@ class NearestVector(FewShotClassifier):
         vectors = np.array([one["vectors"] for one in learned])
         several = self.classes_.ndim == 2
         self.class_embeddings_ = vectors if several else vectors[0]
+
+
+def _folds_of(
+    deal: Callable[[], Folds | None], rows: NDArray[np.intp], label: int
+) -> Folds | None:
+    """Return the folds of some rows for one label, None if they ask about nobody."""
+    dealt = deal()
+    folds = None if dealt is None else dealt.keep(rows, label)
+    return folds if folds is not None and folds.test.any() else None
 
 
 def unit_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:

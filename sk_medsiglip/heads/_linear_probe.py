@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer_names
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_consistent_length,
-)
+from sklearn.utils.validation import _check_sample_weight
 
 from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels, check_labels
-from sk_medsiglip._splits import make_folds
+from sk_medsiglip._scoring import best_settings
+from sk_medsiglip._splits import check_groups, make_folds
 from sk_medsiglip._validation import Integral, Interval, Real, StrOptions, _fit_context
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
 from sk_medsiglip.heads._logistic_path import LogisticPath, solve_path
@@ -48,7 +46,9 @@ class LinearProbe(LogitClassifier):
         and a warning says so. With several labels each is split by itself.
     scoring : str, callable or None, default=None
         What to choose by: a name or scorer of scikit-learn. None is "neg_log_loss",
-        which unlike accuracy tells apart settings that make the same decisions.
+        which unlike accuracy tells apart settings that make the same decisions, and
+        decides between settings of equal scores. "f1" and the like ask how well the
+        second of two classes is found.
     class_weight : dict, "balanced", list of these, or None, default=None
         As in scikit-learn; with several labels a list holds one for each.
     fit_intercept : bool, default=True
@@ -119,6 +119,9 @@ class LinearProbe(LogitClassifier):
     >>> probe.predict_proba(X).shape
     (60, 6)
     """
+
+    # scikit-learn's routing reads it: groups are asked for unless told otherwise.
+    __metadata_request__fit: ClassVar[dict[str, Any]] = {"groups": True}
 
     _parameter_constraints: dict[str, Any] = {
         "Cs": [Interval(Integral, 1, None, closed="left"), "array-like"],
@@ -194,38 +197,36 @@ class LinearProbe(LogitClassifier):
             If ``max_iter`` was too few.
         """
         rows = check_embeddings(self, X)
-        labels = check_labels(self, rows, y)
+        labels = check_labels(self, rows, y, blanks=True)
         weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
-        of_groups = None if groups is None else np.asarray(groups)
-        check_consistent_length(rows, of_groups)
-        if not (counts := weight > 0).all():  # a weight of 0 is no sample
+        of_groups = None if groups is None else check_groups(groups, len(rows))
+        counts = labels.counted(weight)
+        folds = make_folds(labels, self.cv, of_groups, rows, counts)
+        if not counts.all():  # dropped after folds were dealt on the rows as passed
             rows, weight, labels = rows[counts], weight[counts], labels.keep(counts)
-            of_groups = None if of_groups is None else of_groups[counts]
+            folds = None if folds is None else folds.keep(counts)
         self.classes_ = labels.classes_attribute
         if labels.names is not None:
             self.label_names_ = labels.names
         self.Cs_ = check_Cs(self.Cs)
         weights = labels.weights(self.class_weight, weight)
         basis = make_eigenbasis(rows, fit_intercept=self.fit_intercept)
-        folds = make_folds(labels, self.cv, of_groups, rows)
         if folds is None:
             best = np.full(len(labels.by_label()), FIXED_C)
             self._warn_of_few(np.ones(len(best), dtype=bool))
         else:
             path = self._solve(basis, labels, self.Cs_, folds.train, weights)
-            scores = score_decisions(
-                path.decision,
-                labels,
-                folds,
-                self.scoring,
-                None if sample_weight is None else weight,
+            asked = None if sample_weight is None else weight
+            scores, log_scores = (
+                score_decisions(path.decision, labels, folds, one, asked)
+                for one in (self.scoring, None)
             )
             self.scores_ = scores[..., None, :]
             n_iter = path.n_iter[:, None]
             self.n_iter_ = n_iter if n_iter.ndim == 3 else np.moveaxis(n_iter, -1, 0)
-            best = self._choose(scores)
+            best = self._choose(scores, log_scores)
             if not self.refit:
-                return self._average(path, scores)
+                return self._average(path, best_settings(scores, -log_scores))
         everybody = np.ones((1, len(rows)), dtype=bool)
         path = self._solve(basis, labels, np.unique(best), everybody, weights)
         return self._take(path, labels, best)
@@ -272,17 +273,21 @@ class LinearProbe(LogitClassifier):
             )
         return path
 
-    def _choose(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the best C of each label, the smallest of equally good ones."""
-        means = _mean_over_folds(scores.reshape(-1, *scores.shape[-2:]))
+    def _choose(
+        self, scores: NDArray[np.float64], log_scores: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the best C of each label."""
+        means, log_means = (
+            _mean_over_folds(one.reshape(-1, *one.shape[-2:]))
+            for one in (scores, log_scores)
+        )
         unknown = np.asarray(np.isnan(means).all(axis=1))
         self._warn_of_few(unknown)
-        best = np.where(np.isnan(means), -np.inf, means).argmax(axis=1)
+        best = best_settings(means, -log_means)
         return np.where(unknown, FIXED_C, self.Cs_[best])
 
-    def _average(self, path: LogisticPath, scores: NDArray[np.float64]) -> Self:
+    def _average(self, path: LogisticPath, best: NDArray[np.intp]) -> Self:
         """Take the mean of the folds' coefficients, each at its best C."""
-        best = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=-1)
         each = np.arange(len(path.coef))
         if best.ndim == 1:
             self.C_ = float(self.Cs_[best].mean())

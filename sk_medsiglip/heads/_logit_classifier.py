@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_expit, log_softmax, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from sk_medsiglip._classifier import Classifier
 from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._persistence import VersionedPickle
 
 __all__ = ["LogitClassifier"]
 
 
-class LogitClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
+class LogitClassifier(VersionedPickle, Classifier, BaseEstimator):
     """A classifier whose ``fit`` sets ``classes_`` and that knows its logits.
 
     ``classes_`` is sorted labels, or for several labels one row ``[0, 1]`` each:

@@ -20,7 +20,7 @@ from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
 from sk_medsiglip._labels import Labels
-from sk_medsiglip._splits import Folds, make_folds
+from sk_medsiglip._splits import Folds, make_folds, with_cv_among
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
 from sk_medsiglip.heads._linear_probe import LinearProbe, check_Cs
 from sk_medsiglip.heads._scores import score_decisions
@@ -60,11 +60,9 @@ def fit_probes(
     shared: Eigenbasis | None = None
     for rows, labels in draws:
         of_groups = None if groups is None else groups[rows]
-        folds = (
-            make_folds(labels, probe.cv, of_groups, X[rows]) if probe.refit else None
-        )
+        one = with_cv_among(clone(probe), rows, len(X))
+        folds = make_folds(labels, one.cv, of_groups, X[rows]) if one.refit else None
         if folds is None:  # nothing to choose by, or nothing to share
-            one = clone(probe)
             yield one.fit(X[rows], _values(labels), groups=of_groups)
             continue
         if len(rows) < _OWN_BASIS * X.shape[1]:
@@ -74,7 +72,7 @@ def fit_probes(
                 shared = make_eigenbasis(X, fit_intercept=probe.fit_intercept)
             basis = replace(shared, rows=np.ascontiguousarray(shared.rows[rows]))
         n_threads = 1 if len(rows) < _ONE_THREAD * X.shape[1] else cpu_count()
-        yield _fit_in(basis, clone(probe), labels, folds, n_threads)
+        yield _fit_in(basis, one, labels, folds, n_threads)
 
 
 def _fit_in(
@@ -100,8 +98,11 @@ def _fit_in(
         with threadpool_limits(each, "blas"), ThreadPoolExecutor(n_threads) as threads:
             found = list(threads.map(solve, blocks))
         decision = np.concatenate(found[::-1], axis=1)
-    scores = score_decisions(decision, labels, folds, probe.scoring, None)
-    best = probe._choose(scores)
+    scores, log_scores = (
+        score_decisions(decision, labels, folds, one, None)
+        for one in (probe.scoring, None)
+    )
+    best = probe._choose(scores, log_scores)
     # A weight times C: each label at its own C, in one path of one penalty.
     path = probe._solve(
         basis,

@@ -12,15 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer_names
 
-from sk_medsiglip._labels import Labels
-from sk_medsiglip._splits import make_folds
 from sk_medsiglip._validation import Integral, Interval, Real, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._eigenbasis import make_eigenbasis
 from sk_medsiglip.heads._few_shot import FewShotClassifier, Shots
 from sk_medsiglip.heads._linear_probe import check_Cs
 from sk_medsiglip.heads._logistic_path import LogisticPath, Prior, solve_path
-from sk_medsiglip.heads._scores import score_decisions
 
 __all__ = ["PromptProbe"]
 
@@ -194,11 +191,10 @@ class PromptProbe(FewShotClassifier):
         n_rarest = _rarest(shots)
         if self.C == "auto" and n_rarest < ENOUGH_FOR_FOLDS:
             return closed
-        labels = Labels(np.arange(shots.n_classes), shots.target)
-        folds = make_folds(labels, self.cv, shots.groups, shots.rows)
+        folds = shots.folds()
         if folds is None:
             warnings.warn(
-                f"a class has {n_rarest} samples (or groups), too few to choose C by "
+                f"a class has {n_rarest:g} samples (or groups), too few to choose C by "
                 f"cross-validation; the closed rule gives {closed:.3g}.",
                 UserWarning,
                 stacklevel=5,
@@ -208,11 +204,8 @@ class PromptProbe(FewShotClassifier):
         if isinstance(self.Cs, Integral):
             Cs = np.logspace(-2, 4, int(self.Cs)) / solver.variance
         path = solver.solve(Cs, folds.train)
-        even = np.ptp(shots.weight) == 0
-        scores = score_decisions(
-            path.decision, labels, folds, self.scoring, None if even else shots.weight
-        )
-        return float(Cs[np.nanmean(scores, axis=0).argmax()])
+        weight = None if np.ptp(shots.weight) == 0 else shots.weight
+        return float(Cs[self._best(path.decision, shots, folds, weight)])
 
     def _answer(self, learned: Any, unit: NDArray[np.float64]) -> NDArray[np.float64]:
         return unit @ learned["coef"].T + learned["intercept"]
@@ -235,9 +228,10 @@ class _Anchored:
 
     def __init__(self, shots: Shots, tol: float, max_iter: int) -> None:
         self._shots, self._tol, self._max_iter = shots, tol, max_iter
-        self._basis = make_eigenbasis(shots.rows, fit_intercept=True)
-        mean = np.average(shots.rows, axis=0, weights=shots.sample_weight)
-        squares = ((shots.rows - mean) ** 2).sum(axis=1)
+        self._basis = make_eigenbasis(
+            shots.rows, fit_intercept=True, sample_weight=shots.sample_weight
+        )
+        squares = ((shots.rows - self._basis.mean) ** 2).sum(axis=1)
         # Of the rows about their mean; 1 where there is nothing to go by.
         variance = float(np.average(squares, weights=shots.sample_weight))
         self.variance = variance if variance > 1e-12 else 1.0
@@ -256,7 +250,7 @@ class _Anchored:
             offset = shots.rows @ self._weights.T
             prior = Prior(
                 offset,
-                offset - offset.mean(axis=0),
+                offset - self._basis.mean @ self._weights.T,
                 SCALE_DEVIATION,
                 INTERCEPT_DEVIATION,
             )
@@ -282,14 +276,15 @@ class _Anchored:
         if path.extra is not None:
             shift = path.extra[0, 0] @ self._weights
             coef = coef + shift
-            intercept = intercept - shift @ self._shots.rows.mean(axis=0)
+            intercept = intercept - shift @ self._basis.mean
         if len(coef) == 1:
             return np.vstack([0 * coef, coef]), np.append(0.0, intercept)
         return coef, intercept
 
 
-def _rarest(shots: Shots) -> int:
-    """Return the number of samples, or groups, of the rarest class."""
-    labels = shots.target
-    of = np.arange(len(labels)) if shots.groups is None else shots.groups
-    return min(len(np.unique(of[labels == one])) for one in range(shots.n_classes))
+def _rarest(shots: Shots) -> float:
+    """Return the number of samples by weight, or of groups, of the rarest class."""
+    labels, groups = shots.target, shots.groups
+    if groups is None:
+        return float(shots.onehot.sum(axis=0).min())
+    return min(len(np.unique(groups[labels == one])) for one in range(shots.n_classes))

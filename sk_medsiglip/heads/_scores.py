@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_softmax, logsumexp, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import get_scorer
 
 from sk_medsiglip._labels import Labels
+from sk_medsiglip._scoring import find_scorer
 from sk_medsiglip._splits import Folds
 
 __all__ = ["score_decisions"]
@@ -89,7 +89,7 @@ def _score_one(
             hits = _choose(logits) == truth
             scores[fold] = np.average(hits, axis=1, weights=weight)
         else:
-            scorer = get_scorer(scoring) if isinstance(scoring, str) else scoring
+            scorer = find_scorer(scoring, classes)
             extra = {} if weight is None else {"sample_weight": weight}
             for setting in range(n_settings):
                 answers = _Answers(logits[setting], classes)

@@ -12,12 +12,9 @@ from scipy.special import softmax
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import check_random_state
 
-from sk_medsiglip._labels import Labels
-from sk_medsiglip._splits import make_folds
 from sk_medsiglip._validation import Interval, Real, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._few_shot import FewShotClassifier, Shots
-from sk_medsiglip.heads._scores import score_decisions
 
 __all__ = ["TipAdapterClassifier"]
 
@@ -153,7 +150,7 @@ class TipAdapterClassifier(FewShotClassifier):
         }
         if self.fine_tune:
             random = check_random_state(self.random_state)
-            learned["keys"] = _train_keys(learned, shots.target, random)
+            learned["keys"] = _train_keys(learned, shots, random)
         return learned
 
     def _choose(
@@ -164,8 +161,7 @@ class TipAdapterClassifier(FewShotClassifier):
         betas = np.array(BETAS if self.beta == "cv" else [self.beta], dtype=float)
         if len(alphas) == len(betas) == 1:
             return float(alphas[0]), float(betas[0])
-        labels = Labels(np.arange(shots.n_classes), shots.target)
-        folds = make_folds(labels, self.cv, shots.groups, shots.rows)
+        folds = shots.folds()
         if folds is None:
             return (
                 ALPHA if self.alpha == "cv" else float(alphas[0]),
@@ -183,8 +179,8 @@ class TipAdapterClassifier(FewShotClassifier):
         logits = np.array(decision)
         if shots.n_classes == 2:
             logits = logits[..., 1:] - logits[..., :1]
-        scores = score_decisions(logits, labels, folds, self.scoring, None)
-        best = int(np.nanmean(scores, axis=0).argmax())
+        weight = None if np.ptp(shots.sample_weight) == 0 else shots.sample_weight
+        best = self._best(logits, shots, folds, weight)
         at_beta, at_alpha = divmod(best, len(alphas))
         return float(alphas[at_alpha]), float(betas[at_beta])
 
@@ -203,11 +199,10 @@ class TipAdapterClassifier(FewShotClassifier):
 
 
 def _train_keys(
-    learned: dict[str, Any],
-    target: NDArray[np.intp],
-    random: np.random.RandomState,
+    learned: dict[str, Any], shots: Shots, random: np.random.RandomState
 ) -> NDArray[np.float64]:
     """Return the keys after some epochs of AdamW on the shots' own log loss."""
+    target, weight = shots.target, shots.sample_weight[:, None]
     rows, values, weights = (learned[name] for name in ("keys", "values", "weights"))
     alpha, beta = learned["alpha"], learned["beta"]
     keys = rows.copy()
@@ -224,7 +219,9 @@ def _train_keys(
             wrong[np.arange(len(some)), target[some]] -= 1
             # d near / d key is beta near f.
             slopes = alpha * beta * near * (wrong @ values.T)
-            gradient = slopes.T @ rows[some] / len(some)
+            # A shot of weight 3 is three alike, whose keys have a third of it each.
+            whole = slopes.T @ (weight[some] * rows[some]) / weight[some].sum()
+            gradient = whole / weight
             step += 1
             rate = LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * (step - 1) / n_steps))
             first = MOMENTS[0] * first + (1 - MOMENTS[0]) * gradient

@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+from sklearn.utils import _safe_indexing
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+)
 
 from sk_medsiglip._embeddings import check_embeddings
+from sk_medsiglip._labels import known_labels
 from sk_medsiglip.prompts import check_columns
 
 __all__ = ["BestHead"]
@@ -72,7 +78,8 @@ class BestHead(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features), or images
             As in :meth:`fit`.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            The truth. A DataFrame must have the labels in the order of :meth:`fit`.
+            The truth, as in :meth:`fit`: NaN where a label is not known, which leaves
+            the row out. A DataFrame must have the labels in the order of :meth:`fit`.
         sample_weight : array-like of shape (n_samples,), default=None
             Handed to the scorer if given.
 
@@ -88,8 +95,14 @@ class BestHead(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         _best_has("score")(self)
         check_columns(y, getattr(self, "label_names_", ()))
-        extra = {} if sample_weight is None else {"sample_weight": sample_weight}
-        return float(self.scorer_(self.best_estimator_, self._checked(X), y, **extra))
+        truth, rows = known_labels(y, self.classes_)
+        asked = self._checked(X)
+        check_consistent_length(asked, y)
+        extra = {}
+        if sample_weight is not None:
+            extra["sample_weight"] = _check_sample_weight(sample_weight, asked)[rows]
+        asked = _safe_indexing(asked, rows)
+        return float(self.scorer_(self.best_estimator_, asked, truth, **extra))
 
     def _checked(self, X: Any) -> Any:
         if self.embedder is not None:

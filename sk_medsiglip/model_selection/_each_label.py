@@ -6,18 +6,20 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
-    check_consistent_length,
+    _check_sample_weight,
     check_is_fitted,
 )
 
+from sk_medsiglip._classifier import Classifier
 from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import check_labels
 from sk_medsiglip._persistence import VersionedPickle
+from sk_medsiglip._splits import check_groups, with_cv_among
 from sk_medsiglip._validation import _fit_context
 from sk_medsiglip.model_selection._group_fits import fit_with_groups
 
@@ -56,7 +58,7 @@ def _has(name: str) -> Any:
     return check
 
 
-class EachLabel(VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class EachLabel(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):
     """Fit a classifier to each label by itself, on the rows where it is known.
 
     scikit-learn's ``MultiOutputClassifier`` and ``OneVsRestClassifier`` refuse labels
@@ -100,7 +102,12 @@ class EachLabel(VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstima
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(
-        self, X: ArrayLike, y: ArrayLike, *, groups: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> Self:
         """Learn every label.
 
@@ -110,6 +117,8 @@ class EachLabel(VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstima
             Embeddings.
         y : array-like of shape (n_samples, n_labels)
             1, 0, or NaN where a label is not known.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples, for a classifier that takes them.
         groups : array-like of shape (n_samples,), default=None
             Such as patients: for folds in the classifier that ask for groups, as those
             of :class:`~sk_medsiglip.LinearProbe` do.
@@ -117,24 +126,42 @@ class EachLabel(VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstima
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            If ``y`` is one column: that is a question for the classifier itself.
         """
         rows = check_embeddings(self, X)
-        labels = check_labels(self, rows, y, unlabelled=True)
-        of_groups = None if groups is None else np.asarray(groups)
-        check_consistent_length(rows, of_groups)
+        labels = check_labels(self, rows, y, unlabelled=True, blanks=True)
+        if labels.classes is not None:
+            raise ValueError(
+                "EachLabel takes a table of several labels, (n_samples, n_labels); for "
+                f"y of shape {np.shape(y)} fit the classifier itself."
+            )
+        of_groups = None if groups is None else check_groups(groups, len(rows))
+        weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
         self.classes_ = labels.classes_attribute
         if labels.names is not None:
             self.label_names_ = labels.names
         self.estimators_: list[Any] = []
         for target in labels.by_label():
-            known = ~np.isnan(target)
+            known = ~np.isnan(target) & (weight > 0)
             values = target[known].astype(int)
             if len(np.unique(values)) < 2:
                 self.estimators_.append(int(values.any()))
                 continue
             own = None if of_groups is None else of_groups[known]
-            one = clone(self.estimator)
-            self.estimators_.append(fit_with_groups(one, rows[known], values, own))
+            one = with_cv_among(clone(self.estimator), known, len(rows))
+            self.estimators_.append(
+                fit_with_groups(
+                    one,
+                    rows[known],
+                    values,
+                    own,
+                    None if sample_weight is None else weight[known],
+                )
+            )
         return self
 
     @available_if(_has("predict_proba"))

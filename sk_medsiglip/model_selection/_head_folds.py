@@ -52,10 +52,7 @@ def split_labels(
     folds = make_folds(labels, cv, groups, X)
     if folds is None:
         raise _too_few(_rarest(labels, groups)[1], groups)
-    return [
-        (np.flatnonzero(train), np.flatnonzero(test))
-        for train, test in zip(folds.train, folds.test, strict=True)
-    ]
+    return folds.pairs()
 
 
 def _rarest(labels: Labels, groups: NDArray[Any] | None) -> tuple[int, str]:

@@ -14,6 +14,7 @@ from sk_medsiglip.model_selection._head_trials import CHOSEN, ERROR, FOLDS
 
 __all__ = ["cv_results"]
 
+_PARTS = ("score", "log_loss", "fit", "ask")
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
 
 
@@ -28,9 +29,7 @@ def cv_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, Any]:
         Folds.
     """
     done = [trial for trial in trials if is_counted(trial)]
-    table = {
-        part: np.full((len(done), n_splits), np.nan) for part in ("score", "fit", "ask")
-    }
+    table = {part: np.full((len(done), n_splits), np.nan) for part in _PARTS}
     for i, trial in enumerate(done):
         for part, rows in table.items():
             values = trial.user_attrs.get(FOLDS, {}).get(part, [])
@@ -53,6 +52,7 @@ def cv_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, Any]:
     # NaN where a fold is missing: means over different folds do not compare.
     means = table["score"].mean(axis=1)
     results["mean_test_score"] = means
+    results["mean_test_log_loss"] = table["log_loss"].mean(axis=1)
     results["std_test_score"] = table["score"].std(axis=1)
     lowest = np.nanmin(means) - 1 if not np.isnan(means).all() else 0.0
     ranks = rankdata(-np.where(np.isnan(means), lowest, means), method="min")

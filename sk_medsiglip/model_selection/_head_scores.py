@@ -9,21 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import get_scorer, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from sklearn.utils.metaestimators import available_if
 
-__all__ = ["Answers", "LabelwiseScorer", "check_scorer", "mean_auc", "needs_chances"]
+from sk_medsiglip._scoring import find_scorer
+
+__all__ = [
+    "Answers",
+    "LabelwiseScorer",
+    "check_scorer",
+    "mean_auc",
+    "mean_log_loss",
+    "needs_chances",
+]
 
 
-def check_scorer(scoring: Any, *, several: bool) -> Callable[..., float]:
+def check_scorer(scoring: Any, classes: NDArray[Any] | None) -> Callable[..., float]:
     """Return what ``scoring`` means.
 
     Parameters
     ----------
     scoring : str, callable or None
         As scikit-learn has it; None is :func:`mean_auc`.
-    several : bool
-        Whether there are several labels: then a scorer of scikit-learn's is asked of
+    classes : ndarray or None
+        Sorted; None for several labels: then a scorer of scikit-learn's is asked of
         each by itself, where it is known, and the mean counts.
 
     Returns
@@ -33,8 +42,8 @@ def check_scorer(scoring: Any, *, several: bool) -> Callable[..., float]:
     """
     if scoring is None:
         return mean_auc
-    scorer = get_scorer(scoring)
-    return LabelwiseScorer(scorer) if several else scorer
+    scorer = find_scorer(scoring, classes)
+    return LabelwiseScorer(scorer) if classes is None else scorer
 
 
 def needs_chances(scorer: Any) -> bool:
@@ -85,6 +94,35 @@ def mean_auc(estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float
         ask = estimator.predict_proba if chances else estimator.decision_function
         scores = ask(X)
     return _mean([_auc(*one, weight) for one in zip(labels, scores.T, strict=True)])
+
+
+def mean_log_loss(estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
+    """Return the log loss, of several labels the mean over labels where known.
+
+    Parameters
+    ----------
+    estimator, X, y, sample_weight
+        As in :func:`mean_auc`.
+
+    Returns
+    -------
+    float
+        NaN without probabilities.
+    """
+    if not hasattr(estimator, "predict_proba"):
+        return float("nan")
+    truth, said = np.asarray(y), estimator.predict_proba(X)
+    if truth.ndim == 2:
+        present = _matrix(estimator, said)
+        chances = np.where(truth == 1, present, 1 - present)
+    else:
+        own = truth[:, None] == np.asarray(estimator.classes_)
+        truth, chances = np.ones((len(own), 1)), (said * own).sum(axis=1)[:, None]
+    weight = np.ones(len(truth)) if sample_weight is None else np.asarray(sample_weight)
+    weights = weight[:, None] * ~np.isnan(truth)
+    losses = -np.log(np.maximum(chances, np.finfo(np.float64).eps)) * weights
+    total = weights.sum(axis=0)
+    return _mean(list(losses.sum(axis=0)[total > 0] / total[total > 0]))
 
 
 class LabelwiseScorer:

@@ -19,12 +19,14 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import get_scorer_names
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags, check_random_state, get_tags
-from sklearn.utils.validation import check_consistent_length
+from sklearn.utils.validation import _check_sample_weight
 
 from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip._persistence import VersionedPickle
+from sk_medsiglip._scoring import best_settings
+from sk_medsiglip._splits import check_groups, make_folds
 from sk_medsiglip._validation import (
     HasMethods,
     Integral,
@@ -118,7 +120,8 @@ class HeadSearchCV(VersionedPickle, BestHead):
         Its row in ``cv_results_``.
     cv_results_ : dict of arrays
         As scikit-learn's searches have it: one row a trial; and ``trial``, its number,
-        ``state``, "complete", "pruned" or "failed". Scores of folds that were not
+        ``state``, "complete", "pruned" or "failed"; and ``mean_test_log_loss``, which
+        decides between equal scores. Scores of folds that were not
         reached are NaN, as is the mean then, and the rank is the last.
     study_ : optuna.Study
         The study, in memory: for ``optuna.visualization`` and its importances.
@@ -261,7 +264,14 @@ class HeadSearchCV(VersionedPickle, BestHead):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: ArrayLike, *, groups: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
         """Search, and fit the best on all rows.
 
         Parameters
@@ -269,7 +279,10 @@ class HeadSearchCV(VersionedPickle, BestHead):
         X : array-like of shape (n_samples, n_features), or images
             Embeddings; with ``embedder`` what that takes.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Classes; or 1 and 0 for each of several labels, NaN where it is not known.
+            Classes; or 1 and 0 of one label or of several, NaN where it is not known.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for heads and scores; steps before a head do not see
+            them. Heads that take none, such as "knn", are left out unless listed.
         groups : array-like of shape (n_samples,), default=None
             Patients: they are never on both sides of a fold, nor of the inner folds of
             this package's heads. Inner folds of an estimator of your own keep them
@@ -306,19 +319,32 @@ class HeadSearchCV(VersionedPickle, BestHead):
         )
 
         rows, embedder = self._embed(X)
-        labels = check_labels(self, rows, y)
-        patients = None if groups is None else np.asarray(groups)
-        check_consistent_length(rows, patients)
+        labels = check_labels(self, rows, y, blanks=True)
+        patients = None if groups is None else check_groups(groups, len(rows))
+        weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
+        cv, counts = self.cv, labels.counted(weight)
+        if not counts.all():
+            if not (cv is None or isinstance(cv, Integral)):
+                told = make_folds(labels, cv, patients, rows)
+                cv = told and told.keep(counts).pairs()
+            rows, weight, labels = rows[counts], weight[counts], labels.keep(counts)
+            patients = None if patients is None else patients[counts]
         self.classes_ = labels.classes_attribute
         if labels.names is not None:
             self.label_names_ = labels.names
         several = labels.classes is None
-        self.scorer_ = check_scorer(self.scoring, several=several)
-        folds = split_labels(labels, self.cv, patients, rows)
+        self.scorer_ = check_scorer(self.scoring, labels.classes)
+        folds = split_labels(labels, cv, patients, rows)
         self.n_splits_ = len(folds)
         self.multimetric_ = False
         data = SearchData(
-            rows, _as_fitted(labels), labels.classes, patients, folds, self.scorer_
+            rows,
+            _as_fitted(labels),
+            labels.classes,
+            patients,
+            folds,
+            self.scorer_,
+            None if sample_weight is None else weight,
         )
         seed = self._seed()
         space = make_space(
@@ -332,6 +358,7 @@ class HeadSearchCV(VersionedPickle, BestHead):
                 self._prompt_settings(),
             ),
             chances=needs_chances(self.scorer_),
+            weighted=sample_weight is not None,
         )
         n_jobs = effective_n_jobs(self.n_jobs)
         with (
@@ -442,7 +469,8 @@ class HeadSearchCV(VersionedPickle, BestHead):
                 FitFailedWarning,
                 stacklevel=3,
             )
-        self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
+        losses = self.cv_results_["mean_test_log_loss"]
+        self.best_index_ = int(best_settings(means, losses))
         self.best_score_ = float(means[self.best_index_])
         self.best_params_ = self.cv_results_["params"][self.best_index_]
 

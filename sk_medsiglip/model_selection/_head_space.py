@@ -118,7 +118,7 @@ class Candidate:
 
 
 def make_space(
-    space: Any, estimator: Any, facts: Facts, *, chances: bool
+    space: Any, estimator: Any, facts: Facts, *, chances: bool, weighted: bool = False
 ) -> Callable[[Any], Candidate]:
     """Return the function of a trial that ``space`` and ``estimator`` mean.
 
@@ -132,6 +132,8 @@ def make_space(
         Of the data.
     chances : bool
         Whether scores need probabilities.
+    weighted : bool, default=False
+        Whether rows have weights.
 
     Raises
     ------
@@ -164,7 +166,9 @@ def make_space(
         return _Function(space, facts.several)
     known = HEADS + (PROMPT_HEADS if facts.prompt_settings else ())
     if space is None:
-        heads = [name for name in known if not (chances and name == "svm")]
+        cannot = {"svm"} if chances else set()
+        cannot |= {"knn"} if weighted else set()
+        heads = [name for name in known if name not in cannot]
     elif isinstance(space, Sequence) and not isinstance(space, str):
         heads = list(space)
     else:

@@ -73,7 +73,7 @@ def fingerprint(
     folds = [part for fold in data.folds for part in fold]
     parts = {
         "X": [data.X],
-        "y": [np.asarray(data.y)],
+        "y": [np.asarray(data.y), *([] if data.weight is None else [data.weight])],
         "groups": [] if data.groups is None else [data.groups],
         "cv": folds,
     }

@@ -22,9 +22,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import ThreadpoolController
 
+from sk_medsiglip._scoring import best_settings
+from sk_medsiglip._splits import with_cv_among
 from sk_medsiglip.heads import fit_logistic_path
 from sk_medsiglip.model_selection._group_fits import fit_with_groups
-from sk_medsiglip.model_selection._head_scores import Answers
+from sk_medsiglip.model_selection._head_scores import Answers, mean_log_loss
 from sk_medsiglip.model_selection._head_space import Candidate, HeadSpace
 
 __all__ = ["Objective", "SearchData", "fit_candidate", "quiet_heads", "take"]
@@ -56,6 +58,8 @@ class SearchData:
         Rows to learn from and rows to be asked.
     scorer : callable
         Of ``(estimator, X, y)``.
+    weight : ndarray of shape (n_samples,) or None
+        Weights of the rows.
     """
 
     X: NDArray[np.floating]
@@ -64,6 +68,13 @@ class SearchData:
     groups: NDArray[Any] | None
     folds: list[Fold]
     scorer: Callable[..., float]
+    weight: NDArray[np.float64] | None = None
+
+    def judge(self, fitted: Any, rows: NDArray[np.intp]) -> tuple[float, float]:
+        """Return the score of a fitted estimator on some rows, and its log loss."""
+        weight = {} if self.weight is None else {"sample_weight": self.weight[rows]}
+        asked = (fitted, self.X[rows], take(self.y, rows))
+        return float(self.scorer(*asked, **weight)), mean_log_loss(*asked, **weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +120,7 @@ class Objective:
 
     def _run(self, trial: Trial, candidate: Candidate) -> float:
         """Ask fold by fold; of a path, all penalties at once."""
-        rows: list[NDArray[np.float64]] = []
+        rows: list[NDArray[np.float64]] = []  # (scores, log losses) of a fold
         times: list[tuple[float, float]] = []
         at_once = _solves_all_folds_at_once(candidate)
         pruned = False
@@ -126,7 +137,8 @@ class Objective:
         trial.set_user_attr(
             FOLDS,
             {
-                "score": [float(one[best]) for one in rows],
+                "score": [float(one[0, best]) for one in rows],
+                "log_loss": [float(one[1, best]) for one in rows],
                 "fit": [one[0] for one in times],
                 "ask": [one[1] for one in times],
             },
@@ -142,18 +154,14 @@ class Objective:
     def _folds(
         self, candidate: Candidate, at_once: bool
     ) -> Iterator[tuple[NDArray[np.float64], float, float]]:
-        """Yield each fold's scores, one a penalty, and seconds of fit and score."""
+        """Yield each fold's scores and log losses, and seconds of fit and score."""
         if candidate.Cs is None:
             for train, test in self.data.folds:
                 start = time.perf_counter()
                 fitted = fit_candidate(clone(candidate.estimator), self.data, train)
                 middle = time.perf_counter()
-                score = self.data.scorer(fitted, self.data.X[test], self._y(test))
-                yield (
-                    np.array([float(score)]),
-                    middle - start,
-                    time.perf_counter() - middle,
-                )
+                judged = np.array(self.data.judge(fitted, test))[:, None]
+                yield judged, middle - start, time.perf_counter() - middle
             return
         trains = [train for train, _ in self.data.folds]
         parts = [trains] if at_once else [[train] for train in trains]
@@ -165,19 +173,10 @@ class Objective:
             for logits in decision:
                 start = time.perf_counter()
                 test = next(tests)
-                scores = [
-                    self.data.scorer(
-                        Answers.of_logits(self.data.classes, one[test]),
-                        self.data.X[test],
-                        self._y(test),
-                    )
-                    for one in logits
-                ]
-                yield (
-                    np.array(scores, dtype=np.float64),
-                    solved,
-                    time.perf_counter() - start,
-                )
+                classes = self.data.classes
+                answers = [Answers.of_logits(classes, one[test]) for one in logits]
+                judged = np.array([self.data.judge(one, test) for one in answers]).T
+                yield judged, solved, time.perf_counter() - start
 
     def _solve(
         self, candidate: Candidate, trains: list[NDArray[np.intp]]
@@ -192,9 +191,9 @@ class Objective:
             before = clone(head[:-1])
             before.fit(rows[trains[0]])
             rows, head = before.transform(rows), head[-1]
-        weight = None
+        weight = self.data.weight
         if head.class_weight is not None:
-            weight = _balanced(np.asarray(self.data.y), trains[0])
+            weight = _balanced(np.asarray(self.data.y), trains[0], weight)
         masks = np.zeros((len(trains), len(rows)), dtype=bool)
         for mask, train in zip(masks, trains, strict=True):
             mask[train] = True
@@ -203,14 +202,15 @@ class Objective:
         path = fit_logistic_path(rows, y, candidate.Cs, masks, sample_weight=weight)
         return path.decision
 
-    def _y(self, rows: NDArray[np.intp]) -> Any:
-        return take(self.data.y, rows)
-
 
 def fit_candidate(estimator: Any, data: SearchData, rows: NDArray[np.intp]) -> Any:
     """Fit an estimator to some rows; groups reach folds in it that ask for them."""
-    groups = None if data.groups is None else data.groups[rows]
-    return fit_with_groups(estimator, data.X[rows], take(data.y, rows), groups)
+    groups, weight = (
+        None if one is None else one[rows] for one in (data.groups, data.weight)
+    )
+    if len(rows) < len(data.X):
+        with_cv_among(estimator, rows, len(data.X))
+    return fit_with_groups(estimator, data.X[rows], take(data.y, rows), groups, weight)
 
 
 def take(y: Any, rows: NDArray[np.intp]) -> Any:
@@ -229,28 +229,29 @@ def _solves_all_folds_at_once(candidate: Candidate) -> bool:
     return stateless and head.class_weight is None
 
 
-def _balanced(y: NDArray[Any], train: NDArray[np.intp]) -> NDArray[np.float64]:
+def _balanced(
+    y: NDArray[Any], train: NDArray[np.intp], weight: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
     """Return weights of all rows that even out the classes of those learned from."""
     if y.ndim == 2:
-        return np.column_stack([_balanced(one, train) for one in y.T])
+        return np.column_stack([_balanced(one, train, weight) for one in y.T])
+    weight = np.ones(len(y)) if weight is None else weight.copy()
     known = ~pd.isna(y)
-    seen = y[train][known[train]]
-    classes = np.unique(seen)
-    weight = np.ones(len(y))
-    of_class = compute_class_weight("balanced", classes=classes, y=seen)
+    learned = train[known[train]]
+    classes = np.unique(y[learned])
+    of_class = compute_class_weight(
+        "balanced", classes=classes, y=y[learned], sample_weight=weight[learned]
+    )
     for name, one in zip(classes, of_class, strict=True):
-        weight[known & (y == name)] = one
+        weight[known & (y == name)] *= one
     return weight
 
 
 def _best(rows: list[NDArray[np.float64]]) -> tuple[int, float]:
     """Return the best setting of a path so far, and its mean over folds."""
-    scores = np.array(rows)
-    means = scores.mean(axis=0)
-    if np.isnan(means).all():
-        return 0, float("nan")
-    best = int(np.nanargmax(means))
-    return best, float(means[best])
+    scores, losses = np.array(rows).mean(axis=0)
+    best = int(best_settings(scores, losses))
+    return best, float(scores[best])
 
 
 def _twin(trial: Trial) -> FrozenTrial | None:

@@ -45,6 +45,7 @@ def calibrate_scores(
     labels: Labels | None,
     prevalence: float | Mapping[Any, float] | pd.Series | None,
     names: NDArray[Any],
+    sample_weight: NDArray[np.float64] | None = None,
 ) -> list[Calibration]:
     """Calibrate one question, or each of several findings by itself.
 
@@ -60,6 +61,8 @@ def calibrate_scores(
         Shares by name; needed by the third.
     names : ndarray of shape (n_classes,) or (n_findings,)
         Of classes, or of one or several findings.
+    sample_weight : ndarray of shape (n_samples,), default=None
+        A weight of 3 is the sample three times.
 
     Returns
     -------
@@ -71,13 +74,14 @@ def calibrate_scores(
     ValueError
         If what is needed is not there, or does not fit the names.
     """
+    weight = np.ones(len(scores)) if sample_weight is None else sample_weight
     questions = [scores] if scores.ndim == 2 else list(scores.swapaxes(0, 1))
     if how == "prevalence":
         shares = _check_prevalence(
             prevalence, names, scores.shape[-1], several=scores.ndim == 3
         )
         pairs = zip(questions, shares, strict=True)
-        return [fit_to_prevalence(one, share) for one, share in pairs]
+        return [fit_to_prevalence(one, share, weight) for one, share in pairs]
     if labels is None:
         raise ValueError(
             f"calibrate={how!r} requires y to be passed, but the target y is None. "
@@ -86,7 +90,7 @@ def calibrate_scores(
         )
     calibrations = []
     for i, (one, target) in enumerate(zip(questions, labels.by_label(), strict=True)):
-        known = ~np.isnan(target.astype(np.float64))
+        known = ~np.isnan(target.astype(np.float64)) & (weight > 0)
         index = target[known].astype(np.intp)
         if len(np.unique(index)) < 2:
             if scores.ndim == 2:
@@ -101,12 +105,18 @@ def calibrate_scores(
             calibrations.append(Calibration(1.0, np.zeros(2)))
             continue
         with_bias = how == "temperature_bias"
-        calibrations.append(fit_to_labels(one[known], index, with_bias=with_bias))
+        calibrations.append(
+            fit_to_labels(one[known], index, weight[known], with_bias=with_bias)
+        )
     return calibrations
 
 
 def fit_to_labels(
-    scores: NDArray[np.floating], target: NDArray[np.intp], *, with_bias: bool
+    scores: NDArray[np.floating],
+    target: NDArray[np.intp],
+    sample_weight: NDArray[np.float64] | None = None,
+    *,
+    with_bias: bool,
 ) -> Calibration:
     """Choose the temperature, and a bias a class, that make labels likeliest.
 
@@ -116,6 +126,8 @@ def fit_to_labels(
         Logits, or anything that orders the classes.
     target : ndarray of shape (n_samples,)
         Index of each sample's class.
+    sample_weight : ndarray of shape (n_samples,), default=None
+        Weights; ones by default.
     with_bias : bool
         Also choose biases. They learn how frequent the classes are in ``target``.
 
@@ -141,14 +153,19 @@ def fit_to_labels(
     .. [3] Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
     """
     n_samples, n_classes = scores.shape
-    doubt = 1 / (n_samples + 1)
+    weight = np.ones(n_samples) if sample_weight is None else sample_weight
+    doubt = 1 / (weight.sum() + 1)
     smoothed = np.full((n_samples, n_classes), doubt / n_classes)
     smoothed[np.arange(n_samples), target] += 1 - doubt
-    return _maximise(scores, smoothed, with_temperature=True, with_bias=with_bias)
+    return _maximise(
+        scores, smoothed, weight, with_temperature=True, with_bias=with_bias
+    )
 
 
 def fit_to_prevalence(
-    scores: NDArray[np.floating], prevalence: NDArray[np.floating]
+    scores: NDArray[np.floating],
+    prevalence: NDArray[np.floating],
+    sample_weight: NDArray[np.float64] | None = None,
 ) -> Calibration:
     """Choose biases that make the mean probability of each class its prevalence.
 
@@ -158,6 +175,8 @@ def fit_to_prevalence(
         Of images whose classes nobody knows.
     prevalence : ndarray of shape (n_classes,)
         Share of each class among them; their sum is 1.
+    sample_weight : ndarray of shape (n_samples,), default=None
+        Weights; ones by default.
 
     Returns
     -------
@@ -165,7 +184,8 @@ def fit_to_prevalence(
         Of temperature 1: how sharp scores should be cannot be told without labels.
     """
     shares = np.broadcast_to(prevalence, scores.shape)
-    return _maximise(scores, shares, with_temperature=False, with_bias=True)
+    weight = np.ones(len(scores)) if sample_weight is None else sample_weight
+    return _maximise(scores, shares, weight, with_temperature=False, with_bias=True)
 
 
 def _check_prevalence(
@@ -213,6 +233,7 @@ def _check_prevalence(
 def _maximise(
     scores: NDArray[np.floating],
     shares: NDArray[np.floating],
+    weight: NDArray[np.float64],
     *,
     with_temperature: bool,
     with_bias: bool,
@@ -222,22 +243,24 @@ def _maximise(
     At the optimum of the biases the mean probabilities are the mean shares, which is
     all that is asked of a known prevalence.
     """
-    n_samples, n_classes = scores.shape
+    n_classes = scores.shape[1]
+    weight = weight / weight.sum()
     centred = scores.astype(np.float64)
     centred = centred - centred.mean(axis=1, keepdims=True)
-    unit = float(centred.std()) or 1.0
+    # Rows sum to 0, so that the mean square is the variance.
+    unit = float(np.sqrt(weight @ (centred**2).mean(axis=1))) or 1.0
     scaled = centred / unit if with_temperature else centred
-    means = shares.mean(axis=0)
-    slope_of = float((shares * scaled).sum() / n_samples)
+    means = weight @ shares
+    slope_of = float(weight @ (shares * scaled).sum(axis=1))
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         slope, bias = parameters[0], parameters[1:]
         logits = slope * scaled + bias
         answers = softmax(logits, axis=1)
-        value = logsumexp(logits, axis=1).mean() - slope * slope_of - bias @ means
+        value = weight @ logsumexp(logits, axis=1) - slope * slope_of - bias @ means
         gradient = np.empty_like(parameters)
-        gradient[0] = (answers * scaled).sum() / n_samples - slope_of
-        gradient[1:] = answers.mean(axis=0) - means
+        gradient[0] = weight @ (answers * scaled).sum(axis=1) - slope_of
+        gradient[1:] = weight @ answers - means
         return float(value), gradient
 
     free = (1 / _RANGE, _RANGE) if with_temperature else (1.0, 1.0)

@@ -10,11 +10,12 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from sk_medsiglip._classifier import Classifier
 from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels
 from sk_medsiglip._persistence import VersionedPickle
@@ -52,7 +53,7 @@ def _is_ordinal(classifier: ZeroShotClassifier) -> bool:
     return True
 
 
-class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
+class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
     """Classify image embeddings by their similarity to prompts.
 
     Parameters
@@ -212,7 +213,13 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Encode the prompts, and calibrate if asked to.
 
         Parameters
@@ -224,6 +231,9 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             Needed only to calibrate by labels. If given, its labels must be among
             those of the prompts; the columns of several findings are in the order of
             the prompts, NaN where one is not known.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples that calibrate; a weight of 3 is the sample three
+            times.
 
         Returns
         -------
@@ -270,7 +280,8 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             self.classes_ = labels.classes  # places, if y holds these
         self._is_calibrated = self.calibrate is not None
         if self.calibrate is not None:
-            self._learn(rows, labels, self.calibrate, question.labels)
+            weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
+            self._learn(rows, labels, self.calibrate, question.labels, weight)
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
@@ -412,6 +423,7 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         labels: Labels | None,
         how: str,
         names: NDArray[Any],
+        weight: NDArray[np.float64],
     ) -> None:
         """Choose temperatures and biases."""
         calibrations = calibrate_scores(
@@ -420,6 +432,7 @@ class ZeroShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             labels=labels,
             prevalence=self.prevalence,
             names=names,
+            sample_weight=weight,
         )
         temperatures = np.array([one.temperature for one in calibrations])
         biases = np.array([one.bias for one in calibrations])

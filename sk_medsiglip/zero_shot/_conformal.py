@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn import get_config
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
@@ -24,11 +25,17 @@ from sklearn.utils.metadata_routing import (
     process_routing,
 )
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+    has_fit_parameter,
+)
 
+from sk_medsiglip._classifier import Classifier
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._resampling import check_resampling
-from sk_medsiglip._splits import group_numbers
+from sk_medsiglip._splits import group_numbers, with_cv_among
 from sk_medsiglip._validation import Interval, Real, StrOptions, _fit_context
 from sk_medsiglip.zero_shot._conformal_answers import (
     Answers,
@@ -48,6 +55,16 @@ from sk_medsiglip.zero_shot._conformal_split import learns, split_patients, take
 __all__ = ["ConformalZeroShot"]
 
 
+def _weights_of_last_step(estimator: Any, sample_weight: Any) -> dict[str, Any]:
+    """Return weights under the name by which ``fit`` hands them to the classifier."""
+    last, name = estimator, "sample_weight"
+    if isinstance(estimator, Pipeline):
+        step, last = estimator.steps[-1]
+        name = f"{step}__{name}"
+    takes = has_fit_parameter(last, "sample_weight") and sample_weight is not None
+    return {name: sample_weight} if takes else {}
+
+
 def _estimator_has(name: str) -> Callable[[Any], bool]:
     def check(self: Any) -> bool:
         return hasattr(getattr(self, "estimator_", self.estimator), name)
@@ -55,9 +72,7 @@ def _estimator_has(name: str) -> Callable[[Any], bool]:
     return check
 
 
-class ConformalZeroShot(
-    VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
-):
+class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):
     """Answer with a set of classes that holds the true one with a chosen probability.
 
     Whatever the classifier's probabilities are worth, ``1 - alpha`` of new patients'
@@ -191,6 +206,7 @@ class ConformalZeroShot(
         X: Any,
         y: ArrayLike,
         *,
+        sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
         """Fit the classifier and find how likely a class must be to enter a set.
@@ -202,6 +218,12 @@ class ConformalZeroShot(
         y : array-like of shape (n_samples,) or (n_samples, n_findings)
             Classes; or 1 and 0 for each finding. NaN where it is not known, which
             leaves the image out, of that finding.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the images: for a classifier that learns from labels and takes
+            them; and in the quantile, where they share out what a patient counts among
+            its images. They do not weigh patients against each other: the promise is
+            for a new patient drawn as these were, and with unequal weights it would
+            need the weight of that one, too. 0 leaves an image out.
         groups : array-like of shape (n_samples,), default=None
             Patients, each of whom counts once. Under metadata routing a classifier
             that learns from labels gets them too, if it asks for them.
@@ -231,22 +253,29 @@ class ConformalZeroShot(
                 f"estimator must have predict_proba, and {self.estimator!r} has not; "
                 "CalibratedClassifierCV gives a classifier one."
             )
-        patients = np.arange(len(target)) if groups is None else group_numbers(groups)
-        check_consistent_length(target, patients)
-        rows = None
+        check_consistent_length(X, target)
+        patients = np.arange(len(target))
+        if groups is not None:
+            patients = group_numbers(groups, len(target))
+        weight = _check_sample_weight(sample_weight, patients, dtype=np.float64)
+        rows = np.flatnonzero(weight > 0)
         if learns(self.estimator):
-            check_consistent_length(X, target)
-            learn, rows = split_patients(
-                target, patients, self.calibration_size, self.random_state
+            parts = split_patients(
+                target[rows], patients[rows], self.calibration_size, self.random_state
             )
-            asked: dict[str, Any] = {}
+            learn, rows = (rows[part] for part in parts)
+            given = {"sample_weight": sample_weight, "groups": groups}
+            given = {name: one for name, one in given.items() if one is not None}
             if get_config()["enable_metadata_routing"]:
-                asked = process_routing(self, "fit", groups=groups).estimator.fit
+                asked = process_routing(self, "fit", **given).estimator.fit
+            else:
+                asked = _weights_of_last_step(self.estimator, sample_weight)
             asked = {name: take(value, learn) for name, value in asked.items()}
             taught: Any = target[learn]
             if taught.dtype == object:  # without unknown labels it has a type again
                 taught = np.array(taught.tolist())
-            self.estimator_ = clone(self.estimator).fit(take(X, learn), taught, **asked)
+            learner = with_cv_among(clone(self.estimator), learn, len(target))
+            self.estimator_ = learner.fit(take(X, learn), taught, **asked)
         elif isinstance(self.estimator, FrozenEstimator):
             self.estimator_ = self.estimator
         else:
@@ -259,14 +288,14 @@ class ConformalZeroShot(
             self.findings_ = answers.findings
         self.classes_, truth = match_labels(answers, y, target)
         self._has_codes = self.classes_ is not answers.classes
-        if rows is not None:
+        if len(rows) < len(target):
             X, truth, patients = take(X, rows), truth[rows], patients[rows]
         scores = self._scores(X)
-        check_consistent_length(scores, truth)
         self.quantiles_, self.n_calibration_ = class_quantiles(
             scores,
             truth,
             patients,
+            weight[rows],
             alpha=self.alpha,
             by_class=self.conditional == "class",
         )
@@ -334,9 +363,11 @@ class ConformalZeroShot(
         check_resampling(n_bootstrap, level)
         answers = self._answers()
         _, labels = match_labels(answers, y, check_discrete_labels(y))
-        patients = np.arange(len(labels)) if groups is None else group_numbers(groups)
+        patients = np.arange(len(labels))
+        if groups is not None:
+            patients = group_numbers(groups, len(labels))
         sets = self.predict_set(X)
-        check_consistent_length(sets, labels, patients)
+        check_consistent_length(sets, labels)
         return report_coverage(
             sets,
             labels,

@@ -57,6 +57,7 @@ def class_quantiles(
     scores: NDArray[np.float64],
     labels: NDArray[np.intp],
     patients: NDArray[np.intp],
+    weight: NDArray[np.float64] | None = None,
     *,
     alpha: float,
     by_class: bool,
@@ -71,6 +72,8 @@ def class_quantiles(
         Column of the true class, -1 where it is not known.
     patients : ndarray of shape (n_samples,)
         Number of each image's patient.
+    weight : ndarray of shape (n_samples,), default=None
+        Weights of a patient's images among each other.
     alpha : float
         Share of new patients' images that may lie above.
     by_class : bool
@@ -81,6 +84,7 @@ def class_quantiles(
     quantiles, n_patients : ndarray of shape (n_classes,) or (n_findings, 2)
     """
     n_classes = scores.shape[-1]
+    weight = np.ones(len(patients)) if weight is None else weight
     quantiles = np.empty((labels.shape[1], n_classes))
     counts = np.empty(quantiles.shape, dtype=np.intp)
     for column, truth in enumerate(labels.T):
@@ -89,13 +93,16 @@ def class_quantiles(
         for at in range(n_classes):
             which = truth == at if by_class else truth >= 0
             quantiles[column, at], counts[column, at] = patient_quantile(
-                of_truth[which], patients[which], alpha
+                of_truth[which], patients[which], alpha, weight[which]
             )
     return quantiles.reshape(scores.shape[1:]), counts.reshape(scores.shape[1:])
 
 
 def patient_quantile(
-    scores: NDArray[np.float64], patients: NDArray[np.intp], alpha: float
+    scores: NDArray[np.float64],
+    patients: NDArray[np.intp],
+    alpha: float,
+    weight: NDArray[np.float64] | None = None,
 ) -> tuple[float, int]:
     """Return the score that a new patient's image stays within, and of how many.
 
@@ -107,6 +114,8 @@ def patient_quantile(
         Number of each image's patient.
     alpha : float
         Share of new patients' images that may lie above.
+    weight : ndarray of shape (n_samples,), default=None
+        Weights of a patient's images among each other; ones by default.
 
     Returns
     -------
@@ -121,9 +130,11 @@ def patient_quantile(
     the new patient. With one image each this is the usual
     ceil((K + 1) (1 - alpha))-th smallest score.
     """
-    _, member, sizes = np.unique(patients, return_inverse=True, return_counts=True)
+    weight = np.ones(len(patients)) if weight is None else weight
+    member = np.unique(patients, return_inverse=True)[1]
+    sizes = np.bincount(member, weight)
     order = np.argsort(scores, kind="stable")
-    reached = np.cumsum(1 / sizes[member][order])
+    reached = np.cumsum((weight / sizes[member])[order])
     wanted = (1 - alpha - _ROUNDING) * (len(sizes) + 1)
     at = int(np.searchsorted(reached, wanted))
     quantile = float(scores[order[at]]) if at < len(order) else np.inf

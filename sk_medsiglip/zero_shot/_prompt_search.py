@@ -13,16 +13,17 @@ import pandas as pd
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import Tags, check_consistent_length
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from sk_medsiglip._classifier import Classifier
 from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._resampling import auc_of_resamples, draw_counts, interval
-from sk_medsiglip._splits import make_folds
+from sk_medsiglip._splits import check_groups, make_folds
 from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
@@ -42,7 +43,7 @@ _NO_GAIN: dict[str, Any] = {
 }
 
 
-class PromptSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
+class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
     """Choose prompts and their weights on a few labels, and say what that gained.
 
     Parameters
@@ -212,8 +213,7 @@ class PromptSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
         rows = check_embeddings(self, X)
         question = check_prompts(self.candidates, self.templates)
         labels = check_target(self, rows, y, question)
-        patients = None if groups is None else np.asarray(groups)
-        check_consistent_length(rows, patients)
+        patients = None if groups is None else check_groups(groups, len(rows))
         embedder = MedSigLIPTextEmbedder(self.model, **self._text_side())
         choices = encode_choices(question, labels, rows, embedder)
         self.report_ = self._search(choices, patients, question)
@@ -360,10 +360,7 @@ def _folds(
             raise ValueError(f"{problem}.")
         warnings.warn(f"{problem}: they stay.", UserWarning, stacklevel=4)
         return []
-    return [
-        (np.flatnonzero(train), np.flatnonzero(test))
-        for train, test in zip(folds.train, folds.test, strict=True)
-    ]
+    return folds.pairs()
 
 
 def _resampled(

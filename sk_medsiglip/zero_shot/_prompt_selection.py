@@ -10,6 +10,7 @@ from scipy.special import logsumexp
 from scipy.stats import rankdata
 
 from sk_medsiglip._labels import Labels
+from sk_medsiglip._scoring import best_settings
 from sk_medsiglip._splits import make_folds
 from sk_medsiglip.zero_shot._prompt_cosines import Choice, log_odds
 
@@ -78,17 +79,21 @@ def select(
     folds = make_folds(labels, cv, of_groups, choice.cosines.images[rows])
     if folds is None:
         return Selection(choice.weights, 0, np.array([np.nan]))
-    scores = np.array(
-        [
+    pairs = [
+        (rows[test], _path(choice, rows[train], scoring, max_steps))
+        for train, test in folds.pairs()
+    ]
+    mean, log_mean = (
+        np.nanmean(
             [
-                quality(choice.logits(w)[rows[test]], target[test], scoring)
-                for w in _path(choice, rows[train], scoring, max_steps)
-            ]
-            for train, test in zip(folds.train, folds.test, strict=True)
-        ]
+                [quality(choice.logits(w)[at], choice.target[at], one) for w in path]
+                for at, path in pairs
+            ],
+            axis=0,
+        )
+        for one in (scoring, "neg_log_loss")
     )
-    mean = np.nanmean(scores, axis=0)
-    best = int(np.argmax(mean))
+    best = int(best_settings(mean, -log_mean))
     weights = _path(choice, rows, scoring, best)[best]
     return Selection(weights, best, mean)
 
@@ -131,7 +136,7 @@ def _path(
     opened = np.zeros(n_answers, dtype=bool)  # holds chosen prompts, not given ones
     path = [weights]
     for _ in range(max_steps):
-        best, best_score = None, -np.inf
+        best, best_score = None, (-np.inf, -np.inf)
         means = choice.cosines.with_mean(members * weights)[rows]
         for answer in range(n_answers):
             own = np.flatnonzero(answer_of == answer)
@@ -144,9 +149,17 @@ def _path(
             tried = np.repeat(means[:, :, None], len(own), axis=2)
             tried[:, answer] = sums / np.sqrt(np.maximum(squares, 1e-12))
             found = _qualities(choice.logit_scale * tried, target, scoring)
-            if np.nanmax(found, initial=-np.inf) > best_score:
-                best_score = float(np.nanmax(found))
-                best = (answer, int(own[np.nanargmax(found)]), start)
+            # Among those that rank alike, the most likely: log loss of these alone.
+            tied = np.flatnonzero(found == np.nanmax(found, initial=-np.inf))
+            if not tied.size:
+                continue
+            logs = _qualities(
+                choice.logit_scale * tried[:, :, tied], target, "neg_log_loss"
+            )
+            score = (float(found[tied[0]]), float(logs.max()))
+            if score > best_score:
+                best_score = score
+                best = (answer, int(own[tied[logs.argmax()]]), start)
         if best is None:
             path.append(weights)
             continue
