@@ -19,6 +19,7 @@
     ├── PromptWarning           prompts of two classes mean nearly the same to a model
     ├── LeakageWarning          what is judged on was learned from
     ├── LabelCodesWarning       numbers in ``y`` were read as places among class names
+    ├── CheckpointWarning       part of a checkpoint or adapter is left out
     └── CacheWarning            the store cannot be used; the work goes on without it
 
 Each error is also the built-in exception that a caller would expect, so ``except
@@ -33,6 +34,7 @@ __all__ = [
     "CacheError",
     "CacheWarning",
     "CheckpointError",
+    "CheckpointWarning",
     "DatasetError",
     "ForkedProcessError",
     "ImageReadError",
@@ -161,6 +163,10 @@ class LabelCodesWarning(SkMedSiglipWarning):
 
 class LeakageWarning(SkMedSiglipWarning):
     """What a classifier is judged on, it or its model learned from."""
+
+
+class CheckpointWarning(SkMedSiglipWarning):
+    """Part of a checkpoint or adapter is left out, since it has no effect."""
 
 
 class CacheWarning(SkMedSiglipWarning):

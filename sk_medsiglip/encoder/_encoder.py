@@ -18,8 +18,9 @@ from sk_medsiglip.encoder._batch_size import (
     text_batch_sizes,
 )
 from sk_medsiglip.encoder._checkpoints import Checkpoint
+from sk_medsiglip.encoder._torch_towers import weights_not_finite
 from sk_medsiglip.encoder._towers import Towers
-from sk_medsiglip.exceptions import OutOfMemoryError
+from sk_medsiglip.exceptions import CheckpointError, OutOfMemoryError
 
 __all__ = ["Encoder"]
 
@@ -172,9 +173,26 @@ class Encoder:
                 batch.failed(len(part))
                 continue
             batch.passed(len(part))
+            if not np.isfinite(rows).all():
+                raise CheckpointError(self._not_finite())
             vectors[start : start + len(part)] = rows
             start += len(part)
         return vectors
+
+    def _not_finite(self) -> str:
+        """Return the message of vectors that are not numbers, naming the weights."""
+        strange = weights_not_finite(self.checkpoint)
+        if strange:
+            return (
+                f"The checkpoint {self.model!r} computes NaN: its weights are not "
+                f"finite, {len(strange)} of its tensors, the first is {strange[0]}. "
+                "Its training diverged, or its file is damaged; take another one."
+            )
+        return (
+            f"The checkpoint {self.model!r} computes numbers that are not finite in "
+            f"{self.dtype} by {self.engine}, from finite weights: they overflow. Use "
+            "dtype='float32' and engine='torch'."
+        )
 
 
 # Every encoder in memory, so that a forked child can renew their locks: another

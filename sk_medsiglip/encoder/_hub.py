@@ -57,14 +57,19 @@ def _cached_commit(model: str, revision: str | None) -> str | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        config = try_to_load_from_cache(model, "config.json", revision=revision)
+        # A repository of an adapter has no config.json.
+        found = [
+            try_to_load_from_cache(model, name, revision=revision)
+            for name in ("config.json", "adapter_config.json")
+        ]
     except HFValidationError:
         raise CheckpointError(
             f"model={model!r} is neither a folder on this machine nor the name of a "
             'hub repository ("owner/name"). Pass model="demo", '
             'model="google/medsiglip-448", or the path of a checkpoint folder.'
         ) from None
-    return Path(config).parent.name if isinstance(config, str) else None
+    files = [one for one in found if isinstance(one, str)]
+    return Path(files[0]).parent.name if files else None
 
 
 def _has_weights(folder: Path) -> bool:
