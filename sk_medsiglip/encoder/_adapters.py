@@ -202,6 +202,9 @@ def _add_low_rank(network: Any, folder: Path) -> None:
 
     try:
         settings = lora_settings(_read_json(folder / ADAPTER_CONFIG))
+        # A classifier that was trained on top has no part in an embedding.
+        others = set(settings.pop("modules_to_save", [])) - {"classifier", "score"}
+        settings["modules_to_save"] = sorted(others) or None
     except CheckpointError:
         raise
     except ValueError as error:

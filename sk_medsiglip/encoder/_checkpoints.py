@@ -10,6 +10,7 @@ import os
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
@@ -72,6 +73,8 @@ class Checkpoint:
     adapters : tuple of pathlib.Path, default=()
         Folders of the adapters that change it, the first one first. ``folder`` is
         that of the base, ``revision`` is of both.
+    has_text : bool, default=True
+        Whether there is a text tower beside the image tower.
     """
 
     model: str
@@ -82,6 +85,7 @@ class Checkpoint:
     patch_size: int
     text_tokens: int
     adapters: tuple[Path, ...] = ()
+    has_text: bool = True
 
 
 def find_checkpoint(
@@ -139,7 +143,7 @@ def _find(
         resolved = folder.name
         if _local_folder(name) is not None:
             resolved = _folder_digest(folder)
-        found = Checkpoint(name, folder, resolved, *_read_sizes(folder, name))
+        found = Checkpoint(name, folder, resolved, **_read_config(folder, name))
     if of_files and revision not in (None, resolved):
         raise CheckpointError(
             f"The checkpoint in {name!r} is {resolved}, not revision={revision!r}. "
@@ -208,16 +212,11 @@ def _local_folder(name: str) -> Path | None:
     return None
 
 
-def _read_sizes(folder: Path, name: str) -> tuple[int, int, int, int]:
-    """Return width, px a side, px a patch, and tokens."""
+def _read_config(folder: Path, name: str) -> dict[str, Any]:
+    """Return the sizes in ``config.json``, as :class:`Checkpoint` takes them."""
     try:
-        config = read_json(
-            folder / "config.json",
-            optional={
-                "vision_config": (dict, type(None)),
-                "text_config": (dict, type(None)),
-            },
-        )
+        towers = dict.fromkeys(("vision_config", "text_config"), (dict, type(None)))
+        config = read_json(folder / "config.json", optional=towers)
     except FileNotFoundError:
         raise CheckpointError(
             f"{name!r} holds no config.json, so it is not a checkpoint folder. A "
@@ -229,19 +228,40 @@ def _read_sizes(folder: Path, name: str) -> tuple[int, int, int, int]:
             f"config.json of {name!r} cannot be read ({error}). Download the "
             f"checkpoint again: hf download {name} --force-download"
         ) from None
-    if config.get("model_type") != "siglip":
+    kind = config.get("model_type")
+    if kind not in ("siglip", "siglip_vision_model"):
         raise CheckpointError(
-            f"{name!r} is a checkpoint of type {config.get('model_type')!r}; this "
+            f"{name!r} is a checkpoint of type {kind!r}; this "
             'package reads "siglip" checkpoints, such as "google/medsiglip-448".'
         )
-    vision = config.get("vision_config") or {}
+    if config.get("quantization_config"):
+        raise CheckpointError(
+            f"{name!r} is quantised; this package reads weights in float32, float16 or "
+            'bfloat16. Take the checkpoint that it was made from, with dtype="bfloat16" '
+            'or engine="openvino" where memory is short.'
+        )
+    alone = kind == "siglip_vision_model"
+    vision = config if alone else config.get("vision_config") or {}
     text = config.get("text_config") or {}
-    return (
-        vision.get("hidden_size", _DEFAULT_WIDTH),
-        vision.get("image_size", _DEFAULT_IMAGE_SIZE),
-        vision.get("patch_size", _DEFAULT_PATCH_SIZE),
-        text.get("max_position_embeddings", _DEFAULT_TEXT_TOKENS),
-    )
+    if vision.get("vision_use_head") is False:
+        raise CheckpointError(
+            f"{name!r} has no pooling head (vision_use_head is false); an embedding "
+            "is what that head returns. Take a checkpoint with one."
+        )
+    sizes = {
+        "embedding_dim": vision.get("hidden_size", _DEFAULT_WIDTH),
+        "image_size": vision.get("image_size", _DEFAULT_IMAGE_SIZE),
+        "patch_size": vision.get("patch_size", _DEFAULT_PATCH_SIZE),
+        "text_tokens": text.get("max_position_embeddings", _DEFAULT_TEXT_TOKENS),
+    }
+    for key, value in sizes.items():
+        if type(value) is not int or not 0 < value < 100_000:
+            raise CheckpointError(
+                f"config.json of {name!r} gives {value!r} as {key}; a whole number is "
+                "expected."
+            )
+    classifier = config.get("architectures") == ["SiglipForImageClassification"]
+    return {**sizes, "has_text": not (alone or classifier)}
 
 
 # Digests of folders by the state of their files. A folder of weights is gigabytes.

@@ -37,8 +37,8 @@ class Encoder:
         Where it came from.
     towers : Towers
         What runs its two towers.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        The checkpoint's tokenizer.
+    tokenizer : transformers.PreTrainedTokenizerBase or None
+        The checkpoint's tokenizer; None for an image tower alone.
 
     Attributes
     ----------
@@ -129,7 +129,7 @@ class Encoder:
         -------
         ndarray of shape (n_texts, embedding_dim), float32
         """
-        tokens = self._tokenizer(
+        tokens = self._check_tokenizer()(
             [text.lower() for text in texts],
             padding="max_length",
             max_length=self.text_tokens,
@@ -143,8 +143,18 @@ class Encoder:
         """Return how many tokens each text has before it is cut."""
         lowered = [text.lower() for text in texts]
         # Not verbose: it would warn that the whole text does not fit, and none is used.
-        tokens = self._tokenizer(lowered, verbose=False)["input_ids"]
+        tokens = self._check_tokenizer()(lowered, verbose=False)["input_ids"]
         return [len(ids) for ids in tokens]
+
+    def _check_tokenizer(self) -> Any:
+        """Return the tokenizer, or say that there is no text tower."""
+        if self._tokenizer is None:
+            raise CheckpointError(
+                f"The checkpoint {self.model!r} holds an image tower alone, so it "
+                "cannot compare images with texts. Use the whole one that it was made "
+                "from."
+            )
+        return self._tokenizer
 
     def _encode(
         self, values: np.ndarray, run: Callable[[Any], Any], batch: BatchSize

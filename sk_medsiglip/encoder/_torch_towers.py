@@ -185,9 +185,14 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
     try:
         from transformers import SiglipModel
     except ImportError as error:
+        mend = "reinstall it: pip install --force-reinstall transformers"
+        if "torchvision" in str(error):
+            mend = (
+                "a torchvision that does not belong to this torch causes that; run: "
+                "pip uninstall torchvision"
+            )
         raise CheckpointError(
-            f"transformers cannot load SigLIP here ({error}). A torchvision that does "
-            "not belong to this torch causes that; run: pip uninstall torchvision"
+            f"transformers cannot load SigLIP here ({error}); {mend}"
         ) from error
 
     _check_weight_files(checkpoint)
@@ -202,6 +207,7 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
+                **_only_images(checkpoint),
             )
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(damaged(checkpoint, str(error))) from error
@@ -209,6 +215,10 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
     lacking = sorted(report["missing_keys"]) or sorted(
         str(key) for key in report["mismatched_keys"]
     )
+    if not checkpoint.has_text:
+        lacking = [name for name in lacking if name.startswith("vision_model.")]
+        network.logit_scale.data.fill_(float("nan"))
+        network.logit_bias.data.fill_(float("nan"))
     if lacking:
         raise CheckpointError(
             damaged(
@@ -224,6 +234,31 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
     head = network.vision_model.head
     head.forward = partial(pool_patches, head)
     return network.eval().requires_grad_(False)
+
+
+def _only_images(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the configuration of a checkpoint without texts, beside a tiny tower."""
+    if checkpoint.has_text:
+        return {}
+    from transformers import SiglipConfig, SiglipVisionConfig
+
+    vision = SiglipVisionConfig.from_pretrained(
+        checkpoint.folder, local_files_only=True
+    )
+    width = vision.hidden_size
+    tiny = {
+        "num_hidden_layers": 0,
+        "hidden_size": width,
+        "projection_size": width,
+        "num_attention_heads": vision.num_attention_heads,
+        "intermediate_size": 1,
+        "vocab_size": 2,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+    }
+    config = SiglipConfig(vision_config=vision.to_dict(), text_config=tiny)
+    return {"config": config}
 
 
 def _check_weight_files(checkpoint: Checkpoint) -> None:
