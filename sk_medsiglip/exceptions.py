@@ -16,6 +16,7 @@
     SkMedSiglipWarning          (UserWarning)
     ├── UnreadableImageWarning  rows became NaN under ``on_error="nan"``
     ├── TruncatedTextWarning    texts were longer than the model reads
+    ├── UnknownTextWarning      texts hold no word that the model knows
     ├── PromptWarning           prompts of two classes mean nearly the same to a model
     ├── LeakageWarning          what is judged on was learned from
     ├── LabelCodesWarning       numbers in ``y`` were read as places among class names
@@ -48,6 +49,7 @@ __all__ = [
     "SkMedSiglipError",
     "SkMedSiglipWarning",
     "TruncatedTextWarning",
+    "UnknownTextWarning",
     "UnreadableImageWarning",
 ]
 
@@ -151,6 +153,10 @@ class UnreadableImageWarning(SkMedSiglipWarning):
 
 class TruncatedTextWarning(SkMedSiglipWarning):
     """Some texts are longer than the model reads; their ends were cut off."""
+
+
+class UnknownTextWarning(SkMedSiglipWarning):
+    """Texts hold no word that the model knows, so it cannot tell them apart."""
 
 
 class PromptWarning(SkMedSiglipWarning):

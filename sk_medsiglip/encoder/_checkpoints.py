@@ -200,6 +200,7 @@ def _local_folder(name: str) -> Path | None:
         return DEMO_FOLDER
     path = Path(name).expanduser()
     if path.is_dir():
+        _check_copy(path)
         return path
     # "owner/name" could be a relative path too; anything else can only be one.
     looks_local = path.is_absolute() or name.startswith((".", "~"))
@@ -210,6 +211,26 @@ def _local_folder(name: str) -> Path | None:
             'or "demo".'
         )
     return None
+
+
+def _check_copy(folder: Path) -> None:
+    """Raise for copies of the hub's cache that lack files or hold several commits."""
+    for path in folder.iterdir():
+        if path.is_symlink() and not path.exists():
+            raise CheckpointError(
+                f"{path.name} in {str(folder)!r} is a link to {os.readlink(path)!r}, "
+                "which is not here: the hub's cache holds links. Copy the files "
+                "themselves, by 'cp -rL FOLDER DESTINATION', or download them without "
+                "links: hf download REPOSITORY --local-dir FOLDER"
+            )
+    above = folder / "snapshots" if (folder / "snapshots").is_dir() else folder
+    commits = sorted(path.parent for path in above.glob("*/*config.json"))
+    if not any(folder.glob("*.json")) and commits:
+        named = " or ".join(f"model={str(one)!r}" for one in dict.fromkeys(commits))
+        raise CheckpointError(
+            f"{str(folder)!r} holds the commits of a repository, not a checkpoint. Pass "
+            f"one of them: {named}."
+        )
 
 
 def _read_config(folder: Path, name: str) -> dict[str, Any]:
@@ -237,8 +258,8 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
     if config.get("quantization_config"):
         raise CheckpointError(
             f"{name!r} is quantised; this package reads weights in float32, float16 or "
-            'bfloat16. Take the checkpoint that it was made from, with dtype="bfloat16" '
-            'or engine="openvino" where memory is short.'
+            "bfloat16. Take the checkpoint that it was made from, where memory is "
+            'short with dtype="bfloat16".'
         )
     alone = kind == "siglip_vision_model"
     vision = config if alone else config.get("vision_config") or {}

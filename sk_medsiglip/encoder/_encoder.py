@@ -139,12 +139,26 @@ class Encoder:
             np.array(tokens, dtype=np.int64), self._towers.run_texts, self._text_batch
         )
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens each text has before it is cut."""
+    def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Return how many tokens each text has before it is cut, and how many known.
+
+        Parameters
+        ----------
+        texts : sequence of str
+
+        Returns
+        -------
+        list of (int, int)
+            All tokens; and those that stand for something in the vocabulary. A text
+            with none of these, in another script for example, tells the model nothing.
+        """
+        tokenizer = self._check_tokenizer()
         lowered = [text.lower() for text in texts]
         # Not verbose: it would warn that the whole text does not fit, and none is used.
-        tokens = self._check_tokenizer()(lowered, verbose=False)["input_ids"]
-        return [len(ids) for ids in tokens]
+        tokens = tokenizer(lowered, verbose=False)["input_ids"]
+        # The bare space comes before whatever follows, unknown or not.
+        empty = {*tokenizer.all_special_ids, tokenizer.convert_tokens_to_ids("\u2581")}
+        return [(len(ids), sum(one not in empty for one in ids)) for ids in tokens]
 
     def _check_tokenizer(self) -> Any:
         """Return the tokenizer, or say that there is no text tower."""

@@ -128,13 +128,28 @@ def _not_found_message(model: str) -> str:
 
 def _no_network_message(model: str, revision: str | None) -> str:
     at = "" if revision is None else f" at revision {revision!r}"
+    commits = _commits_here(model)
+    here = ""
+    if commits:
+        named = " or ".join(f"revision={one!r}" for one in commits)
+        here = f" These commits of it are here: pass {named}."
+    folder = model.rpartition("/")[2]
     return (
         f"{model}{at} is not on this machine and the hub cannot be reached (no "
-        "network, or HF_HUB_OFFLINE is set). On a machine with internet, run: "
-        f"hf download {model}\n"
-        "then copy the folder that it prints to this machine and pass its path, "
+        f"network, or HF_HUB_OFFLINE is set).{here} On a machine with internet, run: "
+        f"hf download {model} --local-dir {folder}\n"
+        f"then copy the folder {folder} to this machine and pass its path, "
         'model="/path/to/checkpoint"; or try the toolkit with model="demo".'
     )
+
+
+def _commits_here(model: str) -> list[str]:
+    """Return the commits of a repository that the hub's cache holds, whole or not."""
+    from huggingface_hub import constants
+
+    repository = Path(constants.HF_HUB_CACHE, f"models--{model.replace('/', '--')}")
+    found = (repository / "snapshots").glob("*/*config.json")
+    return sorted({path.parent.name for path in found})
 
 
 def is_downloaded(model: str) -> bool:
