@@ -228,7 +228,7 @@ def _check_copy(folder: Path) -> None:
     if not any(folder.glob("*.json")) and commits:
         named = " or ".join(f"model={str(one)!r}" for one in dict.fromkeys(commits))
         raise CheckpointError(
-            f"{str(folder)!r} holds the commits of a repository, not a checkpoint. Pass "
+            f"{str(folder)!r} holds commits of a repository, not a checkpoint. Pass "
             f"one of them: {named}."
         )
 
