@@ -16,9 +16,11 @@
     SkMedSiglipWarning          (UserWarning)
     ├── UnreadableImageWarning  rows became NaN under ``on_error="nan"``
     ├── TruncatedTextWarning    texts were longer than the model reads
+    ├── UnknownTextWarning      texts hold no word that the model knows
     ├── PromptWarning           prompts of two classes mean nearly the same to a model
     ├── LeakageWarning          what is judged on was learned from
     ├── LabelCodesWarning       numbers in ``y`` were read as places among class names
+    ├── CheckpointWarning       part of a checkpoint or adapter is left out
     └── CacheWarning            the store cannot be used; the work goes on without it
 
 Each error is also the built-in exception that a caller would expect, so ``except
@@ -33,6 +35,7 @@ __all__ = [
     "CacheError",
     "CacheWarning",
     "CheckpointError",
+    "CheckpointWarning",
     "DatasetError",
     "ForkedProcessError",
     "ImageReadError",
@@ -46,6 +49,7 @@ __all__ = [
     "SkMedSiglipError",
     "SkMedSiglipWarning",
     "TruncatedTextWarning",
+    "UnknownTextWarning",
     "UnreadableImageWarning",
 ]
 
@@ -151,6 +155,10 @@ class TruncatedTextWarning(SkMedSiglipWarning):
     """Some texts are longer than the model reads; their ends were cut off."""
 
 
+class UnknownTextWarning(SkMedSiglipWarning):
+    """Texts hold no word that the model knows, so it cannot tell them apart."""
+
+
 class PromptWarning(SkMedSiglipWarning):
     """Prompts of two classes mean nearly the same to a model."""
 
@@ -161,6 +169,10 @@ class LabelCodesWarning(SkMedSiglipWarning):
 
 class LeakageWarning(SkMedSiglipWarning):
     """What a classifier is judged on, it or its model learned from."""
+
+
+class CheckpointWarning(SkMedSiglipWarning):
+    """Part of a checkpoint or adapter is left out, since it has no effect."""
 
 
 class CacheWarning(SkMedSiglipWarning):

@@ -244,7 +244,7 @@ def damage(folder, how):
         ("tensor gone", "vision_model.post_layernorm.weight"),
         ("shard gone", "model-00001-of-00002.safetensors is missing"),
         ("no config", "holds no config.json"),
-        ("bad config", "not valid JSON"),
+        ("bad config", "config.json of .* cannot be read"),
         ("other model", "type 'clip'"),
         ("no tokenizer", "its tokenizer cannot be loaded"),
         ("no processor", "no readable preprocessor_config.json"),

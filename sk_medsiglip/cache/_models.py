@@ -7,6 +7,7 @@ the segments, and these facts are not in the segments.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -20,6 +21,10 @@ from sk_medsiglip.cache._location import make_private_folder
 from sk_medsiglip.exceptions import CacheError
 
 __all__ = ["Models"]
+
+
+_SIZES = ("embedding_dim", "image_size", "patch_size", "text_tokens")
+_LOGIT = ("logit_scale", "logit_bias")
 
 
 class Models:
@@ -37,8 +42,10 @@ class Models:
     def remember(
         self, name: str, requested_revision: str | None, facts: Mapping[str, Any]
     ) -> None:
-        """Write the facts, all at once or not at all."""
-        self._write(self._path(name, requested_revision), facts)
+        """Write the facts, all at once or not at all; of the commit found, too."""
+        found = facts.get("revision", requested_revision)
+        for revision in dict.fromkeys((requested_revision, found)):
+            self._write(self._path(name, revision), facts)
 
     def _write(self, path: Path, facts: Mapping[str, Any]) -> None:
         line = json.dumps(dict(facts), sort_keys=True)
@@ -70,22 +77,33 @@ class Models:
         found = ((path.stem, self._read(path)) for path in self.paths())
         return [{"name": name, "facts": facts} for name, facts in found if facts]
 
-    def remember_record(self, record: Mapping[str, Any]) -> None:
+    def remember_record(self, record: Any) -> bool:
         """Write what another store's :meth:`records` returned.
+
+        Returns
+        -------
+        bool
+            False where this store knows the model at another revision: that stays,
+            since what was fitted here asks for it.
 
         Raises
         ------
         CacheError
-            If it is no such record, or cannot be written.
+            If it is not such a record, or cannot be written.
         """
-        try:
-            name, facts = str(record["name"]), dict(record["facts"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CacheError(f"no record of a model: {error}") from error
+        name = record.get("name") if isinstance(record, dict) else None
         # A name becomes a file's: it must be the hash that this class makes.
-        if re.fullmatch(r"[0-9a-f]{32}", name) is None:
-            raise CacheError(f"{name!r} is no record of a model.")
-        self._write(self.folder / f"{name}.json", facts)
+        if not isinstance(name, str) or re.fullmatch(r"[0-9a-f]{32}", name) is None:
+            raise CacheError(f"{name!r} is not a record of a model.")
+        facts = record.get("facts")
+        if not _are_facts(facts):
+            raise CacheError(f"the record of a model holds {str(facts)[:100]}.")
+        path = self.folder / f"{name}.json"
+        known = self._read(path)
+        if known is not None and known.get("revision") != facts["revision"]:
+            return False
+        self._write(path, facts)
+        return True
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:
@@ -105,6 +123,18 @@ class Models:
         # The name may be a path on this machine, so only its hash is kept.
         asked = json.dumps([name, requested_revision])
         return self.folder / f"{blake3(asked.encode()).hexdigest()[:32]}.json"
+
+
+def _are_facts(facts: Any) -> bool:
+    """Tell whether facts have the types that readers rely on."""
+    if not isinstance(facts, dict) or not isinstance(facts.get("revision"), str):
+        return False
+    sizes = [facts.get(key) for key in _SIZES]
+    logits = [facts.get(key) for key in _LOGIT]
+    return all(type(one) is int and one > 0 for one in sizes) and all(
+        one is None or (type(one) in (int, float) and math.isfinite(one))
+        for one in logits
+    )
 
 
 def _checksum(line: str) -> str:

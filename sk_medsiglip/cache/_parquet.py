@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.cache._segment_layout import row_checksums
 from sk_medsiglip.cache._space import FINGERPRINT_BYTES, Space
 from sk_medsiglip.cache._store import Store
-from sk_medsiglip.exceptions import CacheError
+from sk_medsiglip.exceptions import CacheError, CacheWarning
 
 __all__ = ["ImportReport", "export_rows", "import_rows"]
 
@@ -135,8 +136,14 @@ def import_rows(store: Store, path: Path, verbose: int) -> ImportReport:
                 if isinstance(error, CacheError):
                     raise
                 raise CacheError(_damaged(path, str(error), n_rows)) from error
-    for record in models:
-        store.models.remember_record(record)
+    kept = sum(not store.models.remember_record(record) for record in models)
+    if kept:
+        warnings.warn(
+            f"This store knows {kept} models of {path.name} at another revision, which "
+            "it goes on using by default. For the imported rows pass their revision=.",
+            CacheWarning,
+            stacklevel=3,
+        )
     return ImportReport(n_rows, store.count_rows() - n_before, len(models))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -235,7 +236,7 @@ class _Collection:
     def _embed_batch(self, batch: _Batch) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """Fill a batch; return its rows and which another worker is not computing."""
         self._rows.remember_files(
-            [self._stamps[row] for row in batch.read],
+            self._lasting_stamps(batch.read),
             self._work.recipe,
             [self._fingerprints[row] for row in batch.read],
         )
@@ -251,6 +252,21 @@ class _Collection:
         )
         self._vectors[rows[done]] = filled[done]
         return rows, done
+
+    def _lasting_stamps(self, rows: list[int]) -> list[FileStamp | None]:
+        """Return the stamps of rows; of arrays that changed meanwhile, None."""
+        stamps = [self._stamps[row] for row in rows]
+        sources = [self._sources[row] for row in rows]
+        held = [
+            i
+            for i, source in enumerate(sources)
+            if stamps[i] and not isinstance(source, str | bytes | os.PathLike)
+        ]
+        # Its owner, or another process by a memory map, may have written to it.
+        for i, now in zip(held, source_stamps([sources[i] for i in held]), strict=True):
+            if now != stamps[i]:
+                stamps[i] = None
+        return stamps
 
     def _copy_repeats(self) -> None:
         for row, fingerprint in enumerate(self._fingerprints):

@@ -327,8 +327,10 @@ class ModelRows:
                 encoder.image_size,
                 encoder.checkpoint.patch_size,
                 encoder.text_tokens,
-                encoder.logit_scale,
-                encoder.logit_bias,
+                *(
+                    one if np.isfinite(one) else None  # an image tower alone has none
+                    for one in (encoder.logit_scale, encoder.logit_bias)
+                ),
             )
             with self._writing():
                 self._cache.remember_model(

@@ -22,10 +22,12 @@ from sk_medsiglip.embedding._model_rows import (
     find_facts,
     open_cache,
 )
-from sk_medsiglip.exceptions import TruncatedTextWarning
+from sk_medsiglip.exceptions import TruncatedTextWarning, UnknownTextWarning
 
 __all__ = ["MedSigLIPTextEmbedder", "check_texts"]
 
+# Marks of texts, kept beside their vectors so that warnings come on every call.
+_LONG, _UNKNOWN = b"long\0", b"unknown\0"
 _ROWS_IN_WARNING = 5
 
 
@@ -151,9 +153,11 @@ class MedSigLIPTextEmbedder(Embedder):
         # Equal texts are one row, however often they occur.
         unique = list(dict.fromkeys(texts))
         position = {text: i for i, text in enumerate(unique)}
-        vectors, long = self._embed_unique(unique, rows)
-        if long:
-            _warn_about_long([i for i, text in enumerate(texts) if text in long], facts)
+        vectors, marks = self._embed_unique(unique, rows)
+        for mark, warn in ((_LONG, _warn_about_long), (_UNKNOWN, _warn_about_unknown)):
+            marked = [i for i, text in enumerate(texts) if (mark, text) in marks]
+            if marked:
+                warn(marked, facts)
         return self._finish(vectors[[position[text] for text in texts]])
 
     def logit_parameters(self) -> tuple[float, float]:
@@ -178,17 +182,15 @@ class MedSigLIPTextEmbedder(Embedder):
 
     def _embed_unique(
         self, texts: list[str], rows: ModelRows
-    ) -> tuple[NDArray[np.float32], set[str]]:
-        """Return the vectors, and which of the texts met now are too long."""
+    ) -> tuple[NDArray[np.float32], set[tuple[bytes, str]]]:
+        """Return the vectors, and the marks of the texts to warn about."""
         fingerprints = [blake3(text.encode("utf-8")).digest() for text in texts]
         vectors = np.empty((len(texts), rows.facts.embedding_dim), np.float32)
-        todo = np.flatnonzero(~rows.get(fingerprints, vectors))
-        long: set[str] = set()
+        known = rows.get(fingerprints, vectors)
+        todo = np.flatnonzero(~known)
+        marks = _recall_marks([texts[i] for i in np.flatnonzero(known)], rows)
         if todo.size:
-            new = [texts[i] for i in todo]
-            counts = rows.encoder.count_tokens(new)
-            limit = rows.facts.text_tokens
-            long = {t for t, n in zip(new, counts, strict=True) if n > limit}
+            marks |= _find_marks([texts[i] for i in todo], rows)
         with progress_bar(
             len(texts),
             done=len(texts) - todo.size,
@@ -211,7 +213,41 @@ class MedSigLIPTextEmbedder(Embedder):
                     bar.update(int(done.sum()))
                 rows.wait([fingerprints[i] for i in elsewhere])
                 todo = np.array(elsewhere, dtype=np.intp)
-        return vectors, long
+        return vectors, marks
+
+
+def _find_marks(texts: list[str], rows: ModelRows) -> set[tuple[bytes, str]]:
+    """Return which texts are too long or unknown to the model, and store that."""
+    marks = []
+    for text, (n_tokens, n_known) in zip(
+        texts, rows.encoder.count_tokens(texts), strict=True
+    ):
+        if n_tokens > rows.facts.text_tokens:
+            marks.append((_LONG, text))
+        if not n_known:
+            marks.append((_UNKNOWN, text))
+    if marks:
+        out = np.empty((len(marks), rows.facts.embedding_dim), np.float32)
+        rows.fill(
+            [_key(*one) for one in marks], out, lambda new: np.ones_like(out[new])
+        )
+    return set(marks)
+
+
+def _recall_marks(texts: list[str], rows: ModelRows) -> set[tuple[bytes, str]]:
+    """Return the marks of texts whose vectors are stored; no tokenizer is loaded."""
+    # A token is one character at least, but for the two that a tokenizer adds.
+    shortest = rows.facts.text_tokens - 1
+    asked = [(_LONG, text) for text in texts if len(text) >= shortest]
+    asked += [(_UNKNOWN, text) for text in texts]
+    out = np.empty((len(asked), rows.facts.embedding_dim), np.float32)
+    found = rows.get([_key(*one) for one in asked], out)
+    return {one for one, is_marked in zip(asked, found, strict=True) if is_marked}
+
+
+def _key(mark: bytes, text: str) -> bytes:
+    """Return the key under which the store remembers a mark, as a row of ones."""
+    return blake3(mark + text.encode("utf-8")).digest()
 
 
 def _encode(
@@ -270,12 +306,27 @@ def check_texts(X: ArrayLike) -> list[str]:
 
 
 def _warn_about_long(rows: list[int], facts: ModelFacts) -> None:
-    more = ", ..." if len(rows) > _ROWS_IN_WARNING else ""
-    named = ", ".join(map(str, rows[:_ROWS_IN_WARNING])) + more
+    """Warn of texts whose ends the model does not read."""
     warnings.warn(
         f"Texts longer than the {facts.text_tokens} tokens that the model reads, whose "
-        f"ends are ignored: {len(rows)}, in rows {named}. Shorten them, or split them "
-        "into sentences, embed those and average the rows.",
+        f"ends are ignored: {len(rows)}, in rows {_named(rows)}. Shorten them, or split "
+        "them into sentences, embed those and average the rows.",
         TruncatedTextWarning,
         stacklevel=3,
     )
+
+
+def _warn_about_unknown(rows: list[int], facts: ModelFacts) -> None:
+    """Warn of texts without a word that the model knows."""
+    warnings.warn(
+        f"Texts without a word that the model knows: {len(rows)}, in rows "
+        f"{_named(rows)}. They are in another script, or hold signs only; all such "
+        "texts mean the same to it. Write them in English.",
+        UnknownTextWarning,
+        stacklevel=3,
+    )
+
+
+def _named(rows: list[int]) -> str:
+    more = ", ..." if len(rows) > _ROWS_IN_WARNING else ""
+    return ", ".join(map(str, rows[:_ROWS_IN_WARNING])) + more

@@ -219,7 +219,7 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
         if pooled.failures or pooled.left_out:
             _warn_about_unreadable(pooled)
         if pooled.like_hounsfield and embedder.intensity == "auto":
-            _warn_about_hounsfield(pooled.like_hounsfield)
+            _warn_about_hounsfield(sorted(pooled.like_hounsfield))
         return pooled.vectors
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:

@@ -19,7 +19,7 @@ from sk_medsiglip.images import Study, StudyParts, open_study, study_parts
 __all__ = ["PooledStudies", "VolumeWork"]
 
 # Part of the key of a study: raise it whenever the same files would give other slices.
-_STUDY_VERSION = 1
+_STUDY_VERSION = 2
 
 # Slices that are embedded together: the bound on memory, whatever the number of
 # studies. Fewer where batches are small, so that a progress bar moves.
@@ -94,6 +94,7 @@ class _Known:
     """A study that was embedded before: what its slices looked like to the model."""
 
     fingerprints: list[bytes]
+    is_like_hounsfield: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +158,10 @@ class _Collection:
         stamp = self._stamp(parts)
         [known] = self._rows.recall_files([stamp], self._recipe)
         if known:
-            starts = range(0, len(known), _FINGERPRINT_BYTES)
-            return _Known([known[i : i + _FINGERPRINT_BYTES] for i in starts])
+            n_slices, marks = divmod(len(known), _FINGERPRINT_BYTES)
+            starts = range(0, n_slices * _FINGERPRINT_BYTES, _FINGERPRINT_BYTES)
+            slices = [known[i : i + _FINGERPRINT_BYTES] for i in starts]
+            return _Known(slices, bool(marks))
         return self._open(item, parts, stamp)
 
     def _stamp(self, parts: StudyParts) -> FileStamp | None:
@@ -205,6 +208,8 @@ class _Collection:
             start = own.stop
             if found[own].all():
                 self._result.vectors[row] = self._pool(vectors[own])
+                if study.is_like_hounsfield:
+                    self._result.like_hounsfield.append(row)
                 n_done += 1
                 continue
             # Rows of it were removed from the store: it is read after all.
@@ -264,11 +269,13 @@ class _Collection:
     def _note(
         self, row: int, opened: _Opened, fingerprints: Sequence[bytes | None]
     ) -> None:
-        if any(volume.looks_like_hounsfield() for volume in opened.study.volumes):
+        marked = any(volume.looks_like_hounsfield() for volume in opened.study.volumes)
+        if marked:
             self._result.like_hounsfield.append(row)
         # A study with unreadable slices is looked at, and warned about, every time.
         if all(fingerprints):
             content = b"".join(one for one in fingerprints if one is not None)
+            content += b"\1" * marked  # the warning comes again when it is stored
             self._rows.remember_files([opened.stamp], self._recipe, [content])
 
     def _fail(self, row: int, error: ImageReadError) -> None:

@@ -9,6 +9,7 @@ files::
     _checkpoints.py        from a model's name to a folder, a revision and its sizes
     _hub.py                its files on the hub, and what to do without them
     _adapters.py           small files that say how a tuned checkpoint differs
+    _adapter_config.py     peft's configuration of an adapter, taken as data
     _image_processor.py    a checkpoint's own image processor
 
     _towers.py             what engines differ in: the protocol of an engine
@@ -40,7 +41,7 @@ from sk_medsiglip.encoder._bfloat16 import bfloat16_gain, bfloat16_pays
 from sk_medsiglip.encoder._checkpoints import DEMO_FOLDER, Checkpoint, find_checkpoint
 from sk_medsiglip.encoder._encoder import Encoder
 from sk_medsiglip.encoder._hub import check_hub_access, is_downloaded
-from sk_medsiglip.encoder._image_processor import load_image_processor, read_processor
+from sk_medsiglip.encoder._image_processor import load_image_processor, pixel_scaling
 from sk_medsiglip.encoder._loading import (
     ENGINES,
     choose_device,
@@ -77,11 +78,11 @@ __all__ = [
     "load_encoder",
     "load_image_processor",
     "load_network",
+    "pixel_scaling",
     "load_tokenizer",
     "passes_at_once",
     "quiet_transformers",
     "read_adapter",
-    "read_processor",
     "score_patches",
     "text_batch_sizes",
     "use_one_core",

@@ -17,8 +17,10 @@ from typing import Any
 
 from blake3 import blake3
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.exceptions import CheckpointError
+from sk_medsiglip.encoder._adapter_config import PASSING, lora_settings
+from sk_medsiglip.exceptions import CheckpointError, CheckpointWarning
 
 __all__ = [
     "ADAPTER_CONFIG",
@@ -36,19 +38,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TUNED_WEIGHTS = "tuned_weights.safetensors"
 TUNING = "tuning.json"
 
-# Fields of peft's configuration that do not decide what the adapter computes: where
-# the base lies, who wrote it, how it was started.
-_PASSING = frozenset(
-    {
-        "auto_mapping",
-        "base_model_name_or_path",
-        "inference_mode",
-        "lora_dropout",
-        "peft_version",
-        "revision",
-        "task_type",
-    }
-)
+# They do not decide what an adapter computes; "eva_config" counts, as it always has.
+_UNDIGESTED = PASSING - {"eva_config"}
 
 
 @dataclass(frozen=True)
@@ -63,11 +54,14 @@ class Adapter:
         The checkpoint that it changes, as it was named in training.
     base_revision : str or None
         That checkpoint's commit or folder digest, where it is on record.
+    record : str
+        Name of the file that says so.
     """
 
     folder: Path
     base_model: str
     base_revision: str | None
+    record: str
 
 
 def read_adapter(folder: Path) -> Adapter | None:
@@ -90,6 +84,7 @@ def read_adapter(folder: Path) -> Adapter | None:
     if not by_peft.is_file() and not (folder / TUNED_WEIGHTS).is_file():
         return None
     peft_config: dict[str, Any] = {}
+    record = ADAPTER_CONFIG
     if by_peft.is_file():
         peft_config = _read_json(by_peft)
         kind = peft_config.get("peft_type")
@@ -105,15 +100,20 @@ def read_adapter(folder: Path) -> Adapter | None:
         peft_config.get("revision"),
     )
     if (folder / TUNING).is_file():
-        base = _read_json(folder / TUNING).get("base", {})
+        record = TUNING
+        base = _read_json(folder / TUNING, {"base": dict}).get("base", {})
         name, revision = base.get("model", name), base.get("revision", revision)
+    if not all(isinstance(one, str | None) for one in (name, revision)):
+        raise CheckpointError(
+            _damaged(folder, f"{record} names the base {name!r} at {revision!r}")
+        )
     if not name:
         raise CheckpointError(
             f"The adapter in {str(folder)!r} does not say which checkpoint it changes. "
             f'Write it into {ADAPTER_CONFIG}: "base_model_name_or_path": '
             '"google/medsiglip-448".'
         )
-    return Adapter(folder, str(name), revision)
+    return Adapter(folder, name, revision, record)
 
 
 def digest_adapter(folder: Path, base_revision: str) -> str:
@@ -144,7 +144,7 @@ def digest_adapter(folder: Path, base_revision: str) -> str:
             # peft writes its sets as lists, in any order.
             key: sorted(value) if _is_list_of_text(value) else value
             for key, value in config.items()
-            if key not in _PASSING
+            if key not in _UNDIGESTED
         }
         whole.update(json.dumps(deciding, sort_keys=True).encode())
     return "folder-" + whole.hexdigest(length=16)
@@ -197,33 +197,74 @@ def _add_low_rank(network: Any, folder: Path) -> None:
     import_optional(
         "peft", extra="finetune", purpose=f"Loading the adapter in {str(folder)!r}"
     )
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
     from safetensors import SafetensorError
 
+    try:
+        settings = lora_settings(_read_json(folder / ADAPTER_CONFIG))
+        # A classifier that was trained on top has no part in an embedding.
+        others = set(settings.pop("modules_to_save", [])) - {"classifier", "score"}
+        settings["modules_to_save"] = sorted(others) or None
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(
+            f"The adapter in {str(folder)!r} is not loaded: in its {ADAPTER_CONFIG} "
+            f"{error}. Only settings that are known to be safe, and to give the same "
+            "weights each time, are taken; merge it into its base with peft first "
+            "(merge_and_unload) and load the result."
+        ) from None
     try:
         with warnings.catch_warnings():
             # peft asks transformers for what that is about to rename.
             warnings.simplefilter("ignore", FutureWarning)
             # peft fills what a file lacks with zeros, and warns.
             warnings.filterwarnings("error", "Found missing adapter keys")
-            adapted = PeftModel.from_pretrained(network, folder)
+            adapted = PeftModel.from_pretrained(
+                network, folder, config=LoraConfig(**settings)
+            )
     except (RuntimeError, ValueError, UserWarning) as error:
         # Layers that are not there, matrices of another shape, matrices that lack.
         raise CheckpointError(_other_base(folder, str(error))) from error
     except (SafetensorError, OSError, TypeError, KeyError) as error:
         raise CheckpointError(_damaged(folder, str(error))) from error
+    _pass_by_attention_outputs(adapted, folder)
     adapted.merge_and_unload()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _pass_by_attention_outputs(adapted: Any, folder: Path) -> None:
+    """Take away matrices on ``out_proj`` of the pooling heads, as peft's forward does.
+
+    torch's attention reads the weights of that layer without calling it, so the
+    matrices took no part in training; merging would add them.
+    """
+    from torch.nn import MultiheadAttention
+
+    passed_by = [
+        (name, module)
+        for name, module in adapted.named_modules()
+        if type(module) is MultiheadAttention
+        and not name.endswith(".base_layer")
+        and hasattr(module.out_proj, "get_base_layer")
+    ]
+    for _, module in passed_by:
+        module.out_proj = module.out_proj.get_base_layer()
+    if passed_by:
+        names = ", ".join(f"{name}.out_proj" for name, _ in passed_by)
+        warnings.warn(
+            f"The adapter in {str(folder)!r} has matrices for {names}. peft never "
+            "applied them in training, so they are left out.",
+            CheckpointWarning,
+            stacklevel=2,
+        )
+
+
+def _read_json(path: Path, optional: Any = None) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        return read_json(path, optional=optional)
     except (OSError, ValueError) as error:
         reason = f"{path.name} cannot be read ({error})"
         raise CheckpointError(_damaged(path.parent, reason)) from None
-    if not isinstance(content, dict):
-        raise CheckpointError(_damaged(path.parent, f"{path.name} is no JSON object"))
-    return content
 
 
 def _is_list_of_text(value: Any) -> bool:

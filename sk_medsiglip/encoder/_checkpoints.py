@@ -6,19 +6,25 @@ keys and error messages cost milliseconds.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
-from sk_medsiglip.encoder._adapters import Adapter, digest_adapter, read_adapter
+from sk_medsiglip._json import read_json
+from sk_medsiglip.encoder._adapters import (
+    TUNING,
+    Adapter,
+    digest_adapter,
+    read_adapter,
+)
 from sk_medsiglip.encoder._hub import hub_folder
 from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
 
-__all__ = ["DEMO_FOLDER", "Checkpoint", "damaged", "find_checkpoint"]
+__all__ = ["DEMO_FOLDER", "Checkpoint", "damaged", "find_checkpoint", "named_shards"]
 
 DEMO_FOLDER = Path(__file__).parent / "demo_checkpoint"
 
@@ -32,6 +38,10 @@ _DIGESTED_JSON = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
+
+_DIGEST = "folder-"
+# An adapter on a tuned checkpoint on another: more is a mistake, or an attack.
+_MAX_ADAPTERS = 8
 
 # Defaults of transformers' SiglipConfig, for keys that a config.json leaves out.
 _DEFAULT_WIDTH = 768
@@ -63,6 +73,8 @@ class Checkpoint:
     adapters : tuple of pathlib.Path, default=()
         Folders of the adapters that change it, the first one first. ``folder`` is
         that of the base, ``revision`` is of both.
+    has_text : bool, default=True
+        Whether there is a text tower beside the image tower.
     """
 
     model: str
@@ -73,6 +85,7 @@ class Checkpoint:
     patch_size: int
     text_tokens: int
     adapters: tuple[Path, ...] = ()
+    has_text: bool = True
 
 
 def find_checkpoint(
@@ -108,61 +121,77 @@ def find_checkpoint(
     A folder is digested once for each state of its files: about a second a GB, then
     remembered in this process.
     """
-    name = os.fspath(model)
-    local = _local_folder(name)
-    if local is None:
-        folder = hub_folder(name, revision, weights=weights)
-        resolved = folder.name
+    return _find(os.fspath(model), revision, weights, ())
+
+
+def _find(
+    name: str, revision: str | None, weights: bool, above: tuple[Path, ...]
+) -> Checkpoint:
+    """Find a checkpoint; ``above`` are the adapters that name it as their base."""
+    folder = _local_folder(name)
+    # The digest of an adapter is not a commit that the hub could know.
+    of_files = folder is not None or (revision or "").startswith(_DIGEST)
+    if folder is None:
+        folder = hub_folder(name, None if of_files else revision, weights=weights)
+    adapter = read_adapter(folder)
+    if adapter is not None:
+        base = _find_base(name, adapter, weights, above)
+        resolved = digest_adapter(adapter.folder, base.revision)
+        adapters = (*base.adapters, adapter.folder)
+        found = replace(base, model=name, revision=resolved, adapters=adapters)
     else:
-        folder = local
-        adapter = read_adapter(folder)
-        if adapter is not None:
-            return _find_adapted(name, adapter, revision, weights=weights)
-        resolved = _folder_digest(folder)
-        _check_revision(name, resolved, revision)
-    return Checkpoint(name, folder, resolved, *_read_sizes(folder, name))
-
-
-def _check_revision(name: str, found: str, wanted: str | None) -> None:
-    if wanted is not None and wanted != found:
+        resolved = folder.name
+        if _local_folder(name) is not None:
+            resolved = _folder_digest(folder)
+        found = Checkpoint(name, folder, resolved, **_read_config(folder, name))
+    if of_files and revision not in (None, resolved):
         raise CheckpointError(
-            f"The checkpoint in {name!r} is {found}, not revision={wanted!r}. "
+            f"The checkpoint in {name!r} is {resolved}, not revision={revision!r}. "
             "Its files are others than those asked for; leave revision=None to "
             "use them as they are."
         )
+    return found
 
 
-def _find_adapted(
-    name: str, adapter: Adapter, revision: str | None, *, weights: bool
+def _find_base(
+    name: str, adapter: Adapter, weights: bool, above: tuple[Path, ...]
 ) -> Checkpoint:
     """Find the base of an adapter, which may be an adapted one itself."""
     where = f"The adapter in {name!r} was trained on {adapter.base_model!r}"
+    above = (*above, adapter.folder.resolve())
+    local = _local_folder(adapter.base_model) if _is_there(adapter.base_model) else None
+    if local is not None and local.resolve() in above:
+        raise CheckpointError(
+            f"{where}, which leads back to itself: an adapter cannot be its own base."
+        )
+    if len(above) > _MAX_ADAPTERS:
+        raise CheckpointError(
+            f"{where}, an adapter on an adapter, {len(above)} in all; at most "
+            f"{_MAX_ADAPTERS} are loaded. Merge them into one checkpoint."
+        )
     try:
-        local = _local_folder(adapter.base_model)
-        if local == adapter.folder:
-            raise CheckpointError(f"The adapter in {name!r} names itself as its base.")
         # A commit is asked for; what lies in a folder is what it is.
         wanted = adapter.base_revision if local is None else None
-        base = find_checkpoint(adapter.base_model, wanted, weights=weights)
+        base = _find(adapter.base_model, wanted, weights, above)
     except ModelAccessError as error:
+        key = '"model"' if adapter.record == TUNING else '"base_model_name_or_path"'
         raise ModelAccessError(
             f"{where}, which is not to be had here. {error} If it lies elsewhere on "
-            "this machine, change the base's \"model\" in the adapter's tuning.json."
+            f"this machine, change {key} in the adapter's {adapter.record}."
         ) from error
-    if local is not None and adapter.base_revision not in (None, base.revision):
+    recorded = adapter.base_revision or ""
+    # peft writes "main" for a folder too; only a digest can be compared with files.
+    if local is not None and recorded.startswith(_DIGEST) and recorded != base.revision:
         raise CheckpointError(
-            f"{where} at {adapter.base_revision}, which is another one now: "
-            f"{base.revision}. On that it means nothing. Get the files of its base "
-            "back, or fine-tune again."
+            f"{where} at {recorded}, which is another one now: {base.revision}. On "
+            "that it means nothing. Get the files of its base back, or fine-tune again."
         )
-    resolved = digest_adapter(adapter.folder, base.revision)
-    _check_revision(name, resolved, revision)
-    return replace(
-        base,
-        model=name,
-        revision=resolved,
-        adapters=(*base.adapters, adapter.folder),
-    )
+    return base
+
+
+def _is_there(name: str) -> bool:
+    """Tell whether a name means a folder that exists."""
+    return name == "demo" or Path(name).expanduser().is_dir()
 
 
 def _local_folder(name: str) -> Path | None:
@@ -171,6 +200,7 @@ def _local_folder(name: str) -> Path | None:
         return DEMO_FOLDER
     path = Path(name).expanduser()
     if path.is_dir():
+        _check_copy(path)
         return path
     # "owner/name" could be a relative path too; anything else can only be one.
     looks_local = path.is_absolute() or name.startswith((".", "~"))
@@ -183,10 +213,31 @@ def _local_folder(name: str) -> Path | None:
     return None
 
 
-def _read_sizes(folder: Path, name: str) -> tuple[int, int, int, int]:
-    """Return width, px a side, px a patch, and tokens."""
+def _check_copy(folder: Path) -> None:
+    """Raise for copies of the hub's cache that lack files or hold several commits."""
+    for path in folder.iterdir():
+        if path.is_symlink() and not path.exists():
+            raise CheckpointError(
+                f"{path.name} in {str(folder)!r} is a link to {os.readlink(path)!r}, "
+                "which is not here: the hub's cache holds links. Copy the files "
+                "themselves, by 'cp -rL FOLDER DESTINATION', or download them without "
+                "links: hf download REPOSITORY --local-dir FOLDER"
+            )
+    above = folder / "snapshots" if (folder / "snapshots").is_dir() else folder
+    commits = sorted(path.parent for path in above.glob("*/*config.json"))
+    if not any(folder.glob("*.json")) and commits:
+        named = " or ".join(f"model={str(one)!r}" for one in dict.fromkeys(commits))
+        raise CheckpointError(
+            f"{str(folder)!r} holds commits of a repository, not a checkpoint. Pass "
+            f"one of them: {named}."
+        )
+
+
+def _read_config(folder: Path, name: str) -> dict[str, Any]:
+    """Return the sizes in ``config.json``, as :class:`Checkpoint` takes them."""
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        towers = dict.fromkeys(("vision_config", "text_config"), (dict, type(None)))
+        config = read_json(folder / "config.json", optional=towers)
     except FileNotFoundError:
         raise CheckpointError(
             f"{name!r} holds no config.json, so it is not a checkpoint folder. A "
@@ -195,22 +246,43 @@ def _read_sizes(folder: Path, name: str) -> tuple[int, int, int, int]:
         ) from None
     except ValueError as error:
         raise CheckpointError(
-            f"config.json of {name!r} is not valid JSON ({error}). Download the "
+            f"config.json of {name!r} cannot be read ({error}). Download the "
             f"checkpoint again: hf download {name} --force-download"
         ) from None
-    if config.get("model_type") != "siglip":
+    kind = config.get("model_type")
+    if kind not in ("siglip", "siglip_vision_model"):
         raise CheckpointError(
-            f"{name!r} is a checkpoint of type {config.get('model_type')!r}; this "
+            f"{name!r} is a checkpoint of type {kind!r}; this "
             'package reads "siglip" checkpoints, such as "google/medsiglip-448".'
         )
-    vision = config.get("vision_config") or {}
+    if config.get("quantization_config"):
+        raise CheckpointError(
+            f"{name!r} is quantised; this package reads weights in float32, float16 or "
+            "bfloat16. Take the checkpoint that it was made from, where memory is "
+            'short with dtype="bfloat16".'
+        )
+    alone = kind == "siglip_vision_model"
+    vision = config if alone else config.get("vision_config") or {}
     text = config.get("text_config") or {}
-    return (
-        vision.get("hidden_size", _DEFAULT_WIDTH),
-        vision.get("image_size", _DEFAULT_IMAGE_SIZE),
-        vision.get("patch_size", _DEFAULT_PATCH_SIZE),
-        text.get("max_position_embeddings", _DEFAULT_TEXT_TOKENS),
-    )
+    if vision.get("vision_use_head") is False:
+        raise CheckpointError(
+            f"{name!r} has no pooling head (vision_use_head is false); an embedding "
+            "is what that head returns. Take a checkpoint with one."
+        )
+    sizes = {
+        "embedding_dim": vision.get("hidden_size", _DEFAULT_WIDTH),
+        "image_size": vision.get("image_size", _DEFAULT_IMAGE_SIZE),
+        "patch_size": vision.get("patch_size", _DEFAULT_PATCH_SIZE),
+        "text_tokens": text.get("max_position_embeddings", _DEFAULT_TEXT_TOKENS),
+    }
+    for key, value in sizes.items():
+        if type(value) is not int or not 0 < value < 100_000:
+            raise CheckpointError(
+                f"config.json of {name!r} gives {value!r} as {key}; a whole number is "
+                "expected."
+            )
+    classifier = config.get("architectures") == ["SiglipForImageClassification"]
+    return {**sizes, "has_text": not (alone or classifier)}
 
 
 # Digests of folders by the state of their files. A folder of weights is gigabytes.
@@ -223,6 +295,8 @@ def _folder_digest(folder: Path) -> str:
     files = sorted(
         {path for pattern in _DIGESTED for path in folder.glob(pattern)}
         | {folder / name for name in _DIGESTED_JSON if (folder / name).is_file()}
+        # An index may name files elsewhere, or by other endings.
+        | {path for path in named_shards(folder) if path.is_file()}
     )
     state = tuple((str(path), *_stat_key(path)) for path in files)
     with _digests_lock:
@@ -233,6 +307,31 @@ def _folder_digest(folder: Path) -> str:
                 whole.update(path.name.encode() + b"\0" + content.digest())
             _digests[state] = "folder-" + whole.hexdigest(length=16)
         return _digests[state]
+
+
+def named_shards(folder: Path) -> list[Path]:
+    """Return the weight files that a folder's index names, or none without an index."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    try:
+        weight_map = read_json(index, {"weight_map": dict})["weight_map"]
+        names = sorted(set(weight_map.values()))
+        inside = folder.resolve()
+        outside = [
+            n for n in names if not (inside / n).is_relative_to(inside) or ".." in n
+        ]
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{index.name} in {str(folder)!r} cannot be read ({error}). Copy or "
+            "download the checkpoint again."
+        ) from None
+    if outside:
+        raise CheckpointError(
+            f"{index.name} in {str(folder)!r} names {outside[0]!r}, a file outside the "
+            "checkpoint's folder, which is not read."
+        )
+    return [folder / name for name in names]
 
 
 def _stat_key(path: Path) -> tuple[int, ...]:

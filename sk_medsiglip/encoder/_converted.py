@@ -17,6 +17,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip.exceptions import CheckpointError
 
 __all__ = ["load_converted", "store_converted"]
@@ -49,7 +50,8 @@ def store_converted(
     try:
         write(scratch)
         files = {path.name: _digest(path) for path in sorted(scratch.iterdir())}
-        whole = {"files": files, "facts": facts}
+        whole: dict[str, Any] = {"files": files, "facts": facts}
+        whole["digest"] = _digest_of_facts(whole)
         (scratch / _FACTS).write_text(json.dumps(whole, indent=2), "utf-8")
         try:
             os.rename(scratch, folder)
@@ -84,14 +86,24 @@ def load_converted(folder: Path) -> dict[str, Any] | None:
     if not folder.is_dir():
         return None
     try:
-        whole = json.loads((folder / _FACTS).read_text("utf-8"))
+        whole = read_json(
+            folder / _FACTS, {"files": dict, "facts": dict, "digest": str}
+        )
     except (FileNotFoundError, ValueError):
         raise CheckpointError(_damaged(folder, _FACTS)) from None
+    if _digest_of_facts(whole) != whole["digest"]:
+        raise CheckpointError(_damaged(folder, _FACTS))
     for name, digest in whole["files"].items():
         path = folder / name
         if not path.is_file() or _digest(path) != digest:
             raise CheckpointError(_damaged(folder, name))
     return whole["facts"]
+
+
+def _digest_of_facts(whole: dict[str, Any]) -> str:
+    """Return the digest of a record: one flipped bit would scale every logit."""
+    said = json.dumps([whole["files"], whole["facts"]], sort_keys=True)
+    return blake3(said.encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -18,8 +18,9 @@ from sk_medsiglip.encoder._batch_size import (
     text_batch_sizes,
 )
 from sk_medsiglip.encoder._checkpoints import Checkpoint
+from sk_medsiglip.encoder._torch_towers import weights_not_finite
 from sk_medsiglip.encoder._towers import Towers
-from sk_medsiglip.exceptions import OutOfMemoryError
+from sk_medsiglip.exceptions import CheckpointError, OutOfMemoryError
 
 __all__ = ["Encoder"]
 
@@ -36,8 +37,8 @@ class Encoder:
         Where it came from.
     towers : Towers
         What runs its two towers.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        The checkpoint's tokenizer.
+    tokenizer : transformers.PreTrainedTokenizerBase or None
+        The checkpoint's tokenizer; None for an image tower alone.
 
     Attributes
     ----------
@@ -128,7 +129,7 @@ class Encoder:
         -------
         ndarray of shape (n_texts, embedding_dim), float32
         """
-        tokens = self._tokenizer(
+        tokens = self._check_tokenizer()(
             [text.lower() for text in texts],
             padding="max_length",
             max_length=self.text_tokens,
@@ -138,12 +139,36 @@ class Encoder:
             np.array(tokens, dtype=np.int64), self._towers.run_texts, self._text_batch
         )
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens each text has before it is cut."""
+    def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Return how many tokens each text has before it is cut, and how many known.
+
+        Parameters
+        ----------
+        texts : sequence of str
+
+        Returns
+        -------
+        list of (int, int)
+            All tokens; and those that stand for something in the vocabulary. A text
+            with none of these, in another script for example, tells the model nothing.
+        """
+        tokenizer = self._check_tokenizer()
         lowered = [text.lower() for text in texts]
         # Not verbose: it would warn that the whole text does not fit, and none is used.
-        tokens = self._tokenizer(lowered, verbose=False)["input_ids"]
-        return [len(ids) for ids in tokens]
+        tokens = tokenizer(lowered, verbose=False)["input_ids"]
+        # The bare space comes before whatever follows, unknown or not.
+        empty = {*tokenizer.all_special_ids, tokenizer.convert_tokens_to_ids("\u2581")}
+        return [(len(ids), sum(one not in empty for one in ids)) for ids in tokens]
+
+    def _check_tokenizer(self) -> Any:
+        """Return the tokenizer, or say that there is no text tower."""
+        if self._tokenizer is None:
+            raise CheckpointError(
+                f"The checkpoint {self.model!r} holds an image tower alone, so it "
+                "cannot compare images with texts. Use the whole one that it was made "
+                "from."
+            )
+        return self._tokenizer
 
     def _encode(
         self, values: np.ndarray, run: Callable[[Any], Any], batch: BatchSize
@@ -172,9 +197,26 @@ class Encoder:
                 batch.failed(len(part))
                 continue
             batch.passed(len(part))
+            if not np.isfinite(rows).all():
+                raise CheckpointError(self._not_finite())
             vectors[start : start + len(part)] = rows
             start += len(part)
         return vectors
+
+    def _not_finite(self) -> str:
+        """Return the message of vectors that are not numbers, naming the weights."""
+        strange = weights_not_finite(self.checkpoint)
+        if strange:
+            return (
+                f"The checkpoint {self.model!r} computes NaN: its weights are not "
+                f"finite, {len(strange)} of its tensors, the first is {strange[0]}. "
+                "Its training diverged, or its file is damaged; take another one."
+            )
+        return (
+            f"The checkpoint {self.model!r} computes numbers that are not finite in "
+            f"{self.dtype} by {self.engine}, from finite weights: they overflow. Use "
+            "dtype='float32' and engine='torch'."
+        )
 
 
 # Every encoder in memory, so that a forked child can renew their locks: another

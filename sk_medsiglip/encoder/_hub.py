@@ -57,14 +57,19 @@ def _cached_commit(model: str, revision: str | None) -> str | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        config = try_to_load_from_cache(model, "config.json", revision=revision)
+        # A repository of an adapter has no config.json.
+        found = [
+            try_to_load_from_cache(model, name, revision=revision)
+            for name in ("config.json", "adapter_config.json")
+        ]
     except HFValidationError:
         raise CheckpointError(
             f"model={model!r} is neither a folder on this machine nor the name of a "
             'hub repository ("owner/name"). Pass model="demo", '
             'model="google/medsiglip-448", or the path of a checkpoint folder.'
         ) from None
-    return Path(config).parent.name if isinstance(config, str) else None
+    files = [one for one in found if isinstance(one, str)]
+    return Path(files[0]).parent.name if files else None
 
 
 def _has_weights(folder: Path) -> bool:
@@ -123,13 +128,28 @@ def _not_found_message(model: str) -> str:
 
 def _no_network_message(model: str, revision: str | None) -> str:
     at = "" if revision is None else f" at revision {revision!r}"
+    commits = _commits_here(model)
+    here = ""
+    if commits:
+        named = " or ".join(f"revision={one!r}" for one in commits)
+        here = f" These commits of it are here: pass {named}."
+    folder = model.rpartition("/")[2]
     return (
         f"{model}{at} is not on this machine and the hub cannot be reached (no "
-        "network, or HF_HUB_OFFLINE is set). On a machine with internet, run: "
-        f"hf download {model}\n"
-        "then copy the folder that it prints to this machine and pass its path, "
+        f"network, or HF_HUB_OFFLINE is set).{here} On a machine with internet, run: "
+        f"hf download {model} --local-dir {folder}\n"
+        f"then copy the folder {folder} to this machine and pass its path, "
         'model="/path/to/checkpoint"; or try the toolkit with model="demo".'
     )
+
+
+def _commits_here(model: str) -> list[str]:
+    """Return the commits of a repository that the hub's cache holds, whole or not."""
+    from huggingface_hub import constants
+
+    repository = Path(constants.HF_HUB_CACHE, f"models--{model.replace('/', '--')}")
+    found = (repository / "snapshots").glob("*/*config.json")
+    return sorted({path.parent.name for path in found})
 
 
 def is_downloaded(model: str) -> bool:

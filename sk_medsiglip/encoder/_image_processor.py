@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from sk_medsiglip.encoder._checkpoints import find_checkpoint
 from sk_medsiglip.exceptions import CheckpointError
 
-__all__ = ["load_image_processor", "read_processor"]
+__all__ = ["load_image_processor", "pixel_scaling"]
+
+_MEND = 'Mend its preprocessor_config.json, or use resize="medsiglip".'
 
 
 @lru_cache(maxsize=8)
@@ -41,31 +43,78 @@ def load_image_processor(
     CheckpointError
         If the checkpoint has no processor, or a damaged one.
     """
-    processor = read_processor(find_checkpoint(model, revision, weights=False).folder)
+    checkpoint = find_checkpoint(model, revision, weights=False)
+    processor = _read_processor(checkpoint.folder)
+    size = (checkpoint.image_size, checkpoint.image_size, 3)
 
     def resize(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        resized = processor(
-            pixels,
-            do_rescale=False,
-            do_normalize=False,
-            input_data_format="channels_last",
-            return_tensors="np",
-        )["pixel_values"][0]
-        return np.ascontiguousarray(resized.transpose(1, 2, 0), dtype=np.uint8)
+        try:
+            resized = processor(
+                pixels,
+                do_rescale=False,
+                do_normalize=False,
+                input_data_format="channels_last",
+                return_tensors="np",
+            )["pixel_values"][0].transpose(1, 2, 0)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"The image processor of {model!r} fails ({error}). {_MEND}"
+            ) from error
+        if resized.shape != size:
+            raise CheckpointError(
+                f"The image processor of {model!r} makes pixels of shape "
+                f"{resized.shape}; its image tower takes {size}. {_MEND}"
+            )
+        return np.ascontiguousarray(resized, dtype=np.uint8)
 
     return resize
 
 
-def read_processor(folder: Path) -> Any:
-    """Return transformers' image processor for the checkpoint in ``folder``.
+def pixel_scaling(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return how a checkpoint scales pixels: ``pixels * scale - shift``.
 
-    The Pillow one: the other needs torchvision, and gives other bytes.
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Folder of the checkpoint.
+
+    Returns
+    -------
+    scale, shift : tuple of 3 float
+        One value a channel, for pixels from 0 to 255. A step that the checkpoint's
+        processor leaves out (``do_rescale``, ``do_normalize``) is left out.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint has no processor, or one with other channels.
     """
+    processor = _read_processor(folder)
+    factor = processor.rescale_factor if processor.do_rescale else 1.0
+    mean, std = [0.0] * 3, [1.0] * 3
+    if processor.do_normalize:
+        mean, std = processor.image_mean, processor.image_std
+    try:
+        scale = tuple(float(factor) / float(s) for s in std)
+        shift = tuple(float(m) / float(s) for m, s in zip(mean, std, strict=True))
+    except (TypeError, ValueError, ZeroDivisionError):
+        scale = shift = ()
+    if len(scale) != 3 or not np.isfinite(scale + shift).all():
+        raise CheckpointError(
+            f"preprocessor_config.json in {str(folder)!r} scales pixels by mean {mean} "
+            f"and deviation {std}; three numbers each are expected. Copy or download "
+            "it again."
+        )
+    return scale, shift
+
+
+def _read_processor(folder: Path) -> Any:
+    """Return transformers' Pillow processor; the other needs torchvision."""
     from transformers import SiglipImageProcessorPil
 
     try:
         return SiglipImageProcessorPil.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"The checkpoint in {str(folder)!r} has no readable "
             f"preprocessor_config.json ({error}). Copy or download it again."

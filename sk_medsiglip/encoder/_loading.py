@@ -109,7 +109,8 @@ def load_encoder(
                 towers = OpenVINOTowers(checkpoint, dtype, kept_in)
             else:
                 towers = TorchTowers(checkpoint, device, dtype)
-            _encoders[key] = Encoder(checkpoint, towers, load_tokenizer(checkpoint))
+            tokenizer = load_tokenizer(checkpoint) if checkpoint.has_text else None
+            _encoders[key] = Encoder(checkpoint, towers, tokenizer)
             while len(_encoders) > _MAX_ENCODERS:
                 _encoders.popitem(last=False)
         return _encoders[key]

@@ -5,7 +5,9 @@ The graph takes the uint8 pixels themselves: moving axes and scaling are part of
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -18,14 +20,14 @@ from numpy.typing import NDArray
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.encoder._checkpoints import Checkpoint
 from sk_medsiglip.encoder._converted import load_converted, store_converted
-from sk_medsiglip.encoder._image_processor import read_processor
+from sk_medsiglip.encoder._image_processor import pixel_scaling
 from sk_medsiglip.encoder._torch_towers import load_network, quiet_transformers
 from sk_medsiglip.exceptions import CacheWarning, ForkedProcessError
 
 __all__ = ["OpenVINOTowers", "converted_folder", "cpu_has_bfloat16"]
 
 # Raise it whenever the same checkpoint would be converted into something else.
-_VERSION = 2
+_VERSION = 3
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 _IMAGE, _TEXT = _NAMES = ("image", "text")
@@ -139,6 +141,12 @@ def converted_folder(kept_in: Path, checkpoint: Checkpoint, dtype: str) -> Path:
 
 
 def _openvino() -> Any:
+    # Its import and its converter report to an analytics host, unless their module is
+    # not to be had; loaded by somebody else before, its sender is stopped.
+    telemetry = sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    if telemetry is not None:
+        sender = importlib.import_module("openvino_telemetry.utils.sender")
+        sender.TelemetrySender.send = lambda *args: None
     return import_optional("openvino", extra="openvino", purpose='engine="openvino"')
 
 
@@ -175,9 +183,7 @@ def _convert(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, float]]:
     import torch
 
     network = load_network(checkpoint, "float32")
-    processor = read_processor(checkpoint.folder)
-    mean, std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
-    scale, shift = processor.rescale_factor / std, mean / std
+    scale, shift = map(torch.tensor, pixel_scaling(checkpoint.folder))
 
     class ImageTower(torch.nn.Module):
         def __init__(self) -> None:

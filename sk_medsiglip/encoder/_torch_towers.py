@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,18 +14,18 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.encoder._adapters import apply_adapter
 from sk_medsiglip.encoder._attention_pooling import pool_patches
-from sk_medsiglip.encoder._checkpoints import Checkpoint, damaged
+from sk_medsiglip.encoder._checkpoints import Checkpoint, damaged, named_shards
 from sk_medsiglip.encoder._fork import (
     check_device_after_fork,
     one_thread_in_forked_child,
 )
-from sk_medsiglip.encoder._image_processor import read_processor
+from sk_medsiglip.encoder._image_processor import pixel_scaling
 from sk_medsiglip.exceptions import CheckpointError, ForkedProcessError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TorchTowers", "load_network", "quiet_transformers"]
+__all__ = ["TorchTowers", "load_network", "quiet_transformers", "weights_not_finite"]
 
 # What C++ says under torch: the standard library, and oneDNN where no memory is left
 # for its kernels or their scratch.
@@ -62,7 +61,7 @@ class TorchTowers:
         import torch
 
         network = load_network(checkpoint, dtype)
-        processor = read_processor(checkpoint.folder)
+        scale, shift = pixel_scaling(checkpoint.folder)
         try:
             self._network = network.to(device)
         except RuntimeError as error:
@@ -77,9 +76,7 @@ class TorchTowers:
         self.dtype = dtype
         self.logit_scale = float(network.logit_scale.detach().float().exp())
         self.logit_bias = float(network.logit_bias.detach().float())
-        mean, std = processor.image_mean, processor.image_std
-        self._scale = self._channels([processor.rescale_factor / s for s in std])
-        self._shift = self._channels([m / s for m, s in zip(mean, std, strict=True)])
+        self._scale, self._shift = self._channels(scale), self._channels(shift)
         self._pid = os.getpid()
         on_cuda = self.device.startswith("cuda")
         self._copies = torch.cuda.Stream(self._network.device) if on_cuda else None
@@ -166,7 +163,7 @@ class TorchTowers:
         back.copy_(vectors, non_blocking=True)
         return _Sent(back, torch.cuda.current_stream(vectors.device).record_event())
 
-    def _channels(self, values: list[float]) -> torch.Tensor:
+    def _channels(self, values: tuple[float, ...]) -> torch.Tensor:
         import torch
 
         return torch.tensor(values, device=self._network.device).view(1, 3, 1, 1)
@@ -188,9 +185,14 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
     try:
         from transformers import SiglipModel
     except ImportError as error:
+        mend = "reinstall it: pip install --force-reinstall transformers"
+        if "torchvision" in str(error):
+            mend = (
+                "a torchvision that does not belong to this torch causes that; run: "
+                "pip uninstall torchvision"
+            )
         raise CheckpointError(
-            f"transformers cannot load SigLIP here ({error}). A torchvision that does "
-            "not belong to this torch causes that; run: pip uninstall torchvision"
+            f"transformers cannot load SigLIP here ({error}); {mend}"
         ) from error
 
     _check_weight_files(checkpoint)
@@ -205,6 +207,7 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
+                **_only_images(checkpoint),
             )
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(damaged(checkpoint, str(error))) from error
@@ -212,6 +215,10 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
     lacking = sorted(report["missing_keys"]) or sorted(
         str(key) for key in report["mismatched_keys"]
     )
+    if not checkpoint.has_text:
+        lacking = [name for name in lacking if name.startswith("vision_model.")]
+        network.logit_scale.data.fill_(float("nan"))
+        network.logit_bias.data.fill_(float("nan"))
     if lacking:
         raise CheckpointError(
             damaged(
@@ -229,23 +236,60 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
     return network.eval().requires_grad_(False)
 
 
+def _only_images(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the configuration of a checkpoint without texts, beside a tiny tower."""
+    if checkpoint.has_text:
+        return {}
+    from transformers import SiglipConfig, SiglipVisionConfig
+
+    vision = SiglipVisionConfig.from_pretrained(
+        checkpoint.folder, local_files_only=True
+    )
+    width = vision.hidden_size
+    tiny = {
+        "num_hidden_layers": 0,
+        "hidden_size": width,
+        "projection_size": width,
+        "num_attention_heads": vision.num_attention_heads,
+        "intermediate_size": 1,
+        "vocab_size": 2,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+    }
+    config = SiglipConfig(vision_config=vision.to_dict(), text_config=tiny)
+    return {"config": config}
+
+
 def _check_weight_files(checkpoint: Checkpoint) -> None:
     """Raise if a weight file is not there."""
     folder = checkpoint.folder
     if (folder / "model.safetensors").is_file():
         return
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-        absent = sorted(name for name in shards if not (folder / name).is_file())
-        if not absent:
-            return
-        reason = f"{', '.join(absent)} is missing"
-    else:
-        reason = "model.safetensors is missing"
-        if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
-            reason += "; .bin and .pt files are pickles, which are never opened"
+    shards = named_shards(folder)
+    absent = [path.name for path in shards if not path.is_file()]
+    if shards and not absent:
+        return
+    reason = f"{', '.join(absent) or 'model.safetensors'} is missing"
+    if not shards and (any(folder.glob("*.bin")) or any(folder.glob("*.pt"))):
+        reason += "; .bin and .pt files are pickles, which are never opened"
     raise CheckpointError(damaged(checkpoint, reason))
+
+
+def weights_not_finite(checkpoint: Checkpoint) -> list[str]:
+    """Return the names of a checkpoint's tensors that hold NaN or infinity."""
+    from safetensors import safe_open
+
+    strange = []
+    for folder in (checkpoint.folder, *checkpoint.adapters):
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, framework="pt") as tensors:
+                strange += [
+                    name
+                    for name in tensors.keys()  # noqa: SIM118 (it is no mapping)
+                    if not tensors.get_tensor(name).isfinite().all()
+                ]
+    return strange
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sk_medsiglip.encoder import Checkpoint, load_network, read_processor
+from sk_medsiglip.encoder import Checkpoint, load_network, pixel_scaling
 from sk_medsiglip.fine_tuning._choices import needed_towers, trained_towers
 from sk_medsiglip.fine_tuning._kept import Kept
 from sk_medsiglip.fine_tuning._material import Material, positive_weights
@@ -59,7 +59,7 @@ def build_network(
     weighting, n_outputs = _weighting(tuner, material, rows)
     network = Network(
         siglip,
-        Scaling.of_processor(read_processor(checkpoint.folder)),
+        Scaling(*pixel_scaling(checkpoint.folder)),
         checkpoint.embedding_dim,
         n_outputs,
         weighting,

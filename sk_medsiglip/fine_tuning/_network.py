@@ -34,15 +34,6 @@ class Scaling:
     factor: tuple[float, ...]
     shift: tuple[float, ...]
 
-    @classmethod
-    def of_processor(cls, processor: Any) -> Scaling:
-        """Return that of a checkpoint's image processor."""
-        mean, std = processor.image_mean, processor.image_std
-        return cls(
-            tuple(processor.rescale_factor / s for s in std),
-            tuple(m / s for m, s in zip(mean, std, strict=True)),
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class Weighting:

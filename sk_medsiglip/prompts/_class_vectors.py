@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder, plain_rows
-from sk_medsiglip.exceptions import PromptError
+from sk_medsiglip.exceptions import PromptError, PromptWarning
 from sk_medsiglip.prompts._question import Question
 
 __all__ = ["ClassVectors", "encode_class_vectors", "encode_question"]
@@ -94,12 +95,33 @@ def encode_question(
     means = _average(each, starts, question.weights)
     if ensemble != "scores":
         means = _to_length_one(means, texts)
+    _warn_of_equal_classes(means, question)
     return ClassVectors(
         means.astype(np.float32),
         *embedder.logit_parameters(),
         prompt_vectors=each.astype(np.float32),
         starts=starts,
     )
+
+
+def _warn_of_equal_classes(means: NDArray[np.float64], question: Question) -> None:
+    """Warn of classes whose prompts are one vector; pairs are compared within."""
+    choices = means.reshape(-1, 2, means.shape[1]) if question.is_pairs else means[None]
+    for choice, label in zip(choices, question.labels, strict=False):
+        _, place = np.unique(choice.round(6), axis=0, return_inverse=True)
+        same = np.flatnonzero(np.bincount(place.ravel())[place.ravel()] > 1)
+        if same.size:
+            which = (
+                f"present and absent of {label!r}"
+                if question.is_pairs
+                else ", ".join(repr(one) for one in question.labels[same].tolist())
+            )
+            warnings.warn(
+                f"The prompts of {which} are the same vector, so nothing tells them "
+                "apart: every image gets the same score for each.",
+                PromptWarning,
+                stacklevel=4,
+            )
 
 
 def encode_class_vectors(
