@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 import warnings
+from contextlib import nullcontext
 from html import unescape
 
 import numpy as np
@@ -283,6 +284,44 @@ def test_leakage_is_shown_and_warned_of(data, full, tmp_path):
         )
     assert "training patients 5 training same pictures 10" in said
     assert "the training set and the test set share patients (5 of" in said
+
+
+@pytest.mark.parametrize(
+    ("groups_train", "cell", "said"),
+    [
+        ([901.0, None, np.nan], "0 found, but not all", "2 of the images"),
+        (["001", "902"], "0 found, but not all", "1 patients of the test set may"),
+        (["P1", "P2"], "0 found, but not all", "could not be compared"),
+        ([901.0, 902.0], "0", None),
+    ],
+)
+def test_no_patients_are_certified_that_were_not_compared(
+    data, tmp_path, groups_train, cell, said
+):
+    expected = pytest.warns(LeakageWarning, match=said) if said else nullcontext()
+    with expected:
+        page = words(
+            small(
+                data, tmp_path, groups=np.arange(len(data.X[JUDGE])),
+                groups_train=groups_train,
+            )
+        )  # fmt: skip
+    assert f"training patients {cell}" in page
+    assert "'001'" not in page
+    if said:
+        assert said in page
+    assert f"training {len(groups_train)} {2 - (None in groups_train)} " in page
+
+
+def test_near_copies_are_not_denied_where_images_have_no_embeddings(data, tmp_path):
+    scores = np.linspace(0, 1, len(data.X[JUDGE]))
+    write_report(
+        tmp_path / "r.html", scores, list(data.images[JUDGE]), data.nodule[JUDGE],
+        X_train=list(data.images[:3]), metrics=["brier"], **FEW,
+    )  # fmt: skip
+    page = words((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "training same pictures 0" in page
+    assert "training nearly the same pictures not looked for" in page
 
 
 def test_images_are_compared_by_their_embeddings(data, tmp_path):

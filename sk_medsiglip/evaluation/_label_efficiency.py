@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_consistent_length, get_tags
 
 from sk_medsiglip._progress import progress_bar
+from sk_medsiglip._splits import shared_groups
 from sk_medsiglip._validation import Integral
 from sk_medsiglip.evaluation._answers import Truth, read_truth
 from sk_medsiglip.evaluation._draw_scores import (
@@ -105,7 +106,7 @@ def label_efficiency(
     UserWarning
         If a label has test images of one kind only: it is left out of "macro".
     LeakageWarning
-        If ``groups`` and ``groups_test`` share patients.
+        If ``groups`` and ``groups_test`` share patients, or ids that may be one.
 
     See Also
     --------
@@ -235,14 +236,15 @@ def _sides(
 def _warn_of_shared(groups: Any, groups_test: Any) -> None:
     if groups is None or groups_test is None:
         return
-    shared = np.intersect1d(groups, groups_test)
-    if len(shared):
-        warnings.warn(
-            f"{len(shared):,} patients of groups_test are among those drawn from: "
-            "scores flatter. Leave them out of one side.",
-            LeakageWarning,
-            stacklevel=3,
+    shared = shared_groups(groups, groups_test)
+    said = shared.doubts("groups", "groups_test")
+    if shared.shared:
+        said.append(
+            f"{len(shared.shared):,} patients of groups_test are among those drawn "
+            "from: scores flatter. Leave them out of one side."
         )
+    for one in said:
+        warnings.warn(one, LeakageWarning, stacklevel=3)
 
 
 def _join(one: Any, other: Any) -> Any:

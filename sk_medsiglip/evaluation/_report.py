@@ -14,6 +14,7 @@ from sk_medsiglip.evaluation import _report_details as details
 from sk_medsiglip.evaluation import _report_sections as parts
 from sk_medsiglip.evaluation import _report_tables as tables
 from sk_medsiglip.evaluation._evaluate import evaluate
+from sk_medsiglip.evaluation._leaks import find_leaks, is_matrix, warn_of_leaks
 from sk_medsiglip.evaluation._published import published_results
 from sk_medsiglip.evaluation._report_html import page
 from sk_medsiglip.evaluation._report_material import (
@@ -21,8 +22,6 @@ from sk_medsiglip.evaluation._report_material import (
     Part,
     Remembering,
     find_embedder,
-    is_matrix,
-    look_for_leaks,
     noted,
 )
 from sk_medsiglip.evaluation._report_plot import check_drawing
@@ -215,7 +214,14 @@ def write_report(
             pos_label=pos_label, data_set=data, verbose=verbose, **sampling,
         )  # fmt: skip
         others = [one for one in (tuning, training) if one is not None]
-        leaks = look_for_leaks(test, others, embedder)
+        leaks = [
+            leak
+            for one in others
+            for leak in find_leaks(
+                one.name, X, test.groups, one.X, one.groups, embedder, name_ids=False
+            )
+        ]
+        warn_of_leaks(leaks)
     material = Material(
         asked_once, test, others, table, leaks, names, sampling, embedder, warned
     )
