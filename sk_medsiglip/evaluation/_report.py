@@ -188,8 +188,13 @@ def write_report(
     warned: list[Warning] = []
     with noted(warned):
         test = Part.of("test", X, y, groups, plain, pos_label)
-        tuning = Part.of("tuning", X_tune, y_tune, groups_tune, plain, pos_label)
-        training = Part.of("training", X_train, y_train, groups_train, plain, pos_label)
+        tuning, training = (
+            Part.of(name, *part, plain, pos_label, test)
+            for name, part in (
+                ("tuning", (X_tune, y_tune, groups_tune)),
+                ("training", (X_train, y_train, groups_train)),
+            )
+        )
     assert test is not None  # X and y are given
     if tuning is not None and (tuning.X is None or tuning.y is None):
         raise ValueError("to choose thresholds, pass both X_tune and y_tune.")

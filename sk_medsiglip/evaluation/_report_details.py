@@ -125,8 +125,7 @@ def _said(question: Question) -> Any:
 
 def mistakes(material: Material, images: Any, n_shown: int) -> Html:
     """Return what the first classifier is most wrong about; pictures only if asked."""
-    name, first = next(iter(material.estimators.items()))
-    questions = material.questions[name]
+    name, questions = next(iter(material.questions.items()))
     if any(question.probability is None for question in questions):
         return box(f"{name} gives no probabilities, so none of its mistakes is worst.")
     content: list[Any] = [
@@ -146,20 +145,18 @@ def mistakes(material: Material, images: Any, n_shown: int) -> Html:
                 kind="bad",
             ),
         )
-    test, reading = material.test, {}
+    reading = {}
     if material.embedder is not None:  # read as it reads them
         names = ("intensity", "frame", "max_pixels")
         reading = {one: getattr(material.embedder, one) for one in names}
     for label in [None] if material.truth.kind == "classes" else material.labels:
-        wrong, n_asked = find_mistakes(first, test.X, test.y, label)
+        wrong, n_asked = find_mistakes(material.truth, questions, label)
         title = f"{len(wrong):,} of {n_asked:,} wrong"
         title = title if label is None else f"{label}: {title}"
         if not len(wrong):
             content.append(paragraph(f"{title}."))
         elif n_shown:
-            tiles = draw_mistakes(
-                first, test.X, test.y, images, label, n_shown, reading, material.names
-            )
+            tiles = draw_mistakes(wrong.head(n_shown), images, reading, material.names)
             content += [element("h3", title), pictures(tiles, "tiles")]
         else:
             rows = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,8 +57,9 @@ class Part:
         groups: Any,
         estimators: list[Any],
         pos_label: Any = None,
+        like: Part | None = None,
     ) -> Part | None:
-        """Return the part, or None if nothing of it was given."""
+        """Return the part, its labels named as another's; None if nothing was given."""
         given = [one for one in (X, y, groups) if one is not None]
         if not given:
             return None
@@ -66,6 +67,8 @@ class Part:
         truth = None
         if y is not None:
             truth = read_truth(y, estimators, given[0], label=pos_label)
+            if like is not None and like.truth is not None:
+                truth = truth.named_like(like.truth)
         return cls(name, X, y, groups, truth)
 
     @property
@@ -144,6 +147,12 @@ class Material:
             for name, one in self.estimators.items()
         }
 
+    def said_of(self, label: Any, but: Sequence[str] = ()) -> dict[str, Question]:
+        """Return what each estimator says of one label, without some of them."""
+        place = self.truth.place(label)
+        asked = self.questions.items()
+        return {name: each[place] for name, each in asked if name not in but}
+
     @property
     def labels(self) -> list[Any]:
         """The classes or findings."""
@@ -171,7 +180,7 @@ class Material:
     def drawable(self, label: Any) -> bool:
         """Return whether there are images with a label and without."""
         (first, *_) = self.questions.values()
-        question = first[self.labels.index(label)]
+        question = first[self.truth.place(label)]
         return bool(question.ill.any() and not question.ill.all())
 
 

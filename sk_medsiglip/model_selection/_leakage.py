@@ -124,11 +124,11 @@ def check_leakage(
 
     Images of different patients come as near by chance, and more often the more
     training images there are: 0.07 % of test images with 200 training images, 0.34 %
-    with 800, 0.85 % with 3,200 (drawn phantoms, ten draws by patient). Where near copies are found and ``groups`` is given,
-    ``n_by_chance`` is the share of training rows (of up to 1,000, drawn at random) that
-    are nearly the same as a row of another training patient, times the number of test
-    rows. A count near it is no evidence of copies, and pairs of the same patient are
-    not in it.
+    with 800, 0.85 % with 3,200 (drawn phantoms, ten draws by patient). Where near
+    copies are found and ``groups`` is given, ``n_by_chance`` is the share of training
+    rows (of up to 1,000, drawn at random) that are nearly the same as a row of another
+    training patient, times the number of test rows. A count near it is no evidence of
+    copies. Near copies of the same patient are found, but are not expected by chance.
 
     Rows of NaN, which an embedder leaves of unreadable images, are not compared.
     Products are done in blocks, ``n_train * n_test`` cosines a split, in memory that
