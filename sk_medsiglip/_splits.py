@@ -113,23 +113,20 @@ class SharedGroups:
         """
         said = []
         if self.doubtful:
-            a, b = self.doubtful[0]
-            example = f", such as {a!r} and {b!r}" if name_ids else ""
+            pair = ", such as {!r} and {!r}".format(*self.doubtful[0])
             said.append(
-                f"{len(self.doubtful):,} patients of {here} may be in {there} too: "
-                "their ids differ in leading zeros, capitals or spaces alone"
-                f"{example}. Write ids alike in both."
+                f"{len(self.doubtful):,} patients of {here} may be in {there}: the ids "
+                f"differ in leading zeros, capitals or spaces alone{pair * name_ids}."
             )
         if self.n_blank:
             said.append(
-                f"{self.n_blank:,} of the images of {here} and {there} were not "
-                "compared by patient: their ids are missing, or are floats too large "
-                "to be exact."
+                f"{self.n_blank:,} of the images of {here} and {there} have no patient "
+                "id to compare, or a float too large to be exact."
             )
         if not self.is_alike:
             said.append(
                 f"patients of {here} and {there} could not be compared: the ids of one "
-                "are numbers, those of the other are not. Pass ids of one kind."
+                "are numbers, those of the other are not."
             )
         return said
 
@@ -149,7 +146,7 @@ def shared_groups(groups: ArrayLike, others: ArrayLike) -> SharedGroups:
     -------
     SharedGroups
     """
-    sides, loose, n_blank = [], [], 0
+    sides, n_blank = [], 0
     for given in map(_one_column, (groups, others)):
         written = written_ids(given)
         blank = written == "nan"
@@ -157,20 +154,17 @@ def shared_groups(groups: ArrayLike, others: ArrayLike) -> SharedGroups:
             blank |= np.abs(np.nan_to_num(given)) > 2 / np.finfo(given.dtype).eps
         n_blank += int(blank.sum())
         sides.append(dict(zip(written[~blank], given[~blank].tolist(), strict=True)))
-        loose.append({_loosely(one): one for one in sides[-1]})
     here, there = sides
+    left = {_loosely(one): one for one in there if one not in here}
     doubtful = [
-        (here[one], there[loose[1][key]])
-        for key, one in loose[0].items()
-        if key in loose[1] and one not in there and loose[1][key] not in here
+        (here[one], there[left[_loosely(one)]])
+        for one in here
+        if one not in there and _loosely(one) in left
     ]
     kinds = [{bool(re.fullmatch(r"[\d.+-]+", one)) for one in side} for side in sides]
-    return SharedGroups(
-        [here[one] for one in here if one in there],
-        doubtful,
-        n_blank,
-        not kinds[0] or not kinds[1] or bool(kinds[0] & kinds[1]),
-    )
+    is_alike = bool(kinds[0] & kinds[1]) or not all(kinds)
+    shared = [here[one] for one in here if one in there]
+    return SharedGroups(shared, doubtful, n_blank, is_alike)
 
 
 def written_ids(groups: ArrayLike) -> NDArray[np.object_]:

@@ -506,7 +506,7 @@ def test_classes(data, tmp_path):
     [
         ({"X_tune": np.ones((2, 3))}, "pass both X_tune and y_tune"),
         ({"show_mistakes": 3}, "pass images="),
-        ({"sensitivity": 95}, "above 0 and at most 1, got 95"),
+        ({"sensitivity": 95}, "above 0 and below 1, got 95"),
         ({"published": "knees"}, "'knees' is none of"),
         ({"image_names": ["a"]}, "names 1 images of 60"),
     ],
@@ -587,7 +587,7 @@ def test_in_a_browser(browser, full, width, mobile):
     assert ask("return document.scripts.length") == 0
 
 
-@pytest.mark.filterwarnings("ignore:finding .* Take 20 or more:UserWarning")
+@pytest.mark.filterwarnings("ignore:finding .* takes 19 or more:UserWarning")
 def test_from_the_command_line(data, tmp_path):
     folder = tmp_path / "secret-folder"
     folder.mkdir()

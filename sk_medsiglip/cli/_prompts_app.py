@@ -249,7 +249,8 @@ def compare(
     console.print(_as_table(compared))
     say(
         f"{len(X):,} images. AUC: of the label, this prompt alone standing for its "
-        "side. Loss: of all prompts' AUC without it, * beyond noise. 95% intervals "
+        "side. Loss: of all prompts' AUC without it, * where its interval leaves out "
+        "0, as one in twenty does by chance. 95% intervals "
         + ("over patients." if groups is not None else "over images.")
     )
     _say_problems(compared)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Leak:
         None where it could not be looked for.
     n_by_chance : float or None, default=None
         Expected number of pictures that are nearly the same by chance, if known.
-    doubts : tuple of str, default=()
+    doubts : sequence of str, default=()
         Sentences on what could not be compared.
     """
 
@@ -41,44 +41,37 @@ class Leak:
     kind: str
     n_found: int | None
     n_by_chance: float | None = None
-    doubts: tuple[str, ...] = ()
+    doubts: Sequence[str] = ()
 
     def __str__(self) -> str:
         """Return the count, and how far it is to be believed."""
         if self.n_found is None:
             return "not looked for"
-        if self.doubts:
-            return f"{self.n_found:,} found, but not all could be compared"
-        if self.n_by_chance is not None and self.n_found:
-            return f"{self.n_found:,} ({_about(self.n_by_chance)} expected by chance)"
-        return f"{self.n_found:,}"
+        doubt = " found, but not all could be compared" if self.doubts else ""
+        return f"{self.n_found:,}{doubt}"
 
-    def warnings(self) -> Iterator[str]:
-        """Yield what is to be warned of."""
-        yield from self.doubts
-        if not self.n_found:
-            return
-        found = (
-            f"the {self.part} set and the test set share {self.kind} "
-            f"({self.n_found:,} of the test set's): "
+    @property
+    def warnings(self) -> list[str]:
+        """What is to be warned of."""
+        said = list(self.doubts)
+        advice = (
+            "figures flatter. Split by patient, and leave copies out; "
+            "model_selection.check_leakage lists them."
         )
-        if self.kind != "nearly the same pictures":
-            yield (
-                f"{found}figures flatter. Split by patient, and leave copies out; "
-                "model_selection.check_leakage lists them."
+        if self.kind.startswith("nearly"):
+            expected = f"an unknown number without patients of the {self.part} set"
+            if self.n_by_chance is not None:
+                expected = f"about {self.n_by_chance:,.0f}, as among other patients"
+            advice = (
+                f"by chance it would be {expected}. Figures flatter if these are "
+                "copies: look at the pairs that model_selection.check_leakage lists."
             )
-            return
-        expected = (
-            "how many are so by chance is not known without patients of the "
-            f"{self.part} set"
-            if self.n_by_chance is None
-            else f"{_about(self.n_by_chance)} are expected by chance, as many as among "
-            f"different patients of the {self.part} set"
-        )
-        yield (
-            f"{found}{expected}. Figures flatter if they are copies: look at the pairs "
-            "that model_selection.check_leakage lists."
-        )
+        if self.n_found:
+            said.append(
+                f"the {self.part} set and the test set share {self.kind} "
+                f"({self.n_found:,} of the test set's): {advice}"
+            )
+        return said
 
 
 def find_leaks(
@@ -111,31 +104,25 @@ def find_leaks(
     list of Leak
     """
     check_consistent_length(other, other_groups)
-    n_found: int | None = None
-    doubts: list[str] = []
-    here, there = "the test set", f"the {part} set"
+    n_found, doubts, here, there = None, [], "the test set", f"the {part} set"
     if groups is not None and other_groups is not None:
         shared = shared_groups(groups, other_groups)
         n_found = len(shared.shared)
         doubts = shared.doubts(here, there, name_ids=name_ids)
     elif other_groups is not None:
-        doubts = [
-            f"patients of {here} and {there} were not compared: groups is missing."
-        ]
-    leaks = [Leak(part, "patients", n_found, doubts=tuple(doubts))]
-    counts: tuple[int | None, int | None, float | None] = (None, None, None)
-    if other is not None:
-        counts = _compare(X, other, other_groups, embedder)
-    same, near, by_chance = counts
-    leaks.append(Leak(part, "same pictures", same))
-    leaks.append(Leak(part, "nearly the same pictures", near, by_chance))
-    return leaks
+        doubts = [f"patients of {there} were not compared: {here} has no groups."]
+    same, near, by_chance = _compare(X, other, other_groups, embedder)
+    return [
+        Leak(part, "patients", n_found, doubts=doubts),
+        Leak(part, "same pictures", same),
+        Leak(part, "nearly the same pictures", near, by_chance),
+    ]
 
 
 def warn_of_leaks(leaks: list[Leak]) -> None:
     """Warn of what was found, on behalf of the caller's caller."""
     for leak in leaks:
-        for one in leak.warnings():
+        for one in leak.warnings:
             warnings.warn(one, LeakageWarning, stacklevel=3)
 
 
@@ -143,6 +130,8 @@ def _compare(
     X: Any, other: Any, other_groups: Any, embedder: MedSigLIPEmbedder | None
 ) -> tuple[int | None, int | None, float | None]:
     """Return pictures of the test set among the others: same, near, near by chance."""
+    if other is None:
+        return None, None, None
     if is_matrix(X) != is_matrix(other):
         raise ValueError(
             "X and X_train, X_tune must be of one kind to be compared: all embeddings, "
@@ -166,11 +155,6 @@ def _compare(
     near = pairs.attrs["n_found"]["nearly the same"]
     # Images without embeddings tell the same pictures only.
     return int(same), near if is_matrix(X) else None, pairs.attrs["n_by_chance"]
-
-
-def _about(expected: float) -> str:
-    """Return an expected number in words."""
-    return f"about {expected:,.0f}" if expected >= 1 else "fewer than one"
 
 
 def is_matrix(X: Any) -> bool:

@@ -63,14 +63,12 @@ class OperatingPoint:
     def promise(self) -> str:
         """A sentence that says what may be expected of new patients."""
         name, share = self.target
-        if self.confidence is None:
-            return (
-                f"In the mean over such thresholds, the {name} of new patients like "
-                f"those that chose it is at least {share:g}; this one may miss it."
-            )
+        sure, rest = "In the mean over such thresholds", "; this one may miss it"
+        if self.confidence is not None:
+            sure, rest = f"With confidence {self.confidence:g}", ""
         return (
-            f"With confidence {self.confidence:g}, the {name} of new patients like "
-            f"those that chose it is at least {share:g}."
+            f"{sure}, the {name} of new patients like those that chose it is at least "
+            f"{share:g}{rest}."
         )
 
     def predict(self, y_score: ArrayLike) -> NDArray[np.int64]:
@@ -208,8 +206,8 @@ def choose_operating_point(
       the threshold, the sensitivity that it reaches on new patients averages at least
       the target. Of ``n`` patients with one image each, ``floor((n + 1) * (1 -
       sensitivity))`` score lower than the threshold or are it, as in conformal
-      prediction. About half of such thresholds miss the target by a little: with 20
-      patients and a target of 0.95 about one in three, with 100 one in two;
+      prediction. A single threshold may miss the target by a little: 36 % did with 20
+      patients and a target of 0.95, 45 % with 100;
     - with ``confidence=0.9`` nine *thresholds* in ten reach the target, a tolerance
       bound by the Beta distribution of an order statistic. It costs specificity, and
       takes more patients: 45 for a sensitivity of 0.95, where the mean takes 19.
@@ -289,44 +287,40 @@ def _choose(
 ) -> OperatingPoint:
     present, score = finding.present, finding.score
     is_sensitivity = target == "sensitivity"
-    of_kind = present if is_sensitivity else ~present
-    kind = "positive" if is_sensitivity else "negative"
-    if not of_kind.any():
+    kind, sign = ("positive", 1) if is_sensitivity else ("negative", -1)
+    asked = present if is_sensitivity else ~present
+    if not asked.any():
         raise ValueError(
             f"{finding.words} has no {kind} image, so no threshold has a {target}: "
             "leave it out, or label more."
         )
-    sign = 1 if is_sensitivity else -1
-    worst = sign * _last_needed(
-        sign * score[of_kind], patients[of_kind], share, confidence
-    )
-    if np.isnan(worst):
-        n_needed = ceil(share / (1 - share) - _ROUNDING)
+    found = _last_needed(sign * score[asked], patients[asked], share, confidence)
+    threshold = sign * (-np.inf if found is None else found)
+    if found is None:
+        needed, sure = share / (1 - share), ""
         if confidence is not None:
-            n_needed = ceil(np.log(1 - confidence) / np.log(share) - _ROUNDING)
+            needed = np.log(1 - confidence) / np.log(share)
+            sure = f" with confidence {confidence:g}"
         warnings.warn(
-            f"{finding.words} has {len(np.unique(patients[of_kind]))} {kind} patients "
-            f"(images, without groups). A threshold for a {target} of {share:g}"
-            f"{'' if confidence is None else f' with confidence {confidence:g}'} takes "
-            f"{n_needed} or more: {'every' if is_sensitivity else 'no'} image is "
-            "flagged.",
+            f"{finding.words} has {len(np.unique(patients[asked]))} {kind} patients "
+            f"(images, without groups). A threshold for a {target} of {share:g}{sure} "
+            f"takes {ceil(needed - _ROUNDING)} or more: "
+            f"{'every' if is_sensitivity else 'no'} image is flagged.",
             UserWarning,
             stacklevel=3,
         )
-        threshold = -sign * np.inf
-    elif is_sensitivity:
-        threshold = worst
-    else:
-        threshold = score[score > worst].min(initial=np.inf)
+    elif not is_sensitivity:
+        threshold = score[score > threshold].min(initial=np.inf)
     flagged = score >= threshold
     n_positive = int(present.sum())
+    n_negative = len(present) - n_positive
     return OperatingPoint(
         threshold=float(threshold),
         target=(target, float(share)),
         sensitivity=float(flagged[present].mean()) if n_positive else np.nan,
-        specificity=float(1 - flagged[~present].mean()) if (~present).any() else np.nan,
+        specificity=float(1 - flagged[~present].mean()) if n_negative else np.nan,
         n_positive=n_positive,
-        n_negative=len(present) - n_positive,
+        n_negative=n_negative,
         finding=finding.name,
         confidence=confidence,
     )
@@ -337,8 +331,8 @@ def _last_needed(
     patients: NDArray[np.intp],
     share: float,
     confidence: float | None,
-) -> float:
-    """Return the highest score from which on enough images lie; NaN if there is none.
+) -> float | None:
+    """Return the highest score from which on enough images lie, None without any.
 
     A patient's share of images that lie there counts once. With one more patient, who
     has none there, their mean under weights from a flat Dirichlet distribution is, of
@@ -358,4 +352,4 @@ def _last_needed(
         square = np.cumsum((2 * earlier + 1) / size**2) / n
         total = mean * (1 - mean) * (n + 1) / (square - mean**2) - 1
         enough = beta.sf(share, mean * total, (1 - mean) * total) >= confidence
-    return float(score[order][enough.argmax()]) if enough.any() else np.nan
+    return float(score[order][enough.argmax()]) if enough.any() else None

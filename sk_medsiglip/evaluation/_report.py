@@ -86,7 +86,7 @@ def write_report(
         Images that are neither learned from nor judged on: thresholds are chosen on
         them. Without them the report says that none was.
     sensitivity : float, default=0.95
-        That thresholds are chosen for.
+        Target of the thresholds, kept in the mean: see :func:`choose_operating_point`.
     X_train, y_train, groups_train : default=None
         What was learned from: counted, and compared with the test set, patients and
         pictures. Any of the three may be missing.
@@ -179,10 +179,8 @@ def write_report(
         )
     if published is not None:
         published_results(published)  # before hours of work, not after
-    if not 0 < sensitivity <= 1:
-        raise ValueError(
-            f"sensitivity must be above 0 and at most 1, got {sensitivity!r}."
-        )
+    if not 0 < sensitivity < 1:
+        raise ValueError(f"sensitivity must be above 0 and below 1, got {sensitivity}.")
     named = _named(estimators)
     plain = list(named.values())
     warned: list[Warning] = []

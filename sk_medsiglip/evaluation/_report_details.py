@@ -55,9 +55,10 @@ def operating_points(material: Material, sensitivity: float) -> Html:
         )
     content: list[Any] = [
         paragraph(
-            f"For each label the highest score that finds at least {sensitivity:.0%} "
-            "of the images with it in the tuning set. What it does there flatters; the "
-            "figures here are of the test set."
+            "Each threshold is the highest, chosen on the tuning set, that promises a "
+            f"sensitivity of {sensitivity:.0%} on new patients like those: in the mean "
+            "over such thresholds, so that a single one may miss it. The figures here "
+            "are of the test set."
         )
     ]
     n_warned = len(material.warned)

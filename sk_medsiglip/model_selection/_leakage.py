@@ -173,23 +173,20 @@ def check_leakage(
     for split, (train, test) in enumerate(_pairs(splits, X, y, groups, n_rows)):
         if patients is not None:
             found["patient"] += find_shared(split, patients, train, test, np.nan)
-            for doubt in shared_groups(names[test], names[train]).doubts(
-                "the test rows", "the training rows"
-            ):
+            shared = shared_groups(names[test], names[train])
+            for doubt in shared.doubts("the test rows", "the training rows"):
                 warnings.warn(doubt, LeakageWarning, stacklevel=2)
         found["same picture"] += find_shared(split, pictures, train, test, 1.0)
         if vectors is not None:
             near = find_near(split, vectors, pictures, train, test, threshold)
             found["nearly the same"] += near
             if n_by_chance is not None and near:
-                rng = np.random.default_rng(0)
-                asked = rng.permutation(train)[:_N_ASKED]
+                asked = np.random.default_rng(0).permutation(train)[:_N_ASKED]
                 # Rows of one patient are taken for one picture, so others are found.
                 others = find_near(split, vectors, patients, train, asked, threshold)
-                share = sum(
-                    pictures[one.train_row] != pictures[one.test_row] for one in others
-                ) / len(asked)
-                n_by_chance += share * len(test)
+                pairs = np.array([pictures[list(one[1:3])] for one in others])
+                n_alike = (np.diff(pairs) != 0).sum() if others else 0
+                n_by_chance += n_alike / len(asked) * len(test)
     given = None if groups is None else np.asarray(groups, dtype=object).ravel()
     table = _tabulate(found, given, max_rows)
     table.attrs["n_by_chance"] = n_by_chance
