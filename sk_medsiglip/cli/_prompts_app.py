@@ -300,7 +300,8 @@ def _search(
     console.print(table)
     noise = found.report_["within_noise"]
     say(
-        "AUC on folds that had no say in the choice."
+        "AUC on folds that had no say in the choice. Prompts are taken where the gain "
+        "is above 0, so in the mean a gain that is taken is too high."
         + (
             " Every gain is within noise: more labels would tell."
             if noise.all()

@@ -164,7 +164,7 @@ def check_leakage(
         group_numbers(groups)  # refuses ids that are missing
         names = written_ids(groups)
         patients = group_numbers(names)
-    n_by_chance: float | None = None if patients is None else 0.0
+    n_by_chance = 0.0
     found: dict[str, list[Finding]] = {
         "patient": [],
         "same picture": [],
@@ -180,7 +180,7 @@ def check_leakage(
         if vectors is not None:
             near = find_near(split, vectors, pictures, train, test, threshold)
             found["nearly the same"] += near
-            if n_by_chance is not None and near:
+            if patients is not None and near:
                 asked = np.random.default_rng(0).permutation(train)[:_N_ASKED]
                 # Rows of one patient are taken for one picture, so others are found.
                 others = find_near(split, vectors, patients, train, asked, threshold)
@@ -189,7 +189,7 @@ def check_leakage(
                 n_by_chance += n_alike / len(asked) * len(test)
     given = None if groups is None else np.asarray(groups, dtype=object).ravel()
     table = _tabulate(found, given, max_rows)
-    table.attrs["n_by_chance"] = n_by_chance
+    table.attrs["n_by_chance"] = None if patients is None else n_by_chance
     return table
 
 
