@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from numbers import Integral, Number
 from typing import Any
@@ -22,14 +23,19 @@ from sk_medsiglip._labels import Labels
 
 __all__ = [
     "Folds",
+    "SharedGroups",
     "check_groups",
     "group_numbers",
     "make_folds",
+    "shared_groups",
     "with_cv_among",
+    "written_ids",
 ]
 
 #: Splitters of scikit-learn's that take one question, not a table of several labels.
 _OF_ONE_QUESTION = (StratifiedKFold, StratifiedGroupKFold, RepeatedStratifiedKFold)
+#: Texts that tables have for an id that is missing.
+_BLANKS = ("", "nan", "none", "<na>", "nat")
 
 
 def check_groups(groups: ArrayLike, n_samples: int | None = None) -> NDArray[Any]:
@@ -52,15 +58,7 @@ def check_groups(groups: ArrayLike, n_samples: int | None = None) -> NDArray[Any
         If an id is missing (blanks are not all one patient), ids are of several
         types (7 and "7" may be one patient or two), or the length differs.
     """
-    # A list of 7 and "7", or of "a" and NaN, would become texts unseen.
-    of_list = isinstance(groups, list | tuple)
-    given = np.asarray(groups, dtype=object) if of_list else np.asarray(groups)
-    if given.ndim == 2 and given.shape[1] == 1:
-        given = given[:, 0]
-    if given.ndim != 1:
-        raise ValueError(
-            f"groups must hold one id a sample, shape (n_samples,); got {given.shape}."
-        )
+    given = _one_column(groups)
     if n_samples is not None and len(given) != n_samples:
         raise ValueError(
             f"groups holds {len(given)} ids for {n_samples} samples; pass one a sample."
@@ -82,12 +80,135 @@ def check_groups(groups: ArrayLike, n_samples: int | None = None) -> NDArray[Any
                 "one patient is not known. Make them alike, for example by "
                 "pandas.Series(groups).astype(str)."
             )
-    return np.asarray(given.tolist()) if of_list else given
+    return np.asarray(given.tolist()) if isinstance(groups, list | tuple) else given
 
 
 def group_numbers(groups: ArrayLike, n_samples: int | None = None) -> NDArray[np.intp]:
     """Return the number of each sample's group, from 0, in the order they come."""
     return pd.factorize(check_groups(groups, n_samples))[0]
+
+
+@dataclass(frozen=True)
+class SharedGroups:
+    """Groups that two tables share, as far as their ids tell.
+
+    Parameters
+    ----------
+    shared : list
+        Ids of the first table that the second one holds too.
+    doubtful : list of tuple
+        Pairs of ids, one of each table, that differ in leading zeros, capitals or
+        spaces alone: one patient, or two.
+    n_blank : int
+        Samples of both tables that were not compared: their id is missing, or is a
+        float too large to be exact.
+    is_alike : bool
+        False if the ids of one table are all numbers and those of the other are not.
+    """
+
+    shared: list[Any]
+    doubtful: list[tuple[Any, Any]]
+    n_blank: int
+    is_alike: bool
+
+    def doubts(self, here: str, there: str, *, name_ids: bool = True) -> list[str]:
+        """Return in sentences why more groups may be shared; none if all is known.
+
+        Parameters
+        ----------
+        here, there : str
+            Words for the first and the second table.
+        name_ids : bool, default=True
+            Whether an example of two ids is given.
+        """
+        said = []
+        if self.doubtful:
+            pair = ", such as {!r} and {!r}".format(*self.doubtful[0])
+            said.append(
+                f"{len(self.doubtful):,} patients of {here} may be in {there}: the ids "
+                f"differ in leading zeros, capitals or spaces alone{pair * name_ids}."
+            )
+        if self.n_blank:
+            said.append(
+                f"{self.n_blank:,} of the images of {here} and {there} have no patient "
+                "id to compare, or a float too large to be exact."
+            )
+        if not self.is_alike:
+            said.append(
+                f"patients of {here} and {there} could not be compared: the ids of one "
+                "are numbers, those of the other are not."
+            )
+        return said
+
+
+def shared_groups(groups: ArrayLike, others: ArrayLike) -> SharedGroups:
+    """Compare the groups of two tables by what their ids say, not by their types.
+
+    7, 7.0, "7" and "7.0" are one id. Blanks, which make floats of numbers, are left
+    out and counted.
+
+    Parameters
+    ----------
+    groups, others : array-like of shape (n_samples,) or (n_samples, 1)
+        One id a sample in each table.
+
+    Returns
+    -------
+    SharedGroups
+    """
+    sides, n_blank = [], 0
+    for given in map(_one_column, (groups, others)):
+        written = written_ids(given)
+        blank = written == "nan"
+        if given.dtype.kind == "f":
+            blank |= np.abs(np.nan_to_num(given)) > 2 / np.finfo(given.dtype).eps
+        n_blank += int(blank.sum())
+        sides.append(dict(zip(written[~blank], given[~blank].tolist(), strict=True)))
+    here, there = sides
+    left = {_loosely(one): one for one in there if one not in here}
+    doubtful = [
+        (here[one], there[left[_loosely(one)]])
+        for one in here
+        if one not in there and _loosely(one) in left
+    ]
+    kinds = [{bool(re.fullmatch(r"[\d.+-]+", one)) for one in side} for side in sides]
+    is_alike = bool(kinds[0] & kinds[1]) or not all(kinds)
+    shared = [here[one] for one in here if one in there]
+    return SharedGroups(shared, doubtful, n_blank, is_alike)
+
+
+def written_ids(groups: ArrayLike) -> NDArray[np.object_]:
+    """Return ids as texts: whole numbers without decimals, blanks as "nan"."""
+    codes, ids = pd.factorize(_one_column(groups).astype(object))
+    return np.array([*map(_written, ids), "nan"], dtype=object)[codes]
+
+
+def _written(value: Any) -> str:
+    """Return an id as text."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    text = re.sub(r"^([+-]?\d+)\.0*$", r"\1", text.strip())
+    return "nan" if text.casefold() in _BLANKS else text
+
+
+def _loosely(text: str) -> str:
+    """Return a text without leading zeros, capitals and spaces."""
+    return re.sub(r"(?<![\d.])0+(?=\d)|\s", "", text.casefold())
+
+
+def _one_column(groups: ArrayLike) -> NDArray[Any]:
+    """Return ids as a one-dimensional array, of a list each in its own type."""
+    # A list of 7 and "7", or of "a" and NaN, would become texts unseen.
+    kept = object if isinstance(groups, list | tuple) else None
+    given: NDArray[Any] = np.asarray(groups, dtype=kept)
+    if given.ndim == 2 and given.shape[1] == 1:
+        given = given[:, 0]
+    if given.ndim != 1:
+        raise ValueError(
+            f"groups must hold one id a sample, shape (n_samples,); got {given.shape}."
+        )
+    return given
 
 
 def _kind_of_id(value: Any) -> str:

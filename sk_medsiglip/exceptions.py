@@ -168,7 +168,7 @@ class LabelCodesWarning(SkMedSiglipWarning):
 
 
 class LeakageWarning(SkMedSiglipWarning):
-    """What a classifier is judged on, it or its model learned from."""
+    """Test images or patients may have been learned from, or could not be compared."""
 
 
 class CheckpointWarning(SkMedSiglipWarning):

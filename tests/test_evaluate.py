@@ -1,5 +1,8 @@
 """Figures of a test set: each against scikit-learn, resamples row by row."""
 
+import re
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -464,12 +467,12 @@ def test_subgroups_and_their_gaps(data):
 def test_patients_and_pictures_that_were_learned_from(data):
     X, Y, _, groups = data
     clf = LogisticRegression().fit(X[:200], Y[:200, 0])
-    with pytest.warns(LeakageWarning, match="1 patients of the test set"):
+    with pytest.warns(LeakageWarning, match=r"share patients \(1 of the test"):
         evaluate(
             clf, X[200:], Y[200:, 0], groups=groups[200:], groups_train=groups[:201],
             n_bootstrap=5,
         )  # fmt: skip
-    with pytest.warns(LeakageWarning, match="3 images of the test set are"):
+    with pytest.warns(LeakageWarning, match=r"same pictures \(3 of"):
         evaluate(
             clf, X[200:], Y[200:, 0], X_train=np.vstack([X[:197], X[200:203]]),
             n_bootstrap=5,
@@ -477,6 +480,68 @@ def test_patients_and_pictures_that_were_learned_from(data):
     evaluate(clf, X[200:], Y[200:, 0], X_train=X[:200], n_bootstrap=5)
     with pytest.raises(ValueError, match="check_leakage"):
         evaluate(clf, X[200:], Y[200:, 0], X_train=["a.png"], n_bootstrap=5)
+
+
+@pytest.mark.parametrize(
+    ("groups_train", "said"),
+    [
+        (np.array([1.0, 2.0, np.nan]), [r"1 of the images", r"patients \(2 of"]),
+        (np.array([1.0, 2.0], np.float32), [r"patients \(2 of"]),
+        (np.array([1, 2]), [r"patients \(2 of"]),
+        (np.array(["1", "2"]), [r"patients \(2 of"]),
+        (["1.0", 2, None], [r"1 of the images", r"patients \(2 of"]),
+        (pd.DataFrame({"patient": [1, 2]}), [r"patients \(2 of"]),
+        (np.array(["01", "02"]), ["2 patients .* zeros.*, such as 1 and '01'"]),
+        (np.array(["nan", "7.0"]), [r"1 of the images", r"patients \(1 of"]),
+        (np.array(["P1", "P2"]), ["could not be compared: the ids of one are num"]),
+        (np.array([2.0**60, 90.0]), [r"1 of the images .* too large to be exact"]),
+        (np.array([90, 91]), []),
+    ],
+)
+def test_patients_are_compared_by_what_their_ids_say(groups_train, said):
+    groups = np.arange(40)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        evaluate(
+            groups / 40, np.zeros((40, 1)), groups % 2, groups=groups,
+            groups_train=groups_train, metrics="brier", n_bootstrap=2,
+        )  # fmt: skip
+    assert len(caught) == len(said)
+    for warning, match in zip(caught, said, strict=True):
+        assert warning.category is LeakageWarning
+        assert re.search(match, str(warning.message))
+
+
+def test_patients_of_one_side_alone_are_not_compared():
+    y = np.tile([0, 1], 20)
+    with pytest.warns(LeakageWarning, match="not compared: the test set has no groups"):
+        evaluate(
+            y / 2, np.zeros((40, 1)), y, groups_train=[1, 2], metrics="brier",
+            n_bootstrap=2,
+        )  # fmt: skip
+
+
+def test_near_copies_are_told_with_those_expected_by_chance():
+    rng = np.random.default_rng(0)
+    # Every image of 400 patients lies near ten others, whoever it is of.
+    X = rng.normal(size=(40, 8))[rng.integers(0, 40, 400)]
+    X += rng.normal(scale=1e-4, size=X.shape)
+    y, groups = np.arange(400) % 2, np.arange(400)
+    asked = {"X_train": X[:300], "metrics": "brier", "n_bootstrap": 2}
+    with pytest.warns(LeakageWarning, match=r"\(100 of .* would be about 100, as"):
+        evaluate(
+            y[300:] / 2, X[300:], y[300:], groups=groups[300:],
+            groups_train=groups[:300], **asked,
+        )  # fmt: skip
+    with pytest.warns(LeakageWarning, match="an unknown number without patients"):
+        evaluate(y[300:] / 2, X[300:], y[300:], **asked)
+    X[:300] = rng.normal(size=(300, 8))
+    X[300:310] = X[:10] + 1e-5  # ten copies of images that are otherwise unlike
+    with pytest.warns(LeakageWarning, match=r"\(10 of .* would be about 0, as"):
+        evaluate(
+            y[300:] / 2, X[300:], y[300:], groups=groups[300:],
+            groups_train=groups[:300], **asked,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(

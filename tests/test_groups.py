@@ -5,7 +5,7 @@ import pandas as pd
 import polars
 import pytest
 
-from sk_medsiglip._splits import check_groups, group_numbers
+from sk_medsiglip._splits import check_groups, group_numbers, shared_groups
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,18 @@ def test_wrong_length_and_shape_are_refused():
         check_groups(np.ones((3, 2)), 3)
     with pytest.raises(ValueError, match="one id a sample"):
         check_groups("patient", 3)
+
+
+def test_ids_of_two_tables_are_compared_by_what_they_say():
+    shared = shared_groups([7, 8, 9], ["7.0", b"8", " 9 ", "10"])
+    assert (shared.shared, shared.doubtful, shared.n_blank) == ([7, 8, 9], [], 0)
+    shared = shared_groups(["P07", "1.05", "a", "x"], ["p7", "1.5", "A", "x"])
+    assert shared.shared == ["x"]
+    assert shared.doubtful == [("P07", "p7"), ("a", "A")]
+    assert not shared_groups(["007", "7"], ["7"]).doubtful  # 7 is found already
+    (said,) = shared_groups(["007"], [7]).doubts("one", "two", name_ids=False)
+    assert "7" not in said
+    blank = shared_groups(pd.array([1, None], dtype="Int64"), ["<NA>", "None", ""])
+    assert (blank.shared, blank.n_blank) == ([], 4)
+    assert not shared_groups([1, 2], ["P1"]).is_alike
+    assert shared_groups([1, 2], ["P1", "3"]).is_alike

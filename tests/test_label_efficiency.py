@@ -398,6 +398,12 @@ def test_patients_on_both_sides_are_named():
             probe, X[:101], y[:101], [40], groups=patients[:101],
             groups_test=patients[100:], **sides,
         )  # fmt: skip
+    written = patients[100:].astype(str)
+    with pytest.warns(LeakageWarning, match="leading zeros"):
+        label_efficiency(
+            probe, X[:101], y[:101], [40], groups=patients[:101],
+            groups_test=np.char.add("0", written), **sides,
+        )  # fmt: skip
     apart = np.arange(20) + 1000
     label_efficiency(
         probe, X[:100], y[:100], [40], groups=patients[:100], groups_test=apart, **sides

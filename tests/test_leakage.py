@@ -64,6 +64,27 @@ def test_patients_are_counted_on_both_sides():
     assert found["cosine"].isna().all()
 
 
+def test_ids_that_may_be_one_patient_are_warned_of():
+    X = np.random.default_rng(0).normal(size=(4, 4))
+    with pytest.warns(LeakageWarning, match="such as '7' and '007'"):
+        found = check_leakage(X, ["007", "9", "7", "9.0"], ([0, 1], [2, 3]))
+    assert found["group"].tolist() == ["9.0"]
+
+
+def test_near_copies_by_chance_are_those_of_other_training_patients():
+    rng = np.random.default_rng(0)
+    X = np.repeat(rng.normal(size=(60, 8)), 2, axis=0)
+    X += rng.normal(scale=1e-5, size=X.shape)
+    same, apart = np.arange(120) // 2, np.arange(120)
+    split = (np.r_[0:80, 81], np.r_[80, 82:120])
+    by_chance = [
+        check_leakage(X, groups, split).attrs["n_by_chance"] for groups in (same, apart)
+    ]
+    assert by_chance[0] == 0
+    assert by_chance[1] == pytest.approx(80 / 81 * 39)
+    assert check_leakage(X, splits=split).attrs["n_by_chance"] is None
+
+
 def test_a_splitter_that_tears_patients_is_told_from_one_that_does_not(phantoms):
     X = np.random.default_rng(0).normal(size=(24, 8))
     y = phantoms.target[:, 0]

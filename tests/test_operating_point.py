@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import beta, binomtest, norm
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier
@@ -27,13 +27,13 @@ few_here = pytest.mark.filterwarnings("ignore:y_true has 5:UserWarning")
     ("sensitivity", "threshold", "found", "spared"),
     [
         (0.1, 0.9, 0.2, 1.0),
-        (0.2, 0.9, 0.2, 1.0),
-        (0.21, 0.8, 0.6, 0.8),  # tied at .8: both or neither
-        (0.6, 0.8, 0.6, 0.8),
-        (0.61, 0.6, 0.8, 0.8),
-        (0.8, 0.6, 0.8, 0.8),
-        (0.95, 0.3, 1.0, 0.4),
-        (1.0, 0.3, 1.0, 0.4),
+        (0.16, 0.9, 0.2, 1.0),  # one of five is promised to be 1 / 6
+        (0.17, 0.8, 0.6, 0.8),  # tied at .8: both or neither
+        (0.5, 0.8, 0.6, 0.8),
+        (0.51, 0.6, 0.8, 0.8),
+        (0.66, 0.6, 0.8, 0.8),
+        (0.83, 0.3, 1.0, 0.4),
+        (0.84, -INF, 1.0, 0.0),  # 5 / 6 is the most that five can promise
     ],
 )
 def test_highest_threshold_that_finds_enough(sensitivity, threshold, found, spared):
@@ -50,13 +50,13 @@ def test_highest_threshold_that_finds_enough(sensitivity, threshold, found, spar
 @pytest.mark.parametrize(
     ("specificity", "threshold", "spared", "found"),
     [
-        (0.2, 0.2, 0.2, 1.0),
+        (0.16, 0.2, 0.2, 1.0),
         (0.3, 0.3, 0.4, 1.0),
-        (0.6, 0.5, 0.6, 0.8),
-        (0.61, 0.6, 0.8, 0.8),
-        (0.8, 0.6, 0.8, 0.8),  # between .5 and .8 the lowest score there is
-        (0.81, 0.9, 1.0, 0.2),
-        (1.0, 0.9, 1.0, 0.2),
+        (0.5, 0.5, 0.6, 0.8),
+        (0.51, 0.6, 0.8, 0.8),
+        (0.66, 0.6, 0.8, 0.8),  # between .5 and .8 the lowest score there is
+        (0.67, 0.9, 1.0, 0.2),
+        (0.84, INF, 1.0, 0.0),
     ],
 )
 def test_lowest_threshold_that_spares_enough(specificity, threshold, spared, found):
@@ -69,14 +69,13 @@ def test_lowest_threshold_that_spares_enough(specificity, threshold, spared, fou
 @few_here
 def test_infinite_scores_and_thresholds():
     scores = [INF, 2, 1, 0, -INF, INF, 0, 0, -INF, -INF]
-    low = choose_operating_point(Y, scores, sensitivity=1.0)
+    low = choose_operating_point(Y, scores, sensitivity=0.8)
     assert (low.threshold, low.sensitivity, low.specificity) == (-INF, 1, 0)
-    top = choose_operating_point(Y, scores, sensitivity=0.2)
+    top = choose_operating_point(Y, scores, sensitivity=0.1)
     assert (top.threshold, top.sensitivity, top.specificity) == (INF, 0.2, 0.8)
     # The worst negative scores as high as anything: only flagging nothing spares it.
-    assert choose_operating_point(Y, SCORES[::-1], specificity=1.0).threshold == INF
-    none = choose_operating_point(Y, SCORES[::-1], specificity=1.0)
-    assert (none.sensitivity, none.specificity) == (0, 1)
+    none = choose_operating_point(Y, SCORES[::-1], specificity=0.8)
+    assert (none.threshold, none.sensitivity, none.specificity) == (INF, 0, 1)
     assert none.predict(SCORES).sum() == 0
 
 
@@ -87,8 +86,9 @@ def test_thresholds_are_the_best_of_all_that_there_are():
         y = rng.integers(0, 2, 80)
         share = rng.uniform(0.1, 0.9)
         candidates = np.append(np.unique(scores), INF)
-        found = np.array([(scores[y == 1] >= t).mean() for t in candidates])
-        spared = np.array([(scores[y == 0] < t).mean() for t in candidates])
+        ill, well = scores[y == 1], scores[y == 0]
+        found = np.array([(ill >= t).sum() for t in candidates]) / (len(ill) + 1)
+        spared = np.array([(well < t).sum() for t in candidates]) / (len(well) + 1)
         by_sensitivity = choose_operating_point(y, scores, sensitivity=share)
         assert by_sensitivity.threshold == candidates[found >= share].max()
         by_specificity = choose_operating_point(y, scores, specificity=share)
@@ -97,11 +97,76 @@ def test_thresholds_are_the_best_of_all_that_there_are():
 
 def test_rounding_does_not_move_the_threshold():
     # 0.95 * 20 and 0.7 * 10 are no integers in floating point.
-    for n, share, kept in [(20, 0.95, 19), (10, 0.7, 7), (100, 0.57, 57)]:
+    for n, share, kept in [(19, 0.95, 19), (9, 0.7, 7), (99, 0.57, 57)]:
         y = np.ones(n + 1)
         y[-1] = 0
         point = choose_operating_point(y, np.arange(n + 1.0), sensitivity=share)
         assert point.threshold == n - kept
+
+
+@pytest.mark.parametrize(("n", "rank"), [(45, 1), (76, 1), (77, 2), (200, 6)])
+def test_confidence_takes_the_rank_of_a_tolerance_bound(n, rank):
+    # 77 of 95 % with confidence 90 % is a known table's entry for the second smallest.
+    y, scores = np.r_[np.ones(n), 0], np.arange(n + 1.0)
+    point = choose_operating_point(y, scores, sensitivity=0.95, confidence=0.9)
+    assert point.threshold == rank - 1
+    exact = [beta.sf(0.95, n + 1 - k, k) >= 0.9 for k in (rank, rank + 1)]
+    assert exact == [True, False]
+    spared = choose_operating_point(1 - y, -scores, specificity=0.95, confidence=0.9)
+    # A negative is spared below the threshold: the next higher score is needed.
+    assert spared.threshold == -(rank - 2 if rank > 1 else -INF)
+
+
+def test_patients_count_once_whatever_the_number_of_their_images():
+    rng = np.random.default_rng(0)
+    scores, y = rng.normal(size=90), np.ones(90)
+    for confidence in (None, 0.9):
+        share = {"sensitivity": 0.9, "confidence": confidence}
+        alone = choose_operating_point(y, scores, groups=np.arange(90), **share)
+        assert alone.threshold == choose_operating_point(y, scores, **share).threshold
+        # The same image three times is one opinion.
+        repeated = choose_operating_point(
+            np.repeat(y, 3), np.repeat(scores, 3), groups=np.arange(270) // 3, **share
+        )
+        assert repeated.threshold == alone.threshold
+    # A patient of a hundred images that nothing finds is one of ten.
+    y, groups = np.ones(109), np.r_[np.arange(9), np.full(100, 9)]
+    scores = np.r_[np.arange(9.0), np.full(100, -1.0)]
+    point = choose_operating_point(y, scores, sensitivity=0.8, groups=groups)
+    assert point.threshold == 0
+
+
+@pytest.mark.parametrize("kind", ["sensitivity", "specificity"])
+@pytest.mark.parametrize("several", [False, True])
+def test_promises_are_kept_on_new_patients(kind, several):
+    reached: dict = {None: [], 0.9: []}
+    sign = 1 if kind == "sensitivity" else -1
+    for draw in range(300):
+        rng = np.random.default_rng([draw, several])
+        n_images = rng.integers(1, 6, 120) if several else np.ones(120, int)
+        groups = np.repeat(np.arange(120), n_images)
+        ill = (groups < 60).astype(int)
+        scores = np.sqrt(0.6) * rng.normal(size=120)[groups]
+        scores += np.sqrt(0.4) * rng.normal(size=len(groups)) + ill
+        centre = 1.0 if kind == "sensitivity" else 0.0
+        for confidence, found in reached.items():
+            point = choose_operating_point(
+                ill, scores, groups=groups, confidence=confidence, **{kind: 0.9}
+            )
+            found.append(norm.sf(sign * (point.threshold - centre)))
+    # Three standard errors below what is promised.
+    assert np.mean(reached[None]) > 0.9 - 3 * np.std(reached[None]) / 300**0.5
+    assert np.mean(reached[None]) < 0.93
+    assert np.mean(np.array(reached[0.9]) < 0.9) < 0.1 + 3 * (0.09 / 300) ** 0.5
+
+
+def test_the_promise_is_said():
+    y, scores = Y * 20, np.arange(200)
+    plain = choose_operating_point(y, scores, sensitivity=0.9)
+    assert plain.promise.startswith("In the mean over such thresholds, the sens")
+    sure = choose_operating_point(y, scores, specificity=0.9, confidence=0.8)
+    assert sure.promise.startswith("With confidence 0.8, the specificity of new")
+    assert sure.confidence == 0.8
 
 
 def test_several_findings_and_unknown_labels():
@@ -137,22 +202,21 @@ def test_several_findings_and_unknown_labels():
 
 
 def test_too_few_positives_are_told():
-    with pytest.warns(UserWarning, match=r"has 5 positive .* Take 20 or more"):
+    with pytest.warns(UserWarning, match="has 5 positive .* takes 19 or more: every"):
         choose_operating_point(Y, SCORES, sensitivity=0.95)
-    with pytest.warns(
-        UserWarning, match=r"has 5 negative .* specificity of 0.9 is all"
-    ):
+    with pytest.warns(UserWarning, match="has 5 negative .* of 0.9 takes 9 or more: n"):
         choose_operating_point(Y, SCORES, specificity=0.9)
+    with pytest.warns(UserWarning, match="confidence 0.9 takes 45 or more"):
+        choose_operating_point(Y * 8, SCORES * 8, sensitivity=0.95, confidence=0.9)
     y, scores = Y * 20, SCORES * 20
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        whole = choose_operating_point(y, scores, sensitivity=0.95)
-        choose_operating_point(Y, SCORES, sensitivity=1.0)  # all is what was asked
+        choose_operating_point(y, scores, sensitivity=0.95)
+        choose_operating_point(y, scores, sensitivity=0.95, confidence=0.9)
     # A hundred positive images, but of ten patients.
     groups = np.repeat(np.arange(10), 20)
     with pytest.warns(UserWarning, match="has 10 positive patients"):
-        grouped = choose_operating_point(y, scores, sensitivity=0.95, groups=groups)
-    assert grouped.threshold == whole.threshold
+        choose_operating_point(y, scores, sensitivity=0.95, groups=groups)
 
 
 def test_report_by_hand_with_exact_intervals():
@@ -235,9 +299,11 @@ def test_errors_say_what_was_wrong():
     for share in ({"sensitivity": 0.9, "specificity": 0.9}, {"sensitivity": None}):
         with pytest.raises(ValueError, match="exactly one of"):
             choose(Y, SCORES, **share)
-    for value in (0, 1.1, 95):
-        with pytest.raises(ValueError, match="above 0 and at most 1"):
+    for value in (0, 1, 1.1, 95):
+        with pytest.raises(ValueError, match="above 0 and below 1"):
             choose(Y, SCORES, sensitivity=value)
+        with pytest.raises(ValueError, match="confidence must be above 0 and below 1"):
+            choose(Y, SCORES, sensitivity=0.5, confidence=value)
     with pytest.raises(ValueError, match="has no positive image"):
         choose([0, 0], [0.1, 0.2])
     with pytest.raises(ValueError, match="finding 1 of y_true has no positive"):
@@ -274,7 +340,7 @@ def test_errors_say_what_was_wrong():
 
 def test_scores_of_unknown_labels_may_be_anything():
     point = choose_operating_point(
-        [1, 1, 0, np.nan], [3, 2, 1, np.nan], sensitivity=0.5
+        [1, 1, 0, np.nan], [3, 2, 1, np.nan], sensitivity=0.3
     )
     assert point.threshold == 3
 

@@ -5,18 +5,32 @@ import re
 import shutil
 import sys
 import warnings
+from contextlib import nullcontext
 from html import unescape
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
 from sk_medsiglip import LinearProbe, MedSigLIPEmbedder, ZeroShotClassifier
 from sk_medsiglip.cli import app
 from sk_medsiglip.datasets import make_chest_phantoms
-from sk_medsiglip.evaluation import choose_operating_point, evaluate, write_report
+from sk_medsiglip.evaluation import (
+    MistakesDisplay,
+    PrecisionRecallBandDisplay,
+    ReliabilityDisplay,
+    RocBandDisplay,
+    choose_operating_point,
+    evaluate,
+    write_report,
+)
 from sk_medsiglip.exceptions import LeakageWarning, MissingDependencyError
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
@@ -254,8 +268,6 @@ def test_a_mean_of_other_findings_is_not_put_beside_googles(full):
 
 
 def test_files_that_warnings_name_are_not_in_the_page(data, tmp_path):
-    from sklearn.pipeline import make_pipeline
-
     pipeline = make_pipeline(MedSigLIPEmbedder("demo", on_error="nan"), data.simple)
     lost = str(tmp_path / "DOE_JANE_1961.png")
     with pytest.warns(UserWarning, match="DOE_JANE"):
@@ -285,9 +297,45 @@ def test_leakage_is_shown_and_warned_of(data, full, tmp_path):
     assert "the training set and the test set share patients (5 of" in said
 
 
-def test_images_are_compared_by_their_embeddings(data, tmp_path):
-    from sklearn.pipeline import make_pipeline
+@pytest.mark.parametrize(
+    ("groups_train", "cell", "said"),
+    [
+        ([901.0, None, np.nan], "0 found, but not all", "2 of the images"),
+        (["001", "902"], "0 found, but not all", "1 patients of the test set may"),
+        (["P1", "P2"], "0 found, but not all", "could not be compared"),
+        ([901.0, 902.0], "0", None),
+    ],
+)
+def test_no_patients_are_certified_that_were_not_compared(
+    data, tmp_path, groups_train, cell, said
+):
+    expected = pytest.warns(LeakageWarning, match=said) if said else nullcontext()
+    with expected:
+        page = words(
+            small(
+                data, tmp_path, groups=np.arange(len(data.X[JUDGE])),
+                groups_train=groups_train,
+            )
+        )  # fmt: skip
+    assert f"training patients {cell}" in page
+    assert "'001'" not in page
+    if said:
+        assert said in page
+    assert f"training {len(groups_train)} {2 - (None in groups_train)} " in page
 
+
+def test_near_copies_are_not_denied_where_images_have_no_embeddings(data, tmp_path):
+    scores = np.linspace(0, 1, len(data.X[JUDGE]))
+    write_report(
+        tmp_path / "r.html", scores, list(data.images[JUDGE]), data.nodule[JUDGE],
+        X_train=list(data.images[:3]), metrics=["brier"], **FEW,
+    )  # fmt: skip
+    page = words((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "training same pictures 0" in page
+    assert "training nearly the same pictures not looked for" in page
+
+
+def test_images_are_compared_by_their_embeddings(data, tmp_path):
     pipeline = make_pipeline(data.embedder, data.simple)
     with pytest.warns(LeakageWarning, match="same pictures"):
         write_report(
@@ -323,6 +371,102 @@ def test_each_classifier_is_asked_once(data, tmp_path):
     probe = Counting().fit(data.X[LEARN], data.nodule[LEARN])
     small(data, tmp_path, {"probe": probe})
     assert asked == [JUDGE.stop - JUDGE.start]
+
+
+def mixtures():
+    """Yield estimators that ``evaluate`` takes beside each other, and labels."""
+    X, y = np.random.default_rng(0).normal(size=(90, 192)), np.arange(90) % 2
+    X[y == 1, :5] += 1
+    one = {"positive": "pleural effusion", "negative": "no pleural effusion"}
+    two = {"effusion": one, "nodule": {"positive": "a nodule", "negative": "clear"}}
+    names = np.where(y == 1, "ill", "well")
+    both = np.column_stack([y, np.roll(y, 1)]).astype(float)
+    both[::7, 1] = np.nan
+    frame = pd.DataFrame(both, columns=["effusion", "nodule"])
+    pair = ZeroShotClassifier({"effusion": one}, model="demo").fit(X)
+    pairs = ZeroShotClassifier(two, model="demo").fit(X)
+    classes = ZeroShotClassifier({"ill": "effusion", "well": "clear"}, model="demo")
+    probe = LogisticRegression().fit(X, y)
+    yield "0/1", {"probe": probe, "zero-shot": pair}, y, "effusion"
+    yield (
+        "series",
+        {"probe": probe, "zero-shot": pair},
+        pd.Series(y, name="y"),
+        ("effusion"),
+    )
+    yield (
+        "bool",
+        {"probe": LogisticRegression().fit(X, y == 1), "z": pair},
+        y == 1,
+        ("effusion"),
+    )
+    yield (
+        "wrapped",
+        {
+            "pipeline": make_pipeline(StandardScaler(), probe).fit(X, y),
+            "search": GridSearchCV(probe, {"C": [0.1, 1]}, cv=2).fit(X, y),
+            "zero-shot": pair,
+            "scores": probe.predict_proba(X),
+            "score": probe.predict_proba(X)[:, 1],
+        },
+        y,
+        "effusion",
+    )
+    yield (
+        "names",
+        {
+            "probe": LogisticRegression().fit(X, names),
+            "zero-shot": classes.fit(X),
+            "score": probe.predict_proba(X)[:, 0],
+        },
+        names,
+        "well",
+    )
+    yield "findings", {"probe": LinearProbe().fit(X, both), "z": pairs}, both, None
+    yield "table", {"probe": LinearProbe().fit(X, frame), "z": pairs}, frame, "nodule"
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_a_report_and_displays_take_what_evaluate_takes(place, tmp_path):
+    _, estimators, y, label = list(mixtures())[place]
+    X = np.random.default_rng(0).normal(size=(90, 192))
+    labels = evaluate(estimators, X, y, n_bootstrap=2)["label"].unique()
+    assert label is None or label in labels
+    fitted = {n: one for n, one in estimators.items() if hasattr(one, "predict")}
+    tuned = np.asarray(y) if isinstance(y, pd.Series | pd.DataFrame) else y
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # copies; few to tune on
+        for judged, tuning in (
+            (estimators, {}),
+            (fitted, {"X_tune": X, "y_tune": tuned, "X_train": X, "y_train": tuned}),
+        ):
+            file = tmp_path / "r.html"
+            write_report(
+                file, judged, X, y, images=[np.zeros((8, 8), np.uint8)] * 90,
+                show_mistakes=1, n_bootstrap=2, metrics=["roc_auc", "brier"], **tuning,
+            )  # fmt: skip
+            page = words(file.read_text(encoding="utf-8"))
+            assert all(str(one) in page for one in labels)
+            assert "none: no image with it" not in page
+    for one in estimators.values() if label is not None else ():
+        few = {"label": label, "n_bootstrap": 2}
+        RocBandDisplay.from_estimator(one, X, y, **few)
+        PrecisionRecallBandDisplay.from_estimator(one, X, y, **few)
+        ReliabilityDisplay.from_estimator(one, X, y, **few)
+        MistakesDisplay.from_estimator(
+            one, X, y, images=[np.zeros((8, 8), np.uint8)] * 90, label=label, n_images=1
+        )
+        pyplot.close("all")
+
+
+def test_findings_of_two_parts_are_not_taken_for_each_other(data, tmp_path):
+    scores = np.zeros((len(data.X[JUDGE]), 2))
+    y = pd.DataFrame(data.y[JUDGE].to_numpy()[:, :2], columns=["a", "b"])
+    with pytest.raises(ValueError, match=r"\['b', 'a'\] in one part .* \['a', 'b'\]"):
+        write_report(
+            tmp_path / "r.html", scores, data.X[JUDGE], y, X_tune=data.X[JUDGE],
+            y_tune=y[["b", "a"]],
+        )  # fmt: skip
 
 
 def test_scores_of_another_program(data, tmp_path):
@@ -362,7 +506,7 @@ def test_classes(data, tmp_path):
     [
         ({"X_tune": np.ones((2, 3))}, "pass both X_tune and y_tune"),
         ({"show_mistakes": 3}, "pass images="),
-        ({"sensitivity": 95}, "above 0 and at most 1, got 95"),
+        ({"sensitivity": 95}, "above 0 and below 1, got 95"),
         ({"published": "knees"}, "'knees' is none of"),
         ({"image_names": ["a"]}, "names 1 images of 60"),
     ],
@@ -443,7 +587,7 @@ def test_in_a_browser(browser, full, width, mobile):
     assert ask("return document.scripts.length") == 0
 
 
-@pytest.mark.filterwarnings("ignore:finding .* Take 20 or more:UserWarning")
+@pytest.mark.filterwarnings("ignore:finding .* takes 19 or more:UserWarning")
 def test_from_the_command_line(data, tmp_path):
     folder = tmp_path / "secret-folder"
     folder.mkdir()

@@ -249,7 +249,8 @@ def compare(
     console.print(_as_table(compared))
     say(
         f"{len(X):,} images. AUC: of the label, this prompt alone standing for its "
-        "side. Loss: of all prompts' AUC without it, * beyond noise. 95% intervals "
+        "side. Loss: of all prompts' AUC without it, * where its interval leaves out "
+        "0, as one in twenty does by chance. 95% intervals "
         + ("over patients." if groups is not None else "over images.")
     )
     _say_problems(compared)
@@ -299,7 +300,8 @@ def _search(
     console.print(table)
     noise = found.report_["within_noise"]
     say(
-        "AUC on folds that had no say in the choice."
+        "AUC on folds that had no say in the choice. Prompts are taken where the gain "
+        "is above 0, so in the mean a gain that is taken is too high."
         + (
             " Every gain is within noise: more labels would tell."
             if noise.all()

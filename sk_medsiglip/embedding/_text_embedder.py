@@ -309,8 +309,8 @@ def _warn_about_long(rows: list[int], facts: ModelFacts) -> None:
     """Warn of texts whose ends the model does not read."""
     warnings.warn(
         f"Texts longer than the {facts.text_tokens} tokens that the model reads, whose "
-        f"ends are ignored: {len(rows)}, in rows {_named(rows)}. Shorten them, or split "
-        "them into sentences, embed those and average the rows.",
+        f"ends are ignored: {len(rows)}, in rows {_named(rows)}. Shorten them, or "
+        "split them into sentences, embed those and average the rows.",
         TruncatedTextWarning,
         stacklevel=3,
     )

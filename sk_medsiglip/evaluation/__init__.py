@@ -5,6 +5,7 @@
     _evaluate.py             evaluate: figures, differences, subgroups, by patient
     _answers.py              what estimators say, as questions that are judged alike
     _known_labels.py         labels and the scores that belong to them, checked
+    _leaks.py                patients and pictures shared with other data
     _figures.py              a question's figures in all resamples at once
     _rates.py                sensitivity, specificity and their like, with intervals
     _delong.py               delong_test

@@ -42,10 +42,32 @@ class Truth:
     target: NDArray[Any]
     flipped: bool = False
 
+    def place(self, label: Any) -> int:
+        """Return the place of a label among the names; of two classes there is one."""
+        return 0 if label is None or self.kind == "binary" else self.names.index(label)
+
+    def named_like(self, other: Truth) -> Truth:
+        """Return the same labels by the names that another part of the data has."""
+        if self.kind != other.kind or self.names == other.names:
+            return self
+        numbers = list(range(len(self.names)))  # of findings without names
+        if self.kind == "findings" and numbers not in (self.names, other.names):
+            raise ValueError(
+                f"the findings are {self.names} in one part of the data and "
+                f"{other.names} in another: pass y[columns] in one order for all."
+            )
+        return replace(self, names=other.names)
+
     def looking_for(self, label: Any) -> Truth:
-        """Return the same labels; of two classes, with this one as the positive."""
+        """Return the same labels; of two classes, with this one as the positive.
+
+        Of 0 and 1, any text is taken for the name of 1.
+        """
         if label in self.names or (self.kind == "binary" and label == self.classes[1]):
             return self
+        if self.classes.tolist() == [0, 1] and self.kind == "binary":
+            if isinstance(label, str):
+                return replace(self, names=[label])
         if self.kind == "binary" and label == self.classes[0]:
             return replace(
                 self,
@@ -114,7 +136,7 @@ def _read(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
     assert labels.classes is not None
     if len(labels.classes) == 2:
         findings = [f for one in named for f in getattr(one, "findings_", [])[:1]]
-        name = findings[0] if findings else labels.classes.tolist()[1]
+        name = str(findings[0]) if findings else labels.classes.tolist()[1]
         column = getattr(y, "columns", [getattr(y, "name", None)])[0]
         if not findings and labels.classes.tolist() == [0, 1] and column is not None:
             name = str(column)  # of a Series, or a table of one column
@@ -290,5 +312,5 @@ def _names_of_findings(y: Any, labels: Labels, estimators: list[Any]) -> list[An
             check_columns(y, own)
             return own
     if labels.names is not None:
-        return list(labels.names)
+        return list(labels.names.tolist())
     return list(range(labels.target.shape[1]))

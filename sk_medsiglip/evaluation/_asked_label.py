@@ -22,8 +22,8 @@ def ask_label(name: str, estimator: Any, X: Any, y: ArrayLike, label: Any) -> Qu
     ----------
     name : str
         For messages.
-    estimator : estimator or array-like
-        Fitted; or scores, as :func:`evaluate` takes them.
+    estimator : estimator, array-like or Question
+        Fitted; or scores, as :func:`evaluate` takes them; or what was said already.
     X : collection
         What it is asked of; for scores anything as long.
     y : array-like of shape (n_samples,) or (n_samples, n_findings)
@@ -41,13 +41,14 @@ def ask_label(name: str, estimator: Any, X: Any, y: ArrayLike, label: Any) -> Qu
         If there are several labels and none is named, or it is not among them, or all
         images are of one kind.
     """
+    if isinstance(estimator, Question):
+        return estimator
     truth = read_truth(y, [estimator], X, label=label)
     if label is None and len(truth.names) > 1:
         raise ValueError(
             f"there are several labels: pass label=, one of {truth.names}."
         )
-    place = 0 if label is None else truth.names.index(label)
-    question = ask(name, estimator, X, truth)[place]
+    question = ask(name, estimator, X, truth)[truth.place(label)]
     if question.ill.all() or not question.ill.any():
         raise ValueError(
             f"{question.label!r}: images of one kind only. It takes some with and some "

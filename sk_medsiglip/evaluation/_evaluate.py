@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
+from sk_medsiglip._embeddings import is_matrix
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._resampling import check_resampling, draw_counts, interval
 from sk_medsiglip._splits import group_numbers
@@ -25,9 +26,8 @@ from sk_medsiglip.evaluation._figures import (
     exact_bounds,
     figures,
 )
+from sk_medsiglip.evaluation._leaks import find_leaks, warn_of_leaks
 from sk_medsiglip.evaluation._published import warn_if_trained_on
-from sk_medsiglip.exceptions import LeakageWarning
-from sk_medsiglip.model_selection import check_leakage
 
 __all__ = ["evaluate"]
 
@@ -87,8 +87,10 @@ def evaluate(
     random_state : int, default=0
         Same number, same intervals.
     X_train, groups_train : default=None
-        What the classifiers learned from, to look for leakage: patients, and pictures
-        that are (nearly) the same where both are embeddings.
+        Embeddings and patients of the training data. Patients and pictures that are
+        (nearly) the same are looked for in the test set. Ids are compared by what they
+        say, 7 with "7" and 7.0; those that may be alike ("007"), are missing, or are of
+        another kind, are warned of.
     data_set : str, default=None
         Name of a public data set that ``X`` comes from; see
         :func:`known_training_data`.
@@ -120,7 +122,9 @@ def evaluate(
     Warns
     -----
     LeakageWarning
-        If the test set was learned from.
+        If the test set was learned from, or if patients could not all be compared. Of
+        pictures that are nearly the same the warning says how many are expected by
+        chance; ``groups_train`` is needed for that.
     UserWarning
         If a label has images of one kind only: it is left out of "macro". If the
         class that is looked for is named as the absence of the other ("no effusion").
@@ -184,7 +188,12 @@ def evaluate(
     n_samples = len(truth.target)
     check_consistent_length(truth.target, groups)
     members = {"all": np.ones(n_samples, dtype=bool)} | _subgroups(subgroups, n_samples)
-    _warn_about_leakage(X, groups, X_train, groups_train)
+    if X_train is not None and not (is_matrix(X) and is_matrix(X_train)):
+        raise ValueError(
+            "X_train is compared with X where both are embeddings, 2-D arrays of "
+            "numbers; for images use model_selection.check_leakage."
+        )
+    warn_of_leaks(find_leaks("training", X, groups, X_train, groups_train))
     if data_set is not None:
         warn_if_trained_on(data_set)
     counts = draw_counts(
@@ -471,42 +480,3 @@ def _in_order(values: pd.Series) -> list[Any]:
         return sorted(levels)
     except TypeError:
         return sorted(levels, key=str)
-
-
-def _warn_about_leakage(
-    X: Any, groups: ArrayLike | None, X_train: Any, groups_train: ArrayLike | None
-) -> None:
-    if groups is not None and groups_train is not None:
-        # As texts: of one table numbers may be read as such, of the other not.
-        shared = set(map(str, np.asarray(groups).tolist())) & set(
-            map(str, np.asarray(groups_train).tolist())
-        )
-        if shared:
-            warnings.warn(
-                f"{len(shared)} patients of the test set were learned from: figures "
-                "flatter. Split by patient.",
-                LeakageWarning,
-                stacklevel=3,
-            )
-    if X_train is None:
-        return
-    if not (_is_matrix(X) and _is_matrix(X_train)):
-        raise ValueError(
-            "X_train is compared with X where both are embeddings, 2-D arrays of "
-            "numbers; for images use model_selection.check_leakage."
-        )
-    both = np.vstack([np.asarray(X_train), np.asarray(X)])
-    split = (np.arange(len(X_train)), np.arange(len(X_train), len(both)))
-    pairs = check_leakage(both, splits=[split])
-    if len(pairs):
-        n_images = pairs["test_row"].nunique()
-        warnings.warn(
-            f"{n_images} images of the test set are, or are nearly, among those that "
-            "were learned from: figures flatter. See model_selection.check_leakage.",
-            LeakageWarning,
-            stacklevel=3,
-        )
-
-
-def _is_matrix(X: Any) -> bool:
-    return np.ndim(X) == 2 and np.asarray(X).dtype.kind in "fiu"

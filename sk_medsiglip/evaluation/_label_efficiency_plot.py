@@ -154,7 +154,7 @@ class LabelEfficiencyDisplay:
         if sizes:
             self._label_sizes(ax, sizes)
         n_repeats = table["repeat"].max() + 1
-        ax.set_xlabel("labelled images")
+        ax.set_xlabel("labelled images, the first ones chosen to show every label")
         scoring = self.scoring or self.table.attrs.get("scoring", "score")
         ax.set_ylabel(_WORDS.get(scoring, scoring))
         ax.set_title(

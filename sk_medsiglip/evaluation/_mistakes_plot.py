@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.embedding import MedSigLIPEmbedder
-from sk_medsiglip.evaluation._answers import ask, read_truth
+from sk_medsiglip.evaluation._answers import Truth, ask, read_truth
+from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.images import image_rows, read_image
 
 __all__ = ["MistakesDisplay", "find_mistakes"]
@@ -185,7 +186,9 @@ class MistakesDisplay:
         sources = image_rows(images)
         if len(sources) != np.shape(y)[0]:
             raise ValueError(f"{len(sources)} images for {np.shape(y)[0]} labels.")
-        wrong, n_asked = find_mistakes(estimator, X, y, label)
+        truth = read_truth(y, [estimator], X, label=label)
+        questions = ask("the classifier", estimator, X, truth)
+        wrong, n_asked = find_mistakes(truth, questions, label)
         shown = wrong.head(n_images).reset_index(drop=True)
         pictures = [read_image(sources[row], **reading) for row in shown["row"]]
         if title is None:
@@ -257,14 +260,18 @@ class MistakesDisplay:
 
 
 def find_mistakes(
-    estimator: Any, X: Any, y: Any, label: Any
+    truth: Truth, questions: list[Question], label: Any
 ) -> tuple[pd.DataFrame, int]:
     """Return all mistakes, the worst first, and how many were asked about.
 
     Parameters
     ----------
-    estimator, X, y, label
-        As :meth:`MistakesDisplay.from_estimator` takes them.
+    truth : Truth
+        The labels.
+    questions : list of Question
+        What a classifier says of each.
+    label : object
+        As :meth:`MistakesDisplay.from_estimator` takes it.
 
     Returns
     -------
@@ -278,8 +285,6 @@ def find_mistakes(
     ValueError
         If there are no probabilities, or several findings and none is named.
     """
-    truth = read_truth(y, [estimator], X, label=label)
-    questions = ask("the classifier", estimator, X, truth)
     if truth.kind == "findings" and label is None:
         raise ValueError(
             f"there are several findings: pass label=, one of {truth.names}."
@@ -301,7 +306,7 @@ def find_mistakes(
         of_true = probability[rows, truth.target]
         true, said = names[truth.target], names[decided]
     else:
-        place = 0 if label is None else truth.names.index(label)
+        place = truth.place(label)
         one = questions[place]
         yes, no = str(one.label), f"no {one.label}"
         if truth.kind == "binary" and one.label == truth.classes[1]:

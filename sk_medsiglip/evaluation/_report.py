@@ -15,6 +15,7 @@ from sk_medsiglip.evaluation import _report_details as details
 from sk_medsiglip.evaluation import _report_sections as parts
 from sk_medsiglip.evaluation import _report_tables as tables
 from sk_medsiglip.evaluation._evaluate import evaluate
+from sk_medsiglip.evaluation._leaks import find_leaks, warn_of_leaks
 from sk_medsiglip.evaluation._published import published_results
 from sk_medsiglip.evaluation._report_html import page
 from sk_medsiglip.evaluation._report_material import (
@@ -22,7 +23,6 @@ from sk_medsiglip.evaluation._report_material import (
     Part,
     Remembering,
     find_embedder,
-    look_for_leaks,
     noted,
 )
 from sk_medsiglip.evaluation._report_plot import check_drawing
@@ -87,7 +87,7 @@ def write_report(
         Images that are neither learned from nor judged on: thresholds are chosen on
         them. Without them the report says that none was.
     sensitivity : float, default=0.95
-        That thresholds are chosen for.
+        Target of the thresholds, kept in the mean: see :func:`choose_operating_point`.
     X_train, y_train, groups_train : default=None
         What was learned from: counted, and compared with the test set, patients and
         pictures. Any of the three may be missing.
@@ -180,17 +180,20 @@ def write_report(
         )
     if published is not None:
         published_results(published)  # before hours of work, not after
-    if not 0 < sensitivity <= 1:
-        raise ValueError(
-            f"sensitivity must be above 0 and at most 1, got {sensitivity!r}."
-        )
+    if not 0 < sensitivity < 1:
+        raise ValueError(f"sensitivity must be above 0 and below 1, got {sensitivity}.")
     named = _named(estimators)
     plain = list(named.values())
     warned: list[Warning] = []
     with noted(warned):
         test = Part.of("test", X, y, groups, plain, pos_label)
-        tuning = Part.of("tuning", X_tune, y_tune, groups_tune, plain, pos_label)
-        training = Part.of("training", X_train, y_train, groups_train, plain, pos_label)
+        tuning, training = (
+            Part.of(name, *part, plain, pos_label, test)
+            for name, part in (
+                ("tuning", (X_tune, y_tune, groups_tune)),
+                ("training", (X_train, y_train, groups_train)),
+            )
+        )
     assert test is not None  # X and y are given
     if tuning is not None and (tuning.X is None or tuning.y is None):
         raise ValueError("to choose thresholds, pass both X_tune and y_tune.")
@@ -215,7 +218,14 @@ def write_report(
             pos_label=pos_label, data_set=data, verbose=verbose, **sampling,
         )  # fmt: skip
         others = [one for one in (tuning, training) if one is not None]
-        leaks = look_for_leaks(test, others, embedder)
+        leaks = [
+            leak
+            for one in others
+            for leak in find_leaks(
+                one.name, X, test.groups, one.X, one.groups, embedder, name_ids=False
+            )
+        ]
+        warn_of_leaks(leaks)
     material = Material(
         asked_once, test, others, table, leaks, names, sampling, embedder, warned
     )

@@ -55,9 +55,10 @@ def operating_points(material: Material, sensitivity: float) -> Html:
         )
     content: list[Any] = [
         paragraph(
-            f"For each label the highest score that finds at least {sensitivity:.0%} "
-            "of the images with it in the tuning set. What it does there flatters; the "
-            "figures here are of the test set."
+            "Each threshold is the highest, chosen on the tuning set, that promises a "
+            f"sensitivity of {sensitivity:.0%} on new patients like those: in the mean "
+            "over such thresholds, so that a single one may miss it. The figures here "
+            "are of the test set."
         )
     ]
     n_warned = len(material.warned)
@@ -125,8 +126,7 @@ def _said(question: Question) -> Any:
 
 def mistakes(material: Material, images: Any, n_shown: int) -> Html:
     """Return what the first classifier is most wrong about; pictures only if asked."""
-    name, first = next(iter(material.estimators.items()))
-    questions = material.questions[name]
+    name, questions = next(iter(material.questions.items()))
     if any(question.probability is None for question in questions):
         return box(f"{name} gives no probabilities, so none of its mistakes is worst.")
     content: list[Any] = [
@@ -146,20 +146,18 @@ def mistakes(material: Material, images: Any, n_shown: int) -> Html:
                 kind="bad",
             ),
         )
-    test, reading = material.test, {}
+    reading = {}
     if material.embedder is not None:  # read as it reads them
         names = ("intensity", "frame", "max_pixels")
         reading = {one: getattr(material.embedder, one) for one in names}
     for label in [None] if material.truth.kind == "classes" else material.labels:
-        wrong, n_asked = find_mistakes(first, test.X, test.y, label)
+        wrong, n_asked = find_mistakes(material.truth, questions, label)
         title = f"{len(wrong):,} of {n_asked:,} wrong"
         title = title if label is None else f"{label}: {title}"
         if not len(wrong):
             content.append(paragraph(f"{title}."))
         elif n_shown:
-            tiles = draw_mistakes(
-                first, test.X, test.y, images, label, n_shown, reading, material.names
-            )
+            tiles = draw_mistakes(wrong.head(n_shown), images, reading, material.names)
             content += [element("h3", title), pictures(tiles, "tiles")]
         else:
             rows = [

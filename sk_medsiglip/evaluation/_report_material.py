@@ -13,30 +13,19 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_consistent_length
 
-from sk_medsiglip._embeddings import is_matrix
-from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
+from sk_medsiglip._splits import written_ids
+from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.evaluation._answers import Truth, ask, read_truth
 from sk_medsiglip.evaluation._figures import Question
-from sk_medsiglip.exceptions import LeakageWarning
-from sk_medsiglip.images import image_rows
-from sk_medsiglip.model_selection import check_leakage
+from sk_medsiglip.evaluation._leaks import Leak
 
 __all__ = [
-    "Leak",
     "Material",
     "Part",
     "Remembering",
     "find_embedder",
-    "look_for_leaks",
     "noted",
 ]
-
-
-#: Kinds of check_leakage, and what they are called here.
-_PICTURES = {
-    "same picture": "same pictures",
-    "nearly the same": "nearly the same pictures",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +57,9 @@ class Part:
         groups: Any,
         estimators: list[Any],
         pos_label: Any = None,
+        like: Part | None = None,
     ) -> Part | None:
-        """Return the part, or None if nothing of it was given."""
+        """Return the part, its labels named as another's; None if nothing was given."""
         given = [one for one in (X, y, groups) if one is not None]
         if not given:
             return None
@@ -77,6 +67,8 @@ class Part:
         truth = None
         if y is not None:
             truth = read_truth(y, estimators, given[0], label=pos_label)
+            if like is not None and like.truth is not None:
+                truth = truth.named_like(like.truth)
         return cls(name, X, y, groups, truth)
 
     @property
@@ -84,6 +76,12 @@ class Part:
         """How many images it holds."""
         given = (self.y, self.groups, self.X)
         return len(next(one for one in given if one is not None))
+
+    def n_patients(self, chosen: Any = slice(None)) -> int | None:
+        """Return how many patients some images are of, those without an id not."""
+        if self.groups is None:
+            return None
+        return len(set(written_ids(self.groups)[chosen]) - {"nan"})
 
     def counts(self, name: Any) -> tuple[int, int, int, int | None]:
         """Return images with a label, without, not known; and patients with it."""
@@ -94,30 +92,9 @@ class Part:
         else:
             of_class = place + (self.truth.kind == "binary")
             column = (self.truth.target == of_class).astype(float)
-        patients = None
-        if self.groups is not None:
-            patients = len(pd.unique(np.asarray(self.groups)[column == 1]))
+        patients = self.n_patients(column == 1)
         with_it, without, unknown = column == 1, column == 0, np.isnan(column)
         return int(with_it.sum()), int(without.sum()), int(unknown.sum()), patients
-
-
-@dataclass(frozen=True)
-class Leak:
-    """What was looked for on both sides of a split, and how much of it was found.
-
-    Parameters
-    ----------
-    part : str
-        The other side: "training" or "tuning".
-    kind : str
-        "patients", "same pictures" or "nearly the same pictures".
-    n_found : int or None
-        None where it could not be looked for.
-    """
-
-    part: str
-    kind: str
-    n_found: int | None
 
 
 @dataclass(eq=False)
@@ -170,6 +147,12 @@ class Material:
             for name, one in self.estimators.items()
         }
 
+    def said_of(self, label: Any, but: Sequence[str] = ()) -> dict[str, Question]:
+        """Return what each estimator says of one label, without some of them."""
+        place = self.truth.place(label)
+        asked = self.questions.items()
+        return {name: each[place] for name, each in asked if name not in but}
+
     @property
     def labels(self) -> list[Any]:
         """The classes or findings."""
@@ -197,7 +180,7 @@ class Material:
     def drawable(self, label: Any) -> bool:
         """Return whether there are images with a label and without."""
         (first, *_) = self.questions.values()
-        question = first[self.labels.index(label)]
+        question = first[self.truth.place(label)]
         return bool(question.ill.any() and not question.ill.all())
 
 
@@ -245,73 +228,6 @@ def find_embedder(estimators: Mapping[str, Any]) -> MedSigLIPEmbedder | None:
             if isinstance(step, MedSigLIPEmbedder):
                 return step
     return None
-
-
-def look_for_leaks(
-    test: Part, others: Sequence[Part], embedder: MedSigLIPEmbedder | None
-) -> list[Leak]:
-    """Look for patients and pictures of the test set in other parts.
-
-    Parameters
-    ----------
-    test, others
-        The parts.
-    embedder : MedSigLIPEmbedder or None
-        Images are compared by its embeddings, which are in its cache.
-
-    Returns
-    -------
-    list of Leak
-
-    Warns
-    -----
-    LeakageWarning
-        If there are any.
-    """
-    found = []
-    for part in others:
-        n_patients = None
-        if test.groups is not None and part.groups is not None:
-            n_patients = len(set(_plain(test.groups)) & set(_plain(part.groups)))
-        found.append(Leak(part.name, "patients", n_patients))
-        pairs = None if part.X is None else _compare(test.X, part.X, embedder)
-        for kind, name in _PICTURES.items():
-            n = None if pairs is None else pairs.get(kind, 0)
-            found.append(Leak(part.name, name, n))
-    for leak in found:
-        if leak.n_found:
-            warnings.warn(
-                f"the {leak.part} set and the test set share {leak.kind} "
-                f"({leak.n_found:,} of the test set's): figures flatter. Split by "
-                "patient, and leave copies out; model_selection.check_leakage lists "
-                "them.",
-                LeakageWarning,
-                stacklevel=3,
-            )
-    return found
-
-
-def _compare(X: Any, other: Any, embedder: MedSigLIPEmbedder | None) -> dict[str, int]:
-    """Return how many pictures of the test set are among the others, by kind."""
-    if is_matrix(X) != is_matrix(other):
-        raise ValueError(
-            "X and X_train, X_tune must be of one kind to be compared: all embeddings, "
-            "or all images."
-        )
-    if not is_matrix(X) and embedder is not None:
-        X, other = plain_rows(embedder, X), plain_rows(embedder, other)
-    if is_matrix(X):
-        both: Any = np.vstack([np.asarray(other), np.asarray(X)])
-    else:
-        both = [*image_rows(other), *image_rows(X)]
-    split = (np.arange(len(other)), np.arange(len(other), len(both)))
-    pairs = check_leakage(both, splits=[split], max_rows=None)
-    return dict(pairs.groupby("kind")["test_row"].nunique())
-
-
-def _plain(groups: Any) -> list[Any]:
-    # As texts: of one table numbers may be read as such, of the other not.
-    return list(map(str, np.asarray(groups).tolist()))
 
 
 @contextmanager

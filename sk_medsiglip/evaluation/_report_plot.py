@@ -13,16 +13,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.evaluation._curve_band_plot import (
     PrecisionRecallBandDisplay,
     RocBandDisplay,
 )
-from sk_medsiglip.evaluation._mistakes_plot import MistakesDisplay
+from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.evaluation._reliability_plot import ReliabilityDisplay
 from sk_medsiglip.evaluation._report_html import Html, figure
 from sk_medsiglip.evaluation._subgroup_plot import SubgroupForestDisplay
+from sk_medsiglip.images import image_rows, read_image
 
 __all__ = [
     "check_drawing",
@@ -47,16 +49,16 @@ def check_drawing() -> None:
 
 
 def draw_curves(
-    estimators: Mapping[str, Any], X: Any, y: Any, label: Any, sampling: dict[str, Any]
+    questions: Mapping[str, Question], y: Any, sampling: dict[str, Any]
 ) -> list[Html]:
     """Return the ROC and the precision-recall curves of a label, all estimators in one.
 
     Parameters
     ----------
-    estimators, X, y
-        As :func:`evaluate` takes them.
-    label : object
-        A class or finding.
+    questions : dict
+        What each estimator says of the label.
+    y : array-like
+        Labels of the test set.
     sampling : dict
         groups, n_bootstrap, level and random_state.
 
@@ -65,12 +67,13 @@ def draw_curves(
     list of Html
     """
     drawn = []
+    label = next(iter(questions.values())).label
     for title, (display, area) in _CURVES.items():
         areas = []
         with _drawing((4.4, 4.6)) as sheet:
-            for name, one in estimators.items():
+            for name, one in questions.items():
                 curve = display.from_estimator(
-                    one, X, y, label=label, name=name, ax=sheet.ax, **sampling
+                    one, y, y, name=name, ax=sheet.ax, **sampling
                 ).curve
                 low, high, _ = curve.area_interval
                 areas.append(f"{name} {curve.area:.3f} ({low:.3f} to {high:.3f})")
@@ -80,13 +83,13 @@ def draw_curves(
 
 
 def draw_reliability(
-    estimators: Mapping[str, Any], X: Any, y: Any, label: Any, sampling: dict[str, Any]
+    questions: Mapping[str, Question], y: Any, sampling: dict[str, Any]
 ) -> list[Html]:
     """Return the reliability of each estimator's probabilities of a label.
 
     Parameters
     ----------
-    estimators, X, y, label, sampling
+    questions, y, sampling
         As :func:`draw_curves` takes them.
 
     Returns
@@ -94,16 +97,16 @@ def draw_reliability(
     list of Html
     """
     drawn = []
-    for name, one in estimators.items():
+    for name, one in questions.items():
         with _drawing((4.4, 5.2)) as sheet:
             display = ReliabilityDisplay.from_estimator(
-                one, X, y, label=label, name=name, ax=sheet.ax, **sampling
+                one, y, y, name=name, ax=sheet.ax, **sampling
             )
         alt = (
-            f"Reliability of {name} for {label}: expected calibration error "
+            f"Reliability of {name} for {one.label}: expected calibration error "
             f"{display.calibration_error:.3f}."
         )
-        drawn.append(figure(sheet.source, alt, f"Reliability: {label}, {name}"))
+        drawn.append(figure(sheet.source, alt, f"Reliability: {one.label}, {name}"))
     return drawn
 
 
@@ -141,21 +144,18 @@ def draw_forest(table: pd.DataFrame, metric: str, label: Any, title: str) -> Htm
 
 
 def draw_mistakes(
-    estimator: Any,
-    X: Any,
-    y: Any,
-    images: Any,
-    label: Any,
-    n_images: int,
-    reading: dict[str, Any],
-    names: Sequence[str],
+    mistakes: pd.DataFrame, images: Any, reading: dict[str, Any], names: Sequence[str]
 ) -> list[Html]:
     """Return the images that an estimator is most wrong about.
 
     Parameters
     ----------
-    estimator, X, y, images, label, n_images, reading
-        As :meth:`MistakesDisplay.from_estimator` takes them.
+    mistakes : DataFrame
+        From :func:`find_mistakes`, those to be shown.
+    images : collection of n_samples images
+        Those of the test set.
+    reading : dict
+        Parameters of :func:`~sk_medsiglip.images.read_image`.
     names : sequence of str
         What each sample is called.
 
@@ -163,21 +163,16 @@ def draw_mistakes(
     -------
     list of Html
     """
-    with _drawing((4, 4)) as sheet:
-        display = MistakesDisplay.from_estimator(
-            estimator, X, y, images=images, label=label, n_images=n_images,
-            ax=sheet.ax, **reading,
-        )  # fmt: skip
+    sources = image_rows(images)
+    check_consistent_length(sources, names)
     return [
         figure(
-            _photograph(picture),
+            _photograph(read_image(sources[row.row], **reading)),
             f"Image {names[row.row]}.",
             f"{names[row.row]}: is {row.true}, was called {row.predicted}; "
             f"probability of what it is {row.probability:.2f}",
         )
-        for picture, row in zip(
-            display.pictures, display.mistakes.itertuples(), strict=True
-        )
+        for row in mistakes.itertuples()
     ]
 
 

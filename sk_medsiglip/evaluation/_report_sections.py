@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from sk_medsiglip.evaluation._published import known_training_data
 from sk_medsiglip.evaluation._report_html import (
@@ -44,8 +40,8 @@ BLANKS = {
 
 def heading(material: Material) -> Html:
     """Return what stands under the title."""
-    groups = material.test.groups
-    patients = "" if groups is None else f" of {_n_patients(groups)} patients"
+    n_patients = material.test.n_patients()
+    patients = "" if n_patients is None else f" of {n_patients:,} patients"
     return join(
         [
             paragraph(
@@ -108,9 +104,7 @@ def data(material: Material, described: str | None) -> Html:
     parts = [material.test, *material.others]
     rows = []
     for part in parts:
-        patients = "not given"
-        if part.groups is not None:
-            patients = _n_patients(part.groups)
+        patients = count(part.n_patients()) or "not given"
         rows.append([part.name, count(part.n_images), patients])
     content = [
         paragraph(described)
@@ -145,14 +139,7 @@ def data(material: Material, described: str | None) -> Html:
 def leakage(material: Material) -> Html:
     """Return what was looked for on both sides, and found."""
     content = []
-    rows = [
-        [
-            leak.part,
-            leak.kind,
-            "not looked for" if leak.n_found is None else count(leak.n_found),
-        ]
-        for leak in material.leaks
-    ]
+    rows = [[leak.part, leak.kind, str(leak)] for leak in material.leaks]
     if rows:
         content.append(
             table(
@@ -193,10 +180,6 @@ def _without_paths(warning: Warning) -> str:
     if re.search(r"[\w.]*[/\\][\w.]+[/\\.]", said):
         return f"The program warned of a file ({type(warning).__name__})."
     return said
-
-
-def _n_patients(groups: Any) -> str:
-    return count(len(pd.unique(np.asarray(groups))))
 
 
 def _blank(question: str) -> Html:

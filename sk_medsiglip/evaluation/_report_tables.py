@@ -117,20 +117,19 @@ def curves(material: Material) -> Html:
         picture
         for label in _drawn_labels(material)
         for picture in draw_curves(
-            material.estimators, material.test.X, material.test.y, label,
-            material.sampling,
+            material.said_of(label), material.test.y, material.sampling
         )
-    ]  # fmt: skip
+    ]
     return join([pictures(drawn), _not_drawn(material)])
 
 
 def calibration(material: Material) -> Html:
     """Return whether what is said to be likely happens as often."""
-    with_probabilities = {
-        name: one
-        for name, one in material.estimators.items()
-        if all(q.probability is not None for q in material.questions[name])
-    }
+    without = [
+        name
+        for name, asked in material.questions.items()
+        if any(one.probability is None for one in asked)
+    ]
     content: list[Any] = [
         paragraph(
             "Points on the diagonal say: of images given a probability of 0.3, 30 % "
@@ -141,17 +140,15 @@ def calibration(material: Material) -> Html:
     ]
     content += [
         box(f"{name} gives scores, no probabilities: nothing to calibrate.")
-        for name in material.estimators
-        if name not in with_probabilities
+        for name in without
     ]
     drawn = [
         picture
         for label in _drawn_labels(material)
         for picture in draw_reliability(
-            with_probabilities, material.test.X, material.test.y, label,
-            material.sampling,
+            material.said_of(label, but=without), material.test.y, material.sampling
         )
-    ]  # fmt: skip
+    ]
     return join([*content, pictures(drawn), _not_drawn(material)])
 
 

@@ -81,8 +81,8 @@ def compare_prompts(
           against the rest, this prompt alone standing for its class or side and all
           others as they are; in the row of an ensemble, with all prompts;
         - ``gain``, ``gain_low``, ``gain_high``: how much the ensemble's area loses
-          without this prompt. Below 0 it is better off without; NaN for the only
-          prompt of its side;
+          without this prompt. Below 0 these images were told better without; NaN for
+          the only prompt of its side;
         - ``n_positive``, ``n_negative``: images behind these figures;
         - ``n_tokens``, ``truncated``, ``nearest``, ``cosine``, ``problem``: as in
           :func:`lint_prompts`; missing in the rows of ensembles.
@@ -109,7 +109,8 @@ def compare_prompts(
     -----
     Choosing the best of many prompts by this table and quoting its area is choosing on
     the test set: the interval is that of a prompt chosen beforehand. An interval of
-    ``gain`` that holds 0 is within noise.
+    ``gain`` that holds 0 is within noise. Of twenty prompts that change nothing one is
+    expected to leave out 0 all the same: intervals are not adjusted for their number.
 
     Intervals are percentiles over patients drawn with replacement; differences are
     taken resample by resample.

@@ -26,8 +26,8 @@ class PromptComparisonDisplay:
 
     A dot is the area under the ROC curve, its bar the interval. The ensemble of a label
     comes first, its interval as a band behind its prompts; at the right stands what the
-    ensemble loses without the prompt, in red where it is better off without and that is
-    beyond noise.
+    ensemble loses without the prompt, in red where these images were told better
+    without it and the interval leaves out 0.
 
     Parameters
     ----------

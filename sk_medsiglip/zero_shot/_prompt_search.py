@@ -1,4 +1,4 @@
-"""``PromptSearchCV``: the prompts that are best on a few labels, honestly judged."""
+"""``PromptSearchCV``: prompts chosen on a few labels, and what that gained."""
 
 from __future__ import annotations
 
@@ -86,9 +86,10 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         One row a finding, or one in all: ``finding``; ``n_labels``; ``plain`` and
         ``chosen``, mean scores on folds that had no say in what was chosen; ``gain``,
         their difference, with ``gain_low`` and ``gain_high``, its 95% interval over
-        patients, and ``n_undefined``, resamples without a value; ``within_noise``,
-        whether the interval holds 0; ``n_steps``, prompts added in the end, 0 for the
-        plain ensemble. NaN for a finding with too few labels.
+        patients, and ``n_undefined``, resamples without a value. Prompts are adopted
+        where ``gain`` is above 0, so an adopted gain is too high (see the notes);
+        ``within_noise``, whether the interval holds 0; ``n_steps``, prompts added in
+        the end, 0 for the plain ensemble. NaN for a finding with too few labels.
     classes_, findings_, n_features_in_
         As those of the classifier.
 
@@ -99,10 +100,17 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
     Notes
     -----
     Each fold is asked by prompts that were chosen on the other folds, down to how many
-    to take, which folds of those decide. So ``gain`` is what the search may be expected
-    to gain on new images *like these*; on tens of labels it is often nothing, and
-    sometimes less: then the plain ensemble stays. Else the prompts that are kept were
-    chosen on all rows in the same way.
+    to take, which folds of those decide. So ``gain`` estimates what choosing gains on
+    new images *like these*; on tens of labels it is often nothing, and sometimes less:
+    then the plain ensemble stays. Else the prompts that are kept were chosen on all
+    rows in the same way.
+
+    The same ``gain`` decides and is reported, so where prompts are adopted it is too
+    high, and its interval too. With 40 labels, eleven candidates and the
+    demonstration, 8 of 60 searches on drawn phantoms adopted prompts: they reported
+    0.065 in the mean, and gained 0.021 on 600 other images; with 100 labels 38 did, and
+    gained 0.016 of 0.025. For a figure that holds,
+    judge ``best_estimator_`` on patients that the search has not seen.
 
     All is done on cosines of images and prompts, computed once. A step costs one
     sorting of the scores of every candidate: seconds for a few hundred images and a

@@ -1,0 +1,158 @@
+"""What the test set shares with images that were learned from, or tuned on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_consistent_length
+
+from sk_medsiglip._embeddings import is_matrix
+from sk_medsiglip._splits import group_numbers, shared_groups, written_ids
+from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
+from sk_medsiglip.exceptions import LeakageWarning
+from sk_medsiglip.images import image_rows
+from sk_medsiglip.model_selection import check_leakage
+
+__all__ = ["Leak", "find_leaks", "warn_of_leaks"]
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What was looked for on both sides of a split, and how much of it was found.
+
+    Parameters
+    ----------
+    part : str
+        The other side: "training" or "tuning".
+    kind : str
+        "patients", "same pictures" or "nearly the same pictures".
+    n_found : int or None
+        None where it could not be looked for.
+    n_by_chance : float or None, default=None
+        Expected number of pictures that are nearly the same by chance, if known.
+    doubts : sequence of str, default=()
+        Sentences on what could not be compared.
+    """
+
+    part: str
+    kind: str
+    n_found: int | None
+    n_by_chance: float | None = None
+    doubts: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        """Return the count, and how far it is to be believed."""
+        if self.n_found is None:
+            return "not looked for"
+        doubt = " found, but not all could be compared" if self.doubts else ""
+        return f"{self.n_found:,}{doubt}"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is to be warned of."""
+        said = list(self.doubts)
+        advice = (
+            "figures flatter. Split by patient, and leave copies out; "
+            "model_selection.check_leakage lists them."
+        )
+        if self.kind.startswith("nearly"):
+            expected = f"an unknown number without patients of the {self.part} set"
+            if self.n_by_chance is not None:
+                expected = f"about {self.n_by_chance:,.0f}, as among other patients"
+            advice = (
+                f"by chance it would be {expected}. Figures flatter if these are "
+                "copies: look at the pairs that model_selection.check_leakage lists."
+            )
+        if self.n_found:
+            said.append(
+                f"the {self.part} set and the test set share {self.kind} "
+                f"({self.n_found:,} of the test set's): {advice}"
+            )
+        return said
+
+
+def find_leaks(
+    part: str,
+    X: Any,
+    groups: Any,
+    other: Any,
+    other_groups: Any,
+    embedder: MedSigLIPEmbedder | None = None,
+    *,
+    name_ids: bool = True,
+) -> list[Leak]:
+    """Look for patients and pictures of the test set in another set.
+
+    Parameters
+    ----------
+    part : str
+        Name of the other set.
+    X, groups : collection and array-like
+        Images or embeddings of the test set, and its patients or None.
+    other, other_groups
+        Those of the other set, each None if not given; patients may be missing.
+    embedder : MedSigLIPEmbedder or None, default=None
+        Images are compared by its embeddings, which are in its cache.
+    name_ids : bool, default=True
+        Whether doubts may name a patient.
+
+    Returns
+    -------
+    list of Leak
+    """
+    check_consistent_length(other, other_groups)
+    n_found, doubts, here, there = None, [], "the test set", f"the {part} set"
+    if groups is not None and other_groups is not None:
+        shared = shared_groups(groups, other_groups)
+        n_found = len(shared.shared)
+        doubts = shared.doubts(here, there, name_ids=name_ids)
+    elif other_groups is not None:
+        doubts = [f"patients of {there} were not compared: {here} has no groups."]
+    same, near, by_chance = _compare(X, other, other_groups, embedder)
+    return [
+        Leak(part, "patients", n_found, doubts=doubts),
+        Leak(part, "same pictures", same),
+        Leak(part, "nearly the same pictures", near, by_chance),
+    ]
+
+
+def warn_of_leaks(leaks: list[Leak]) -> None:
+    """Warn of what was found, on behalf of the caller's caller."""
+    for leak in leaks:
+        for one in leak.warnings:
+            warnings.warn(one, LeakageWarning, stacklevel=3)
+
+
+def _compare(
+    X: Any, other: Any, other_groups: Any, embedder: MedSigLIPEmbedder | None
+) -> tuple[int | None, int | None, float | None]:
+    """Return pictures of the test set among the others: same, near, near by chance."""
+    if other is None:
+        return None, None, None
+    if is_matrix(X) != is_matrix(other):
+        raise ValueError(
+            "X and X_train, X_tune must be of one kind to be compared: all embeddings, "
+            "or all images."
+        )
+    if not is_matrix(X) and embedder is not None:
+        X, other = plain_rows(embedder, X), plain_rows(embedder, other)
+    if is_matrix(X):
+        both: Any = np.vstack([np.asarray(other), np.asarray(X)])
+    else:
+        both = [*image_rows(other), *image_rows(X)]
+    n_other = len(other)
+    split = (np.arange(n_other), np.arange(n_other, len(both)))
+    patients = None
+    if other_groups is not None:
+        # Test rows are of nobody there: shared patients are another finding.
+        own = group_numbers(written_ids(other_groups))
+        patients = np.append(own, -1 - np.arange(len(both) - n_other))
+    pairs = check_leakage(both, patients, [split], max_rows=None)
+    same = pairs.loc[pairs["kind"] == "same picture", "n_test"].sum()
+    near = pairs.attrs["n_found"]["nearly the same"]
+    # Images without embeddings tell the same pictures only.
+    return int(same), near if is_matrix(X) else None, pairs.attrs["n_by_chance"]
