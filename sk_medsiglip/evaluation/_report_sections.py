@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sk_medsiglip.evaluation._metric_names import metric_name
 from sk_medsiglip.evaluation._published import known_training_data
 from sk_medsiglip.evaluation._report_html import (
     Html,
@@ -22,7 +23,6 @@ from sk_medsiglip.evaluation._report_material import Material
 from sk_medsiglip.evaluation._report_tables import (
     count,
     level_of,
-    metric_name,
     overall_rows,
     spread,
 )

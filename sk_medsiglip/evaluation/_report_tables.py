@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sk_medsiglip.evaluation._metric_names import metric_name
 from sk_medsiglip.evaluation._report_html import (
     Html,
     box,
@@ -32,7 +33,6 @@ __all__ = [
     "differences",
     "figures",
     "level_of",
-    "metric_name",
     "overall_rows",
     "spread",
     "subgroups",
@@ -40,15 +40,6 @@ __all__ = [
 
 #: Labels of which curves are drawn: more would be a file of many megabytes.
 _MAX_DRAWN = 20
-_NAMES = {
-    "roc_auc": "AUC",
-    "average_precision": "Average precision",
-    "f1": "F1",
-    "brier": "Brier score",
-    "ece": "ECE",
-    "ppv": "PPV",
-    "npv": "NPV",
-}
 _MEANINGS = {
     "roc_auc": "Area under the ROC curve: how often an image with the label scores "
     "above one without. 0.5 knows nothing, 1 is best.",
@@ -202,14 +193,6 @@ def subgroups(material: Material) -> Html:
         )
     )
     return join(content)
-
-
-def metric_name(metric: str) -> str:
-    """Return how a figure is called in a heading."""
-    if metric in _NAMES:
-        return _NAMES[metric]
-    words = metric.replace("@", " at ").replace("=", " ").replace("_", " ")
-    return words[:1].upper() + words[1:]
 
 
 def spread(
