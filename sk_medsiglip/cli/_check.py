@@ -15,6 +15,7 @@ from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cli._console import bar, console, make_table, say
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._options import PathColumnOption
+from sk_medsiglip.cli._text_files import write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -253,7 +254,7 @@ def _write(table: pd.DataFrame, out: Path) -> None:
             table.to_parquet(temporary, index=False)
         else:
             separator = "\t" if out.suffix == ".tsv" else ","
-            table.to_csv(temporary, index=False, sep=separator)
+            write_csv(table, temporary, sep=separator)
         # In one step: a reader finds the old file or the whole new one.
         temporary.replace(out)
     finally:

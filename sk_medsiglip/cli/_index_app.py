@@ -147,12 +147,15 @@ def build(
     metadata = collection.frame[kept]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreadableImageWarning)  # said below
-        retriever.fit(
-            collection.paths,
-            ids=ids,
-            metadata=metadata if kept else None,
-            sources=[_absolute(path) for path in collection.paths],
-        )
+        try:
+            retriever.fit(
+                collection.paths,
+                ids=ids,
+                metadata=metadata if kept else None,
+                sources=[_absolute(path) for path in collection.paths],
+            )
+        except ValueError as error:
+            raise CommandError(str(error)) from None
     if backend is Backend.exact:
         retriever.save(out)
     say(f"Wrote {out}: {retriever.n_samples_fit_:,} of {len(collection):,} images.")
@@ -237,6 +240,7 @@ def search(
         )
     # Late, so that --help is quick.
     from sk_medsiglip.cli._embedding import choose_cache
+    from sk_medsiglip.cli._text_files import write_csv
     from sk_medsiglip.retrieval import ImageRetriever, RetrievalDisplay
 
     if not index.exists():
@@ -261,7 +265,7 @@ def search(
     else:
         console.print(preview(hits))
     if out is not None:
-        hits.to_csv(out, index=False, float_format="%.6g")
+        write_csv(hits, out, float_format="%.6g")
         say(f"Wrote {out}: {len(hits):,} rows.")
     if sheet is not None:
         display = RetrievalDisplay.from_hits(

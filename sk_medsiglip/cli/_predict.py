@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sk_medsiglip.cli._console import NOT_CLINICAL, bar, console, preview, say
+from sk_medsiglip.cli._console import bar, console, model_notice, preview, say
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._options import (
     BatchSizeOption,
@@ -70,6 +70,7 @@ def predict(
     from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._embedding import check_device, choose_cache, embed_images
     from sk_medsiglip.cli._model_files import load_model
+    from sk_medsiglip.cli._text_files import write_csv
     from sk_medsiglip.embedding import MedSigLIPEmbedder
 
     pipeline = load_model(classifier, trust or ())
@@ -118,7 +119,7 @@ def predict(
     if predicted is not None:
         table["predicted"] = None
         table.loc[readable, "predicted"] = predicted
-    table.to_csv(out, index=False, float_format="%.6g")
+    write_csv(table, out, float_format="%.6g")
     say(
         f"{len(collection):,} images in {embedded.seconds:.1f} s: "
         f"{embedded.passes:,} model passes, {embedded.from_cache:,} rows from the "
@@ -126,4 +127,4 @@ def predict(
     )
     console.print(preview(table))
     say(f"Wrote {out}: {len(table):,} rows.")
-    say(NOT_CLINICAL, "yellow")
+    say(model_notice(embedder.model), "yellow")

@@ -28,6 +28,7 @@ from sk_medsiglip.cli._options import (
     RevisionOption,
     TemplateOption,
 )
+from sk_medsiglip.cli._text_files import write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -352,5 +353,5 @@ def _check_file(file: Path | None, overwrite: bool) -> None:
 
 def _write(table: pd.DataFrame, out: Path | None) -> None:
     if out is not None:
-        table.to_csv(out, index=False)
+        write_csv(table, out)
         say(f"Wrote {out}.")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sk_medsiglip.cli._console import NOT_CLINICAL, bar, say
+from sk_medsiglip.cli._console import bar, model_notice, say
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._options import (
     BatchSizeOption,
@@ -185,6 +185,11 @@ def report(
         "verbose": bar(),
     }
     judged = Judged.load([classifier, *(compare or [])], embedding, trust or ())
+    if published is not None and judged.is_demo:
+        raise CommandError(
+            "--published: the figures are of MedSigLIP, and a classifier here uses the "
+            "demonstration checkpoint. Neither model nor method is the same."
+        )
     meanings = {"uncertain": uncertain.value, "blank": blank.value}
 
     def read(file: Path | None, subgroups: Sequence[str] = ()) -> Any:
@@ -198,6 +203,7 @@ def report(
     others: dict[str, Any] = {}
     for name, part in (("tune", read(tune)), ("train", read(train))):
         if part is not None:
+            test.remarks.extend(part.remarks)
             others |= {
                 f"X_{name}": part.paths,
                 f"y_{name}": part.y,
@@ -220,6 +226,7 @@ def report(
         published=published,
         title=title,
         data=data,
+        remarks=test.remarks,
         notes=said_by_people,
         command=_command(context.params),
         n_bootstrap=resamples,
@@ -228,7 +235,7 @@ def report(
     say(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB): open it in a browser.")
     if show_mistakes:
         say("It holds pictures of patients: keep it where these may be kept.", "yellow")
-    say(NOT_CLINICAL, "yellow")
+    say(model_notice("demo" if judged.is_demo else ""), "yellow")
 
 
 def _command(given: Mapping[str, Any]) -> str:

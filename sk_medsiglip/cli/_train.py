@@ -149,6 +149,7 @@ def train(
     from sk_medsiglip.cli._embedding import check_device, embed_images, local_model
     from sk_medsiglip.cli._labels import read_labels
     from sk_medsiglip.cli._prompts import prompts_for_task
+    from sk_medsiglip.cli._splits import check_enough
     from sk_medsiglip.cli._training import Training
     from sk_medsiglip.embedding import MedSigLIPEmbedder
 
@@ -162,6 +163,7 @@ def train(
     )
     collection = collection.keep(labelled)
     groups = collection.patients(group_column)
+    check_enough(task, groups, "Training")
     check_device(device)
     asked: dict[str, Any] | None = None
     if head is not Head.linear_probe:
@@ -196,10 +198,12 @@ def train(
             f"{int((~readable).sum()):,} of {len(readable):,} images cannot be read "
             "and are left out."
         )
+    groups = None if groups is None else groups[readable]
+    check_enough(task.rows(readable), groups, "Training")
     training = Training(
         task.rows(readable),
         embedded.X[readable],
-        None if groups is None else groups[readable],
+        groups,
         head.value,
         asked,
         {**where, "templates": template, "cache": embedder.cache},

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from sk_medsiglip._version import __version__
-from sk_medsiglip.cli._console import NOT_CLINICAL
+from sk_medsiglip.cli._console import model_notice
 from sk_medsiglip.cli._labels import Task
-from sk_medsiglip.cli._splits import make_folds
+from sk_medsiglip.cli._splits import make_folds, too_rare
+from sk_medsiglip.cli._text_files import as_markdown
 from sk_medsiglip.heads import (
     LinearProbe,
     PromptProbe,
@@ -125,7 +126,7 @@ class Training:
     def how_estimated(self) -> str:
         """Return a sentence on the folds."""
         if not self._folds:
-            return "A label is too rare to cross-validate: nothing is known of the AUC."
+            return too_rare(self.task, self.groups)
         kept = (
             "images of one patient together"
             if self.groups is not None
@@ -144,24 +145,25 @@ class Training:
         """Return the report, in Markdown."""
         head = ["label", "images with it", "without", "not known", "AUC"]
         lines = [
-            f"# {self.head} on {source.name}",
+            f"# {self.head} on {as_markdown(source.name)}",
             "",
-            f"{len(self.X):,} images, embedded by `{model}`; sk-medsiglip "
+            f"{len(self.X):,} images, embedded by {as_markdown(model)}; sk-medsiglip "
             f"{__version__}.",
+            "",
+            f"**{model_notice(model)}**",
             "",
             f"| {' | '.join(head)} |",
             "| --- |" + " ---: |" * (len(head) - 1),
-            *(f"| {' | '.join(row.cells())} |" for row in estimates),
+            *(f"| {' | '.join(map(as_markdown, row.cells()))} |" for row in estimates),
             "",
-            self.how_estimated(),
-            "",
-            *(f"- {remark}" for remark in remarks),
+            as_markdown(self.how_estimated()),
             *([""] if remarks else []),
-            NOT_CLINICAL,
+            *(f"- {as_markdown(remark)}" for remark in remarks),
         ]
         if self.prompts is not None:
             lines += ["", "## Prompts", ""]
-            lines += [f"- {name}: {value!r}" for name, value in self.prompts.items()]
+            said = (f"{name}: {value!r}" for name, value in self.prompts.items())
+            lines += [f"- {as_markdown(one)}" for one in said]
         return "\n".join(lines) + "\n"
 
     def _fit(self, rows: NDArray[np.intp]) -> Any:

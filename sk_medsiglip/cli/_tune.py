@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sk_medsiglip.cli._console import (
-    NOT_CLINICAL,
     bar,
     console,
     make_table,
@@ -168,6 +167,7 @@ def tune(
     from sk_medsiglip.cli._embedding import check_device, embed_images, local_model
     from sk_medsiglip.cli._labels import read_labels
     from sk_medsiglip.cli._prompts import prompts_for_task
+    from sk_medsiglip.cli._splits import check_enough
     from sk_medsiglip.embedding import MedSigLIPEmbedder
     from sk_medsiglip.model_selection import HeadSearchCV
 
@@ -181,6 +181,7 @@ def tune(
     )
     collection = collection.keep(labelled)
     groups = collection.patients(group_column)
+    check_enough(task, groups, "A search")
     check_device(device)
     heads = [*_HEADS, *([] if out.suffix == ".skops" else _HEADS_OF_JOBLIB)]
     asked: dict[str, Any] | None = None
@@ -211,6 +212,7 @@ def tune(
             "and are left out."
         )
         groups = None if groups is None else groups[readable]
+        check_enough(task.rows(readable), groups, "A search")
     for remark in remarks:
         say(remark, "yellow")
     task, X = task.rows(readable), embedded.X[readable]
@@ -394,19 +396,24 @@ def _report(
 ) -> str:
     """Return the report, in Markdown."""
     from sk_medsiglip._version import __version__
+    from sk_medsiglip.cli._text_files import as_markdown
 
     columns = trials.columns.tolist()
     lines = [
-        f"# Heads tried on {source.name}",
+        f"# Heads tried on {as_markdown(source.name)}",
         "",
-        f"{n_images:,} images, embedded by `{model}`; sk-medsiglip {__version__}.",
+        f"{n_images:,} images, embedded by {as_markdown(model)}; sk-medsiglip "
+        f"{__version__}.",
+        "",
+        f"**{model_notice(model)}**",
         "",
         f"| {' | '.join(columns)} |",
         "| " + " | ".join("---" for _ in columns) + " |",
-        *(f"| {' | '.join(row)} |" for row in trials.itertuples(index=False)),
+        *(
+            f"| {' | '.join(map(as_markdown, row))} |"
+            for row in trials.itertuples(index=False)
+        ),
         "",
-        *(f"- {fact}" for fact in [*facts, *remarks]),
-        "",
-        NOT_CLINICAL,
+        *(f"- {as_markdown(fact)}" for fact in [*facts, *remarks]),
     ]
     return "\n".join(lines) + "\n"

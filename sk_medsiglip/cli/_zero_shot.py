@@ -77,6 +77,7 @@ def zero_shot(
     from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._embedding import check_device, choose_cache, embed_images
     from sk_medsiglip.cli._prompts import parse_classes, read_prompts
+    from sk_medsiglip.cli._text_files import write_csv
     from sk_medsiglip.embedding import MedSigLIPEmbedder
     from sk_medsiglip.prompts import check_prompts
     from sk_medsiglip.zero_shot import ZeroShotClassifier
@@ -141,7 +142,7 @@ def zero_shot(
     if findings is None:
         table["predicted"] = None
         table.loc[readable, "predicted"] = classifier.predict(X)
-    table.to_csv(out, index=False, float_format="%.6g")
+    write_csv(table, out, float_format="%.6g")
 
     say(
         f"{len(collection):,} images in {embedded.seconds:.1f} s: "

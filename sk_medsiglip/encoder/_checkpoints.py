@@ -18,7 +18,13 @@ from sk_medsiglip.encoder._adapters import Adapter, digest_adapter, read_adapter
 from sk_medsiglip.encoder._hub import hub_folder
 from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
 
-__all__ = ["DEMO_FOLDER", "Checkpoint", "damaged", "find_checkpoint"]
+__all__ = [
+    "DEMO_FOLDER",
+    "Checkpoint",
+    "damaged",
+    "find_checkpoint",
+    "is_demonstration",
+]
 
 DEMO_FOLDER = Path(__file__).parent / "demo_checkpoint"
 
@@ -121,6 +127,30 @@ def find_checkpoint(
         resolved = _folder_digest(folder)
         _check_revision(name, resolved, revision)
     return Checkpoint(name, folder, resolved, *_read_sizes(folder, name))
+
+
+def is_demonstration(model: str | os.PathLike[str]) -> bool:
+    """Return whether a model is the demonstration, a copy, or was tuned from it.
+
+    Parameters
+    ----------
+    model : str or path-like
+        As :func:`find_checkpoint` takes it. Nothing is downloaded.
+
+    Returns
+    -------
+    bool
+        False also for a folder whose base is not at hand.
+    """
+    name = os.fspath(model)
+    if name == "demo" or not Path(name).expanduser().is_dir():
+        return name == "demo"
+    try:
+        found = find_checkpoint(name, weights=False)
+    except (CheckpointError, ModelAccessError):
+        return False
+    sizes = (found.embedding_dim, found.image_size, found.patch_size)
+    return sizes == _read_sizes(DEMO_FOLDER, "demo")[:3]
 
 
 def _check_revision(name: str, found: str, wanted: str | None) -> None:

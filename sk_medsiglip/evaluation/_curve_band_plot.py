@@ -262,8 +262,8 @@ class RocBandDisplay(_BandDisplay):
     _area = "AUC"
 
     def _draw_line(self, ax: Any, color: Any, label: str) -> list[Any]:
-        ax.set_xlabel("1 − specificity: share of the well flagged")
-        ax.set_ylabel("sensitivity: share of the ill found")
+        ax.set_xlabel("false positive rate (1 − specificity)")
+        ax.set_ylabel("sensitivity")
         return ax.plot(self.curve.x, self.curve.y, color=color, label=label)
 
     def _draw_chance(self, ax: Any, *, first: bool) -> None:
@@ -316,8 +316,8 @@ class PrecisionRecallBandDisplay(_BandDisplay):
     _area = "AP"
 
     def _draw_line(self, ax: Any, color: Any, label: str) -> list[Any]:
-        ax.set_xlabel("recall: share of the ill found")
-        ax.set_ylabel("precision: share of the flagged that are ill")
+        ax.set_xlabel("recall (sensitivity)")
+        ax.set_ylabel("precision (positive predictive value)")
         return ax.step(
             self.curve.x, self.curve.y, color=color, label=label, where="pre"
         )

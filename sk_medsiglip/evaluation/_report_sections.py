@@ -46,8 +46,15 @@ def heading(material: Material) -> Html:
     """Return what stands under the title."""
     groups = material.test.groups
     patients = "" if groups is None else f" of {_n_patients(groups)} patients"
+    demo = box(
+        element("strong", "A demonstration, not MedSigLIP. "),
+        "The images went through the small demonstration checkpoint, which was trained "
+        "on drawings. These figures say nothing of MedSigLIP, nor of patients.",
+        kind="bad",
+    )
     return join(
         [
+            demo if material.is_demo else "",
             paragraph(
                 element("strong", "Not a medical device, not for clinical use."),
                 " Figures of one test set are no claim about other hospitals, scanners "
@@ -83,9 +90,10 @@ def summary(material: Material) -> Html:
                 f"{metric_name(metric)}, with {level_of(material)}",
                 ["Classifier", "Label", metric_name(metric), "Images"],
                 rows,
+                n_words=2,
             ),
             *(box(element("strong", "Leakage. "), one, kind="bad") for one in leaks),
-            *(box(one) for one in said),
+            *(box(one) for one in [*material.remarks, *said]),
             paragraph(_how_sure(material)),
         ]
     )

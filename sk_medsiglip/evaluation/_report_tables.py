@@ -42,9 +42,9 @@ __all__ = [
 _MAX_DRAWN = 20
 _MEANINGS = {
     "roc_auc": "Area under the ROC curve: how often an image with the label scores "
-    "above one without. 0.5 knows nothing, 1 is best.",
-    "average_precision": "Area under the precision-recall curve. What knows nothing "
-    "reaches the share of images with the label.",
+    "above one without. 0.5 is chance, 1 is best.",
+    "average_precision": "Area under the precision-recall curve. A random classifier "
+    "scores the prevalence of the label.",
     "balanced_accuracy": "Mean of sensitivity and specificity of what is predicted; of "
     "several classes under macro the mean sensitivity.",
     "f1": "Harmonic mean of precision and sensitivity of what is predicted.",
@@ -124,9 +124,9 @@ def calibration(material: Material) -> Html:
     }
     content: list[Any] = [
         paragraph(
-            "Points on the diagonal say: of images given a probability of 0.3, 30 % "
-            "have the label. Bars are intervals; the histogram counts images. Other "
-            "prevalence elsewhere moves the points, even of a classifier that is well "
+            "On the diagonal, 30% of the images that were given a probability of 0.3 "
+            "have the label. Bars are intervals; the histogram counts images. At "
+            "another prevalence the points move, even of a classifier that is well "
             "calibrated here."
         )
     ]
