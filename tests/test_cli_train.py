@@ -306,14 +306,15 @@ def test_one_patient_or_one_label_ends_with_the_reason(folder, tmp_path, command
 
     alone = table.assign(patient="P1")
     for columns in (["effusion"], ["effusion", "device"]):
-        assert "The 120 images are of 1 patient." in said_of(alone, *columns)
+        assert "There is 1 patient only (images: 120)." in said_of(alone, *columns)
     assert "at least 2 patients" in said_of(alone.head(1), "effusion")
     for value in (0, 1):
         said = said_of(table.assign(effusion=value), "effusion")
-        assert "120 images do not differ in effusion" in said
+        assert "images do not differ in effusion (images: 120)" in said
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore:a class has fewer than two:UserWarning")
 def test_a_label_of_one_patient_is_named(folder, tmp_path):
     table = pd.read_csv(folder / "labels.csv")
     ill = table["patient"] == table["patient"][0]
@@ -372,7 +373,7 @@ def test_names_of_classes_stay_what_they_are(folder, tmp_path):
 
 
 def test_cells_that_a_spreadsheet_computes_are_counted(tmp_path, capsys):
-    from sk_medsiglip.cli._text_files import write_csv
+    from sk_medsiglip.cli._written_files import write_csv
 
     harmless = {"name": ["-1.5", "+2", "a=b", "", None], "score": [-1, -2, -3, -4, -5]}
     write_csv(pd.DataFrame(harmless), tmp_path / "a.csv")

@@ -609,7 +609,10 @@ def test_from_the_command_line(data, tmp_path):
     summary = out.read_text(encoding="utf-8").partition("To be filled in")[0]
     n_blank = int(blank["device"].replace("", np.nan).isna().sum())
     assert f"blank.csv: {n_blank} of 60 images are left out: a label" in summary
-    for kind, why in (("device", "do not differ in device"), ("patient", "1 patient")):
+    for kind, why in (
+        ("device", "do not differ in device"),
+        ("patient", "There is 1 patient"),
+    ):
         table[JUDGE].assign(**{kind: 1}).to_csv(folder / "alike.csv", index=False)
         assert why in run(
             "report", model, folder / "alike.csv", "--out", tmp_path / "o.html",

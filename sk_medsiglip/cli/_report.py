@@ -22,6 +22,7 @@ from sk_medsiglip.cli._options import (
     TrustOption,
 )
 from sk_medsiglip.cli._train import Unknown
+from sk_medsiglip.cli._written_files import check_out
 
 __all__ = ["report"]
 
@@ -156,10 +157,7 @@ def report(
     """
     if out.suffix.lower() not in (".html", ".htm"):
         raise CommandError(f"--out: {out} must end in .html.")
-    if out.exists() and not overwrite:
-        raise CommandError(f"{out} exists. Add --overwrite, or give another --out.")
-    if not out.parent.is_dir():
-        raise CommandError(f"The folder {out.parent} does not exist; make it first.")
+    check_out(out, overwrite)
     if not 0 < sensitivity <= 1:
         raise CommandError(
             f"--sensitivity {sensitivity:g} must be above 0 and at most 1."

@@ -100,18 +100,18 @@ def check_enough(task: Task, groups: NDArray[Any] | None, wish: str) -> None:
     TooFewError
         With the number of images and patients, and what is needed.
     """
+    if groups is not None and len(np.unique(groups)) < 2:
+        raise TooFewError(
+            f"There is 1 patient only (images: {len(groups):,}). {wish} takes at least "
+            "2 patients with each label and 2 without it, since images of one patient "
+            "cannot tell patients apart. Is --group-column the column of patients?"
+        )
     present = task.indicators()
     absent = task.y == 0 if task.kind == "findings" else ~present
     if not (present.any(axis=0) & absent.any(axis=0)).any():
         raise TooFewError(
-            f"The {len(task.y):,} images do not differ in {', '.join(task.names)}. "
-            f"{wish} takes images with a label and images without it."
-        )
-    if groups is not None and len(np.unique(groups)) < 2:
-        raise TooFewError(
-            f"The {len(groups):,} images are of 1 patient. {wish} takes at least 2 "
-            "patients with each label and 2 without it, since images of one patient "
-            "cannot tell patients apart. Is --group-column the column of patients?"
+            f"The images do not differ in {', '.join(task.names)} (images: "
+            f"{len(task.y):,}). {wish} takes images with a label and images without it."
         )
 
 

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.pipeline import Pipeline
 
 from sk_medsiglip.cli._collection import FOLDER_LABEL, read_collection
 from sk_medsiglip.cli._embedding import embed_images
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._labels import Task, read_labels
-from sk_medsiglip.cli._model_files import load_model
+from sk_medsiglip.cli._model_files import load_pipeline
 from sk_medsiglip.cli._splits import check_enough
 from sk_medsiglip.cli._training import absent
 from sk_medsiglip.datasets import class_name
@@ -51,14 +50,7 @@ class Judged:
         """Read files of pipelines, and say how their images are to be embedded."""
         estimators: dict[str, Any] = {}
         for file in files:
-            pipeline = load_model(file, trusted)
-            if not isinstance(pipeline, Pipeline) or not isinstance(
-                pipeline[0], MedSigLIPEmbedder
-            ):
-                raise CommandError(
-                    f"{file} holds a {type(pipeline).__name__}, not a pipeline from "
-                    "images to classes. Make one with: sk-medsiglip train"
-                )
+            pipeline = load_pipeline(file, trusted)
             pipeline[0].set_params(**embedding)
             name = f"{file.stem} ({type(pipeline[-1]).__name__})"
             if name in estimators:
@@ -219,14 +211,9 @@ def read_test_set(
         name: _bands(collection.column(name, "--subgroup-column"))
         for name in subgroup_columns
     }
-    readable = embed_images(collection.paths, judged.embedder).readable
-    if not readable.any():
-        raise CommandError(f"None of the images of {source} can be read.")
-    if not readable.all():
-        remarks.append(
-            f"{int((~readable).sum()):,} of {len(readable):,} images cannot be read "
-            "and are left out."
-        )
+    embedded = embed_images(collection.paths, judged.embedder)
+    readable = embedded.readable
+    remarks += embedded.remarks()
     collection = collection.keep(readable)
     groups = None if groups is None else groups[readable]
     check_enough(task.rows(readable), groups, f"Judging by {source.name}")

@@ -38,6 +38,7 @@ from sk_medsiglip.cli._options import (
     RevisionOption,
     TemplateOption,
 )
+from sk_medsiglip.cli._written_files import check_out
 
 __all__ = ["Head", "train"]
 
@@ -141,8 +142,7 @@ def train(
 
     report_file = out.with_suffix(".report.md")
     check_model_file(out, overwrite)
-    if report_file.exists() and not overwrite:
-        raise CommandError(f"{report_file} exists. Add --overwrite, or another --out.")
+    check_out(report_file, overwrite)
     from sklearn.pipeline import make_pipeline
 
     from sk_medsiglip.cli._collection import FOLDER_LABEL, read_collection
@@ -193,11 +193,7 @@ def train(
     ).fit(collection.paths)
     embedded = embed_images(collection.paths, embedder)
     readable = embedded.readable
-    if not readable.all():
-        remarks.append(
-            f"{int((~readable).sum()):,} of {len(readable):,} images cannot be read "
-            "and are left out."
-        )
+    remarks += embedded.remarks()
     groups = None if groups is None else groups[readable]
     check_enough(task.rows(readable), groups, "Training")
     training = Training(

@@ -32,6 +32,7 @@ from sk_medsiglip.cli._options import (
     RevisionOption,
     TemplateOption,
 )
+from sk_medsiglip.cli._written_files import check_out, write_csv
 
 __all__ = ["zero_shot"]
 
@@ -77,7 +78,6 @@ def zero_shot(
     from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._embedding import check_device, choose_cache, embed_images
     from sk_medsiglip.cli._prompts import parse_classes, read_prompts
-    from sk_medsiglip.cli._text_files import write_csv
     from sk_medsiglip.embedding import MedSigLIPEmbedder
     from sk_medsiglip.prompts import check_prompts
     from sk_medsiglip.zero_shot import ZeroShotClassifier
@@ -87,10 +87,7 @@ def zero_shot(
             'Say what to look for: either --prompts FILE, or --class "name=prompt" '
             "once for every class."
         )
-    if out.exists() and not overwrite:
-        raise CommandError(f"{out} exists. Add --overwrite, or give another --out.")
-    if not out.parent.is_dir():
-        raise CommandError(f"The folder {out.parent} does not exist; make it first.")
+    check_out(out, overwrite)
     asked: dict[str, Any] = (
         read_prompts(prompts) if prompts is not None else parse_classes(classes or [])
     )
@@ -122,8 +119,6 @@ def zero_shot(
     )
     embedded = embed_images(collection.paths, embedder)
     readable = embedded.readable
-    if not readable.any():
-        raise CommandError("None of the images can be read.")
     X = embedded.X[readable]
     classifier = ZeroShotClassifier(asked, templates=template, **shared).fit(X)
     probabilities = classifier.predict_proba(X)
