@@ -72,7 +72,7 @@ def check_json(content: Any) -> None:
     while layer:
         if depth > MAX_DEPTH:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-        inner = []
+        inner: list[Any] = []
         for one in layer:
             if isinstance(one, dict):
                 inner += one.values()

@@ -1,5 +1,6 @@
 """``sk-medsiglip train`` and ``predict``, on files."""
 
+import re
 import sys
 
 import joblib
@@ -75,6 +76,9 @@ def test_a_finding_from_labels_to_predictions(folder, tmp_path):
     said = run("predict", model, folder, "--out", out)
     assert "0 model passes" in said
     assert "runs code" not in said
+    assert "It is not MedSigLIP" in said
+    assert "It is not MedSigLIP" in report
+    assert "spreadsheet" not in said
     table = pd.read_csv(out)
     assert table.columns.tolist() == ["path", "effusion", "no effusion", "predicted"]
     truth = pd.read_csv(folder / "labels.csv").set_index("path")["effusion"]
@@ -96,7 +100,8 @@ def test_heads_that_know_prompts(folder, tmp_path, head):
     )  # fmt: skip
     assert "pass --group-column, or the AUC is too good" in said
     assert (
-        "- effusion: ['pleural effusion']" in (tmp_path / "model.report.md").read_text()
+        r"- effusion: \['pleural effusion'\]"
+        in (tmp_path / "model.report.md").read_text()
     )
     out = tmp_path / "predictions.csv"
     run("predict", model, folder / "kinds.csv", "--out", out)
@@ -284,3 +289,96 @@ def test_the_file_speaks_of_no_place_here(folder, tmp_path):
         data = out.read_bytes()
         assert str(folder).encode() not in data
         assert b"some store" not in data
+
+
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_one_patient_or_one_label_ends_with_the_reason(folder, tmp_path, command):
+    out = tmp_path / "model.skops"
+    table = pd.read_csv(folder / "labels.csv")
+
+    def said_of(table, *columns):
+        table.to_csv(folder / "alike.csv", index=False)
+        options = [one for name in columns for one in ("--label-column", name)]
+        return run(
+            command, "--labels", folder / "alike.csv", *options, "--model", "demo",
+            "--group-column", "patient", "--out", out, code=1,
+        )  # fmt: skip
+
+    alone = table.assign(patient="P1")
+    for columns in (["effusion"], ["effusion", "device"]):
+        assert "There is 1 patient only (images: 120)." in said_of(alone, *columns)
+    assert "at least 2 patients" in said_of(alone.head(1), "effusion")
+    for value in (0, 1):
+        said = said_of(table.assign(effusion=value), "effusion")
+        assert "images do not differ in effusion (images: 120)" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:a class has fewer than two:UserWarning")
+def test_a_label_of_one_patient_is_named(folder, tmp_path):
+    table = pd.read_csv(folder / "labels.csv")
+    ill = table["patient"] == table["patient"][0]
+    table.assign(effusion=ill.astype(int)).to_csv(folder / "rare.csv", index=False)
+    said = run(
+        "train", "--labels", folder / "rare.csv", "--label-column", "effusion",
+        "--group-column", "patient", "--model", "demo", "--out", tmp_path / "m.joblib",
+    )  # fmt: skip
+    assert "nothing is known of the AUC: label 'effusion' has 1 patient, and" in said
+    assert "has 1 patient, and" in (tmp_path / "m.report.md").read_text()
+
+
+HOSTILE = [
+    "a|b",
+    "<script>x</script>",
+    "`c` [red]d[/]",
+    "=1+1",
+    "_e_ *f*",
+    "two\nlines",
+]
+
+
+@pytest.mark.filterwarnings("ignore:Prompts of")
+def test_names_of_classes_stay_what_they_are(folder, tmp_path):
+    from html import unescape
+
+    table = pd.read_csv(folder / "labels.csv")
+    table["path"] = [f"=x{i}.png" for i in range(N)]
+    table["kind"] = [HOSTILE[i % len(HOSTILE)] for i in range(N)]
+    for i in range(N):
+        (folder / f"=x{i}.png").write_bytes((folder / f"{i}.png").read_bytes())
+    table.to_csv(folder / "a|b.csv", index=False)
+    model = tmp_path / "model.skops"
+    said = run(
+        "train", "--labels", folder / "a|b.csv", "--label-column", "kind", "--model",
+        "demo", "--out", model,
+    )  # fmt: skip
+    for name in HOSTILE:
+        assert name.split()[0] in said
+    report = (tmp_path / "model.report.md").read_text()
+    assert "<" not in report
+    lines = report.splitlines()
+    assert lines[0] == r"# linear-probe on a\|b.csv"
+    cells = [re.split(r"(?<!\\)\|", line) for line in lines if line.startswith("|")]
+    assert {len(one) for one in cells} == {7}
+    shown = {unescape(re.sub(r"\\(.)", r"\1", one[1].strip())) for one in cells[2:]}
+    assert shown == {" ".join(name.split()) for name in HOSTILE}
+
+    out = tmp_path / "predictions.csv"
+    said = run("predict", model, folder / "a|b.csv", "--out", out)
+    assert "a spreadsheet would compute them" in said
+    assert "'=1+1'" in said
+    written = pd.read_csv(out)
+    assert written.columns.tolist() == ["path", *sorted(HOSTILE), "predicted"]
+    assert written["path"].tolist() == table["path"].tolist()
+
+
+def test_cells_that_a_spreadsheet_computes_are_counted(tmp_path, capsys):
+    from sk_medsiglip.cli._written_files import write_csv
+
+    harmless = {"name": ["-1.5", "+2", "a=b", "", None], "score": [-1, -2, -3, -4, -5]}
+    write_csv(pd.DataFrame(harmless), tmp_path / "a.csv")
+    assert capsys.readouterr().out == ""
+    cells = ["=1", "+a", "-x", "@SUM(A1)", "\ttab", "\rreturn", "-1-1", "=12"]
+    write_csv(pd.DataFrame({"=head": cells}), tmp_path / "b.csv")
+    assert "9 cells begin with" in capsys.readouterr().out
+    assert pd.read_csv(tmp_path / "b.csv")["=head"].tolist()[:4] == cells[:4]

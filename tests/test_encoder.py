@@ -480,3 +480,28 @@ def test_gpu_rows_are_near_those_of_the_cpu(checkpoint, pixels):
         gpu.encode_images(pixels), cpu.encode_images(pixels), atol=1e-3
     )
     assert load_encoder(checkpoint, device="auto").dtype == "bfloat16"
+
+
+def test_a_demonstration_is_known_by_its_name_its_copy_and_what_is_tuned_from_it(
+    tmp_path, monkeypatch
+):
+    from sk_medsiglip.encoder import DEMO_FOLDER, is_demonstration
+
+    copied = tmp_path / "copy"
+    shutil.copytree(DEMO_FOLDER, copied)
+    tuned = tmp_path / "tuned"
+    tuned.mkdir()
+    weights = next(iter(DEMO_FOLDER.glob("*.safetensors"))).read_bytes()
+    (tuned / "tuned_weights.safetensors").write_bytes(weights)
+    base = {"model": "demo", "revision": None}
+    (tuned / "tuning.json").write_text(json.dumps({"format": 1, "base": base}))
+    for model in ("demo", copied, tuned):
+        assert is_demonstration(model)
+    config = json.loads((copied / "config.json").read_text())
+    config["vision_config"]["hidden_size"] = 1152
+    (copied / "config.json").write_text(json.dumps(config))
+    for model in (copied, "google/medsiglip-448", tmp_path, tmp_path / "gone"):
+        assert not is_demonstration(model)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()  # the name means the one in the package
+    assert is_demonstration("demo")

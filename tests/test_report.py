@@ -103,7 +103,6 @@ def full(data, tmp_path_factory):
             show_mistakes=2,
             images=data.images[JUDGE],
             embedder=data.embedder,
-            published="chest X-ray",
             title=f"Title {EVIL}",
             data=f"Phantoms {EVIL}",
             notes={"limits": f"Drawings {EVIL}", "Licence": "none"},
@@ -145,8 +144,7 @@ def test_every_part_is_there(full):
     html = full.read_text(encoding="utf-8")
     assert re.findall(r"<section id=\"(\w+)\"", html) == [
         *("summary", "use", "data", "leakage", "figures", "differences", "curves"),
-        *("calibration", "subgroups", "thresholds", "mistakes", "published"),
-        *("prompts", "origins"),
+        *("calibration", "subgroups", "thresholds", "mistakes", "prompts", "origins"),
     ]
     assert set(re.findall(r'href="#(\w+)"', html)) == set(
         re.findall(r'id="(\w+)"', html)
@@ -245,11 +243,42 @@ def test_what_was_not_done_is_said(data, tmp_path):
     assert said.count("To be filled in") == 8
 
 
-def test_published_figures_are_called_googles(full):
-    said = words(full.read_text(encoding="utf-8"))
+def published(data, folder, *labels, **params):
+    """Return what a reader sees beside the figures of the model card."""
+    file = folder / "published.html"
+    y = data.y.set_axis(labels, axis=1)
+    probe = LinearProbe().fit(data.X[LEARN], y[LEARN])
+    params = {"published": "chest X-ray", "metrics": ["roc_auc"], **FEW, **params}
+    write_report(file, {"probe": probe}, data.X[JUDGE], y[JUDGE], **params)
+    html = file.read_text(encoding="utf-8")
+    return html.partition('id="published"')[2].partition("</section>")[0]
+
+
+def test_published_figures_are_called_googles(data, tmp_path):
+    html = published(data, tmp_path, "Pleural_Effusion", "scar")
+    said = words(f"<body>{html}")
     assert "The published figures are Google's" in said
-    assert "0.914" in said
+    assert "The method may be another one" in said
+    assert re.search(r"pleural effusion zero-shot 0\.914 0\.\d{3}", said)
+    # The other twelve have nothing beside them here.
+    assert "0.858" not in said
+    assert html.count("<tr>") == 2
     assert "Source: MedSigLIP model card" in said
+
+
+def test_labels_that_nobody_published_are_put_beside_nothing(data, tmp_path):
+    said = words("<body>" + published(data, tmp_path, "nodule", "scar"))
+    assert "none of the labels here is one of those that Google published" in said
+    assert "pleural effusion" in said
+    assert "0.914" not in said
+
+
+def test_a_demonstration_is_not_compared_with_medsiglip(data, tmp_path):
+    with pytest.raises(ValueError, match="demonstration checkpoint"):
+        published(data, tmp_path, "fracture", "scar", embedder=data.embedder)
+    assert not (tmp_path / "published.html").exists()
+    with pytest.raises(ValueError, match="demonstration checkpoint"):
+        small(data, tmp_path, {"zero-shot": data.zero_shot}, published="dermatology")
 
 
 def test_notes_fill_blanks(full):
@@ -259,12 +288,84 @@ def test_notes_fill_blanks(full):
     assert said.count("To be filled in") == 6
 
 
-def test_a_mean_of_other_findings_is_not_put_beside_googles(full):
-    html = full.read_text(encoding="utf-8")
-    published = html.partition('id="published"')[2].partition("</section>")[0]
-    (macro,) = re.findall(r"<tr><th[^>]*>macro</th>.*?</tr>", published)
-    assert "0.844" in macro
-    assert len(re.findall(r"0\.\d{3}", macro)) == 1
+def test_a_mean_of_other_findings_is_not_put_beside_googles(data, tmp_path):
+    said = words("<body>" + published(data, tmp_path, "fracture", "pneumothorax"))
+    assert "fracture zero-shot 0.708" in said
+    assert "macro" not in said
+
+
+@pytest.mark.parametrize("how", ["embedder", "prompts", "pipeline"])
+def test_a_demonstration_says_so_at_the_top(data, tmp_path, how):
+    from sklearn.pipeline import make_pipeline
+
+    if how == "pipeline":
+        params = {"X": list(data.images[JUDGE])}
+        estimator = make_pipeline(data.embedder, data.simple)
+    else:
+        params = {"embedder": data.embedder} if how == "embedder" else {}
+        estimator = data.simple if how == "embedder" else data.zero_shot
+    y = data.y[JUDGE] if how == "prompts" else data.nodule[JUDGE]
+    X = params.pop("X", data.X[JUDGE])
+    file = tmp_path / "r.html"
+    write_report(file, estimator, X, y, metrics=["roc_auc"], **params, **FEW)
+    said = words(file.read_text(encoding="utf-8"))
+    assert said.index("A demonstration, not MedSigLIP") < said.index("Not a medical")
+
+
+def test_other_models_are_not_called_a_demonstration(data, tmp_path):
+    assert "A demonstration" not in small(data, tmp_path)
+
+
+def test_the_title_names_what_is_judged(data, tmp_path):
+    html = small(data, tmp_path, pos_label=1)
+    assert "<h1>Evaluation of a medical image classifier: 1</h1>" in html
+    y = pd.DataFrame(np.tile([[0.0, 1.0] * 3, [1.0, 0.0] * 3], (30, 1)))
+    y.columns = [*"abcd", "e<", "f"]
+    file = tmp_path / "many.html"
+    score = np.random.default_rng(0).random(y.shape)
+    write_report(file, score, score, y, metrics=["roc_auc"], **FEW)
+    html = file.read_text(encoding="utf-8")
+    assert "classifier: a, b, c and 3 more</h1>" in html
+
+
+def test_a_threshold_that_misses_its_target_is_in_the_summary(data, tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.tile([0, 1], 30)
+    # On other images half of those with the label score lower than on these.
+    tuned = np.where(y == 1, 0.8, 0.2) + np.linspace(-0.1, 0.1, 60)
+    judged = np.where(np.arange(60) % 4 == 1, 0.3, tuned)
+
+    class Scores:
+        classes_ = np.array([0, 1])
+
+        def predict_proba(self, X):
+            return np.column_stack([1 - X[:, 0], X[:, 0]])
+
+        def predict(self, X):
+            return (X[:, 0] > 0.5).astype(int)
+
+    def summary(scores, **params):
+        file = tmp_path / "r.html"
+        # The other columns keep the pictures of both sides apart.
+        noise = rng.normal(size=(2, 60, 9))
+        X, X_tune = np.c_[scores, noise[0]], np.c_[tuned, noise[1]]
+        write_report(
+            file, {"m": Scores()}, X, y, X_tune=X_tune, y_tune=y, metrics=["roc_auc"],
+            **params, **FEW,
+        )  # fmt: skip
+        return words(file.read_text(encoding="utf-8").partition('<h2 id="use-')[0])
+
+    said = summary(judged, remarks=["6 of 70 images are left out: no label."])
+    assert "was chosen for a sensitivity of 95%" in said
+    assert re.search(r"it reaches 5\d\.\d% \(\d\d\.\d% to \d\d\.\d%\): it misses", said)
+    assert "may be chance" not in said
+    assert "6 of 70 images are left out" in said
+    assert "misses its target" not in summary(tuned)
+
+
+def test_names_that_no_encoding_holds_are_written(data, tmp_path):
+    html = small(data, tmp_path, image_names=["half \ud800"] * 60)
+    assert "half ?" in html
 
 
 def test_files_that_warnings_name_are_not_in_the_page(data, tmp_path):
@@ -627,9 +728,11 @@ def test_from_the_command_line(data, tmp_path):
     # The finding is what is looked for, though "no device" sorts after it.
     n_patients = len(set(data.patients[JUDGE][column == 1]))
     assert f"device {(column == 1).sum()} {(column == 0).sum()} 0 {n_patients}" in said
-    assert float(re.search(r"model device (0\.\d{3})", said)[1]) > 0.8
+    assert float(re.search(r"model \(LinearProbe\) device (0\.\d{3})", said)[1]) > 0.8
     assert "training patients 0" in said
-    assert "age=(" in said
+    assert re.search(r"age=30 to \d\d ", said)
+    assert "A demonstration, not MedSigLIP" in said
+    assert "Evaluation of a medical image classifier: device" in said
     assert "sk-medsiglip report model.joblib judge.csv --out report.html" in said
     assert "secret-folder" not in html
     assert "data:image/png" not in html
@@ -640,6 +743,25 @@ def test_from_the_command_line(data, tmp_path):
     assert "there is no column 'sex'" in run(
         *asked, "--overwrite", "--subgroup-column", "sex", code=2
     )
+    assert "Neither model nor method is the same" in run(
+        *asked, "--overwrite", "--published", "chest X-ray", code=2
+    )
+    blank = table[JUDGE].astype({"device": object})
+    blank.loc[blank.index[:6], "device"] = ""
+    blank.to_csv(folder / "blank.csv", index=False)
+    run("report", model, folder / "blank.csv", "--out", out, "--overwrite")
+    summary = out.read_text(encoding="utf-8").partition("To be filled in")[0]
+    n_blank = int(blank["device"].replace("", np.nan).isna().sum())
+    assert f"blank.csv: {n_blank} of 60 images are left out: a label" in summary
+    for kind, why in (
+        ("device", "do not differ in device"),
+        ("patient", "There is 1 patient"),
+    ):
+        table[JUDGE].assign(**{kind: 1}).to_csv(folder / "alike.csv", index=False)
+        assert why in run(
+            "report", model, folder / "alike.csv", "--out", tmp_path / "o.html",
+            "--group-column", "patient", code=1,
+        )  # fmt: skip
     run(*asked, "--overwrite", "--pos-label", "no device")
     turned = words(out.read_text(encoding="utf-8"))
     assert f"no device {(column == 0).sum()} {(column == 1).sum()} 0" in turned

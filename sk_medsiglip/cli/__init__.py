@@ -21,6 +21,7 @@ Python compute too, and ``demo`` prints those lines. The files::
     _splits.py, _few_labels.py, _saved_pipeline.py   steps of the main job
     _examples.py, _plot.py, _result_tables.py   what it shows and prints
     _embedding.py    what demo, embed and zero-shot share when they embed
+    _written_files.py   CSV and Markdown files that hold what users named
     _console.py, _options.py, _errors.py   printing, common options, the error
 """
 

@@ -57,7 +57,7 @@ class _Commands(TyperGroup):
                 if debug:
                     raise
                 complain(f"Error: {error}")
-                raise typer.Exit(2) from None
+                raise typer.Exit(getattr(error, "exit_code", 2)) from None
 
 
 app = typer.Typer(

@@ -15,6 +15,7 @@ from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cli._console import bar, console, make_table, say
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._options import PathColumnOption
+from sk_medsiglip.cli._written_files import check_out, write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,12 +127,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
             f"--output: {out} ends in {out.suffix or 'no suffix'!r}; name it .csv, "
             ".tsv or .parquet."
         )
-    if not out.parent.is_dir():
-        raise CommandError(f"The folder {out.parent} does not exist; make it first.")
-    if out.exists() and not overwrite:
-        raise CommandError(f"{out} exists. Add --overwrite, or give another name.")
-    if not os.access(out.parent, os.W_OK):
-        raise CommandError(f"The folder {out.parent} is not writable.")
+    check_out(out, overwrite)
     if out.suffix == ".parquet":
         import_optional("pyarrow", extra="parquet", purpose="Writing Parquet")
 
@@ -253,7 +249,7 @@ def _write(table: pd.DataFrame, out: Path) -> None:
             table.to_parquet(temporary, index=False)
         else:
             separator = "\t" if out.suffix == ".tsv" else ","
-            table.to_csv(temporary, index=False, sep=separator)
+            write_csv(table, temporary, sep=separator)
         # In one step: a reader finds the old file or the whole new one.
         temporary.replace(out)
     finally:

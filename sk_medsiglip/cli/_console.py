@@ -30,8 +30,8 @@ _SHOWN_ROWS = 10
 _SHOWN_COLUMNS = 5  # fit a terminal of 80
 
 _DEMO_NOTICE = (
-    'model "demo" is a small demonstration checkpoint trained on drawings. It is not '
-    "MedSigLIP, and its output is not for clinical use."
+    'The model is the small demonstration checkpoint, "demo", trained on drawings. It '
+    f"is not MedSigLIP, and its output says nothing of patients. {NOT_CLINICAL}"
 )
 
 # Colours of numbers inside sentences say nothing; off.
@@ -52,7 +52,7 @@ def complain(text: str, style: str | None = "red") -> None:
 def heading(text: str) -> None:
     """Print the title of a step."""
     console.print()
-    console.rule(f"[bold]{text}", align="left", style="dim", characters="-")
+    console.rule(Text(text, "bold"), align="left", style="dim", characters="-")
 
 
 def show_code(*lines: str) -> None:
@@ -107,7 +107,9 @@ def preview(frame: Any) -> Table:
 
 def model_notice(model: str) -> str:
     """Return what must be said wherever a model's output is shown."""
-    return _DEMO_NOTICE if model == "demo" else NOT_CLINICAL
+    from sk_medsiglip.encoder import is_demonstration  # late: it takes a second
+
+    return _DEMO_NOTICE if is_demonstration(model) else NOT_CLINICAL
 
 
 def bar() -> int:

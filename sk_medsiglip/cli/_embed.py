@@ -33,6 +33,7 @@ from sk_medsiglip.cli._options import (
     ResizeOption,
     RevisionOption,
 )
+from sk_medsiglip.cli._written_files import check_out
 from sk_medsiglip.exceptions import SkMedSiglipError
 
 __all__ = ["embed"]
@@ -302,12 +303,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise CommandError(
             f"{out} ends in {out.suffix or 'no suffix'!r}; name it .npz or .parquet."
         )
-    if not out.parent.is_dir():
-        raise CommandError(f"The folder {out.parent} does not exist; make it first.")
-    if out.exists() and not overwrite:
-        raise CommandError(f"{out} exists. Add --overwrite, or give another name.")
-    if not os.access(out.parent, os.W_OK):
-        raise CommandError(f"The folder {out.parent} is not writable.")
+    check_out(out, overwrite)
     if out.suffix == ".parquet":
         import_optional("pyarrow", extra="parquet", purpose="Writing Parquet")
 

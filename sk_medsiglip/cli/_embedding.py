@@ -67,6 +67,12 @@ class EmbeddedImages:
     passes: int
     seconds: float
 
+    def remarks(self) -> list[str]:
+        """Return how many images are left out, as a sentence if there are any."""
+        n_lost, n = int((~self.readable).sum()), len(self.readable)
+        said = f"{n_lost:,} of {n:,} images cannot be read and are left out."
+        return [said] if n_lost else []
+
     @property
     def from_cache(self) -> int:
         """Rows that no model pass was needed for."""
@@ -112,6 +118,11 @@ def embed_images(paths: list[str], embedder: MedSigLIPEmbedder) -> EmbeddedImage
     Returns
     -------
     EmbeddedImages
+
+    Raises
+    ------
+    CommandError
+        If none can be read.
     """
     cache = embedder.cache if isinstance(embedder.cache, EmbeddingCache) else None
     before = Passes.so_far(cache) if cache is not None else None
@@ -124,6 +135,8 @@ def embed_images(paths: list[str], embedder: MedSigLIPEmbedder) -> EmbeddedImage
     readable = np.asarray(np.isfinite(X).all(axis=1))
     if not readable.all():
         _report_unreadable(np.flatnonzero(~readable), paths)
+    if not readable.any():
+        raise CommandError("None of the images can be read.")
     if cache is None or before is None:
         passes = int(readable.sum())
     else:

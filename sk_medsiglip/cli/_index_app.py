@@ -33,6 +33,7 @@ from sk_medsiglip.cli._options import (
     ResizeOption,
     RevisionOption,
 )
+from sk_medsiglip.cli._written_files import check_out, write_csv
 from sk_medsiglip.exceptions import UnreadableImageWarning
 
 __all__ = ["index_app"]
@@ -100,10 +101,7 @@ def build(
 
     Example: sk-medsiglip index build labels.csv chest_index --model demo
     """
-    if out.exists() and not overwrite:
-        raise CommandError(f"{out} exists. Add --overwrite, or give another name.")
-    if not out.parent.is_dir():
-        raise CommandError(f"The folder {out.parent} does not exist; make it first.")
+    check_out(out, overwrite)
     # Late, so that --help is quick.
     from sk_medsiglip.cli._collection import check_columns, read_collection
     from sk_medsiglip.cli._embedding import check_device, choose_cache, local_model
@@ -147,12 +145,15 @@ def build(
     metadata = collection.frame[kept]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreadableImageWarning)  # said below
-        retriever.fit(
-            collection.paths,
-            ids=ids,
-            metadata=metadata if kept else None,
-            sources=[_absolute(path) for path in collection.paths],
-        )
+        try:
+            retriever.fit(
+                collection.paths,
+                ids=ids,
+                metadata=metadata if kept else None,
+                sources=[_absolute(path) for path in collection.paths],
+            )
+        except ValueError as error:
+            raise CommandError(str(error)) from None
     if backend is Backend.exact:
         retriever.save(out)
     say(f"Wrote {out}: {retriever.n_samples_fit_:,} of {len(collection):,} images.")
@@ -223,12 +224,7 @@ def search(
     "pacemaker" --where "age > 60" --sheet found.png
     """
     for file in (out, sheet):
-        if file is not None and file.exists() and not overwrite:
-            raise CommandError(f"{file} exists. Add --overwrite, or give another name.")
-        if file is not None and not file.parent.is_dir():
-            raise CommandError(
-                f"The folder {file.parent} does not exist; make it first."
-            )
+        check_out(file, overwrite)
     if sheet is not None and sheet.suffix.lower() not in (".png", ".pdf", ".jpg"):
         raise CommandError(f"--sheet: {sheet} must end in .png, .pdf or .jpg.")
     if not query and not image:
@@ -261,7 +257,7 @@ def search(
     else:
         console.print(preview(hits))
     if out is not None:
-        hits.to_csv(out, index=False, float_format="%.6g")
+        write_csv(hits, out, float_format="%.6g")
         say(f"Wrote {out}: {len(hits):,} rows.")
     if sheet is not None:
         display = RetrievalDisplay.from_hits(

@@ -151,6 +151,7 @@ class MainJob:
         )
         self.results |= {
             "model": self.model,
+            "notice": model_notice(self.model),
             "revision": encoder.revision,
             "n_images": n_images,
             "embedding_dim": X.shape[1],

@@ -12,12 +12,14 @@ import joblib
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cli._console import complain
 from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._written_files import check_out
 
 __all__ = [
     "RUNS_CODE",
     "check_model_file",
     "foreign_types",
     "load_model",
+    "load_pipeline",
     "save_model",
     "trust_options",
 ]
@@ -39,12 +41,7 @@ _HARMLESS = {
 def check_model_file(file: Path, overwrite: bool) -> None:
     """Raise before hours of work if the file cannot be written, not after."""
     _check_suffix(file)
-    if not file.parent.is_dir():
-        raise CommandError(f"The folder {file.parent} does not exist; make it first.")
-    if file.exists() and not overwrite:
-        raise CommandError(f"{file} exists. Add --overwrite, or give another --out.")
-    if not os.access(file.parent, os.W_OK):
-        raise CommandError(f"The folder {file.parent} is not writable.")
+    check_out(file, overwrite)
     if file.suffix == _SKOPS:
         _skops()
 
@@ -97,6 +94,21 @@ def load_model(file: Path, trusted: Sequence[str] = ()) -> Any:
         )
     skops = _skops()
     return skops.load(file, trusted=skops.get_untrusted_types(file=file))
+
+
+def load_pipeline(file: Path, trusted: Sequence[str] = ()) -> Any:
+    """Read a pipeline from images to classes, as :func:`load_model` reads it."""
+    from sklearn.pipeline import Pipeline
+
+    from sk_medsiglip.embedding import MedSigLIPEmbedder
+
+    found = load_model(file, trusted)
+    if isinstance(found, Pipeline) and isinstance(found[0], MedSigLIPEmbedder):
+        return found
+    raise CommandError(
+        f"{file} holds a {type(found).__name__}, not a pipeline from images to "
+        "classes. Make one with: sk-medsiglip train"
+    )
 
 
 def foreign_types(file: Path) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten, wrap
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip._drawn_names import drawn, drawn_lines
 from sk_medsiglip._optional import import_optional
 
 __all__ = ["Example", "Overview", "draw_overview"]
@@ -96,13 +96,17 @@ def draw_overview(overview: Overview, file: Path) -> None:
     )
     # A Figure of its own, not pyplot's: no window system is needed or touched.
     figure = figures.Figure(figsize=(13, 8.6), layout="constrained")
-    figure.suptitle(overview.title, fontsize=15, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(
+        drawn(overview.title, 100), fontsize=15, fontweight="bold", x=0.01, ha="left"
+    )
     top, bottom, foot = figure.subfigures(3, 1, height_ratios=[1.12, 1, 0.05])
     _draw_examples(top, overview)
     left, right = bottom.subfigures(1, 2, width_ratios=[0.8, 1])
     _draw_curve(left, overview)
     _draw_nearest(right, overview)
-    foot.text(0.01, 0.5, overview.notice, fontsize=9, color="#8a1c1c", va="center")
+    foot.text(
+        0.01, 0.5, drawn(overview.notice, 200), fontsize=9, color="#8a1c1c", va="center"
+    )
     figure.savefig(file, dpi=110)
 
 
@@ -143,7 +147,7 @@ def _draw_bars(
             color="white" if inside else "#444444",
         )
     ax.set(xlim=(0, 1), xticks=[0, 0.5, 1], ylim=(len(shown) - 0.4, -0.6))
-    labels = [_short(names[i]) if written else "" for i in shown]
+    labels = [drawn(names[i].replace("_", " "), 24) if written else "" for i in shown]
     ax.set_yticks(range(len(shown)), labels, fontsize=9)
     for tick, i in zip(ax.get_yticklabels(), shown, strict=True):
         if example.truth[i]:
@@ -194,7 +198,7 @@ def _draw_curve(part: Any, overview: Overview) -> None:
 
 def _draw_nearest(part: Any, overview: Overview) -> None:
     part.suptitle(
-        f'Nearest images to "{shorten(overview.sentence, 60, placeholder="...")}"',
+        f'Nearest images to "{drawn(overview.sentence)}"',
         fontsize=11,
         x=0.01,
         ha="left",
@@ -206,12 +210,6 @@ def _draw_nearest(part: Any, overview: Overview) -> None:
 
 def _show(ax: Any, example: Example) -> None:
     ax.imshow(example.pixels, interpolation="bilinear")
-    lines = [
-        wrapped for line in example.title.split("\n") for wrapped in wrap(line, 26)
-    ]
+    lines = [drawn_lines(line, 26) for line in example.title.split("\n")]
     ax.set_title("\n".join(lines), fontsize=9)
     ax.axis("off")
-
-
-def _short(name: str) -> str:
-    return shorten(name.replace("_", " "), 24, placeholder="...")

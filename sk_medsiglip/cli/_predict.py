@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sk_medsiglip.cli._console import NOT_CLINICAL, bar, console, preview, say
+from sk_medsiglip.cli._console import bar, console, model_notice, preview, say
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._options import (
     BatchSizeOption,
@@ -20,6 +20,7 @@ from sk_medsiglip.cli._options import (
     PathColumnOption,
     TrustOption,
 )
+from sk_medsiglip.cli._written_files import check_out, write_csv
 
 __all__ = ["predict"]
 
@@ -58,28 +59,16 @@ def predict(
 
     Example: sk-medsiglip predict model.skops images/ --out predictions.csv
     """
-    if out.exists() and not overwrite:
-        raise CommandError(f"{out} exists. Add --overwrite, or give another --out.")
-    if not out.parent.is_dir():
-        raise CommandError(f"The folder {out.parent} does not exist; make it first.")
+    check_out(out, overwrite)
     # Late, so that --help is quick.
     import numpy as np
     import pandas as pd
-    from sklearn.pipeline import Pipeline
 
     from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._embedding import check_device, choose_cache, embed_images
-    from sk_medsiglip.cli._model_files import load_model
-    from sk_medsiglip.embedding import MedSigLIPEmbedder
+    from sk_medsiglip.cli._model_files import load_pipeline
 
-    pipeline = load_model(classifier, trust or ())
-    if not isinstance(pipeline, Pipeline) or not isinstance(
-        pipeline[0], MedSigLIPEmbedder
-    ):
-        raise CommandError(
-            f"{classifier} holds a {type(pipeline).__name__}, not a pipeline from "
-            "images to classes. Make one with: sk-medsiglip train"
-        )
+    pipeline = load_pipeline(classifier, trust or ())
     collection = read_collection(source, path_column)
     check_device(device)
     embedder = pipeline[0].set_params(
@@ -92,8 +81,6 @@ def predict(
     )
     embedded = embed_images(collection.paths, embedder)
     readable = embedded.readable
-    if not readable.any():
-        raise CommandError("None of the images can be read.")
     rest = pipeline[1:]
     probabilities = rest.predict_proba(embedded.X[readable])
     head = pipeline[-1]
@@ -118,7 +105,7 @@ def predict(
     if predicted is not None:
         table["predicted"] = None
         table.loc[readable, "predicted"] = predicted
-    table.to_csv(out, index=False, float_format="%.6g")
+    write_csv(table, out, float_format="%.6g")
     say(
         f"{len(collection):,} images in {embedded.seconds:.1f} s: "
         f"{embedded.passes:,} model passes, {embedded.from_cache:,} rows from the "
@@ -126,4 +113,4 @@ def predict(
     )
     console.print(preview(table))
     say(f"Wrote {out}: {len(table):,} rows.")
-    say(NOT_CLINICAL, "yellow")
+    say(model_notice(embedder.model), "yellow")

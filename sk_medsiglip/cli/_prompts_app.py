@@ -28,6 +28,7 @@ from sk_medsiglip.cli._options import (
     RevisionOption,
     TemplateOption,
 )
+from sk_medsiglip.cli._written_files import check_out, write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +110,7 @@ def lint(
     from sk_medsiglip.cli._prompts import read_prompts
     from sk_medsiglip.prompts import lint_prompts
 
-    _check_file(out, overwrite)
+    check_out(out, overwrite)
     report = lint_prompts(
         read_prompts(prompts),
         templates=template,
@@ -192,7 +193,7 @@ def compare(
     if chosen is not None and not search:
         raise CommandError("--chosen needs --search.")
     for file in (out, plot, chosen):
-        _check_file(file, overwrite)
+        check_out(file, overwrite)
     # Late, so that --help is quick.
     from sk_medsiglip.cli._collection import FOLDER_LABEL, read_collection
     from sk_medsiglip.cli._embedding import check_device, embed_images, local_model
@@ -227,11 +228,7 @@ def compare(
     )
     embedded = embed_images(collection.paths, embedder)
     readable = embedded.readable
-    if not readable.all():
-        remarks.append(
-            f"{int((~readable).sum()):,} of {len(readable):,} images cannot be read "
-            "and are left out."
-        )
+    remarks += embedded.remarks()
     for remark in remarks:
         say(remark, "yellow")
     X, y = embedded.X[readable], task.rows(readable).y
@@ -343,16 +340,7 @@ def _say_problems(report: pd.DataFrame) -> int:
     return len(found)
 
 
-def _check_file(file: Path | None, overwrite: bool) -> None:
-    if file is None:
-        return
-    if file.exists() and not overwrite:
-        raise CommandError(f"{file} exists. Add --overwrite, or give another name.")
-    if not file.parent.is_dir():
-        raise CommandError(f"The folder {file.parent} does not exist; make it first.")
-
-
 def _write(table: pd.DataFrame, out: Path | None) -> None:
     if out is not None:
-        table.to_csv(out, index=False)
+        write_csv(table, out)
         say(f"Wrote {out}.")

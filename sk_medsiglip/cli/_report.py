@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sk_medsiglip.cli._console import NOT_CLINICAL, bar, say
+from sk_medsiglip.cli._console import bar, model_notice, say
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._options import (
     BatchSizeOption,
@@ -22,6 +22,7 @@ from sk_medsiglip.cli._options import (
     TrustOption,
 )
 from sk_medsiglip.cli._train import Unknown
+from sk_medsiglip.cli._written_files import check_out
 
 __all__ = ["report"]
 
@@ -159,10 +160,7 @@ def report(
     """
     if out.suffix.lower() not in (".html", ".htm"):
         raise CommandError(f"--out: {out} must end in .html.")
-    if out.exists() and not overwrite:
-        raise CommandError(f"{out} exists. Add --overwrite, or give another --out.")
-    if not out.parent.is_dir():
-        raise CommandError(f"The folder {out.parent} does not exist; make it first.")
+    check_out(out, overwrite)
     if not 0 < sensitivity < 1:
         raise CommandError(f"--sensitivity {sensitivity:g} must be above 0, below 1.")
     # Late, so that --help is quick.
@@ -186,6 +184,11 @@ def report(
         "verbose": bar(),
     }
     judged = Judged.load([classifier, *(compare or [])], embedding, trust or ())
+    if published is not None and judged.is_demo:
+        raise CommandError(
+            "--published: the figures are of MedSigLIP, and a classifier here uses the "
+            "demonstration checkpoint. Neither model nor method is the same."
+        )
     meanings = {"uncertain": uncertain.value, "blank": blank.value}
 
     def read(file: Path | None, subgroups: Sequence[str] = ()) -> Any:
@@ -199,6 +202,7 @@ def report(
     others: dict[str, Any] = {}
     for name, part in (("tune", read(tune)), ("train", read(train))):
         if part is not None:
+            test.remarks.extend(part.remarks)
             others |= {
                 f"X_{name}": part.paths,
                 f"y_{name}": part.y,
@@ -221,6 +225,7 @@ def report(
         published=published,
         title=title,
         data=data,
+        remarks=test.remarks,
         notes=said_by_people,
         command=_command(context.params),
         n_bootstrap=resamples,
@@ -229,7 +234,7 @@ def report(
     say(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB): open it in a browser.")
     if show_mistakes:
         say("It holds pictures of patients: keep it where these may be kept.", "yellow")
-    say(NOT_CLINICAL, "yellow")
+    say(model_notice("demo" if judged.is_demo else ""), "yellow")
 
 
 def _command(given: Mapping[str, Any]) -> str:

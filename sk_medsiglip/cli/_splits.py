@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._errors import CommandError, TooFewError
 from sk_medsiglip.cli._labels import Task
 
-__all__ = ["Split", "make_folds", "split_patients"]
+__all__ = ["Split", "check_enough", "make_folds", "split_patients", "too_rare"]
 
 _FOLDS = 5
 # One part in three is held out: its AUC must be steady enough to compare by.
@@ -80,6 +80,50 @@ def split_patients(task: Task, groups: NDArray[Any] | None, seed: int) -> Split:
         )
     return Split(
         train, test, _split(of_train, patients[train], min(_FOLDS, count), seed)
+    )
+
+
+def check_enough(task: Task, groups: NDArray[Any] | None, wish: str) -> None:
+    """Raise if all images are of one patient, or alike in every label.
+
+    Parameters
+    ----------
+    task : Task
+        The labels.
+    groups : ndarray or None
+        Patient of each image; None says nothing.
+    wish : str
+        The work that takes two of each, such as "Training".
+
+    Raises
+    ------
+    TooFewError
+        With the number of images and patients, and what is needed.
+    """
+    if groups is not None and len(np.unique(groups)) < 2:
+        raise TooFewError(
+            f"There is 1 patient only (images: {len(groups):,}). {wish} takes at least "
+            "2 patients with each label and 2 without it, since images of one patient "
+            "cannot tell patients apart. Is --group-column the column of patients?"
+        )
+    present = task.indicators()
+    absent = task.y == 0 if task.kind == "findings" else ~present
+    if not (present.any(axis=0) & absent.any(axis=0)).any():
+        raise TooFewError(
+            f"The images do not differ in {', '.join(task.names)} (images: "
+            f"{len(task.y):,}). {wish} takes images with a label and images without it."
+        )
+
+
+def too_rare(task: Task, groups: NDArray[Any] | None) -> str:
+    """Return which label has too few patients for folds, as a sentence."""
+    patients = np.arange(len(task.y)) if groups is None else groups
+    label, n = _scarcest(task, patients)
+    unit = "image" if groups is None else "patient"
+    return (
+        f"There is no cross-validation, and nothing is known of the AUC: label {label} "
+        f"has {n} {unit}{'' if n == 1 else 's'}, and folds need 2 {unit}s with each "
+        "label and 2 without it."
     )
 
 

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.pipeline import Pipeline
 
 from sk_medsiglip.cli._collection import FOLDER_LABEL, read_collection
 from sk_medsiglip.cli._embedding import embed_images
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._labels import Task, read_labels
-from sk_medsiglip.cli._model_files import load_model
+from sk_medsiglip.cli._model_files import load_pipeline
+from sk_medsiglip.cli._splits import check_enough
 from sk_medsiglip.cli._training import absent
 from sk_medsiglip.datasets import class_name
 from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip.encoder import is_demonstration
 
 __all__ = ["Judged", "TestSet", "read_notes", "read_test_set"]
 
@@ -49,20 +50,14 @@ class Judged:
         """Read files of pipelines, and say how their images are to be embedded."""
         estimators: dict[str, Any] = {}
         for file in files:
-            pipeline = load_model(file, trusted)
-            if not isinstance(pipeline, Pipeline) or not isinstance(
-                pipeline[0], MedSigLIPEmbedder
-            ):
-                raise CommandError(
-                    f"{file} holds a {type(pipeline).__name__}, not a pipeline from "
-                    "images to classes. Make one with: sk-medsiglip train"
-                )
+            pipeline = load_pipeline(file, trusted)
             pipeline[0].set_params(**embedding)
-            if file.stem in estimators:
+            name = f"{file.stem} ({type(pipeline[-1]).__name__})"
+            if name in estimators:
                 raise CommandError(
-                    f"Two classifiers are named {file.stem!r}: rename a file."
+                    f"Two classifiers are named {name!r}: rename a file."
                 )
-            estimators[file.stem] = pipeline
+            estimators[name] = pipeline
         (first, *_) = estimators.values()
         for name, one in list(estimators.items())[1:]:
             if _known(one) != _known(first):
@@ -81,6 +76,11 @@ class Judged:
     def embedder(self) -> MedSigLIPEmbedder:
         """What the first one embeds images with."""
         return self.first.steps[0][1]
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether one of them uses the demonstration checkpoint."""
+        return any(is_demonstration(one[0].model) for one in self.estimators.values())
 
     def columns(self) -> list[str]:
         """Return the columns of labels, where none are named."""
@@ -211,22 +211,19 @@ def read_test_set(
         name: _bands(collection.column(name, "--subgroup-column"))
         for name in subgroup_columns
     }
-    readable = embed_images(collection.paths, judged.embedder).readable
-    if not readable.any():
-        raise CommandError(f"None of the images of {source} can be read.")
-    if not readable.all():
-        remarks.append(
-            f"{int((~readable).sum()):,} of {len(readable):,} images of {source.name} "
-            "cannot be read and are left out."
-        )
+    embedded = embed_images(collection.paths, judged.embedder)
+    readable = embedded.readable
+    remarks += embedded.remarks()
     collection = collection.keep(readable)
+    groups = None if groups is None else groups[readable]
+    check_enough(task.rows(readable), groups, f"Judging by {source.name}")
     return TestSet(
         collection.paths,
         y[readable],
-        None if groups is None else groups[readable],
+        groups,
         pd.DataFrame(variables)[readable].reset_index(drop=True) if variables else None,
         np.flatnonzero(labelled)[readable],
-        remarks,
+        [f"{source.name}: {remark}" for remark in remarks],
     )
 
 
@@ -252,8 +249,15 @@ def _bands(values: pd.Series) -> pd.Series:
             f"--subgroup-column: {values.name!r} holds {values.nunique()} different "
             f"values; at most {_MAX_LEVELS} make subgroups."
         )
-    quarters = pd.qcut(values, 4, precision=1, duplicates="drop")
-    return quarters.cat.rename_categories(str)  # which keep their order
+    quarters = pd.qcut(values, 4, labels=False, duplicates="drop")
+    ends = values.groupby(quarters).agg(["min", "max"])
+    for digits in (1, 3, 17):  # as few as tell the quarters apart
+        said = ends.map(lambda end, n=digits: f"{end:.{n}f}".rstrip("0").rstrip("."))
+        if set(said["max"].iloc[:-1]).isdisjoint(said["min"].iloc[1:]):
+            break
+    names = [f"{low} to {high}" for low, high in said.to_numpy()]
+    codes = quarters.fillna(-1).astype(int)
+    return pd.Series(pd.Categorical.from_codes(codes, names, ordered=True))
 
 
 def _finding_of(pipeline: Any) -> str | None:

@@ -38,6 +38,7 @@ from sk_medsiglip.cli._options import (
     RevisionOption,
     TemplateOption,
 )
+from sk_medsiglip.cli._written_files import check_out
 
 __all__ = ["Head", "train"]
 
@@ -141,14 +142,14 @@ def train(
 
     report_file = out.with_suffix(".report.md")
     check_model_file(out, overwrite)
-    if report_file.exists() and not overwrite:
-        raise CommandError(f"{report_file} exists. Add --overwrite, or another --out.")
+    check_out(report_file, overwrite)
     from sklearn.pipeline import make_pipeline
 
     from sk_medsiglip.cli._collection import FOLDER_LABEL, read_collection
     from sk_medsiglip.cli._embedding import check_device, embed_images, local_model
     from sk_medsiglip.cli._labels import read_labels
     from sk_medsiglip.cli._prompts import prompts_for_task
+    from sk_medsiglip.cli._splits import check_enough
     from sk_medsiglip.cli._training import Training
     from sk_medsiglip.embedding import MedSigLIPEmbedder
 
@@ -162,6 +163,7 @@ def train(
     )
     collection = collection.keep(labelled)
     groups = collection.patients(group_column)
+    check_enough(task, groups, "Training")
     check_device(device)
     asked: dict[str, Any] | None = None
     if head is not Head.linear_probe:
@@ -191,15 +193,13 @@ def train(
     ).fit(collection.paths)
     embedded = embed_images(collection.paths, embedder)
     readable = embedded.readable
-    if not readable.all():
-        remarks.append(
-            f"{int((~readable).sum()):,} of {len(readable):,} images cannot be read "
-            "and are left out."
-        )
+    remarks += embedded.remarks()
+    groups = None if groups is None else groups[readable]
+    check_enough(task.rows(readable), groups, "Training")
     training = Training(
         task.rows(readable),
         embedded.X[readable],
-        None if groups is None else groups[readable],
+        groups,
         head.value,
         asked,
         {**where, "templates": template, "cache": embedder.cache},

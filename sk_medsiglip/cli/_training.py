@@ -13,10 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from sk_medsiglip._version import __version__
-from sk_medsiglip.cli._console import NOT_CLINICAL
 from sk_medsiglip.cli._labels import Task
-from sk_medsiglip.cli._splits import make_folds
+from sk_medsiglip.cli._splits import make_folds, too_rare
+from sk_medsiglip.cli._written_files import as_markdown, markdown_report
 from sk_medsiglip.heads import (
     LinearProbe,
     PromptProbe,
@@ -25,7 +24,7 @@ from sk_medsiglip.heads import (
     TipAdapterClassifier,
 )
 
-__all__ = ["Estimate", "Training", "absent"]
+__all__ = ["Estimate", "Training", "absent", "named_labels", "named_prompts"]
 
 _HEADS: dict[str, Any] = {
     "linear-probe": LinearProbe,
@@ -125,7 +124,7 @@ class Training:
     def how_estimated(self) -> str:
         """Return a sentence on the folds."""
         if not self._folds:
-            return "A label is too rare to cross-validate: nothing is known of the AUC."
+            return too_rare(self.task, self.groups)
         kept = (
             "images of one patient together"
             if self.groups is not None
@@ -143,51 +142,27 @@ class Training:
     ) -> str:
         """Return the report, in Markdown."""
         head = ["label", "images with it", "without", "not known", "AUC"]
-        lines = [
-            f"# {self.head} on {source.name}",
-            "",
-            f"{len(self.X):,} images, embedded by `{model}`; sk-medsiglip "
-            f"{__version__}.",
-            "",
-            f"| {' | '.join(head)} |",
-            "| --- |" + " ---: |" * (len(head) - 1),
-            *(f"| {' | '.join(row.cells())} |" for row in estimates),
-            "",
-            self.how_estimated(),
-            "",
-            *(f"- {remark}" for remark in remarks),
-            *([""] if remarks else []),
-            NOT_CLINICAL,
-        ]
+        rows = [head, *(row.cells() for row in estimates)]
+        notes = [self.how_estimated(), *remarks]
+        title = f"{self.head} on {source.name}"
+        lines = markdown_report(title, len(self.X), model, rows, notes)
         if self.prompts is not None:
             lines += ["", "## Prompts", ""]
-            lines += [f"- {name}: {value!r}" for name, value in self.prompts.items()]
+            said = (f"{name}: {value!r}" for name, value in self.prompts.items())
+            lines += [f"- {as_markdown(one)}" for one in said]
         return "\n".join(lines) + "\n"
 
     def _fit(self, rows: NDArray[np.intp]) -> Any:
         cls = _HEADS[self.head]
-        head = cls() if self.prompts is None else cls(self._prompts(), **self.settings)
+        head = (
+            cls()
+            if self.prompts is None
+            else cls(named_prompts(self.task, self.prompts), **self.settings)
+        )
         groups = None if self.groups is None else self.groups[rows]
-        y = self._y()
+        y = named_labels(self.task)
         y = y.iloc[rows] if isinstance(y, pd.DataFrame) else y[rows]
         return head.fit(self.X[rows], y, groups=groups)
-
-    def _y(self) -> Any:
-        """Return labels that name themselves in the saved classifier."""
-        if self.task.kind == "findings":
-            return pd.DataFrame(self.task.y.astype(float), columns=self.task.names)
-        if self.task.kind == "finding":
-            name = self.task.names[0]
-            return np.where(self.task.y == 1, name, absent(name))
-        return self.task.y
-
-    def _prompts(self) -> dict[str, Any]:
-        prompts = self.prompts or {}
-        if self.task.kind != "finding":
-            return prompts
-        name = self.task.names[0]
-        pair = prompts[name]
-        return {name: pair["positive"], absent(name): pair["negative"]}
 
     def _truth(self) -> NDArray[np.float64]:
         """Return 1, 0 and NaN, one column a name."""
@@ -207,6 +182,25 @@ class Training:
                 for name in self.task.names
             ]
         )
+
+
+def named_labels(task: Task) -> Any:
+    """Return labels that name themselves in the saved classifier."""
+    if task.kind == "findings":
+        return pd.DataFrame(task.y.astype(float), columns=list(task.names))
+    if task.kind == "finding":
+        (name,) = task.names
+        return np.where(task.y == 1, name, absent(name))
+    return task.y
+
+
+def named_prompts(task: Task, prompts: dict[str, Any]) -> dict[str, Any]:
+    """Return prompts of the same names."""
+    if task.kind != "finding":
+        return prompts
+    (name,) = task.names
+    pair = prompts[name]
+    return {name: pair["positive"], absent(name): pair["negative"]}
 
 
 def absent(finding: str) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sk_medsiglip.cli._console import (
-    NOT_CLINICAL,
     bar,
     console,
     make_table,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
 
     from sk_medsiglip.cli._labels import Task
     from sk_medsiglip.model_selection import HeadSearchCV
+from sk_medsiglip.cli._written_files import check_out, markdown_report
 
 __all__ = ["tune"]
 
@@ -160,14 +160,15 @@ def tune(
 
     report_file = out.with_suffix(".report.md")
     check_model_file(out, overwrite)
-    if report_file.exists() and not overwrite:
-        raise CommandError(f"{report_file} exists. Add --overwrite, or another --out.")
+    check_out(report_file, overwrite)
     from sklearn.pipeline import Pipeline, make_pipeline
 
     from sk_medsiglip.cli._collection import FOLDER_LABEL, read_collection
     from sk_medsiglip.cli._embedding import check_device, embed_images, local_model
     from sk_medsiglip.cli._labels import read_labels
     from sk_medsiglip.cli._prompts import prompts_for_task
+    from sk_medsiglip.cli._splits import check_enough
+    from sk_medsiglip.cli._training import named_labels, named_prompts
     from sk_medsiglip.embedding import MedSigLIPEmbedder
     from sk_medsiglip.model_selection import HeadSearchCV
 
@@ -181,6 +182,7 @@ def tune(
     )
     collection = collection.keep(labelled)
     groups = collection.patients(group_column)
+    check_enough(task, groups, "A search")
     check_device(device)
     heads = [*_HEADS, *([] if out.suffix == ".skops" else _HEADS_OF_JOBLIB)]
     asked: dict[str, Any] | None = None
@@ -205,18 +207,15 @@ def tune(
     ).fit(collection.paths)
     embedded = embed_images(collection.paths, embedder)
     readable = embedded.readable
-    if not readable.all():
-        remarks.append(
-            f"{int((~readable).sum()):,} of {len(readable):,} images cannot be read "
-            "and are left out."
-        )
-        groups = None if groups is None else groups[readable]
+    remarks += embedded.remarks()
+    groups = None if groups is None else groups[readable]
+    check_enough(task.rows(readable), groups, "A search")
     for remark in remarks:
         say(remark, "yellow")
     task, X = task.rows(readable), embedded.X[readable]
     search = HeadSearchCV(
         space=heads,
-        prompts=None if asked is None else _named_prompts(task, asked),
+        prompts=None if asked is None else named_prompts(task, asked),
         templates=template,
         **where,
         cache=embedder.cache,
@@ -226,7 +225,7 @@ def tune(
         random_state=seed,
         verbose=bar(),
     )
-    y = _named_labels(task)
+    y = named_labels(task)
     try:
         search.fit(X, y, groups=groups)
     except ValueError as error:
@@ -266,32 +265,6 @@ def tune(
     else:
         say(RUNS_CODE, "yellow")
     say(model_notice(model), "yellow")
-
-
-def _named_labels(task: Task) -> Any:
-    """Return labels that name themselves in the saved classifier."""
-    import numpy as np
-    import pandas as pd
-
-    from sk_medsiglip.cli._training import absent
-
-    if task.kind == "findings":
-        return pd.DataFrame(task.y.astype(float), columns=list(task.names))
-    if task.kind == "finding":
-        (name,) = task.names
-        return np.where(task.y == 1, name, absent(name))
-    return task.y
-
-
-def _named_prompts(task: Task, prompts: dict[str, Any]) -> dict[str, Any]:
-    """Return prompts of the same names."""
-    from sk_medsiglip.cli._training import absent
-
-    if task.kind != "finding":
-        return prompts
-    (name,) = task.names
-    pair = prompts[name]
-    return {name: pair["positive"], absent(name): pair["negative"]}
 
 
 def _nested(
@@ -393,20 +366,7 @@ def _report(
     remarks: list[str],
 ) -> str:
     """Return the report, in Markdown."""
-    from sk_medsiglip._version import __version__
-
-    columns = trials.columns.tolist()
-    lines = [
-        f"# Heads tried on {source.name}",
-        "",
-        f"{n_images:,} images, embedded by `{model}`; sk-medsiglip {__version__}.",
-        "",
-        f"| {' | '.join(columns)} |",
-        "| " + " | ".join("---" for _ in columns) + " |",
-        *(f"| {' | '.join(row)} |" for row in trials.itertuples(index=False)),
-        "",
-        *(f"- {fact}" for fact in [*facts, *remarks]),
-        "",
-        NOT_CLINICAL,
-    ]
+    rows = [trials.columns.tolist(), *trials.to_numpy().tolist()]
+    title = f"Heads tried on {source.name}"
+    lines = markdown_report(title, n_images, model, rows, [*facts, *remarks])
     return "\n".join(lines) + "\n"

@@ -32,6 +32,7 @@ from sk_medsiglip.cli._options import (
     RevisionOption,
     TemplateOption,
 )
+from sk_medsiglip.cli._written_files import check_out, write_csv
 
 __all__ = ["zero_shot"]
 
@@ -86,10 +87,7 @@ def zero_shot(
             'Say what to look for: either --prompts FILE, or --class "name=prompt" '
             "once for every class."
         )
-    if out.exists() and not overwrite:
-        raise CommandError(f"{out} exists. Add --overwrite, or give another --out.")
-    if not out.parent.is_dir():
-        raise CommandError(f"The folder {out.parent} does not exist; make it first.")
+    check_out(out, overwrite)
     asked: dict[str, Any] = (
         read_prompts(prompts) if prompts is not None else parse_classes(classes or [])
     )
@@ -121,8 +119,6 @@ def zero_shot(
     )
     embedded = embed_images(collection.paths, embedder)
     readable = embedded.readable
-    if not readable.any():
-        raise CommandError("None of the images can be read.")
     X = embedded.X[readable]
     classifier = ZeroShotClassifier(asked, templates=template, **shared).fit(X)
     probabilities = classifier.predict_proba(X)
@@ -141,7 +137,7 @@ def zero_shot(
     if findings is None:
         table["predicted"] = None
         table.loc[readable, "predicted"] = classifier.predict(X)
-    table.to_csv(out, index=False, float_format="%.6g")
+    write_csv(table, out, float_format="%.6g")
 
     say(
         f"{len(collection):,} images in {embedded.seconds:.1f} s: "

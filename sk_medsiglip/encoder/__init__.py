@@ -38,7 +38,12 @@ from sk_medsiglip.encoder._batch_size import (
     use_one_core,
 )
 from sk_medsiglip.encoder._bfloat16 import bfloat16_gain, bfloat16_pays
-from sk_medsiglip.encoder._checkpoints import DEMO_FOLDER, Checkpoint, find_checkpoint
+from sk_medsiglip.encoder._checkpoints import (
+    DEMO_FOLDER,
+    Checkpoint,
+    find_checkpoint,
+    is_demonstration,
+)
 from sk_medsiglip.encoder._encoder import Encoder
 from sk_medsiglip.encoder._hub import check_hub_access, is_downloaded
 from sk_medsiglip.encoder._image_processor import load_image_processor, pixel_scaling
@@ -74,6 +79,7 @@ __all__ = [
     "digest_adapter",
     "find_checkpoint",
     "image_batch_sizes",
+    "is_demonstration",
     "is_downloaded",
     "load_encoder",
     "load_image_processor",

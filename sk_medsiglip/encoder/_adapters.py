@@ -248,7 +248,7 @@ def _pass_by_attention_outputs(adapted: Any, folder: Path) -> None:
         and hasattr(module.out_proj, "get_base_layer")
     ]
     for _, module in passed_by:
-        module.out_proj = module.out_proj.get_base_layer()
+        module.out_proj = module.out_proj.get_base_layer()  # type: ignore[operator]
     if passed_by:
         names = ", ".join(f"{name}.out_proj" for name, _ in passed_by)
         warnings.warn(

@@ -24,7 +24,14 @@ from sk_medsiglip.encoder._adapters import (
 from sk_medsiglip.encoder._hub import hub_folder
 from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
 
-__all__ = ["DEMO_FOLDER", "Checkpoint", "damaged", "find_checkpoint", "named_shards"]
+__all__ = [
+    "DEMO_FOLDER",
+    "Checkpoint",
+    "damaged",
+    "find_checkpoint",
+    "is_demonstration",
+    "named_shards",
+]
 
 DEMO_FOLDER = Path(__file__).parent / "demo_checkpoint"
 
@@ -122,6 +129,31 @@ def find_checkpoint(
     remembered in this process.
     """
     return _find(os.fspath(model), revision, weights, ())
+
+
+def is_demonstration(model: str | os.PathLike[str]) -> bool:
+    """Return whether a model is the demonstration, a copy, or was tuned from it.
+
+    Parameters
+    ----------
+    model : str or path-like
+        As :func:`find_checkpoint` takes it. Nothing is downloaded.
+
+    Returns
+    -------
+    bool
+        False also for a folder whose base is not at hand.
+    """
+    name = os.fspath(model)
+    if name == "demo" or not Path(name).expanduser().is_dir():
+        return name == "demo"
+    try:
+        found = find_checkpoint(name, weights=False)
+    except (CheckpointError, ModelAccessError):
+        return False
+    own = _read_config(DEMO_FOLDER, "demo")
+    sizes = ("embedding_dim", "image_size", "patch_size")
+    return all(getattr(found, size) == own[size] for size in sizes)
 
 
 def _find(

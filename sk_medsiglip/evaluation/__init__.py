@@ -23,6 +23,7 @@
     _embedding_map_plot.py, _mistakes_plot.py    the other displays
     _asked_label.py          the one label that a picture is of
     _palette.py              colours that everybody can tell apart
+    _metric_names.py         how figures are called in tables and on axes
 
     _report.py               write_report
     _report_material.py      what it speaks of, gathered first

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from numpy.typing import ArrayLike
 
+from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.evaluation._asked_label import ask_label, resamples
 from sk_medsiglip.evaluation._curve_bands import (
@@ -175,21 +176,21 @@ class _BandDisplay(ABC):
         )
         if ax is None:
             _, ax = pyplot.subplots(figsize=(5, 5), layout="constrained")
-        drawn = sum(line.get_label()[:1] != "_" for line in ax.get_lines())
+        n_drawn = sum(line.get_label()[:1] != "_" for line in ax.get_lines())
         if color is None:
-            color = COLOURS[drawn % len(COLOURS)]
+            color = COLOURS[n_drawn % len(COLOURS)]
         curve = self.curve
         low, high, _ = curve.area_interval
         words = f"{self._area} {curve.area:.3f} ({low:.3f} to {high:.3f})"
         self.band_ = ax.fill_between(
             curve.grid, curve.low, curve.high, color=color, alpha=0.18, linewidth=0
         )
-        (self.line_,) = self._draw_line(
-            ax, color, words if self.name is None else f"{short(self.name)}: {words}"
-        )
-        self._draw_chance(ax, first=not drawn)
+        if self.name is not None:
+            words = f"{short(self.name)}: {words}"
+        (self.line_,) = self._draw_line(ax, color, words)
+        self._draw_chance(ax, first=not n_drawn)
         ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-        of = f"{self.label}; " if isinstance(self.label, str) else ""
+        of = f"{drawn(self.label, 30)}; " if isinstance(self.label, str) else ""
         ax.set_title(f"{of}band: {self.level:.0%} interval over resamples", fontsize=10)
         longest = max(len(line.get_label()) for line in ax.get_lines())
         size = "small" if longest < 45 else "x-small"
@@ -261,8 +262,8 @@ class RocBandDisplay(_BandDisplay):
     _area = "AUC"
 
     def _draw_line(self, ax: Any, color: Any, label: str) -> list[Any]:
-        ax.set_xlabel("1 − specificity: share of the well flagged")
-        ax.set_ylabel("sensitivity: share of the ill found")
+        ax.set_xlabel("false positive rate (1 − specificity)")
+        ax.set_ylabel("sensitivity")
         return ax.plot(self.curve.x, self.curve.y, color=color, label=label)
 
     def _draw_chance(self, ax: Any, *, first: bool) -> None:
@@ -315,8 +316,8 @@ class PrecisionRecallBandDisplay(_BandDisplay):
     _area = "AP"
 
     def _draw_line(self, ax: Any, color: Any, label: str) -> list[Any]:
-        ax.set_xlabel("recall: share of the ill found")
-        ax.set_ylabel("precision: share of the flagged that are ill")
+        ax.set_xlabel("recall (sensitivity)")
+        ax.set_ylabel("precision (positive predictive value)")
         return ax.step(
             self.curve.x, self.curve.y, color=color, label=label, where="pre"
         )

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
 from sklearn.utils import check_array, check_consistent_length
 
+from sk_medsiglip._drawn_names import drawn, drawn_lines
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.embedding import plain_rows
 from sk_medsiglip.evaluation._palette import COLOURS, MARKERS, UNKNOWN, bare
@@ -168,7 +169,7 @@ class EmbeddingMapDisplay:
         colours = iter(zip(COLOURS, MARKERS, strict=False))
         for value, rows in members.items():
             colour, marker = (UNKNOWN, "o") if value is None else next(colours)
-            word = "not known" if value is None else str(value)
+            word = "not known" if value is None else drawn(value, 30)
             self.scatters_[value] = ax.scatter(
                 *self.points[rows].T,
                 s=size,
@@ -183,7 +184,7 @@ class EmbeddingMapDisplay:
         ax.set_ylabel(f"second component ({second:.0%})")
         ax.set(xticks=[], yticks=[])
         if self.title is not None:
-            ax.set_title(self.title, fontsize=10)
+            ax.set_title(drawn_lines(self.title, 60), fontsize=10)
         if self.values is not None:
             # Beside the points: no corner is empty for certain.
             ax.legend(

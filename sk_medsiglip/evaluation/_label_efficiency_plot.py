@@ -9,19 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.evaluation._label_efficiency import label_efficiency
+from sk_medsiglip.evaluation._metric_names import metric_name
 from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, MARKERS, bare, short
 
 __all__ = ["LabelEfficiencyDisplay"]
 
-_WORDS = {
-    "roc_auc": "area under the ROC curve",
-    "average_precision": "average precision",
-    "balanced_accuracy": "balanced accuracy",
-    "brier": "Brier score (lower is better)",
-    "ece": "expected calibration error (lower is better)",
-}
+_LOWER_IS_BETTER = ("brier", "ece")
 
 
 class LabelEfficiencyDisplay:
@@ -156,9 +152,11 @@ class LabelEfficiencyDisplay:
         n_repeats = table["repeat"].max() + 1
         ax.set_xlabel("labelled images, the first ones chosen to show every label")
         scoring = self.scoring or self.table.attrs.get("scoring", "score")
-        ax.set_ylabel(_WORDS.get(scoring, scoring))
+        better = " (lower is better)" if scoring in _LOWER_IS_BETTER else ""
+        ax.set_ylabel(drawn(metric_name(str(scoring))) + better)
         ax.set_title(
-            f"{label}: mean and middle {share:.0%} of {n_repeats} draws", fontsize=10
+            f"{drawn(label, 30)}: mean and middle {share:.0%} of {n_repeats} draws",
+            fontsize=10,
         )
         ax.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.6)
         ax.legend(frameon=False, fontsize="small")

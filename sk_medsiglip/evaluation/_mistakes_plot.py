@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import shorten
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from sk_medsiglip._drawn_names import drawn, drawn_lines
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.evaluation._answers import Truth, ask, read_truth
@@ -227,7 +227,7 @@ class MistakesDisplay:
             _, ax = pyplot.subplots(figsize=size, layout="constrained")
         ax.set_axis_off()
         if self.title is not None:
-            ax.set_title(self.title, fontsize=10)
+            ax.set_title(drawn_lines(self.title, 60), fontsize=10)
         if not n:
             ax.text(0.5, 0.5, "no mistakes", ha="center", transform=ax.transAxes)
         self.axes_: list[Any] = []
@@ -249,8 +249,8 @@ class MistakesDisplay:
             tile.set(xticks=[], yticks=[])
             tile.spines[:].set_visible(False)
             tile.set_title(
-                f"row {row.row}\n{shorten(f'true: {row.true}', _WORDS)}, "
-                f"p {row.probability:.2f}\n{shorten(f'said: {row.predicted}', _WORDS)}",
+                f"row {row.row}\n{drawn(f'true: {row.true}', _WORDS)}, "
+                f"p {row.probability:.2f}\n{drawn(f'said: {row.predicted}', _WORDS)}",
                 fontsize=7,
                 pad=3,
             )

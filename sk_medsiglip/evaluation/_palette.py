@@ -11,6 +11,8 @@ __all__ = ["COLOURS", "FAINT", "INK", "MARKERS", "UNKNOWN", "bare", "short"]
 
 from typing import Any
 
+from sk_medsiglip._drawn_names import drawn
+
 #: In the order in which they are taken; yellow is left out, pale on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 #: With them, so that a picture printed in grey can be read.
@@ -28,4 +30,4 @@ def bare(ax: Any, *sides: str) -> None:
 
 def short(name: str) -> str:
     """Return a name that fits in a legend: its ends, if it is long."""
-    return name if len(name) <= _LONGEST else f"{name[:14]}…{name[-7:]}"
+    return drawn(name, _LONGEST)

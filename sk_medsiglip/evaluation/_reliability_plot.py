@@ -264,6 +264,8 @@ class ReliabilityDisplay:
         if self.error_interval is not None:
             low, high, _ = self.error_interval
             words += f" ({self.level:.0%} interval {low:.3f} to {high:.3f})"
+        if self.name is not None:
+            words = f"{short(self.name)}: {words}"
         ax.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)
         ax.vlines(
             bins["probability"], bins["low"], bins["high"], color=color, alpha=0.5
@@ -283,7 +285,7 @@ class ReliabilityDisplay:
             "o",
             color=color,
             markersize=6,
-            label=words if self.name is None else f"{short(self.name)}: {words}",
+            label=words,
         )
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         ax.set_ylabel("share that came true")

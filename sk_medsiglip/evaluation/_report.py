@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ from sk_medsiglip.evaluation._report_material import (
     Remembering,
     find_embedder,
     noted,
+    uses_demonstration,
 )
 from sk_medsiglip.evaluation._report_plot import check_drawing
 
 __all__ = ["write_report"]
 
-_TITLE = "What a classifier of medical images is worth"
+_TITLE = "Evaluation of a medical image classifier"
+_NAMED = 3  # labels in a title
 
 
 def write_report(
@@ -56,6 +58,7 @@ def write_report(
     published: str | None = None,
     title: str | None = None,
     data: str | None = None,
+    remarks: Sequence[str] = (),
     notes: Mapping[str, str] | None = None,
     command: str | None = None,
     n_bootstrap: int = 2000,
@@ -104,12 +107,15 @@ def write_report(
         that of a pipeline is found.
     published : str, default=None
         A modality, such as "chest X-ray": figures of the MedSigLIP model card stand
-        beside, as Google's (:func:`published_results`).
+        beside those of the same label, as Google's (:func:`published_results`). The
+        demonstration checkpoint is not MedSigLIP and cannot be compared.
     title : str, default=None
-        Of the page; None is a general one.
+        Title of the page. None names the labels that are judged.
     data : str, default=None
         Where the test images come from, in a sentence. If it names a public set that
         MedSigLIP was trained on, the report says so.
+    remarks : sequence of str, default=()
+        Sentences for the summary, such as how many images were left out, and why.
     notes : dict, default=None
         What only people can say: "intended_use", "out_of_scope", "population",
         "reference", "limits", "oversight", "contact". What is missing becomes a
@@ -203,6 +209,13 @@ def write_report(
             raise ValueError("show_mistakes: X holds embeddings, so pass images= too.")
         images = X
     embedder = find_embedder(named) if embedder is None else embedder
+    is_demo = uses_demonstration([*plain, embedder])
+    if published is not None and is_demo:
+        raise ValueError(
+            "published: the classifier uses the demonstration checkpoint, and the "
+            "published figures are of MedSigLIP. Neither the model nor the method is "
+            "the same; leave published=None."
+        )
     sampling: dict[str, Any] = {
         "n_bootstrap": n_bootstrap,
         "level": level,
@@ -227,9 +240,11 @@ def write_report(
         ]
         warn_of_leaks(leaks)
     material = Material(
-        asked_once, test, others, table, leaks, names, sampling, embedder, warned
-    )
+        asked_once, test, others, table, leaks, names, sampling, embedder, warned,
+        list(remarks), is_demo,
+    )  # fmt: skip
     with noted(warned):
+        points = details.operating_points(material, sensitivity)
         sections = [
             ("summary", "Summary", parts.summary(material)),
             ("use", "Intended use and limits", parts.intended_use(notes or {})),
@@ -240,11 +255,7 @@ def write_report(
             ("curves", "Curves", tables.curves(material)),
             ("calibration", "Calibration", tables.calibration(material)),
             ("subgroups", "Subgroups", tables.subgroups(material)),
-            (
-                "thresholds",
-                "Operating points",
-                details.operating_points(material, sensitivity),
-            ),
+            ("thresholds", "Operating points", points),
             (
                 "mistakes",
                 "Worst mistakes",
@@ -255,7 +266,8 @@ def write_report(
             ("origins", "How it was made", details.origins(material, command)),
         ]
     shown = [(name, heading, part) for name, heading, part in sections if part]
-    _write(file, page(title or _TITLE, parts.heading(material), shown))
+    title = title or f"{_TITLE}: {_words(material.labels)}"
+    _write(file, page(title, parts.heading(material), shown))
     for message, category in dict.fromkeys((str(one), type(one)) for one in warned):
         warnings.warn(message, category, stacklevel=2)
     return file
@@ -272,6 +284,14 @@ def _named(estimators: Any) -> dict[str, Any]:
     return {type(last).__name__: estimators}
 
 
+def _words(labels: Sequence[Any]) -> str:
+    """Return the labels as a title names them."""
+    shown = list(map(str, labels[:_NAMED]))
+    if len(labels) > _NAMED:
+        shown.append(f"{len(labels) - _NAMED} more")
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+
+
 def _check_names(names: Any, n_images: int) -> list[str]:
     if names is None:
         return [f"row {row}" for row in range(n_images)]
@@ -284,7 +304,7 @@ def _write(file: Path, text: str) -> None:
     """Write in one step: a reader never finds half a report."""
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(text, encoding="utf-8", errors="replace")
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)

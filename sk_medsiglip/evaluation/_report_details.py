@@ -71,7 +71,7 @@ def operating_points(material: Material, sensitivity: float) -> Html:
         asked = one.ask_anew(name, tuning.X, tuning.truth)
         on_tuning = {question.label: question for question in asked}
         rows = [
-            _point(material, question, on_tuning.get(question.label), sensitivity)
+            _point(material, name, question, on_tuning.get(question.label), sensitivity)
             for question in material.questions[name]
         ]
         head = ["Label", "Threshold", "Tuning images with it", "Sensitivity"]
@@ -88,7 +88,11 @@ def operating_points(material: Material, sensitivity: float) -> Html:
 
 
 def _point(
-    material: Material, test: Question, tuning: Question | None, sensitivity: float
+    material: Material,
+    name: str,
+    test: Question,
+    tuning: Question | None,
+    sensitivity: float,
 ) -> list[Any]:
     if tuning is None or not tuning.ill.any():
         return [test.label, "none: no image with it", "0", *[""] * 5]
@@ -111,6 +115,14 @@ def _point(
         **sampling,
     )
     shown = ("sensitivity", "specificity", "ppv", "npv", "flagged")
+    reached, low, high = measured.loc["sensitivity", ["value", "low", "high"]]
+    if reached < sensitivity:
+        sure = "" if high < sensitivity else ", which may be chance"
+        material.remarks.append(
+            f"The threshold of {name} for {test.label} was chosen for a sensitivity of "
+            f"{sensitivity:.0%} on the tuning set. On the test set it reaches "
+            f"{reached:.1%} ({low:.1%} to {high:.1%}): it misses its target{sure}."
+        )
     return [
         test.label,
         f"{point.threshold:.4g}",
@@ -183,9 +195,11 @@ def published(material: Material, modality: str | None) -> Html:
     ) - {"macro"}:  # a mean of other labels is another figure
         own = own[own["label"] != "macro"]
     rows = []
+    plain = own["label"].astype(str).str.casefold().str.replace("_", " ")
     for row in theirs.itertuples():
-        same = own[own["label"].astype(str).str.casefold() == row.label.casefold()]
-        found = same.set_index("estimator")
+        found = own[plain == row.label.casefold()].set_index("estimator")
+        if found.empty:
+            continue
         cells = [
             spread(*found.loc[name, ["value", "low", "high"]])
             if name in found.index
@@ -194,14 +208,20 @@ def published(material: Material, modality: str | None) -> Html:
         ]
         how = row.estimator.removeprefix("MedSigLIP ").removesuffix(" (model card)")
         rows.append([row.label, how, f"{row.value:.3f}", *cells])
+    if not rows:
+        return box(
+            f"Nothing can be compared: none of the labels here is one of those that "
+            f"Google published for {modality}: {', '.join(theirs['label'])}."
+        )
     head = ["Label", "Google's method", "Google's AUC"]
     head += [f"{name}, here" for name in material.estimators]
     return join(
         [
             box(
                 "The published figures are Google's, measured by Google on Google's "
-                "test sets, without intervals. None was measured here, and other "
-                "images, labels and prevalence make other figures."
+                "test sets, without intervals. None was measured here. The method may "
+                "be another one, and other images, labels and prevalence make other "
+                "figures: the difference is not the worth of a classifier."
             ),
             table(
                 f"Published AUC, {modality}, beside this test set's",

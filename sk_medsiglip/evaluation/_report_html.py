@@ -193,12 +193,8 @@ def page(title: str, top: Html, sections: Sequence[tuple[str, str, Html]]) -> st
     )
     body = element(
         "body",
-        element(
-            "header",
-            element("h1", title),
-            top,
-            element("nav", element("ol", *links), aria_label="Contents"),
-        ),
+        element("header", element("h1", title), top),
+        element("nav", element("ol", *links), aria_label="Contents"),
         element("main", *(section(*one) for one in sections)),
         element(
             "footer",

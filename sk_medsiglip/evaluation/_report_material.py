@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._splits import written_ids
 from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip.encoder import is_demonstration
 from sk_medsiglip.evaluation._answers import Truth, ask, read_truth
 from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.evaluation._leaks import Leak
@@ -25,6 +27,7 @@ __all__ = [
     "Remembering",
     "find_embedder",
     "noted",
+    "uses_demonstration",
 ]
 
 
@@ -121,6 +124,10 @@ class Material:
         What makes embeddings of the images.
     warned : list of Warning
         What was warned of so far; grows.
+    remarks : list of str
+        Sentences for the summary; grows.
+    is_demo : bool
+        Whether a classifier uses the demonstration checkpoint.
     """
 
     estimators: dict[str, Any]
@@ -132,6 +139,8 @@ class Material:
     settings: dict[str, Any]
     embedder: MedSigLIPEmbedder | None
     warned: list[Warning]
+    remarks: list[str]
+    is_demo: bool
 
     @property
     def truth(self) -> Truth:
@@ -228,6 +237,29 @@ def find_embedder(estimators: Mapping[str, Any]) -> MedSigLIPEmbedder | None:
             if isinstance(step, MedSigLIPEmbedder):
                 return step
     return None
+
+
+def uses_demonstration(estimators: Iterable[Any]) -> bool:
+    """Return whether one of the estimators uses the demonstration checkpoint.
+
+    Parameters
+    ----------
+    estimators : iterable
+        Estimators and pipelines. Scores, and heads that were fitted to embeddings, do
+        not know their model.
+
+    Returns
+    -------
+    bool
+    """
+    models = {
+        str(value)
+        for one in estimators
+        if hasattr(one, "get_params")
+        for name, value in one.get_params().items()
+        if name.rpartition("__")[2] == "model" and isinstance(value, str | PathLike)
+    }
+    return any(map(is_demonstration, models))
 
 
 @contextmanager

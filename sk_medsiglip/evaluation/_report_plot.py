@@ -38,8 +38,8 @@ _CURVES = {
     "ROC curve": (RocBandDisplay, "AUC"),
     "Precision-recall curve": (PrecisionRecallBandDisplay, "average precision"),
 }
-#: Texts stay texts, in whatever script, and names are no formulas.
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False}
+#: Texts stay texts, in whatever script.
+_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "report"}
 _SIDE = 256  # pixels of a tile
 
 

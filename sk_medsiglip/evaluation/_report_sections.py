@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from sk_medsiglip.evaluation._metric_names import metric_name
 from sk_medsiglip.evaluation._published import known_training_data
 from sk_medsiglip.evaluation._report_html import (
     Html,
@@ -18,7 +19,6 @@ from sk_medsiglip.evaluation._report_material import Material
 from sk_medsiglip.evaluation._report_tables import (
     count,
     level_of,
-    metric_name,
     overall_rows,
     spread,
 )
@@ -42,8 +42,15 @@ def heading(material: Material) -> Html:
     """Return what stands under the title."""
     n_patients = material.test.n_patients()
     patients = "" if n_patients is None else f" of {n_patients:,} patients"
+    demo = box(
+        element("strong", "A demonstration, not MedSigLIP. "),
+        "The images went through the small demonstration checkpoint, which was trained "
+        "on drawings. These figures say nothing of MedSigLIP, nor of patients.",
+        kind="bad",
+    )
     return join(
         [
+            demo if material.is_demo else "",
             paragraph(
                 element("strong", "Not a medical device, not for clinical use."),
                 " Figures of one test set are no claim about other hospitals, scanners "
@@ -79,9 +86,10 @@ def summary(material: Material) -> Html:
                 f"{metric_name(metric)}, with {level_of(material)}",
                 ["Classifier", "Label", metric_name(metric), "Images"],
                 rows,
+                n_words=2,
             ),
             *(box(element("strong", "Leakage. "), one, kind="bad") for one in leaks),
-            *(box(one) for one in said),
+            *(box(one) for one in [*material.remarks, *said]),
             paragraph(_how_sure(material)),
         ]
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sk_medsiglip.evaluation._metric_names import metric_name
 from sk_medsiglip.evaluation._report_html import (
     Html,
     box,
@@ -32,7 +33,6 @@ __all__ = [
     "differences",
     "figures",
     "level_of",
-    "metric_name",
     "overall_rows",
     "spread",
     "subgroups",
@@ -40,20 +40,11 @@ __all__ = [
 
 #: Labels of which curves are drawn: more would be a file of many megabytes.
 _MAX_DRAWN = 20
-_NAMES = {
-    "roc_auc": "AUC",
-    "average_precision": "Average precision",
-    "f1": "F1",
-    "brier": "Brier score",
-    "ece": "ECE",
-    "ppv": "PPV",
-    "npv": "NPV",
-}
 _MEANINGS = {
     "roc_auc": "Area under the ROC curve: how often an image with the label scores "
-    "above one without. 0.5 knows nothing, 1 is best.",
-    "average_precision": "Area under the precision-recall curve. What knows nothing "
-    "reaches the share of images with the label.",
+    "above one without. 0.5 is chance, 1 is best.",
+    "average_precision": "Area under the precision-recall curve. A random classifier "
+    "scores the prevalence of the label.",
     "balanced_accuracy": "Mean of sensitivity and specificity of what is predicted; of "
     "several classes under macro the mean sensitivity.",
     "f1": "Harmonic mean of precision and sensitivity of what is predicted.",
@@ -132,9 +123,9 @@ def calibration(material: Material) -> Html:
     ]
     content: list[Any] = [
         paragraph(
-            "Points on the diagonal say: of images given a probability of 0.3, 30 % "
-            "have the label. Bars are intervals; the histogram counts images. Other "
-            "prevalence elsewhere moves the points, even of a classifier that is well "
+            "On the diagonal, 30% of the images that were given a probability of 0.3 "
+            "have the label. Bars are intervals; the histogram counts images. At "
+            "another prevalence the points move, even of a classifier that is well "
             "calibrated here."
         )
     ]
@@ -199,14 +190,6 @@ def subgroups(material: Material) -> Html:
         )
     )
     return join(content)
-
-
-def metric_name(metric: str) -> str:
-    """Return how a figure is called in a heading."""
-    if metric in _NAMES:
-        return _NAMES[metric]
-    words = metric.replace("@", " at ").replace("=", " ").replace("_", " ")
-    return words[:1].upper() + words[1:]
 
 
 def spread(

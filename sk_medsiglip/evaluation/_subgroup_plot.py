@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.evaluation._evaluate import evaluate
+from sk_medsiglip.evaluation._metric_names import metric_name
 from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, MARKERS, bare, short
 
 __all__ = ["SubgroupForestDisplay"]
@@ -172,11 +174,10 @@ class SubgroupForestDisplay:
             1.02, 1.0, "images (with it)", transform=ax.transAxes, va="bottom",
             fontsize="small",
         )  # fmt: skip
-        ax.set_yticks(
-            range(len(subgroups)), [one.removesuffix(_REST) for one in subgroups]
-        )
+        levels = [drawn(one.removesuffix(_REST), 40) for one in subgroups]
+        ax.set_yticks(range(len(subgroups)), levels)
         ax.set_ylim(len(subgroups) - 0.4, -0.6)
-        what = f"{metric} of {label}"
+        what = f"{metric_name(metric)} of {drawn(label, 40)}"
         ax.set_xlabel(f"{what}, subgroup minus the others" if gaps else what)
         ax.tick_params(axis="y", length=0)
         if len(names) > 1:

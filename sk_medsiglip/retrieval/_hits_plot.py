@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from textwrap import shorten
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sk_medsiglip._drawn_names import drawn, drawn_lines
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
 from sk_medsiglip.exceptions import ImageReadError
@@ -221,7 +221,7 @@ class RetrievalDisplay:
             _, ax = pyplot.subplots(figsize=size, layout="constrained")
         ax.set_axis_off()
         if self.query is not None:
-            ax.set_title(shorten(self.query, 90), fontsize=10, parse_math=False)
+            ax.set_title(drawn_lines(self.query, 90), fontsize=10)
         if not tiles:
             ax.text(0.5, 0.5, "nothing found", ha="center", transform=ax.transAxes)
         self.axes_: list[Any] = []
@@ -246,18 +246,16 @@ class RetrievalDisplay:
             else:
                 step = -(-max(picture.shape[:2]) // _MAX_SHOWN)
                 tile.imshow(picture[::step, ::step], cmap="gray")
-            tile.set_title(words, fontsize=7, pad=3, parse_math=False)
+            tile.set_title(words, fontsize=7, pad=3)
             self.axes_.append(tile)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
     def _caption(self, row: dict[str, Any]) -> str:
         lines = [f"{row['rank']}. score {row['score']:.3f}"]
-        lines.append(shorten(f"id {row['id']}", _WORDS, placeholder="…"))
+        lines.append(drawn(f"id {row['id']}", _WORDS))
         if self.label is not None:
-            lines.append(
-                shorten(f"{self.label}: {row[self.label]}", _WORDS, placeholder="…")
-            )
+            lines.append(drawn(f"{self.label}: {row[self.label]}", _WORDS))
         return "\n".join(lines)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from textwrap import shorten
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.zero_shot._comparison import compare_prompts
 
@@ -127,10 +127,10 @@ class PromptComparisonDisplay:
         names = []
         for place, row in enumerate(table.itertuples()):
             if row.text:
-                names.append(f"{_sign(row.side)}{shorten(row.text, _WORDS)}")
+                names.append(f"{_sign(row.side)}{drawn(row.text, _WORDS)}")
                 self._draw_prompt(ax, place, row)
             else:
-                names.append(f"{row.label}: all prompts")
+                names.append(f"{drawn(row.label, _WORDS)}: all prompts")
                 self._draw_ensemble(ax, place, row, len(_block(table, place)))
         ax.set_yticks(range(len(names)), names)
         for tick, text in zip(ax.get_yticklabels(), table["text"], strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from textwrap import fill
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from sk_medsiglip._drawn_names import drawn_lines
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
 from sk_medsiglip.images import image_rows, read_image
@@ -146,7 +146,7 @@ class HeatmapDisplay:
         notice = f"{_NOTICE}\n{_SCALED}" if self.relative else _NOTICE
         ax.set_xlabel(notice, fontsize=8, color="#666666")
         if self.title is not None:
-            ax.set_title(fill(self.title, 44), fontsize=10)
+            ax.set_title(drawn_lines(self.title, 44), fontsize=10)
         self.ax_, self.figure_ = ax, ax.figure
         if colorbar:
             # As high as the picture, whatever its proportions.
