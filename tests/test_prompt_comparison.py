@@ -181,7 +181,7 @@ def test_comparison_refuses_what_does_not_fit(data):
         compare_prompts(CLASSES, X, np.where(y == "heart", "lung", y), model="demo")
     with pytest.raises(ValueError, match="model='google/medsiglip-448'"):
         compare_prompts(ONE, np.ones((4, 1152)), [0, 1, 0, 1], model="demo")
-    with pytest.raises(ValueError, match="inconsistent numbers"):
+    with pytest.raises(ValueError, match="ids for"):
         compare_prompts(ONE, X, Y[:, 0], groups=[1, 2], model="demo")
     with pytest.raises(PromptError):
         compare_prompts({}, X, y, model="demo")
