@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import Pipeline
+from sklearn.utils import check_consistent_length
 
-from sk_medsiglip._labels import Labels, check_labels
+from sk_medsiglip._labels import Labels, check_indicator, check_labels
 from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.prompts import check_columns
 
@@ -31,7 +33,8 @@ class Truth:
         All classes, sorted; of two, the one that is looked for comes second;
         ``[0, 1]`` for findings.
     target : ndarray of shape (n_samples,) or (n_samples, n_findings)
-        Index of the class; or 1, 0, NaN.
+        Index of the class, NaN where that of a single finding is not known; or 1, 0,
+        NaN.
     flipped : bool, default=False
         Whether the one that is looked for sorts first.
     """
@@ -132,7 +135,12 @@ def _read(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
     classes = np.unique(np.concatenate(plain)) if plain else None
     if classes is not None and len(classes) < 2:
         raise ValueError(f"the estimators know one class only, {classes.tolist()}.")
-    labels = check_labels(read_truth, X, y, classes)
+    given = np.ravel(np.asarray(y))
+    if pd.isna(given).any() and (classes is None or classes.tolist() == [0, 1]):
+        check_consistent_length(X, given)
+        labels = Labels(np.array([0, 1]), check_indicator(given))
+    else:
+        labels = check_labels(read_truth, X, y, classes)
     assert labels.classes is not None
     if len(labels.classes) == 2:
         findings = [f for one in named for f in getattr(one, "findings_", [])[:1]]
@@ -175,7 +183,7 @@ def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
         rows = [np.flatnonzero(~np.isnan(column)) for column in truth.target.T]
         ill = truth.target == 1
     else:
-        rows = [np.arange(len(truth.target))] * len(truth.names)
+        rows = [np.flatnonzero(~np.isnan(truth.target))] * len(truth.names)
         one_hot = truth.target[:, None] == np.arange(len(truth.classes))
         ill = one_hot[:, 1:] if truth.kind == "binary" else one_hot
     return [
