@@ -104,7 +104,7 @@ def test_a_kind_of_disease_that_is_missed_widens_the_interval():
     missed = np.r_[np.full(13, 9.0), np.full(7, -1.0), np.zeros(80)]
     missed += rng.standard_normal(100)
     wide, narrow = (area(y, one).interval() for one in (missed, even))
-    assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low)
+    assert wide.high - wide.low > 1.1 * (narrow.high - narrow.low)
 
 
 def test_images_of_one_patient_do_not_narrow_an_area():

@@ -267,8 +267,8 @@ def origins(material: Material, command: str | None) -> Html:
         ("Command", element("code", command) if command else "from Python"),
         (
             "Intervals",
-            f"{settings['level']:.0%}, percentiles of {settings['n_bootstrap']:,} "
-            f"resamples, random_state={settings['random_state']}",
+            f"{settings['level']:.0%}, by patient; where they take resamples, "
+            f"{settings['n_bootstrap']:,}, random_state={settings['random_state']}",
         ),
         ("Versions", ", ".join(_versions())),
     ]
