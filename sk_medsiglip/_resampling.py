@@ -185,8 +185,9 @@ def area(ill: NDArray[np.float64], well: NDArray[np.float64]) -> NDArray[np.floa
     ndarray of shape (n_draws,)
         NaN where there is only one class.
     """
-    pairs = ill.sum(axis=1) * well.sum(axis=1)
-    below = np.cumsum(well, axis=1) - well / 2  # those of the same score count half
+    below = np.cumsum(well, axis=1)
+    pairs = ill.sum(axis=1) * below[:, -1:].sum(axis=1)  # of no score at all, none
+    below -= well / 2  # those of the same score count half
     wins = np.einsum("ij,ij->i", ill, below)
     result = np.full(len(ill), np.nan)
     return np.divide(wins, pairs, out=result, where=pairs > 0)
