@@ -143,9 +143,9 @@ _SECTIONS = {
     ),
     "coverage": Section(
         "Intervals and gaps with few patients",
-        "Made-up scores of known worth; shares of data sets. *Gaps*: how often the test "
-        "finds one (p of .05 or less) by the number of patients in the subgroup, where "
-        "there is none (type I) and where the AUC is .80 against .95 (power). "
+        "Made-up scores of known worth; shares of data sets. *Gaps*: how often the "
+        "test finds one (p of .05 or less) by the number of patients in the subgroup, "
+        "where there is none (type I) and where the AUC is .80 against .95 (power). "
         "*Intervals* of 95 %: how often they hold the truth, their mean width, and how "
         "often there is one. *Pairs*: two classifiers of the same 100 images. "
         "*Operating points*: what thresholds chosen for a sensitivity of .95 reach on "

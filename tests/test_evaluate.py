@@ -24,6 +24,7 @@ from sk_medsiglip.evaluation import (
     known_training_data,
     published_results,
 )
+from sk_medsiglip.evaluation._report_material import Part
 from sk_medsiglip.exceptions import LeakageWarning
 
 METRICS = [
@@ -966,5 +967,8 @@ def test_one_finding_may_have_blanks(data, shape):
     for metric, number in expected.items():
         assert value(table, metric=metric) == pytest.approx(number)
     assert table["n"].unique().tolist() == [known.sum()]
+    part = Part.of("test", X, y, groups, [score])
+    counts = int(Y[known, 0].sum()), int((1 - Y[known, 0]).sum()), int((~known).sum())
+    assert part.counts(part.truth.names[0])[:3] == counts
     if shape in ("frame", "object"):
         assert table["label"].unique().tolist() == ["effusion"]
