@@ -237,6 +237,9 @@ def measure(draws: int, n_jobs: int = 1) -> dict[str, Any]:
             name = f"{n_ill} with it, AUC {aucs[0]} and {aucs[1]}"
             cases["pairs", name] = delayed(pairs)(few, n_ill, aucs)
     cases["operating points", "default"] = delayed(operating_points)(draws)
+    cases["operating points", "confidence=.9"] = delayed(operating_points)(
+        draws, confidence=0.9
+    )
     found = Parallel(n_jobs=n_jobs)(cases.values())
     result: dict[str, Any] = {}
     for (section, name), one in zip(cases, found, strict=True):

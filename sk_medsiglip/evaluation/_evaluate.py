@@ -175,7 +175,7 @@ def evaluate(
     large, exact where there are few, and NaN where none could be below .05. It keeps
     its size in groups of three patients; where areas are equal but positive scores are
     spread wider in the subgroup, up to .12 of gaps are found at .05. With AUC .95
-    against .80, three, ten and forty of 120 patients find it in about .2, .4 and .7 of
+    against .80, three, ten and forty of 120 patients find it in about .2, .3 and .5 of
     data sets: no gap found is not no gap. The interval is MOVER's; resampled gaps have
     none below 100 patients a side, where it held the truth in as few as .47.
 

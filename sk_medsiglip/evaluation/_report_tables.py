@@ -189,7 +189,7 @@ def subgroups(material: Material) -> Html:
             "subgroup and outside: patients with the same labels change places. It is "
             "corrected by Holm's method for all gaps of the table; without p there are "
             "too few patients to say. With ten patients in a subgroup, an AUC of 0.80 "
-            "against 0.95 is found in two of five cases, so that no gap found is not "
+            "against 0.95 is found in one of three cases, so that no gap found is not "
             "no gap. The interval is another computation, and may disagree with p. "
             "Images without a value are in no subgroup."
         )
