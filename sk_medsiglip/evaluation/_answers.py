@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_consistent_length
 
-from sk_medsiglip._labels import Labels, check_indicator, check_labels
+from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.prompts import check_columns
 
@@ -135,12 +133,7 @@ def _read(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
     classes = np.unique(np.concatenate(plain)) if plain else None
     if classes is not None and len(classes) < 2:
         raise ValueError(f"the estimators know one class only, {classes.tolist()}.")
-    given = np.ravel(np.asarray(y))
-    if pd.isna(given).any() and (classes is None or classes.tolist() == [0, 1]):
-        check_consistent_length(X, given)
-        labels = Labels(np.array([0, 1]), check_indicator(given))
-    else:
-        labels = check_labels(read_truth, X, y, classes)
+    labels = check_labels(read_truth, X, y, classes, blanks=True)
     assert labels.classes is not None
     if len(labels.classes) == 2:
         findings = [f for one in named for f in getattr(one, "findings_", [])[:1]]
