@@ -65,9 +65,7 @@ def over_splits(
             groups=groups[calibrate] if know_patients else None,
         )
         judged = other or (X[test], y[test], groups[test])
-        reports.append(
-            conformal.coverage_report(*judged[:2], groups=judged[2], n_bootstrap=2)
-        )
+        reports.append(conformal.coverage_report(*judged[:2], groups=judged[2]))
     return sum(report[FIGURES] for report in reports) / len(reports)
 
 

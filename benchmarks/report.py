@@ -141,6 +141,16 @@ _SECTIONS = {
         "Resamples of patients, the same for both sides; the loop is run for some of "
         "them, and its time for all is computed from these.",
     ),
+    "coverage": Section(
+        "Intervals and gaps with few patients",
+        "Made-up scores of known worth; shares of data sets. *Gaps*: how often the "
+        "test finds one (p of .05 or less) by the number of patients in the subgroup, "
+        "where there is none (type I) and where the AUC is .80 against .95 (power). "
+        "*Intervals* of 95 %: how often they hold the truth, their mean width, and how "
+        "often there is one. *Pairs*: two classifiers of the same 100 images. "
+        "*Operating points*: what thresholds chosen for a sensitivity of .95 reach on "
+        "new images, by the number of positive ones that chose them.",
+    ),
     "retrieval_exact": Section(
         "Exact search",
         "The ten nearest of unit vectors in clusters; all sides with the same threads, "
@@ -380,6 +390,17 @@ _TARGETS = [
             1e-5,
         )
         for which in ("demonstration", "random")
+    ),
+    *(
+        (
+            f"Gaps found where there is none, {which}, {size} in the group: {metric}",
+            ("coverage", "gaps", f"type I, {which}", metric, size),
+            "at most",
+            0.07,
+        )
+        for which in ("120 patients", "300 patients")
+        for size in ("3", "10", "40")
+        for metric in ("roc_auc", "sensitivity", "brier")
     ),
     *(
         (

@@ -19,9 +19,9 @@ __all__ = [
     "Interval",
     "area",
     "auc_of_resamples",
+    "check_level",
     "check_resampling",
     "draw_counts",
-    "draw_sums",
     "interval",
     "ranked_counts",
 ]
@@ -85,41 +85,18 @@ def draw_counts(
     return counts if groups is None else counts[:, member]
 
 
-def draw_sums(
-    values: NDArray[np.float64],
-    n_draws: int,
-    *,
-    random_state: int | np.random.Generator | None = None,
-) -> NDArray[np.float64]:
-    """Sum rows over resamples of them, without all counts in memory at once.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_samples, n_columns)
-        A row a sample, or a patient.
-    n_draws, random_state
-        As in :func:`draw_counts`, with the same draws.
-
-    Returns
-    -------
-    ndarray of shape (n_draws, n_columns)
-    """
-    rng = np.random.default_rng(random_state)
-    sums = np.empty((n_draws, values.shape[1]))
-    step = max(1, _BLOCK // max(1, len(values)))
-    for start in range(0, n_draws, step):
-        some = sums[start : start + step]
-        some[:] = draw_counts(len(values), len(some), random_state=rng) @ values
-    return sums
-
-
 def check_resampling(n_bootstrap: Any, level: Any) -> None:
     """Raise if there is no resample, or the level of intervals is not a share."""
+    check_level(level)
     whole = isinstance(n_bootstrap, Integral) and not isinstance(n_bootstrap, bool)
     if not whole or n_bootstrap < 1:
         raise ValueError(
             f"n_bootstrap must be a whole number from 1 on, got {n_bootstrap!r}."
         )
+
+
+def check_level(level: Any) -> None:
+    """Raise if the level of intervals is not a share."""
     if not isinstance(level, Real) or not 0 < float(level) < 1:
         raise ValueError(
             f"level is a share between 0 and 1, 0.95 for 95%; got {level!r}."
@@ -209,7 +186,7 @@ def area(ill: NDArray[np.float64], well: NDArray[np.float64]) -> NDArray[np.floa
         NaN where there is only one class.
     """
     below = np.cumsum(well, axis=1)
-    pairs = ill.sum(axis=1) * below[:, -1]
+    pairs = ill.sum(axis=1) * below[:, -1:].sum(axis=1)  # of no score at all, none
     below -= well / 2  # those of the same score count half
     wins = np.einsum("ij,ij->i", ill, below)
     result = np.full(len(ill), np.nan)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import embedding, gpu, persistence, report, scaling, search
+from benchmarks import coverage, embedding, gpu, persistence, report, scaling, search
 from benchmarks._measure import setting
 from sk_medsiglip.encoder import DEMO_FOLDER, Encoder, clear_encoders
 
@@ -115,6 +115,20 @@ def test_scaling_carries_a_slope_on():
     # Cheaper and cheaper rows are not believed.
     near = scaling.beyond(1000, 100, 36.0, 0.5, 500_000)
     assert near["hours of transform"] == pytest.approx(0.1)
+
+
+def test_coverage_counts_shares_of_data_sets(monkeypatch):
+    monkeypatch.setattr(coverage, "SIZES", (3, 20))
+    found = coverage.gaps(6, 60, True, (0.5, 0.999), (0.5, 0.5))
+    assert set(found) == set(coverage.METRICS)
+    assert found["roc_auc"]["20"] > 0.5  # as far apart as can be
+    found = coverage.intervals(4, 10, True, 0.9, 0.3)
+    assert set(found) == {"roc_auc", *coverage.SHARES, "macro roc_auc"}
+    assert all(0 <= one <= 1 for one in figures_of(found))
+    found = coverage.pairs(4, 10, (0.9, 0.6))
+    assert found["contradicts"] == 0
+    found = coverage.operating_points(3)
+    assert all(0.7 < one["mean sensitivity"] <= 1 for one in found.values())
 
 
 def test_setting_names_machine_and_versions():

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from scipy.stats import t
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
@@ -110,11 +111,7 @@ def mean_over_splits(estimator, X, y, groups, **params):
     for calibrate, test in splits.split(X, y, groups):
         conformal = ConformalZeroShot(fitted, alpha=ALPHA, **params)
         conformal.fit(X[calibrate], y[calibrate], groups=groups[calibrate])
-        reports.append(
-            conformal.coverage_report(
-                X[test], y[test], groups=groups[test], n_bootstrap=2
-            )
-        )
+        reports.append(conformal.coverage_report(X[test], y[test], groups=groups[test]))
     return sum(reports) / len(reports)
 
 
@@ -326,13 +323,17 @@ def test_coverage_report_by_hand():
     assert (any_class["n"], any_class["n_patients"]) == (6, 3)
     assert (any_class["set_size"], any_class["single"]) == (1, 1)
     assert (any_class["empty"], any_class["full"]) == (0, 0)
-    assert any_class["low"] == pytest.approx(1 / 2, abs=1e-9)
-    assert any_class["high"] == pytest.approx(1, abs=1e-9)
+    # Wilson's interval of shares that vary by .0648 over three patients.
+    share = any_class["coverage"]
+    n = share * (1 - share) / (np.var([1 / 2, 1, 2 / 3], ddof=1) / 3)
+    for bound in any_class[["low", "high"]]:
+        spread = t.ppf(0.975, 2) * np.sqrt(bound * (1 - bound) / min(3, n))
+        assert abs(share - bound) == pytest.approx(spread)
     assert report.loc[0, "coverage"] == pytest.approx(1 / 2)
     one = conformal.coverage_report(X[:1], y[:1]).loc["any"]
-    # All of one: the exact interval reaches down to 2.5%, not from 1 to 1.
-    assert (one["coverage"], one["high"]) == (1, 1)
-    assert one["low"] == pytest.approx(0.025)
+    # One patient says nothing of others.
+    assert one["coverage"] == 1
+    assert np.isnan(one[["low", "high"]].astype(float)).all()
     assert np.isnan(conformal.coverage_report(X[:1], y[:1]).loc[0, "coverage"])
 
 
@@ -444,8 +445,8 @@ def test_numbers_in_the_place_of_names_are_read_as_scikit_learn_means_them(phant
     np.testing.assert_array_equal(names[numbered.predict(X)], named.predict(X))
     assert numbered.score(X, codes) == named.score(X, y)
     with pytest.warns(LabelCodesWarning):
-        report = named.coverage_report(X, codes, n_bootstrap=2)
-    pd.testing.assert_frame_equal(report, named.coverage_report(X, y, n_bootstrap=2))
+        report = named.coverage_report(X, codes)
+    pd.testing.assert_frame_equal(report, named.coverage_report(X, y))
     with pytest.warns(LabelCodesWarning):
         shares = cross_val_predict(named, X, y, cv=2, method="predict_proba")
     np.testing.assert_allclose(shares, named.predict_proba(X), atol=1e-6)
@@ -613,8 +614,6 @@ def test_errors_say_what_was_wrong():
     fitted = ConformalZeroShot(Given(), conditional="none").fit(X, y)
     with pytest.raises(ValueError, match="level is a share"):
         fitted.coverage_report(X, y, level=95)
-    with pytest.raises(ValueError, match="n_bootstrap must be"):
-        fitted.coverage_report(X, y, n_bootstrap=0)
     findings = ConformalZeroShot(Given(["a", "b", "c"]))
     with pytest.raises(ValueError, match=r"got -1\. .*replace\(-1, np\.nan\)"):
         findings.fit(X, -np.eye(3)[y])

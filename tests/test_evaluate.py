@@ -24,6 +24,7 @@ from sk_medsiglip.evaluation import (
     known_training_data,
     published_results,
 )
+from sk_medsiglip.evaluation._report_material import Part
 from sk_medsiglip.exceptions import LeakageWarning
 
 METRICS = [
@@ -131,7 +132,24 @@ def test_classes_each_against_the_rest_macro_and_micro(data):
     for metric, number in macro.items():
         assert value(table, label="macro", metric=metric) == pytest.approx(number)
     micro = by_hand(one_hot.ravel(), shares.ravel(), flags.ravel(), shares.ravel())
-    for metric, number in micro.items():
+    # One answer an image: these are no mean of answers for and against each class.
+    of_all = {
+        "accuracy": metrics.accuracy_score(truth, predicted),
+        "balanced_accuracy": metrics.balanced_accuracy_score(truth, predicted),
+        "brier": metrics.brier_score_loss(truth, shares),
+    }
+    for metric, number in of_all.items():
+        assert value(table, label="macro", metric=metric) == pytest.approx(number)
+    for average in ("macro", "micro"):
+        for metric, score in (
+            ("f1", metrics.f1_score),
+            ("ppv", metrics.precision_score),
+            ("sensitivity", metrics.recall_score),
+        ):
+            assert value(table, label=average, metric=metric) == pytest.approx(
+                score(truth, predicted, average=average)
+            )
+    for metric, number in (micro | of_all).items():
         assert value(table, label="micro", metric=metric) == pytest.approx(number)
     assert value(table, label="micro", metric="f1") == pytest.approx(
         metrics.accuracy_score(truth, predicted)
@@ -210,8 +228,8 @@ def test_resamples_are_those_of_rows_drawn_by_patient(data):
     X, y, groups = X[:90], Y[:90, 1], groups[:90]
     score = np.round(X[:, 1] / 6 + 0.5, 2).clip(0, 1)  # ties
     table = evaluate(
-        {"x": score}, X, y, groups=groups, metrics=METRICS, n_bootstrap=60,
-        random_state=3,
+        {"x": score}, X, y, groups=groups, metrics=METRICS, interval="bootstrap",
+        n_bootstrap=60, random_state=3,
     )  # fmt: skip
     drawn = {metric: [] for metric in METRICS}
     for counts in draw_counts(90, 60, groups=groups, random_state=3):
@@ -221,7 +239,8 @@ def test_resamples_are_those_of_rows_drawn_by_patient(data):
             drawn[metric].append(number)
     for metric, numbers in drawn.items():
         row = table[table["metric"] == metric].iloc[0]
-        low, high = np.quantile(numbers, [0.025, 0.975])
+        # Of 60 resamples and the sample 2.5 % are 1.5: beyond the most extreme one.
+        low, high = np.min(numbers), np.max(numbers)
         if metric == "ece":  # resampling makes it larger
             moved = np.mean(numbers) - row["value"]
             low, high = low - moved, high - moved
@@ -245,11 +264,18 @@ def test_undefined_resamples_are_counted(data):
     y = np.zeros(20, int)
     y[0] = 1
     score = np.linspace(1, 0, 20)
-    table = evaluate({"x": score}, y, y, metrics=["roc_auc", "brier"], n_bootstrap=500)
+    table = evaluate(
+        {"x": score}, y, y, metrics=["roc_auc", "brier"], interval="bootstrap",
+        n_bootstrap=500,
+    )  # fmt: skip
     undefined = table.set_index("metric")["n_undefined"]
     # Nobody ill is drawn with probability (19/20)^20 = 0.358.
     assert undefined["roc_auc"] == pytest.approx(179, abs=45)
     assert undefined["brier"] == 0
+    table = evaluate({"x": score}, y, y, metrics="roc_auc")
+    assert table["n_undefined"].tolist() == [0]
+    assert table["low"].isna().all()
+    assert table["note"].tolist() == ["no interval: 1 patient of a kind"]
 
 
 def test_a_label_of_one_kind_is_named_and_left_out_of_the_mean(data):
@@ -309,15 +335,24 @@ def test_delong_and_resamples_agree(data):
     assert difference["value"] == pytest.approx(
         metrics.roc_auc_score(y, good) - metrics.roc_auc_score(y, poor)
     )
-    assert difference["p_value"] == pytest.approx(delong_test(y, good, poor)[1])
-    assert difference["p_value"] < 0.001
+    # As wide as its parts make it, it is more cautious than DeLong's.
+    assert delong_test(y, good, poor)[1] < difference["p_value"] < 0.001
     assert difference["low"] > 0
-    by_patient = evaluate(named, X, y, groups=groups, metrics="roc_auc")
-    assert by_patient["p_value"].iloc[2] == pytest.approx(2 / 2001)
+    by_patient = evaluate(
+        named, X, y, groups=groups, metrics="roc_auc", interval="bootstrap"
+    )
+    assert by_patient["p_value"].iloc[2] == pytest.approx(2 / 2001, rel=1e-3)
     assert by_patient["p_value"][:2].isna().all()
     # The same scores twice: no difference, no interval, no evidence.
-    same = evaluate({"a": good, "b": good}, X, y, groups=groups, metrics="roc_auc")
-    assert same.iloc[2][["value", "low", "high", "p_value"]].tolist() == [0, 0, 0, 1]
+    for interval in ("auto", "bootstrap"):
+        same = evaluate(
+            {"a": good, "b": good}, X, y, groups=groups, metrics=METRICS,
+            interval=interval, n_bootstrap=100,
+        ).set_index("estimator").loc["a - b"]  # fmt: skip
+        same = same[same["value"].notna()]
+        assert (same["value"] == 0).all()
+        assert same[["low", "high", "p_value"]].isna().all(axis=None)
+        assert same["note"].str.fullmatch("no interval: .* alike").all()
 
 
 def test_p_values_are_even_where_nothing_differs():
@@ -337,16 +372,16 @@ def test_p_values_are_even_where_nothing_differs():
 def test_p_values_of_gaps_are_even_where_nothing_differs(metric):
     rng = np.random.default_rng(1)
     small = 0
-    for _ in range(150):
+    for _ in range(80):
         p = rng.random(300)
         y = (rng.random(300) < p).astype(int)
         table = evaluate(
             {"a": p}, y, y, subgroups={"g": np.arange(300) < 60}, metrics=metric,
-            groups=np.arange(300), n_bootstrap=200,
+            groups=np.arange(300), n_bootstrap=99,
         )  # fmt: skip
         gap = table[table["subgroup"] == "g=True - rest"].iloc[0]
         small += gap["p_value"] < 0.05
-    assert 0.01 <= small / 150 <= 0.11
+    assert 0 <= small / 80 <= 0.125
 
 
 def test_calibration_errors_are_no_evidence_of_gaps():
@@ -375,8 +410,15 @@ def test_what_never_varies_has_no_interval_of_no_width():
     # Two of two patients, by Clopper and Pearson: 0.025 ** (1 / 2).
     assert row.loc["sensitivity"].tolist() == pytest.approx([1, 0.025**0.5, 1])
     assert row.loc["specificity"].tolist() == pytest.approx([1, 0.025 ** (1 / 40), 1])
-    assert row.loc["roc_auc", "value"] == 1
-    assert row.loc["roc_auc", ["low", "high"]].isna().all()
+    assert row.loc["roc_auc"].tolist() == pytest.approx([1, 0.025**0.5, 1])
+    # What is made of these is as wide as they are.
+    low = 1 - np.hypot(1 - 0.025**0.5, 1 - 0.025 ** (1 / 40)) / 2
+    assert row.loc["balanced_accuracy"].tolist() == pytest.approx([1, low, 1])
+    jaccard = 0.025**0.5
+    assert row.loc["f1"].tolist() == pytest.approx([1, 2 * jaccard / (1 + jaccard), 1])
+    assert row.loc["average_precision", ["low", "high"]].isna().all()
+    notes = table.set_index("metric")["note"]
+    assert notes["average_precision"] == "no interval: all resamples are alike"
 
 
 def test_scores_that_are_no_probabilities_decide_nothing(data):
@@ -672,3 +714,261 @@ def test_shows_a_bar(data, capfd):
     X, Y, _, _ = data
     evaluate({"x": X[:, 0]}, X, Y[:, 0], n_bootstrap=5, verbose=1)
     assert "judging" in capfd.readouterr().err
+
+
+# ------------------------------------------------------- intervals and gaps by patient
+
+
+def test_a_classifier_that_finds_none_is_not_surely_useless():
+    rng = np.random.default_rng(0)
+    y = np.repeat([1, 0], [5, 95])
+    score = np.r_[rng.uniform(0.1, 0.4, 5), rng.uniform(0, 0.45, 95)]
+    score[[10, 11]] = 0.6
+    figures = ["sensitivity", "specificity", "balanced_accuracy", "f1"]
+    table = evaluate(score, y, y, metrics=figures).set_index("metric")
+    assert table.loc["sensitivity", "high"] == pytest.approx(1 - 0.025 ** (1 / 5))
+    of = table["high"] - table["value"]
+    assert of["balanced_accuracy"] == pytest.approx(
+        np.hypot(of["sensitivity"], of["specificity"]) / 2
+    )
+    assert table.loc["f1", "high"] > 0.3
+
+
+@pytest.mark.parametrize("interval", ["auto", "bootstrap"])
+def test_comparisons_say_the_same_by_p_value_and_interval(interval):
+    rng = np.random.default_rng(0)
+    said = []
+    for _ in range(12):
+        Y = (rng.random((70, 2)) < 0.4).astype(int)
+        named = {
+            name: 1 / (1 + np.exp(-(k * (Y - 0.5) + rng.normal(size=(70, 2)))))
+            for name, k in (("a", 2.5), ("b", 1.2))
+        }
+        table = evaluate(
+            named, Y, Y, groups=np.arange(70) // 2, interval=interval, n_bootstrap=200
+        )
+        said.append(table[table["estimator"] == "a - b"])
+    rows = pd.concat(said)
+    rows = rows[rows["p_value"].notna() & rows["low"].notna()]
+    outside = (rows["low"] > 0) | (rows["high"] < 0)
+    assert ((rows["p_value"] < 0.05) == outside).all()
+    assert 0 < outside.mean() < 1
+
+
+def test_macro_and_micro_are_as_wide_as_their_parts_make_them():
+    # Perfect of one finding of few patients, ordinary of the other.
+    rng = np.random.default_rng(0)
+    Y = np.column_stack([np.arange(80) < 4, np.arange(80) % 2]).astype(int)
+    score = 1 / (1 + np.exp(-(2 * (Y - 0.5) + 0.5 * rng.normal(size=(80, 2)))))
+    score[:, 0] = Y[:, 0] * 0.8 + 0.1
+    table = evaluate(score, Y, Y, metrics=["roc_auc", "sensitivity", "f1"])
+    for metric in ("roc_auc", "sensitivity", "f1"):
+        of = table[table["metric"] == metric].set_index("label")
+        below = of["value"] - of["low"]
+        apart = np.hypot(below[0], below[1]) / 2
+        assert below["macro"] == pytest.approx(apart, rel=0.3)
+        assert below["macro"] > below[0] / 2 * 0.99
+
+
+def gap(table, metric="roc_auc"):
+    rows = table[table["subgroup"].str.endswith("rest") & (table["metric"] == metric)]
+    return rows.iloc[0]
+
+
+def test_two_patients_who_differ_by_nothing_are_no_evidence():
+    y, patients = np.tile([0, 1], 100), np.arange(200) // 2
+    noise = np.random.default_rng(0).standard_normal(200)
+    score = 1 / (1 + np.exp(-(1.5 * y - 0.75 + noise)))
+    score[:4] = [0.2, 0.8, 0.3, 0.9]
+    table = evaluate(
+        score, y, y, groups=patients, metrics=["roc_auc", "sensitivity"],
+        subgroups={"scanner": np.where(patients < 2, "new", "old")},
+    )  # fmt: skip
+    for metric in ("roc_auc", "sensitivity"):
+        row = gap(table, metric)
+        assert row["p_value"] > 0.05
+        assert row["low"] < -0.5 < 0 < row["high"]
+        assert "found half the time" in row["note"]
+    assert (table["p_holm"].dropna() >= table["p_value"].dropna()).all()
+
+
+def test_gaps_of_few_patients_are_tested_exactly():
+    # Three with and three without, one of each in the group: nine arrangements.
+    y = np.array([1, 1, 1, 0, 0, 0])
+    inside = np.array([1, 0, 0, 1, 0, 0], dtype=bool)
+    score = np.array([0.1, 0.8, 0.9, 0.95, 0.2, 0.15])
+    gaps = []
+    for a in range(3):
+        for b in range(3, 6):
+            own = np.isin(np.arange(6), [a, b])
+            gaps.append(
+                metrics.roc_auc_score(y[own], score[own])
+                - metrics.roc_auc_score(y[~own], score[~own])
+            )
+    assert np.mean(np.abs(gaps) >= abs(gaps[0])) > 0.05
+    row = gap(evaluate(score, y, y, subgroups={"g": inside}, metrics="roc_auc"))
+    # A ninth, the least there is, is above .05: nothing can be said.
+    assert np.isnan(row["p_value"])
+    assert row["note"].endswith("too few patients to say whether they differ")
+    y, inside = np.repeat(y, 3), np.tile(inside, (3, 1)).T.ravel()
+    inside[[1, 2, 10, 11]] = False  # one of nine, and one of nine
+    score = np.random.default_rng(0).random(18)
+    score[0], score[9] = 0.01, 0.99
+    gaps = []
+    for a in range(9):
+        for b in range(9, 18):
+            own = np.isin(np.arange(18), [a, b])
+            gaps.append(
+                metrics.roc_auc_score(y[own], score[own])
+                - metrics.roc_auc_score(y[~own], score[~own])
+            )
+    table = evaluate(score, y, y, subgroups={"g": inside}, metrics="brier")
+    row = gap(table, "brier")
+    losses = (y - score) ** 2
+    drawn = [
+        losses[[a, b]].mean() - np.delete(losses, [a, b]).mean()
+        for a in range(9)
+        for b in range(9, 18)
+    ]
+    expected = np.mean(np.abs(drawn) >= abs(drawn[0]) - 1e-9)
+    assert row["p_value"] == pytest.approx(expected)
+    assert row["p_value"] == pytest.approx(1 / 81)
+
+
+def test_patients_of_both_sides_change_places_by_image():
+    # Each patient was imaged by both scanners; the new one is worse.
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(60), 4)
+    y = np.tile([0, 0, 1, 1], 60)
+    new = np.tile([True, False, True, False], 60)
+    score = y * np.where(new, 0.3, 2.5) + rng.normal(size=240)
+    table = evaluate(
+        score, y, y, groups=patients, subgroups={"new": new}, metrics="roc_auc",
+        n_bootstrap=400,
+    )  # fmt: skip
+    assert gap(table)["p_value"] < 0.01
+    even = y + rng.normal(size=240)
+    table = evaluate(
+        even, y, y, groups=patients, subgroups={"new": new}, metrics="roc_auc",
+        n_bootstrap=400,
+    )  # fmt: skip
+    assert gap(table)["p_value"] > 0.05
+
+
+def test_gaps_keep_their_size_in_small_groups_of_other_prevalence():
+    rng = np.random.default_rng(0)
+    figures = ["roc_auc", "sensitivity", "specificity", "accuracy", "brier"]
+    found = dict.fromkeys(figures, 0)
+    for _ in range(100):
+        inside = np.arange(80) < 6
+        y = (rng.random(80) < np.where(inside, 0.6, 0.25)).astype(int)
+        score = 1 / (1 + np.exp(-(2 * y - 1 + rng.normal(size=80))))
+        if y[inside].min() == y[inside].max():
+            continue
+        table = evaluate(
+            score, y, y, subgroups={"g": np.where(inside, "few", "rest")},
+            metrics=figures, n_bootstrap=99,
+        )  # fmt: skip
+        for metric in figures:
+            found[metric] += gap(table, metric)["p_value"] <= 0.05
+    assert max(found.values()) / 100 <= 0.11
+
+
+def test_brier_scores_of_small_groups_have_no_interval_of_their_gap():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 150)
+    score = rng.random(150)
+    table = evaluate(
+        score, y, y, subgroups={"g": np.arange(150) < 20}, metrics="brier",
+        n_bootstrap=99,
+    )  # fmt: skip
+    row = gap(table, "brier")
+    assert np.isnan(row["low"])
+    assert row["note"].startswith("no interval: 20 patients")
+    assert row["p_value"] > 0
+
+
+def test_findings_and_their_means_are_tested_too():
+    rng = np.random.default_rng(0)
+    Y = (rng.random((160, 2)) < 0.4).astype(float)
+    Y[:9, 0] = np.nan
+    inside = np.arange(160) < 50
+    slope = np.where(inside, 0.0, 3.0)[:, None]
+    logit = slope * (np.nan_to_num(Y) - 0.5) + rng.normal(size=Y.shape)
+    score = 1 / (1 + np.exp(-logit))
+    table = evaluate(
+        score, Y, Y, subgroups={"g": inside}, metrics="roc_auc", n_bootstrap=199
+    )
+    rows = table[table["subgroup"] == "g=True - rest"].set_index("label")
+    assert rows.index.tolist() == [0, 1, "macro", "micro"]
+    assert (rows["p_value"] <= 0.01).all()
+    assert (rows["p_holm"] <= 0.05).all()
+
+
+# ------------------------------------------------------------------- degenerate inputs
+
+
+def test_a_finding_that_is_blank_everywhere_has_no_figures(data):
+    X, Y, _, _ = data
+    Y = Y[:, :3].astype(float)
+    Y[:, 1] = np.nan
+    scores = 1 / (1 + np.exp(-X[:, :3]))
+    with pytest.warns(UserWarning, match="'1': images of one kind only"):
+        table = evaluate(
+            scores, X, Y, metrics=METRICS, n_bootstrap=50,
+            subgroups={"half": np.arange(400) // 200},
+        )  # fmt: skip
+    assert table[table["label"] == 1]["value"].isna().all()
+    assert value(table, label="macro", metric="f1", subgroup="all") == pytest.approx(
+        np.mean([value(table, label=k, metric="f1", subgroup="all") for k in (0, 2)])
+    )
+
+
+@pytest.mark.parametrize("interval", ["auto", "bootstrap"])
+def test_one_patient_says_nothing(data, interval):
+    X, Y, _, _ = data
+    score = 1 / (1 + np.exp(-X[:, 0]))
+    with pytest.warns(UserWarning, match="2000 resamples of 1 patients say nothing"):
+        table = evaluate(
+            {"a": score, "b": score[::-1]}, X, Y[:, 0], groups=np.zeros(400),
+            metrics=METRICS, interval=interval,
+        )  # fmt: skip
+    assert table["value"].notna().all()
+    assert table[["low", "high", "p_value"]].isna().all(axis=None)
+    assert (table["note"] != "").all()
+
+
+def test_one_resample_says_nothing(data):
+    X, Y, _, _ = data
+    score = 1 / (1 + np.exp(-X[:, 0]))
+    with pytest.warns(UserWarning, match="1 resamples of 400 patients"):
+        table = evaluate(score, X, Y[:, 0], metrics=["brier", "f1"], n_bootstrap=1)
+    low = table.set_index("metric")["low"]
+    assert np.isnan(low["brier"])
+    assert low["f1"] > 0  # it takes no resample
+
+
+@pytest.mark.parametrize("shape", ["1-D", "column", "frame", "object"])
+def test_one_finding_may_have_blanks(data, shape):
+    X, Y, _, groups = data
+    blank = Y[:, 0].astype(float)
+    blank[::3] = np.nan
+    known = ~np.isnan(blank)
+    score = 1 / (1 + np.exp(-X[:, 0]))
+    y = {
+        "1-D": blank,
+        "column": blank[:, None],
+        "frame": pd.DataFrame({"effusion": blank}),
+        "object": pd.Series(blank, name="effusion").astype("Int64"),
+    }[shape]
+    table = evaluate(score, X, y, groups=groups, metrics=METRICS, n_bootstrap=50)
+    flags = (score[known] > 0.5).astype(int)
+    expected = by_hand(Y[known, 0], score[known], flags, score[known])
+    for metric, number in expected.items():
+        assert value(table, metric=metric) == pytest.approx(number)
+    assert table["n"].unique().tolist() == [known.sum()]
+    part = Part.of("test", X, y, groups, [score])
+    counts = int(Y[known, 0].sum()), int((1 - Y[known, 0]).sum()), int((~known).sum())
+    assert part.counts(part.truth.names[0])[:3] == counts
+    if shape in ("frame", "object"):
+        assert table["label"].unique().tolist() == ["effusion"]

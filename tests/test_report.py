@@ -222,7 +222,6 @@ def test_thresholds_come_from_the_tuning_set(data, full):
         y[JUDGE],
         data.probe.predict_proba(X[JUDGE])[:, 0],
         groups=data.patients[JUDGE],
-        n_bootstrap=60,
     )
     said = words(full.read_text(encoding="utf-8"))
     value, low, high = measured.loc["sensitivity", ["value", "low", "high"]]

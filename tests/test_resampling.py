@@ -1,7 +1,5 @@
 """Resamples by patient, and figures of thousands of them at once."""
 
-import tracemalloc
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +9,6 @@ from sk_medsiglip._resampling import (
     auc_of_resamples,
     check_resampling,
     draw_counts,
-    draw_sums,
     group_numbers,
     interval,
 )
@@ -94,18 +91,6 @@ def test_blank_groups_are_refused(blank):
         group_numbers(blank)
     with pytest.raises(ValueError, match="groups is missing"):
         draw_counts(3, 2, groups=blank)
-
-
-def test_sums_are_those_of_the_counts_without_their_memory():
-    values = np.random.default_rng(0).integers(0, 9, (20_000, 3)).astype(float)
-    counts = draw_counts(20_000, 25, random_state=1)
-    expected = counts.astype(float) @ values
-    np.testing.assert_array_equal(draw_sums(values, 25, random_state=1), expected)
-    tracemalloc.start()
-    draw_sums(values, 500)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 10e6  # all counts at once are 40 MB, and 80 as float64
 
 
 def test_percent_and_no_resample_are_refused():

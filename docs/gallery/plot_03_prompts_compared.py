@@ -25,9 +25,7 @@ asked = load_prompt_set("chest_xray_13").select(["consolidation"])
 # ``auc`` is the prompt alone for its side, ``gain`` what it adds to the others. The
 # first row is all of them together.
 
-table = compare_prompts(
-    asked, X, y, groups=phantoms.groups, model="demo", n_bootstrap=300
-)
+table = compare_prompts(asked, X, y, groups=phantoms.groups, model="demo")
 table[["side", "text", "auc", "gain"]].round(2)
 
 # %%

@@ -183,7 +183,7 @@ def compare(
     device: DeviceOption = "auto",
     n_jobs: JobsOption = None,
     cache: CacheOption = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of --search.")] = 0,
 ) -> None:
     """Say what each prompt is worth, on a few labelled images.
 
@@ -239,7 +239,6 @@ def compare(
         y,
         groups=groups,
         templates=template,
-        random_state=seed,
         verbose=bar(),
         **text_side,
     )

@@ -7,6 +7,7 @@
     _known_labels.py         labels and the scores that belong to them, checked
     _leaks.py                patients and pictures shared with other data
     _figures.py              a question's figures in all resamples at once
+    _permutations.py         gaps of patients who change places
     _rates.py                sensitivity, specificity and their like, with intervals
     _delong.py               delong_test
     _calibration_error.py    expected_calibration_error

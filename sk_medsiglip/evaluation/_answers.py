@@ -31,7 +31,8 @@ class Truth:
         All classes, sorted; of two, the one that is looked for comes second;
         ``[0, 1]`` for findings.
     target : ndarray of shape (n_samples,) or (n_samples, n_findings)
-        Index of the class; or 1, 0, NaN.
+        Index of the class, NaN where that of a single finding is not known; or 1, 0,
+        NaN.
     flipped : bool, default=False
         Whether the one that is looked for sorts first.
     """
@@ -132,7 +133,7 @@ def _read(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
     classes = np.unique(np.concatenate(plain)) if plain else None
     if classes is not None and len(classes) < 2:
         raise ValueError(f"the estimators know one class only, {classes.tolist()}.")
-    labels = check_labels(read_truth, X, y, classes)
+    labels = check_labels(read_truth, X, y, classes, blanks=True)
     assert labels.classes is not None
     if len(labels.classes) == 2:
         findings = [f for one in named for f in getattr(one, "findings_", [])[:1]]
@@ -175,7 +176,7 @@ def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
         rows = [np.flatnonzero(~np.isnan(column)) for column in truth.target.T]
         ill = truth.target == 1
     else:
-        rows = [np.arange(len(truth.target))] * len(truth.names)
+        rows = [np.flatnonzero(~np.isnan(truth.target))] * len(truth.names)
         one_hot = truth.target[:, None] == np.arange(len(truth.classes))
         ill = one_hot[:, 1:] if truth.kind == "binary" else one_hot
     return [

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.evaluation._asked_label import ask_label, resamples
+from sk_medsiglip.evaluation._asked_label import ask_label, patients_of, resamples
 from sk_medsiglip.evaluation._curve_bands import (
     CurveBand,
     precision_recall_band,
@@ -145,7 +145,7 @@ class _BandDisplay(ABC):
     ) -> Self:
         question = ask_label("y_score" if X is y else str(name), estimator, X, y, label)
         counts = resamples(len(y), groups, n_bootstrap, level, random_state)
-        curve = cls._band(question, counts, level)
+        curve = cls._band(question, counts, patients_of(len(y), groups), level)
         prevalence = float(question.ill.mean())
         display = cls(
             curve, prevalence=prevalence, level=level, name=name, label=question.label
@@ -180,8 +180,9 @@ class _BandDisplay(ABC):
         if color is None:
             color = COLOURS[n_drawn % len(COLOURS)]
         curve = self.curve
-        low, high, _ = curve.area_interval
-        words = f"{self._area} {curve.area:.3f} ({low:.3f} to {high:.3f})"
+        low, high, note = curve.area_interval
+        sure = f"no interval: {note}" if note else f"{low:.3f} to {high:.3f}"
+        words = f"{self._area} {curve.area:.3f} ({sure})"
         self.band_ = ax.fill_between(
             curve.grid, curve.low, curve.high, color=color, alpha=0.18, linewidth=0
         )

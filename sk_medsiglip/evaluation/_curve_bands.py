@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip._resampling import Interval, interval, ranked_counts
-from sk_medsiglip.evaluation._figures import Question, figures
+from sk_medsiglip._intervals import Bounds
+from sk_medsiglip._resampling import ranked_counts
+from sk_medsiglip.evaluation._figures import Question, estimates
 
 __all__ = ["CurveBand", "precision_recall_band", "roc_band"]
 
@@ -27,8 +28,8 @@ class CurveBand(NamedTuple):
         The band: at each place the interval over resamples.
     area : float
         Of the sample.
-    area_interval : Interval
-        Over the same resamples.
+    area_interval : Bounds
+        As :func:`evaluate` gives it, or the reason why there is none.
     """
 
     x: NDArray[np.float64]
@@ -37,11 +38,14 @@ class CurveBand(NamedTuple):
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     area: float
-    area_interval: Interval
+    area_interval: Bounds
 
 
 def roc_band(
-    question: Question, counts: NDArray[np.integer], level: float
+    question: Question,
+    counts: NDArray[np.integer],
+    patients: NDArray[np.intp],
+    level: float,
 ) -> CurveBand:
     """Return the share of the ill found, by the share of the well flagged.
 
@@ -51,6 +55,8 @@ def roc_band(
         Of one label.
     counts : ndarray of shape (1 + n_draws, n_samples)
         The sample itself first.
+    patients : ndarray of int, shape (n_samples,)
+        Number of each sample's patient.
     level : float
         Of the band, at each place by itself.
 
@@ -67,17 +73,20 @@ def roc_band(
         for place, (one, other) in enumerate(zip(flagged, found, strict=True)):
             if not np.isnan(one[-1] + other[-1]):
                 drawn[some.start + place] = np.interp(_GRID, one, other)
-    return _as_band(x, y, drawn, question, counts, "roc_auc", level)
+    return _as_band(x, y, drawn, question, counts, patients, "roc_auc", level)
 
 
 def precision_recall_band(
-    question: Question, counts: NDArray[np.integer], level: float
+    question: Question,
+    counts: NDArray[np.integer],
+    patients: NDArray[np.intp],
+    level: float,
 ) -> CurveBand:
     """Return the share of the flagged that are ill, by the share of the ill found.
 
     Parameters
     ----------
-    question, counts, level
+    question, counts, patients, level
         As in :func:`roc_band`.
 
     Returns
@@ -99,7 +108,7 @@ def precision_recall_band(
             if not np.isnan(one[-1]):
                 at = np.searchsorted(one, np.maximum(_GRID - 1e-12, 1e-12))
                 drawn[some.start + place] = other[np.minimum(at, len(other) - 1)]
-    return _as_band(x, y, drawn, question, counts, "average_precision", level)
+    return _as_band(x, y, drawn, question, counts, patients, "average_precision", level)
 
 
 def _ranked(
@@ -126,6 +135,7 @@ def _as_band(
     drawn: NDArray[np.float64],
     question: Question,
     counts: NDArray[np.integer],
+    patients: NDArray[np.intp],
     metric: str,
     level: float,
 ) -> CurveBand:
@@ -134,7 +144,5 @@ def _as_band(
     low = high = np.full(len(_GRID), np.nan)
     if len(known):
         low, high = np.quantile(known, [tail, 1 - tail], axis=0)
-    areas = figures(question, counts, (metric,))[metric]
-    return CurveBand(
-        x, y, _GRID, low, high, float(areas[0]), interval(areas[1:], level)
-    )
+    area = estimates(question, counts, (metric,), patients)[metric]
+    return CurveBand(x, y, _GRID, low, high, area.value, area.interval(level))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata
+from numpy.typing import ArrayLike
+from scipy.stats import norm
 from sklearn.utils import check_consistent_length
+
+from sk_medsiglip._intervals import placements
 
 __all__ = ["delong_test"]
 
@@ -58,7 +60,7 @@ def delong_test(
             f"y_true must hold 1 for ill and 0, got {np.unique(labels)[:4].tolist()}."
         )
     ill = labels.astype(bool)
-    placed = [_placements(ill, np.asarray(s, float)) for s in (scores_a, scores_b)]
+    placed = [placements(ill, np.asarray(s, float)) for s in (scores_a, scores_b)]
     areas = [of_ill.mean() for of_ill, _ in placed]
     difference = float(areas[0] - areas[1])
     n_ill, n_well = int(ill.sum()), int((~ill).sum())
@@ -70,14 +72,3 @@ def delong_test(
     if variance <= 0:
         return difference, 1.0 if difference == 0 else np.nan
     return difference, float(2 * norm.sf(abs(difference) / np.sqrt(variance)))
-
-
-def _placements(
-    ill: NDArray[np.bool_], scores: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return of each ill the share of well below it, of each well that of ill above."""
-    among_all = rankdata(scores)
-    n_ill, n_well = int(ill.sum()), int((~ill).sum())
-    of_ill = (among_all[ill] - rankdata(scores[ill])) / n_well
-    of_well = 1 - (among_all[~ill] - rankdata(scores[~ill])) / n_ill
-    return of_ill, of_well

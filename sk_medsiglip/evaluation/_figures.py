@@ -9,15 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip._intervals import (
+    Estimate,
+    area_estimate,
+    combine,
+    resampled_estimate,
+    share_estimate,
+)
 from sk_medsiglip._resampling import area, ranked_counts
-from sk_medsiglip.evaluation._rates import exact_interval
 
 __all__ = [
+    "BY_PATIENT",
     "DEFAULT_METRICS",
     "Question",
     "centred",
     "check_metrics",
-    "exact_bounds",
+    "estimates",
     "figures",
 ]
 
@@ -42,6 +49,8 @@ _OF_DECISIONS = {
     "specificity",
 }
 _OF_PROBABILITIES = {"brier", "ece"}
+#: Figures whose intervals need no resamples.
+BY_PATIENT = {"roc_auc"} | _OF_DECISIONS
 _AT = re.compile(r"(sensitivity|specificity)@(sensitivity|specificity)=(0?\.\d+)")
 _BINS = 15  # of the calibration error, as Guo et al. (2017) have it
 # Sums of weights are whole numbers, quotients of them nearly what they should be.
@@ -154,6 +163,54 @@ def figures(
     return {name: found[name] for name in metrics}
 
 
+def estimates(
+    question: Question,
+    counts: NDArray[np.integer],
+    metrics: tuple[str, ...],
+    patients: NDArray[np.intp] | None = None,
+) -> dict[str, Estimate]:
+    """Return figures with their intervals.
+
+    Parameters
+    ----------
+    question : Question
+        What was asked and answered.
+    counts : ndarray of shape (1 + n_draws, n_samples)
+        The sample itself first, then how often each sample was drawn.
+    metrics : tuple of str
+        Names of the figures.
+    patients : ndarray of int, shape (n_samples,), default=None
+        Number of each sample's patient, for intervals that need no resamples where one
+        is known. None takes resamples for all.
+
+    Returns
+    -------
+    dict of str to Estimate
+    """
+    by_patient = set() if patients is None else BY_PATIENT
+    drawn = figures(question, counts, tuple(m for m in metrics if m not in by_patient))
+    if "ece" in drawn:
+        drawn["ece"] = centred(drawn["ece"])
+    found = {name: resampled_estimate(one[0], one[1:]) for name, one in drawn.items()}
+    if patients is None:
+        return found
+    who, n_patients = patients[question.rows], int(patients.max(initial=-1)) + 1
+    if "roc_auc" in metrics:
+        found["roc_auc"] = area_estimate(question.ill, question.score, who, n_patients)
+    if _OF_DECISIONS & set(metrics):
+        cells = np.zeros((4, n_patients))
+        if question.decision is not None:
+            for cell, which in zip(cells, _cells(question), strict=True):
+                cell += np.bincount(who, which, n_patients)
+        shares = {m: share_estimate(*pair) for m, pair in _shares(*cells).items()}
+        sides = shares["sensitivity"], shares["specificity"]
+        found |= shares | {
+            "balanced_accuracy": combine(sides, (0.5, 0.5)),
+            "f1": shares["jaccard"].mapped(_f1),
+        }
+    return {name: found[name] for name in metrics}
+
+
 def _of_ranks(
     question: Question, counts: NDArray[np.integer], metrics: list[str]
 ) -> Figures:
@@ -178,7 +235,7 @@ def _average_precision(
     true = np.cumsum(ill[:, ::-1], axis=1)
     flagged = true + np.cumsum(well[:, ::-1], axis=1)
     precision = np.divide(true, flagged, out=np.zeros_like(true), where=flagged > 0)
-    return _ratio((precision * ill[:, ::-1]).sum(axis=1), true[:, -1])
+    return _ratio((precision * ill[:, ::-1]).sum(axis=1), ill.sum(axis=1))
 
 
 def _at(
@@ -208,21 +265,38 @@ def _at(
 
 
 def _of_decisions(question: Question, counts: NDArray[np.integer]) -> Figures:
-    ill, flagged = question.ill, question.decision
-    if flagged is None:
+    if question.decision is None:
         return dict.fromkeys(_OF_DECISIONS, np.full(len(counts), np.nan))
-    cells = np.stack([ill & flagged, ill & ~flagged, ~ill & flagged, ~ill & ~flagged])
-    tp, fn, fp, tn = _sums(counts, question.rows, cells.T.astype(np.float64)).T
-    sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
-    return {
-        "accuracy": _ratio(tp + tn, tp + fn + fp + tn),
-        "balanced_accuracy": (sensitivity + specificity) / 2,
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "npv": _ratio(tn, tn + fn),
-        "ppv": _ratio(tp, tp + fp),
-        "sensitivity": sensitivity,
-        "specificity": specificity,
+    cells = np.transpose(_cells(question)).astype(np.float64)
+    found = {
+        name: _ratio(*pair)
+        for name, pair in _shares(*_sums(counts, question.rows, cells).T).items()
     }
+    sides = found["sensitivity"] + found["specificity"]
+    return found | {"balanced_accuracy": sides / 2, "f1": _f1(found["jaccard"])}
+
+
+def _cells(question: Question) -> list[NDArray[np.bool_]]:
+    """Return who was found, missed, flagged in vain, and rightly spared."""
+    ill, flagged = question.ill, question.decision
+    assert flagged is not None  # the callers have seen to it
+    return [ill & flagged, ill & ~flagged, ~ill & flagged, ~ill & ~flagged]
+
+
+def _shares(tp: Any, fn: Any, fp: Any, tn: Any) -> dict[str, tuple[Any, Any]]:
+    """Return of each share what counts, and out of what."""
+    return {
+        "accuracy": (tp + tn, tp + fn + fp + tn),
+        "jaccard": (tp, tp + fn + fp),
+        "npv": (tn, tn + fn),
+        "ppv": (tp, tp + fp),
+        "sensitivity": (tp, tp + fn),
+        "specificity": (tn, tn + fp),
+    }
+
+
+def _f1(jaccard: Any) -> Any:
+    return 2 * jaccard / (1 + jaccard)
 
 
 def _of_probabilities(question: Question, counts: NDArray[np.integer]) -> Figures:
@@ -242,7 +316,7 @@ def _of_probabilities(question: Question, counts: NDArray[np.integer]) -> Figure
     }
 
 
-def centred(values: NDArray[np.float64], least: float = 0) -> NDArray[np.float64]:
+def centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Take from resamples what resampling adds to a mean of absolute values.
 
     Bins vary once more in a resample than in the sample, so that its error is larger on
@@ -251,9 +325,7 @@ def centred(values: NDArray[np.float64], least: float = 0) -> NDArray[np.float64
     Parameters
     ----------
     values : ndarray of shape (1 + n_draws,)
-        Of the sample, then of its resamples.
-    least : float, default=0
-        No resample becomes less.
+        Of the sample, then of its resamples, none of which becomes less than 0.
 
     Returns
     -------
@@ -262,47 +334,9 @@ def centred(values: NDArray[np.float64], least: float = 0) -> NDArray[np.float64
     known = values[1:][~np.isnan(values[1:])]
     if not known.size or np.isnan(values[0]):
         return values
-    moved = np.maximum(values - (known.mean() - values[0]), least)
+    moved = np.maximum(values - (known.mean() - values[0]), 0)
     moved[0] = values[0]
     return moved
-
-
-def exact_bounds(
-    metric: str, question: Question, patients: NDArray[np.intp], level: float
-) -> tuple[float, float]:
-    """Return an interval of a share of which all resamples are 0, or all are 1.
-
-    Parameters
-    ----------
-    metric : str
-        A figure.
-    question : Question
-        What it is of.
-    patients : ndarray of shape (n_samples,)
-        Number of each sample's patient.
-    level : float
-        Of the interval.
-
-    Returns
-    -------
-    low, high : float
-        Clopper and Pearson's, of patients; NaN for what is no share.
-    """
-    flagged = question.decision
-    if flagged is None or metric not in {
-        *("accuracy", "npv", "ppv", "sensitivity", "specificity")
-    }:
-        return np.nan, np.nan
-    right = question.ill == flagged
-    base = {
-        "accuracy": np.ones_like(question.ill),
-        "npv": ~flagged,
-        "ppv": flagged,
-        "sensitivity": question.ill,
-        "specificity": ~question.ill,
-    }[metric]
-    n = len(np.unique(patients[question.rows[base]]))
-    return exact_interval(n if right[base].all() else 0, n, level)
 
 
 def _sums(

@@ -173,6 +173,8 @@ def label_efficiency(
         if not _needs_labels(one)
     }
     truth = read_truth(labels, list(free.values()), range(len(labels)))
+    if truth.kind == "binary" and np.isnan(truth.target).any():
+        raise ValueError("y holds blanks (NaN): leave these rows out.")
     judge = Judge(truth, test, metric)
     draws = _draw(truth, pool, patients, sizes, n_repeats, random_state)
     found: list[tuple[str, int, int, NDArray[np.float64]]] = []

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 from sklearn.utils import check_consistent_length
 
-from sk_medsiglip._resampling import check_resampling
+from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.evaluation._known_labels import KnownLabels, check_labels_and_scores
 from sk_medsiglip.evaluation._rates import measure_decisions
@@ -97,9 +97,7 @@ class OperatingPoint:
         y_score: ArrayLike,
         *,
         groups: ArrayLike | None = None,
-        n_bootstrap: int = 2000,
         level: float = 0.95,
-        random_state: int | None = 0,
     ) -> pd.DataFrame:
         """Measure the threshold on images that did not choose it.
 
@@ -110,17 +108,12 @@ class OperatingPoint:
         y_score : array-like of shape (n_samples,)
             Scores.
         groups : array-like of shape (n_samples,), default=None
-            Patients. With them intervals are percentiles over patients drawn with
-            replacement; a share of 0 or 1, which no resample changes, gets the exact
-            interval of as many images as there are patients. Without them intervals
-            are exact (Clopper and Pearson), and too narrow if patients have several
-            images.
-        n_bootstrap : int, default=2000
-            Resamples; without effect if ``groups`` is None.
+            Patients. Intervals are Wilson's with the effective number of patients and
+            Student's t; a share of 0 or 1 has the exact bound of as many patients.
+            Without ``groups`` each image counts as a patient, and intervals are too
+            narrow if patients have several.
         level : float, default=0.95
-            Of the intervals.
-        random_state : int or None, default=0
-            Of the resamples.
+            Confidence level of the intervals.
 
         Returns
         -------
@@ -130,7 +123,7 @@ class OperatingPoint:
             ``high``, and ``n``, the images that it is a share of. NaN if there are
             none.
         """
-        check_resampling(n_bootstrap, level)
+        check_level(level)
         known = check_labels_and_scores(y_true, y_score)
         if known[0].name is not None:
             raise ValueError(
@@ -143,9 +136,7 @@ class OperatingPoint:
             finding.present,
             finding.score >= self.threshold,
             None if groups is None else group_numbers(groups)[finding.rows],
-            n_bootstrap=n_bootstrap,
             level=level,
-            random_state=random_state,
         )
 
 

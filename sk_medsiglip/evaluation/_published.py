@@ -110,9 +110,11 @@ default=None
             "low": np.nan,
             "high": np.nan,
             "p_value": np.nan,
+            "p_holm": np.nan,
             "n": n,
             "n_positive": np.nan,
             "n_undefined": np.nan,
+            "note": "no interval was published",
             "modality": of,
             "source": _CARD,
         }

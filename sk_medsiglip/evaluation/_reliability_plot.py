@@ -8,26 +8,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from sk_medsiglip._intervals import Bounds, resampled_estimate, share_estimate
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip._resampling import Interval, interval
-from sk_medsiglip._splits import group_numbers
 from sk_medsiglip._validation import Integral
-from sk_medsiglip.evaluation._asked_label import ask_label, resamples
+from sk_medsiglip.evaluation._asked_label import ask_label, patients_of, resamples
 from sk_medsiglip.evaluation._figures import Question, centred
 from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare, short
-from sk_medsiglip.evaluation._rates import exact_interval
 
 __all__ = ["ReliabilityDisplay"]
 
-_FEW = 5  # images in a bin, below which its interval means nothing
+_FEW = 5  # images in a bin, below which it says little
 
 
 class ReliabilityDisplay:
     """Draw probabilities against how often they came true, bin by bin.
 
-    Bars are intervals over resamples of patients. The histogram below says how many
-    images a bin holds; one of fewer than five is hollow, since resamples of so few are
-    all alike, and its bar means nothing.
+    Bars are Wilson's intervals, by patient. The histogram below says how many images a
+    bin holds; one of fewer than five is hollow.
 
     Parameters
     ----------
@@ -36,7 +33,7 @@ class ReliabilityDisplay:
         (the mean), ``observed`` (the share that came true), ``low``, ``high``.
     calibration_error : float
         Expected calibration error with these bins.
-    error_interval : Interval, default=None
+    error_interval : Bounds, default=None
         Of it.
     level : float, default=0.95
         Of the intervals.
@@ -75,7 +72,7 @@ class ReliabilityDisplay:
         self,
         bins: pd.DataFrame,
         calibration_error: float,
-        error_interval: Interval | None = None,
+        error_interval: Bounds | None = None,
         *,
         level: float = 0.95,
         name: str | None = None,
@@ -141,7 +138,7 @@ class ReliabilityDisplay:
         name = type(estimator).__name__ if name is None else name
         question = ask_label(name, estimator, X, y, label)
         counts = resamples(np.shape(y)[0], groups, n_bootstrap, level, random_state)
-        patients = _patients(np.shape(y)[0], groups)
+        patients = patients_of(np.shape(y)[0], groups)
         return cls._of(question, counts, patients, n_bins, level, name).plot(ax)
 
     @classmethod
@@ -178,7 +175,7 @@ class ReliabilityDisplay:
         counts = resamples(
             np.shape(y_true)[0], groups, n_bootstrap, level, random_state
         )
-        patients = _patients(np.shape(y_true)[0], groups)
+        patients = patients_of(np.shape(y_true)[0], groups)
         return cls._of(question, counts, patients, n_bins, level, name).plot(ax)
 
     @classmethod
@@ -202,34 +199,28 @@ class ReliabilityDisplay:
         edges = np.linspace(0, 1, n_bins + 1)
         place = np.searchsorted(edges[1:-1], probability, side="left")
         inside = place[:, None] == np.arange(n_bins)
-        columns = np.hstack(
-            [
-                inside,
-                inside & question.ill[:, None],
-                inside * (question.ill - probability)[:, None],
-            ]
-        )
+        columns = np.hstack([inside, inside * (question.ill - probability)[:, None]])
         # Of a finding that is not known everywhere only some samples are asked about.
         sums = counts[:, question.rows].astype(np.float64) @ columns
-        n, ill, gap = np.split(sums, 3, axis=1)
-        share = np.divide(ill, n, out=np.full(n.shape, np.nan), where=n > 0)
+        n, gap = np.split(sums, 2, axis=1)
+        who = patients[question.rows]
         error = centred(np.abs(gap).sum(axis=1) / np.maximum(n.sum(axis=1), 1))
         rows = []
         for k in np.flatnonzero(n[0]):
-            low, high, _ = interval(share[1:, k], level)
-            if share[0, k] in (0, 1):  # resamples are all alike
-                n_patients = len(np.unique(patients[question.rows[inside[:, k]]]))
-                n_ill = n_patients if share[0, k] else 0
-                low, high = exact_interval(n_ill, n_patients, level)
+            base = inside[:, k]
+            share = share_estimate(
+                np.bincount(who, base & question.ill), np.bincount(who, base)
+            )
+            low, high, _ = share.interval(level)
             mean = float(probability[inside[:, k]].mean())
             rows.append(
-                (edges[k], edges[k + 1], int(n[0, k]), mean, share[0, k], low, high)
+                (edges[k], edges[k + 1], int(n[0, k]), mean, share.value, low, high)
             )
         names = ["left", "right", "n", "probability", "observed", "low", "high"]
         return cls(
             pd.DataFrame(rows, columns=names),
             float(error[0]),
-            interval(error[1:], level),
+            resampled_estimate(error[0], error[1:]).interval(level),
             level=level,
             name=name,
         )
@@ -263,7 +254,8 @@ class ReliabilityDisplay:
         words = f"ECE {self.calibration_error:.3f}"
         if self.error_interval is not None:
             low, high, _ = self.error_interval
-            words += f" ({self.level:.0%} interval {low:.3f} to {high:.3f})"
+            if not np.isnan(low):
+                words += f" ({self.level:.0%} interval {low:.3f} to {high:.3f})"
         if self.name is not None:
             words = f"{short(self.name)}: {words}"
         ax.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)
@@ -309,10 +301,6 @@ class ReliabilityDisplay:
         self.points_ = [hollow, full]
         self.ax_, self.histogram_ax_, self.figure_ = ax, below, ax.figure
         return self
-
-
-def _patients(n_samples: int, groups: ArrayLike | None) -> NDArray[np.intp]:
-    return np.arange(n_samples) if groups is None else group_numbers(groups)
 
 
 def _with_room_below(ax: Any) -> tuple[Any, Any]:

@@ -106,13 +106,12 @@ def _point(
             sensitivity=sensitivity,
             groups=None if patients is None else np.asarray(patients)[tuning.rows],
         ).values()  # type: ignore[union-attr]
-    sampling = material.sampling
-    groups = sampling.pop("groups")
+    groups = material.test.groups
     measured = point.report(
         test.ill,
         _said(test),
         groups=None if groups is None else np.asarray(groups)[test.rows],
-        **sampling,
+        level=material.settings["level"],
     )
     shown = ("sensitivity", "specificity", "ppv", "npv", "flagged")
     reached, low, high = measured.loc["sensitivity", ["value", "low", "high"]]
@@ -268,8 +267,8 @@ def origins(material: Material, command: str | None) -> Html:
         ("Command", element("code", command) if command else "from Python"),
         (
             "Intervals",
-            f"{settings['level']:.0%}, percentiles of {settings['n_bootstrap']:,} "
-            f"resamples, random_state={settings['random_state']}",
+            f"{settings['level']:.0%}, by patient; where they take resamples, "
+            f"{settings['n_bootstrap']:,}, random_state={settings['random_state']}",
         ),
         ("Versions", ", ".join(_versions())),
     ]

@@ -94,7 +94,8 @@ class Part:
             column = self.truth.target[:, place]
         else:
             of_class = place + (self.truth.kind == "binary")
-            column = (self.truth.target == of_class).astype(float)
+            target = self.truth.target
+            column = np.where(np.isnan(target), np.nan, target == of_class)
         patients = self.n_patients(column == 1)
         with_it, without, unknown = column == 1, column == 0, np.isnan(column)
         return int(with_it.sum()), int(without.sum()), int(unknown.sum()), patients

@@ -195,10 +195,9 @@ def _blank(question: str) -> Html:
 
 
 def _how_sure(material: Material) -> str:
-    n = material.settings["n_bootstrap"]
     if material.test.groups is None:
         return (
-            f"Intervals are over {n:,} resamples of images, each taken for a patient, "
-            "since patients were not given: they are too narrow if any has several."
+            "Intervals take each image for a patient, since patients were not given: "
+            "they are too narrow if any has several."
         )
-    return f"Intervals are over {n:,} resamples of patients, each drawn whole."
+    return "Intervals count patients, not images."

@@ -93,10 +93,10 @@ def differences(material: Material) -> Html:
                 for pair in pairs
             ),
             paragraph(
-                "Both are judged on the same resamples, so differences are paired: "
+                "Both are judged on the same images, so differences are paired: "
                 "intervals of the figures themselves may overlap where that of the "
-                "difference leaves out 0. p is two-sided and not corrected for the "
-                "number of comparisons."
+                "difference leaves out 0. p is two-sided and corrected for the number "
+                "of comparisons by Holm's method."
             ),
         ]
     )
@@ -185,8 +185,13 @@ def subgroups(material: Material) -> Html:
         content.append(table(f"{name} by subgroup", head, rows, n_words=2))
     content.append(
         paragraph(
-            "Intervals say more than values: of twenty gaps that are none, one is "
-            "expected to leave out 0. Images without a value are in no subgroup."
+            "Of gaps p tells whether images with the same label are alike in the "
+            "subgroup and outside: patients with the same labels change places. It is "
+            "corrected by Holm's method for all gaps of the table; without p there are "
+            "too few patients to say. With ten patients in a subgroup, an AUC of 0.80 "
+            "against 0.95 is found in one of three cases, so that no gap found is not "
+            "no gap. The interval is another computation, and may disagree with p. "
+            "Images without a value are in no subgroup."
         )
     )
     return join(content)
@@ -230,7 +235,7 @@ def _wide_table(
 
 def _gap(row: Any) -> Html:
     bounds = row["value"], row["low"], row["high"]
-    return spread(*bounds, signed=True, p_value=row["p_value"])
+    return spread(*bounds, signed=True, p_value=row["p_holm"])
 
 
 def _meaning(metric: str) -> str:

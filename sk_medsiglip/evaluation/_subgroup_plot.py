@@ -45,8 +45,8 @@ class SubgroupForestDisplay:
 
     Notes
     -----
-    Many subgroups mean many intervals: of twenty gaps that are none, one is expected to
-    leave out 0.
+    Many subgroups mean many intervals. The table's ``p_holm`` allows for their number,
+    and its ``note`` says which gap a group of this size could have shown.
 
     Examples
     --------

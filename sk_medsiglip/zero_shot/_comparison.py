@@ -12,8 +12,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
+from sk_medsiglip._intervals import Estimate, area_estimate, combine
 from sk_medsiglip._progress import progress_bar
-from sk_medsiglip._resampling import auc_of_resamples, draw_counts, interval
+from sk_medsiglip._resampling import check_level
+from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.prompts import check_prompts, lint_prompts
@@ -39,9 +41,7 @@ def compare_prompts(
     model: str | os.PathLike[str] = "google/medsiglip-448",
     revision: str | None = None,
     similarity: float = 0.98,
-    n_bootstrap: int = 1000,
     level: float = 0.95,
-    random_state: int = 0,
     device: str = "auto",
     cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
     verbose: int | bool = 0,
@@ -61,12 +61,8 @@ def compare_prompts(
         Patients. Their images are alike, and intervals without them too narrow.
     similarity, device, cache
         As :func:`~sk_medsiglip.prompts.lint_prompts` takes them.
-    n_bootstrap : int, default=1000
-        Resamples that the intervals come from.
     level : float, default=0.95
-        Of the intervals.
-    random_state : int, default=0
-        Same number, same intervals.
+        Confidence level of the intervals.
     verbose : int, default=0
         Over 0 shows a progress bar.
 
@@ -112,8 +108,9 @@ def compare_prompts(
     ``gain`` that holds 0 is within noise. Of twenty prompts that change nothing one is
     expected to leave out 0 all the same: intervals are not adjusted for their number.
 
-    Intervals are percentiles over patients drawn with replacement; differences are
-    taken resample by resample.
+    Intervals are those of :func:`~sk_medsiglip.evaluation.evaluate`: Newcombe's by
+    patient, and of differences MOVER's, for two areas of the same images. Where prompts
+    rank all images alike, ``gain`` is 0 and has no interval.
 
     Examples
     --------
@@ -133,18 +130,13 @@ def compare_prompts(
     >>> bool(alone["pleural effusion"] > alone["a rib"])
     True
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level={level!r} must be a share, such as 0.95.")
-    if n_bootstrap < 1:
-        raise ValueError(f"n_bootstrap={n_bootstrap!r} must be at least 1.")
+    check_level(level)
     rows: NDArray[np.floating] = check_array(X, dtype=[np.float64, np.float32])
     question = check_prompts(prompts, templates)
     labels = check_target(compare_prompts, rows, y, question)
-    counts = draw_counts(
-        len(rows), n_bootstrap, groups=groups, random_state=random_state
-    )
-    # The images as they are come first, then resamples.
-    counts = np.vstack([np.ones_like(counts[:1]), counts])
+    patients = np.arange(len(rows))
+    if groups is not None:
+        patients = group_numbers(groups, len(rows))
     report = lint_prompts(
         prompts,
         templates=templates,
@@ -162,9 +154,9 @@ def compare_prompts(
         len(report), desc="comparing", unit="prompt", verbose=verbose
     ) as bar:
         for choice in encode_choices(question, labels, rows, embedder):
-            drawn = counts[:, choice.rows]
+            who = patients[choice.rows]
             for told in [1] if choice.name else range(len(choice.classes)):
-                lines += _compare(choice, told, drawn, level, bar)
+                lines += _compare(choice, told, who, level, bar)
     # Where every side has one prompt, no row has a gain.
     table = pd.DataFrame(lines, columns=["label", "prompt", *_FIGURES])
     lint = report[["side", "text", *_FROM_LINT]]
@@ -178,13 +170,13 @@ def compare_prompts(
 def _compare(
     choice: Choice,
     told: int,
-    drawn: NDArray[np.integer],
+    who: NDArray[np.intp],
     level: float,
     bar: Any,
 ) -> Iterator[dict[str, Any]]:
     """Yield the row of one label's ensemble, then those of its prompts."""
     ill = choice.target == told
-    ensemble = _areas(choice, told, choice.weights, drawn)
+    ensemble = _area(choice, told, choice.weights, who)
     if ill.all() or not ill.any():
         warnings.warn(
             f"the labels of {str(choice.name or choice.classes[told])!r} are of one "
@@ -205,29 +197,23 @@ def _compare(
         for place in np.flatnonzero(own).tolist():
             alone, without = choice.weights * (1 - own), choice.weights.copy()
             alone[place], without[place] = 1, 0
-            row = {
-                **common,
-                **_figure("auc", _areas(choice, told, alone, drawn), level),
-            }
+            row = common | _figure("auc", _area(choice, told, alone, who), level)
             if (without * own).any():
-                gain = ensemble - _areas(choice, told, without, drawn)
-                row |= _figure("gain", gain, level)
+                gain = [ensemble, _area(choice, told, without, who)]
+                row |= _figure("gain", combine(gain, [1, -1]), level)
             bar.update(1)
             yield {**row, "prompt": int(np.concatenate(choice.prompts)[place])}
 
 
-def _areas(
-    choice: Choice,
-    told: int,
-    weights: NDArray[np.float64],
-    drawn: NDArray[np.integer],
-) -> NDArray[np.float64]:
-    """Return the area of one answer against the rest, in each resample."""
+def _area(
+    choice: Choice, told: int, weights: NDArray[np.float64], who: NDArray[np.intp]
+) -> Estimate:
+    """Return the area of one answer against the rest, of patients by their numbers."""
     odds = log_odds(choice.logits(weights), told)
-    return auc_of_resamples(choice.target == told, odds, drawn)
+    return area_estimate(choice.target == told, odds, who, int(who.max()) + 1)
 
 
-def _figure(name: str, values: NDArray[np.float64], level: float) -> dict[str, float]:
-    """Return a figure, which is the first of its values, and its interval."""
-    low, high, _ = interval(values[1:], level)
-    return {name: float(values[0]), f"{name}_low": low, f"{name}_high": high}
+def _figure(name: str, estimate: Estimate, level: float) -> dict[str, float]:
+    """Return a figure and its interval."""
+    low, high, _ = estimate.interval(level)
+    return {name: estimate.value, f"{name}_low": low, f"{name}_high": high}

@@ -34,7 +34,7 @@ from sklearn.utils.validation import (
 
 from sk_medsiglip._classifier import Classifier
 from sk_medsiglip._persistence import VersionedPickle
-from sk_medsiglip._resampling import check_resampling
+from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers, with_cv_among
 from sk_medsiglip._validation import Interval, Real, StrOptions, _fit_context
 from sk_medsiglip.zero_shot._conformal_answers import (
@@ -334,9 +334,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         y: ArrayLike,
         *,
         groups: ArrayLike | None = None,
-        n_bootstrap: int = 2000,
         level: float = 0.95,
-        random_state: int | None = 0,
     ) -> pd.DataFrame:
         """Measure on other labelled images what the sets hold and how large they are.
 
@@ -344,12 +342,9 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         ----------
         X, y, groups
             As in :meth:`fit`, of images that neither fitted nor calibrated.
-        n_bootstrap : int, default=2000
-            Resamples of patients behind the intervals.
         level : float, default=0.95
-            Of the intervals.
-        random_state : int or None, default=0
-            Of the resamples.
+            Confidence level of the intervals: Wilson's, with the effective number of
+            patients and Student's t; there is none of a single patient.
 
         Returns
         -------
@@ -360,7 +355,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
             (``full``). Each patient counts once; ``n`` is images.
         """
         check_is_fitted(self)
-        check_resampling(n_bootstrap, level)
+        check_level(level)
         answers = self._answers()
         _, labels = match_labels(answers, y, check_discrete_labels(y))
         patients = np.arange(len(labels))
@@ -368,15 +363,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
             patients = group_numbers(groups, len(labels))
         sets = self.predict_set(X)
         check_consistent_length(sets, labels)
-        return report_coverage(
-            sets,
-            labels,
-            patients,
-            answers,
-            n_bootstrap=n_bootstrap,
-            level=level,
-            random_state=random_state,
-        )
+        return report_coverage(sets, labels, patients, answers, level)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the classifier's own answers.

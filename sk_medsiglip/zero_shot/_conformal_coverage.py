@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sk_medsiglip._resampling import draw_sums, interval
+from sk_medsiglip._intervals import share_estimate
 from sk_medsiglip.zero_shot._conformal_answers import Answers
 
 __all__ = ["report_coverage"]
@@ -22,7 +22,7 @@ def report_coverage(
     labels: NDArray[np.intp],
     patients: NDArray[np.intp],
     answers: Answers,
-    **resampling: Any,
+    level: float,
 ) -> pd.DataFrame:
     """Return coverage and sizes, of all images and of those of each true class.
 
@@ -36,8 +36,8 @@ def report_coverage(
         Number of each image's patient.
     answers : Answers
         Names the rows.
-    **resampling : dict
-        ``n_bootstrap``, ``level`` and ``random_state`` of the intervals.
+    level : float
+        Confidence level of the intervals.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def report_coverage(
         for label, which in kinds:
             name = (answers.finding_names[column], label)
             rows[name if answers.several else label] = _row(
-                of_one[which], truth[which], patients[which], **resampling
+                of_one[which], truth[which], patients[which], level
             )
     index = (
         pd.MultiIndex.from_tuples(rows, names=["finding", "truth"])
@@ -66,10 +66,7 @@ def _row(
     sets: NDArray[np.bool_],
     truth: NDArray[np.intp],
     patients: NDArray[np.intp],
-    *,
-    n_bootstrap: int,
     level: float,
-    random_state: int | None,
 ) -> dict[str, float]:
     """Return coverage and sizes of some images' sets, each patient counted once.
 
@@ -81,8 +78,8 @@ def _row(
         Column of the true class.
     patients : ndarray of shape (n_samples,)
         Number of each image's patient.
-    n_bootstrap, level, random_state
-        Of the interval, from patients drawn with replacement.
+    level : float
+        Confidence level of the interval, Wilson's by patient.
 
     Returns
     -------
@@ -102,19 +99,11 @@ def _row(
         },
         dtype=np.float64,
     )
-    # Once each image is a mean over its patient, a bootstrap is a product of counts.
     by_patient = figures.groupby(member).mean()
     n_patients = len(by_patient)
     coverage, *sizes = by_patient.mean().to_numpy()
-    low = high = np.nan
-    if n_patients:
-        values = by_patient[["coverage"]].to_numpy()
-        drawn = draw_sums(values, n_bootstrap, random_state=random_state) / n_patients
-        low, high, _ = interval(drawn[:, 0], level)
-        # All alike, every resample is the same; the exact interval still has a width.
-        tail = (1 - level) / 2
-        low = low if coverage < 1 else tail ** (1 / n_patients)
-        high = high if coverage > 0 else 1 - tail ** (1 / n_patients)
+    share = share_estimate(by_patient["coverage"].to_numpy(), np.ones(n_patients))
+    low, high, _ = share.interval(level)
     row = {"n": len(truth), "n_patients": n_patients, "coverage": coverage}
     row |= {"low": low, "high": high}
     return row | dict(zip(figures.columns[1:], sizes, strict=True))
