@@ -19,7 +19,12 @@ from sklearn.metrics import (
 from sk_medsiglip.retrieval import _ranking, metrics
 
 WITH_K = [metrics.recall_at_k, metrics.hit_rate_at_k, metrics.precision_at_k]
-WITHOUT_K = [metrics.mean_average_precision, metrics.ndcg, metrics.median_rank]
+WITHOUT_K = [
+    metrics.mean_average_precision,
+    metrics.ndcg,
+    metrics.mean_reciprocal_rank,
+    metrics.median_rank,
+]
 
 
 def make_case(n_queries=30, n_items=60, seed=0, ties=False, grades=4):
@@ -62,18 +67,24 @@ def first_rank(grades):
     return np.flatnonzero(grades > 0)[0] + 1
 
 
+def reciprocal_rank(grades, k=None):
+    rank = first_rank(grades)
+    return 1 / rank if k is None or rank <= k else 0
+
+
 DEFINED = {
     metrics.recall_at_k: recall,
     metrics.hit_rate_at_k: hit_rate,
     metrics.precision_at_k: precision,
     metrics.mean_average_precision: average_precision,
     metrics.ndcg: gain_ratio,
+    metrics.mean_reciprocal_rank: reciprocal_rank,
     metrics.median_rank: first_rank,
 }
 
 
 @pytest.mark.parametrize("k", [1, 3, 10, 60])
-@pytest.mark.parametrize("metric", [*WITH_K, *WITHOUT_K[:2]])
+@pytest.mark.parametrize("metric", [*WITH_K, *WITHOUT_K[:3]])
 def test_figures_by_their_definitions(metric, k):
     y_true, y_score = make_case()
     orders = np.argsort(-y_score, axis=1)
@@ -187,7 +198,7 @@ def test_figures_are_those_of_ranx():
         "ndcg": metrics.ndcg,
         "ndcg@10": partial(metrics.ndcg, k=10),
         "ndcg_burges@10": partial(metrics.ndcg, k=10, gain="exponential"),
-        "mrr": lambda t, s: np.mean(1 / metrics.median_rank(t, s, per_query=True)),
+        "mrr": metrics.mean_reciprocal_rank,
     }
     theirs = ranx.evaluate(qrels, run, list(sides))
     for name, metric in sides.items():

@@ -1,4 +1,4 @@
-"""How good a search is: recall, hit rate, precision, average precision, NDCG, rank.
+"""How good a search is: recall, hit rate, precision, average precision, NDCG, ranks.
 
 Arguments are those of scikit-learn's ranking metrics: ``(y_true, y_score)``, a row a
 query and a column an item. Equal scores are taken in no order: a figure is then its
@@ -31,6 +31,7 @@ __all__ = [
     "chance_level",
     "hit_rate_at_k",
     "mean_average_precision",
+    "mean_reciprocal_rank",
     "median_rank",
     "ndcg",
     "precision_at_k",
@@ -342,6 +343,77 @@ def ndcg(
         mean_worth = ranked.group_sums(worth) / ranked.size
         best = np.sort(worth, axis=1)[:, ::-1]
         return _divide(mean_worth[:, :k] @ discount, best[:, :k] @ discount)
+
+    return mean_figure(figure, y_true, y_score, k, None, without_relevant, per_query)
+
+
+def mean_reciprocal_rank(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    k: int | None = None,
+    without_relevant: str = "warn",
+    per_query: bool = False,
+) -> Any:
+    """Return the mean over queries of 1 over the place of the first relevant item.
+
+    Parameters
+    ----------
+    y_true, y_score, without_relevant, per_query
+        As for :func:`recall_at_k`.
+    k : int, default=None
+        Number of items that are looked at; a first relevant item after them counts 0.
+        None looks at all.
+
+    Returns
+    -------
+    reciprocal_rank : float, or ndarray of shape (n_queries,)
+        Between 0 and 1: 1 where a relevant item always comes first, 0.5 where it always
+        comes second.
+
+    Raises
+    ------
+    ValueError
+        As :func:`recall_at_k`.
+
+    Warns
+    -----
+    sklearn.exceptions.UndefinedMetricWarning
+        If queries are left out.
+
+    Notes
+    -----
+    The largest part of the mean comes from first places; :func:`median_rank` says how
+    far one usually has to look.
+
+    References
+    ----------
+    .. [1] Voorhees, "The TREC-8 Question Answering Track Report", TREC 1999.
+
+    Examples
+    --------
+    The mates of three queries come first, second and first:
+
+    >>> import numpy as np
+    >>> from sk_medsiglip.retrieval import metrics
+    >>> y_score = [[0.9, 0.1, 0.2], [0.6, 0.5, 0.1], [0.2, 0.1, 0.7]]
+    >>> round(metrics.mean_reciprocal_rank(np.arange(3), y_score), 3)
+    0.833
+    """
+
+    def figure(ranked: Ranked) -> Floats:
+        place = np.arange(ranked.grade.shape[1])
+        in_first = (ranked.relevant > 0) & (ranked.relevant_before == 0)
+        # Among tied items each order is as likely: the chance that the first relevant
+        # one stands at a place if none stood before it.
+        chance = np.where(in_first, ranked.relevant / (ranked.end - place), 0).clip(
+            0, 1
+        )
+        none_so_far = np.cumprod(1 - chance, axis=1)
+        none_so_far = np.roll(none_so_far, 1, axis=1)
+        none_so_far[:, 0] = 1
+        rank = (chance * none_so_far / (place + 1))[:, :k].sum(axis=1)
+        return np.where(ranked.n_relevant > 0, rank, np.nan)
 
     return mean_figure(figure, y_true, y_score, k, None, without_relevant, per_query)
 
