@@ -11,6 +11,9 @@
     _rates.py                sensitivity, specificity and their like, with intervals
     _delong.py               delong_test
     _calibration_error.py    expected_calibration_error
+    _calibration_line.py     calibration slope and intercept
+    _net_benefit.py          net_benefit
+    _given_metrics.py        figures at a given threshold or prevalence
     _operating_point.py      choose_operating_point
     _published.py            published_results, known_training_data
 
@@ -20,6 +23,7 @@
 
     _curve_band_plot.py      RocBandDisplay, PrecisionRecallBandDisplay
     _curve_bands.py          curves of a sample and its resamples
+    _net_benefit_plot.py     DecisionCurveDisplay
     _reliability_plot.py, _subgroup_plot.py, _label_efficiency_plot.py,
     _embedding_map_plot.py, _mistakes_plot.py    the other displays
     _asked_label.py          the one label that a picture is of
@@ -44,6 +48,8 @@ from sk_medsiglip.evaluation._evaluate import evaluate
 from sk_medsiglip.evaluation._label_efficiency import label_efficiency
 from sk_medsiglip.evaluation._label_efficiency_plot import LabelEfficiencyDisplay
 from sk_medsiglip.evaluation._mistakes_plot import MistakesDisplay
+from sk_medsiglip.evaluation._net_benefit import net_benefit
+from sk_medsiglip.evaluation._net_benefit_plot import DecisionCurveDisplay
 from sk_medsiglip.evaluation._operating_point import (
     OperatingPoint,
     choose_operating_point,
@@ -54,6 +60,7 @@ from sk_medsiglip.evaluation._report import write_report
 from sk_medsiglip.evaluation._subgroup_plot import SubgroupForestDisplay
 
 __all__ = [
+    "DecisionCurveDisplay",
     "EmbeddingMapDisplay",
     "LabelEfficiencyDisplay",
     "MistakesDisplay",
@@ -68,6 +75,7 @@ __all__ = [
     "expected_calibration_error",
     "known_training_data",
     "label_efficiency",
+    "net_benefit",
     "published_results",
     "write_report",
 ]

@@ -11,7 +11,7 @@ from sklearn.utils import check_consistent_length
 from sk_medsiglip._validation import Integral
 from sk_medsiglip.evaluation._known_labels import check_labels_and_scores
 
-__all__ = ["expected_calibration_error"]
+__all__ = ["check_probabilities", "expected_calibration_error"]
 
 #: Sums of shares in float32 end this far above 1.
 _ROUNDING = 1e-6
@@ -86,7 +86,7 @@ def expected_calibration_error(
         raise ValueError(f"strategy must be 'uniform' or 'quantile', got {strategy!r}.")
     if average not in ("macro", None):
         raise ValueError(f"average must be 'macro' or None, got {average!r}.")
-    probabilities = _check_probabilities(y_prob)
+    probabilities = check_probabilities(y_prob)
     if probabilities.ndim == 2 and np.ndim(y_true) == 1:
         right = _is_right(y_true, probabilities, classes)
         return _error(right, probabilities.max(axis=1), int(n_bins), strategy)
@@ -103,7 +103,8 @@ def expected_calibration_error(
     return errors
 
 
-def _check_probabilities(y_prob: ArrayLike) -> NDArray[np.float64]:
+def check_probabilities(y_prob: ArrayLike) -> NDArray[np.float64]:
+    """Return probabilities as numbers from 0 to 1, or say what else there is."""
     probabilities = np.asarray(y_prob, dtype=np.float64)
     outside = (probabilities < -_ROUNDING) | (probabilities > 1 + _ROUNDING)
     if outside.any():

@@ -1,0 +1,209 @@
+"""Net benefit: what decisions at a threshold gain, weighed as a doctor would."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from sk_medsiglip._intervals import Estimate, combine, share_estimate
+from sk_medsiglip._resampling import check_resampling
+from sk_medsiglip._splits import group_numbers
+from sk_medsiglip.evaluation._calibration_error import check_probabilities
+from sk_medsiglip.evaluation._known_labels import check_labels_and_scores
+
+__all__ = ["benefit_estimate", "net_benefit"]
+
+
+def net_benefit(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    thresholds: ArrayLike | None = None,
+    prevalence: float | None = None,
+    groups: ArrayLike | None = None,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Return the net benefit of acting on probabilities, for a decision curve.
+
+    Acting means whatever a positive answer leads to: a second reading, a CT, a biopsy.
+    The threshold probability is the risk from which on one would act. Someone who acts
+    from 10 % on holds one missed patient for as bad as nine needless actions, so the
+    net benefit counts those rightly acted on, and takes off a ninth of those acted on
+    in vain [1]_::
+
+        net benefit = TP / n - FP / n * threshold / (1 - threshold)
+
+    Multiplied by 100 it reads as patients found per 100, without a needless action.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
+        1 and 0, NaN where a label is not known. For one of several classes pass
+        ``y == "pneumonia"`` and that class's column of ``predict_proba``.
+    y_prob : array-like in the same shape
+        Probabilities of the finding. Those that are not calibrated give the net benefit
+        of acting on wrong risks.
+    thresholds : array-like of shape (n_thresholds,), default=None
+        Threshold probabilities, at least 0 and below 1. Take those that reasonable
+        people would act at. By default 0.01, 0.02, ..., 0.99.
+    prevalence : float, default=None
+        Share of patients with the finding where the classifier will be used, if the
+        images were chosen by their label (a case-control study, an enriched test set).
+        By default, the share in ``y_true``.
+    groups : array-like of shape (n_samples,), default=None
+        Patients. Without them each row counts as one, and intervals are too narrow
+        where patients have several images.
+    level : float, default=0.95
+        Confidence level of the intervals, at each threshold by itself.
+
+    Returns
+    -------
+    DataFrame
+        One row for each finding, threshold and strategy; columns ``label``,
+        ``threshold``, ``strategy``, ``value``, ``low``, ``high``, ``n`` and
+        ``n_positive`` (images). Strategies are "model"; "treat all"; "treat none",
+        which is 0 by definition and has no interval; and "model - treat all", the gain
+        over acting on everybody, which divided by the odds of the threshold is the
+        share of needless actions that are spared.
+
+    Raises
+    ------
+    ValueError
+        If probabilities or thresholds lie outside [0, 1], shapes differ, or all images
+        of a finding are of one kind.
+
+    See Also
+    --------
+    DecisionCurveDisplay : Draws it.
+    evaluate : Has it as "net_benefit@threshold=0.1", beside the other figures.
+
+    Notes
+    -----
+    An image is acted on where its probability reaches the threshold (``>=``). Values
+    equal those of the packages dcurves of R and Python.
+
+    Intervals are those of the shares TP / n and FP / n (Wilson's, with the effective
+    number of patients), joined as differences are (MOVER) with their correlation. They
+    have a width even where nobody is acted on in vain. With a given prevalence, which
+    is taken as known, sensitivity and false positive rate take the shares' place.
+
+    References
+    ----------
+    .. [1] Vickers and Elkin, "Decision Curve Analysis: A Novel Method for Evaluating
+       Prediction Models", Medical Decision Making 2006.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.evaluation import net_benefit
+    >>> table = net_benefit([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], thresholds=[0.2])
+    >>> table.set_index("strategy")["value"].round(3).to_dict()
+    {'model': 0.438, 'treat all': 0.375, 'treat none': 0.0, 'model - treat all': 0.063}
+    """
+    check_resampling(1, level)
+    check_probabilities(y_prob)
+    at = np.arange(1, 100) / 100 if thresholds is None else np.asarray(thresholds)
+    if at.ndim != 1 or not at.size or not ((at >= 0) & (at < 1)).all():
+        raise ValueError(
+            "thresholds must be a list of probabilities from 0 to below 1, such as "
+            f"[0.05, 0.1, 0.2]; got {thresholds!r}."
+        )
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise ValueError(
+            "prevalence must be a share between 0 and 1, such as 0.05 for 5 %; got "
+            f"{prevalence!r}."
+        )
+    every = np.arange(np.shape(y_prob)[0])
+    patients = every if groups is None else group_numbers(groups, len(every))
+    rows = []
+    for finding in check_labels_and_scores(y_true, y_prob):
+        present, who = finding.present, patients[finding.rows]
+        if present.all() or not present.any():
+            raise ValueError(
+                f"{finding.words} holds images of one kind only, and net benefit "
+                "weighs those with the finding against those without: add the other "
+                "kind, or leave the finding out."
+            )
+        for threshold in at.tolist():
+            of = _strategies(present, finding.score, who, threshold, prevalence)
+            for strategy, one in of.items():
+                figure = (one.value, *one.interval(level)[:2])
+                rows.append((finding.name, threshold, strategy, *figure))
+                rows[-1] += len(present), int(present.sum())
+    names = ["label", "threshold", "strategy", "value", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=[*names, "n_positive"])
+
+
+def _strategies(
+    present: NDArray[np.bool_],
+    probability: NDArray[np.float64],
+    who: NDArray[np.intp],
+    threshold: float,
+    prevalence: float | None,
+) -> dict[str, Estimate]:
+    """Return the net benefit of acting by a model, on all, on none."""
+    treated, odds = probability >= threshold, threshold / (1 - threshold)
+    if prevalence is None:
+        share = share_estimate(np.bincount(who, present), np.bincount(who))
+    else:
+        share = _known(prevalence)
+    kinds = present, who, threshold, prevalence
+    model = benefit_estimate(treated, *kinds)
+    return {
+        "model": model,
+        "treat all": share.mapped(lambda ill: ill - (1 - ill) * odds),
+        "treat none": _known(0.0),
+        # Not the difference of both: needless actions spared, less patients missed.
+        "model - treat all": benefit_estimate(~treated, *kinds, sign=-1),
+    }
+
+
+def benefit_estimate(
+    treated: NDArray[np.bool_],
+    present: NDArray[np.bool_],
+    who: NDArray[np.intp],
+    threshold: float,
+    prevalence: float | None = None,
+    *,
+    n_patients: int = 0,
+    sign: int = 1,
+) -> Estimate:
+    """Return the net benefit of acting on some images.
+
+    Parameters
+    ----------
+    treated, present : ndarray of bool, shape (n_samples,)
+        Whether an image is acted on, and the finding is there.
+    who : ndarray of int, shape (n_samples,)
+        Number of each image's patient.
+    threshold : float
+        Threshold probability.
+    prevalence : float, default=None
+        Share of those with the finding, if it is not that of the images.
+    n_patients : int, default=0
+        Patients of the whole sample, if some have none of these images.
+    sign : int, default=1
+        -1 for the benefit of not acting on these.
+
+    Returns
+    -------
+    Estimate
+    """
+    shares, weights = [], (1.0, 1.0)
+    if prevalence is not None:
+        weights = prevalence, 1 - prevalence
+    for side in (present, ~present):
+        base = side if prevalence is not None else np.ones_like(side)
+        shares.append(
+            share_estimate(
+                np.bincount(who, treated & side, n_patients),
+                np.bincount(who, base, n_patients),
+            )
+        )
+    odds = threshold / (1 - threshold)
+    return combine(shares, (sign * weights[0], -sign * odds * weights[1]))
+
+
+def _known(value: float) -> Estimate:
+    """Return a figure that is not estimated, and so has no interval."""
+    return Estimate(value, np.empty(0), lambda outside: (outside * np.nan,) * 2)

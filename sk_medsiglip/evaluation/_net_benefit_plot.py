@@ -1,0 +1,211 @@
+"""``DecisionCurveDisplay``: net benefit against the threshold that one would act at."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip._splits import check_groups
+from sk_medsiglip.evaluation._asked_label import ask_label
+from sk_medsiglip.evaluation._net_benefit import net_benefit
+from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, bare, short
+
+__all__ = ["DecisionCurveDisplay"]
+
+
+class DecisionCurveDisplay:
+    """Decision curve: net benefit by threshold probability, with a band by patient.
+
+    A classifier is of use at a threshold where its curve lies above both grey lines:
+    acting on everybody, and on nobody.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Result of :func:`net_benefit` for one finding.
+    level : float, default=0.95
+        Confidence level of the band, at each threshold by itself.
+    name : str, default="model"
+        Name in the legend.
+    label : default=None
+        Class or finding; in the title, if it is a name.
+    unit : {"images", "patients"}, default="images"
+        Unit that is counted, named on the vertical axis.
+
+    Attributes
+    ----------
+    ax_, figure_
+        matplotlib's axes and figure.
+    line_, band_
+        Curve of the classifier and its band.
+
+    See Also
+    --------
+    net_benefit : The numbers, how they are computed, and what they mean.
+
+    Examples
+    --------
+    >>> from sk_medsiglip.evaluation import DecisionCurveDisplay
+    >>> display = DecisionCurveDisplay.from_predictions(
+    ...     [0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.35, 0.8, 0.2, 0.9])
+    >>> display.table["strategy"].unique().tolist()
+    ['model', 'treat all', 'treat none', 'model - treat all']
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        *,
+        level: float = 0.95,
+        name: str = "model",
+        label: Any = None,
+        unit: str = "images",
+    ) -> None:
+        self.table = table
+        self.level = level
+        self.name = name
+        self.label = label
+        self.unit = unit
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        label: Any = None,
+        groups: ArrayLike | None = None,
+        level: float = 0.95,
+        name: str | None = None,
+        ax: Any = None,
+        color: Any = None,
+        **options: Any,
+    ) -> Self:
+        """Ask a fitted classifier, and draw.
+
+        Parameters
+        ----------
+        estimator : classifier
+            Fitted, with ``predict_proba``.
+        X : array-like or list of n_samples images
+            The test set.
+        y : array-like of shape (n_samples,) or (n_samples, n_findings)
+            True classes; or 1, 0, and NaN where a finding is not known.
+        label : default=None
+            A class or finding, where there are several.
+        groups : array-like of shape (n_samples,), default=None
+            Patients. Where each has one image, the axis counts patients.
+        level : float, default=0.95
+            Confidence level of the band, at each threshold by itself.
+        name : str, default=None
+            Name in the legend. By default, the estimator's class.
+        ax, color
+            As :meth:`plot` takes them.
+        **options
+            ``thresholds`` and ``prevalence`` of :func:`net_benefit`.
+
+        Returns
+        -------
+        DecisionCurveDisplay
+
+        Raises
+        ------
+        ValueError
+            If the estimator gives no probabilities.
+        """
+        name = type(estimator).__name__ if name is None else name
+        question = ask_label(name, estimator, X, y, label)
+        if question.probability is None:
+            raise ValueError(
+                f"{question.label!r}: there are scores, but no probabilities from 0 to "
+                "1, and scores reach no threshold probability. Calibrate first, by "
+                "CalibratedClassifierCV."
+            )
+        unit, who = "images", None
+        if groups is not None:
+            who = check_groups(groups, np.shape(y)[0])[question.rows]
+            unit = "patients" if len(np.unique(who)) == len(who) else unit
+        table = net_benefit(
+            question.ill, question.probability, groups=who, level=level, **options
+        )
+        display = cls(table, level=level, name=name, label=question.label, unit=unit)
+        return display.plot(ax, color=color)
+
+    @classmethod
+    def from_predictions(
+        cls, y_true: ArrayLike, y_prob: Any, *, name: str = "model", **options: Any
+    ) -> Self:
+        """Draw the curve of probabilities that are there.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
+            As ``y`` in :meth:`from_estimator`.
+        y_prob : array-like
+            Probabilities of the second class, of each class, or of each finding.
+        name : str, default="model"
+            Name in the legend.
+        **options
+            The other parameters of :meth:`from_estimator`.
+
+        Returns
+        -------
+        DecisionCurveDisplay
+        """
+        return cls.from_estimator(y_prob, y_true, y_true, name=name, **options)
+
+    def plot(self, ax: Any = None, *, color: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on; those of another such display (``ax_``) hold both. By
+            default, a new figure.
+        color : default=None
+            Colour of the curve. By default, the next of colours that can be told apart.
+
+        Returns
+        -------
+        DecisionCurveDisplay
+
+        Raises
+        ------
+        MissingDependencyError
+            If matplotlib is not installed.
+        """
+        pyplot = import_optional(
+            "matplotlib.pyplot", extra="plot", purpose="Drawing a decision curve"
+        )
+        if ax is None:
+            _, ax = pyplot.subplots(figsize=(6, 4.5), layout="constrained")
+        own, every = (
+            self.table[self.table["strategy"] == one] for one in ("model", "treat all")
+        )
+        x = own["threshold"]
+        if not ax.get_lines():
+            ax.plot(x, 100 * every["value"], color=INK, linewidth=1, label="treat all")
+            ax.axhline(0, color=FAINT, linewidth=1, label="treat none")
+        if color is None:
+            color = COLOURS[(len(ax.get_lines()) - 2) % len(COLOURS)]
+        low, high = 100 * own["low"], 100 * own["high"]
+        self.band_ = ax.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+        (self.line_,) = ax.plot(
+            x, 100 * own["value"], color=color, label=short(self.name)
+        )
+        # Acting on everybody falls without end; what is below 0 helps nobody.
+        top = max(1, *(np.max(line.get_ydata()) for line in ax.get_lines()))
+        ax.set(xlim=(0, min(1, x.max() + 0.01)), ylim=(-0.15 * top, 1.4 * top))
+        ax.set_xlabel("threshold probability: act from this risk on")
+        ax.set_ylabel(f"net benefit per 100 {self.unit}")
+        of = f"{short(self.label)}; " if isinstance(self.label, str) else ""
+        ax.set_title(f"{of}band: {self.level:.0%} interval", fontsize=10)
+        ax.legend(frameon=False, fontsize="small", loc="upper right")
+        bare(ax)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
