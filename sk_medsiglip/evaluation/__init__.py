@@ -13,7 +13,7 @@
     _calibration_error.py    expected_calibration_error
     _calibration_line.py     calibration slope and intercept
     _net_benefit.py          net_benefit
-    _given_metrics.py        figures at a given threshold or prevalence
+    _further_metrics.py      calibration, counts, figures at a threshold or prevalence
     _operating_point.py      choose_operating_point
     _published.py            published_results, known_training_data
 

@@ -64,7 +64,9 @@ def calibration_line(
     Z = np.column_stack([np.ones_like(x), (x - x.mean()) / scale])
     smaller = min(len(np.unique(who[side])) for side in (ill, ~ill))
 
-    def estimate(value: float, Z: NDArray[np.float64], logits: Any) -> Estimate:
+    def estimate(
+        value: float, Z: NDArray[np.float64], logits: Any, scale: float = 1
+    ) -> Estimate:
         """Return the last coefficient, with what it moves by without each patient."""
         moved, variance = np.zeros(n_patients), np.nan
         if smaller > 1 and not np.isnan(value):
@@ -75,15 +77,15 @@ def calibration_line(
             np.add.at(information, who, np.einsum("i,ij,ik->ijk", p * (1 - p), Z, Z))
             # Without a patient the others may tell no slope: no inverse, but a limit.
             rest = np.linalg.pinv(information.sum(axis=0) - information, hermitian=True)
-            moved = (rest @ scores[:, :, None])[:, -1, 0]
+            moved = (rest @ scores[:, :, None])[:, -1, 0] / scale
             variance = (1 - 1 / len(np.unique(who))) * (moved**2).sum()
 
         def bounds(outside: Any) -> tuple[Any, Any]:
             half = -stdtrit(max(1, smaller - 1), outside / 2) * np.sqrt(variance)
-            return value - half, value + half
+            return value / scale - half, value / scale + half
 
         few = f"{smaller} patient{'s' * (smaller != 1)} of a kind"
-        return Estimate(value, moved, bounds, few if smaller < 2 else "")
+        return Estimate(float(value / scale), moved, bounds, few if smaller < 2 else "")
 
     slope = intercept = start = np.nan
     if smaller:
@@ -93,8 +95,7 @@ def calibration_line(
             line = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10)
             line.fit(Z[:, 1:], ill)
             start, slope = line.intercept_[0], line.coef_[0, 0]
-    of_slope = estimate(slope, Z, start + slope * Z[:, 1])
     return {
-        "calibration_slope": of_slope.mapped(lambda one: one / scale),
+        "calibration_slope": estimate(slope, Z, start + slope * Z[:, 1], scale),
         "calibration_intercept": estimate(intercept, Z[:, :1], intercept + x),
     }

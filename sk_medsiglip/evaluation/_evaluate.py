@@ -22,10 +22,12 @@ from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.evaluation._answers import Truth, ask, read_truth
 from sk_medsiglip.evaluation._figures import (
     BY_PATIENT,
+    FURTHER,
     Question,
     check_metrics,
     estimates,
 )
+from sk_medsiglip.evaluation._further_metrics import further_estimates
 from sk_medsiglip.evaluation._leaks import find_leaks, warn_of_leaks
 from sk_medsiglip.evaluation._permutations import gap_p_value, permuted_members
 from sk_medsiglip.evaluation._published import warn_if_trained_on
@@ -60,6 +62,7 @@ def evaluate(
     X_train: Any = None,
     groups_train: ArrayLike | None = None,
     data_set: str | None = None,
+    by_patient: str | None = None,
     verbose: int | bool = 0,
 ) -> pd.DataFrame:
     """Judge fitted classifiers, with intervals, differences and subgroups.
@@ -105,6 +108,12 @@ def evaluate(
     data_set : str, default=None
         Name of a public data set that ``X`` comes from; see
         :func:`known_training_data`.
+    by_patient : {"max", "mean"}, default=None
+        Whether to add the figures of whole patients to those of images, as subgroup
+        "patients (max)" or "patients (mean)". A patient has a finding if any image
+        with a known label has it. With "max" the highest score of the images counts
+        and one flagged image flags the patient; with "mean" the mean score counts and
+        more than half of the images must be flagged.
     verbose : int, default=0
         Over 0 shows a progress bar.
 
@@ -246,6 +255,14 @@ def evaluate(
     warn_of_leaks(find_leaks("training", X, groups, X_train, groups_train))
     if data_set is not None:
         warn_if_trained_on(data_set)
+    if by_patient is not None and (
+        by_patient not in ("max", "mean") or groups is None or truth.kind == "classes"
+    ):
+        raise ValueError(
+            'by_patient must be "max" or "mean" and needs groups=, the patient of each '
+            "image, and one label or findings; of several classes pass one, such as "
+            f'y == "pneumonia". Got by_patient={by_patient!r}.'
+        )
     patients = np.arange(n_samples) if groups is None else group_numbers(groups)
     n_patients = int(patients.max()) + 1
     if min(n_bootstrap, n_patients) < 2:
@@ -264,16 +281,27 @@ def evaluate(
     known = None if interval == "bootstrap" else patients
 
     def judge(question: Question, names: tuple[str, ...]) -> dict[str, Estimate]:
-        return estimates(question, counts, names, known)
+        plain = tuple(one for one in names if not FURTHER.fullmatch(one))
+        return estimates(question, counts, plain, known) | further_estimates(
+            question, names, patients
+        )
 
     asked = {name: ask(name, one, X, truth) for name, one in named.items()}
     left_out = _labels_of_one_kind(next(iter(asked.values())))
-    n_asked = (len(truth.names) + (len(truth.names) > 1)) * len(named) * len(members)
+    judged = [(subgroup, chosen, asked) for subgroup, chosen in members.items()]
+    if by_patient is not None:
+        first = np.isin(np.arange(n_samples), np.unique(patients, return_index=True)[1])
+        whole = {
+            name: [one.of_patients(patients, by_patient) for one in questions]
+            for name, questions in asked.items()
+        }
+        judged.append((f"patients ({by_patient})", first, whole))
+    n_asked = (len(truth.names) + (len(truth.names) > 1)) * len(named) * len(judged)
     found: list[_Figure] = []
     with progress_bar(n_asked, desc="judging", unit="label", verbose=verbose) as bar:
-        for subgroup, chosen in members.items():
+        for subgroup, chosen, of_name in judged:
             of_estimator = []
-            for name, questions in asked.items():
+            for name, questions in of_name.items():
                 measured = _measure(
                     name, subgroup, questions, chosen, judge, wanted, truth, left_out,
                     bar,
@@ -319,8 +347,7 @@ class _Figure:
         if self.tested is not None:
             p_value = self.tested[0]
             notes += [self.tested[1]] if self.tested[1] else []
-        elif self.is_difference and self.metric != "ece":
-            # How far a calibration error is too large depends on how many images.
+        elif self.is_difference:
             p_value = estimate.p_value()
         drawn = estimate.draws
         return {
@@ -443,9 +470,10 @@ def _gaps(
 ) -> list[_Figure]:
     """Return how each subgroup differs from the rest, for each estimator.
 
-    Not by calibration errors: of fewer images they are larger, whatever they are of.
+    Not by calibration errors, which are larger of fewer images, whatever they are of;
+    nor by figures that patients who change places cannot test.
     """
-    metrics = tuple(metric for metric in metrics if metric != "ece")
+    metrics = tuple(m for m in metrics if m != "ece" and not FURTHER.fullmatch(m))
     of = {(f.estimator, f.label, f.metric, f.subgroup): f for f in found}
     gaps = []
     for subgroup, chosen in members.items():

@@ -153,7 +153,7 @@ def label_efficiency(
                128     5
     Name: score, dtype: int64
     """
-    (metric,) = check_metrics(scoring)
+    (metric,) = check_metrics(scoring, further=False)
     sizes = _check_sizes(sizes, n_repeats)
     if not isinstance(estimators, Mapping) or not estimators:
         raise ValueError("estimators must be a dict, {name: classifier}, not empty.")

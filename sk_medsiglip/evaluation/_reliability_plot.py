@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from sk_medsiglip._intervals import Bounds, resampled_estimate, share_estimate
+from sk_medsiglip._intervals import share_estimate
 from sk_medsiglip._optional import import_optional
+from sk_medsiglip._resampling import check_level
 from sk_medsiglip._validation import Integral
-from sk_medsiglip.evaluation._asked_label import ask_label, patients_of, resamples
-from sk_medsiglip.evaluation._figures import Question, centred
+from sk_medsiglip.evaluation._asked_label import ask_label, patients_of
+from sk_medsiglip.evaluation._calibration_line import calibration_line
+from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare, short
 
 __all__ = ["ReliabilityDisplay"]
@@ -33,8 +35,8 @@ class ReliabilityDisplay:
         (the mean), ``observed`` (the share that came true), ``low``, ``high``.
     calibration_error : float
         Expected calibration error with these bins.
-    error_interval : Bounds, default=None
-        Of it.
+    line : dict of str to (float, float, float), default=None
+        Value and bounds of "slope" and "intercept", those of :func:`evaluate`.
     level : float, default=0.95
         Of the intervals.
     name : str, default=None
@@ -55,8 +57,10 @@ class ReliabilityDisplay:
 
     Notes
     -----
-    Resamples of a small test set look less calibrated than it is, since fewer images
-    are in each: the interval of the error may lie above its value.
+    The calibration error has no interval: it is too large by an amount that depends on
+    the number of images, and larger still in resamples. Slope and intercept have: a
+    slope of 1 and an intercept of 0 are right; a slope below 1 means probabilities that
+    are too extreme, an intercept above 0 a finding that is more frequent than they say.
 
     Examples
     --------
@@ -72,14 +76,14 @@ class ReliabilityDisplay:
         self,
         bins: pd.DataFrame,
         calibration_error: float,
-        error_interval: Bounds | None = None,
+        line: dict[str, tuple[float, float, float]] | None = None,
         *,
         level: float = 0.95,
         name: str | None = None,
     ) -> None:
         self.bins = bins
         self.calibration_error = calibration_error
-        self.error_interval = error_interval
+        self.line = line or {}
         self.level = level
         self.name = name
 
@@ -93,9 +97,7 @@ class ReliabilityDisplay:
         label: Any = None,
         groups: ArrayLike | None = None,
         n_bins: int = 15,
-        n_bootstrap: int = 1000,
         level: float = 0.95,
-        random_state: int = 0,
         name: str | None = None,
         ax: Any = None,
     ) -> Self:
@@ -115,12 +117,8 @@ class ReliabilityDisplay:
             Patients, drawn whole.
         n_bins : int, default=15
             Of equal width; 15 as in "ece" of :func:`evaluate`.
-        n_bootstrap : int, default=1000
-            Resamples.
         level : float, default=0.95
-            Of the intervals.
-        random_state : int, default=0
-            Same number, same intervals.
+            Confidence level of the intervals.
         name : str, default=None
             In the legend; None is the estimator's class.
         ax : matplotlib Axes, default=None
@@ -137,9 +135,8 @@ class ReliabilityDisplay:
         """
         name = type(estimator).__name__ if name is None else name
         question = ask_label(name, estimator, X, y, label)
-        counts = resamples(np.shape(y)[0], groups, n_bootstrap, level, random_state)
         patients = patients_of(np.shape(y)[0], groups)
-        return cls._of(question, counts, patients, n_bins, level, name).plot(ax)
+        return cls._of(question, patients, n_bins, level, name).plot(ax)
 
     @classmethod
     def from_predictions(
@@ -150,9 +147,7 @@ class ReliabilityDisplay:
         label: Any = None,
         groups: ArrayLike | None = None,
         n_bins: int = 15,
-        n_bootstrap: int = 1000,
         level: float = 0.95,
-        random_state: int = 0,
         name: str | None = None,
         ax: Any = None,
     ) -> Self:
@@ -164,7 +159,7 @@ class ReliabilityDisplay:
             As ``y`` in :meth:`from_estimator`.
         y_prob : array-like
             Of the second class, of each class, or of each finding.
-        label, groups, n_bins, n_bootstrap, level, random_state, name, ax
+        label, groups, n_bins, level, name, ax
             As there.
 
         Returns
@@ -172,22 +167,19 @@ class ReliabilityDisplay:
         ReliabilityDisplay
         """
         question = ask_label("y_prob", y_prob, y_true, y_true, label)
-        counts = resamples(
-            np.shape(y_true)[0], groups, n_bootstrap, level, random_state
-        )
         patients = patients_of(np.shape(y_true)[0], groups)
-        return cls._of(question, counts, patients, n_bins, level, name).plot(ax)
+        return cls._of(question, patients, n_bins, level, name).plot(ax)
 
     @classmethod
     def _of(
         cls,
         question: Question,
-        counts: Any,
         patients: NDArray[np.intp],
         n_bins: int,
         level: float,
         name: str | None,
     ) -> Self:
+        check_level(level)
         if not isinstance(n_bins, Integral) or n_bins < 1:
             raise ValueError(f"n_bins must be a positive int, got {n_bins!r}.")
         probability = question.probability
@@ -199,28 +191,28 @@ class ReliabilityDisplay:
         edges = np.linspace(0, 1, n_bins + 1)
         place = np.searchsorted(edges[1:-1], probability, side="left")
         inside = place[:, None] == np.arange(n_bins)
-        columns = np.hstack([inside, inside * (question.ill - probability)[:, None]])
-        # Of a finding that is not known everywhere only some samples are asked about.
-        sums = counts[:, question.rows].astype(np.float64) @ columns
-        n, gap = np.split(sums, 2, axis=1)
         who = patients[question.rows]
-        error = centred(np.abs(gap).sum(axis=1) / np.maximum(n.sum(axis=1), 1))
+        gaps = np.abs((question.ill - probability) @ inside)
+        line = calibration_line(question.ill, probability, who, int(who.max()) + 1)
         rows = []
-        for k in np.flatnonzero(n[0]):
+        for k in np.flatnonzero(inside.any(axis=0)):
             base = inside[:, k]
             share = share_estimate(
                 np.bincount(who, base & question.ill), np.bincount(who, base)
             )
             low, high, _ = share.interval(level)
-            mean = float(probability[inside[:, k]].mean())
+            mean = float(probability[base].mean())
             rows.append(
-                (edges[k], edges[k + 1], int(n[0, k]), mean, share.value, low, high)
+                (edges[k], edges[k + 1], int(base.sum()), mean, share.value, low, high)
             )
         names = ["left", "right", "n", "probability", "observed", "low", "high"]
         return cls(
             pd.DataFrame(rows, columns=names),
-            float(error[0]),
-            resampled_estimate(error[0], error[1:]).interval(level),
+            float(gaps.sum() / len(probability)),
+            {
+                name.removeprefix("calibration_"): (one.value, *one.interval(level)[:2])
+                for name, one in line.items()
+            },
             level=level,
             name=name,
         )
@@ -252,10 +244,8 @@ class ReliabilityDisplay:
         ax, below = _with_room_below(ax)
         bins = self.bins
         words = f"ECE {self.calibration_error:.3f}"
-        if self.error_interval is not None:
-            low, high, _ = self.error_interval
-            if not np.isnan(low):
-                words += f" ({self.level:.0%} interval {low:.3f} to {high:.3f})"
+        for name, (value, low, high) in self.line.items():
+            words += f"\n{name} {value:.2f} ({low:.2f} to {high:.2f})"
         if self.name is not None:
             words = f"{short(self.name)}: {words}"
         ax.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)

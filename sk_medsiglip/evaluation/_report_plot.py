@@ -97,10 +97,11 @@ def draw_reliability(
     list of Html
     """
     drawn = []
+    settings = {key: sampling[key] for key in ("groups", "level")}
     for name, one in questions.items():
         with _drawing((4.4, 5.2)) as sheet:
             display = ReliabilityDisplay.from_estimator(
-                one, y, y, name=name, ax=sheet.ax, **sampling
+                one, y, y, name=name, ax=sheet.ax, **settings
             )
         alt = (
             f"Reliability of {name} for {one.label}: expected calibration error "
