@@ -10,7 +10,8 @@ from statsmodels.api import GLM, add_constant, families
 
 from sk_medsiglip.evaluation import DecisionCurveDisplay, net_benefit
 from sk_medsiglip.evaluation._calibration_line import calibration_line
-from sk_medsiglip.evaluation._given_metrics import given_estimate
+from sk_medsiglip.evaluation._figures import Question
+from sk_medsiglip.evaluation._further_metrics import further_estimates
 
 THRESHOLDS = [0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 0.99]
 
@@ -133,9 +134,10 @@ def test_net_benefit_says_what_is_wrong(y, said, params, message):
 # ------------------------------------------------------------------- predictive values
 
 
-def estimate(metric, y, flagged, patients=None):
-    patients = np.arange(len(y)) if patients is None else patients
-    return given_estimate(metric, y == 1, flagged == 1, None, patients, len(y))
+def estimate(metric, y, flagged):
+    rows = np.arange(len(y))
+    question = Question(None, rows, y == 1, flagged, flagged == 1, None)
+    return further_estimates(question, (metric,), rows)[metric]
 
 
 def test_predictive_values_are_those_of_bayes():
@@ -201,7 +203,9 @@ def test_variance_leaves_out_one_patient_at_a_time(risks):
         error = np.sqrt((1 - 1 / len(moved)) * (moved**2).sum())
         low, high, _ = one.interval()
         # One step towards the line without a patient, not all the way.
-        assert high - low == pytest.approx(2 * t.ppf(0.975, fewer - 1) * error, rel=0.02)
+        assert high - low == pytest.approx(
+            2 * t.ppf(0.975, fewer - 1) * error, rel=0.02
+        )
         assert np.corrcoef(one.influence, moved)[0, 1] > 0.999
 
 

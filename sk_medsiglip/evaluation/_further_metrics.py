@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip._intervals import Estimate, share_estimate
+from sk_medsiglip._intervals import Estimate
 from sk_medsiglip.evaluation._calibration_line import calibration_line
 from sk_medsiglip.evaluation._figures import FURTHER, Question
-from sk_medsiglip.evaluation._net_benefit import benefit_estimate
+from sk_medsiglip.evaluation._net_benefit import benefit_estimate, fixed, flagged_shares
 
 __all__ = ["further_estimates"]
 
@@ -37,45 +37,31 @@ def further_estimates(
     found = {}
     for metric in filter(FURTHER.fullmatch, metrics):
         name, _, given = metric.partition("=")
-        of_probability = name.startswith(("calibration", "net_benefit"))
-        said = question.probability if of_probability else question.decision
+        by_risk = name.startswith(("calibration", "net_benefit"))
+        said = question.probability if by_risk else question.decision
         if said is None:
-            found[metric] = _without_interval(np.nan, n)
-        elif name.startswith("calibration"):
+            found[metric] = fixed(np.nan, n)
+        elif given:
+            found[metric] = _at(name, float(given), said, question.ill, who, n)
+        elif by_risk:
             found[metric] = calibration_line(question.ill, said, who, n)[metric]
-        elif of_probability:
-            at = float(given)
-            found[metric] = benefit_estimate(
-                said >= at, question.ill, who, at, n_patients=n
-            )
-        elif not given:
-            right, kind = name.startswith("true"), name.endswith("positives")
-            hits = (said == kind) & ((question.ill == said) == right)
-            found[metric] = _without_interval(float(hits.sum()), n, "a count")
         else:
-            found[metric] = _predictive_value(
-                *(question.ill, said, float(given))
-                if name.startswith("ppv")
-                # The PPV of calling images free of the finding.
-                else (~question.ill, ~said, 1 - float(given)),
-                who,
-                n,
-            )
+            hits = (question.ill == said) == name.startswith("true")
+            hits &= said == name.endswith("positives")
+            found[metric] = fixed(float(hits.sum()), n, "a count")
     return found
 
 
-def _without_interval(value: float, n_patients: int, note: str = "") -> Estimate:
-    nothing = np.zeros(n_patients)
-    return Estimate(value, nothing, lambda outside: (outside * np.nan,) * 2, note)
+def _at(name: str, given: float, said: Any, ill: Any, who: Any, n: int) -> Estimate:
+    """Return a figure at a given threshold or prevalence."""
+    if name.startswith("net_benefit"):
+        return benefit_estimate(said >= given, ill, who, given, n_patients=n)
+    if name.startswith("npv"):  # the PPV of calling images free of the finding
+        said, ill, given = ~said, ~ill, 1 - given
+    return _predictive_value(*flagged_shares(said, ill, who, n), given)
 
 
-def _predictive_value(
-    ill: NDArray[np.bool_],
-    said: NDArray[np.bool_],
-    prevalence: float,
-    who: NDArray[np.intp],
-    n_patients: int,
-) -> Estimate:
+def _predictive_value(right: Estimate, wrong: Estimate, prevalence: float) -> Estimate:
     """Return the predictive value of an answer at a prevalence, by Bayes' theorem.
 
     It is ``right * prevalence / (right * prevalence + wrong * (1 - prevalence))``, of
@@ -88,13 +74,6 @@ def _predictive_value(
     .. [1] Donner and Zou, "Closed-form confidence intervals for functions of the normal
        mean and standard deviation", Statistical Methods in Medical Research 2012.
     """
-    right, wrong = (
-        share_estimate(
-            np.bincount(who, said & side, n_patients),
-            np.bincount(who, side, n_patients),
-        )
-        for side in (ill, ~ill)
-    )
     a, b = wrong.value, right.value
     odds = (1 - prevalence) / prevalence
 
@@ -102,15 +81,13 @@ def _predictive_value(
         (la, ua), (lb, ub) = wrong.bounds(outside), right.bounds(outside)
 
         def root(x: Any, y: Any) -> Any:
-            return np.sqrt(
-                np.maximum((a * b) ** 2 - x * y * (2 * a - x) * (2 * b - y), 0)
-            )
+            square = (a * b) ** 2 - x * y * (2 * a - x) * (2 * b - y)
+            return np.sqrt(np.maximum(square, 0))
 
         with np.errstate(divide="ignore", invalid="ignore"):
             least = np.where(la == 0, 0, la * (2 * a - la) / (a * b + root(la, ub)))
-            most = np.where(
-                lb == 0, np.inf, (a * b + root(ua, lb)) / (lb * (2 * b - lb))
-            )
+            most = (a * b + root(ua, lb)) / (lb * (2 * b - lb))
+        most = np.where(lb == 0, np.inf, most)
         return 1 / (1 + odds * most), 1 / (1 + odds * least)
 
     value = b / (b + odds * a) if a + b > 0 else np.nan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +14,7 @@ from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.evaluation._calibration_error import check_probabilities
 from sk_medsiglip.evaluation._known_labels import check_labels_and_scores
 
-__all__ = ["benefit_estimate", "net_benefit"]
+__all__ = ["benefit_estimate", "fixed", "flagged_shares", "net_benefit"]
 
 
 def net_benefit(
@@ -143,17 +145,15 @@ def _strategies(
 ) -> dict[str, Estimate]:
     """Return the net benefit of acting by a model, on all, on none."""
     treated, odds = probability >= threshold, threshold / (1 - threshold)
-    if prevalence is None:
-        share = share_estimate(np.bincount(who, present), np.bincount(who))
-    else:
-        share = _known(prevalence)
+    share = share_estimate(np.bincount(who, present), np.bincount(who))
+    if prevalence is not None:
+        share = fixed(prevalence)
     kinds = present, who, threshold, prevalence
-    model = benefit_estimate(treated, *kinds)
     return {
-        "model": model,
+        "model": benefit_estimate(treated, *kinds),
         "treat all": share.mapped(lambda ill: ill - (1 - ill) * odds),
-        "treat none": _known(0.0),
-        # Not the difference of both: needless actions spared, less patients missed.
+        "treat none": fixed(0.0),
+        # Needless actions that are spared, less the patients that are missed.
         "model - treat all": benefit_estimate(~treated, *kinds, sign=-1),
     }
 
@@ -189,21 +189,40 @@ def benefit_estimate(
     -------
     Estimate
     """
-    shares, weights = [], (1.0, 1.0)
-    if prevalence is not None:
-        weights = prevalence, 1 - prevalence
-    for side in (present, ~present):
-        base = side if prevalence is not None else np.ones_like(side)
-        shares.append(
-            share_estimate(
-                np.bincount(who, treated & side, n_patients),
-                np.bincount(who, base, n_patients),
-            )
+    of_all = prevalence is None
+    shares = flagged_shares(treated, present, who, n_patients, of_all=of_all)
+    ill, well = (1.0, 1.0) if prevalence is None else (prevalence, 1 - prevalence)
+    return combine(shares, (sign * ill, -sign * well * threshold / (1 - threshold)))
+
+
+def flagged_shares(
+    flagged: Any, present: Any, who: Any, n_patients: int, *, of_all: bool = False
+) -> list[Estimate]:
+    """Return the shares that are flagged of those with the finding, and without it.
+
+    Parameters
+    ----------
+    flagged, present : ndarray of bool, shape (n_samples,)
+        What is predicted, and what is there.
+    who, n_patients
+        As :func:`benefit_estimate` takes them.
+    of_all : bool, default=False
+        Whether to return them as shares of all images.
+
+    Returns
+    -------
+    list of two Estimate
+    """
+    return [
+        share_estimate(
+            np.bincount(who, flagged & side, n_patients),
+            np.bincount(who, side | of_all, n_patients),
         )
-    odds = threshold / (1 - threshold)
-    return combine(shares, (sign * weights[0], -sign * odds * weights[1]))
+        for side in (present, ~present)
+    ]
 
 
-def _known(value: float) -> Estimate:
-    """Return a figure that is not estimated, and so has no interval."""
-    return Estimate(value, np.empty(0), lambda outside: (outside * np.nan,) * 2)
+def fixed(value: float, n_patients: int = 0, note: str = "") -> Estimate:
+    """Return a figure that has no interval, such as a count, and the reason why."""
+    nothing = np.zeros(n_patients)
+    return Estimate(value, nothing, lambda outside: (outside * np.nan,) * 2, note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, bare, short
 __all__ = ["DecisionCurveDisplay"]
 
 
+@dataclass(eq=False)
 class DecisionCurveDisplay:
     """Decision curve: net benefit by threshold probability, with a band by patient.
 
@@ -56,20 +58,11 @@ class DecisionCurveDisplay:
     ['model', 'treat all', 'treat none', 'model - treat all']
     """
 
-    def __init__(
-        self,
-        table: pd.DataFrame,
-        *,
-        level: float = 0.95,
-        name: str = "model",
-        label: Any = None,
-        unit: str = "images",
-    ) -> None:
-        self.table = table
-        self.level = level
-        self.name = name
-        self.label = label
-        self.unit = unit
+    table: pd.DataFrame
+    level: float = 0.95
+    name: str = "model"
+    label: Any = None
+    unit: str = "images"
 
     @classmethod
     def from_estimator(
@@ -133,7 +126,7 @@ class DecisionCurveDisplay:
         table = net_benefit(
             question.ill, question.probability, groups=who, level=level, **options
         )
-        display = cls(table, level=level, name=name, label=question.label, unit=unit)
+        display = cls(table, level, name, question.label, unit)
         return display.plot(ax, color=color)
 
     @classmethod

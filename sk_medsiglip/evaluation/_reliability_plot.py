@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from sk_medsiglip._intervals import share_estimate
 from sk_medsiglip._optional import import_optional
@@ -14,7 +14,6 @@ from sk_medsiglip._resampling import check_level
 from sk_medsiglip._validation import Integral
 from sk_medsiglip.evaluation._asked_label import ask_label, patients_of
 from sk_medsiglip.evaluation._calibration_line import calibration_line
-from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare, short
 
 __all__ = ["ReliabilityDisplay"]
@@ -66,8 +65,7 @@ class ReliabilityDisplay:
     --------
     >>> from sk_medsiglip.evaluation import ReliabilityDisplay
     >>> display = ReliabilityDisplay.from_predictions(
-    ...     [0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.35, 0.8, 0.2, 0.9], n_bins=2,
-    ...     n_bootstrap=50)
+    ...     [0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.35, 0.8, 0.2, 0.9], n_bins=2)
     >>> display.bins["n"].tolist()
     [4, 2]
     """
@@ -114,7 +112,7 @@ class ReliabilityDisplay:
         label : default=None
             A class or finding, where there are several.
         groups : array-like of shape (n_samples,), default=None
-            Patients, drawn whole.
+            Patients.
         n_bins : int, default=15
             Of equal width; 15 as in "ece" of :func:`evaluate`.
         level : float, default=0.95
@@ -133,55 +131,12 @@ class ReliabilityDisplay:
         ValueError
             If the estimator gives no probabilities.
         """
-        name = type(estimator).__name__ if name is None else name
-        question = ask_label(name, estimator, X, y, label)
-        patients = patients_of(np.shape(y)[0], groups)
-        return cls._of(question, patients, n_bins, level, name).plot(ax)
-
-    @classmethod
-    def from_predictions(
-        cls,
-        y_true: ArrayLike,
-        y_prob: ArrayLike,
-        *,
-        label: Any = None,
-        groups: ArrayLike | None = None,
-        n_bins: int = 15,
-        level: float = 0.95,
-        name: str | None = None,
-        ax: Any = None,
-    ) -> Self:
-        """Draw probabilities that are there.
-
-        Parameters
-        ----------
-        y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
-            As ``y`` in :meth:`from_estimator`.
-        y_prob : array-like
-            Of the second class, of each class, or of each finding.
-        label, groups, n_bins, level, name, ax
-            As there.
-
-        Returns
-        -------
-        ReliabilityDisplay
-        """
-        question = ask_label("y_prob", y_prob, y_true, y_true, label)
-        patients = patients_of(np.shape(y_true)[0], groups)
-        return cls._of(question, patients, n_bins, level, name).plot(ax)
-
-    @classmethod
-    def _of(
-        cls,
-        question: Question,
-        patients: NDArray[np.intp],
-        n_bins: int,
-        level: float,
-        name: str | None,
-    ) -> Self:
         check_level(level)
         if not isinstance(n_bins, Integral) or n_bins < 1:
             raise ValueError(f"n_bins must be a positive int, got {n_bins!r}.")
+        if name is None and hasattr(estimator, "predict"):
+            name = type(estimator).__name__
+        question = ask_label(name or "y_prob", estimator, X, y, label)
         probability = question.probability
         if probability is None:
             raise ValueError(
@@ -191,7 +146,7 @@ class ReliabilityDisplay:
         edges = np.linspace(0, 1, n_bins + 1)
         place = np.searchsorted(edges[1:-1], probability, side="left")
         inside = place[:, None] == np.arange(n_bins)
-        who = patients[question.rows]
+        who = patients_of(np.shape(y)[0], groups)[question.rows]
         gaps = np.abs((question.ill - probability) @ inside)
         line = calibration_line(question.ill, probability, who, int(who.max()) + 1)
         rows = []
@@ -206,7 +161,7 @@ class ReliabilityDisplay:
                 (edges[k], edges[k + 1], int(base.sum()), mean, share.value, low, high)
             )
         names = ["left", "right", "n", "probability", "observed", "low", "high"]
-        return cls(
+        display = cls(
             pd.DataFrame(rows, columns=names),
             float(gaps.sum() / len(probability)),
             {
@@ -216,6 +171,29 @@ class ReliabilityDisplay:
             level=level,
             name=name,
         )
+        return display.plot(ax)
+
+    @classmethod
+    def from_predictions(
+        cls, y_true: ArrayLike, y_prob: ArrayLike, **options: Any
+    ) -> Self:
+        """Draw probabilities that are there.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
+            As ``y`` in :meth:`from_estimator`.
+        y_prob : array-like
+            Probabilities of the second class, of each class, or of each finding.
+        **options
+            ``label``, ``groups``, ``n_bins``, ``level``, ``name`` and ``ax`` of
+            :meth:`from_estimator`.
+
+        Returns
+        -------
+        ReliabilityDisplay
+        """
+        return cls.from_estimator(np.asarray(y_prob), y_true, y_true, **options)
 
     def plot(self, ax: Any = None, *, color: Any = COLOURS[0]) -> Self:
         """Draw.
