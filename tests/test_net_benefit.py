@@ -119,7 +119,7 @@ def test_bands_hold_the_truth_as_often_as_they_say():
         ([0, 1], [0.1, 0.2], {"thresholds": [0.5, 1]}, "from 0 to below 1"),
         ([0, 1], [0.1, 0.2], {"thresholds": 0.5}, "must be a list"),
         ([0, 1], [0.1, 0.2], {"thresholds": [np.nan]}, "from 0 to below 1"),
-        ([0, 1], [0.1, 0.2], {"prevalence": 5}, "0.05 for 5 %"),
+        ([0, 1], [0.1, 0.2], {"prevalence": 5}, "0.05 for 5%"),
         ([0, 1], [[0.9, 0.1], [0.1, 0.9]], {}, "probability of the second class"),
         ([0, 1], [0.1, np.nan], {}, "hold NaN"),
         ([0, 1], [0.1, 0.2], {"groups": ["a"]}, "1 ids for 2"),

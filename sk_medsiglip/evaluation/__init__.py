@@ -32,7 +32,8 @@
 
     _report.py               write_report
     _report_material.py      what it speaks of, gathered first
-    _report_sections.py, _report_tables.py, _report_details.py    its parts
+    _report_sections.py, _report_tables.py, _report_details.py,
+    _report_decisions.py     its parts
     _report_plot.py          its pictures
     _report_html.py          elements whose texts are escaped, and the page
 """

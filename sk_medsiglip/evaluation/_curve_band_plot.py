@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from sk_medsiglip._drawn_names import drawn
@@ -88,25 +89,20 @@ class _BandDisplay(ABC):
         -------
         display
         """
-        return cls._from(
-            estimator, X, y, label, groups, n_bootstrap, level, random_state,
-            type(estimator).__name__ if name is None else name, ax, color,
-        )  # fmt: skip
+        if name is None and hasattr(estimator, "predict"):
+            name = type(estimator).__name__
+        question = ask_label(name or "y_score", estimator, X, y, label)
+        counts = resamples(np.shape(y)[0], groups, n_bootstrap, level, random_state)
+        curve = cls._band(question, counts, patients_of(np.shape(y)[0], groups), level)
+        prevalence = float(question.ill.mean())
+        display = cls(
+            curve, prevalence=prevalence, level=level, name=name, label=question.label
+        )
+        return display.plot(ax, color=color)
 
     @classmethod
     def from_predictions(
-        cls,
-        y_true: ArrayLike,
-        y_score: ArrayLike,
-        *,
-        label: Any = None,
-        groups: ArrayLike | None = None,
-        n_bootstrap: int = 1000,
-        level: float = 0.95,
-        random_state: int = 0,
-        name: str | None = None,
-        ax: Any = None,
-        color: Any = None,
+        cls, y_true: ArrayLike, y_score: ArrayLike, **options: Any
     ) -> Self:
         """Resample patients with scores that are there, and draw.
 
@@ -115,42 +111,15 @@ class _BandDisplay(ABC):
         y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
             As ``y`` in :meth:`from_estimator`.
         y_score : array-like
-            Of the second class, of each class, or of each finding.
-        label, groups, n_bootstrap, level, random_state, name, ax, color
-            As there.
+            Scores of the second class, of each class, or of each finding.
+        **options
+            The other parameters of :meth:`from_estimator`.
 
         Returns
         -------
         display
         """
-        return cls._from(
-            y_score, y_true, y_true, label, groups, n_bootstrap, level, random_state,
-            name, ax, color,
-        )  # fmt: skip
-
-    @classmethod
-    def _from(
-        cls,
-        estimator: Any,
-        X: Any,
-        y: Any,
-        label: Any,
-        groups: Any,
-        n_bootstrap: int,
-        level: float,
-        random_state: int,
-        name: str | None,
-        ax: Any,
-        color: Any,
-    ) -> Self:
-        question = ask_label("y_score" if X is y else str(name), estimator, X, y, label)
-        counts = resamples(len(y), groups, n_bootstrap, level, random_state)
-        curve = cls._band(question, counts, patients_of(len(y), groups), level)
-        prevalence = float(question.ill.mean())
-        display = cls(
-            curve, prevalence=prevalence, level=level, name=name, label=question.label
-        )
-        return display.plot(ax, color=color)
+        return cls.from_estimator(np.asarray(y_score), y_true, y_true, **options)
 
     def plot(self, ax: Any = None, *, color: Any = None) -> Self:
         """Draw.

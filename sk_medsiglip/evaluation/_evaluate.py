@@ -32,7 +32,7 @@ from sk_medsiglip.evaluation._leaks import find_leaks, warn_of_leaks
 from sk_medsiglip.evaluation._permutations import gap_p_value, permuted_members
 from sk_medsiglip.evaluation._published import warn_if_trained_on
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "subgroup_members"]
 
 _COLUMNS = (
     *("estimator", "label", "metric", "subgroup", "value", "low", "high"),
@@ -246,7 +246,8 @@ def evaluate(
         )
     n_samples = len(truth.target)
     check_consistent_length(truth.target, groups)
-    members = {"all": np.ones(n_samples, dtype=bool)} | _subgroups(subgroups, n_samples)
+    everybody = {"all": np.ones(n_samples, dtype=bool)}
+    members = everybody | subgroup_members(subgroups, n_samples)
     if X_train is not None and not (is_matrix(X) and is_matrix(X_train)):
         raise ValueError(
             "X_train is compared with X where both are embeddings, 2-D arrays of "
@@ -547,7 +548,7 @@ def _labels_of_one_kind(questions: list[Question]) -> set[int]:
     return single
 
 
-def _subgroups(given: Any, n_samples: int) -> dict[str, NDArray[np.bool_]]:
+def subgroup_members(given: Any, n_samples: int) -> dict[str, NDArray[np.bool_]]:
     """Return who is in each subgroup, by ``name=level``."""
     if given is None:
         return {}

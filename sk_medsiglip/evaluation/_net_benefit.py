@@ -14,7 +14,13 @@ from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.evaluation._calibration_error import check_probabilities
 from sk_medsiglip.evaluation._known_labels import check_labels_and_scores
 
-__all__ = ["benefit_estimate", "fixed", "flagged_shares", "net_benefit"]
+__all__ = [
+    "benefit_estimate",
+    "check_prevalence",
+    "fixed",
+    "flagged_shares",
+    "net_benefit",
+]
 
 
 def net_benefit(
@@ -110,11 +116,7 @@ def net_benefit(
             "thresholds must be a list of probabilities from 0 to below 1, such as "
             f"[0.05, 0.1, 0.2]; got {thresholds!r}."
         )
-    if prevalence is not None and not 0 < prevalence < 1:
-        raise ValueError(
-            "prevalence must be a share between 0 and 1, such as 0.05 for 5 %; got "
-            f"{prevalence!r}."
-        )
+    check_prevalence(prevalence)
     every = np.arange(np.shape(y_prob)[0])
     patients = every if groups is None else group_numbers(groups, len(every))
     rows = []
@@ -134,6 +136,15 @@ def net_benefit(
                 rows[-1] += len(present), int(present.sum())
     names = ["label", "threshold", "strategy", "value", "low", "high", "n"]
     return pd.DataFrame(rows, columns=[*names, "n_positive"])
+
+
+def check_prevalence(prevalence: float | None) -> None:
+    """Raise if a prevalence is given that is not between 0 and 1."""
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise ValueError(
+            "prevalence must be a share between 0 and 1, such as 0.05 for 5%; got "
+            f"{prevalence!r}."
+        )
 
 
 def _strategies(

@@ -131,7 +131,7 @@ class DecisionCurveDisplay:
 
     @classmethod
     def from_predictions(
-        cls, y_true: ArrayLike, y_prob: Any, *, name: str = "model", **options: Any
+        cls, y_true: ArrayLike, y_prob: ArrayLike, **options: Any
     ) -> Self:
         """Draw the curve of probabilities that are there.
 
@@ -141,16 +141,15 @@ class DecisionCurveDisplay:
             As ``y`` in :meth:`from_estimator`.
         y_prob : array-like
             Probabilities of the second class, of each class, or of each finding.
-        name : str, default="model"
-            Name in the legend.
         **options
-            The other parameters of :meth:`from_estimator`.
+            The other parameters of :meth:`from_estimator`; ``name`` is "model".
 
         Returns
         -------
         DecisionCurveDisplay
         """
-        return cls.from_estimator(y_prob, y_true, y_true, name=name, **options)
+        options = {"name": "model", **options}
+        return cls.from_estimator(np.asarray(y_prob), y_true, y_true, **options)
 
     def plot(self, ax: Any = None, *, color: Any = None) -> Self:
         """Draw.

@@ -8,15 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from sk_medsiglip._embeddings import is_matrix
 from sk_medsiglip.evaluation import _report_details as details
 from sk_medsiglip.evaluation import _report_sections as parts
 from sk_medsiglip.evaluation import _report_tables as tables
+from sk_medsiglip.evaluation._asked_label import patients_of
 from sk_medsiglip.evaluation._evaluate import evaluate
 from sk_medsiglip.evaluation._leaks import find_leaks, warn_of_leaks
+from sk_medsiglip.evaluation._net_benefit import check_prevalence
 from sk_medsiglip.evaluation._published import published_results
+from sk_medsiglip.evaluation._report_decisions import decisions
 from sk_medsiglip.evaluation._report_html import page
 from sk_medsiglip.evaluation._report_material import (
     Material,
@@ -48,6 +52,7 @@ def write_report(
     y_tune: ArrayLike | None = None,
     groups_tune: ArrayLike | None = None,
     sensitivity: float = 0.95,
+    prevalence: float | None = None,
     X_train: Any = None,
     y_train: ArrayLike | None = None,
     groups_train: ArrayLike | None = None,
@@ -91,6 +96,10 @@ def write_report(
         them. Without them the report says that none was.
     sensitivity : float, default=0.95
         Target of the thresholds, kept in the mean: see :func:`choose_operating_point`.
+    prevalence : float, default=None
+        Share of patients with the label where the classifier will be used, such as
+        0.02. PPV, NPV and net benefit are then those at this share. By default, they
+        are of the test set.
     X_train, y_train, groups_train : default=None
         What was learned from: counted, and compared with the test set, patients and
         pictures. Any of the three may be missing.
@@ -188,6 +197,7 @@ def write_report(
         published_results(published)  # before hours of work, not after
     if not 0 < sensitivity < 1:
         raise ValueError(f"sensitivity must be above 0 and below 1, got {sensitivity}.")
+    check_prevalence(prevalence)
     named = _named(estimators)
     plain = list(named.values())
     warned: list[Warning] = []
@@ -221,6 +231,8 @@ def write_report(
         "level": level,
         "random_state": random_state,
     }
+    several = len(np.unique(patients_of(test.n_images, groups))) < test.n_images
+    several = several and test.truth is not None and test.truth.kind != "classes"
     with noted(warned):
         asked_once = {
             name: Remembering(one) if hasattr(one, "predict") else one
@@ -228,7 +240,8 @@ def write_report(
         }
         table = evaluate(
             asked_once, X, y, groups=groups, subgroups=subgroups, metrics=metrics,
-            pos_label=pos_label, data_set=data, verbose=verbose, **sampling,
+            pos_label=pos_label, data_set=data, verbose=verbose,
+            by_patient="max" if several else None, **sampling,
         )  # fmt: skip
         others = [one for one in (tuning, training) if one is not None]
         leaks = [
@@ -253,9 +266,10 @@ def write_report(
             ("figures", "Figures", tables.figures(material)),
             ("differences", "Differences", tables.differences(material)),
             ("curves", "Curves", tables.curves(material)),
-            ("calibration", "Calibration", tables.calibration(material)),
+            ("calibration", "Calibration", tables.calibration(material, prevalence)),
             ("subgroups", "Subgroups", tables.subgroups(material)),
             ("thresholds", "Operating points", points),
+            ("decisions", "Decisions", decisions(material, subgroups, prevalence)),
             (
                 "mistakes",
                 "Worst mistakes",

@@ -31,7 +31,14 @@ from sk_medsiglip.evaluation._report_material import Material, noted
 from sk_medsiglip.evaluation._report_plot import draw_mistakes
 from sk_medsiglip.evaluation._report_tables import spread
 
-__all__ = ["mistakes", "operating_points", "origins", "prompts", "published"]
+__all__ = [
+    "mistakes",
+    "operating_points",
+    "origins",
+    "probability_or_score",
+    "prompts",
+    "published",
+]
 
 _PACKAGES = (
     *("scikit-learn", "numpy", "scipy", "pandas", "torch", "transformers"),
@@ -98,18 +105,23 @@ def _point(
         return [test.label, "none: no image with it", "0", *[""] * 5]
     part = material.part("tuning")
     patients = None if part is None else part.groups
+    chosen_on = f"{tuning.ill.sum():,}"
+    if patients is not None:
+        with_it = pd.unique(np.asarray(patients)[tuning.rows[tuning.ill]])
+        chosen_on += f" of {len(with_it):,} patients"
     with noted(material.warned):
         # As a table, so that warnings name the label.
         (point,) = choose_operating_point(
             pd.DataFrame({tuning.label: tuning.ill.astype(float)}),
-            _said(tuning)[:, None],
+            probability_or_score(tuning)[:, None],
             sensitivity=sensitivity,
             groups=None if patients is None else np.asarray(patients)[tuning.rows],
         ).values()  # type: ignore[union-attr]
+    material.thresholds[name, test.label] = point.threshold
     groups = material.test.groups
     measured = point.report(
         test.ill,
-        _said(test),
+        probability_or_score(test),
         groups=None if groups is None else np.asarray(groups)[test.rows],
         level=material.settings["level"],
     )
@@ -125,12 +137,12 @@ def _point(
     return [
         test.label,
         f"{point.threshold:.4g}",
-        f"{int(tuning.ill.sum()):,}",
+        chosen_on,
         *(spread(*measured.loc[share, ["value", "low", "high"]]) for share in shown),
     ]
 
 
-def _said(question: Question) -> Any:
+def probability_or_score(question: Question) -> Any:
     """Return probabilities, which users can compare with a threshold, or scores."""
     return question.score if question.probability is None else question.probability
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from typing import Any
@@ -129,6 +129,8 @@ class Material:
         Sentences for the summary; grows.
     is_demo : bool
         Whether a classifier uses the demonstration checkpoint.
+    thresholds : dict, default={}
+        Threshold of each (estimator, label) that one was chosen for; grows.
     """
 
     estimators: dict[str, Any]
@@ -142,6 +144,7 @@ class Material:
     warned: list[Warning]
     remarks: list[str]
     is_demo: bool
+    thresholds: dict[tuple[str, Any], float] = field(default_factory=dict)
 
     @property
     def truth(self) -> Truth:

@@ -21,6 +21,7 @@ from sk_medsiglip.evaluation._curve_band_plot import (
     RocBandDisplay,
 )
 from sk_medsiglip.evaluation._figures import Question
+from sk_medsiglip.evaluation._net_benefit_plot import DecisionCurveDisplay
 from sk_medsiglip.evaluation._reliability_plot import ReliabilityDisplay
 from sk_medsiglip.evaluation._report_html import Html, figure
 from sk_medsiglip.evaluation._subgroup_plot import SubgroupForestDisplay
@@ -83,14 +84,19 @@ def draw_curves(
 
 
 def draw_reliability(
-    questions: Mapping[str, Question], y: Any, sampling: dict[str, Any]
+    questions: Mapping[str, Question],
+    y: Any,
+    sampling: dict[str, Any],
+    prevalence: float | None = None,
 ) -> list[Html]:
-    """Return the reliability of each estimator's probabilities of a label.
+    """Return the reliability of each estimator for a label, and their decision curves.
 
     Parameters
     ----------
     questions, y, sampling
         As :func:`draw_curves` takes them.
+    prevalence : float, default=None
+        As :func:`net_benefit` takes it.
 
     Returns
     -------
@@ -103,11 +109,21 @@ def draw_reliability(
             display = ReliabilityDisplay.from_estimator(
                 one, y, y, name=name, ax=sheet.ax, **settings
             )
-        alt = (
-            f"Reliability of {name} for {one.label}: expected calibration error "
-            f"{display.calibration_error:.3f}."
-        )
+        line = display.points_[1].get_label().replace("\n", ", ")
+        alt = f"Reliability for {one.label}. {line}."
         drawn.append(figure(sheet.source, alt, f"Reliability: {one.label}, {name}"))
+    said = []
+    with _drawing((5.4, 4.2)) as sheet:
+        for name, one in questions.items():
+            table = DecisionCurveDisplay.from_estimator(
+                one, y, y, name=name, ax=sheet.ax, prevalence=prevalence, **settings
+            ).table
+            at = table[table["threshold"] == 0.1].set_index("strategy")["value"]
+            said.append(f"{name} {100 * at['model']:.1f}")
+    for one in list(questions.values())[:1]:
+        alt = f"Net benefit for {one.label} per 100, at a threshold of 10%: "
+        title = f"Decision curve: {one.label}"
+        drawn.append(figure(sheet.source, f"{alt}{', '.join(said)}.", title))
     return drawn
 
 

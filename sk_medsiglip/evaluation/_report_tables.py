@@ -49,8 +49,12 @@ _MEANINGS = {
     "several classes under macro the mean sensitivity.",
     "f1": "Harmonic mean of precision and sensitivity of what is predicted.",
     "brier": "Mean squared distance between probability and truth. 0 is best.",
+    "calibration_slope": "1 is right. Below 1, probabilities are too extreme: too near "
+    "0 and 1; above 1, too timid.",
+    "calibration_intercept": "0 is right. Above 0 the label is more frequent than the "
+    "probabilities say, below 0 rarer.",
     "ece": "Expected calibration error, 15 bins: mean distance between a probability "
-    "and how often it comes true. 0 is best.",
+    "and how often it comes true. 0 is best; larger of fewer images.",
 }
 
 
@@ -114,8 +118,8 @@ def curves(material: Material) -> Html:
     return join([pictures(drawn), _not_drawn(material)])
 
 
-def calibration(material: Material) -> Html:
-    """Return whether what is said to be likely happens as often."""
+def calibration(material: Material, prevalence: float | None) -> Html:
+    """Return whether what is said to be likely happens as often, and pays to act on."""
     without = [
         name
         for name, asked in material.questions.items()
@@ -137,9 +141,19 @@ def calibration(material: Material) -> Html:
         picture
         for label in _drawn_labels(material)
         for picture in draw_reliability(
-            material.said_of(label, but=without), material.test.y, material.sampling
+            material.said_of(label, but=without),
+            material.test.y,
+            material.sampling,
+            prevalence,
         )
     ]
+    content.append(
+        paragraph(
+            "Decision curves: a threshold of 10% is the choice of someone for whom one "
+            "missed finding weighs as much as nine needless actions. A classifier is "
+            "of use where it lies above both treating all and treating none."
+        )
+    )
     return join([*content, pictures(drawn), _not_drawn(material)])
 
 
@@ -147,11 +161,12 @@ def subgroups(material: Material) -> Html:
     """Return for whom the classifiers work, and for whom less."""
     of = material.table
     every = [one for one in of["subgroup"].unique() if one != "all"]
+    unknown = box(
+        "No subgroups were given: nothing is known of whether it works as well for "
+        "everybody, such as by sex, age, scanner or site."
+    )
     if not every:
-        return box(
-            "No subgroups were given: nothing is known of whether it works as well for "
-            "everybody, such as by sex, age, scanner or site."
-        )
+        return unknown
     # Not the calibration error: of few images it is large, whatever they are of.
     first = next((m for m in material.metrics if m != "ece"), material.metrics[0])
     metrics = [m for m in dict.fromkeys((first, "brier")) if m in material.metrics]
@@ -191,9 +206,12 @@ def subgroups(material: Material) -> Html:
             "too few patients to say. With ten patients in a subgroup, an AUC of 0.80 "
             "against 0.95 is found in one of three cases, so that no gap found is not "
             "no gap. The interval is another computation, and may disagree with p. "
-            "Images without a value are in no subgroup."
+            "Images without a value are in no subgroup. Rows "
+            '"patients (max)" are of whole patients, by their highest score.'
         )
     )
+    if all(one.startswith("patients (") for one in every):
+        content.append(unknown)
     return join(content)
 
 
