@@ -119,7 +119,7 @@ class _BandDisplay(ABC):
         -------
         display
         """
-        return cls.from_estimator(np.asarray(y_score), y_true, y_true, **options)
+        return cls.from_estimator(y_score, y_true, y_true, **options)
 
     def plot(self, ax: Any = None, *, color: Any = None) -> Self:
         """Draw.

@@ -58,7 +58,8 @@ def net_benefit(
     prevalence : float, default=None
         Share of patients with the finding where the classifier will be used, if the
         images were chosen by their label (a case-control study, an enriched test set).
-        By default, the share in ``y_true``.
+        Probabilities are taken as they are, and should be those for there. By default,
+        the share in ``y_true``.
     groups : array-like of shape (n_samples,), default=None
         Patients. Without them each row counts as one, and intervals are too narrow
         where patients have several images.

@@ -149,7 +149,7 @@ class DecisionCurveDisplay:
         DecisionCurveDisplay
         """
         options = {"name": "model", **options}
-        return cls.from_estimator(np.asarray(y_prob), y_true, y_true, **options)
+        return cls.from_estimator(y_prob, y_true, y_true, **options)
 
     def plot(self, ax: Any = None, *, color: Any = None) -> Self:
         """Draw.

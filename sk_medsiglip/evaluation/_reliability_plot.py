@@ -35,7 +35,8 @@ class ReliabilityDisplay:
     calibration_error : float
         Expected calibration error with these bins.
     line : dict of str to (float, float, float), default=None
-        Value and bounds of "slope" and "intercept", those of :func:`evaluate`.
+        Value and bounds of "calibration_slope" and "calibration_intercept", those of
+        :func:`evaluate`.
     level : float, default=0.95
         Of the intervals.
     name : str, default=None
@@ -164,10 +165,7 @@ class ReliabilityDisplay:
         display = cls(
             pd.DataFrame(rows, columns=names),
             float(gaps.sum() / len(probability)),
-            {
-                name.removeprefix("calibration_"): (one.value, *one.interval(level)[:2])
-                for name, one in line.items()
-            },
+            {name: (one.value, *one.interval(level)[:2]) for name, one in line.items()},
             level=level,
             name=name,
         )
@@ -193,7 +191,7 @@ class ReliabilityDisplay:
         -------
         ReliabilityDisplay
         """
-        return cls.from_estimator(np.asarray(y_prob), y_true, y_true, **options)
+        return cls.from_estimator(y_prob, y_true, y_true, **options)
 
     def plot(self, ax: Any = None, *, color: Any = COLOURS[0]) -> Self:
         """Draw.
@@ -223,7 +221,7 @@ class ReliabilityDisplay:
         bins = self.bins
         words = f"ECE {self.calibration_error:.3f}"
         for name, (value, low, high) in self.line.items():
-            words += f"\n{name} {value:.2f} ({low:.2f} to {high:.2f})"
+            words += f"\n{name.replace('_', ' ')} {value:.2f} ({low:.2f} to {high:.2f})"
         if self.name is not None:
             words = f"{short(self.name)}: {words}"
         ax.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)

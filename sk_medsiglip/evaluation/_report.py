@@ -98,8 +98,7 @@ def write_report(
         Target of the thresholds, kept in the mean: see :func:`choose_operating_point`.
     prevalence : float, default=None
         Share of patients with the label where the classifier will be used, such as
-        0.02. PPV, NPV and net benefit are then those at this share. By default, they
-        are of the test set.
+        0.02. At the chosen thresholds, PPV and NPV are then shown for this share too.
     X_train, y_train, groups_train : default=None
         What was learned from: counted, and compared with the test set, patients and
         pictures. Any of the three may be missing.
@@ -266,7 +265,7 @@ def write_report(
             ("figures", "Figures", tables.figures(material)),
             ("differences", "Differences", tables.differences(material)),
             ("curves", "Curves", tables.curves(material)),
-            ("calibration", "Calibration", tables.calibration(material, prevalence)),
+            ("calibration", "Calibration", tables.calibration(material)),
             ("subgroups", "Subgroups", tables.subgroups(material)),
             ("thresholds", "Operating points", points),
             ("decisions", "Decisions", decisions(material, subgroups, prevalence)),

@@ -84,10 +84,7 @@ def draw_curves(
 
 
 def draw_reliability(
-    questions: Mapping[str, Question],
-    y: Any,
-    sampling: dict[str, Any],
-    prevalence: float | None = None,
+    questions: Mapping[str, Question], y: Any, sampling: dict[str, Any]
 ) -> list[Html]:
     """Return the reliability of each estimator for a label, and their decision curves.
 
@@ -95,8 +92,6 @@ def draw_reliability(
     ----------
     questions, y, sampling
         As :func:`draw_curves` takes them.
-    prevalence : float, default=None
-        As :func:`net_benefit` takes it.
 
     Returns
     -------
@@ -115,11 +110,11 @@ def draw_reliability(
     said = []
     with _drawing((5.4, 4.2)) as sheet:
         for name, one in questions.items():
-            table = DecisionCurveDisplay.from_estimator(
-                one, y, y, name=name, ax=sheet.ax, prevalence=prevalence, **settings
-            ).table
-            at = table[table["threshold"] == 0.1].set_index("strategy")["value"]
-            said.append(f"{name} {100 * at['model']:.1f}")
+            curve = DecisionCurveDisplay.from_estimator(
+                one, y, y, name=name, ax=sheet.ax, **settings
+            )
+            at = curve.table.query("strategy == 'model' and threshold == 0.1")["value"]
+            said.append(f"{name} {100 * at.item():.1f}")
     for one in list(questions.values())[:1]:
         alt = f"Net benefit for {one.label} per 100, at a threshold of 10%: "
         title = f"Decision curve: {one.label}"

@@ -118,7 +118,7 @@ def curves(material: Material) -> Html:
     return join([pictures(drawn), _not_drawn(material)])
 
 
-def calibration(material: Material, prevalence: float | None) -> Html:
+def calibration(material: Material) -> Html:
     """Return whether what is said to be likely happens as often, and pays to act on."""
     without = [
         name
@@ -141,10 +141,7 @@ def calibration(material: Material, prevalence: float | None) -> Html:
         picture
         for label in _drawn_labels(material)
         for picture in draw_reliability(
-            material.said_of(label, but=without),
-            material.test.y,
-            material.sampling,
-            prevalence,
+            material.said_of(label, but=without), material.test.y, material.sampling
         )
     ]
     content.append(
