@@ -242,10 +242,9 @@ def test_resamples_are_those_of_rows_drawn_by_patient(data):
         # Of 60 resamples and the sample 2.5 % are 1.5: beyond the most extreme one.
         low, high = np.min(numbers), np.max(numbers)
         if metric == "ece":  # resampling makes it larger
-            moved = np.mean(numbers) - row["value"]
-            low, high = low - moved, high - moved
-        assert row["low"] == pytest.approx(low), metric
-        assert row["high"] == pytest.approx(high), metric
+            low = high = np.nan
+        assert row["low"] == pytest.approx(low, nan_ok=True), metric
+        assert row["high"] == pytest.approx(high, nan_ok=True), metric
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
@@ -384,20 +383,17 @@ def test_p_values_of_gaps_are_even_where_nothing_differs(metric):
     assert 0 <= small / 80 <= 0.125
 
 
-def test_calibration_errors_are_no_evidence_of_gaps():
+def test_calibration_errors_have_no_interval_and_are_no_evidence_of_gaps():
     rng = np.random.default_rng(0)
-    inside = 0
-    for _ in range(100):
-        p = rng.random(200)
-        y = (rng.random(200) < p).astype(int)
-        table = evaluate(
-            {"a": p, "b": p[::-1]}, y, y, subgroups={"g": np.arange(200) < 30},
-            metrics="ece", n_bootstrap=100,
-        )  # fmt: skip
-        assert not table["subgroup"].str.endswith("rest").any()
-        assert table["p_value"].isna().all()
-        inside += (table["low"] <= table["value"]).all()
-    assert inside == 100
+    p = rng.random(200)
+    y = (rng.random(200) < p).astype(int)
+    table = evaluate(
+        {"a": p, "b": p[::-1]}, y, y, subgroups={"g": np.arange(200) < 30},
+        metrics="ece", n_bootstrap=100,
+    )  # fmt: skip
+    assert not table["subgroup"].str.endswith("rest").any()
+    assert table[["p_value", "low", "high"]].isna().all(axis=None)
+    assert table["note"].str.contains("larger in resamples").all()
 
 
 def test_what_never_varies_has_no_interval_of_no_width():

@@ -1,5 +1,6 @@
 """Displays: what is drawn are scikit-learn's numbers, and only what was asked for."""
 
+import re
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ from sklearn.svm import LinearSVC
 from sk_medsiglip import MedSigLIPEmbedder, make_zero_shot_pipeline
 from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.evaluation import (
+    DecisionCurveDisplay,
     EmbeddingMapDisplay,
     MistakesDisplay,
     PrecisionRecallBandDisplay,
@@ -146,7 +148,7 @@ def test_curves_of_an_estimator_rank_by_its_decisions(kind, scored):
     assert display.line_.get_label().startswith("LinearSVC: ")
 
 
-@pytest.mark.parametrize("kind", [*CURVES, ReliabilityDisplay])
+@pytest.mark.parametrize("kind", CURVES)
 def test_curves_say_what_is_wrong(kind, scored):
     y, score, _ = scored
     with pytest.raises(ValueError, match="images of one kind only"):
@@ -168,9 +170,7 @@ def test_curves_say_what_is_wrong(kind, scored):
 
 def test_bins_are_scikit_learns_and_the_error_ours(scored):
     y, score, patients = scored
-    display = ReliabilityDisplay.from_predictions(
-        y, score, groups=patients, n_bins=10, n_bootstrap=200
-    )
+    display = ReliabilityDisplay.from_predictions(y, score, groups=patients, n_bins=10)
     # Scores on an edge go down here, as in the calibration error, and up there.
     observed, mean = calibration_curve(y, np.nextafter(score, 0), n_bins=10)
     np.testing.assert_allclose(display.bins["observed"], observed)
@@ -186,20 +186,31 @@ def test_bins_are_scikit_learns_and_the_error_ours(scored):
     assert heights == display.bins["n"].tolist()
 
 
-def test_error_is_that_of_evaluate(scored):
+def test_reliability_has_the_calibration_line_of_evaluate(scored):
     y, score, patients = scored
-    display = ReliabilityDisplay.from_predictions(
-        y, score, groups=patients, n_bootstrap=100
+    display = ReliabilityDisplay.from_predictions(y, score, groups=patients)
+    names = ["calibration_slope", "calibration_intercept", "ece"]
+    table = evaluate(score, y, y, groups=patients, metrics=names, n_bootstrap=2)
+    row = table.set_index("metric")[["value", "low", "high"]]
+    for name in names[:2]:
+        assert display.line[name] == pytest.approx(tuple(row.loc[name]))
+    assert display.calibration_error == pytest.approx(row.loc["ece", "value"])
+    # A calibration error is larger in resamples: it has no interval.
+    assert row.loc["ece", ["low", "high"]].isna().all()
+    words = display.points_[1].get_label()
+    assert re.search(
+        r"^calibration slope \d\.\d\d \(\d\.\d\d to \d\.\d\d\)$", words, re.M
     )
-    row = evaluate(score, y, y, groups=patients, metrics="ece", n_bootstrap=100).iloc[0]
-    assert display.calibration_error == pytest.approx(row["value"])
-    assert display.error_interval[:2] == pytest.approx((row["low"], row["high"]))
+    with pytest.raises(ValueError, match="level is a share"):
+        ReliabilityDisplay.from_predictions(y, score, level=95)
+    with pytest.raises(ValueError, match="2 ids for 300"):
+        ReliabilityDisplay.from_predictions(y, score, groups=[1, 2])
 
 
 def test_bins_of_few_images_are_hollow():
     y = np.r_[np.zeros(20, int), np.ones(20, int), 0, 1]
     score = np.r_[np.full(20, 0.05), np.full(20, 0.95), 0.5, 0.5]
-    display = ReliabilityDisplay.from_predictions(y, score, n_bins=10, n_bootstrap=20)
+    display = ReliabilityDisplay.from_predictions(y, score, n_bins=10)
     hollow, full = display.points_
     assert hollow.get_xdata().tolist() == [0.5]
     assert full.get_xdata().tolist() == pytest.approx([0.05, 0.95])
@@ -210,7 +221,7 @@ def test_reliability_needs_probabilities(scored):
     y, score, _ = scored
     X = score[:, None]
     fitted = LogisticRegression().fit(X, y)
-    display = ReliabilityDisplay.from_estimator(fitted, X, y, n_bootstrap=10)
+    display = ReliabilityDisplay.from_estimator(fitted, X, y)
     assert display.bins["n"].sum() == len(y)
     with pytest.raises(ValueError, match="no probabilities from 0 to 1"):
         ReliabilityDisplay.from_estimator(LinearSVC().fit(X, y), X, y)
@@ -409,7 +420,8 @@ def test_nothing_is_drawn_without_matplotlib(monkeypatch, scored, by_sex):
     draws = [
         lambda: RocBandDisplay.from_predictions(y, score, n_bootstrap=5),
         lambda: PrecisionRecallBandDisplay.from_predictions(y, score, n_bootstrap=5),
-        lambda: ReliabilityDisplay.from_predictions(y, score, n_bootstrap=5),
+        lambda: ReliabilityDisplay.from_predictions(y, score),
+        lambda: DecisionCurveDisplay.from_predictions(y, score),
         lambda: SubgroupForestDisplay(by_sex).plot(),
         lambda: EmbeddingMapDisplay.from_embeddings(np.eye(4)),
         lambda: MistakesDisplay.from_predictions([0, 1, 0, 1], score[:4], images),

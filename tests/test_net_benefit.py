@@ -8,7 +8,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm, t
 from statsmodels.api import GLM, add_constant, families
 
-from sk_medsiglip.evaluation import DecisionCurveDisplay, net_benefit
+from sk_medsiglip.evaluation import DecisionCurveDisplay, evaluate, net_benefit
 from sk_medsiglip.evaluation._calibration_line import calibration_line
 from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.evaluation._further_metrics import further_estimates
@@ -312,3 +312,77 @@ def test_decision_curve_needs_probabilities(agg, risks):
     y, said, _ = risks
     with pytest.raises(ValueError, match=r"no probabilities from 0 to 1.*Calibrate"):
         DecisionCurveDisplay.from_predictions(y, logit(said.clip(0.01, 0.99)))
+
+
+# ---------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate_has_them_for_findings_with_blanks(risks):
+    y, said, patients = risks
+    Y = pd.DataFrame({"one": y, "two": 1 - y}).astype(float)
+    Y.iloc[::3, 1] = np.nan
+    S = np.column_stack([said, 1 - said])
+    table = evaluate(
+        {"a": S, "b": S**2}, Y, Y, groups=patients, n_bootstrap=2,
+        metrics=["net_benefit@threshold=0.2", "calibration_slope", "true_positives",
+                 "ppv@prevalence=0.02"],
+    )  # fmt: skip
+    figure = table.set_index(["estimator", "label", "metric"])
+    for name in Y:
+        known = Y[name].notna().to_numpy()
+        own = net_benefit(
+            Y[name][known], S[known, Y.columns.get_loc(name)], thresholds=[0.2],
+            groups=patients[known],
+        ).iloc[0]  # fmt: skip
+        row = figure.loc[("a", name, "net_benefit@threshold=0.2")]
+        np.testing.assert_allclose(
+            row[["value", "low", "high"]].astype(float),
+            own[["value", "low", "high"]].astype(float),
+        )
+    hits = ((said > 0.5) & (y == 1)).sum()
+    counts = figure.loc[("a", "one", "true_positives")]
+    assert counts["value"] == hits
+    assert counts["note"] == "no interval: a count"
+    # Squared probabilities are twice as extreme where they are small.
+    gap = figure.loc[("a - b", "one", "calibration_slope")]
+    assert 0 < gap["low"] < gap["value"]
+    assert gap["p_value"] < 0.05
+    with pytest.raises(ValueError, match="'ppv@prevalence=0.02'"):
+        evaluate(S, Y, Y, metrics="ppv@prevalence=2")
+
+
+def test_figures_by_patient_are_those_of_the_highest_score(risks):
+    y, said, patients = risks
+    table = evaluate(
+        said, y, y, groups=patients, by_patient="max", n_bootstrap=2,
+        metrics=["roc_auc", "sensitivity", "brier"],
+    )  # fmt: skip
+    frame = pd.DataFrame({"y": y, "said": said}).groupby(patients).max()
+    alone = evaluate(
+        frame["said"], frame["y"], frame["y"].to_numpy(), groups=frame.index,
+        metrics=["roc_auc", "sensitivity", "brier"], n_bootstrap=2,
+    )  # fmt: skip
+    own = table[table["subgroup"] == "patients (max)"].reset_index()
+    columns = ["value", "n", "n_positive"]
+    pd.testing.assert_frame_equal(own[columns], alone[columns])
+    auc = ["low", "high"]
+    np.testing.assert_allclose(own.loc[0, auc].tolist(), alone.loc[0, auc].tolist())
+
+
+def test_by_patient_with_means_needs_half_of_the_images():
+    y = np.array([1, 0, 1, 1, 0, 0])
+    said = np.array([0.9, 0.2, 0.6, 0.3, 0.1, 0.7])
+    table = evaluate(
+        said, y, y, groups=[1, 1, 2, 2, 2, 3], by_patient="mean", n_bootstrap=2,
+        metrics=["true_positives", "false_positives", "brier"],
+    ).query("subgroup == 'patients (mean)'")  # fmt: skip
+    brier = np.mean((np.array([1, 1, 0]) - [0.55, 1 / 3, 0.7]) ** 2)
+    assert table["value"].tolist() == pytest.approx([0, 1, brier])
+
+
+@pytest.mark.parametrize(
+    ("how", "groups"), [("median", [1, 1, 2]), ("max", None), (True, [1, 1, 2])]
+)
+def test_by_patient_says_what_it_needs(how, groups):
+    with pytest.raises(ValueError, match="by_patient must be"):
+        evaluate([0.1, 0.5, 0.9], [0, 0, 1], [0, 0, 1], groups=groups, by_patient=how)

@@ -144,7 +144,8 @@ def test_every_part_is_there(full):
     html = full.read_text(encoding="utf-8")
     assert re.findall(r"<section id=\"(\w+)\"", html) == [
         *("summary", "use", "data", "leakage", "figures", "differences", "curves"),
-        *("calibration", "subgroups", "thresholds", "mistakes", "prompts", "origins"),
+        *("calibration", "subgroups", "thresholds", "decisions", "mistakes"),
+        *("prompts", "origins"),
     ]
     assert set(re.findall(r'href="#(\w+)"', html)) == set(
         re.findall(r'id="(\w+)"', html)
@@ -226,9 +227,46 @@ def test_thresholds_come_from_the_tuning_set(data, full):
     said = words(full.read_text(encoding="utf-8"))
     value, low, high = measured.loc["sensitivity", ["value", "low", "high"]]
     n = int((y[TUNE] == 1).sum())
-    assert (
-        f"nodule {point.threshold:.4g} {n} {value:.3f} {low:.3f} to {high:.3f}" in said
-    )
+    tuned = f"{n} of {len(set(data.patients[TUNE][y[TUNE] == 1]))} patients"
+    reached = f"{value:.3f} {low:.3f} to {high:.3f}"
+    assert f"nodule {point.threshold:.4g} {tuned} {reached}" in said
+
+
+def test_decisions_are_counted_by_image_subgroup_and_patient(data, tmp_path):
+    X, y, patients = data.X, data.nodule, data.patients
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        html = small(
+            data, tmp_path, groups=patients[JUDGE],
+            subgroups={"sex": data.sex[JUDGE]}, X_tune=X[TUNE], y_tune=y[TUNE],
+            groups_tune=patients[TUNE], prevalence=0.02,
+        )  # fmt: skip
+        point = choose_operating_point(
+            y[TUNE], data.simple.predict_proba(X[TUNE])[:, 1], sensitivity=0.95
+        )
+    said = words(html)
+    flagged = point.predict(data.simple.predict_proba(X[JUDGE])[:, 1])
+    frame = pd.DataFrame({"y": y[JUDGE], "flagged": flagged, "who": patients[JUDGE]})
+    groups = {
+        "all images": frame,
+        "sex=F": frame[data.sex[JUDGE] == "F"],
+        "patients": frame.groupby("who").max(),
+    }
+    for name, own in groups.items():
+        found, missed, alarms, spared = (
+            ((own["y"] == a) & (own["flagged"] == b)).sum()
+            for a, b in ((1, 1), (1, 0), (0, 1), (0, 0))
+        )
+        share = found / (found + missed)
+        assert f"{name} {found} {missed} {alarms} {spared} {share:.3f}" in said
+    seen = evaluate(
+        flagged, y[JUDGE], y[JUDGE], groups=patients[JUDGE],
+        metrics="ppv@prevalence=0.02",
+    ).iloc[0]  # fmt: skip
+    assert f"{seen['value']:.3f} {seen['low']:.3f} to {seen['high']:.3f}" in said
+    assert "PPV at 0.02" in said
+    assert "Decision curve: 1" in said
+    assert "patients (max)" in said
 
 
 def test_what_was_not_done_is_said(data, tmp_path):

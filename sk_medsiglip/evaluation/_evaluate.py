@@ -84,16 +84,20 @@ def evaluate(
         ``{name: values}``, such as age band, sex, scanner or site; one value a row,
         missing ones in no subgroup.
     metrics : str or list of str, default=None
-        Of "roc_auc", "average_precision", "sensitivity@specificity=0.9" (any level)
-        and the reverse, "balanced_accuracy", "f1", "accuracy", "sensitivity",
-        "specificity", "ppv", "npv" (of what is predicted), "brier", "ece". None is
-        the first five kinds, "brier" and "ece".
+        Names of the figures: "roc_auc", "average_precision",
+        "sensitivity@specificity=0.9" (any level) and the reverse, "balanced_accuracy",
+        "f1", "brier", "calibration_slope", "calibration_intercept" and "ece", which
+        are the default; of what is predicted, "accuracy", "sensitivity",
+        "specificity", "ppv", "npv", "true_positives", "false_positives",
+        "true_negatives" and "false_negatives"; "ppv@prevalence=0.02" and
+        "npv@prevalence=0.02", where so many have the finding;
+        "net_benefit@threshold=0.1", of acting on probabilities from there on.
     pos_label : default=None
         Of two classes, the one that is looked for; None is the second in sorted order.
     interval : {"auto", "bootstrap"}, default="auto"
         "auto" takes for each figure the method that held the truth most reliably with
         few patients (see Notes), and resamples of patients where none is known.
-        "bootstrap" takes resamples for all.
+        "bootstrap" takes resamples for all that "auto" takes from shares or areas.
     n_bootstrap : int, default=2000
         Number of resamples, and of arrangements that test a gap.
     level : float, default=0.95
@@ -126,7 +130,7 @@ def evaluate(
         - ``label``: a class (against the rest) or finding, or of several "macro",
           their mean, and "micro", all pooled;
         - ``metric``; ``subgroup``: "all", "sex=F", or "sex=F - rest", the gap between
-          a subgroup and the others;
+          a subgroup and the others; "patients (max)", where asked for;
         - ``value``, ``low``, ``high``: the figure and its interval;
         - ``p_value``: of differences and gaps, two-sided; ``p_holm``: corrected by
           Holm's method for all differences, or all gaps, of the table;
@@ -173,6 +177,12 @@ def evaluate(
       is the level at which its interval reaches 0, so that the two agree. For areas it
       is more cautious than :func:`delong_test`, whose intervals held the truth in as
       few as .68 of data sets with three to five ill patients.
+    - "net_benefit", "ppv" and "npv" at a prevalence: MOVER of the shares that they are
+      made of (:func:`net_benefit`); the prevalence is taken as known.
+    - "calibration_slope" and "calibration_intercept": Student's t with the patients of
+      the smaller side less one, and a variance that leaves each patient out in turn.
+      These, counts and net benefit have no gaps.
+    - "ece" and counts: none. A calibration error is larger in resamples.
     - All others: percentiles over resamples of patients, the same ones for everything.
       Where all are alike, or there are fewer than ``2 / (1 - level)``, there is none.
 
@@ -197,8 +207,10 @@ def evaluate(
     is of decisions is NaN.
 
     "ece" is that of each label, 15 bins. It is too large by an amount that shrinks with
-    the number of images, and larger still in resamples, which are moved back; it has no
-    p-value, and subgroups no gap.
+    the number of images, so that it has no interval, no p-value, and subgroups no gap.
+    A slope of 1 and an intercept of 0 are right: a slope below 1 means probabilities
+    that are too extreme, an intercept above 0 a label that is more frequent than they
+    say (those of 0 and 1 count as 1e-7 away from it).
 
     All resamples are computed at once: 2,000 of the areas of 14 findings of 5,000
     images take seconds.
