@@ -64,9 +64,7 @@ def calibration_line(
     Z = np.column_stack([np.ones_like(x), (x - x.mean()) / scale])
     smaller = min(len(np.unique(who[side])) for side in (ill, ~ill))
 
-    def estimate(
-        value: float, Z: NDArray[np.float64], logits: Any, scale: float = 1
-    ) -> Estimate:
+    def estimate(value: float, Z: Any, logits: Any, scale: float = 1) -> Estimate:
         """Return the last coefficient, with what it moves by without each patient."""
         moved, variance = np.zeros(n_patients), np.nan
         if smaller > 1 and not np.isnan(value):

@@ -129,12 +129,25 @@ def net_benefit(
                 "weighs those with the finding against those without: add the other "
                 "kind, or leave the finding out."
             )
+        n = len(present), int(present.sum())
+        share = share_estimate(np.bincount(who, present), np.bincount(who))
+        share = share if prevalence is None else fixed(prevalence)
         for threshold in at.tolist():
-            of = _strategies(present, finding.score, who, threshold, prevalence)
-            for strategy, one in of.items():
-                figure = (one.value, *one.interval(level)[:2])
-                rows.append((finding.name, threshold, strategy, *figure))
-                rows[-1] += len(present), int(present.sum())
+            treated, odds = finding.score >= threshold, threshold / (1 - threshold)
+            kinds = present, who, threshold, prevalence
+            strategies = {
+                "model": benefit_estimate(treated, *kinds),
+                "treat all": share.mapped(lambda one, w=odds: one - (1 - one) * w),
+                "treat none": fixed(0.0),
+                # Needless actions that are spared, less the patients that are missed.
+                "model - treat all": combine(
+                    [benefit_estimate(~treated, *kinds)], [-1]
+                ),
+            }
+            rows += [
+                (finding.name, threshold, name, one.value, *one.interval(level)[:2], *n)
+                for name, one in strategies.items()
+            ]
     names = ["label", "threshold", "strategy", "value", "low", "high", "n"]
     return pd.DataFrame(rows, columns=[*names, "n_positive"])
 
@@ -148,37 +161,13 @@ def check_prevalence(prevalence: float | None) -> None:
         )
 
 
-def _strategies(
-    present: NDArray[np.bool_],
-    probability: NDArray[np.float64],
-    who: NDArray[np.intp],
-    threshold: float,
-    prevalence: float | None,
-) -> dict[str, Estimate]:
-    """Return the net benefit of acting by a model, on all, on none."""
-    treated, odds = probability >= threshold, threshold / (1 - threshold)
-    share = share_estimate(np.bincount(who, present), np.bincount(who))
-    if prevalence is not None:
-        share = fixed(prevalence)
-    kinds = present, who, threshold, prevalence
-    return {
-        "model": benefit_estimate(treated, *kinds),
-        "treat all": share.mapped(lambda ill: ill - (1 - ill) * odds),
-        "treat none": fixed(0.0),
-        # Needless actions that are spared, less the patients that are missed.
-        "model - treat all": benefit_estimate(~treated, *kinds, sign=-1),
-    }
-
-
 def benefit_estimate(
     treated: NDArray[np.bool_],
     present: NDArray[np.bool_],
     who: NDArray[np.intp],
     threshold: float,
     prevalence: float | None = None,
-    *,
     n_patients: int = 0,
-    sign: int = 1,
 ) -> Estimate:
     """Return the net benefit of acting on some images.
 
@@ -194,8 +183,6 @@ def benefit_estimate(
         Share of those with the finding, if it is not that of the images.
     n_patients : int, default=0
         Patients of the whole sample, if some have none of these images.
-    sign : int, default=1
-        -1 for the benefit of not acting on these.
 
     Returns
     -------
@@ -204,7 +191,7 @@ def benefit_estimate(
     of_all = prevalence is None
     shares = flagged_shares(treated, present, who, n_patients, of_all=of_all)
     ill, well = (1.0, 1.0) if prevalence is None else (prevalence, 1 - prevalence)
-    return combine(shares, (sign * ill, -sign * well * threshold / (1 - threshold)))
+    return combine(shares, (ill, -well * threshold / (1 - threshold)))
 
 
 def flagged_shares(

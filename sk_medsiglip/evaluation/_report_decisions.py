@@ -57,12 +57,8 @@ def decisions(material: Material, subgroups: Any, prevalence: float | None) -> H
         head = ["Label", "Counted", *_HEAD, "Specificity", *elsewhere]
         if rows:
             content.append(table(f"{name} at its thresholds", head, rows, n_words=2))
-    if content:
-        content.append(
-            paragraph(
-                "A patient counts as the images do where any has the label or is "
-                "flagged. PPV: share of the flagged who have the label; NPV: share of "
-                "the others who have not; where so many have it, by Bayes."
-            )
-        )
-    return join(content)
+    note = (
+        "A patient has the label, or is flagged, if any image has it or is. PPV and "
+        "NPV are those where so many have the label, by Bayes' theorem."
+    )
+    return join([*content, paragraph(note)]) if content else Html()
