@@ -199,7 +199,7 @@ def test_reliability_has_the_calibration_line_of_evaluate(scored):
     assert row.loc["ece", ["low", "high"]].isna().all()
     words = display.points_[1].get_label()
     assert re.search(
-        r"^calibration slope \d\.\d\d \(\d\.\d\d to \d\.\d\d\)$", words, re.M
+        r"^calibration slope \d\.\d\d \(-?\d\.\d\d to \d\.\d\d\)$", words, re.M
     )
     with pytest.raises(ValueError, match="level is a share"):
         ReliabilityDisplay.from_predictions(y, score, level=95)

@@ -106,8 +106,8 @@ def net_benefit(
     --------
     >>> from sk_medsiglip.evaluation import net_benefit
     >>> table = net_benefit([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], thresholds=[0.2])
-    >>> table.set_index("strategy")["value"].round(3).to_dict()
-    {'model': 0.438, 'treat all': 0.375, 'treat none': 0.0, 'model - treat all': 0.063}
+    >>> table.set_index("strategy")["value"].round(2).to_dict()
+    {'model': 0.44, 'treat all': 0.38, 'treat none': 0.0, 'model - treat all': 0.06}
     """
     check_resampling(1, level)
     check_probabilities(y_prob)
