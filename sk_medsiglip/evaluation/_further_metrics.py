@@ -38,7 +38,7 @@ def further_estimates(
     for metric in filter(FURTHER.fullmatch, metrics):
         name, _, given = metric.partition("=")
         by_risk = name.startswith(("calibration", "net_benefit"))
-        said = question.probability if by_risk else question.decision
+        said: Any = question.probability if by_risk else question.decision
         if said is None:
             found[metric] = fixed(np.nan, n)
         elif given:
@@ -58,7 +58,8 @@ def _at(name: str, given: float, said: Any, ill: Any, who: Any, n: int) -> Estim
         return benefit_estimate(said >= given, ill, who, given, n_patients=n)
     if name.startswith("npv"):  # the PPV of calling images free of the finding
         said, ill, given = ~said, ~ill, 1 - given
-    return _predictive_value(*flagged_shares(said, ill, who, n), given)
+    right, wrong = flagged_shares(said, ill, who, n)
+    return _predictive_value(right, wrong, given)
 
 
 def _predictive_value(right: Estimate, wrong: Estimate, prevalence: float) -> Estimate:

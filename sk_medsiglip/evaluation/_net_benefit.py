@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,7 @@ def net_benefit(
             kinds = present, who, threshold, prevalence
             strategies = {
                 "model": benefit_estimate(treated, *kinds),
-                "treat all": share.mapped(lambda one, w=odds: one - (1 - one) * w),
+                "treat all": share.mapped(partial(_treating_all, odds)),
                 "treat none": fixed(0.0),
                 # Needless actions that are spared, less the patients that are missed.
                 "model - treat all": combine(
@@ -150,6 +151,10 @@ def net_benefit(
             ]
     names = ["label", "threshold", "strategy", "value", "low", "high", "n"]
     return pd.DataFrame(rows, columns=[*names, "n_positive"])
+
+
+def _treating_all(odds: float, prevalence: Any) -> Any:
+    return prevalence - (1 - prevalence) * odds
 
 
 def check_prevalence(prevalence: float | None) -> None:
