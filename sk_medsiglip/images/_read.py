@@ -21,7 +21,12 @@ from sk_medsiglip.images._intensity import (
 from sk_medsiglip.images._lazy import LazyImage
 from sk_medsiglip.images._picture import Picture, render, render_resized
 from sk_medsiglip.images._pillow import format_of, load_picture_file, load_pil
-from sk_medsiglip.images._sources import describe, is_readable_stream, open_source
+from sk_medsiglip.images._sources import (
+    alone_with,
+    describe,
+    is_readable_stream,
+    open_source,
+)
 
 __all__ = ["MAX_PIXELS", "load_picture", "read_image", "read_resized"]
 
@@ -159,11 +164,13 @@ def load_picture(source: Any, *, frame: int | str | None, max_pixels: int) -> Pi
             return source.load(frame=frame, max_pixels=max_pixels)
         if isinstance(source, np.ndarray):
             return load_array(source, max_pixels=max_pixels)
-        if isinstance(source, Image.Image):
-            return load_pil(source, max_pixels=max_pixels)
         if is_readable_stream(source):
             return _load_file(source, frame=frame, max_pixels=max_pixels)
-        return load_array(_as_array(source), max_pixels=max_pixels)
+        with alone_with(source, getattr(source, "fp", None)):
+            if isinstance(source, Image.Image):
+                return load_pil(source, max_pixels=max_pixels)
+            array = _as_array(source)
+        return load_array(array, max_pixels=max_pixels)
     except ImageReadError as error:
         error.source = describe(source)
         raise
