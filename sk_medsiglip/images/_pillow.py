@@ -54,8 +54,8 @@ def load_picture_file(
         try:
             # Only the decoder that the content asks for: an unknown file is not
             # tried on every format that Pillow has.
-            if format == "TIFF":
-                count_directories(stream)
+            # Pillow's own way to the last of n pages takes n * n steps.
+            n_pages = count_directories(stream) if format == "TIFF" else None
             image = Image.open(stream, formats=[format])
         except Image.DecompressionBombError as error:
             raise ImageReadError(
@@ -69,7 +69,7 @@ def load_picture_file(
                 raise
             raise known from None
     with image:
-        _seek_frame(image, format, frame)
+        _seek_frame(image, format, frame, n_pages)
         return load_pil(image, format=format, max_pixels=max_pixels)
 
 
@@ -121,13 +121,15 @@ _ORIENTATION = 0x0112
 _PHOTOMETRIC = 262
 
 
-def _seek_frame(image: Image.Image, format: str, frame: int | str | None) -> None:
+def _seek_frame(
+    image: Image.Image, format: str, frame: int | str | None, n_pages: int | None
+) -> None:
     if format == "JPEG":
         # Phones append previews to a JPEG; the picture is the first.
         choose_frame(frame, 1)
         return
     with decoding("its frames cannot be counted", _AGAIN):
-        index = choose_frame(frame, getattr(image, "n_frames", 1))
+        index = choose_frame(frame, n_pages or int(getattr(image, "n_frames", 1)))
         if index:
             image.seek(index)
 

@@ -150,6 +150,9 @@ def count_directories(stream: BinaryIO) -> int:
             )
         stream.seek(place)
         n_entries = number(stream.read(n_count))
+        if not n_entries:  # it points behind the end
+            seen.discard(place)
+            break
         stream.seek(place + n_count + n_entry * n_entries)
         place = number(stream.read(n_next))
     stream.seek(0)
