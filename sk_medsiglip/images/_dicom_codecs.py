@@ -37,6 +37,9 @@ _PLUGINS = ("pyjpegls", "pylibjpeg", "pillow", "pydicom")
 #: Second byte of the marker of a lossless frame.
 _LOSSLESS = 0xC3
 
+#: Of the standard, unknown to pydicom 3.
+_JPEG_XL = {f"1.2.840.10008.1.2.4.{last}" for last in (110, 111, 112)}
+
 _AGAIN = "Copy or export it again."
 _CODECS = 'Install the codecs for it: pip install "sk-medsiglip[dicom]"'
 
@@ -133,7 +136,12 @@ def _is_jpeg(dataset: Dataset) -> bool:
 
 def _syntax_name(dataset: Dataset) -> str:
     syntax = dataset.file_meta.TransferSyntaxUID
-    return syntax.name if syntax.name != syntax else "a private transfer syntax"
+    if syntax.name != syntax:
+        return syntax.name
+    if syntax in _JPEG_XL:
+        return "JPEG XL"
+    is_standard = syntax.startswith("1.2.840.10008.")
+    return f"a {'newer' if is_standard else 'private'} transfer syntax"
 
 
 def _no_codec(dataset: Dataset) -> ImageReadError:

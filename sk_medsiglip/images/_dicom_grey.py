@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._intensity import (
     CTWindows,
+    GoogleServing,
     Intensity,
     Percentiles,
     Tone,
@@ -109,6 +110,9 @@ def dicom_picture(dataset: Dataset, values: NDArray[Any], index: int) -> Picture
         inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
         padding=padding,
         voi=voi,
+        serving=functools.partial(_served, dataset, values, in_unit)
+        if modality in ("CR", "CT", "DX")
+        else None,
     )
 
 
@@ -209,6 +213,28 @@ def _auto(
         low, high = sorted(full if in_unit is None else in_unit(full))
         return ramp(float(low), float(high))
     return Percentiles(low=0, high=100)
+
+
+def _served(
+    dataset: Dataset,
+    values: NDArray[Any],
+    in_unit: Unit | None,
+    recipe: GoogleServing,
+) -> Tone:
+    """Return what Google's serving container does with CT and radiographs."""
+    is_ct = dataset.Modality == "CT"
+    windows = _windows(dataset)
+    low, high = -np.inf, np.inf
+    if windows or is_ct:
+        center, width = windows[0] if windows else (recipe.center, recipe.width)
+        low, high = center - width // 2, center + width // 2
+    elif values.dtype == np.uint8:
+        return ramp(0, 255)
+    if not is_ct:
+        ends = np.array([values.min(), values.max()])
+        ends = ends if in_unit is None else in_unit(ends)
+        low, high = np.clip([ends.min(), ends.max()], low, high)
+    return ramp(float(low), float(high))
 
 
 # VOI transformation

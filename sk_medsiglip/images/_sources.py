@@ -152,6 +152,12 @@ def _open_path(given: str) -> BinaryIO:
             raise ImageReadError(
                 "it is a URL that lost a slash", "Pass URLs as str, not as Path."
             ) from None
+        if "\\" in given and os.sep == "/":
+            raise ImageReadError(
+                "there is no such file, and its path is written as on Windows",
+                'Use slashes: X.str.replace("\\\\", "/"), and the folder on this '
+                "machine.",
+            ) from error
         raise ImageReadError(
             "there is no such file",
             "Check the spelling; a relative path starts at the working directory, "

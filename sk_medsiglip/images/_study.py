@@ -183,10 +183,10 @@ class _Opening:
                 continue
             if kind == "nifti":
                 volumes.append(path)
+            elif kind == "packed dicom" or (kind is None and _is_dicom_name(path)):
+                damaged.append(path)
             elif kind is not None:
                 pictures.append((path, kind))
-            elif _is_dicom_name(path):
-                damaged.append(path)
         # What an export puts beside its DICOM files are icons and a viewer.
         if headers:
             slices = self._slices_of(choose_stacks(stacks_of(headers), self.series))
@@ -248,7 +248,8 @@ class _Opening:
             return Study(
                 self._slices_of(choose_stacks(stacks_of([header]), self.series))
             )
-        parts = _frames(item, kind) if kind not in (None, "dicom") else [(item, None)]
+        is_picture = kind not in (None, "dicom", "packed dicom")
+        parts = _frames(item, str(kind)) if is_picture else [(item, None)]
         self._check_series_and_plane(len(parts))
         return Study(series_of(parts, self.max_pixels))
 
@@ -359,7 +360,7 @@ def _is_url(item: Any) -> bool:
 
 
 def _is_dicom_name(path: str) -> bool:
-    return path.lower().endswith(_DICOM_SUFFIXES)
+    return path.lower().removesuffix(".gz").endswith(_DICOM_SUFFIXES)
 
 
 def _is_volume(values: NDArray[Any]) -> bool:
