@@ -1,7 +1,10 @@
 """Small files that ask for much: the header tells it, and the row is unreadable."""
 
+import gzip
 import io
 import struct
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -78,3 +81,33 @@ def test_square_around_a_long_picture_counts():
     assert np.isnan(found).all(axis=1).tolist() == [True, False]
     with pytest.raises(ImageReadError, match=r"the square around it.*max_pixels"):
         embedder.set_params(on_error="raise").transform(rows)
+
+
+LIMITED = """
+import resource, sys
+import nibabel, numpy as np
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images import read_study
+
+read_study(np.zeros((2, 4, 5), np.uint8))
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + 2**30, now + 2**30))
+try:
+    read_study(sys.argv[1])
+except ImageReadError as error:
+    print(error.reason)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its memory as Linux does")
+def test_volume_that_needs_more_memory_than_there_is(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    image = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.float64), np.eye(4))
+    header = bytearray(image.to_bytes()[:352])
+    header[42:48] = struct.pack("<3h", 1024, 1024, 256)  # two GiB of float64
+    path = tmp_path / "v.nii.gz"
+    path.write_bytes(gzip.compress(bytes(header)) + gzip.compress(bytes(2**26)) * 32)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True
+    )
+    assert "1024 x 1024 x 256 voxels need more memory" in done.stdout, done.stderr

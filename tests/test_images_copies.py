@@ -29,6 +29,9 @@ def test_one_identifier_for_all_files_is_not_a_copy(tmp_path):
     folder = write(tmp_path, slices(SOPInstanceUID="1.2.3"))
     assert read_numbers(folder) == list(range(7))
     (tmp_path / "n").mkdir()
+    (tmp_path / "v").mkdir()
+    views = [dicom(v, SOPInstanceUID="1.2.3", Modality="CR") for v in marked()]
+    assert read_numbers(write(tmp_path / "v", views)) == list(range(7))
     numbered = [
         dicom(v, InstanceNumber=i, SOPInstanceUID="1.2.3")
         for i, v in enumerate(marked())

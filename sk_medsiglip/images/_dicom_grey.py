@@ -64,10 +64,10 @@ def own_scale(dataset: Dataset, index: int) -> Any:
     _bring_up_frame_tags(dataset, index)
     modality = str(dataset.get("Modality") or "")
     if modality not in _AS_STORED:
-        tables = [repr(item) for item in dataset.get("VOILUTSequence") or []]
-        windows = _windows(dataset)
-        if tables or windows:
-            return tables, windows, str(dataset.get("VOILUTFunction") or "LINEAR")
+        tables = filter(_has_table, dataset.get("VOILUTSequence") or [])
+        first = [*map(repr, tables), *_windows(dataset)][:1]
+        if first:
+            return first, str(dataset.get("VOILUTFunction") or "LINEAR")
     if modality in _AS_STORED or int(dataset.get("BitsStored") or 16) <= 8:
         return [_numbers(dataset, f"Rescale{name}") for name in ("Slope", "Intercept")]
     return None

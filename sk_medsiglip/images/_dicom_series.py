@@ -277,7 +277,7 @@ def _stacks(members: list[Header]) -> list[Stack]:
 
 def _identity(header: Header) -> Any:
     """Return what copies of one file share; some programs give one UID to all files."""
-    if not header.uid:
+    if not header.uid or (header.position is None and math.isinf(header.instance)):
         return header.place
     return header.series, header.uid, header.instance, header.position, header.depths
 

@@ -140,7 +140,14 @@ class NiftiVolume(Held[NDArray[Any]]):
             if (header.shape, header.type) != (self._header.shape, self._header.type):
                 raise ImageReadError("it has changed while it was read", "Run again.")
             with decoding(_DAMAGED, _AGAIN):
-                voxels = np.asarray(stored.get_unscaled()).reshape(header.shape)
+                try:
+                    voxels = np.asarray(stored.get_unscaled()).reshape(header.shape)
+                except MemoryError as error:
+                    raise ImageReadError(
+                        f"its {' x '.join(map(str, header.shape))} voxels need more "
+                        "memory than there is",
+                        "Unpack it by gunzip: voxels of a .nii file stay on the disk.",
+                    ) from error
                 # The checksum of a packed file stands at its end.
                 while unpacked is not stream and unpacked.read(2**20):
                     continue

@@ -29,7 +29,7 @@ from sk_medsiglip.images._sources import (
     open_source,
 )
 
-__all__ = ["MAX_PIXELS", "load_picture", "read_image", "read_resized"]
+__all__ = ["MAX_PIXELS", "as_array", "load_picture", "read_image", "read_resized"]
 
 #: Pillow's own limit for a "decompression bomb": 512 MiB as 8-bit RGB.
 MAX_PIXELS = 178_956_970
@@ -182,7 +182,7 @@ def load_picture(source: Any, *, frame: int | str | None, max_pixels: int) -> Pi
         with alone_with(source, getattr(source, "fp", None)):
             if isinstance(source, Image.Image):
                 return load_pil(source, max_pixels=max_pixels)
-            array = _as_array(source)
+            array = as_array(source)
         return load_array(array, max_pixels=max_pixels)
     except ImageReadError as error:
         error.source = describe(source)
@@ -229,7 +229,7 @@ def _load_file(source: Any, *, frame: int | str | None, max_pixels: int) -> Pict
     )
 
 
-def _as_array(source: Any) -> NDArray[Any]:
+def as_array(source: Any) -> NDArray[Any]:
     """Return what tensors and other arrays hold."""
     if (
         source is None

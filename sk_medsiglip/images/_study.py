@@ -26,8 +26,14 @@ from sk_medsiglip.images._lazy import LazyImage
 from sk_medsiglip.images._nifti import NiftiVolume
 from sk_medsiglip.images._picture import Picture
 from sk_medsiglip.images._pillow_bits import count_directories
+from sk_medsiglip.images._read import as_array
 from sk_medsiglip.images._series_slice import series_of
-from sk_medsiglip.images._sources import describe, is_readable_stream, open_source
+from sk_medsiglip.images._sources import (
+    alone_with,
+    describe,
+    is_readable_stream,
+    open_source,
+)
 from sk_medsiglip.images._study_folder import folder_path, kind_of, list_files
 
 __all__ = ["Study", "StudyParts", "open_study", "study_parts"]
@@ -258,11 +264,8 @@ class _Opening:
         has_values = hasattr(item, "__array__") and not np.isscalar(item)
         if not has_values or isinstance(item, Image.Image):
             return Study([item])
-        with decoding(
-            "it cannot be made a NumPy array",
-            "Pass a NumPy array; of a tensor, on the CPU.",
-        ):
-            values = np.asarray(item)
+        with alone_with(item):
+            values = as_array(item)
         if not _is_volume(values):
             return Study([item])
         self._check_series_and_plane(len(values))
