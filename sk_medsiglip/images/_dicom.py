@@ -7,6 +7,7 @@ of 300 frames costs no more than its header and a frame.
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
@@ -33,6 +34,7 @@ __all__ = [
     "is_dicom",
     "load_dicom",
     "open_dicom",
+    "tags_of",
 ]
 
 _TAGS: list[Any] = [
@@ -123,13 +125,21 @@ def decode_dicom(dataset: Dataset, element: PixelElement, index: int) -> Picture
         return dicom_picture(dataset, values, index)
 
 
+@functools.cache
+def tags_of(*names: Any) -> list[Any]:
+    """Return tags of the dictionary, which takes longer than reading a small file."""
+    from pydicom.tag import Tag
+
+    return [Tag(name) for name in names]
+
+
 def _read(stream: BinaryIO, max_pixels: int) -> tuple[Dataset, PixelElement | None]:
     """Return the tags before the pixels, and where those are, if anywhere."""
     import pydicom
 
     stream = inflated(stream, max_pixels)
     dataset = pydicom.dcmread(
-        stream, force=True, stop_before_pixels=True, specific_tags=_TAGS
+        stream, force=True, stop_before_pixels=True, specific_tags=tags_of(*_TAGS)
     )
     if not dataset.file_meta.get("TransferSyntaxUID"):
         dataset.file_meta.TransferSyntaxUID = _syntax_of(dataset)

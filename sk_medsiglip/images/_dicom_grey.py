@@ -61,8 +61,10 @@ Unit = Callable[[NDArray[Any]], NDArray[Any]]
 
 def own_scale(dataset: Dataset, index: int) -> Any:
     """Return what the tags decide of how an image is shown, to compare two of them."""
+    modality = dataset.get("Modality")
+    if modality == "MR":
+        return None
     _bring_up_frame_tags(dataset, index)
-    modality = str(dataset.get("Modality") or "")
     if modality not in _AS_STORED:
         tables = filter(_has_table, dataset.get("VOILUTSequence") or [])
         first = [*map(repr, tables), *_windows(dataset)][:1]

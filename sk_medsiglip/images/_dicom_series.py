@@ -18,7 +18,7 @@ import numpy as np
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
-from sk_medsiglip.images._dicom import count_frames, inflated
+from sk_medsiglip.images._dicom import count_frames, inflated, tags_of
 from sk_medsiglip.images._dicom_grey import GREY_TAGS, own_scale
 from sk_medsiglip.images._dicom_mosaic import MOSAIC_TAGS
 
@@ -178,7 +178,7 @@ def read_header(
         dataset = pydicom.dcmread(
             inflated(stream, max_pixels),
             force=True,
-            specific_tags=_TAGS,
+            specific_tags=tags_of(*_TAGS),
             stop_before_pixels=True,
         )
         if not dataset.get("Rows") or not dataset.get("Columns"):
@@ -209,7 +209,7 @@ def read_header(
             tuple(plane.depth for plane in planes) or (0.0,) * n_frames,
             n_frames > 1,
             frozenset(
-                repr(own_scale(dataset[:], index))
+                repr(own_scale(dataset[:] if groups else dataset, index))
                 for index in range(min(n_frames, len(groups) or 1))
             ),
             _is_extra(dataset, modality),
@@ -333,10 +333,11 @@ def _planes(dataset: Dataset, groups: Sequence[Dataset], n_frames: int) -> list[
                 position = _numbers(item, "ImagePositionPatient", 3)
         if orientation is None or position is None:
             return []
-        first = planes[0].orientation if planes else orientation
-        if np.abs(np.subtract(orientation, first)).max() >= _SAME_DIRECTION:
+        if not planes:
+            first, normal = orientation, _normal(orientation)
+        elif np.abs(np.subtract(orientation, first)).max() >= _SAME_DIRECTION:
             return []
-        depth = float(_normal(first) @ np.array(position))
+        depth = float(normal @ np.array(position))
         planes.append(_Plane(orientation, position, depth))
     return planes
 
