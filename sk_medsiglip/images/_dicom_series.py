@@ -223,7 +223,10 @@ def stacks_of(headers: Iterable[Header]) -> list[Stack]:
     the headers leave two images without any difference.
     """
     series: dict[str, list[Header]] = {}
-    for header in {_identity(header): header for header in headers}.values():
+    known: dict[Any, Header] = {}
+    for header in headers:
+        if known.setdefault(_identity(header), header) is not header:
+            continue
         series.setdefault(header.series, []).append(header)
     stacks = [stack for members in series.values() for stack in _stacks(members)]
     return sorted(stacks, key=lambda stack: _rank(stack.headers[0]))
@@ -321,7 +324,7 @@ def _planes(dataset: Dataset, groups: Sequence[Dataset], n_frames: int) -> list[
     Where nothing is said frame by frame, all of them lie in that of the file.
     """
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
-    per_frame = groups if len(groups) == n_frames else [None] * n_frames
+    per_frame = groups if len(groups) == n_frames else [None]
     planes: list[_Plane] = []
     for group in per_frame:
         orientation = _numbers(dataset, "ImageOrientationPatient", 6)
@@ -339,7 +342,7 @@ def _planes(dataset: Dataset, groups: Sequence[Dataset], n_frames: int) -> list[
             return []
         depth = float(normal @ np.array(position))
         planes.append(_Plane(orientation, position, depth))
-    return planes
+    return planes if len(planes) == n_frames else planes * n_frames
 
 
 def _is_extra(dataset: Dataset, modality: str) -> bool:

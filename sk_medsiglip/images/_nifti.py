@@ -105,9 +105,8 @@ class NiftiVolume(Held[NDArray[Any]]):
             return False
         low, high = self.grey_range.extremes()
         # Phase and the parts of complex images lie evenly around 0; CT does not.
-        is_even = _is_even(low, high) and _is_even(
-            *self.grey_range.limits(Percentiles(5, 95))
-        )
+        most = self.grey_range.limits(Percentiles(5, 95))
+        is_even = _is_even(low, high, 0.01) and _is_even(*most, 0.05)
         return low <= _HOUNSFIELD_AIR and not is_even
 
     def picture(self, index: int, max_pixels: int) -> Picture:
@@ -184,8 +183,8 @@ class NiftiSlice(LazyImage):
         return f"{describe(self.volume.source)}, {self.volume.plane} slice {self.index}"
 
 
-def _is_even(low: float, high: float) -> bool:
-    return abs(low + high) < 0.05 * (high - low)
+def _is_even(low: float, high: float, tolerance: float) -> bool:
+    return abs(low + high) < tolerance * (high - low)
 
 
 def _open(stream: BinaryIO) -> tuple[_Header, Any, Any]:
