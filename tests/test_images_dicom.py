@@ -29,8 +29,8 @@ UNREADABLE = {
     "palettes/": NO_IMAGE.format("Color Palette Storage"),
     "test_files/ExplVR_BigEndNoMeta": NO_IMAGE.format("RT Ion Plan Storage"),
     "test_files/ExplVR_LitEndNoMeta": NO_IMAGE.format("RT Ion Plan Storage"),
-    # Its tiles are 14,540,801.
-    "test_files/JPEG2000-embedded-sequence-delimiter.dcm": "its pixels are damaged",
+    # Its header is overwritten: it announces a width of 3,722,445,056.
+    "test_files/JPEG2000-embedded-sequence-delimiter.dcm": "its compressed pixels are",
     "test_files/MR_truncated.dcm": "its pixels are missing or cut short",
     "test_files/UN_sequence.dcm": "its pixels are missing or cut short",
     # It announces "1A" frames.

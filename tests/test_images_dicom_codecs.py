@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import drawn, real
+from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
@@ -397,3 +398,42 @@ def test_a_missing_codec_names_the_extra_to_install(tmp_path):
 def test_uncompressed_files_need_no_codec():
     assert not ExplicitVRLittleEndian.is_encapsulated
     assert read_image(drawn(wave(12))).any()
+
+
+# What a frame is counts, not what the transfer syntax calls it
+
+
+@pytest.mark.parametrize(
+    "syntax", [JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless]
+)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_baseline_or_progressive_frame_of_another_syntax(syntax, progressive):
+    values = (np.add.outer(np.arange(32), np.arange(40)) * 3).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "JPEG", progressive=progressive)
+    content = wrapped(stream.getvalue(), values, syntax)
+    expected = np.asarray(Image.open(stream))
+    np.testing.assert_array_equal(read_image(content)[..., 0], expected)
+
+
+def test_a_jpeg_2000_frame_that_is_called_jpeg():
+    values = (np.add.outer(np.arange(32), np.arange(40)) * 3).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "JPEG2000", no_jp2=True)
+    content = wrapped(stream.getvalue(), values, JPEGLossless)
+    np.testing.assert_array_equal(read_image(content)[..., 0], values)
+
+
+def test_gdcm_prints_nothing(capfd):
+    path = real("JPGExtended.dcm")
+    frame = bytearray(pydicom.dcmread(path).PixelData)
+    frame[len(frame) // 2 :] = b"\xff" * (len(frame) - len(frame) // 2)
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = bytes(frame)
+    stream = io.BytesIO()
+    dataset.save_as(stream)
+    try:
+        read_image(stream.getvalue())
+    except ImageReadError:
+        pass
+    assert capfd.readouterr() == ("", "")

@@ -342,8 +342,66 @@ def test_pixels_may_be_floats(keyword):
     }
     assert row(drawn(np.zeros((1, 4), np.uint8), **tags)) == [0, 64, 128, 255]
     tags[keyword] = np.array([[0, np.nan, 1, 2]], f"<f{width}").tobytes()
-    with pytest.raises(ImageReadError, match="it holds NaN or infinite values"):
+    # As in NIfTI files: shown as the lowest value, and in no percentile.
+    assert row(drawn(np.zeros((1, 4), np.uint8), **tags)) == [0, 0, 128, 255]
+    tags[keyword] = np.array([[np.nan, 5, np.inf, 6]], f"<f{width}").tobytes()
+    assert row(drawn(np.zeros((1, 4), np.uint8), **tags)) == [0, 0, 0, 255]
+    tags[keyword] = np.full((1, 4), np.nan, f"<f{width}").tobytes()
+    with pytest.raises(ImageReadError, match="nothing but NaN or infinite values"):
         read_image(drawn(np.zeros((1, 4), np.uint8), **tags))
+
+
+# Elements that are not needed
+
+
+@pytest.mark.parametrize("sequence", ["VOILUTSequence", "ModalityLUTSequence"])
+def test_an_empty_table_is_no_table(sequence):
+    expected = row(drawn(RAMP))
+    for item in (Dataset(), table_item([])):
+        assert row(drawn(RAMP, **{sequence: [item]})) == expected
+        tags = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": -1024}
+        plain = read_image(drawn(RAMP, **tags))
+        np.testing.assert_array_equal(
+            read_image(drawn(RAMP, **tags, **{sequence: [item]})), plain
+        )
+
+
+def test_a_damaged_table_is_an_error_only_where_it_is_used():
+    item = table_item([1, 2, 3])
+    item.LUTDescriptor = [3, 0]
+    content = drawn(RAMP, Modality="MR", VOILUTSequence=[item])
+    np.testing.assert_array_equal(
+        read_image(content), read_image(drawn(RAMP, Modality="MR"))
+    )
+    with pytest.raises(ImageReadError, match="lookup table is damaged"):
+        read_image(content, intensity=VOI())
+    with pytest.raises(ImageReadError, match="lookup table is damaged"):
+        read_image(drawn(RAMP, VOILUTSequence=[item]))
+
+
+@pytest.mark.parametrize("tag", ["WindowCenter", "WindowWidth"])
+@pytest.mark.parametrize("modality", ["MR", "CT", "DX", "US"])
+def test_a_window_that_is_no_number_is_no_window(modality, tag):
+    tags = {"Modality": modality, "RescaleSlope": 1, "RescaleIntercept": -1024}
+    expected = read_image(drawn(RAMP, **tags))
+    windows = {"WindowCenter": "1111", "WindowWidth": "2222"}
+    content = drawn(RAMP, **tags, **windows)
+    content = content.replace(windows[tag].encode(), b"10,4")
+    np.testing.assert_array_equal(read_image(content), expected)
+    with pytest.raises(ImageReadError, match="no window"):
+        read_image(content, intensity=VOI())
+
+
+def test_a_rescale_that_is_no_number_matters_where_values_have_a_unit():
+    tags = {"RescaleSlope": 1, "RescaleIntercept": "-1024"}
+
+    def broken(modality):
+        return drawn(RAMP, Modality=modality, **tags).replace(b"-1024", b"-10,4")
+
+    assert row(broken("MR")) == row(drawn(RAMP, Modality="MR"))
+    for modality in ("CT", "PT", "DX"):
+        with pytest.raises(ImageReadError, match="tags on grey values are damaged"):
+            read_image(broken(modality))
 
 
 # Colours

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from dicom_files import drawn
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.model_selection import GridSearchCV
 
@@ -71,9 +72,9 @@ def test_value_objects_are_estimator_parameters():
 
 
 def test_recipe_key_is_one_text_for_one_recipe():
-    assert recipe_key("auto", None) == "read-2;intensity=auto;frame=None"
+    assert recipe_key("auto", None) == "read-3;intensity=auto;frame=None"
     key = recipe_key(Window(40, 80), 3)
-    assert key == "read-2;intensity=Window(center=40, width=80);frame=3"
+    assert key == "read-3;intensity=Window(center=40, width=80);frame=3"
     assert key == recipe_key(Window(np.float64(40.0), np.int16(80)), np.int64(3))
     assert recipe_key("brain", None) == recipe_key(Window(40, 80), None)
     assert recipe_key("ct", None) == recipe_key(CTWindows([-1024.0, 1024]), None)
@@ -134,3 +135,57 @@ def test_a_window_applies_to_each_channel_of_a_colour_image():
 def test_ct_windows_on_a_colour_image_are_an_error():
     with pytest.raises(ImageReadError, match="it is a colour image, and CT windows"):
         read_image(np.zeros((4, 4, 3), np.uint8), intensity="ct")
+
+
+# The serving container of Google, its arithmetic written out again
+
+
+WINDOWS = [None, (140, 81), (40, 5000), ([40, 500], [80, 9])]
+
+
+def container(stored, slope, intercept, window, modality, dtype):
+    """Return 8 bits of what the container makes of grey values."""
+    values = stored.astype(np.float64) * slope + intercept
+    if modality == "CT":
+        window = window or (100, 2500)
+    if window:
+        half = window[1] // 2
+        low, high = window[0] - half, window[0] + half
+        values = np.interp(values.clip(low, high), (low, high), (0, 65535))
+    elif dtype == np.uint8:
+        return values
+    if modality != "CT":
+        values = np.interp(values, (values.min(), values.max()), (0, 65535))
+    return values / 257
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("modality", ["CT", "CR", "DX"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_google_serving_is_the_containers_recipe(modality, window, dtype, turned):
+    stored = np.random.default_rng(0).integers(3, 250, (20, 30)).astype(dtype)
+    if dtype == np.uint16:
+        stored *= 16
+    tags = {"Modality": modality}
+    slope, intercept = (1, -1024) if modality == "CT" else (1, 0)
+    if modality == "CT":
+        tags |= {"RescaleSlope": slope, "RescaleIntercept": intercept}
+    first = window
+    if window:
+        tags |= dict(zip(("WindowCenter", "WindowWidth"), window, strict=True))
+        first = tuple(np.ravel(value)[0] for value in window)
+    if turned:
+        tags["PhotometricInterpretation"] = "MONOCHROME1"
+    found = read_image(drawn(stored, **tags), intensity="google-serving")
+    expected = container(stored, slope, intercept, first, modality, dtype)
+    expected = 255 - expected if turned else expected
+    assert np.abs(found[..., 0] - expected).max() <= 1
+
+
+def test_google_serving_leaves_other_images_as_they_are():
+    grey = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    for source in (grey, drawn(grey, Modality="XC"), drawn(grey, Modality="MR")):
+        np.testing.assert_array_equal(
+            read_image(source, intensity="google-serving"), read_image(source)
+        )

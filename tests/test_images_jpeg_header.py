@@ -11,7 +11,7 @@ from PIL import Image
 from pydicom.encaps import get_frame
 
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images._jpeg_header import check_boxes, check_jpeg
+from sk_medsiglip.images._jpeg_header import check_jpeg, codestream
 
 REAL = {
     "lossless": "SC_rgb_jpeg_gdcm.dcm",
@@ -107,9 +107,9 @@ def test_boxes_around_jpeg_2000():
     values.save(stream, "JPEG2000")
     whole = stream.getvalue()
     assert whole[4:8] == b"jP  "
-    check_boxes(whole)
-    check_boxes(whole[whole.index(b"\xff\x4f\xff\x51") :])
-    check_boxes(b"")
+    bare = whole[whole.index(b"\xff\x4f\xff\x51") :]
+    assert codestream(whole) == codestream(bare) == bare
+    assert codestream(b"") == b""
     for length in (0, 7):
         with pytest.raises(ImageReadError, match="has a damaged box"):
-            check_boxes(whole[:12] + struct.pack(">I", length) + whole[16:])
+            codestream(whole[:12] + struct.pack(">I", length) + whole[16:])

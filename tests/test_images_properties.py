@@ -16,7 +16,9 @@ MODES += ["I;16"]
 
 numbers = st.floats(-2000, 2000).map(lambda value: round(value, 3))
 intensities = st.one_of(
-    st.sampled_from(["auto", "auto", "ct", "ct-wide", "lung", "brain"]),
+    st.sampled_from(
+        ["auto", "auto", "ct", "ct-wide", "google-serving", "lung", "brain"]
+    ),
     st.builds(Window, numbers, st.floats(0.5, 5000)),
     st.builds(Percentiles, st.floats(0, 50), st.floats(51, 100)),
     st.builds(

@@ -41,12 +41,64 @@ def test_frames_are_ordered_by_their_positions():
     assert read_numbers(unplaced) == order.tolist()
 
 
-def test_multi_frame_files_are_series_of_their_own(tmp_path):
-    (tmp_path / "a").write_bytes(dicom(marked(), **enhanced(range(7))))
-    (tmp_path / "b").write_bytes(dicom(marked(4), **enhanced(range(4))))
-    with pytest.raises(ImageReadError, match="0 is MR, . slices; 1 is MR, . slices"):
+def halves(volume, **tags):
+    """Return two multi-frame files of one series, the upper slices first."""
+    order = [[4, 6, 5], [1, 0, 3, 2]]
+    return [
+        dicom(volume[own], **enhanced([2.0 * i for i in own]), **tags) for own in order
+    ]
+
+
+def test_multi_frame_files_of_one_series_are_one_volume(tmp_path):
+    for name, content in zip("ab", halves(marked()), strict=True):
+        (tmp_path / name).write_bytes(content)
+    assert read_numbers(tmp_path) == list(range(7))
+    assert read_numbers([tmp_path / "b", tmp_path / "a"]) == list(range(7))
+    other = dicom(marked(4), SeriesInstanceUID="1.2.9", **enhanced(range(4)))
+    (tmp_path / "c").write_bytes(other)
+    with pytest.raises(ImageReadError, match="it holds 2 series"):
         read_study(tmp_path)
-    assert {len(read_study(tmp_path, series=i)) for i in (0, 1)} == {7, 4}
+
+
+def test_multi_frame_files_without_positions_follow_their_numbers(tmp_path):
+    volume = marked()
+    for name, instance, own in (("a", 2, slice(4, 7)), ("b", 1, slice(0, 4))):
+        frames = volume[own]
+        content = dicom(frames, NumberOfFrames=len(frames), InstanceNumber=instance)
+        (tmp_path / name).write_bytes(content)
+    assert read_numbers(tmp_path) == list(range(7))
+
+
+def test_parts_of_a_concatenation_follow_their_offsets(tmp_path):
+    volume = marked()
+    for place, offset in enumerate((5, 0, 3)):
+        frames = volume[offset : {5: 7, 0: 3, 3: 5}[offset]]
+        content = dicom(
+            frames,
+            NumberOfFrames=len(frames),
+            InstanceNumber=1,
+            ConcatenationUID="1.2.3.4",
+            ConcatenationFrameOffsetNumber=offset,
+        )
+        (tmp_path / str(place)).write_bytes(content)
+    assert read_numbers(tmp_path) == list(range(7))
+
+
+def test_enhanced_files_of_one_frame_are_ordered_by_position(tmp_path):
+    volume = marked()
+    for name, index in enumerate(np.random.default_rng(0).permutation(7)):
+        tags = enhanced([2.5 * index]) | {"InstanceNumber": name}
+        content = dicom(volume[index : index + 1], **tags)
+        (tmp_path / str(name)).write_bytes(content)
+    assert read_numbers(tmp_path) == list(range(7))
+    with pytest.raises(ImageReadError, match="its slices are axial"):
+        read_study(tmp_path, plane="coronal")
+
+
+def test_frames_that_cannot_be_there_are_not_counted():
+    content = dicom(marked(), NumberOfFrames=2_000_000_000)
+    with pytest.raises(ImageReadError, match="announces 2000000000 frames"):
+        read_study(content)
 
 
 def test_tags_of_one_frame_do_not_reach_the_next():

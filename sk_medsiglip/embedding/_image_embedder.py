@@ -313,7 +313,7 @@ class MedSigLIPEmbedder(Embedder):
             return read_resized(source, facts.image_size, pad=self.pad, **reading)
         pixels = read_image(source, **reading)
         processor = load_image_processor(os.fspath(self.model), facts.revision)
-        return processor(pad_to_square(pixels) if self.pad else pixels)
+        return processor(pad_to_square(pixels, self.max_pixels) if self.pad else pixels)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -535,7 +535,9 @@ class MedSigLIPFineTuner(
 
         def read(source: Any) -> NDArray[np.uint8]:
             pixels = read_image(source, **reading)
-            return processor(pad_to_square(pixels) if self.pad else pixels)
+            return processor(
+                pad_to_square(pixels, self.max_pixels) if self.pad else pixels
+            )
 
         return read
 

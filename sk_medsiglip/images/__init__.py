@@ -16,6 +16,7 @@ names, serve the rooms above this one and may change. The files::
 
     _arrays.py           arrays: which shapes and types, and what their values mean
     _pillow.py           PNG, JPEG, TIFF, WebP, BMP, and images open in Pillow
+    _pillow_bits.py      all the bits of theirs, where Pillow would keep eight
     _region.py           Region: a rectangle of an image
     _tiles.py            no more of a TIFF than a region needs
     _urls.py             images behind URLs; _url_errors.py, what goes wrong there
@@ -28,6 +29,7 @@ names, serve the rooms above this one and may change. The files::
     _dicom_pixels.py     the pixels of one frame
     _dicom_codecs.py     which codec decodes which; _dicom_jpeg.py, JPEG only GDCM reads
     _jpeg_header.py      a compressed frame's header, judged before a codec sees it
+    _dicom_mosaic.py     slices that lie side by side in one image
     _dicom_frames.py     frames of one file as slices
     _dicom_series.py     which files of a folder are one series, and in which order
 

@@ -7,16 +7,18 @@ of 300 frames costs no more than its header and a frame.
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._dicom_codecs import check_codec, hint_for
 from sk_medsiglip.images._dicom_grey import GREY_TAGS, dicom_picture
+from sk_medsiglip.images._dicom_mosaic import MOSAIC_TAGS, count_tiles, cut_tile
 from sk_medsiglip.images._dicom_pixels import PIXEL_TAGS, PixelElement, stored_values
 from sk_medsiglip.images._picture import Picture, refuse_too_large
 from sk_medsiglip.images._pillow import choose_frame
@@ -25,9 +27,24 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.uid import UID
 
-__all__ = ["decode_dicom", "inflated", "is_dicom", "load_dicom", "open_dicom"]
+__all__ = [
+    "count_frames",
+    "decode_dicom",
+    "inflated",
+    "is_dicom",
+    "load_dicom",
+    "open_dicom",
+    "tags_of",
+]
 
-_TAGS = ["SOPClassUID", "Modality", "NumberOfFrames", *PIXEL_TAGS, *GREY_TAGS]
+_TAGS: list[Any] = [
+    "SOPClassUID",
+    "Modality",
+    "NumberOfFrames",
+    *PIXEL_TAGS,
+    *GREY_TAGS,
+    *MOSAIC_TAGS,
+]
 
 #: The elements that hold pixels, by group and element.
 _PIXEL_KEYWORDS = {
@@ -73,8 +90,14 @@ def load_dicom(
     """Decode one frame of a DICOM file."""
     dataset, element = open_dicom(stream, max_pixels=max_pixels)
     with decoding("its DICOM tags cannot be read", _AGAIN):
-        index = choose_frame(frame, _n_frames(dataset))
+        index = choose_frame(frame, count_frames(dataset))
     return decode_dicom(dataset, element, index)
+
+
+def count_frames(dataset: Dataset) -> int:
+    """Return the number of frames, or of slices in a mosaic; 1 at least."""
+    n_tiles = count_tiles(dataset)
+    return n_tiles if n_tiles > 1 else max(1, int(dataset.get("NumberOfFrames") or 1))
 
 
 def open_dicom(stream: BinaryIO, *, max_pixels: int) -> tuple[Dataset, PixelElement]:
@@ -94,9 +117,20 @@ def decode_dicom(dataset: Dataset, element: PixelElement, index: int) -> Picture
     with decoding(
         "its pixels are damaged, cut short, or unlike its tags", hint_for(dataset)
     ):
-        values = stored_values(dataset, element, index)
+        n_tiles = count_tiles(dataset)
+        values = stored_values(dataset, element, 0 if n_tiles > 1 else index)
+        if n_tiles > 1:
+            values = cut_tile(values, n_tiles, index)
     with decoding("its tags on grey values are damaged", _AGAIN):
         return dicom_picture(dataset, values, index)
+
+
+@functools.cache
+def tags_of(*names: Any) -> list[Any]:
+    """Return tags of the dictionary, which takes longer than reading a small file."""
+    from pydicom.tag import Tag
+
+    return [Tag(name) for name in names]
 
 
 def _read(stream: BinaryIO, max_pixels: int) -> tuple[Dataset, PixelElement | None]:
@@ -105,7 +139,7 @@ def _read(stream: BinaryIO, max_pixels: int) -> tuple[Dataset, PixelElement | No
 
     stream = inflated(stream, max_pixels)
     dataset = pydicom.dcmread(
-        stream, force=True, stop_before_pixels=True, specific_tags=_TAGS
+        stream, force=True, stop_before_pixels=True, specific_tags=tags_of(*_TAGS)
     )
     if not dataset.file_meta.get("TransferSyntaxUID"):
         dataset.file_meta.TransferSyntaxUID = _syntax_of(dataset)
@@ -179,10 +213,6 @@ def _pixel_element(stream: BinaryIO, dataset: Dataset) -> PixelElement | None:
 
 def _length(announced: int) -> int | None:
     return None if announced == _UNDEFINED else announced
-
-
-def _n_frames(dataset: Dataset) -> int:
-    return max(1, int(dataset.get("NumberOfFrames") or 1))
 
 
 def _no_pixels(dataset: Dataset, *, has_data: bool) -> ImageReadError:

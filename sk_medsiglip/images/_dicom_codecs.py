@@ -15,13 +15,13 @@ from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._dicom_bits import keep_stored_bits
 from sk_medsiglip.images._dicom_jpeg import (
     GDCM_SYNTAXES,
+    JPEG_2000,
     JPEG_LS,
     JPEGHeader,
     decode_by_gdcm,
     has_gdcm,
     jpeg_header,
 )
-from sk_medsiglip.images._jpeg_header import check_boxes
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -33,6 +33,12 @@ __all__ = ["check_codec", "decode_frame", "hint_for"]
 #: its plugins openjpeg and rle, which are in our extra, and libjpeg, which is GPL and
 #: used where a user has installed it.
 _PLUGINS = ("pyjpegls", "pylibjpeg", "pillow", "pydicom")
+
+#: Second byte of the marker of a lossless frame.
+_LOSSLESS = 0xC3
+
+#: Of the standard, unknown to pydicom 3.
+_JPEG_XL = {f"1.2.840.10008.1.2.4.{last}" for last in (110, 111, 112)}
 
 _AGAIN = "Copy or export it again."
 _CODECS = 'Install the codecs for it: pip install "sk-medsiglip[dicom]"'
@@ -81,14 +87,14 @@ def decode_frame(dataset: Dataset, stream: BinaryIO, index: int) -> NDArray[Any]
 
     options = as_pixel_options(dataset, pixel_keyword="PixelData")
     frame = _compressed_frame(stream, index, options)
-    check_boxes(frame)
-    header = jpeg_header(frame) if _is_jpeg(dataset) else None
+    header = jpeg_header(frame)
     if header is not None:
         _check_header(header, dataset)
+    decoder = _decoder(dataset, header)
     failure: Exception | None = None
-    for plugin in _plugins(_decoder(dataset)):
+    for plugin in _plugins(decoder):
         try:
-            return _by_pydicom(dataset, frame, plugin, options)
+            return _by_pydicom(dataset, decoder, frame, plugin, options)
         except Exception as error:  # codecs raise anything; the next one may do
             failure = error
     if header is not None and header.process in GDCM_SYNTAXES:
@@ -98,10 +104,23 @@ def decode_frame(dataset: Dataset, stream: BinaryIO, index: int) -> NDArray[Any]
     raise failure or ValueError("it is no frame of its transfer syntax")
 
 
-def _decoder(dataset: Dataset) -> Decoder:
+def _decoder(dataset: Dataset, header: JPEGHeader | None = None) -> Decoder:
+    """Return the decoder of a file, or of what its frame is against its tags."""
+    from pydicom import uid
     from pydicom.pixels.decoders.base import get_decoder
 
-    return get_decoder(dataset.file_meta.TransferSyntaxUID)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if header is None:
+        return get_decoder(syntax)
+    if header.process == JPEG_2000:
+        ours = list(uid.JPEG2000TransferSyntaxes)
+    elif header.process == JPEG_LS:
+        ours = list(uid.JPEGLSTransferSyntaxes)
+    elif header.process == _LOSSLESS:
+        ours = [uid.JPEGLossless, uid.JPEGLosslessSV1]
+    else:
+        ours = [uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit]
+    return get_decoder(syntax if syntax in ours else ours[0])
 
 
 def _plugins(decoder: Decoder) -> list[str]:
@@ -117,7 +136,12 @@ def _is_jpeg(dataset: Dataset) -> bool:
 
 def _syntax_name(dataset: Dataset) -> str:
     syntax = dataset.file_meta.TransferSyntaxUID
-    return syntax.name if syntax.name != syntax else "a private transfer syntax"
+    if syntax.name != syntax:
+        return syntax.name
+    if syntax in _JPEG_XL:
+        return "JPEG XL"
+    is_standard = syntax.startswith("1.2.840.10008.")
+    return f"a {'newer' if is_standard else 'private'} transfer syntax"
 
 
 def _no_codec(dataset: Dataset) -> ImageReadError:
@@ -166,16 +190,20 @@ def _check_header(header: JPEGHeader, dataset: Dataset) -> None:
 
 
 def _by_pydicom(
-    dataset: Dataset, frame: bytes, plugin: str, options: dict[str, Any]
+    dataset: Dataset,
+    decoder: Decoder,
+    frame: bytes,
+    plugin: str,
+    options: dict[str, Any],
 ) -> NDArray[Any]:
     from pydicom.encaps import encapsulate
     from pydicom.uid import RLELossless
 
-    is_rle = dataset.file_meta.TransferSyntaxUID == RLELossless
+    is_rle = decoder.UID == RLELossless
     options = options | {"number_of_frames": 1}
     if is_rle:  # stored as they are, so HighBit counts, which pydicom leaves out
         options["correct_unused_bits"] = False
-    values, _ = _decoder(dataset).as_array(
+    values, _ = decoder.as_array(
         encapsulate([frame], has_bot=False),
         index=0,
         decoding_plugin=plugin,

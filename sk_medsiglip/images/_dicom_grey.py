@@ -7,6 +7,7 @@ at the end. :mod:`._picture` applies them.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._intensity import (
     CTWindows,
+    GoogleServing,
     Intensity,
     Percentiles,
     Tone,
@@ -26,7 +29,7 @@ from sk_medsiglip.images._picture import Picture
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["GREY_TAGS", "dicom_picture"]
+__all__ = ["GREY_TAGS", "dicom_picture", "own_scale"]
 
 GREY_TAGS = [
     "ImageType",
@@ -56,6 +59,22 @@ _UNSPECIFIED = "US"
 Unit = Callable[[NDArray[Any]], NDArray[Any]]
 
 
+def own_scale(dataset: Dataset, index: int) -> Any:
+    """Return what the tags decide of how an image is shown, to compare two of them."""
+    modality = dataset.get("Modality")
+    if modality == "MR":
+        return None
+    _bring_up_frame_tags(dataset, index)
+    if modality not in _AS_STORED:
+        tables = filter(_has_table, dataset.get("VOILUTSequence") or [])
+        first = [*map(repr, tables), *_windows(dataset)][:1]
+        if first:
+            return first, str(dataset.get("VOILUTFunction") or "LINEAR")
+    if modality in _AS_STORED or int(dataset.get("BitsStored") or 16) <= 8:
+        return [_numbers(dataset, f"Rescale{name}") for name in ("Slope", "Intercept")]
+    return None
+
+
 def dicom_picture(dataset: Dataset, values: NDArray[Any], index: int) -> Picture:
     """Return decoded values, (H, W) or RGB (H, W, 3), as a picture.
 
@@ -75,6 +94,13 @@ def dicom_picture(dataset: Dataset, values: NDArray[Any], index: int) -> Picture
     if values.ndim == 3:
         return Picture(values, _colour_tone(dataset, values), "DICOM", known)
     _bring_up_frame_tags(dataset, index)
+    padding = _padding(dataset, values)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        # Outside of what was measured some programs write NaN: shown as the lowest
+        # value, and like padding in no percentile.
+        is_there = np.isfinite(values)
+        fill = np.nextafter(values[is_there].min(), values.dtype.type(-np.inf))
+        values, padding = np.where(is_there, values, fill), (float(fill), float(fill))
     in_unit = _in_unit(dataset)
     voi = tuple(_voi_tones(dataset, _lowest(dataset, values, in_unit) < 0))
     return Picture(
@@ -84,8 +110,11 @@ def dicom_picture(dataset: Dataset, values: NDArray[Any], index: int) -> Picture
         modality=known,
         in_unit=in_unit,
         inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
-        padding=_padding(dataset, values),
+        padding=padding,
         voi=voi,
+        serving=functools.partial(_served, dataset, values, in_unit)
+        if modality in ("CR", "CT", "DX")
+        else None,
     )
 
 
@@ -110,13 +139,19 @@ def _bring_up_frame_tags(dataset: Dataset, index: int) -> None:
 
 def _in_unit(dataset: Dataset) -> Unit | None:
     """Return the modality transformation: stored values to Hounsfield units, say."""
-    if dataset.get("ModalityLUTSequence"):
+    for item in filter(_has_table, dataset.get("ModalityLUTSequence") or []):
         is_signed = dataset.get("PixelRepresentation") == 1
-        table, _ = _lookup(dataset, dataset.ModalityLUTSequence[0], is_signed)
-        return table
-    if dataset.get("RescaleSlope") is None or dataset.get("RescaleIntercept") is None:
-        return None
-    slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
+        return _lookup(dataset, item, is_signed)[0]
+    try:
+        given = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+        if None in given:
+            return None
+        slope, intercept = (float(number) for number in given)
+    except (TypeError, ValueError):
+        # A value like "10,4". Where brightness hangs on no unit, none is needed.
+        if dataset.get("Modality") in {"MR", *_AS_STORED}:
+            return None
+        raise
     return lambda stored: stored.astype(np.float64) * slope + intercept
 
 
@@ -182,27 +217,61 @@ def _auto(
     return Percentiles(low=0, high=100)
 
 
+def _served(
+    dataset: Dataset,
+    values: NDArray[Any],
+    in_unit: Unit | None,
+    recipe: GoogleServing,
+) -> Tone:
+    """Return what Google's serving container does with CT and radiographs."""
+    is_ct = dataset.Modality == "CT"
+    windows = _windows(dataset)
+    low, high = -np.inf, np.inf
+    if windows or is_ct:
+        center, width = windows[0] if windows else (recipe.center, recipe.width)
+        low, high = center - width // 2, center + width // 2
+    elif values.dtype == np.uint8:
+        return ramp(0, 255)
+    if not is_ct:
+        ends = np.array([values.min(), values.max()])
+        ends = ends if in_unit is None else in_unit(ends)
+        low, high = np.clip([ends.min(), ends.max()], low, high)
+    return ramp(float(low), float(high))
+
+
 # VOI transformation
 
 
 def _voi_tones(dataset: Dataset, has_negative: bool) -> Iterator[Tone]:
-    """Give each VOI table of the file, then each window that can be used."""
-    for item in dataset.get("VOILUTSequence") or []:
-        table, white = _lookup(dataset, item, has_negative)
-        yield _table_tone(table, white)
+    """Give each VOI table of the file, then each window; those that can be used."""
+    for item in filter(_has_table, dataset.get("VOILUTSequence") or []):
+        yield _table_tone(dataset, item, has_negative)
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
+    for center, width in _windows(dataset):
+        yield _window_tone(center, width, function)
+
+
+def _windows(dataset: Dataset) -> list[tuple[float, float]]:
     centers, widths = (_numbers(dataset, f"Window{name}") for name in _WINDOW)
-    for center, width in zip(centers, widths, strict=False):
-        if width > 0:
-            yield _window_tone(center, width, function)
+    pairs = zip(centers, widths, strict=False)
+    return [(center, width) for center, width in pairs if width > 0]
 
 
 _WINDOW = ("Center", "Width")
 
 
-def _table_tone(table: Unit, white: float) -> Tone:
-    to_bytes = ramp(0, white)
-    return lambda values: to_bytes(table(values))
+def _table_tone(dataset: Dataset, item: Dataset, has_negative: bool) -> Tone:
+    @functools.cache
+    def lookup() -> tuple[Unit, Tone]:  # not before it is used: it may be damaged
+        with decoding("its lookup table is damaged", "Copy or export it again."):
+            table, white = _lookup(dataset, item, has_negative)
+            return table, ramp(0, white)
+
+    def tone(values: NDArray[Any]) -> NDArray[np.uint8]:
+        table, to_bytes = lookup()
+        return to_bytes(table(values))
+
+    return tone
 
 
 def _window_tone(center: float, width: float, function: str) -> Tone:
@@ -224,15 +293,25 @@ def _sigmoid(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _numbers(dataset: Dataset, name: str) -> list[float]:
-    """Return the numbers of a tag that may hold none, one or several."""
-    value = dataset.get(name)
-    if value is None or value == "":
+    """Return the numbers of a tag that may hold none, one or several.
+
+    What is no number is as good as none: no other tag depends on a window.
+    """
+    try:
+        value = dataset.get(name)
+        several = hasattr(value, "__iter__") and not isinstance(value, str)
+        numbers = [float(number) for number in (value if several else [value])]
+    except (TypeError, ValueError, OverflowError):
         return []
-    several = hasattr(value, "__iter__")
-    return [float(number) for number in (value if several else [value])]
+    return numbers if np.isfinite(numbers).all() else []
 
 
 # Lookup tables and padding
+
+
+def _has_table(item: Dataset) -> bool:
+    """Whether an item of a sequence of tables is more than an empty one."""
+    return bool(item.get("LUTDescriptor")) and bool(item.get("LUTData"))
 
 
 def _lookup(dataset: Dataset, item: Dataset, is_signed: bool) -> tuple[Unit, float]:

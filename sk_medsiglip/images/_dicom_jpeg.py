@@ -1,4 +1,6 @@
-"""JPEG frames that only GDCM decodes: lossless, JPEG-LS, and 12 bits a sample.
+"""The headers of compressed frames, and those that only GDCM decodes.
+
+These are JPEG lossless, JPEG-LS, and JPEG of 12 bits a sample.
 
 GDCM trusts its caller: sizes that differ from the frame's own end the process instead
 of raising. So the frame's header is read here first, and GDCM is told what stands in
@@ -15,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images._jpeg_header import check_jpeg
+from sk_medsiglip.images._jpeg_header import check_jpeg, codestream
 
 __all__ = [
     "GDCM_SYNTAXES",
+    "JPEG_2000",
     "JPEG_LS",
     "JPEGHeader",
     "decode_by_gdcm",
@@ -40,6 +43,9 @@ _ADOBE_CODES = (b"\x00", b"\x01", b"\x02")
 
 _EXTENDED, _LOSSLESS, JPEG_LS = 0xC1, 0xC3, 0xF7
 
+#: The marker of the sizes of a codestream, which comes first.
+JPEG_2000 = 0x51
+
 #: What GDCM is told, by process: what a frame is decides, not what the tags call it.
 GDCM_SYNTAXES = {
     _EXTENDED: "JPEGExtendedProcess2_4",
@@ -50,13 +56,13 @@ GDCM_SYNTAXES = {
 
 @dataclass(frozen=True)
 class JPEGHeader:
-    """What the header of a JPEG or JPEG-LS frame says.
+    """What the header of a JPEG, JPEG-LS or JPEG 2000 frame says.
 
     Parameters
     ----------
     process : int
         Second byte of the start-of-frame marker: 0xC0 is baseline, 0xC1 extended,
-        0xC3 lossless, 0xF7 JPEG-LS.
+        0xC3 lossless, 0xF7 JPEG-LS; 0x51 stands for JPEG 2000.
     precision : int
         Bits a sample.
     rows, columns, samples : int
@@ -71,7 +77,13 @@ class JPEGHeader:
 
 
 def jpeg_header(frame: bytes) -> JPEGHeader | None:
-    """Return the header of a frame; None if it is none of JPEG or JPEG-LS."""
+    """Return the header of a frame; None if it is none of these three."""
+    stream = codestream(frame)
+    if stream[:4] == b"\xff\x4f\xff\x51" and len(stream) > 42:
+        right, lower, left, upper = struct.unpack(">4L", stream[8:24])
+        (samples,) = struct.unpack(">H", stream[40:42])
+        precision = (stream[42] & 127) + 1
+        return JPEGHeader(JPEG_2000, precision, lower - upper, right - left, samples)
     if frame[:2] != b"\xff\xd8":
         return None
     place = 2
@@ -112,9 +124,13 @@ def decode_by_gdcm(
     """
     import gdcm
 
+    # What is wrong becomes an error of ours; GDCM would print it too.
+    gdcm.Trace.SetDebug(False)
+    gdcm.Trace.SetWarning(False)
+    gdcm.Trace.SetError(False)
     check_jpeg(frame)
     if header.process != JPEG_LS:
-        frame = _without_remarks(frame)
+        frame = _without_remarks(frame, header.process)
     # Below 8 bits it mixes the sizes of its buffers up, and ends the process.
     if not 8 <= header.precision <= 16:
         raise ImageReadError(
@@ -142,9 +158,12 @@ def decode_by_gdcm(
     if header.samples == 3:
         image.SetPlanarConfiguration(0)
     n_bytes = 1 if header.precision <= 8 else 2
+    # Told of 16 bits, it tries the wrong one of its decoders first, which prints that.
+    is_grey_dct = header.process == _EXTENDED and header.samples == 1
+    allocated = header.precision if is_grey_dct else 8 * n_bytes
     image.SetPixelFormat(
         gdcm.PixelFormat(
-            header.samples, 8 * n_bytes, header.precision, header.precision - 1, 0
+            header.samples, allocated, header.precision, header.precision - 1, 0
         )
     )
     text = image.GetBuffer()
@@ -157,7 +176,7 @@ def decode_by_gdcm(
     return values.reshape(shape if header.samples > 1 else shape[:2])
 
 
-def _without_remarks(frame: bytes) -> bytes:
+def _without_remarks(frame: bytes, process: int) -> bytes:
     """Return a well-formed JPEG frame without comments and application segments.
 
     GDCM ends the process at a JFIF version or an Adobe colour code that it does not
@@ -176,4 +195,8 @@ def _without_remarks(frame: bytes) -> bytes:
         if not is_remark or is_adobe:
             kept.append(segment)
         place = end
-    return b"".join([*kept, frame[place:]])
+    end = place + 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
+    scan = frame[place:end]
+    if process == _EXTENDED:  # what else stands there is ignored, and printed
+        scan = scan[:-3] + b"\x00\x3f\x00"
+    return b"".join([*kept, scan, frame[end:]])

@@ -102,8 +102,8 @@ def stored_values(
         return _palette(dataset, values)
     if values.ndim == 2 and not interpretation.startswith("MONOCHROME"):
         raise ImageReadError("its tags announce colours, its pixels are grey", _AGAIN)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ImageReadError("it holds NaN or infinite values", _AGAIN)
+    if values.dtype.kind == "f" and not np.isfinite(values).any():
+        raise ImageReadError("it holds nothing but NaN or infinite values", _AGAIN)
     return values
 
 

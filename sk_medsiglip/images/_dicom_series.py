@@ -6,6 +6,7 @@ inside this module: no message holds them.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -17,16 +18,20 @@ import numpy as np
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
-from sk_medsiglip.images._dicom import inflated
+from sk_medsiglip.images._dicom import count_frames, inflated, tags_of
+from sk_medsiglip.images._dicom_grey import GREY_TAGS, own_scale
+from sk_medsiglip.images._dicom_mosaic import MOSAIC_TAGS
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 __all__ = ["Header", "Stack", "choose_stacks", "read_header", "stacks_of"]
 
-_TAGS = [
+_TAGS: list[Any] = [
     "SOPClassUID",
-    "ImageType",
+    "SOPInstanceUID",
+    "ConcatenationUID",
+    "ConcatenationFrameOffsetNumber",
     "Modality",
     "SeriesInstanceUID",
     "SeriesNumber",
@@ -36,8 +41,9 @@ _TAGS = [
     "NumberOfFrames",
     "Rows",
     "Columns",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
+    *MOSAIC_TAGS,
+    "BitsStored",
+    *GREY_TAGS,
 ]
 
 #: Modalities whose images are slices of a body even where no position is told.
@@ -66,16 +72,21 @@ class Header:
         Among the files as given: the last resort of every order.
     modality : str
         A code of the standard, or ``"unknown"``.
-    series : str
-        Identifier; never shown.
+    series, uid : str
+        Identifiers of the series and of the image; never shown.
     number, instance : float
-        SeriesNumber and InstanceNumber; infinite where missing.
+        SeriesNumber and InstanceNumber; infinite where missing. The parts of one
+        object that was divided count by their first frame.
     orientation : tuple of 6 float or None
-        Direction cosines of a row and of a column.
+        Direction cosines of a row and of a column, which all frames share.
     position : tuple of 3 float or None
         Of the first pixel, mm. None unless there is an orientation.
-    frames : tuple of int, or None
-        Of a multi-frame file, in the order of their positions where these are told.
+    depths : tuple of float
+        Place of each frame along the normal; 0 where that is not told.
+    is_multi_frame : bool
+        Whether it is to be read frame by frame.
+    scales : frozenset
+        How the file's own tags show its frames; one element if all alike.
     is_extra : bool
         A localizer, a capture of the screen, a segmentation: left out where there is
         something else.
@@ -85,19 +96,47 @@ class Header:
     place: int
     modality: str
     series: str
+    uid: str
     number: float
     instance: float
     orientation: tuple[float, ...] | None
     position: tuple[float, ...] | None
-    frames: tuple[int, ...] | None
+    depths: tuple[float, ...]
+    is_multi_frame: bool
+    scales: frozenset[str]
     is_extra: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Images of one series and one orientation, in order."""
+    """Images of one series and one orientation.
+
+    Parameters
+    ----------
+    headers : tuple of Header
+        Its files.
+    slices : tuple of (Header, int or None)
+        Each file, or each frame of one, in order.
+    """
 
     headers: tuple[Header, ...]
+    slices: tuple[tuple[Header, int | None], ...]
+
+    @classmethod
+    def of(cls, headers: Iterable[Header]) -> Stack:
+        """Put the frames of files in order, which no renaming changes."""
+        places = [
+            # Echoes and repetitions lie at one place; a micrometre is rounding.
+            (round(depth, 3), header.instance, header.place, frame, header)
+            for header in headers
+            for frame, depth in enumerate(header.depths)
+        ]
+        places.sort(key=lambda place: place[:4])
+        slices = tuple(
+            (header, frame if header.is_multi_frame else None)
+            for *_, frame, header in places
+        )
+        return cls(tuple(dict.fromkeys(header for header, _ in slices)), slices)
 
     @property
     def modality(self) -> str:
@@ -113,7 +152,12 @@ class Stack:
     @property
     def n_slices(self) -> int:
         """Images in it, frames counted."""
-        return sum(len(header.frames or (None,)) for header in self.headers)
+        return len(self.slices)
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether the files' own tags show all slices on one scale."""
+        return len(frozenset().union(*(h.scales for h in self.headers))) == 1
 
     @property
     def plane(self) -> str | None:
@@ -134,24 +178,40 @@ def read_header(
         dataset = pydicom.dcmread(
             inflated(stream, max_pixels),
             force=True,
-            specific_tags=_TAGS,
+            specific_tags=tags_of(*_TAGS),
             stop_before_pixels=True,
         )
         if not dataset.get("Rows") or not dataset.get("Columns"):
             return None
         modality = str(dataset.get("Modality") or "")
-        orientation = _numbers(dataset, "ImageOrientationPatient", 6)
-        position = _numbers(dataset, "ImagePositionPatient", 3)
+        n_frames = count_frames(dataset)
+        n_bytes = stream.seek(0, io.SEEK_END)
+        if n_frames > n_bytes:
+            raise ImageReadError(
+                f"it announces {n_frames} frames, more than it has bytes",
+                "Copy or export it again.",
+            )
+        groups = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
+        planes = _planes(dataset, groups, n_frames)
+        first = planes[0] if planes else None
+        is_part = bool(dataset.get("ConcatenationUID"))
+        offset = _number(dataset, "ConcatenationFrameOffsetNumber")
         return Header(
             source,
             place,
             modality if re.fullmatch(r"[A-Z0-9]{2,16}", modality) else "unknown",
             str(dataset.get("SeriesInstanceUID") or ""),
+            str(dataset.get("SOPInstanceUID") or ""),
             _number(dataset, "SeriesNumber"),
-            _number(dataset, "InstanceNumber"),
-            orientation if position else None,
-            position if orientation else None,
-            _frames(dataset),
+            offset if is_part else _number(dataset, "InstanceNumber"),
+            first.orientation if first else None,
+            first.position if first else None,
+            tuple(plane.depth for plane in planes) or (0.0,) * n_frames,
+            n_frames > 1,
+            frozenset(
+                repr(own_scale(dataset[:] if groups else dataset, index))
+                for index in range(min(n_frames, len(groups) or 1))
+            ),
             _is_extra(dataset, modality),
         )
 
@@ -163,7 +223,10 @@ def stacks_of(headers: Iterable[Header]) -> list[Stack]:
     the headers leave two images without any difference.
     """
     series: dict[str, list[Header]] = {}
+    known: dict[Any, Header] = {}
     for header in headers:
+        if known.setdefault(_identity(header), header) is not header:
+            continue
         series.setdefault(header.series, []).append(header)
     stacks = [stack for members in series.values() for stack in _stacks(members)]
     return sorted(stacks, key=lambda stack: _rank(stack.headers[0]))
@@ -204,7 +267,7 @@ def _listing(stacks: Sequence[Stack]) -> str:
 
 
 def _stacks(members: list[Header]) -> list[Stack]:
-    """Divide one series by orientation; a multi-frame file is a stack of its own."""
+    """Divide one series by orientation."""
     groups: list[list[Header]] = []
     for header in sorted(members, key=_rank):
         home = next((group for group in groups if _belongs(header, group[0])), None)
@@ -212,16 +275,22 @@ def _stacks(members: list[Header]) -> list[Stack]:
             groups.append([header])
         else:
             home.append(header)
-    return [Stack(tuple(sorted(group, key=_depth))) for group in groups]
+    return [Stack.of(group) for group in groups]
+
+
+def _identity(header: Header) -> Any:
+    """Return what copies of one file share; some programs give one UID to all files."""
+    if not header.uid or (header.position is None and math.isinf(header.instance)):
+        return header.place
+    return header.series, header.uid, header.instance, header.position, header.depths
 
 
 def _belongs(header: Header, first: Header) -> bool:
-    if header.frames is not None or first.frames is not None:
-        return False
     if header.is_extra != first.is_extra:
         return False
     if header.orientation is None or first.orientation is None:
-        return header.orientation is first.orientation
+        is_alike = header.is_multi_frame == first.is_multi_frame
+        return is_alike and header.orientation is first.orientation
     difference = np.subtract(header.orientation, first.orientation)
     return bool(np.abs(difference).max() < _SAME_DIRECTION)
 
@@ -236,50 +305,44 @@ def _rank(header: Header) -> tuple[Any, ...]:
     )
 
 
-def _depth(header: Header) -> tuple[float, float, int]:
-    """Return the place along the normal of the slices, which no renaming changes."""
-    depth = 0.0
-    if header.orientation is not None and header.position is not None:
-        depth = float(_normal(header.orientation) @ np.array(header.position))
-    # Echoes and repetitions lie at one place; a micrometre is rounding.
-    return round(depth, 3), header.instance, header.place
-
-
 def _normal(orientation: tuple[float, ...]) -> np.ndarray:
     return np.cross(orientation[:3], orientation[3:])
 
 
-def _frames(dataset: Dataset) -> tuple[int, ...] | None:
-    n_frames = _number(dataset, "NumberOfFrames")
-    if not 1 < n_frames < math.inf:
-        return None
-    order = list(range(int(n_frames)))
-    depths = _frame_depths(dataset)
-    if len(depths) == len(order) and None not in depths:
-        order.sort(key=lambda frame: (depths[frame], frame))
-    return tuple(order)
+@dataclass(frozen=True)
+class _Plane:
+    """Where one frame lies; its depth is that along the normal of the first."""
+
+    orientation: tuple[float, ...]
+    position: tuple[float, ...]
+    depth: float
 
 
-def _frame_depths(dataset: Dataset) -> list[float | None]:
-    """Return the place of each frame along the normal that all of them share."""
+def _planes(dataset: Dataset, groups: Sequence[Dataset], n_frames: int) -> list[_Plane]:
+    """Return the plane of each frame; none at all unless all are told and parallel.
+
+    Where nothing is said frame by frame, all of them lie in that of the file.
+    """
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
-    depths: list[float | None] = []
-    first: tuple[float, ...] | None = None
-    for group in dataset.get("PerFrameFunctionalGroupsSequence") or []:
-        directions = positions = None
-        for holder in [*shared, group]:
+    per_frame = groups if len(groups) == n_frames else [None]
+    planes: list[_Plane] = []
+    for group in per_frame:
+        orientation = _numbers(dataset, "ImageOrientationPatient", 6)
+        position = _numbers(dataset, "ImagePositionPatient", 3)
+        for holder in [*shared, *([] if group is None else [group])]:
             for item in list(holder.get("PlaneOrientationSequence") or [])[:1]:
-                directions = _numbers(item, "ImageOrientationPatient", 6)
+                orientation = _numbers(item, "ImageOrientationPatient", 6)
             for item in list(holder.get("PlanePositionSequence") or [])[:1]:
-                positions = _numbers(item, "ImagePositionPatient", 3)
-        first = first or directions
-        if directions is None or positions is None or first is None:
-            depths.append(None)
-        elif np.abs(np.subtract(directions, first)).max() >= _SAME_DIRECTION:
-            depths.append(None)
-        else:
-            depths.append(round(float(_normal(first) @ np.array(positions)), 3))
-    return depths
+                position = _numbers(item, "ImagePositionPatient", 3)
+        if orientation is None or position is None:
+            return []
+        if not planes:
+            first, normal = orientation, _normal(orientation)
+        elif np.abs(np.subtract(orientation, first)).max() >= _SAME_DIRECTION:
+            return []
+        depth = float(normal @ np.array(position))
+        planes.append(_Plane(orientation, position, depth))
+    return planes if len(planes) == n_frames else planes * n_frames
 
 
 def _is_extra(dataset: Dataset, modality: str) -> bool:

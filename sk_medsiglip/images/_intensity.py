@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "CTWindows",
+    "GoogleServing",
     "Intensity",
     "NAMED_INTENSITIES",
     "Percentiles",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 #: Part of the cache key: raise it whenever the same file would give other pixels.
-_READING_VERSION = 2
+_READING_VERSION = 3
 
 #: Grey values to uint8; a last axis of 3 is added where the colours differ.
 Tone: TypeAlias = Callable[[NDArray[Any]], NDArray[np.uint8]]
@@ -88,13 +89,14 @@ class Window:
 class CTWindows:
     """Three windows of a CT slice as the red, green and blue channel.
 
-    MedSigLIP was trained on CT in this form.
+    Google gives CT slices to MedSigLIP in this form, and publishes two sets of numbers
+    that differ in the first window.
 
     Parameters
     ----------
     red, green, blue : tuple of (float, float)
-        Black and white of each channel, in Hounsfield units. The defaults are those
-        that Google publishes for the model family: all tissue, soft tissue, brain.
+        Black and white of each channel, in Hounsfield units: all tissue, soft tissue,
+        brain. The defaults are those of Google's notebook for CT.
 
     Raises
     ------
@@ -103,8 +105,16 @@ class CTWindows:
 
     Notes
     -----
-    A second published set differs in the first window only; its name as
-    ``intensity`` is ``"ct-wide"``: (-1225, 1025), (-135, 215), (0, 80).
+    Google's notebook on CT [1]_ takes these defaults. The technical report [2]_
+    (section 2.1.2) names windows of width and level 2250/-100, 350/40 and 80/40, which
+    are (-1225, 1025), (-135, 215) and (0, 80); their name as ``intensity`` is
+    ``"ct-wide"``. The default is the set that published code runs, so that pixels can
+    be compared with Google's own.
+
+    References
+    ----------
+    .. [1] https://github.com/google-health/medgemma, notebook on CT of MedGemma 1.5
+    .. [2] Sellergren et al., MedGemma Technical Report, arXiv:2507.05201
 
     Examples
     --------
@@ -213,12 +223,26 @@ class VOI:
         object.__setattr__(self, "index", int(self.index))
 
 
+@dataclass(frozen=True)
+class GoogleServing:
+    """The brightness of Google's serving container, under the name "google-serving".
+
+    CT is one grey window, the file's first or ``width`` around ``center``; CR and DX
+    are stretched from the smallest to the largest value that the file's window leaves.
+    The container refuses other modalities but pictures, which are shown as ever.
+    """
+
+    center: int = 100
+    width: int = 2500
+
+
 Intensity: TypeAlias = Window | CTWindows | Percentiles | VOI
 
 #: Names that ``intensity`` takes besides ``"auto"``; windows in Hounsfield units.
-NAMED_INTENSITIES: dict[str, Intensity] = {
+NAMED_INTENSITIES: dict[str, Intensity | GoogleServing] = {
     "ct": CTWindows(),
     "ct-wide": CTWindows(red=(-1225, 1025)),
+    "google-serving": GoogleServing(),
     "lung": Window(center=-600, width=1500),
     "mediastinum": Window(center=40, width=350),
     "brain": Window(center=40, width=80),
@@ -228,7 +252,7 @@ NAMED_INTENSITIES: dict[str, Intensity] = {
 
 def validate_intensity(intensity: object) -> None:
     """Raise ``ValueError`` with the accepted forms unless this is one of them."""
-    if isinstance(intensity, Window | CTWindows | Percentiles | VOI):
+    if isinstance(intensity, Intensity):
         return
     if isinstance(intensity, str) and intensity in ("auto", *NAMED_INTENSITIES):
         return
@@ -250,7 +274,7 @@ def validate_frame(frame: object) -> None:
     raise ValueError(f'frame must be None, "middle" or an index from 0, got {frame!r}')
 
 
-def resolve_intensity(intensity: Intensity | str) -> Intensity:
+def resolve_intensity(intensity: Intensity | str) -> Intensity | GoogleServing:
     """Return the value object behind a name."""
     return NAMED_INTENSITIES[intensity] if isinstance(intensity, str) else intensity
 
@@ -262,11 +286,10 @@ def recipe_key(intensity: Intensity | str, frame: int | str | None) -> str:
     """
     validate_intensity(intensity)
     validate_frame(frame)
-    if intensity != "auto":
-        intensity = resolve_intensity(intensity)
+    shown = intensity if intensity == "auto" else resolve_intensity(intensity)
     if isinstance(frame, np.integer):
         frame = int(frame)
-    return f"read-{_READING_VERSION};intensity={intensity};frame={frame}"
+    return f"read-{_READING_VERSION};intensity={shown};frame={frame}"
 
 
 def ramp(low: float, high: float) -> Tone:

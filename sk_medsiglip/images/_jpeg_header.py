@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from sk_medsiglip.exceptions import ImageReadError
 
-__all__ = ["check_boxes", "check_jpeg"]
+__all__ = ["check_jpeg", "codestream"]
 
 _BOXES = b"\x00\x00\x00\x0cjP  "  # of a JP2 file, around the codestream
 _CODESTREAM_BOX = b"jp2c"
@@ -69,13 +69,14 @@ def check_jpeg(frame: bytes) -> None:
     raise _damaged("ends before its pixels")
 
 
-def check_boxes(frame: bytes) -> None:
-    """Raise if a box before a JPEG 2000 codestream has no length.
+def codestream(frame: bytes) -> bytes:
+    """Return a frame without the boxes around a JPEG 2000 codestream.
 
     Parameters
     ----------
     frame : bytes
-        JPEG 2000, as a bare codestream or, against the standard, as a JP2 file.
+        JPEG 2000, as a bare codestream or, against the standard, as a JP2 file; a
+        frame of another kind is returned as it is.
 
     Raises
     ------
@@ -85,11 +86,12 @@ def check_boxes(frame: bytes) -> None:
     place = 0
     while frame.startswith(_BOXES) and place < len(frame):
         if frame[place + 4 : place + 8] == _CODESTREAM_BOX:
-            return
+            return frame[place + 8 :]
         length = int.from_bytes(frame[place : place + 4], "big")
         if length < 8:
             raise ImageReadError("its JPEG 2000 frame has a damaged box", _AGAIN)
         place += length
+    return frame
 
 
 def _segments(frame: bytes) -> Iterator[tuple[int, bytes]]:

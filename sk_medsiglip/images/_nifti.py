@@ -22,7 +22,9 @@ from sk_medsiglip.images._lazy import LazyImage
 from sk_medsiglip.images._picture import Picture, refuse_too_large
 from sk_medsiglip.images._sources import describe, open_source
 
-__all__ = ["NiftiVolume", "is_nifti"]
+__all__ = ["NIFTI", "NiftiVolume", "packed_kind_of"]
+
+NIFTI = "nifti"
 
 _HEADER_BYTES = 540
 
@@ -39,17 +41,24 @@ _DAMAGED = "its voxels are damaged or cut short"
 _AGAIN = "Copy or convert it again."
 
 
-def is_nifti(stream: BinaryIO) -> bool:
-    """Whether a file is NIfTI by its content, gzipped or not; the stream is rewound."""
+def packed_kind_of(stream: BinaryIO) -> str | None:
+    """Return "nifti" for NIfTI, gzipped or not; "packed dicom" for DICOM in gzip.
+
+    None for anything else. The stream is rewound.
+    """
     head = stream.read(_HEADER_BYTES)
-    if head.startswith(b"\x1f\x8b"):
+    is_packed = head.startswith(b"\x1f\x8b")
+    if is_packed:
         stream.seek(0)
         try:
             head = gzip.GzipFile(fileobj=stream).read(_HEADER_BYTES)
         except (OSError, EOFError, zlib.error):
             head = b""
     stream.seek(0)
-    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
+    if is_packed and head[128:132] == b"DICM":
+        return "packed dicom"
+    is_first = head[344:348] in (b"n+1\0", b"ni1\0")
+    return NIFTI if is_first or head[4:8] in (b"n+2\0", b"ni2\0") else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +101,13 @@ class NiftiVolume(Held[NDArray[Any]]):
 
     def looks_like_hounsfield(self) -> bool:
         """Whether values that were read so far are those of a CT."""
-        known = self.grey_range.is_known
-        return known and self.grey_range.extremes()[0] <= _HOUNSFIELD_AIR
+        if not self.grey_range.is_known:
+            return False
+        low, high = self.grey_range.extremes()
+        # Phase and the parts of complex images lie evenly around 0; CT does not.
+        most = self.grey_range.limits(Percentiles(5, 95))
+        is_even = _is_even(low, high, 0.01) and _is_even(*most, 0.05)
+        return low <= _HOUNSFIELD_AIR and not is_even
 
     def picture(self, index: int, max_pixels: int) -> Picture:
         """Return one plane, in the orientation in which DICOM slices are shown."""
@@ -125,7 +139,14 @@ class NiftiVolume(Held[NDArray[Any]]):
             if (header.shape, header.type) != (self._header.shape, self._header.type):
                 raise ImageReadError("it has changed while it was read", "Run again.")
             with decoding(_DAMAGED, _AGAIN):
-                voxels = np.asarray(stored.get_unscaled()).reshape(header.shape)
+                try:
+                    voxels = np.asarray(stored.get_unscaled()).reshape(header.shape)
+                except MemoryError as error:
+                    raise ImageReadError(
+                        f"its {' x '.join(map(str, header.shape))} voxels need more "
+                        "memory than there is",
+                        "Unpack it by gunzip: voxels of a .nii file stay on the disk.",
+                    ) from error
                 # The checksum of a packed file stands at its end.
                 while unpacked is not stream and unpacked.read(2**20):
                     continue
@@ -160,6 +181,10 @@ class NiftiSlice(LazyImage):
     def describe(self) -> str:
         """Return the file and the plane."""
         return f"{describe(self.volume.source)}, {self.volume.plane} slice {self.index}"
+
+
+def _is_even(low: float, high: float, tolerance: float) -> bool:
+    return abs(low + high) < tolerance * (high - low)
 
 
 def _open(stream: BinaryIO) -> tuple[_Header, Any, Any]:

@@ -13,6 +13,7 @@ from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._intensity import (
     VOI,
     CTWindows,
+    GoogleServing,
     Intensity,
     Percentiles,
     Tone,
@@ -56,6 +57,8 @@ class Picture:
         Opacity.
     voi : tuple of Tone
         The tables and windows that a file brings itself.
+    serving : callable or None
+        What Google's container does with it; None does what ``auto`` does.
     limits : callable or None
         Percentiles to black and white, in unit: those of the whole series that the
         image is a slice of. None asks the image's own values.
@@ -70,6 +73,7 @@ class Picture:
     padding: tuple[float, float] | None = None
     alpha: NDArray[np.uint8] | None = None
     voi: tuple[Tone, ...] = ()
+    serving: Callable[[GoogleServing], Tone] | None = None
     limits: Callable[[Percentiles], tuple[float, float]] | None = None
 
 
@@ -119,7 +123,12 @@ def refuse_too_large(height: int, width: int, max_pixels: int) -> None:
 
 def _brightness(picture: Picture, intensity: Intensity | str) -> Tone | None:
     """Return the map from stored values to uint8; None where they are it already."""
-    wanted = picture.auto if intensity == "auto" else resolve_intensity(intensity)
+    named = intensity if intensity == "auto" else resolve_intensity(intensity)
+    wanted: Intensity | Tone | ImageReadError | None = picture.auto
+    if isinstance(named, GoogleServing):
+        wanted = picture.serving(named) if picture.serving else wanted
+    elif not isinstance(named, str):
+        wanted = named
     if isinstance(wanted, ImageReadError):
         raise wanted
     if wanted is None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images._arrays import meaning_of_values
+from sk_medsiglip.images._arrays import load_array, meaning_of_values
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._picture import Picture, refuse_too_large
+from sk_medsiglip.images._pillow_bits import (
+    count_directories,
+    deep_values,
+    keep_byte_order,
+    signed,
+    unread,
+)
 
 __all__ = ["choose_frame", "format_of", "load_pil", "load_picture_file"]
 
@@ -46,6 +54,8 @@ def load_picture_file(
         try:
             # Only the decoder that the content asks for: an unknown file is not
             # tried on every format that Pillow has.
+            # Pillow's own way to the last of n pages takes n * n steps.
+            n_pages = count_directories(stream) if format == "TIFF" else None
             image = Image.open(stream, formats=[format])
         except Image.DecompressionBombError as error:
             raise ImageReadError(
@@ -53,8 +63,13 @@ def load_picture_file(
                 "If the file can be trusted, raise PIL.Image.MAX_IMAGE_PIXELS and "
                 "max_pixels.",
             ) from error
+        except UnidentifiedImageError:
+            known = unread(stream) if format == "TIFF" else None
+            if known is None:
+                raise
+            raise known from None
     with image:
-        _seek_frame(image, format, frame)
+        _seek_frame(image, format, frame, n_pages)
         return load_pil(image, format=format, max_pixels=max_pixels)
 
 
@@ -66,7 +81,15 @@ def load_pil(
         raise ImageReadError("it has no pixels", "Remove it from X.")
     refuse_too_large(image.height, image.width, max_pixels)
     with decoding("it is damaged or cut short", _AGAIN):
+        deep = deep_values(image)
+        if deep is not None:
+            picture = load_array(deep, max_pixels=max_pixels)
+            alpha = _opacity_by_colour(deep, image.info.get("transparency"))
+            return replace(
+                picture, format=format, alpha=picture.alpha if alpha is None else alpha
+            )
         negative = _is_negative_tiff(image)
+        keep_byte_order(image)
         image.load()
         if image.getexif().get(_ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)
@@ -98,13 +121,15 @@ _ORIENTATION = 0x0112
 _PHOTOMETRIC = 262
 
 
-def _seek_frame(image: Image.Image, format: str, frame: int | str | None) -> None:
+def _seek_frame(
+    image: Image.Image, format: str, frame: int | str | None, n_pages: int | None
+) -> None:
     if format == "JPEG":
         # Phones append previews to a JPEG; the picture is the first.
         choose_frame(frame, 1)
         return
     with decoding("its frames cannot be counted", _AGAIN):
-        index = choose_frame(frame, getattr(image, "n_frames", 1))
+        index = choose_frame(frame, n_pages or int(getattr(image, "n_frames", 1)))
         if index:
             image.seek(index)
 
@@ -118,14 +143,15 @@ def _is_negative_tiff(image: Image.Image) -> bool:
 def _values_of(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     """Return grey or RGB values, and the opacity where there is one."""
     mode = image.mode
-    if mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16, copy=False), None
-    if mode == "I":
+    if mode.startswith("I"):
         values = np.asarray(image)
         # PNG has no 32 bits: some Pillow versions open 16-bit files in this mode.
-        return values.astype(np.uint16) if image.format == "PNG" else values, None
+        if mode != "I" or image.format == "PNG":
+            values = values.astype(np.uint16, copy=False)
+        transparent = image.info.get("transparency")
+        return signed(values, image), _opacity_by_colour(values, transparent)
     if mode in ("L", "F") and "transparency" not in image.info:
-        return np.asarray(image), None
+        return signed(np.asarray(image), image), None
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         with_alpha = np.asarray(image.convert("RGBA"))
         return with_alpha[..., :3], with_alpha[..., 3]
@@ -133,3 +159,14 @@ def _values_of(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8] | No
         return np.asarray(image.convert("L")), None
     # The rest is RGB or in another colour space: CMYK, YCbCr, palette.
     return np.asarray(image if mode == "RGB" else image.convert("RGB")), None
+
+
+def _opacity_by_colour(
+    values: NDArray[Any], transparent: Any
+) -> NDArray[np.uint8] | None:
+    """Return the opacity where one colour, a grey value or three, is transparent."""
+    if not isinstance(transparent, int | tuple):
+        return None
+    is_there = values != np.array(transparent)
+    is_there = is_there if values.ndim == 2 else is_there.any(axis=-1)
+    return is_there.astype(np.uint8) * 255

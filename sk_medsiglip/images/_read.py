@@ -19,24 +19,41 @@ from sk_medsiglip.images._intensity import (
     validate_intensity,
 )
 from sk_medsiglip.images._lazy import LazyImage
+from sk_medsiglip.images._nifti import NIFTI, packed_kind_of
 from sk_medsiglip.images._picture import Picture, render, render_resized
 from sk_medsiglip.images._pillow import format_of, load_picture_file, load_pil
-from sk_medsiglip.images._sources import describe, is_readable_stream, open_source
+from sk_medsiglip.images._sources import (
+    alone_with,
+    describe,
+    is_readable_stream,
+    open_source,
+)
 
-__all__ = ["MAX_PIXELS", "load_picture", "read_image", "read_resized"]
+__all__ = ["MAX_PIXELS", "as_array", "load_picture", "read_image", "read_resized"]
 
 #: Pillow's own limit for a "decompression bomb": 512 MiB as 8-bit RGB.
 MAX_PIXELS = 178_956_970
 
 _HEAD_BYTES = 132
 
-#: Formats that are not read, by their first bytes, so that the error can name them.
+#: Formats that are not read, by bytes at their start, so that the error can name them.
 _OTHER_FORMATS = {
     b"GIF8": "a GIF image",
     b"\x00\x00\x00\x0cjP": "a JPEG 2000 image outside of DICOM",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 image outside of DICOM",
+    b"\xff\x0a": "a JPEG XL image",
+    b"\x00\x00\x00\x0cJXL": "a JPEG XL image",
+    b"ftypavi": "an AVIF image",
+    b"ftyphei": "a HEIC image",
+    b"ftyphev": "a HEIC image",
+    b"ftypmif1": "a HEIC or AVIF image",
+    b"ftypmsf1": "a HEIC or AVIF image",
+    b"ftyp": "a video",
+    b"8BPS": "a Photoshop file",
+    b"NRRD": "an NRRD volume",
     b"%PDF": "a PDF document",
     b"\x93NUMPY": "a NumPy file",
-    b"\x1f\x8b": "a gzip archive, NIfTI perhaps",
+    b"\x1f\x8b": "a gzip archive (unpack it by gunzip)",
     b"PK\x03\x04": "a zip archive",
     b"\x89HDF": "an HDF5 file",
 }
@@ -63,8 +80,9 @@ def read_image(
         How grey values become brightness. ``"auto"`` is explained in the notes. A
         window is in the unit of the image, Hounsfield units for CT. Names:
         ``"lung"``, ``"mediastinum"``, ``"brain"``, ``"bone"``, ``"ct"``
-        (``CTWindows()``) and ``"ct-wide"``. Whatever is not ``"auto"`` applies to
-        every image, 8-bit and colour ones too.
+        (``CTWindows()``), ``"ct-wide"`` and ``"google-serving"`` (as Google's
+        container shows CT, CR and DX). Whatever is not ``"auto"`` applies to every
+        image, 8-bit and colour ones too.
     frame : int, {"middle"} or None, default=None
         Which frame of a multi-frame DICOM, TIFF, PNG or WebP file, from 0. With None
         such a file is an error.
@@ -159,11 +177,13 @@ def load_picture(source: Any, *, frame: int | str | None, max_pixels: int) -> Pi
             return source.load(frame=frame, max_pixels=max_pixels)
         if isinstance(source, np.ndarray):
             return load_array(source, max_pixels=max_pixels)
-        if isinstance(source, Image.Image):
-            return load_pil(source, max_pixels=max_pixels)
         if is_readable_stream(source):
             return _load_file(source, frame=frame, max_pixels=max_pixels)
-        return load_array(_as_array(source), max_pixels=max_pixels)
+        with alone_with(source, getattr(source, "fp", None)):
+            if isinstance(source, Image.Image):
+                return load_pil(source, max_pixels=max_pixels)
+            array = as_array(source)
+        return load_array(array, max_pixels=max_pixels)
     except ImageReadError as error:
         error.source = describe(source)
         raise
@@ -188,17 +208,28 @@ def _load_file(source: Any, *, frame: int | str | None, max_pixels: int) -> Pict
             )
         if is_dicom(head):
             return load_dicom(stream, frame=frame, max_pixels=max_pixels)
+        if packed_kind_of(stream) == NIFTI:
+            raise ImageReadError(
+                "it is a NIfTI volume, and one image is needed",
+                "Use MedSigLIPVolumeEmbedder or read_study, which take volumes.",
+            )
+    # The box "ftyp" follows the length of its own.
     other = next(
-        (name for start, name in _OTHER_FORMATS.items() if head.startswith(start)), ""
+        (
+            name
+            for start, name in _OTHER_FORMATS.items()
+            if head.startswith(start) or head.startswith(start, 4) and b"ftyp" in start
+        ),
+        "",
     )
     raise ImageReadError(
         f"it is {other}, which is not read" if other else "its content is no image",
         "PNG, JPEG, TIFF, WebP, BMP and DICOM are read; the content decides, not the "
-        "name.",
+        "name. Convert others: in a viewer, or by ImageMagick, magick in.heic out.png.",
     )
 
 
-def _as_array(source: Any) -> NDArray[Any]:
+def as_array(source: Any) -> NDArray[Any]:
     """Return what tensors and other arrays hold."""
     if (
         source is None

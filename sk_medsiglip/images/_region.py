@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images._arrays import load_array, meaning_of_values
+from sk_medsiglip.images._arrays import meaning_of_values
 from sk_medsiglip.images._intensity import Percentiles, Tone
 from sk_medsiglip.images._lazy import LazyImage
 from sk_medsiglip.images._picture import Picture, percentile_limits, refuse_too_large
@@ -84,7 +84,8 @@ class Region(LazyImage):
         box = self._box()
         refuse_too_large(box.height, box.width, max_pixels)
         if isinstance(self.source, np.ndarray):
-            return self._from_array(self.source, box, max_pixels)
+            # Its values are there, or in a memory map that is not looked through.
+            max_pixels = max(max_pixels, self.source.size)
         is_tiff = is_readable_stream(self.source) and _is_tiff(self.source)
         if is_tiff and can_read_tiles():
             picture = self._from_tiles(box, frame, max_pixels)
@@ -128,24 +129,6 @@ class Region(LazyImage):
             _integer(self.height, "height", 1),
             _integer(self.level, "level", 0),
         )
-
-    def _from_array(self, array: NDArray[Any], box: _Box, max_pixels: int) -> Picture:
-        self._refuse_level(box)
-        is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
-        if not is_image or not array.size:
-            return load_array(array, max_pixels=max_pixels)  # which says what is wrong
-        box.refuse_outside(*array.shape[:2])
-        if array.dtype != np.uint8:
-            whole = load_array(array, max_pixels=max_pixels)
-            return _cut(whole, box, functools.partial(percentile_limits, picture=whole))
-        # Its values mean what they are: the rest is not looked at, as of a memory map.
-        rows, columns = box.slices()
-        cut = load_array(array[rows, columns], max_pixels=max_pixels)
-
-        def limits(wanted: Percentiles) -> tuple[float, float]:
-            return percentile_limits(wanted, load_array(array, max_pixels=max_pixels))
-
-        return replace(cut, limits=limits)
 
     def _from_tiles(
         self, box: _Box, frame: int | str | None, max_pixels: int

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip.exceptions import ImageReadError
+
 __all__ = ["pad_to_square", "resize_bilinear"]
 
 #: Numbers of the result that are made at a time: so few stay in the CPU's cache.
@@ -93,12 +95,26 @@ def resize_bilinear(
     return resized if grey else resized.reshape(size, size, -1)
 
 
-def pad_to_square(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the picture in the middle of a black square; as given if it is square."""
+def pad_to_square(
+    pixels: NDArray[np.uint8], max_pixels: int | None = None
+) -> NDArray[np.uint8]:
+    """Return the picture in the middle of a black square; as given if it is square.
+
+    Raises
+    ------
+    ImageReadError
+        If the square has more than ``max_pixels`` pixels.
+    """
     height, width = pixels.shape[:2]
     if height == width:
         return pixels
     side = max(height, width)
+    if max_pixels is not None and side**2 > max_pixels:
+        raise ImageReadError(
+            f"it is {height} x {width}, and the square around it has more pixels than "
+            f"max_pixels={max_pixels}",
+            'Use resize="medsiglip" or pad=False, or cut it into parts.',
+        )
     square = np.zeros((side, side, *pixels.shape[2:]), pixels.dtype)
     top, left = (side - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = pixels

@@ -11,6 +11,7 @@ import numpy as np
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._arrays import meaning_of_values
 from sk_medsiglip.images._grey_range import GreyRange
+from sk_medsiglip.images._intensity import CTWindows, Percentiles
 from sk_medsiglip.images._lazy import LazyImage
 from sk_medsiglip.images._picture import Picture
 from sk_medsiglip.images._read import load_picture
@@ -33,12 +34,15 @@ class SeriesSlice(LazyImage):
         How messages name it.
     grey_range : GreyRange
         Of the series.
+    is_alike : bool
+        Whether the DICOM files' own tags show all of its slices on one scale.
     """
 
     source: Any
     frame: int | None
     name: str
     grey_range: GreyRange
+    is_alike: bool
 
     def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
         """Decode it; ``frame`` has no meaning here, since a slice is one already."""
@@ -50,6 +54,10 @@ class SeriesSlice(LazyImage):
             # values happen to be small would be brighter than its neighbours.
             extremes = np.array(self.grey_range.extremes(), picture.values.dtype)
             auto = meaning_of_values(extremes)
+        is_grey = picture.values.ndim == 2 and picture.format == "DICOM"
+        if is_grey and not self.is_alike and not isinstance(auto, CTWindows):
+            # A window a slice would make the same value another grey in each.
+            auto = Percentiles()
         return replace(picture, auto=auto, limits=self.grey_range.limits)
 
     def describe(self) -> str:
@@ -57,7 +65,9 @@ class SeriesSlice(LazyImage):
         return self.name
 
 
-def series_of(parts: Sequence[tuple[Any, int | None]], max_pixels: int) -> list[Any]:
+def series_of(
+    parts: Sequence[tuple[Any, int | None]], max_pixels: int, *, is_alike: bool = True
+) -> list[Any]:
     """Return sources that belong together as slices; a single one as it is.
 
     Parameters
@@ -66,6 +76,8 @@ def series_of(parts: Sequence[tuple[Any, int | None]], max_pixels: int) -> list[
         In their order.
     max_pixels : int
         Limit for the slices that are decoded for the grey range only.
+    is_alike : bool, default=True
+        Whether the DICOM files' own tags show all of them on one scale.
     """
     if len(parts) == 1 and parts[0][1] is None:
         return [parts[0][0]]
@@ -80,7 +92,7 @@ def series_of(parts: Sequence[tuple[Any, int | None]], max_pixels: int) -> list[
 
     grey_range = GreyRange(pictures)
     return [
-        SeriesSlice(source, frame, _name(source, frame, place), grey_range)
+        SeriesSlice(source, frame, _name(source, frame, place), grey_range, is_alike)
         for place, (source, frame) in enumerate(parts)
     ]
 

@@ -8,7 +8,7 @@ import re
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,14 +26,33 @@ from sk_medsiglip.images._urls import (
 )
 
 __all__ = [
+    "alone_with",
+    "content_of_file_object",
     "describe",
     "is_readable_stream",
     "open_source",
     "source_path",
 ]
 
-#: Two rows may share one file object, and rows are read by several threads.
-_file_objects = threading.Lock()
+#: So many that two sources rarely wait for each other.
+_N_LOCKS = 64
+
+_locks = [threading.RLock() for _ in range(_N_LOCKS)]
+
+
+@contextmanager
+def alone_with(*objects: Any) -> Iterator[None]:
+    """Hold the locks of objects that several rows, and so threads, may share.
+
+    Pillow loads an image when it is first looked at and is not safe in two threads
+    then; open files have one position; whatever else turns itself into an array may
+    do so from a file too.
+    """
+    places = sorted({id(one) // 16 % _N_LOCKS for one in objects if one is not None})
+    with ExitStack() as held:
+        for place in places:  # in one order, so that no two threads wait for another
+            held.enter_context(_locks[place])
+        yield
 
 
 def describe(source: Any) -> str:
@@ -103,7 +122,7 @@ def open_source(source: Any, *, in_parts: bool = False) -> Iterator[BinaryIO]:
     elif isinstance(source, bytes | bytearray | memoryview):
         content = bytes(source)
     else:
-        content = _content_of_file_object(source)
+        content = content_of_file_object(source)
     if not content:
         raise ImageReadError("it is empty", "Write the image again, or remove it.")
     yield io.BytesIO(content)
@@ -133,6 +152,12 @@ def _open_path(given: str) -> BinaryIO:
             raise ImageReadError(
                 "it is a URL that lost a slash", "Pass URLs as str, not as Path."
             ) from None
+        if "\\" in given and os.sep == "/":
+            raise ImageReadError(
+                "there is no such file, and its path is written as on Windows",
+                'Use slashes: X.str.replace("\\\\", "/"), and the folder on this '
+                "machine.",
+            ) from error
         raise ImageReadError(
             "there is no such file",
             "Check the spelling; a relative path starts at the working directory, "
@@ -167,9 +192,10 @@ def _refuse_non_file(mode: int) -> None:
     )
 
 
-def _content_of_file_object(source: Any) -> bytes:
+def content_of_file_object(source: Any) -> bytes:
+    """Return all that an open file holds; it then stands where it stood."""
     try:
-        with _file_objects:
+        with alone_with(source):
             position = source.tell()
             source.seek(0)
             try:

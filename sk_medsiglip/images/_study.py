@@ -25,8 +25,15 @@ from sk_medsiglip.images._dicom_series import (
 from sk_medsiglip.images._lazy import LazyImage
 from sk_medsiglip.images._nifti import NiftiVolume
 from sk_medsiglip.images._picture import Picture
+from sk_medsiglip.images._pillow_bits import count_directories
+from sk_medsiglip.images._read import as_array
 from sk_medsiglip.images._series_slice import series_of
-from sk_medsiglip.images._sources import describe, is_readable_stream, open_source
+from sk_medsiglip.images._sources import (
+    alone_with,
+    describe,
+    is_readable_stream,
+    open_source,
+)
 from sk_medsiglip.images._study_folder import folder_path, kind_of, list_files
 
 __all__ = ["Study", "StudyParts", "open_study", "study_parts"]
@@ -182,10 +189,10 @@ class _Opening:
                 continue
             if kind == "nifti":
                 volumes.append(path)
+            elif kind == "packed dicom" or (kind is None and _is_dicom_name(path)):
+                damaged.append(path)
             elif kind is not None:
                 pictures.append((path, kind))
-            elif _is_dicom_name(path):
-                damaged.append(path)
         # What an export puts beside its DICOM files are icons and a viewer.
         if headers:
             slices = self._slices_of(choose_stacks(stacks_of(headers), self.series))
@@ -213,12 +220,10 @@ class _Opening:
         if self.series is not None and headers:
             stacks = choose_stacks(stacks, self.series)
         for stack in stacks:
-            slices = self._slices_of([stack])
-            n_frames = len(stack.headers[0].frames or (None,))
-            places = sorted(header.place for header in stack.headers)
-            for rank, place in enumerate(places):
-                own = slices[rank * n_frames : (rank + 1) * n_frames]
-                studies[place] = Study(own)
+            slices = iter(self._slices_of([stack]))
+            for header in sorted(stack.headers, key=lambda header: header.place):
+                own = [next(slices) for _ in header.depths]
+                studies[header.place] = Study(own)
         found = [study for study in studies if study is not None]
         return Study(
             [source for study in found for source in study.slices],
@@ -247,9 +252,10 @@ class _Opening:
             return self._one_volume([item], [])
         if header is not None:
             return Study(
-                self._slices_of(choose_stacks([Stack((header,))], self.series))
+                self._slices_of(choose_stacks(stacks_of([header]), self.series))
             )
-        parts = _frames(item, kind) if kind not in (None, "dicom") else [(item, None)]
+        is_picture = kind not in (None, "dicom", "packed dicom")
+        parts = _frames(item, str(kind)) if is_picture else [(item, None)]
         self._check_series_and_plane(len(parts))
         return Study(series_of(parts, self.max_pixels))
 
@@ -258,11 +264,8 @@ class _Opening:
         has_values = hasattr(item, "__array__") and not np.isscalar(item)
         if not has_values or isinstance(item, Image.Image):
             return Study([item])
-        with decoding(
-            "it cannot be made a NumPy array",
-            "Pass a NumPy array; of a tensor, on the CPU.",
-        ):
-            values = np.asarray(item)
+        with alone_with(item):
+            values = as_array(item)
         if not _is_volume(values):
             return Study([item])
         self._check_series_and_plane(len(values))
@@ -287,15 +290,19 @@ class _Opening:
     def _slices_of(self, stacks: Sequence[Stack]) -> list[Any]:
         slices: list[Any] = []
         for stack in stacks:
-            sources = [header.source for header in stack.headers]
-            frames = stack.headers[0].frames
-            if frames:
-                tags = DicomTags(sources[0], self.max_pixels)
-                sources = [DicomFrame(tags, frame) for frame in frames]
-            if stack.is_volume or frames:
+            tags = {
+                header: DicomTags(header.source, self.max_pixels)
+                for header in stack.headers
+                if header.is_multi_frame
+            }
+            sources = [
+                header.source if frame is None else DicomFrame(tags[header], frame)
+                for header, frame in stack.slices
+            ]
+            if stack.is_volume or tags:
                 self._check_acquired_plane(stack)
                 parts = [(source, None) for source in sources]
-                slices += series_of(parts, self.max_pixels)
+                slices += series_of(parts, self.max_pixels, is_alike=stack.is_alike)
             else:
                 slices += sources
         return slices
@@ -356,7 +363,7 @@ def _is_url(item: Any) -> bool:
 
 
 def _is_dicom_name(path: str) -> bool:
-    return path.lower().endswith(_DICOM_SUFFIXES)
+    return path.lower().removesuffix(".gz").endswith(_DICOM_SUFFIXES)
 
 
 def _is_volume(values: NDArray[Any]) -> bool:
@@ -376,7 +383,11 @@ def _frames(source: Any, format: str) -> list[tuple[Any, int | None]]:
             decoding("its frames cannot be counted", "Copy it again."),
             Image.open(stream, formats=[format]) as image,
         ):
-            n_frames = getattr(image, "n_frames", 1)
+            n_frames = (
+                count_directories(stream)
+                if format == "TIFF"
+                else getattr(image, "n_frames", 1)
+            )
             n_bytes = stream.seek(0, io.SEEK_END)
     except ImageReadError:
         return [(source, None)]  # which reading refuses, and says why

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._dicom import is_dicom
-from sk_medsiglip.images._nifti import is_nifti
+from sk_medsiglip.images._nifti import packed_kind_of
 from sk_medsiglip.images._pillow import format_of
 from sk_medsiglip.images._sources import source_path
 
@@ -61,7 +61,7 @@ def list_files(folder: str) -> list[str]:
 
 
 def kind_of(stream: BinaryIO) -> str | None:
-    """Return "dicom", "nifti", the name of a picture format, or None; rewinds."""
+    """Return "dicom", "nifti", "packed dicom", a picture format, or None; rewinds."""
     head = stream.read(_HEAD_BYTES)
     stream.seek(0)
     if head[128:132] == b"DICM":
@@ -69,9 +69,7 @@ def kind_of(stream: BinaryIO) -> str | None:
     format = format_of(head)
     if format is not None:
         return format
-    if is_nifti(stream):
-        return "nifti"
-    return "dicom" if is_dicom(head) else None
+    return packed_kind_of(stream) or ("dicom" if is_dicom(head) else None)
 
 
 def _natural(path: str) -> tuple[list[str | int], str]:

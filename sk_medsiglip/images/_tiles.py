@@ -21,6 +21,7 @@ from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._picture import refuse_too_large
 from sk_medsiglip.images._pillow import choose_frame
+from sk_medsiglip.images._pillow_bits import count_directories
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -75,6 +76,7 @@ def find_page(
 
     try:
         with decoding("its TIFF header cannot be read", _AGAIN):
+            count_directories(stream)
             file = tifffile.TiffFile(stream)
             pages = _levels(file, frame)
     except ImageReadError as error:
