@@ -12,6 +12,7 @@ import sk_medsiglip
 from sk_medsiglip._drawn_names import drawn, drawn_lines
 from sk_medsiglip.cli._plot import Example, Overview, draw_overview
 from sk_medsiglip.evaluation import (
+    DecisionCurveDisplay,
     EmbeddingMapDisplay,
     LabelEfficiencyDisplay,
     MistakesDisplay,
@@ -59,12 +60,10 @@ def findings(name):
     return pd.DataFrame({name: Y.astype(float), "other": 1.0 - Y})
 
 
-def band(kind):
+def band(kind, **few):
     def draw(name):
         both = np.column_stack([SCORE, 1 - SCORE])
-        return kind.from_predictions(
-            findings(name), both, label=name, name=name, n_bootstrap=5
-        )
+        return kind.from_predictions(findings(name), both, label=name, name=name, **few)
 
     return draw
 
@@ -133,9 +132,10 @@ def history(name):
 
 
 DISPLAYS = {
-    "roc": band(RocBandDisplay),
-    "precision-recall": band(PrecisionRecallBandDisplay),
+    "roc": band(RocBandDisplay, n_bootstrap=5),
+    "precision-recall": band(PrecisionRecallBandDisplay, n_bootstrap=5),
     "reliability": band(ReliabilityDisplay),
+    "decision curve": band(DecisionCurveDisplay),
     "forest": forest,
     "gaps": lambda name: forest(name, gaps=True),
     "forest of several": several_in_a_forest,
@@ -184,6 +184,8 @@ def test_no_legend_leaves_a_name_out(name):
     for kind in (RocBandDisplay, ReliabilityDisplay):
         legend = band(kind)(name).ax_.get_legend()
         assert len(legend.get_texts()) == 1
+    legend = band(DecisionCurveDisplay)(name).ax_.get_legend()
+    assert len(legend.get_texts()) == 3
     assert len(several_in_a_forest(name).ax_.get_legend().get_texts()) == 2
     assert len(embedding_map(name).ax_.get_legend().get_texts()) == 3
     assert len(efficiency(name).ax_.get_legend().get_texts()) == 2
@@ -194,6 +196,7 @@ def test_all_files_that_draw_are_walked():
     assert files == {
         *("_curve_band_plot.py", "_reliability_plot.py", "_subgroup_plot.py"),
         *("_label_efficiency_plot.py", "_embedding_map_plot.py", "_mistakes_plot.py"),
+        "_net_benefit_plot.py",
         *("_comparison_plot.py", "_heatmap_plot.py", "_hits_plot.py", "_plot.py"),
         # The report draws with the displays; its names are in test_report.py.
         *("_history_plot.py", "_report_plot.py"),

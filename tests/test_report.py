@@ -590,7 +590,7 @@ def test_a_report_and_displays_take_what_evaluate_takes(place, tmp_path):
         few = {"label": label, "n_bootstrap": 2}
         RocBandDisplay.from_estimator(one, X, y, **few)
         PrecisionRecallBandDisplay.from_estimator(one, X, y, **few)
-        ReliabilityDisplay.from_estimator(one, X, y, **few)
+        ReliabilityDisplay.from_estimator(one, X, y, label=label)
         MistakesDisplay.from_estimator(
             one, X, y, images=[np.zeros((8, 8), np.uint8)] * 90, label=label, n_images=1
         )
