@@ -219,7 +219,8 @@ class LinearProbe(LogitClassifier):
         self.classes_ = labels.classes_attribute
         if labels.names is not None:
             self.label_names_ = labels.names
-        self.Cs_ = check_Cs(self.Cs, rows)
+        squares = float(weight @ np.einsum("ij,ij->i", rows, rows))
+        self.Cs_ = check_Cs(self.Cs, squares)
         weights = labels.weights(self.class_weight, weight)
         basis = make_eigenbasis(rows, fit_intercept=self.fit_intercept)
         if folds is None:
@@ -230,7 +231,7 @@ class LinearProbe(LogitClassifier):
             asked = None if sample_weight is None else weight
             scores, log_scores = (
                 score_decisions(path.decision, labels, folds, one, asked)
-                for one in (self._criterion(), None)
+                for one in self._criteria()
             )
             self.scores_ = scores[..., None, :]
             n_iter = path.n_iter[:, None]
@@ -284,10 +285,10 @@ class LinearProbe(LogitClassifier):
             )
         return path
 
-    def _criterion(self) -> Any:
-        """Return what to choose by, as :func:`score_decisions` takes it."""
-        given = not isinstance(self.Cs, Integral)
-        return "neg_log_loss" if self.scoring is None and given else self.scoring
+    def _criteria(self) -> tuple[Any, Any]:
+        """Return what to choose by, and what decides between equal scores."""
+        log_loss = None if isinstance(self.Cs, Integral) else "neg_log_loss"
+        return self.scoring or log_loss, log_loss
 
     def _choose(
         self, scores: NDArray[np.float64], log_scores: NDArray[np.float64]
@@ -335,10 +336,10 @@ class LinearProbe(LogitClassifier):
         return X.astype(np.float64, copy=False) @ self.coef_.T + self.intercept_
 
 
-def check_Cs(Cs: Any, rows: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the values that the parameter ``Cs`` means, in rising order."""
+def check_Cs(Cs: Any, squares: float = 0.0) -> NDArray[np.float64]:
+    """Return the values of ``Cs``, rising, for rows with a sum of squares."""
     if isinstance(Cs, Integral):
-        constant = CONSTANT_LOGIT / max(float(np.linalg.norm(rows)) ** 2, 100.0)
+        constant = CONSTANT_LOGIT / max(squares, 100.0)
         return np.append(constant, np.logspace(-4, 4, int(Cs)))
     values = np.unique(np.asarray(Cs, dtype=np.float64))
     if not (values.size and np.isfinite(values).all() and (values > 0).all()):

@@ -201,7 +201,7 @@ class PromptProbe(FewShotClassifier):
                 stacklevel=5,
             )
             return closed
-        Cs = check_Cs(self.Cs, shots.rows)
+        Cs = check_Cs(self.Cs)
         if isinstance(self.Cs, Integral):
             Cs = np.logspace(-2, 4, int(self.Cs)) / solver.variance
         path = solver.solve(Cs, folds.train)

@@ -163,9 +163,9 @@ class TipAdapterClassifier(FewShotClassifier):
         self, shots: Shots, weights: NDArray[np.float64]
     ) -> tuple[float, float]:
         """Return alpha and beta, by cross-validation where they are not given."""
-        cautious, offered = 0.0, (0.0, *ALPHAS)
+        few, offered = 0.0, (0.0, *ALPHAS)
         if shots.anchors is None:  # an alpha of 0 would say nothing at all
-            cautious, offered = ALPHA, ALPHAS
+            few, offered = ALPHA, ALPHAS
         alphas = np.array(offered if self.alpha == "cv" else [self.alpha], dtype=float)
         betas = np.array(BETAS if self.beta == "cv" else [self.beta], dtype=float)
         if len(alphas) == len(betas) == 1:
@@ -173,7 +173,7 @@ class TipAdapterClassifier(FewShotClassifier):
         folds = shots.folds()
         if folds is None:
             return (
-                cautious if self.alpha == "cv" else float(alphas[0]),
+                few if self.alpha == "cv" else float(alphas[0]),
                 BETA if self.beta == "cv" else float(betas[0]),
             )
         near = 1 - shots.rows @ shots.rows.T
@@ -189,8 +189,9 @@ class TipAdapterClassifier(FewShotClassifier):
         if shots.n_classes == 2:
             logits = logits[..., 1:] - logits[..., :1]
         weight = None if np.ptp(shots.sample_weight) == 0 else shots.sample_weight
-        cautious_one = self._best(logits, shots, folds, weight, cautious=True)
-        at_alpha = cautious_one // len(betas)
+        cautious = alphas[0] == 0  # with a zero-shot classifier to stay with
+        best = self._best(logits, shots, folds, weight, cautious=cautious)
+        at_alpha = best // len(betas)
         of_alpha = logits[:, at_alpha * len(betas) :][:, : len(betas)]
         at_beta = self._best(of_alpha, shots, folds, weight)
         return float(alphas[at_alpha]), float(betas[at_beta])
