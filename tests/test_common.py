@@ -136,7 +136,7 @@ def test_zero_shot_passes_sklearn_checks(estimator, check):
 @parametrize_with_checks(
     [
         LinearProbe(),
-        LinearProbe(cv=3, refit=False, class_weight="balanced"),
+        LinearProbe(5, cv=3, refit=False, class_weight="balanced"),
         PromptProbe(),
         SSTextClassifier(),
         TipAdapterClassifier(),

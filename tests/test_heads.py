@@ -16,6 +16,7 @@ from sklearn.model_selection import (
     GroupKFold,
     KFold,
     StratifiedGroupKFold,
+    StratifiedKFold,
     cross_val_predict,
 )
 from sklearn.pipeline import make_pipeline
@@ -87,6 +88,78 @@ def test_it_is_logistic_regression_cv(n_classes, scoring, refit, class_weight):
     np.testing.assert_allclose(
         ours.predict_log_proba(X), np.log(ours.predict_proba(X)), atol=1e-9
     )
+
+
+def test_given_penalties_are_chosen_as_logistic_regression_cv_does():
+    # Few and far apart: the log loss out of folds falls to the weakest penalty.
+    X, y = make_data(24)
+    X += 3 * X.std() * np.where(y == 1, 1, -1)[:, None]
+    theirs = LogisticRegressionCV(
+        Cs=CS,
+        cv=3,
+        scoring="neg_log_loss",
+        tol=1e-8,
+        max_iter=10_000,
+        l1_ratios=(0,),
+        use_legacy_attributes=False,
+    ).fit(X, y)
+    assert theirs.C_ == CS[-1]
+    for scoring in (None, "neg_log_loss"):
+        ours = LinearProbe(CS, cv=3, tol=1e-12, scoring=scoring).fit(X, y)
+        assert ours.C_ == pytest.approx(theirs.C_)
+        np.testing.assert_allclose(ours.scores_, theirs.scores_, atol=1e-4)
+    assert LinearProbe(cv=3, scoring="neg_log_loss").fit(X, y).C_ == 1e4
+    # A number of penalties, and nobody named a score: not surer than labels vouch for.
+    probe = LinearProbe(cv=3).fit(X, y)
+    assert probe.C_ < 1
+    assert 0.8 < probe.predict_proba(X).max(axis=1).mean() < 0.99
+    assert (probe.predict(X) == y).all()
+
+
+def test_the_constant_model_wins_where_there_is_nothing_to_learn():
+    rng = np.random.default_rng(0)
+    X, y = 100 * rng.normal(size=(150, 40)), (rng.random(150) < 0.3).astype(int)
+    probe = LinearProbe().fit(X, y)
+    assert probe.C_ == probe.Cs_[0]
+    assert len(probe.Cs_) == 11
+    said = probe.predict_proba(X)[:, 1]
+    np.testing.assert_allclose(said, y.mean(), atol=1e-3)
+    given = LinearProbe(np.logspace(-4, 4, 10)).fit(X, y)
+    assert given.C_ == 1e-4
+    np.testing.assert_array_equal(probe.Cs_[1:], given.Cs_)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+@pytest.mark.parametrize("n_samples", [4, 40, 400])
+def test_the_constant_model_still_ranks(n_samples, scale):
+    # Rows of length 1, or long ones.
+    X, y = make_classification(n_samples, class_sep=2.0, random_state=0)
+    X *= scale / np.linalg.norm(X, axis=1, keepdims=True)
+    constant, *_, _ = LinearProbe(1, cv=2).fit(X, y).Cs_
+    probe, next_to_it = (LinearProbe([C], cv=2).fit(X, y) for C in (constant, 1e-4))
+    said = probe.predict_proba(X)[:, 1]
+    np.testing.assert_allclose(said, y.mean(), atol=1e-3)
+    if scale == 1:  # elsewhere 1e-4 is far from constant
+        answers = [one.decision_function(X) for one in (probe, next_to_it)]
+        assert np.corrcoef(answers)[0, 1] > 0.999
+    assert roc_auc_score(y, probe.decision_function(X)) > 0.9
+
+
+def test_labels_are_smoothed_by_how_many_they_are():
+    wrong = 1 / 32  # thirty answers
+    for rows, target in (make_data(30), make_data(30, n_classes=3)):
+        probe = LinearProbe(cv=3, tol=1e-10).fit(rows, target)
+        expected = []
+        for learns, asked in StratifiedKFold(3).split(rows, target):
+            fitted = LogisticRegression(C=probe.Cs_[5], tol=1e-10, max_iter=10_000)
+            log_p = fitted.fit(rows[learns], target[learns]).predict_log_proba(
+                rows[asked]
+            )
+            n_classes = log_p.shape[1]
+            truth = np.eye(n_classes)[target[asked]]
+            share = (1 - wrong) * truth + wrong * (1 - truth) / (n_classes - 1)
+            expected.append((share * log_p).sum(axis=1).mean())
+        np.testing.assert_allclose(probe.scores_[:, 0, 5], expected, atol=1e-3)
 
 
 def test_string_labels_and_names_of_columns():

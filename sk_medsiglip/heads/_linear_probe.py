@@ -26,6 +26,9 @@ __all__ = ["LinearProbe"]
 
 #: The penalty where labels are too few to choose one: scikit-learn's default.
 FIXED_C = 1.0
+#: Logits at the beginning of a path are at most about this large: the constant model,
+#: but for the order of its answers. Much smaller ones would be rounded to none.
+CONSTANT_LOGIT = 1e-3
 
 
 class LinearProbe(LogitClassifier):
@@ -38,8 +41,11 @@ class LinearProbe(LogitClassifier):
     Parameters
     ----------
     Cs : int or array-like of float, default=10
-        Inverse strengths of the penalty to choose from; a number of them is spread
-        over 1e-4 to 1e4, evenly in the logarithm.
+        Inverse strengths of the penalty to choose from. A number of them is spread
+        over 1e-4 to 1e4, evenly in the logarithm, and a smaller one is put before
+        them, 1e-3 divided by the sum of squares of ``X`` (1e-5 at most): there the
+        probe says how frequent a class is and no more, the best answer where embeddings
+        do not tell classes apart.
     cv : int, splitter or iterable, default=5
         Folds. A number is stratified, keeps ``groups`` together, and shrinks to the
         number of samples (or groups) of the rarest class; with one there, ``C`` is 1
@@ -48,7 +54,11 @@ class LinearProbe(LogitClassifier):
         What to choose by: a name or scorer of scikit-learn. None is "neg_log_loss",
         which unlike accuracy tells apart settings that make the same decisions, and
         decides between settings of equal scores. "f1" and the like ask how well the
-        second of two classes is found.
+        second of two classes is found. Where ``Cs`` is a number, None smooths the
+        labels: after ``m`` answers a share ``1 / (m + 2)`` of each is taken to be
+        wrong, so that a few right answers do not choose a probe that is sure of
+        everything. Name "neg_log_loss", or give ``Cs`` as values, for the choice of
+        ``LogisticRegressionCV``.
     class_weight : dict, "balanced", list of these, or None, default=None
         As in scikit-learn; with several labels a list holds one for each.
     fit_intercept : bool, default=True
@@ -71,7 +81,8 @@ class LinearProbe(LogitClassifier):
     C_ : float, or ndarray of shape (n_labels,)
         The ``C`` chosen. With ``refit=False`` the mean over the folds.
     Cs_ : ndarray of shape (n_Cs,)
-        What there was to choose from.
+        What there was to choose from, rising. Of a number of them the first, of
+        ``n_Cs = Cs + 1``, is the constant model.
     coef_ : ndarray of shape (1, n_features), (n_classes, ...) or (n_labels, ...)
         Coefficients.
     intercept_ : ndarray of shape (1,), (n_classes,) or (n_labels,)
@@ -208,7 +219,8 @@ class LinearProbe(LogitClassifier):
         self.classes_ = labels.classes_attribute
         if labels.names is not None:
             self.label_names_ = labels.names
-        self.Cs_ = check_Cs(self.Cs)
+        squares = float(weight @ np.einsum("ij,ij->i", rows, rows))
+        self.Cs_ = check_Cs(self.Cs, squares)
         weights = labels.weights(self.class_weight, weight)
         basis = make_eigenbasis(rows, fit_intercept=self.fit_intercept)
         if folds is None:
@@ -219,7 +231,7 @@ class LinearProbe(LogitClassifier):
             asked = None if sample_weight is None else weight
             scores, log_scores = (
                 score_decisions(path.decision, labels, folds, one, asked)
-                for one in (self.scoring, None)
+                for one in self._criteria()
             )
             self.scores_ = scores[..., None, :]
             n_iter = path.n_iter[:, None]
@@ -273,6 +285,11 @@ class LinearProbe(LogitClassifier):
             )
         return path
 
+    def _criteria(self) -> tuple[Any, Any]:
+        """Return what to choose by, and what decides between equal scores."""
+        log_loss = None if isinstance(self.Cs, Integral) else "neg_log_loss"
+        return self.scoring or log_loss, log_loss
+
     def _choose(
         self, scores: NDArray[np.float64], log_scores: NDArray[np.float64]
     ) -> NDArray[np.float64]:
@@ -319,10 +336,11 @@ class LinearProbe(LogitClassifier):
         return X.astype(np.float64, copy=False) @ self.coef_.T + self.intercept_
 
 
-def check_Cs(Cs: Any) -> NDArray[np.float64]:
-    """Return the values that the parameter ``Cs`` means, in rising order."""
+def check_Cs(Cs: Any, squares: float = 0.0) -> NDArray[np.float64]:
+    """Return the values of ``Cs``, rising, for rows with a sum of squares."""
     if isinstance(Cs, Integral):
-        return np.logspace(-4, 4, int(Cs))
+        constant = CONSTANT_LOGIT / max(squares, 100.0)
+        return np.append(constant, np.logspace(-4, 4, int(Cs)))
     values = np.unique(np.asarray(Cs, dtype=np.float64))
     if not (values.size and np.isfinite(values).all() and (values > 0).all()):
         raise ValueError(f"Cs must be positive numbers, got {Cs!r}.")

@@ -72,6 +72,7 @@ def fit_probes(
                 shared = make_eigenbasis(X, fit_intercept=probe.fit_intercept)
             basis = replace(shared, rows=np.ascontiguousarray(shared.rows[rows]))
         n_threads = 1 if len(rows) < _ONE_THREAD * X.shape[1] else cpu_count()
+        one.Cs_ = check_Cs(one.Cs, float(np.linalg.norm(X[rows])) ** 2)
         yield _fit_in(basis, one, labels, folds, n_threads)
 
 
@@ -82,7 +83,6 @@ def _fit_in(
     n_samples = len(basis.rows)
     probe.classes_ = labels.classes_attribute
     probe.n_features_in_ = len(basis.mean)
-    probe.Cs_ = check_Cs(probe.Cs)
     weights = labels.weights(probe.class_weight, np.ones(n_samples))
 
     def solve(Cs: NDArray[np.float64]) -> NDArray[np.floating]:
@@ -99,8 +99,7 @@ def _fit_in(
             found = list(threads.map(solve, blocks))
         decision = np.concatenate(found[::-1], axis=1)
     scores, log_scores = (
-        score_decisions(decision, labels, folds, one, None)
-        for one in (probe.scoring, None)
+        score_decisions(decision, labels, folds, one, None) for one in probe._criteria()
     )
     best = probe._choose(scores, log_scores)
     # A weight times C: each label at its own C, in one path of one penalty.

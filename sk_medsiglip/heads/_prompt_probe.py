@@ -60,7 +60,8 @@ class PromptProbe(FewShotClassifier):
     cv : int, splitter or iterable, default=5
         Folds, as in :class:`LinearProbe`.
     scoring : str, callable or None, default=None
-        What to choose by, as in :class:`LinearProbe`; None is "neg_log_loss".
+        What to choose by; None is the log loss of smoothed labels, as in
+        :class:`LinearProbe`.
     class_weight : dict, "balanced", list of these, or None, default=None
         As in scikit-learn.
     tol : float, default=1e-6

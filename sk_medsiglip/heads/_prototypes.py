@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip._validation import Interval, Real
+from sk_medsiglip._validation import Interval, Real, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._few_shot import NearestVector, Shots
 
@@ -34,8 +34,11 @@ class PrototypeClassifier(NearestVector):
     templates, model, revision, cache
         As in :class:`~sk_medsiglip.ZeroShotClassifier`; not looked at if ``prompts``
         is one.
-    shrinkage : float, default=1.0
-        How many images the prompts of a class count as, ``k`` above.
+    shrinkage : float or "auto", default="auto"
+        How many images the prompts of a class count as, ``k`` above. "auto" is 16,
+        times the deviation of the images from ``m`` over that of the prompts from
+        ``t``, so that it makes no difference how alike texts are. With prompts that
+        hardly rank the images, take 1.
     class_weight : dict, "balanced", list of these, or None, default=None
         Raises the logits of a class by the logarithm of its weight.
 
@@ -58,6 +61,11 @@ class PrototypeClassifier(NearestVector):
     A class without images keeps its prompts. Probabilities are not calibrated. Cost:
     one pass over the images.
 
+    With many images it becomes the nearest mean, which may rank worse than good
+    prompts: with the demonstration checkpoint by at most .008 of AUC up to 16 images of
+    each class, and by .012 at 64, for the one finding (nodules) whose means lie close.
+    Take :class:`PromptProbe` there.
+
     References
     ----------
     .. [1] Snell et al., "Prototypical Networks for Few-shot Learning", NeurIPS 2017,
@@ -74,7 +82,7 @@ class PrototypeClassifier(NearestVector):
 
     _parameter_constraints: dict[str, Any] = {
         **NearestVector._parameter_constraints,
-        "shrinkage": [Interval(Real, 0, None, closed="left")],
+        "shrinkage": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
     }
 
     def __init__(
@@ -85,7 +93,7 @@ class PrototypeClassifier(NearestVector):
         model: str | os.PathLike[str] = "google/medsiglip-448",
         revision: str | None = None,
         cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
-        shrinkage: float = 1.0,
+        shrinkage: float | str = "auto",
         class_weight: Any = None,
     ) -> None:
         self.prompts = prompts
@@ -102,10 +110,12 @@ class PrototypeClassifier(NearestVector):
         differences: NDArray[np.float64],
         counts: NDArray[np.float64],
         texts: NDArray[np.float64] | None,
+        fair: float,
     ) -> NDArray[np.float64]:
         if texts is None:
             return differences
         # With k = 0 a class without images has nothing but its prompts. The divisor
         # n_c + k is lost where vectors are brought to one length.
-        weight = np.where(counts > 0, self.shrinkage, max(self.shrinkage, 1.0))
+        k = fair if isinstance(self.shrinkage, str) else self.shrinkage
+        weight = np.where(counts > 0, k, max(k, 1.0))
         return differences + weight[:, None] * texts

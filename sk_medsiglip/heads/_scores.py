@@ -13,7 +13,7 @@ from sk_medsiglip._labels import Labels
 from sk_medsiglip._scoring import find_scorer
 from sk_medsiglip._splits import Folds
 
-__all__ = ["score_decisions"]
+__all__ = ["choose_cautiously", "score_decisions"]
 
 
 def score_decisions(
@@ -34,7 +34,10 @@ def score_decisions(
     folds : Folds
         Who is asked.
     scoring : str, callable or None
-        A name of scikit-learn's, or a scorer; None is "neg_log_loss".
+        A name of scikit-learn's, or a scorer. None is "neg_log_loss" of smoothed
+        labels: after ``m`` answers, a share ``1 / (m + 2)`` of each label is taken to
+        be wrong (Laplace's rule of succession). A few right answers then do not
+        choose what is sure of everything.
     sample_weight : ndarray of shape (n_samples,) or None
         Handed to the scorer if given.
 
@@ -64,6 +67,26 @@ def score_decisions(
     )
 
 
+def choose_cautiously(scores: NDArray[np.float64]) -> int:
+    """Return the first setting that is no worse than the best but for chance.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_folds, n_settings)
+        Scores of the settings, the most cautious first.
+
+    Returns
+    -------
+    int
+        Its score is below the best by at most one standard error of the difference
+        over folds.
+    """
+    lack = scores[:, [np.nanmean(scores, axis=0).argmax()]] - scores
+    lack = lack[~np.isnan(lack).any(axis=1)]
+    error = lack.std(axis=0) / np.sqrt(max(len(lack) - 1, 1))
+    return int((lack.mean(axis=0) <= error).argmax())
+
+
 def _score_one(
     decision: NDArray[np.floating],
     target: NDArray[Any],
@@ -75,15 +98,19 @@ def _score_one(
     """Score one question: logits ``(n_folds, n_settings, n_samples[, n_classes])``."""
     n_folds, n_settings = decision.shape[:2]
     scores = np.full((n_folds, n_settings), np.nan)
+    known = ~np.isnan(target.astype(np.float64))
+    ever = test.any(axis=0) & known
+    n_answers = ever.sum() if sample_weight is None else sample_weight[ever].sum()
+    wrong = 1 / (n_answers + 2) if scoring is None else 0.0
     for fold in range(n_folds):
-        asked = np.flatnonzero(test[fold] & ~np.isnan(target.astype(np.float64)))
+        asked = np.flatnonzero(test[fold] & known)
         if not asked.size:
             continue
         truth = target[asked].astype(np.intp)
         weight = None if sample_weight is None else sample_weight[asked]
         logits = decision[fold][:, asked].astype(np.float64)
         if scoring in (None, "neg_log_loss"):
-            losses = _log_losses(logits, truth)
+            losses = _log_losses(logits, truth, wrong)
             scores[fold] = -np.average(losses, axis=1, weights=weight)
         elif scoring == "accuracy":
             hits = _choose(logits) == truth
@@ -100,13 +127,15 @@ def _score_one(
 
 
 def _log_losses(
-    logits: NDArray[np.float64], truth: NDArray[np.intp]
+    logits: NDArray[np.float64], truth: NDArray[np.intp], wrong: float
 ) -> NDArray[np.float64]:
-    """Return the loss of each setting and sample."""
+    """Return the loss of each setting and sample, labels being wrong with a chance."""
     if logits.ndim == 2:
-        return np.logaddexp(0, np.where(truth == 1, -logits, logits))
+        margin = np.where(truth == 1, logits, -logits)
+        return np.logaddexp(0, -margin) + wrong * margin
     own = np.take_along_axis(logits, truth[None, :, None], axis=2)[..., 0]
-    return logsumexp(logits, axis=2) - own
+    others = (logits.sum(axis=2) - own) / (logits.shape[2] - 1)
+    return logsumexp(logits, axis=2) - own + wrong * (own - others)
 
 
 def _choose(logits: NDArray[np.float64]) -> NDArray[np.intp]:

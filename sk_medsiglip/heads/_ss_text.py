@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip._validation import Interval, Real
+from sk_medsiglip._validation import Interval, Real, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._few_shot import NearestVector, Shots
 
@@ -25,8 +25,8 @@ class SSTextClassifier(NearestVector):
         w_c = sum_{i in c} f_i / (N lambda_c tau) + t_c,    lambda_c = 1 / n_c
 
     with ``N`` shots, ``n_c`` of them of class ``c``, their embeddings ``f_i``, the
-    prompts' vector ``t_c``, and ``tau = 1 / logit_scale``. The more shots a class has,
-    the less its prompts count.
+    prompts' vector ``t_c``, and a temperature ``tau``. The more shots a class has, the
+    less its prompts count.
 
     Parameters
     ----------
@@ -36,8 +36,11 @@ class SSTextClassifier(NearestVector):
     templates, model, revision, cache
         As in :class:`~sk_medsiglip.ZeroShotClassifier`; not looked at if ``prompts``
         is one.
-    tau : float or None, default=None
-        Temperature; None is the model's own, 0.01 without prompts.
+    tau : float, "auto" or None, default="auto"
+        Temperature: how little the shots count. "auto" lets the prompts of a class
+        count as 16 shots where classes are equally frequent, as in
+        :class:`PrototypeClassifier`. None is the model's own, ``1 / logit_scale_``, as
+        in the paper: one shot of each class then outweighs the prompts.
     class_weight : dict, "balanced", list of these, or None, default=None
         Raises the logits of a class by the logarithm of its weight.
 
@@ -64,6 +67,13 @@ class SSTextClassifier(NearestVector):
     A class without shots keeps its prompts. Probabilities are not calibrated. Cost:
     one pass over the shots.
 
+    The paper's temperature trusts shots more than good prompts bear: with the
+    demonstration checkpoint, the mean AUC of six findings of phantoms is .855 at one
+    shot of each class with ``tau=None``, .980 with "auto", and .980 zero-shot. With
+    many shots "auto" too may rank worse than good prompts, by .012 at 64 of each class
+    for one finding (nodules); with prompts that hardly rank the images it learns more
+    slowly than None.
+
     References
     ----------
     .. [1] Silva-Rodriguez et al., "Few-Shot, Now for Real: Medical VLMs Adaptation
@@ -80,7 +90,7 @@ class SSTextClassifier(NearestVector):
 
     _parameter_constraints: dict[str, Any] = {
         **NearestVector._parameter_constraints,
-        "tau": [Interval(Real, 0, None, closed="neither"), None],
+        "tau": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"}), None],
     }
 
     def __init__(
@@ -91,7 +101,7 @@ class SSTextClassifier(NearestVector):
         model: str | os.PathLike[str] = "google/medsiglip-448",
         revision: str | None = None,
         cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
-        tau: float | None = None,
+        tau: float | str | None = "auto",
         class_weight: Any = None,
     ) -> None:
         self.prompts = prompts
@@ -108,8 +118,11 @@ class SSTextClassifier(NearestVector):
         differences: NDArray[np.float64],
         counts: NDArray[np.float64],
         texts: NDArray[np.float64] | None,
+        fair: float,
     ) -> NDArray[np.float64]:
-        tau = 1 / shots.scale if self.tau is None else self.tau
+        # Of equally frequent classes each has N / n_classes shots.
+        tau = fair / shots.n_classes if isinstance(self.tau, str) else self.tau
+        tau = 1 / shots.scale if tau is None else tau
         # 1 / (N lambda_c tau), with lambda_c = 1 / n_c.
         share = counts / (counts.sum() * tau)
         vectors = share[:, None] * differences

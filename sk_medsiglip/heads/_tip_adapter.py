@@ -18,11 +18,12 @@ from sk_medsiglip.heads._few_shot import FewShotClassifier, Shots
 
 __all__ = ["TipAdapterClassifier"]
 
-#: What inner cross-validation chooses from. The shots' term is a sum over them: with
-#: hundreds its weight must be small.
-ALPHAS = (0.01, 0.05, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+#: What inner cross-validation chooses from, with prompts 0 beside. The shots' term is a
+#: sum over them: with hundreds its weight must be small.
+ALPHAS: tuple[float, ...] = (0.01, 0.05, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 BETAS = (1.0, 3.0, 5.5, 10.0, 20.0, 50.0)
-#: The authors' starting values; taken where shots are too few to choose.
+#: The authors' starting values; taken where shots are too few to choose and there are
+#: no prompts.
 ALPHA, BETA = 1.0, 5.5
 
 # The authors' recipe for fine-tuning the keys, AdamW with a cosine schedule.
@@ -50,13 +51,17 @@ class TipAdapterClassifier(FewShotClassifier):
         is one.
     alpha, beta : float or "cv", default="cv"
         Weight of the shots, and how near a shot must be to count. "cv" chooses by
-        cross-validation, with fewer than two shots (or groups) of a class 1 and 5.5.
+        cross-validation, with prompts also an ``alpha`` of 0, which is zero-shot: the
+        smallest ``alpha`` is taken that is not worse than the best by more than one
+        standard error over the folds. With fewer than two shots (or groups) of a class
+        nothing can be compared: ``alpha`` is 0 with prompts and 1 without.
     fine_tune : bool, default=False
         Train the keys by gradient descent (Tip-Adapter-F).
     cv : int, splitter or iterable, default=5
         Folds for choosing, as in :class:`LinearProbe`.
     scoring : str, callable or None, default=None
-        What to choose by; None is "neg_log_loss".
+        What to choose by; None is the log loss of smoothed labels, as in
+        :class:`LinearProbe`.
     class_weight : dict, "balanced", list of these, or None, default=None
         Shots of a class count so many times.
     random_state : int, RandomState or None, default=None
@@ -69,7 +74,8 @@ class TipAdapterClassifier(FewShotClassifier):
     findings_ : ndarray of shape (n_findings,)
         Names of findings; only for present/absent prompts.
     alpha_, beta_ : float, or ndarray of shape (n_labels,)
-        What was chosen.
+        What was chosen. An ``alpha_`` of 0 says that the shots have not been shown to
+        help, and the answers are those of zero-shot.
     keys_ : ndarray of shape (n_shots, n_features), or list of these
         The shots, fine-tuned or not; one for each of several labels.
     logit_scale_ : float
@@ -148,7 +154,7 @@ class TipAdapterClassifier(FewShotClassifier):
             "alpha": alpha,
             "beta": beta,
         }
-        if self.fine_tune:
+        if self.fine_tune and alpha:  # the keys of zero-shot are not looked at
             random = check_random_state(self.random_state)
             learned["keys"] = _train_keys(learned, shots, random)
         return learned
@@ -157,14 +163,17 @@ class TipAdapterClassifier(FewShotClassifier):
         self, shots: Shots, weights: NDArray[np.float64]
     ) -> tuple[float, float]:
         """Return alpha and beta, by cross-validation where they are not given."""
-        alphas = np.array(ALPHAS if self.alpha == "cv" else [self.alpha], dtype=float)
+        few, offered = 0.0, (0.0, *ALPHAS)
+        if shots.anchors is None:  # an alpha of 0 would say nothing at all
+            few, offered = ALPHA, ALPHAS
+        alphas = np.array(offered if self.alpha == "cv" else [self.alpha], dtype=float)
         betas = np.array(BETAS if self.beta == "cv" else [self.beta], dtype=float)
         if len(alphas) == len(betas) == 1:
             return float(alphas[0]), float(betas[0])
         folds = shots.folds()
         if folds is None:
             return (
-                ALPHA if self.alpha == "cv" else float(alphas[0]),
+                few if self.alpha == "cv" else float(alphas[0]),
                 BETA if self.beta == "cv" else float(betas[0]),
             )
         near = 1 - shots.rows @ shots.rows.T
@@ -174,14 +183,17 @@ class TipAdapterClassifier(FewShotClassifier):
             values = shots.onehot * shots.class_weight * train[:, None]
             said = [np.exp(-beta * near) @ values for beta in betas]
             decision.append(
-                [alpha * one + zero_shot for one in said for alpha in alphas]
+                [alpha * one + zero_shot for alpha in alphas for one in said]
             )
         logits = np.array(decision)
         if shots.n_classes == 2:
             logits = logits[..., 1:] - logits[..., :1]
         weight = None if np.ptp(shots.sample_weight) == 0 else shots.sample_weight
-        best = self._best(logits, shots, folds, weight)
-        at_beta, at_alpha = divmod(best, len(alphas))
+        cautious = alphas[0] == 0  # with a zero-shot classifier to stay with
+        best = self._best(logits, shots, folds, weight, cautious=cautious)
+        at_alpha = best // len(betas)
+        of_alpha = logits[:, at_alpha * len(betas) :][:, : len(betas)]
+        at_beta = self._best(of_alpha, shots, folds, weight)
         return float(alphas[at_alpha]), float(betas[at_beta])
 
     def _answer(self, learned: Any, unit: NDArray[np.float64]) -> NDArray[np.float64]:

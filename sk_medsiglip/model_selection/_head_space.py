@@ -50,7 +50,7 @@ FIRST = {
     "svm_C": 1.0,
     "knn_neighbors": 15,
     "knn_weights": "distance",
-    "prototypes_shrinkage": 1.0,
+    "prototypes_shrinkage": 16.0,
     "mlp_width": 64,
     "mlp_alpha": 1e-3,
     "mlp_learning_rate": 1e-3,
@@ -59,7 +59,7 @@ FIRST = {
     "boosting_min_leaf": 10,
     "boosting_l2": 1e-3,
     "prompt_probe_C": "auto",
-    "ss_text_tau": 0.01,
+    "ss_text_tau": 8.0,
     "tip_adapter_alpha": 1.0,
     "tip_adapter_beta": 5.5,
 }
@@ -384,7 +384,7 @@ class HeadSpace:
     def _ss_text(self, trial: Any) -> Any:
         return SSTextClassifier(
             **self.facts.prompt_settings,
-            tau=trial.suggest_float("ss_text_tau", 1e-3, 1.0, log=True),
+            tau=trial.suggest_float("ss_text_tau", 1e-2, 100.0, log=True),
             class_weight=self._class_weight(trial),
         )
 
