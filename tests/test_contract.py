@@ -212,7 +212,7 @@ def test_functions_do_not_depend_on_configuration(configuration, data, tmp_path)
         )  # fmt: skip
         return {
             "lint": lint_prompts(THREE, **DEMO),
-            "compare": compare_prompts(PAIR, X, y, n_bootstrap=5, **DEMO),
+            "compare": compare_prompts(PAIR, X, y, **DEMO),
             "explain": explain_head(probe, ["a rib", "effusion"], **DEMO),
             "heatmap": prompt_heatmap(images[0], "effusion", **DEMO),
             "map": display.points,

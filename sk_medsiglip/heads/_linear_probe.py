@@ -229,10 +229,12 @@ class LinearProbe(LogitClassifier):
         else:
             path = self._solve(basis, labels, self.Cs_, folds.train, weights)
             asked = None if sample_weight is None else weight
-            scores, log_scores = (
+            chosen_by = dict.fromkeys(self._criteria())  # each once
+            found = [
                 score_decisions(path.decision, labels, folds, one, asked)
-                for one in self._criteria()
-            )
+                for one in chosen_by
+            ]
+            scores, log_scores = found[0], found[-1]
             self.scores_ = scores[..., None, :]
             n_iter = path.n_iter[:, None]
             self.n_iter_ = n_iter if n_iter.ndim == 3 else np.moveaxis(n_iter, -1, 0)

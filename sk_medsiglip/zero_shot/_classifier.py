@@ -278,9 +278,9 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         labels = None if y is None else check_target(self, rows, y, question)
         if labels is not None and labels.classes is not None:
             self.classes_ = labels.classes  # places, if y holds these
+        weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
         self._is_calibrated = self.calibrate is not None
         if self.calibrate is not None:
-            weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
             self._learn(rows, labels, self.calibrate, question.labels, weight)
         return self
 
