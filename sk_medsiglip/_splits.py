@@ -65,11 +65,14 @@ def check_groups(groups: ArrayLike, n_samples: int | None = None) -> NDArray[Any
         )
     blank = np.asarray(pd.isna(given))
     if given.dtype.kind in "OUT":
-        blank = blank | [isinstance(one, str) and not one.strip() for one in given]
+        # NumPy writes the NaN among texts as "nan".
+        blank = blank | [
+            isinstance(one, str) and one.strip().casefold() in _BLANKS for one in given
+        ]
     if n_blank := int(blank.sum()):
         raise ValueError(
-            f"groups is missing for {n_blank} of {len(given)} samples (None, NaN, NA "
-            "or an empty text): name their patients, or leave these samples out."
+            f"groups is missing for {n_blank} of {len(given)} samples (None, NaN, NA, "
+            "their names as texts, or an empty text): name their patients, or leave these samples out."
         )
     if given.dtype.kind == "O":
         kinds = {_kind_of_id(one): one for one in given.tolist()}

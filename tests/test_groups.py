@@ -42,6 +42,8 @@ def test_group_numbers_of_every_container(groups):
         pd.DataFrame({"patient": ["a", None, "b"]}),
         polars.Series(["a", None, "b"]),
         np.array(["a", "", "b"]),
+        np.array(["a", np.nan, "b"]),
+        pd.Series(["a", None, "b"]).astype(object).astype(str),
         pd.to_datetime(["2026-01-01", None, "2026-01-02"]),
     ],
 )
