@@ -1,8 +1,10 @@
 """Sources that are no local files: URLs, archives; and what is known of each unread."""
 
+import contextlib
 import doctest
 import io
 import pickle
+import socket
 import sys
 import tarfile
 import threading
@@ -10,6 +12,7 @@ import traceback
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -56,9 +59,25 @@ class _Handler(BaseHTTPRequestHandler):
         if path in server.refused:
             self.send_error(server.refused[path])
             return
+        if path in server.sent_on:
+            self.send_response(302)
+            self.send_header("Location", server.sent_on[path])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         content = server.files.get(path)
         if content is None:
             self.send_error(404)
+            return
+        if path == "/never-ends":
+            self.send_response(200)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while body:
+                    self.wfile.write(content)
+                    server.n_sent += len(content)
+            self.close_connection = True
             return
         if path == "/endless.png":
             self.send_response(200)
@@ -93,6 +112,7 @@ def server():
         server.asked, server.released = [], threading.Event()
         server.files = {"/a.png": encoded()}
         server.lengths, server.headers, server.refused = {}, {}, {}
+        server.sent_on, server.n_sent = {}, 0
         server.with_ranges = set()
         server.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -213,7 +233,7 @@ def test_size_is_bounded_before_and_during_the_download(server, memory, monkeypa
     server.files["/long.png"] = b""
     server.lengths["/long.png"] = urls.MAX_FILE_BYTES + 1
     reason = f"it is longer than {urls.MAX_FILE_BYTES} bytes, and is not downloaded"
-    assert error_of(f"{server.url}/long.png").reason == reason
+    assert error_of(f"{server.url}/long.png", frame=0).reason == reason
 
     server.files["/endless.png"] = encoded()
     np.testing.assert_array_equal(read_image(f"{server.url}/endless.png"), PIXELS)
@@ -221,6 +241,72 @@ def test_size_is_bounded_before_and_during_the_download(server, memory, monkeypa
     assert "longer than 1000" in error_of(f"{server.url}/endless.png").reason
     memory.pipe("/a.png", encoded())
     assert "longer than 1000" in error_of("memory://a.png").reason
+
+
+def test_a_body_without_end_is_left(server):
+    server.files["/never-ends"] = bytes(2**16)
+    assert "its content is no image" in error_of(f"{server.url}/never-ends").reason
+    assert server.n_sent < 2**26
+    server.files["/never-ends"] = encoded() + bytes(2**16)
+    error = error_of(f"{server.url}/never-ends", max_pixels=1000)
+    assert f"longer than {2**24 + 8000} bytes" in error.reason
+    assert server.n_sent < 2**27
+
+
+def test_only_the_host_that_was_passed_is_asked(server):
+    elsewhere = server.url.replace("127.0.0.1", "localhost")
+    server.sent_on = {
+        "/here.png": "/a.png",
+        "/there.png": f"{elsewhere}/a.png?sig=s3cret",
+    }
+    np.testing.assert_array_equal(read_image(f"{server.url}/here.png"), PIXELS)
+    asked = len(server.asked)
+    url = f"{server.url}/there.png"
+    for source in (url, Region(url, 0, 0, 2, 2)):
+        error = error_of(source)
+        assert "sends on to http://localhost" in error.reason
+        assert "s3cret" not in "".join(traceback.format_exception(error))
+    assert source_identity(url) is None
+    assert all(path == "/there.png" for _, path, _ in server.asked[asked:])
+
+
+@pytest.mark.parametrize("query", ["sig=ab::c", "sig=%3A%3a+%2Fx", "a=1&b=::"])
+def test_two_colons_in_a_url_are_no_chain(query, server, tmp_path):
+    server.files["/a::b.png"] = encoded()
+    for path in ("/a.png", "/a::b.png"):
+        np.testing.assert_array_equal(read_image(f"{server.url}{path}?{query}"), PIXELS)
+        assert server.asked[-1][1].partition("?")[0] == path
+    assert parse_qs(server.asked[-1][1].partition("?")[2]) == parse_qs(query)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("a.png", encoded())
+    server.files["/x.zip"] = (tmp_path / "x.zip").read_bytes()
+    server.with_ranges = {"/x.zip"}
+    read_image(f"zip://a.png::{server.url}/x.zip?{query}")
+
+
+def test_ipv6():
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+
+    try:
+        server = Server(("::1", 0), _Handler)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with server:
+        server.asked, server.refused, server.sent_on = [], {}, {}
+        server.files, server.lengths, server.headers = {"/a.png": encoded()}, {}, {}
+        server.with_ranges = set()
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            url = f"http://[::1]:{server.server_port}"
+            np.testing.assert_array_equal(read_image(f"{url}/a.png?sig=s::x"), PIXELS)
+            error = error_of(f"{url}/gone.png?sig=s3cret")
+            assert f"{url}/gone.png" in str(error)
+            assert "s3cret" not in str(error)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 SECRETS = {
@@ -232,6 +318,26 @@ SECRETS = {
     "zip://a.png::https://user:pass@host/x.zip?t=pass": (
         "zip://a.png::https://host/x.zip?..."
     ),
+    "http://[::1]:8/a.png?sig=pass": "http://[::1]:8/a.png?...",
+    "http://u:pass@[::1]:8/a.png#pass": "http://[::1]:8/a.png?...",
+    "https://host/a?sig=ab::pass": "https://host/a?...",
+    "https://host/a?x=zip://pass::b": "https://host/a?...",
+    "https://user:pa::pass@host/x": "https://host/x",
+    "https://user:pass@host/a.png?mail=a@pass": "https://host/a.png?...",
+    "https://user:p/a?t=b@pass@host/x": "https://...",
+    "https://user:12/pass@host/x": "https://host/x",
+    "zip://a.png::https://user:pa::pass@host/x.zip?t=::pass": (
+        "zip://a.png::https://host/x.zip?..."
+    ),
+    "simplecache::https://host/a?sig=ab::pass": "simplecache::https://host/a?...",
+    "simplecache::zip://a.png::s3://key:pass@bucket/x.zip": (
+        "simplecache::zip://a.png::s3://bucket/x.zip"
+    ),
+    "https:/user:pass@host/a.png?pass": "https:/host/a.png?...",
+    "HTTPS://user:pass@host/a.png?pass": "HTTPS://host/a.png?...",
+    "unknown::https://user:pass@host/a?pass": "unknown::https://host/a?...",
+    "C:/scans/why#1.png": "C:/scans/why#1.png",
+    "https://host/a::b.png": "https://host/a::b.png",
     "https://host:8443/a.png": "https://host:8443/a.png",
     "hf://datasets/org/name@main/a.png": "hf://datasets/org/name@main/a.png",
     "scan.png": "scan.png",

@@ -28,13 +28,15 @@ from sk_medsiglip.images._sources import (
     is_readable_stream,
     open_source,
 )
+from sk_medsiglip.images._urls import HEAD_BYTES
 
 __all__ = ["MAX_PIXELS", "as_array", "load_picture", "read_image", "read_resized"]
 
 #: Pillow's own limit for a "decompression bomb": 512 MiB as 8-bit RGB.
 MAX_PIXELS = 178_956_970
 
-_HEAD_BYTES = 132
+#: Bound of what a URL may send: 16-bit RGB and alpha, and metadata.
+_BYTES_PER_PIXEL, _BYTES_BESIDE_PIXELS = 8, 2**24
 
 #: Formats that are not read, by bytes at their start, so that the error can name them.
 _OTHER_FORMATS = {
@@ -190,29 +192,38 @@ def load_picture(source: Any, *, frame: int | str | None, max_pixels: int) -> Pi
 
 
 def _load_file(source: Any, *, frame: int | str | None, max_pixels: int) -> Picture:
-    with open_source(source) as stream:
+    # A file of several frames may be larger than one picture of that size.
+    most = None
+    if frame is None:
+        most = _BYTES_BESIDE_PIXELS + _BYTES_PER_PIXEL * max_pixels
+    with open_source(source, max_bytes=most, check_head=_refuse_other) as stream:
         try:
-            head = stream.read(_HEAD_BYTES)
+            head = stream.read(HEAD_BYTES)
             stream.seek(0)
         except OSError as error:
             raise ImageReadError(
                 f"it cannot be read ({error.strerror})", "Check the disk."
             ) from error
-        # First, because a DICOM file may carry a TIFF header in its preamble.
-        if head[128:132] == b"DICM":
-            return load_dicom(stream, frame=frame, max_pixels=max_pixels)
         format = format_of(head)
-        if format is not None:
-            return load_picture_file(
-                stream, format=format, frame=frame, max_pixels=max_pixels
-            )
-        if is_dicom(head):
+        if format is None and not is_dicom(head):
+            if packed_kind_of(stream) == NIFTI:
+                raise ImageReadError(
+                    "it is a NIfTI volume, and one image is needed",
+                    "Use MedSigLIPVolumeEmbedder or read_study, which take volumes.",
+                )
+            _refuse_other(head)
+        # A DICOM file may carry a TIFF header in its preamble.
+        if format is None or head[128:132] == b"DICM":
             return load_dicom(stream, frame=frame, max_pixels=max_pixels)
-        if packed_kind_of(stream) == NIFTI:
-            raise ImageReadError(
-                "it is a NIfTI volume, and one image is needed",
-                "Use MedSigLIPVolumeEmbedder or read_study, which take volumes.",
-            )
+        return load_picture_file(
+            stream, format=format, frame=frame, max_pixels=max_pixels
+        )
+
+
+def _refuse_other(head: bytes) -> None:
+    """Raise ImageReadError if a file's first bytes are not those of an image."""
+    if format_of(head) is not None or is_dicom(head):
+        return
     # The box "ftyp" follows the length of its own.
     other = next(
         (

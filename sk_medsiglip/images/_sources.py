@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
@@ -103,10 +103,17 @@ def is_readable_stream(source: Any) -> bool:
 
 
 @contextmanager
-def open_source(source: Any, *, in_parts: bool = False) -> Iterator[BinaryIO]:
+def open_source(
+    source: Any,
+    *,
+    in_parts: bool = False,
+    max_bytes: int | None = None,
+    check_head: Callable[[bytes], None] | None = None,
+) -> Iterator[BinaryIO]:
     """Give a binary stream that stands at the first byte of the source.
 
-    A URL is fetched whole at once; ``in_parts``, as it is read.
+    A URL is fetched whole at once, within the bounds of ``fetch``; ``in_parts``, as it
+    is read.
     """
     if isinstance(source, str | os.PathLike):
         given = os.fsdecode(os.fspath(source))
@@ -118,7 +125,7 @@ def open_source(source: Any, *, in_parts: bool = False) -> Iterator[BinaryIO]:
             with open_in_parts(given) as stream:
                 yield stream
             return
-        content = fetch(given)
+        content = fetch(given, max_bytes, check_head)
     elif isinstance(source, bytes | bytearray | memoryview):
         content = bytes(source)
     else:

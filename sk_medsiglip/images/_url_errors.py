@@ -30,6 +30,10 @@ def _explain(error: Exception) -> ImageReadError:
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
+    if (
+        ours := next((x for x in chain if isinstance(x, ImageReadError)), None)
+    ) is not None:
+        return ImageReadError(ours.reason, ours.hint)
     names = {kind.__name__ for link in chain for kind in type(link).__mro__}
     status = next((s for link in chain if (s := _http_status(link))), None)
     answer = f" (HTTP {status})" if status else ""

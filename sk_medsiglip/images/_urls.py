@@ -5,10 +5,12 @@ A URL may hold a password or a signed token, so no message quotes one unredacted
 
 from __future__ import annotations
 
+import functools
 import io
+import ipaddress
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -19,6 +21,7 @@ from sk_medsiglip.exceptions import ImageReadError, MissingDependencyError
 from sk_medsiglip.images._url_errors import guarded
 
 __all__ = [
+    "HEAD_BYTES",
     "MAX_FILE_BYTES",
     "fetch",
     "file_url_path",
@@ -32,8 +35,16 @@ __all__ = [
 #: A larger file is refused before it is downloaded; an image of it would not fit.
 MAX_FILE_BYTES = 4 * 2**30
 
+#: First bytes by which the formats of images are told apart.
+HEAD_BYTES = 132
+
 #: Seconds: until a connection stands, without a byte, and for one file in all.
 CONNECT_SECONDS, SILENCE_SECONDS, TOTAL_SECONDS = 30.0, 60.0, 3600.0
+
+#: Protocols behind whose link another one may stand, with "::" between the two.
+_CONTAINER = re.compile(
+    "(zip|tar|libarchive|dir|(simple|file|block)cache|cached|fs)(::|://)"
+)
 
 #: What is asked for at once where only parts of a file are needed: a few tiles.
 _PART_BYTES = 2**18
@@ -70,7 +81,7 @@ def is_url(text: str) -> bool:
 
 def file_url_path(url: str) -> str | None:
     """Return the path of ``file:///...``, else None."""
-    if not url.startswith("file://") or "::" in url:
+    if not url.startswith("file://"):
         return None
     from urllib.request import url2pathname
 
@@ -83,35 +94,69 @@ def redact(url: str) -> str:
     >>> redact("https://user:secret@host/a.png?X-Amz-Signature=1f")
     'https://host/a.png?...'
     """
-    return "::".join(_redact_one(link) for link in url.split("::"))
+    return "::".join(_redact_one(link) for link in _links(url))
+
+
+def _links(url: str) -> list[str]:
+    """Split a chain such as ``zip://a.png::https://host/b.zip``.
+
+    Nothing stands behind the link that names a host: a "::" in it is an address of
+    IPv6, or part of a path, password or query.
+    """
+    links: list[str] = []
+    while _CONTAINER.match(url) and "::" in url:
+        link, _, url = url.partition("::")
+        links.append(link)
+    return [*links, url]
 
 
 def _redact_one(link: str) -> str:
-    protocol, found, rest = link.partition("://")
-    if not found:
+    # A Path makes one slash of two.
+    found = re.match(r"([^/]{2,}?:/+)(.*)", link, re.DOTALL)
+    if found is None or _CONTAINER.match(link):
         return link
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    # A password with an unescaped slash ends up behind the host's end.
-    if "@" in host or (re.search(r":(?!\d*$)", host) and not host.startswith("[")):
-        rest = rest.rpartition("@")[2] if "@" in rest else "..."
+    protocol, rest = found.groups()
+    host, path = re.match(r"([^/?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    port = re.sub(r"^(\[[^]]*\]|[^:]*)", "", host)
+    if "@" in host:
+        rest = host.rpartition("@")[2] + path
+    elif port and not (re.fullmatch(r":\d*", port) and "@" not in path):
+        # A password with an unescaped slash or mark ends up behind the host's end.
+        rest = rest.partition("@")[2] if rest.count("@") == 1 else "..."
     shown = re.split(r"[?#]", rest, maxsplit=1)
-    return f"{protocol}://{shown[0]}" + ("?..." if len(shown) > 1 else "")
+    return f"{protocol}{shown[0]}" + ("?..." if len(shown) > 1 else "")
 
 
 def local_archive(url: str) -> tuple[str, str] | None:
     """Return path and member of ``zip://member::archive.zip`` on this machine."""
-    member, _, container = url.partition("::")
-    protocol, _, name = member.partition("://")
-    if protocol not in ("zip", "tar") or not container or "::" in container:
+    links = _links(url)
+    protocol, _, name = links[0].partition("://")
+    if protocol not in ("zip", "tar") or len(links) != 2 or not links[1]:
         return None
+    container = links[1]
     if is_url(container):
         path = file_url_path(container)
         return None if path is None else (path, f"{protocol}:{name}")
     return container, f"{protocol}:{name}"
 
 
-def fetch(url: str) -> bytes:
+def fetch(
+    url: str,
+    max_bytes: int | None = None,
+    check_head: Callable[[bytes], None] | None = None,
+) -> bytes:
     """Return the content of a URL.
+
+    Parameters
+    ----------
+    url : str
+        The URL.
+    max_bytes : int, default=None
+        Longer files are refused, by what the server announces or while they come, and
+        in any case those longer than ``MAX_FILE_BYTES``.
+    check_head : callable, default=None
+        Called with the first ``HEAD_BYTES`` bytes of a download, as soon as they are
+        there; raises ``ImageReadError`` to end it.
 
     Raises
     ------
@@ -120,13 +165,18 @@ def fetch(url: str) -> bytes:
     MissingDependencyError
         If the package for its protocol is not installed.
     """
-    content = guarded(_fetch, url)
-    if re.match(rb"\s*<(!doctype html|html)", content[:64], re.IGNORECASE):
-        raise ImageReadError(
-            "the server sent a web page, not an image",
-            "It may ask for a log-in: open the URL in a browser.",
-        )
-    return content
+
+    def check(head: bytes) -> None:
+        if re.match(rb"\s*<(!doctype html|html)", head, re.IGNORECASE):
+            raise ImageReadError(
+                "the server sent a web page, not an image",
+                "It may ask for a log-in: open the URL in a browser.",
+            )
+        if check_head is not None and head:
+            check_head(head)
+
+    most = MAX_FILE_BYTES if max_bytes is None else min(max_bytes, MAX_FILE_BYTES)
+    return guarded(_fetch, url, most, check)
 
 
 @contextmanager
@@ -164,7 +214,7 @@ def url_state(url: str) -> bytes | None:
 
 def _without_signature(url: str) -> str:
     address, found, query = url.partition("?")
-    if not found or "::" in url:
+    if not found or len(_links(url)) > 1:
         return url
     kept = [
         (name, value)
@@ -174,15 +224,17 @@ def _without_signature(url: str) -> str:
     return f"{address}?{urlencode(kept)}"
 
 
-def _fetch(url: str) -> bytes:
+def _fetch(url: str, max_bytes: int, check: Callable[[bytes], None]) -> bytes:
     file_system, path = _file_system(url)
     if "http" in _protocols(file_system):
-        return _download(file_system, path)
+        return _download(file_system, path, max_bytes, check)
     record = file_system.info(path)
     if record.get("type") == "directory":
         raise IsADirectoryError
-    _refuse_too_long(record.get("size"))
-    return file_system.cat_file(path)
+    _refuse_too_long(record.get("size"), max_bytes)
+    content = file_system.cat_file(path)
+    check(content[:HEAD_BYTES])
+    return content
 
 
 def _open(url: str) -> Any:
@@ -214,7 +266,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     for protocol in re.findall(r"(https?)(?=://)", url):
         options[protocol] = {"client_kwargs": _http_client(protocol)}
     try:
-        return core.url_to_fs(url, **options)
+        return core.url_to_fs(_for_fsspec(url), **options)
     except ImportError as error:
         missing = error
     # fsspec names the protocol's package in a text; only the command is of use.
@@ -226,6 +278,21 @@ def _file_system(url: str) -> tuple[Any, str]:
     )
 
 
+def _for_fsspec(url: str) -> str:
+    """Write the "::" of an http URL otherwise: fsspec splits a chain at each."""
+    *containers, last = _links(url)
+    if re.match("https?://", last):
+        start, host, rest = re.match(  # type: ignore[union-attr]
+            r"(\w+://(?:[^/?#]*@)?)(\[[^]]*\])?(.*)", last, re.DOTALL
+        ).groups()
+        with suppress(ValueError):
+            host = f"[{ipaddress.IPv6Address((host or '')[1:-1]).exploded}]"
+        # The same characters to the server, which are sent as they were.
+        start, rest = (part.replace("::", ":%3A") for part in (start, rest))
+        last = f"{start}{host or ''}{rest}"
+    return "::".join([*containers, last])
+
+
 def _http_client(protocol: str) -> dict[str, Any]:
     aiohttp = import_optional("aiohttp", extra="remote", purpose="Reading http URLs")
     conf = import_optional("fsspec.config", extra="remote", purpose="Reading URLs").conf
@@ -235,9 +302,31 @@ def _http_client(protocol: str) -> dict[str, Any]:
             sock_connect=CONNECT_SECONDS,
             sock_read=SILENCE_SECONDS,
         ),
+        "trace_configs": [_redirects()],
         "trust_env": True,  # the proxy of a hospital, as other tools take it
     }
     return own | conf.get(protocol, {}).get("client_kwargs", {})
+
+
+@functools.cache
+def _redirects() -> Any:
+    """Return what ends a request that is sent on to another host, or to plain http."""
+    aiohttp = import_optional("aiohttp", extra="remote", purpose="Reading http URLs")
+
+    async def refuse(session: Any, context: Any, given: Any) -> None:
+        target = given.response.headers.get("Location", "")
+        there = given.response.url.join(type(given.response.url)(target))
+        here = given.response.url
+        if there.host != here.host or (here.scheme, there.scheme) == ("https", "http"):
+            raise ImageReadError(
+                f"the server sends on to {there.scheme}://{there.host}, and only what "
+                "you pass is fetched",
+                "Pass the URL there if you trust it, or download the file yourself.",
+            )
+
+    config = aiohttp.TraceConfig()
+    config.on_request_redirect.append(refuse)
+    return config
 
 
 def _protocols(file_system: Any) -> tuple[str, ...]:
@@ -245,29 +334,37 @@ def _protocols(file_system: Any) -> tuple[str, ...]:
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
-def _download(file_system: Any, path: str) -> bytes:
+def _download(
+    file_system: Any, path: str, max_bytes: int, check: Callable[[bytes], None]
+) -> bytes:
     """Fetch by one request, and stop where a server sends more than it may."""
     callbacks = import_optional("fsspec.callbacks", extra="remote", purpose="URLs")
 
     class Announced(callbacks.Callback):  # type: ignore[name-defined]
         def set_size(self, size: int | None) -> None:
-            _refuse_too_long(size)
+            _refuse_too_long(size, max_bytes)
 
-    sink = _Bounded()
+    class Bounded(io.BytesIO):
+        checked = False
+
+        def write(self, data: Any) -> int:
+            _refuse_too_long(self.tell() + len(data), max_bytes)
+            written = super().write(data)
+            # The last call, at the end of the body, brings nothing.
+            if not self.checked and (self.tell() >= HEAD_BYTES or not len(data)):
+                self.checked = True
+                check(self.getbuffer()[:HEAD_BYTES].tobytes())
+            return written
+
+    sink = Bounded()
     file_system.get_file(path, sink, callback=Announced())
     return sink.getvalue()
 
 
-class _Bounded(io.BytesIO):
-    def write(self, data: Any) -> int:
-        _refuse_too_long(self.tell() + len(data))
-        return super().write(data)
-
-
-def _refuse_too_long(size: int | None) -> None:
-    if size is not None and size > MAX_FILE_BYTES:
+def _refuse_too_long(size: int | None, max_bytes: int) -> None:
+    if size is not None and size > max_bytes:
         raise ImageReadError(
-            f"it is longer than {MAX_FILE_BYTES} bytes, and is not downloaded",
+            f"it is longer than {max_bytes} bytes, and is not downloaded",
             "Download it yourself and pass the file; of a slide pass Regions, which "
             "fetch only the tiles they need.",
         )
