@@ -8,6 +8,7 @@
     ├── CheckpointError         (ValueError)   weights are missing, damaged or others
     ├── ModelAccessError        (OSError)      weights cannot be had: gated, no network
     ├── CacheError              (OSError)      the embedding store is damaged
+    │   └── CacheFormatError                   another version wrote the store
     ├── ForkedProcessError      (RuntimeError) a forked worker cannot use the model
     ├── OutOfMemoryError        (MemoryError)  a model pass of one does not fit
     ├── DatasetError            (OSError)      a data set is missing or damaged
@@ -33,6 +34,7 @@ import copy
 
 __all__ = [
     "CacheError",
+    "CacheFormatError",
     "CacheWarning",
     "CheckpointError",
     "CheckpointWarning",
@@ -125,6 +127,10 @@ class ModelAccessError(SkMedSiglipError, OSError):
 
 class CacheError(SkMedSiglipError, OSError):
     """The embedding store is damaged or was written by another version."""
+
+
+class CacheFormatError(CacheError):
+    """Another version of this package wrote the embedding store."""
 
 
 class ForkedProcessError(SkMedSiglipError, RuntimeError):

@@ -421,6 +421,8 @@ def test_models_are_recalled_as_they_were_asked_for(cache):
     cache.remember_model("demo", None, facts)
     assert cache.recall_model("demo", None) == facts
     assert cache.recall_model("demo", "main") is None
+    # As it was asked for, and by the commit that was found.
+    assert cache.recall_model("demo", "1f0c") == facts
     assert cache.stats()["models"] == 1
 
 

@@ -4,6 +4,7 @@ Nothing here is mocked: writers are killed, file systems are full, files are dam
 """
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import random
@@ -12,6 +13,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -21,6 +23,7 @@ import numpy as np
 import pytest
 from test_cache import SPACE, fingerprint, read, vectors_of
 
+from sk_medsiglip import MedSigLIPEmbedder
 from sk_medsiglip.cache import (
     EmbeddingCache,
     Space,
@@ -28,6 +31,7 @@ from sk_medsiglip.cache import (
     _index,
     _recent_rows,
     _segment_layout,
+    _segments,
     _writer,
 )
 from sk_medsiglip.exceptions import CacheError, CacheWarning
@@ -799,6 +803,286 @@ print(n_found)
             folder.chmod(0o700)
     # Rows still in the log of a process at work may be out of sight.
     assert n_found == 100 or is_open
+
+
+@posix_only
+def test_rows_that_cannot_be_read_now_are_kept(location):
+    code = """
+import os, resource, sys, warnings
+import pytest
+from sk_medsiglip.cache import EmbeddingCache
+from sk_medsiglip.exceptions import CacheError, CacheWarning
+from test_cache import read
+from test_cache_breakage import put
+
+cache = EmbeddingCache(sys.argv[1])
+known = put(cache, range(100))
+cache.close()
+assert len(cache) == 100  # opens the index, and no segment
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+
+def use_up():
+    handles = []
+    try:
+        while True:
+            handles.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return handles
+
+handles = use_up()
+with pytest.warns(CacheWarning, match="100 stored .* could not be read now .Too many"):
+    assert not read(cache, known).any()
+for handle in handles:
+    os.close(handle)
+assert read(cache, known).all()
+cache.close()
+handles = use_up()
+with pytest.raises(CacheError):
+    read(cache, known)
+with pytest.raises(CacheError, match="Too many open files"):
+    cache.verify()
+for handle in handles:
+    os.close(handle)
+assert read(cache, known).all()
+assert cache.verify().ok
+"""
+    run_script(code, location)
+
+
+def test_a_bad_part_of_a_disk_costs_its_rows_only(cache, location, monkeypatch):
+    known = put(cache, range(100))
+    really = _segments.read_at
+    n_bytes = _segment_layout.row_bytes(SPACE.width)
+    first, last = (_segment_layout.ROWS_START + row * n_bytes for row in (10, 13))
+
+    def read_at(fd, buffers, offset):
+        if first <= offset < last:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if offset < first:  # as disks do, up to the bad part
+            n_left, some = first - offset, []
+            for buffer in buffers:
+                some.append(buffer[:n_left])
+                n_left -= len(some[-1])
+            buffers = [buffer for buffer in some if len(buffer)]
+        return really(fd, buffers, offset)
+
+    monkeypatch.setattr(_segments, "read_at", read_at)
+    with pytest.warns(CacheWarning, match="3 stored .* could not be read now"):
+        found = read(cache, known)
+    assert np.flatnonzero(~found).tolist() == [10, 11, 12]
+    monkeypatch.undo()
+    assert read(cache, known).all()
+    assert cache.verify().ok
+
+
+def test_a_disk_that_reads_nothing_is_not_taken_for_damage(cache, monkeypatch):
+    known = put(cache, range(100))
+    assert read(cache, known).all()
+
+    def read_at(fd, buffers, offset):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(_segments, "read_at", read_at)
+    with pytest.warns(CacheWarning, match="100 stored .* could not be read now"):
+        assert not read(cache, known).any()
+    with pytest.raises(CacheError, match="could not be checked now"):
+        cache.verify()
+    monkeypatch.undo()
+    assert read(cache, known).all()
+    assert cache.verify().ok
+
+
+def rows_and_warnings(cache):
+    """Embed two pictures; return their rows and what was said of the store."""
+    pictures = [np.full((20, 20), value, np.uint8) for value in (50, 100)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rows = MedSigLIPEmbedder("demo", device="cpu", cache=cache).transform(pictures)
+    caught = [one for one in caught if issubclass(one.category, CacheWarning)]
+    assert all(one.filename == __file__ for one in caught)
+    return rows, [str(one.message) for one in caught]
+
+
+@pytest.mark.parametrize("spare", [0, 4096, 16384, 65536])
+def test_a_new_store_on_a_full_disk_costs_one_warning(small_disk, spare):
+    with (
+        (small_disk / "full").open("wb", buffering=0) as file,
+        contextlib.suppress(OSError),
+    ):
+        while file.write(bytes(4096)):
+            pass
+    size = (small_disk / "full").stat().st_size
+    os.truncate(small_disk / "full", size - spare)
+    expected, _ = rows_and_warnings(False)
+    for _ in range(2):
+        rows, said = rows_and_warnings(small_disk / "store")
+        np.testing.assert_array_equal(rows, expected)
+        assert len(said) == 1
+        assert any(why in said[0] for why in ("full", "No space", "disk I/O error"))
+    (small_disk / "full").unlink()
+    assert rows_and_warnings(small_disk / "store")[1] == []
+    assert len(EmbeddingCache(small_disk / "store")) == 2
+    EmbeddingCache(small_disk / "store").close()
+
+
+@posix_only
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_costs_one_warning(location, number, monkeypatch):
+    import fcntl
+
+    stored, said = rows_and_warnings(location)
+    assert said == []
+
+    def no_lock(*_):
+        raise OSError(number, os.strerror(number))
+
+    EmbeddingCache(location).close()
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    monkeypatch.setattr(fcntl, "lockf", no_lock)
+    rows, said = rows_and_warnings(location)
+    np.testing.assert_array_equal(rows, stored)
+    assert said == []
+    rows, said = rows_and_warnings(location.parent / "new")
+    np.testing.assert_array_equal(rows, stored)
+    assert len(said) == 1
+    assert os.strerror(number) in said[0]
+    with pytest.raises(CacheError, match=os.strerror(number)):
+        EmbeddingCache(location).clear()
+
+
+def clear_without_end(location, pipe):
+    cache = EmbeddingCache(location)
+    while not pipe.poll(0.002):
+        cache.clear()
+    pipe.send("done")
+
+
+def test_clearing_beside_readers_and_writers(cache, location):
+    put(cache, range(50))
+    with running(clear_without_end, location) as (_, pipe):
+        deadline = time.monotonic() + 3
+        n_found, i = 0, 0
+        while time.monotonic() < deadline:
+            i += 1
+            known = put(cache, range(i, i + 30))
+            n_found += int(read(cache, known).sum())
+            cache.stats()
+        pipe.send("stop")
+        pipe.recv()
+    assert n_found
+    known = put(cache, range(30))
+    assert read(cache, known).all()
+    assert cache.verify().dropped == 0
+
+
+OTHER_USER = """
+import os, sys, warnings
+import numpy as np
+from sk_medsiglip import MedSigLIPEmbedder
+from sk_medsiglip.cache import EmbeddingCache
+
+location, user, group, first, last = sys.argv[1], *map(int, sys.argv[2:])
+MedSigLIPEmbedder("demo", device="cpu", cache=False).transform(
+    [np.zeros((8, 8), np.uint8)]
+)
+os.setgroups([group])
+os.setgid(user)
+os.setuid(user)
+os.umask(0o077)
+warnings.simplefilter("always")
+where = True if location == "default" else location
+embedder = MedSigLIPEmbedder("demo", device="cpu", cache=where)
+pictures = [np.full((20, 20), 5 * i, np.uint8) for i in range(first, last)]
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    assert np.isfinite(embedder.transform(pictures)).all()
+texts = [str(one.message) for one in caught]
+assert all("cache" in text for text in texts), texts
+rows = None if texts else EmbeddingCache(location).stats()["rows_computed"]
+print(rows, len(texts), *texts)
+"""
+
+
+@pytest.fixture
+def open_to_all():
+    """A folder that every user may reach."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+as_root = pytest.mark.skipif(
+    not hasattr(os, "getuid") or os.getuid() != 0, reason="becoming other users"
+)
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o2770, 0o770, 0o777, 0o1777, 0o3775])
+def test_a_shared_folder_is_a_store_of_several_users(open_to_all, mode):
+    code = """
+import os, sys
+from sk_medsiglip.cache import EmbeddingCache
+from test_cache import fingerprint, read
+from test_cache_breakage import put
+
+os.umask(0o077)
+n_before = 0
+for user, first, last in ((65533, 0, 3), (65534, 0, 5), (65533, 2, 6), (65534, 2, 7)):
+    child = os.fork()
+    if not child:
+        os.setgroups([4321])
+        os.setgid(user)
+        os.setuid(user)
+        cache = EmbeddingCache(sys.argv[1])
+        assert read(cache, [fingerprint(i) for i in range(n_before)]).all()
+        put(cache, range(first, last))
+        cache.remember_model("demo", None, {"revision": "1f0c"})
+        assert cache.recall_model("demo", None)
+        assert len(cache) == last
+        cache.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    n_before = last
+"""
+    location = open_to_all / "shared"
+    location.mkdir()
+    os.chown(location, 0, 4321)
+    location.chmod(mode)
+    run_script(code, location)
+    for path in location.rglob("*"):
+        assert path.stat().st_gid == 4321 or mode & 0o2, path
+        assert mode & 0o2 or not path.stat().st_mode & 0o2, path
+
+
+@as_root
+def test_a_folder_that_others_only_read_stays_the_owners(open_to_all):
+    location = open_to_all / "mine"
+    location.mkdir()
+    location.chmod(0o755)
+    cache = EmbeddingCache(location)
+    put(cache, range(3))
+    cache.close()
+    for path in location.rglob("*"):
+        assert not path.stat().st_mode & 0o77, path
+
+
+@as_root
+def test_the_store_of_another_user_costs_one_warning(open_to_all):
+    location = open_to_all / "theirs"
+    cache = EmbeddingCache(location)
+    put(cache, range(3))
+    cache.close()
+    said = run_script(OTHER_USER, location, 65534, 65534, 0, 3)
+    assert said.startswith("None 1 Embeddings are computed and not kept")
+
+
+@as_root
+def test_a_user_without_a_home_gets_rows_and_one_warning(monkeypatch):
+    for name in ("HOME", "XDG_CACHE_HOME", "SK_MEDSIGLIP_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    said = run_script(OTHER_USER, "default", 54321, 54321, 0, 3)
+    assert said.startswith("None 1 Embeddings are computed but not kept: this user has")
+    assert "SK_MEDSIGLIP_CACHE" in said
 
 
 def run_script(code, *arguments):

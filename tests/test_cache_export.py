@@ -27,6 +27,17 @@ from sk_medsiglip.exceptions import CacheError, MissingDependencyError
 OTHER = Space("text", "some/model", "c0ffee", "64 tokens", "bfloat16", "openvino", 24)
 
 
+FACTS = {
+    "revision": "c0ffee",
+    "embedding_dim": 16,
+    "image_size": 8,
+    "patch_size": 4,
+    "text_tokens": 8,
+    "logit_scale": 9.5,
+    "logit_bias": -1.0,
+}
+
+
 @pytest.fixture
 def full(tmp_path):
     """A store of two spaces, several segments, and a model."""
@@ -34,8 +45,8 @@ def full(tmp_path):
     for space, n in ((SPACE, 5000), (OTHER, 300)):
         known = [fingerprint(i) for i in range(n)]
         cache.put_many(space, known, vectors_of(known, space.width))
-    cache.remember_model("some/model", None, {"revision": "c0ffee", "logit_scale": 9.5})
-    cache.remember_model("other/model", None, {"revision": "beef"})
+    cache.remember_model("some/model", None, FACTS)
+    cache.remember_model("other/model", None, FACTS | {"revision": "beef"})
     yield cache
     cache.close()
 
@@ -63,10 +74,7 @@ def test_all_rows_arrive(full, empty, exported):
     assert empty.import_parquet(exported) == ImportReport(5300, 5300, 1)
     assert rows_of(empty) == rows_of(full)
     assert empty.verify().ok
-    assert empty.recall_model("some/model", None) == {
-        "revision": "c0ffee",
-        "logit_scale": 9.5,
-    }
+    assert empty.recall_model("some/model", None) == FACTS
     # Nothing is known of a model without rows.
     assert empty.recall_model("other/model", None) is None
 
@@ -256,7 +264,7 @@ def test_a_record_of_a_model_cannot_leave_its_folder(full, empty, exported, tmp_
     metadata = {**table.schema.metadata, b"sk_medsiglip.models": json.dumps(record)}
     path = tmp_path / "evil.parquet"
     parquet.write_table(table.replace_schema_metadata(metadata), path)
-    with pytest.raises(CacheError, match="no record of a model"):
+    with pytest.raises(CacheError, match="not a record of a model"):
         empty.import_parquet(path)
     assert not list(tmp_path.rglob("evil.json"))
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from sk_medsiglip.cache._location import FILE_MODE, make_private_folder
+from sk_medsiglip.cache._location import make_folder, open_file
 from sk_medsiglip.cache._locks import lock_byte, unlock_byte
 from sk_medsiglip.cache._space import Space
 
@@ -143,9 +143,8 @@ class Claims:
         """
         if self._fd is None:
             try:
-                make_private_folder(self.path.parent)
-                flags = os.O_RDWR | os.O_CREAT
-                self._fd = os.open(self.path, flags, FILE_MODE)
+                make_folder(self.path.parent)
+                self._fd = open_file(self.path, os.O_RDWR | os.O_CREAT)
             except OSError:
                 return None
         return self._fd

@@ -58,7 +58,8 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
     that one loses are noticed by their checksums and computed again.
 
     Nothing on disk holds a pixel, a text, a path or a pickle. Folders are readable by
-    their owner only.
+    their owner only, unless the folder existed and a group or everybody may write into
+    it: then so they may into what is made there.
 
     Examples
     --------
@@ -123,7 +124,8 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         -----
         CacheWarning
             If rows failed their checksum. They count as not found, and the next
-            :meth:`put_many` of them stores them afresh.
+            :meth:`put_many` of them stores them afresh. Also if rows could not be read
+            now, for an error of the system: they count as not found and are kept.
         """
         return self._store.get_many(space, fingerprints, out, any_numeric=any_numeric)
 

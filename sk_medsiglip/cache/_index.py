@@ -18,13 +18,13 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip.cache._location import FILE_MODE
+from sk_medsiglip.cache._location import open_file, share
 from sk_medsiglip.cache._mounts import network_file_system
 from sk_medsiglip.cache._recent_rows import RECENT_SCHEMA, RecentRows
 from sk_medsiglip.cache._space import Space
-from sk_medsiglip.exceptions import CacheError
+from sk_medsiglip.exceptions import CacheError, CacheFormatError
 
-__all__ = ["DamagedIndex", "Index", "OtherFormat"]
+__all__ = ["DamagedIndex", "Index"]
 
 INDEX_FORMAT = 2  # 1 had no recent rows; it is brought up to 2 where it is opened
 
@@ -62,10 +62,6 @@ class DamagedIndex(Exception):
     """The index cannot be used as it is; it can be rebuilt."""
 
 
-class OtherFormat(CacheError):
-    """The index says that another version of this package wrote it."""
-
-
 class Index:
     """One connection to the index of a store.
 
@@ -87,7 +83,7 @@ class Index:
     ------
     DamagedIndex
         If it is no SQLite file, or a damaged or unfinished one.
-    OtherFormat
+    CacheFormatError
         If another version wrote it.
     CacheError
         If the file cannot be opened.
@@ -100,7 +96,7 @@ class Index:
         # machines share none, and would tear the file.
         self._journal_mode = "TRUNCATE" if network_file_system(path) else "WAL"
         if create:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE))
+            os.close(open_file(path, os.O_RDWR | os.O_CREAT))
         status = os.stat(path)
         # An inode is not given to another file while this connection is open, so this
         # tells whether the path still leads to what was opened.
@@ -108,7 +104,7 @@ class Index:
         try:
             self._connect("mode=rw", create=create)
         except CacheError as error:
-            if create or isinstance(error, OtherFormat):
+            if create or isinstance(error, CacheFormatError):
                 raise
             self.writable = False
             # The last resort looks past the log that it may not open.
@@ -320,6 +316,8 @@ class Index:
             )
             try:
                 self._prepare(create)
+                for suffix in ("-wal", "-shm") if self.writable else ():
+                    share(self.path.with_name(self.path.name + suffix))
             except BaseException:
                 self._connection.close()
                 raise
@@ -337,13 +335,13 @@ class Index:
             self._connection.executescript(SCHEMA)
             found = INDEX_FORMAT
         if found == 1:
-            raise OtherFormat(
+            raise CacheFormatError(
                 f"the index {self.path} is of an earlier version and cannot be brought "
                 "up to date, because nothing can be written here. Use the cache once "
                 "where it can be written, or copy it there."
             )
         if found not in (0, INDEX_FORMAT):
-            raise OtherFormat(
+            raise CacheFormatError(
                 f"the index {self.path} has format {found}; this version of "
                 f"sk_medsiglip reads format {INDEX_FORMAT}. Upgrade sk_medsiglip, or "
                 "set SK_MEDSIGLIP_CACHE to another folder. If no other version ever "

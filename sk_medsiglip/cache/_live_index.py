@@ -14,14 +14,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from sk_medsiglip.cache._index import DamagedIndex, Index, OtherFormat
-from sk_medsiglip.cache._location import make_private_folder
+from sk_medsiglip.cache._index import DamagedIndex, Index
+from sk_medsiglip.cache._location import make_folder
 from sk_medsiglip.cache._locks import holding
 from sk_medsiglip.cache._repair import build_index, unlink_index
 from sk_medsiglip.cache._segments import list_segments
-from sk_medsiglip.exceptions import CacheError
+from sk_medsiglip.exceptions import CacheError, CacheFormatError
 
 __all__ = ["LiveIndex"]
+
+ATTEMPTS = 3  # of one question, while others clear the store or mend its index
 
 T = TypeVar("T")
 
@@ -55,9 +57,16 @@ class LiveIndex:
         CacheError
             If the index cannot be read, and cannot be rebuilt either.
         """
-        if not self._is_there():
-            return otherwise
-        return self._use(question)
+        try:
+            if _identify(self.path) is None and not list_segments(self.folder):
+                return otherwise
+            return self._use(question)
+        except CacheError:
+            raise
+        except OSError as error:
+            raise CacheError(
+                f"the embedding cache {self.location} could not be read now: {error}"
+            ) from error
 
     def write(self, change: Callable[[Index], T]) -> T:
         """Make a change, in an index that is made if missing.
@@ -89,7 +98,7 @@ class LiveIndex:
                 self._open().check()
             except DamagedIndex:
                 return self._rebuild(seen)
-            except OtherFormat:
+            except CacheFormatError:
                 # Segments say their format too: if they can be read, they were
                 # written by this version, and so was the index.
                 if not list_segments(self.folder):
@@ -114,28 +123,32 @@ class LiveIndex:
             if index is not None:
                 index.close()
 
-    def _is_there(self) -> bool:
-        try:
-            return _identify(self.path) is not None or bool(list_segments(self.folder))
-        except OSError as error:
-            raise CacheError(f"the embedding cache cannot be read: {error}") from error
-
     def _use(self, work: Callable[[Index], T]) -> T:
         with self.lock:
-            seen = None
-            try:
+            last: Exception | None = None
+            damaged = None
+            for _ in range(ATTEMPTS):
                 seen = _identify(self.path)
-                return work(self._open())
-            except DamagedIndex:
-                pass
-            try:
-                self._rebuild(seen)
-                return work(self._open())
-            except (DamagedIndex, OSError) as error:
-                raise CacheError(
-                    f"the index {self.path} is damaged and cannot be rebuilt: {error}. "
-                    "Run: sk-medsiglip cache verify"
-                ) from error
+                try:
+                    if isinstance(last, DamagedIndex):
+                        self._rebuild(damaged)
+                    return work(self._open())
+                except DamagedIndex as error:
+                    last, damaged = error, seen
+                except CacheFormatError:
+                    raise
+                except OSError as error:
+                    # Somebody may have cleared the store meanwhile: a new one will do.
+                    if _identify(self.path) == seen:
+                        raise
+                    last = error
+                    self.close()
+            if isinstance(last, OSError):
+                raise last
+            raise CacheError(
+                f"the index {self.path} is damaged and cannot be rebuilt: {last}. "
+                "Run: sk-medsiglip cache verify"
+            ) from last
 
     def _open(self) -> Index:
         """Return the connection, to the file that is at the path now."""
@@ -153,7 +166,7 @@ class LiveIndex:
 
     def _rebuild(self, seen: tuple[int, int] | None) -> int:
         """Build the index anew, unless somebody did since it was ``seen``."""
-        make_private_folder(self.location)
+        make_folder(self.location)
         with self._opening():
             self.close()
             if _identify(self.path) == seen:

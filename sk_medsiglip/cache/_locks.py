@@ -14,10 +14,10 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sk_medsiglip.cache._location import FILE_MODE
+from sk_medsiglip.cache._location import open_file
 
 __all__ = ["holding", "lock_byte", "lock_file", "unlock_byte"]
 
@@ -55,18 +55,16 @@ else:
         """Lock one byte if it is free; say whether it is locked now."""
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
-        except (BlockingIOError, PermissionError):
-            return False
         except OSError as error:
-            # No lock service, as on some network mounts: better to compute a row
-            # twice than not at all.
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
-                raise
+            # Any other error: no lock service, as on some network mounts. Better to
+            # compute a row twice than not at all.
+            return error.errno not in (errno.EAGAIN, errno.EACCES)
         return True
 
     def unlock_byte(fd: int, offset: int) -> None:
         """Unlock one byte."""
-        fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
+        with suppress(OSError):  # where there are none, none is held
+            fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
 
     def lock_file(fd: int, *, wait: bool = False) -> bool:
         """Lock the file of this handle; say whether it is locked now."""
@@ -80,7 +78,7 @@ else:
 @contextmanager
 def holding(path: Path) -> Iterator[None]:
     """Hold the file lock of ``path``, made if missing, for a ``with`` block."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
+    fd = open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         lock_file(fd, wait=True)
         yield

@@ -17,7 +17,8 @@ from typing import Any
 
 from blake3 import blake3
 
-from sk_medsiglip.cache._location import make_private_folder
+from sk_medsiglip._json import read_json
+from sk_medsiglip.cache._location import make_folder, share
 from sk_medsiglip.exceptions import CacheError
 
 __all__ = ["Models"]
@@ -45,18 +46,21 @@ class Models:
         """Write the facts, all at once or not at all; of the commit found, too."""
         found = facts.get("revision", requested_revision)
         for revision in dict.fromkeys((requested_revision, found)):
-            self._write(self._path(name, revision), facts)
+            path = self._path(name, revision)
+            if self._read(path) != facts:  # it may be another user's
+                self._write(path, facts)
 
     def _write(self, path: Path, facts: Mapping[str, Any]) -> None:
         line = json.dumps(dict(facts), sort_keys=True)
         entry = json.dumps({"facts": line, "checksum": _checksum(line)})
         try:
-            make_private_folder(self.folder.parent)
-            make_private_folder(self.folder)
+            make_folder(self.folder.parent)
+            make_folder(self.folder, inside=True)
             fd, draft = tempfile.mkstemp(dir=self.folder)  # mode 0600
             try:
                 with os.fdopen(fd, "w", encoding="utf-8") as file:
                     file.write(entry)
+                share(Path(draft))
                 os.replace(draft, path)
             except BaseException:
                 os.unlink(draft)
@@ -76,6 +80,10 @@ class Models:
         """Return all that is known, to be carried to another store."""
         found = ((path.stem, self._read(path)) for path in self.paths())
         return [{"name": name, "facts": facts} for name, facts in found if facts]
+
+    def count(self) -> int:
+        """Return the number of models: one may be known by several revisions' names."""
+        return len({r["facts"].get("revision", r["name"]) for r in self.records()})
 
     def remember_record(self, record: Any) -> bool:
         """Write what another store's :meth:`records` returned.
@@ -107,12 +115,10 @@ class Models:
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:
-            entry = json.loads(path.read_bytes())
-            line = entry["facts"]
-            if entry["checksum"] != _checksum(line):
-                return None
-            return dict(json.loads(line))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            entry = read_json(path, {"facts": str, "checksum": str})
+            intact = entry["checksum"] == _checksum(entry["facts"])
+            return read_json(entry["facts"]) if intact else None
+        except (OSError, ValueError):
             return None
 
     def paths(self) -> list[Path]:

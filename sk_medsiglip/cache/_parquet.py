@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,8 +21,10 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip._progress import progress_bar
+from sk_medsiglip._warning import warn_user
 from sk_medsiglip.cache._segment_layout import row_checksums
 from sk_medsiglip.cache._space import FINGERPRINT_BYTES, Space
 from sk_medsiglip.cache._store import Store
@@ -136,15 +137,19 @@ def import_rows(store: Store, path: Path, verbose: int) -> ImportReport:
                 if isinstance(error, CacheError):
                     raise
                 raise CacheError(_damaged(path, str(error), n_rows)) from error
-    kept = sum(not store.models.remember_record(record) for record in models)
-    if kept:
-        warnings.warn(
+    revisions: dict[bool, set[str]] = {True: set(), False: set()}
+    for record in models:
+        taken = store.models.remember_record(record)
+        revisions[taken].add(record["facts"]["revision"])
+    if kept := len(revisions[False]):
+        warn_user(
             f"This store knows {kept} models of {path.name} at another revision, which "
             "it goes on using by default. For the imported rows pass their revision=.",
             CacheWarning,
-            stacklevel=3,
         )
-    return ImportReport(n_rows, store.count_rows() - n_before, len(models))
+    return ImportReport(
+        n_rows, store.count_rows() - n_before, len(set().union(*revisions.values()))
+    )
 
 
 def _read_ahead(path: Path, file: Any) -> Iterator[_Part]:
@@ -199,11 +204,14 @@ def _from_batch(path: Path, batch: Any) -> Iterator[_Part]:
         try:
             space = Space.from_line(lines[start])
             fingerprints = part["fingerprint"].to_pylist()
+            space.keys(fingerprints)  # which looks at their lengths
             vectors = _vectors(part["vector"], space.width)
             checksums = row_checksums(_seed(lines[start]), fingerprints, vectors)
             good = part["checksum"].to_numpy() == checksums
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CacheError(_damaged(path, str(error))) from error
+        if not np.isfinite(vectors).all():
+            raise CacheError(_damaged(path, "it holds values that are not finite"))
         if not good.all():
             raise CacheError(_damaged(path, f"{int((~good).sum())} rows have changed"))
         yield space, fingerprints, vectors
@@ -222,7 +230,7 @@ def _vectors(column: Any, width: int) -> NDArray[np.float32]:
 def _check_format(path: Path, schema: Any) -> list[dict[str, Any]]:
     """Return the facts on models; raise if this file is not one of ours."""
     metadata = schema.metadata or {}
-    found = metadata.get(b"sk_medsiglip.format", b"").decode()
+    found = metadata.get(b"sk_medsiglip.format", b"").decode(errors="replace")
     # What else a file says of its rows (a shard of a cluster's job names their sources)
     # stays behind.
     if not found or not set(COLUMNS) <= set(schema.names):
@@ -236,8 +244,9 @@ def _check_format(path: Path, schema: Any) -> list[dict[str, Any]]:
             f"{FORMAT}. Upgrade sk_medsiglip."
         )
     try:
-        return list(json.loads(metadata[b"sk_medsiglip.models"]))
-    except (KeyError, ValueError, TypeError) as error:
+        models = metadata[b"sk_medsiglip.models"]
+        return read_json(b'{"models": ' + models + b"}", {"models": list})["models"]
+    except (KeyError, ValueError) as error:
         raise CacheError(_damaged(path, str(error))) from error
 
 

@@ -7,13 +7,13 @@ each time.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip._warning import warn_user
 from sk_medsiglip.cache._index import Index
 from sk_medsiglip.cache._live_index import LiveIndex
 from sk_medsiglip.cache._segment_layout import DamagedSegment
@@ -65,16 +65,25 @@ class Reader:
             )
         found = np.zeros(len(fingerprints), dtype=bool)
         n_damaged = 0
+        failures: dict[int, OSError] = {}
         for candidate in self._stand_ins(space) if any_numeric else [space]:
             todo = np.flatnonzero(~found)
             if todo.size:
-                n_damaged += self._get(candidate, fingerprints, todo, out, found)
+                n_damaged += self._get(
+                    candidate, fingerprints, todo, out, found, failures
+                )
         if n_damaged:
-            warnings.warn(
+            warn_user(
                 f"{n_damaged} stored embeddings in {self._index.location} are damaged; "
                 "they count as missing. To look for more: sk-medsiglip cache verify",
                 CacheWarning,
-                stacklevel=4,
+            )
+        unread = [error for row, error in failures.items() if not found[row]]
+        if unread:
+            warn_user(
+                f"{len(unread)} stored embeddings in {self._index.location} could not "
+                f"be read now ({unread[0].strerror}); they count as missing.",
+                CacheWarning,
             )
         return found
 
@@ -99,19 +108,23 @@ class Reader:
         todo: NDArray[np.intp],
         out: NDArray[np.float32],
         found: NDArray[np.bool_],
+        failures: dict[int, OSError],
     ) -> int:
         """Fill the rows ``todo`` from one space; return how many are damaged."""
         wanted = [fingerprints[i] for i in todo.tolist()]
         keys = space.keys(wanted).tolist()
         places = self._find_places(keys)
-        bad = self._read(places, wanted, todo, out, found)
+        bad = self._read(places, wanted, todo, out, found, failures)
         if not bad.size:
             return 0
         # Rows move when another process prunes, so ask the index itself.
         keys = [keys[i] for i in bad.tolist()]
         places = self._find_places(keys, afresh=True)
         wanted = [wanted[i] for i in bad.tolist()]
-        bad = self._read(places, wanted, todo[bad], out, found)
+        bad = self._read(places, wanted, todo[bad], out, found, failures)
+        # Rows of a store that was just cleared are not damaged but gone.
+        if bad.size:
+            bad = bad[self._find_places(keys, afresh=True)[bad] == places[bad]]
         if bad.size:
             self._drop([keys[i] for i in bad.tolist()], places[bad].tolist())
         return len(bad)
@@ -145,8 +158,12 @@ class Reader:
         todo: NDArray[np.intp],
         out: NDArray[np.float32],
         found: NDArray[np.bool_],
+        failures: dict[int, OSError],
     ) -> NDArray[np.intp]:
-        """Read rows in the order of the disk; return which are not as they should."""
+        """Read rows in the order of the disk; return which are not as they should.
+
+        Those that could not be read just now are put among the failures instead.
+        """
         order = np.argsort(places, kind="stable")
         order = order[np.searchsorted(places[order], 0) :]
         if not order.size:
@@ -156,32 +173,41 @@ class Reader:
         numbers = ordered >> 32
         cuts = (np.flatnonzero(np.diff(numbers)) + 1).tolist()
         for start, stop in zip([0, *cuts], [*cuts, len(order)], strict=True):
-            segment = self.segment(int(numbers[start]))
+            here = order[start:stop]
+            targets = todo[here].tolist()
+            try:
+                segment = self.segment(int(numbers[start]))
+            except CacheError:
+                raise
+            except OSError as error:
+                failures.update(dict.fromkeys(targets, error))
+                continue
             if segment is None:
                 continue
-            here = order[start:stop]
             # A row asked for twice is read twice. That two keys lie in one place is
             # no proof that they are one: each must match the row by itself.
             good[start:stop] = segment.read(
                 ordered[start:stop] & 0xFFFF_FFFF,
                 [wanted[i] for i in here.tolist()],
                 out,
-                todo[here].tolist(),
+                targets,
+                failures,
             )
         self._note_uses(ordered[good])
         found[todo[order]] = good
-        return order[~good]
+        bad = order[~good]
+        if failures:
+            bad = bad[[row not in failures for row in todo[bad].tolist()]]
+        return bad
 
     def segment(self, number: int) -> Segment | None:
-        """Return a segment, None if it is gone or cannot be read."""
+        """Return a segment, None if it is gone or damaged."""
         with self._index.lock:
             segment = self._segments.pop(number, None)
             if segment is None or segment.is_deleted:
                 try:
                     segment = Segment(self._index.segment_path(number))
-                except CacheError:
-                    raise
-                except (OSError, DamagedSegment):
+                except (FileNotFoundError, DamagedSegment):
                     return None
             while len(self._segments) >= MOST_SEGMENTS:
                 # Others may be reading it: it closes when the last one lets go.

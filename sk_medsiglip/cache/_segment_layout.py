@@ -28,9 +28,10 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip.cache._location import FILE_MODE
+from sk_medsiglip._json import read_json
+from sk_medsiglip.cache._location import open_file
 from sk_medsiglip.cache._space import FINGERPRINT_BYTES, Space
-from sk_medsiglip.exceptions import CacheError
+from sk_medsiglip.exceptions import CacheFormatError
 
 __all__ = [
     "ROWS_START",
@@ -52,6 +53,7 @@ MAGIC = b"skmsiglp"
 HEADER_BYTES = 2048  # one of the two copies
 ROWS_START = 2 * HEADER_BYTES
 ROW_HEAD_BYTES = FINGERPRINT_BYTES + 4
+_HEADER = {"format": int, "id": int, "byteorder": str, "space": str}
 HEADER_START = struct.Struct("<8sII")  # magic, length and crc32 of the JSON
 
 
@@ -91,9 +93,13 @@ def read_header(fd: int, path: Path) -> tuple[int, Space, int]:
         text = bytes(copy[HEADER_START.size : HEADER_START.size + length])
         if magic != MAGIC or crc32(text) != checksum:
             continue
-        header = json.loads(text)
+        try:
+            header = read_json(text, _HEADER)
+            space = Space.from_line(header["space"])
+        except ValueError as error:
+            raise DamagedSegment(f"{path.name}: {error}") from error
         if (header["format"], header["byteorder"]) != (SEGMENT_FORMAT, sys.byteorder):
-            raise CacheError(
+            raise CacheFormatError(
                 f"{path.name} has format {header['format']} "
                 f"({header['byteorder']}-endian); this version of sk_medsiglip reads "
                 f"format {SEGMENT_FORMAT} ({sys.byteorder}-endian). Upgrade "
@@ -101,7 +107,7 @@ def read_header(fd: int, path: Path) -> tuple[int, Space, int]:
             )
         if f"{header['id']:08x}" != path.stem:
             break  # renamed: the index would never find it
-        return header["id"], Space.from_line(header["space"]), checksum
+        return header["id"], space, checksum
     raise DamagedSegment(path.name)
 
 
@@ -130,8 +136,7 @@ def split(data: memoryview, n_bytes: int) -> list[memoryview]:
 
 
 def open_fd(path: Path, flags: int) -> int:
-    # os.open and not open(): a forgotten handle is closed, not complained about.
-    return os.open(path, flags | getattr(os, "O_BINARY", 0), FILE_MODE)
+    return open_file(path, flags | getattr(os, "O_BINARY", 0))
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -82,6 +83,7 @@ class Segment:
         fingerprints: Sequence[bytes],
         out: NDArray[np.float32],
         targets: Sequence[int],
+        failures: dict[int, OSError],
     ) -> NDArray[np.bool_]:
         """Read rows into ``out[targets]``; say which of them are what they should be.
 
@@ -96,11 +98,14 @@ class Segment:
             Where the vectors go, without a detour.
         targets : sequence of int
             The row of ``out`` for each.
+        failures : dict of int to OSError
+            Gets, by their target, the rows that could not be read just now.
 
         Returns
         -------
         ndarray of bool
-            False for damaged rows, those beyond the end, and those of other content.
+            False for damaged rows, those beyond the end, those of other content, and
+            failures.
         """
         n_bytes = self._vector_bytes
         flat = as_bytes(out)
@@ -111,18 +116,33 @@ class Segment:
         checksums = np.zeros(len(rows), np.uint32)
         read = np.zeros(len(rows), dtype=bool)
         for start, end in _runs(rows):
-            place = ROWS_START + int(rows[start]) * self._row_bytes
-            try:
-                n_read = read_at(self._fd, buffers[2 * start : 2 * end], place)
-            except (OSError, OverflowError):
-                n_read = 0
-            # Checked at once, while the vectors are still in the processor's cache.
-            stop = start + n_read // self._row_bytes
-            read[start:stop] = True
-            for i in range(start, stop):
-                checksums[i] = crc32(
-                    buffers[2 * i + 1], crc32(fingerprints[i], self._seed)
-                )
+            while start < end:
+                place = ROWS_START + int(rows[start]) * self._row_bytes
+                try:
+                    n_read = read_at(self._fd, buffers[2 * start : 2 * end], place)
+                except OverflowError:
+                    break
+                except OSError as error:
+                    # Those behind it may be on a sound part of the disk.
+                    failures[targets[start]] = error
+                    start += 1
+                    continue
+                # Checked at once, while the vectors are in the processor's cache.
+                stop = start + n_read // self._row_bytes
+                if stop == start:
+                    if place + self._row_bytes > os.fstat(self._fd).st_size:
+                        break
+                    failures[targets[start]] = OSError(
+                        errno.EIO, os.strerror(errno.EIO)
+                    )
+                    start += 1
+                    continue
+                read[start:stop] = True
+                for i in range(start, stop):
+                    checksums[i] = crc32(
+                        buffers[2 * i + 1], crc32(fingerprints[i], self._seed)
+                    )
+                start = stop
         expected = np.frombuffer(b"".join(fingerprints), np.uint8)
         same = heads[:, :FINGERPRINT_BYTES] == expected.reshape(-1, FINGERPRINT_BYTES)
         found = heads[:, FINGERPRINT_BYTES:].copy().view("<u4")[:, 0]
@@ -149,8 +169,13 @@ class Segment:
         vectors : ndarray of shape (n, width), float32
             The vectors.
         good : ndarray of shape (n,), bool
-            Whether each row matches its checksum. A chunk that cannot be read at all
-            (an error of the disk) is all False.
+            Whether each row matches its checksum. Rows on a bad part of the disk do
+            not.
+
+        Raises
+        ------
+        OSError
+            If no row of a chunk can be read: that is no damage, and may pass.
         """
         record = np.dtype(
             [
@@ -161,18 +186,27 @@ class Segment:
         )
         for first in range(start, self.n_rows, ROWS_PER_CHUNK):
             chunk = np.zeros(min(ROWS_PER_CHUNK, self.n_rows - first), record)
-            try:
-                read_at(
-                    self._fd,
-                    [as_bytes(chunk)],
-                    ROWS_START + first * self._row_bytes,
-                )
-            except OSError:
-                chunk[:] = np.zeros((), record)
+            self._read_chunk(chunk, first)
             vectors = np.ascontiguousarray(chunk["vector"])
             fingerprints = [bytes(f) for f in chunk["fingerprint"].tolist()]
             checksums = row_checksums(self._seed, fingerprints, vectors)
             yield first, fingerprints, vectors, chunk["checksum"] == checksums
+
+    def _read_chunk(self, chunk: NDArray[np.void], first: int) -> None:
+        """Fill what can be read of a chunk."""
+        failures, row = [], 0
+        while row < len(chunk):
+            place = ROWS_START + (first + row) * self._row_bytes
+            try:
+                n_read = read_at(self._fd, [as_bytes(chunk[row:])], place)
+            except OSError as error:
+                failures.append(error)
+                n_read = self._row_bytes
+            if n_read < self._row_bytes:  # the end of the file
+                return
+            row += n_read // self._row_bytes
+        if len(failures) == len(chunk):
+            raise failures[0]
 
 
 def list_segments(folder: Path) -> list[Path]:

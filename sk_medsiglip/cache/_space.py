@@ -6,15 +6,18 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import blake3
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip._json import read_json
+
 __all__ = ["FINGERPRINT_BYTES", "Space"]
 
 FINGERPRINT_BYTES = 32  # a blake3 digest
+MAX_WIDTH = 2**20  # values of a vector; bounds what a damaged line may ask for
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,20 @@ class Space:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
+    @lru_cache(maxsize=256)
     def from_line(cls, line: str) -> Space:
-        """Return the space that was written down as ``line``."""
-        return cls(**json.loads(line))
+        """Return the space that was written down as ``line``.
+
+        Raises
+        ------
+        ValueError
+            If it is not such a line.
+        """
+        kinds = {name: str for name in cls.__annotations__} | {"width": int}
+        fields = read_json(line, kinds)
+        if set(fields) != set(kinds) or not 0 < fields["width"] <= MAX_WIDTH:
+            raise ValueError(f"it is not a space of embeddings: {line[:200]}")
+        return cls(**fields)
 
     @cached_property
     def salt(self) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import stat
 import threading
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -138,10 +139,12 @@ class Store:
             lambda index: index.all_rows(), otherwise=(none, none)
         )
         for key, place in zip(keys.tolist(), places.tolist(), strict=True):
-            segment = self._reader.segment(place >> 32)
-            if segment is not None:
-                fingerprint = segment.fingerprint(place & 0xFFFF_FFFF)
-                if fingerprint and segment.space.keys([fingerprint])[0] == key:
+            with self._failing_as_one("could not be read now"):
+                segment = self._reader.segment(place >> 32)
+                row = place & 0xFFFF_FFFF
+                fingerprint = b"" if segment is None else segment.fingerprint(row)
+            if segment is not None and fingerprint:
+                if segment.space.keys([fingerprint])[0] == key:
                     yield segment.space, fingerprint
 
     def scan_rows(
@@ -193,8 +196,10 @@ class Store:
         converted = self.location / CONVERTED
         n_bytes, n_converted = 0, 0
         for path in self.location.rglob("*"):
-            if path.is_file():
-                size = path.stat().st_size
+            # Others may clear the store meanwhile.
+            with suppress(FileNotFoundError):
+                state = path.stat()
+                size = state.st_size if stat.S_ISREG(state.st_mode) else 0
                 n_bytes += size
                 n_converted += size if converted in path.parents else 0
         return {
@@ -202,7 +207,7 @@ class Store:
             "network": network_file_system(self.location),
             "bytes": n_bytes - n_converted,
             "converted_bytes": n_converted,
-            "models": len(self.models.paths()),
+            "models": self.models.count(),
             **counts,
         }
 
@@ -210,7 +215,11 @@ class Store:
         """See :meth:`EmbeddingCache.verify`."""
         if not self.location.is_dir():
             return VerifyReport()
-        with self._failing_as_one(), self._maintaining(), self._lock:
+        with (
+            self._failing_as_one("could not be checked now"),
+            self._maintaining(),
+            self._lock,
+        ):
             n_bad = self._index.check()
             report = self._index.write(lambda index: check_rows(index, self._folder))
             self._reader.forget()
@@ -287,7 +296,7 @@ class Store:
             yield
 
     @contextmanager
-    def _failing_as_one(self) -> Iterator[None]:
+    def _failing_as_one(self, what: str = "cannot be written") -> Iterator[None]:
         """Turn the system's errors (no space, no permission) into CacheError."""
         try:
             yield
@@ -295,5 +304,5 @@ class Store:
             raise
         except OSError as error:
             raise CacheError(
-                f"the embedding cache {self.location} cannot be written: {error}"
+                f"the embedding cache {self.location} {what}: {error}"
             ) from error

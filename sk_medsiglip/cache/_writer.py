@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip.cache._index import DamagedIndex, Index
 from sk_medsiglip.cache._live_index import LiveIndex
-from sk_medsiglip.cache._location import make_private_folder
+from sk_medsiglip.cache._location import make_folder
 from sk_medsiglip.cache._repair import adopt_rows
 from sk_medsiglip.cache._segment_writer import SegmentWriter
 from sk_medsiglip.cache._segments import Segment
@@ -111,7 +111,7 @@ class Writer:
             if writer.n_bytes < SEGMENT_LIMIT and not writer.is_deleted:
                 return writer
             self._open.pop(space).close()
-        make_private_folder(self._index.folder)
+        make_folder(self._index.folder, inside=True)
         for number, (other, n_rows) in index.segments().items():
             path = self._index.segment_path(number)
             if other != space or not _has_room(path):

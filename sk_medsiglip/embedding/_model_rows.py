@@ -7,7 +7,6 @@ when several workers want the same row, and that a full disk must not stop the w
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip._warning import user_line, warn_user
 from sk_medsiglip.cache import EmbeddingCache, FileStamp, Space
 from sk_medsiglip.encoder import (
     ENGINES,
@@ -31,7 +31,12 @@ from sk_medsiglip.encoder import (
     text_batch_sizes,
     use_one_core,
 )
-from sk_medsiglip.exceptions import CacheError, CacheWarning, ModelAccessError
+from sk_medsiglip.exceptions import (
+    CacheError,
+    CacheFormatError,
+    CacheWarning,
+    ModelAccessError,
+)
 
 __all__ = ["ModelFacts", "ModelRows", "Numerics", "find_facts", "open_cache"]
 
@@ -77,7 +82,11 @@ def open_cache(
     if isinstance(cache, EmbeddingCache):
         return cache
     if cache is True:
-        return EmbeddingCache()
+        try:
+            return EmbeddingCache()
+        except CacheError as error:
+            warn_user(f"Embeddings are computed but not kept: {error}", CacheWarning)
+            return None
     return None if cache is False else EmbeddingCache(cache)
 
 
@@ -173,6 +182,7 @@ class ModelRows:
         self._engine = engine
         self._cache = cache
         self._warned = False
+        self._line = user_line()
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -232,22 +242,32 @@ class ModelRows:
         self, fingerprints: Sequence[bytes], out: NDArray[np.float32]
     ) -> NDArray[np.bool_]:
         """Fill the rows of ``out`` that the store holds; return which."""
-        if self._cache is None:
-            return np.zeros(len(fingerprints), dtype=bool)
-        if self._dtype == self._engine == "auto":
-            any_space = self._space("float32", "torch")
-            return self._cache.get_many(any_space, fingerprints, out, any_numeric=True)
         found = np.zeros(len(fingerprints), dtype=bool)
+        if self._cache is not None:
+            with self._storing():
+                self._get(self._cache, fingerprints, out, found)
+        return found
+
+    def _get(
+        self,
+        cache: EmbeddingCache,
+        fingerprints: Sequence[bytes],
+        out: NDArray[np.float32],
+        found: NDArray[np.bool_],
+    ) -> None:
+        if self._dtype == self._engine == "auto":
+            space = self._space("float32", "torch")
+            found[:] = cache.get_many(space, fingerprints, out, any_numeric=True)
+            return
         for space in self._lookup_spaces:
             todo = np.flatnonzero(~found)
             if not todo.size:
                 break
             some = np.empty((todo.size, out.shape[1]), np.float32)
             wanted = [fingerprints[i] for i in todo.tolist()]
-            new = self._cache.get_many(space, wanted, some)
+            new = cache.get_many(space, wanted, some)
             out[todo[new]] = some[new]
             found[todo[new]] = True
-        return found
 
     def fill(
         self,
@@ -298,9 +318,10 @@ class ModelRows:
         self, stamps: Sequence[FileStamp | None], reading: str
     ) -> list[bytes | None]:
         """Return the fingerprints of files that were read before, in this state."""
-        if self._cache is None:
-            return [None] * len(stamps)
-        return self._cache.recall_files(stamps, reading)
+        if self._cache is not None:
+            with self._storing():
+                return self._cache.recall_files(stamps, reading)
+        return [None] * len(stamps)
 
     def remember_files(
         self,
@@ -310,13 +331,14 @@ class ModelRows:
     ) -> None:
         """Note what files in these states contain."""
         if self._cache is not None:
-            with self._writing():
+            with self._storing():
                 self._cache.remember_files(stamps, reading, fingerprints)
 
     def forget_files(self, stamps: Sequence[FileStamp], reading: str) -> None:
         """Forget what files in these states contain."""
         if self._cache is not None:
-            self._cache.forget_files(stamps, reading)
+            with self._storing():
+                self._cache.forget_files(stamps, reading)
 
     def remember_model(self, encoder: Encoder) -> None:
         """Put the model on record, so that the store can serve without it."""
@@ -332,28 +354,30 @@ class ModelRows:
                     for one in (encoder.logit_scale, encoder.logit_bias)
                 ),
             )
-            with self._writing():
+            with self._storing():
                 self._cache.remember_model(
                     os.fspath(self._model), self._revision, asdict(facts)
                 )
 
     def _put(self, fingerprints: list[bytes], rows: NDArray[np.float32]) -> None:
         if self._cache is not None:
-            with self._writing():
+            with self._storing():
                 self._cache.put_many(self._compute_space, fingerprints, rows)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Turn a store that cannot be written into one warning: the rows are right."""
+    def _storing(self) -> Iterator[None]:
+        """Turn a store that cannot be used into one warning: the rows are right."""
         try:
             yield
+        except CacheFormatError:
+            raise
         except CacheError as error:
             if not self._warned:
                 self._warned = True
-                warnings.warn(
-                    f"Embeddings are computed but not kept: {error}",
+                warn_user(
+                    f"Embeddings are computed and not kept: {error}",
                     CacheWarning,
-                    stacklevel=2,
+                    self._line,
                 )
 
     @contextmanager
@@ -363,7 +387,7 @@ class ModelRows:
             yield nobody_else
             return
         mine: list[bool] | None = None
-        with self._writing():
+        with self._storing():
             mine = self._cache.claim(self._compute_space, fingerprints)
         if mine is None:
             yield nobody_else

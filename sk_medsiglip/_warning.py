@@ -1,0 +1,51 @@
+"""Warnings that point at the user's own line, however deep they are raised."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+__all__ = ["UserLine", "user_line", "warn_user"]
+
+#: File, line and module of a statement.
+UserLine = tuple[str, int, str]
+
+#: What lies between the user's line and the one that warns.
+_BETWEEN = frozenset(
+    ("concurrent", "contextlib", "joblib", "sk_medsiglip", "sklearn", "threading")
+)
+
+
+def user_line() -> UserLine:
+    """Return the innermost line that neither this package nor scikit-learn wrote.
+
+    Returns
+    -------
+    tuple of str, int and str
+        A thread of this package has none of the user's: ask in the calling thread.
+    """
+    frame = sys._getframe()
+    while frame.f_back is not None and (
+        frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN
+    ):
+        frame = frame.f_back
+    module = frame.f_globals.get("__name__", "")
+    return frame.f_code.co_filename, frame.f_lineno, module
+
+
+def warn_user(
+    message: str, category: type[Warning], line: UserLine | None = None
+) -> None:
+    """Warn at a line of the user.
+
+    Parameters
+    ----------
+    message : str
+        Text of the warning.
+    category : type
+        Class of the warning.
+    line : tuple, default=None
+        A :func:`user_line`. By default, that of this call.
+    """
+    file, number, module = line or user_line()
+    warnings.warn_explicit(message, category, file, number, module)
