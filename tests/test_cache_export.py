@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -267,6 +268,72 @@ def test_a_record_of_a_model_cannot_leave_its_folder(full, empty, exported, tmp_
     with pytest.raises(CacheError, match="not a record of a model"):
         empty.import_parquet(path)
     assert not list(tmp_path.rglob("evil.json"))
+
+
+DEEP = "[" * 100_000
+MODELS = {
+    "facts are a list": [{"name": "0" * 32, "facts": []}],
+    "facts lack a size": [{"name": "0" * 32, "facts": {"revision": "x"}}],
+    "not a record": [3],
+    "not a list": {"name": "0" * 32},
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize(
+    "models", [*map(json.dumps, MODELS.values()), DEEP, "\xff", "[" + "9" * 5000 + "]"]
+)
+def test_records_of_another_shape_are_refused(empty, exported, tmp_path, models):
+    table = parquet.read_table(exported)
+    metadata = {**table.schema.metadata, b"sk_medsiglip.models": models}
+    path = tmp_path / "odd.parquet"
+    parquet.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(CacheError):
+        empty.import_parquet(path)
+    assert empty.recall_model("some/model", None) is None
+
+
+LINE = json.loads(SPACE.line)
+LINES = [
+    *(json.dumps(LINE | {"width": width}) for width in (-16, 0, 10**30, "16", 16.0)),
+    *(json.dumps(LINE | {"kind": kind}) for kind in (None, ["image"], {})),
+    json.dumps(LINE | {"more": 1}),
+    json.dumps({"kind": "image"}),
+    json.dumps([LINE]),
+    '{"kind":' * 100_000,
+    "null",
+    "",
+]
+
+
+@pytest.mark.parametrize("line", LINES, ids=range(len(LINES)))
+def test_spaces_of_another_shape_are_refused(empty, exported, tmp_path, line):
+    table = parquet.read_table(exported).slice(0, 3)
+    table = table.set_column(0, "space", pa.array([line] * 3))
+    path = tmp_path / "odd.parquet"
+    parquet.write_table(table, path)
+    with pytest.raises(CacheError):
+        empty.import_parquet(path)
+    assert len(empty) == 0
+
+
+def test_rows_that_are_not_finite_or_not_known_are_refused(empty, exported, tmp_path):
+    table = parquet.read_table(exported).slice(0, 1)
+    line = table["space"][0].as_py()
+    vector = np.full(SPACE.width, np.nan, np.float32).tobytes()
+    for known, value in (
+        (bytes(32), vector),
+        (bytes(31), bytes(4 * SPACE.width)),
+    ):
+        checksum = crc32(value, crc32(known, crc32(line.encode())))
+        columns = {"fingerprint": [known], "vector": [value]}
+        columns["checksum"] = pa.array([checksum], pa.uint32())
+        odd = pa.table({"space": [line], **columns})
+        odd = odd.replace_schema_metadata(table.schema.metadata)
+        parquet.write_table(odd, tmp_path / "odd.parquet")
+        with pytest.raises(CacheError, match="damaged"):
+            empty.import_parquet(tmp_path / "odd.parquet")
+    assert len(empty) == 0
 
 
 def test_missing_package_says_how_to_install(full, tmp_path, monkeypatch):

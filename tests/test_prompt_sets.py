@@ -247,6 +247,10 @@ def test_grades_may_be_whole_numbers(write):
         ("wet: 2025-99-99\ndry: a\n", "not valid YAML"),
         ("a: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
         ("a: &a [*a]\nb: b\n", "aliases"),
+        ("a: " + "1" * 5000 + "\nb: b\n", "line 1 holds a number of 5,000"),
+        ("b: b\na: 0x" + "f" * 5000, "line 2 holds a number of 5,002"),
+        ("a: {x: 1" + ":59" * 3000 + "}\nb: b\n", "holds a number of 9,001"),
+        ("? 0b" + "1" * 20_000 + "\n: [a]\nb: b\n", "holds a number of 20,002"),
         (HEADER + "prompts: [a, b]\n", "prompts is .* a mapping"),
         (HEADER + "prompts:\n  no: a\n  b: b\n", "class False as bool.*in quotes"),
         (HEADER + "prompts:\n  1: a\n  2: b\n", "class 1 as int.*ordinal: true"),
@@ -324,6 +328,7 @@ def test_json_is_read_as_yaml_is(write):
         ('{"a": false, "b": ["y"]}', r"'a': .* False \(bool\)"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a": ' + "1" * 5000 + "}", "not valid JSON"),
+        ('{"a": {"x": 1' + "0" * 400 + '}, "b": "y"}', "weight"),
     ],
 )
 def test_json_is_refused(write, text, message):

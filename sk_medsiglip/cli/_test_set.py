@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip.cli._collection import FOLDER_LABEL, read_collection
 from sk_medsiglip.cli._embedding import embed_images
 from sk_medsiglip.cli._errors import CommandError
@@ -232,11 +232,11 @@ def read_notes(file: Path | None) -> dict[str, str]:
     if file is None:
         return {}
     try:
-        notes = json.loads(file.read_text(encoding="utf-8"))
+        notes = read_json(file)
     except ValueError as error:
-        raise CommandError(f"--notes: {file} is not JSON: {error}") from None
-    if not isinstance(notes, dict):
-        raise CommandError(f'--notes: {file} must hold {{"name": "text", ...}}.')
+        raise CommandError(
+            f'--notes: {file} must hold {{"name": "text", ...}} as JSON: {error}'
+        ) from None
     return {name: str(text) for name, text in notes.items()}
 
 

@@ -65,6 +65,9 @@ class ModelFacts:
     logit_bias: float | None = None
 
 
+_FACTS = frozenset(ModelFacts.__annotations__)
+
+
 def open_cache(
     cache: bool | str | os.PathLike[str] | EmbeddingCache,
 ) -> EmbeddingCache | None:
@@ -138,8 +141,11 @@ def find_facts(
 def _recall(
     cache: EmbeddingCache, name: str, revision: str | None
 ) -> ModelFacts | None:
-    facts = cache.recall_model(name, revision)
-    return None if facts is None else ModelFacts(**facts)
+    facts = cache.recall_model(name, revision) or {}
+    try:  # a store may come from elsewhere, and know more or less than this version
+        return ModelFacts(**{k: facts[k] for k in facts if k in _FACTS})
+    except TypeError:
+        return None
 
 
 class ModelRows:

@@ -20,6 +20,7 @@ _KNOWN = (*_HEADER, "prompts", "ordinal", "templates")
 
 #: Characters of a file whose aliases are written out; the sets that ship have 10,000.
 _LONGEST = 1_000_000
+_LONGEST_NUMBER = 1000
 
 
 def read_prompt_file(path: Path) -> dict[str, Any]:
@@ -149,6 +150,12 @@ def _measure(node: yaml.Node, known: dict[int, int]) -> int:
         length += sum(_measure(item, known) for item in node.value)
     else:
         length += len(node.value)
+        # Python writes no number of more than 4,300 digits, not even into a message.
+        if node.tag == "tag:yaml.org,2002:int" and length > _LONGEST_NUMBER:
+            raise PromptError(
+                f"line {node.start_mark.line + 1} holds a number of {length - 1:,} "
+                "characters."
+            )
     if length > _LONGEST:
         raise PromptError(
             f"line {node.start_mark.line + 1} holds over {_LONGEST:,} characters once "

@@ -220,7 +220,11 @@ def _fill(prompts: Any, templates: list[str], where: str) -> _Prompts:
     weights: list[float] = []
     texts = [prompts] if isinstance(prompts, str) else prompts
     if _are_weighted(prompts):
-        texts, weights = list(prompts), [float(w) for w in prompts.values()]
+        texts = list(prompts)
+        try:
+            weights = [float(weight) for weight in prompts.values()]
+        except OverflowError:  # a whole number beyond all floats
+            weights = [np.inf]
     if isinstance(texts, bytes) or not (
         isinstance(texts, Sequence | np.ndarray | set) and len(texts)
     ):
