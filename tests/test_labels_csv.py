@@ -1,5 +1,7 @@
 """A user's own tables and folders."""
 
+import codecs
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -300,6 +302,72 @@ def test_what_is_loaded_goes_into_folds_and_heads(tmp_path):
 def test_what_is_wrong_with_a_table_is_named(text, options, message, write):
     with pytest.raises(ValueError, match=message):
         load_labels_csv(write(text), **options)
+
+
+PLAIN = "path,ill,note\n1.png,1,x\n2.png,0,y\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN.encode("utf-16"),
+        codecs.BOM_UTF16_BE + PLAIN.encode("utf-16-be"),
+        PLAIN.encode("utf-32"),
+        PLAIN.encode("utf-8-sig"),
+        PLAIN.replace(",", "|").encode(),
+        b"sep=;\r\n" + PLAIN.replace(",", ";").encode(),
+        b"SEP=,\n" + PLAIN.encode(),
+        "sep=;\n".encode("utf-16") + PLAIN.replace(",", ";").encode("utf-16-le"),
+        PLAIN.replace(",", ";").replace("note", "note, if any").encode(),
+        PLAIN.replace(",", "|").replace("note", "note, or; none").encode(),
+        PLAIN.replace(",1", ",\u00a01").replace(",0", ",0\u202f").encode(),
+        PLAIN.replace(",", ";")
+        .replace(";1;", ";1,0;")
+        .replace(";0;", ";0,00;")
+        .encode(),
+        PLAIN.replace("1.png", " 1.png").replace("2.png", "2.png\t ").encode(),
+    ],
+    ids=range(13),
+)
+def test_tables_as_people_have_them(content, tmp_path):
+    from sk_medsiglip.cli._collection import read_collection
+
+    (tmp_path / "t.csv").write_bytes(content)
+    bunch = load_labels_csv(tmp_path / "t.csv", path_column="path")
+    paths = [str(tmp_path / "1.png"), str(tmp_path / "2.png")]
+    assert bunch.paths == paths
+    assert bunch.target_names == ["ill"]
+    assert bunch.target.tolist() == [[1], [0]]
+    make_files(tmp_path, "1.png", "2.png")
+    assert [str(path) for path in read_collection(tmp_path / "t.csv").paths] == paths
+
+
+def test_commas_in_numbers(write):
+    text = "path;ill;age;count;mixed\n1.png;1;63,5;1,000;1,5\n2.png;0;70;2,500;1.5\n"
+    frame = load_labels_csv(write(text)).frame
+    assert frame["age"].tolist() == [63.5, 70.0]
+    assert frame["count"].tolist() == ["1,000", "2,500"]
+    assert frame["mixed"].tolist() == ["1,5", "1.5"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            PLAIN.replace("x", "\u00e9").encode("cp1252"),
+            "line 2 .*cp1252.*'\u00e9'",
+        ),
+        (PLAIN.encode("utf-16-le"), "null characters, as UTF-16 without"),
+        (b"PK\x03\x04" + bytes(100), "is an Excel workbook .*Save it as CSV"),
+        (b"\xd0\xcf\x11\xe0" + bytes(100), "is an old Excel workbook"),
+        (b"path,a,b,a\n1.png,0,1,1\n", "columns 2 and 4 are both called 'a'"),
+        (b"path,path,a\n1.png,2.png,1\n", "columns 1 and 2 are both called 'path'"),
+    ],
+)
+def test_tables_that_cannot_be_read_say_what_they_are(content, message, tmp_path):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_labels_csv(tmp_path / "t.csv")
 
 
 def test_bytes_that_are_no_text(tmp_path):

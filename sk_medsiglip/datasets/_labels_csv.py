@@ -49,7 +49,9 @@ def load_labels_csv(
     ----------
     file : str or path-like
         A CSV file, or a TSV file by its suffix, with a line of names and a row an
-        image. Semicolons or tabs may separate as well.
+        image, in UTF-8 or with a byte order mark in UTF-16. Semicolons, tabs or bars
+        may separate as well, and "sep=;" may say so in the first line. Commas in a
+        column of numbers are decimal commas, unless they may stand for thousands.
     path_column : str or None, default=None
         Column of paths, relative to the file's folder or absolute, or of URLs. None
         looks for "path", "file", "filename", "filepath", "image" or "image_path" in any
@@ -92,8 +94,8 @@ def load_labels_csv(
     DatasetError
         If there is no such file.
     ValueError
-        If it is no table, a row is longer than the line of names, or a column is
-        missing or is none of the above.
+        If it is no table, a row is longer than the line of names, two columns have one
+        name, or a column is missing or is none of the above.
 
     Examples
     --------
