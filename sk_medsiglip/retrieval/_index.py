@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip.retrieval._condition import Condition
 
-__all__ = ["About", "Found", "Index", "Rows"]
+__all__ = ["About", "Found", "Index", "NextFree", "Rows"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,27 @@ class About:
     def columns(self) -> dict[str, str]:
         """Kinds of all columns of the table: id, source, and metadata."""
         return {"id": self.id_kind, "source": "text", **self.kinds}
+
+
+@dataclass(frozen=True)
+class NextFree:
+    """What the next row is called; only ever grows, also when rows are removed.
+
+    Parameters
+    ----------
+    number : int
+        Larger than the numbers of all rows so far.
+    id : int
+        Larger than their ids, where these are whole numbers.
+    """
+
+    number: int = 0
+    id: int = 0
+
+    def after(self, numbers: ArrayLike, ids: ArrayLike) -> NextFree:
+        """Return what follows when rows with these have been there too."""
+        largest = [int(np.max(some, initial=-1)) for some in (numbers, ids)]
+        return NextFree(max(self.number, largest[0] + 1), max(self.id, largest[1] + 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +136,8 @@ class Index(ABC):
 
     @property
     @abstractmethod
-    def next_number(self) -> int:
-        """The number of the next row that is added."""
+    def next_free(self) -> NextFree:
+        """Number and id of the next row that is added, which no row ever had."""
 
     @property
     @abstractmethod

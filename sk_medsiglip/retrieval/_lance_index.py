@@ -7,17 +7,19 @@ the version that it opened, and what was killed half-way is not there.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip.retrieval._condition import Condition, In
 from sk_medsiglip.retrieval._errors import SearchIndexError
-from sk_medsiglip.retrieval._index import About, Found, Index, Rows
+from sk_medsiglip.retrieval._index import About, Found, Index, NextFree, Rows
 from sk_medsiglip.retrieval._lance_table import (
     TABLE,
     LanceSettings,
@@ -46,6 +48,9 @@ _IDS_AT_ONCE = 200_000
 _FEW_IDS = 1_000
 
 _ROWS_AT_ONCE = 8192
+
+#: Of the field of numbers: what follows the rows that were removed, as JSON.
+_NEXT = b"sk_medsiglip.next"
 
 
 class LanceIndex(Index):
@@ -114,12 +119,23 @@ class LanceIndex(Index):
         return self.settings.storage
 
     @property
-    def next_number(self) -> int:  # noqa: D102
-        highest = -1
-        for batch in self._scan_columns(["number"]):
-            if len(batch):
-                highest = max(highest, int(np.max(batch["number"].to_numpy())))
-        return highest + 1
+    def next_free(self) -> NextFree:  # noqa: D102
+        return self._after(self._removed(), self._scan_columns(self._counted()))
+
+    def _counted(self) -> list[str]:
+        """Return the columns that rows are counted by."""
+        return ["number", *(["id"] if self.about.id_kind == "integer" else [])]
+
+    def _removed(self) -> NextFree:
+        """Return what follows the rows that were removed; see :meth:`remove`."""
+        known = self._table.schema.field("number").metadata or {}
+        return NextFree(**read_json(known[_NEXT])) if _NEXT in known else NextFree()
+
+    def _after(self, free: NextFree, parts: Iterable[Any]) -> NextFree:
+        for rows in parts:
+            named = dict(zip(rows.schema.names, rows.columns, strict=True))
+            free = free.after(named["number"], named.get("id", []))
+        return free
 
     def configure(self, params: Mapping[str, Any]) -> None:  # noqa: D102
         names = ("nprobes", "ef", "refine_factor")
@@ -142,6 +158,16 @@ class LanceIndex(Index):
             self._table.add(stream.reader)
 
     def remove(self, ids: list[Any]) -> None:  # noqa: D102
+        before = self._removed()
+        free = self._after(before, self._rows_of(ids, self._counted()))
+        if free != before:
+            # Numbers and ids of rows that are gone are not given to others.
+            self._table.update_field_metadata(
+                {
+                    "path": "number",
+                    "metadata": {_NEXT.decode(): json.dumps(asdict(free))},
+                }
+            )
         for some in _in_parts(ids):
             self._table.delete(self._sql(In("id", tuple(some))))
 

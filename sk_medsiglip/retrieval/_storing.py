@@ -43,6 +43,12 @@ class Storing(BaseEstimator):
         Returns
         -------
         self
+
+        Raises
+        ------
+        SearchIndexError
+            If rows of an exact index were changed here and not saved, and another
+            process has saved it meanwhile: one of the two would be lost.
         """
         check_is_fitted(self)
         self._index.refresh()
@@ -80,6 +86,8 @@ class Storing(BaseEstimator):
         ------
         ValueError
             If the index is LanceDB's, which is stored at its ``uri`` already.
+        SearchIndexError
+            If another process has saved this index since it was opened here.
         OSError
             If it cannot be written, or holds other things.
         """
