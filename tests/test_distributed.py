@@ -753,7 +753,7 @@ def test_the_table_of_the_last_call_decides(call, images):
     assert set(after.frame["label"]) == {"right"}
     for source, vector in zip(after.sources, after.X, strict=True):
         np.testing.assert_array_equal(vector, vector_of[source])
-    # What the first call said is kept nowhere else than beside its vectors.
+    # One table is kept.
     names = storage.sizes("tables")
     assert len({name.rpartition("-")[0] for name in names}) == 1
     assert run(first) == 0

@@ -150,6 +150,9 @@ class Changes(BaseEstimator):
     def remove(self, ids: Any) -> Self:
         """Take rows out.
 
+        Searches no longer find them. On the disk they are erased by ``save``, or with
+        ``index="lancedb"`` by ``optimize(keep_days=0)``.
+
         Parameters
         ----------
         ids : one id, or array-like of ids

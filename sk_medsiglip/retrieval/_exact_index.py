@@ -185,7 +185,7 @@ class ExactIndex(Index):
     def begin_change(self) -> None:
         """Do nothing: rows in memory are this process's own."""
 
-    def optimize(self) -> None:
+    def optimize(self, keep_days: float) -> None:
         """Do nothing: rows lie side by side at all times."""
 
     def _rows(self, places: NDArray[np.int64], vectors: bool) -> Rows:

@@ -157,8 +157,8 @@ class Index(ABC):
         """Go to the rows that a change starts from, whoever wrote them."""
 
     @abstractmethod
-    def optimize(self) -> None:
-        """Tidy up after many changes."""
+    def optimize(self, keep_days: float) -> None:
+        """Tidy up after many changes; erase what was removed so many days ago."""
 
     @abstractmethod
     def append(self, batches: Iterable[Rows]) -> None:

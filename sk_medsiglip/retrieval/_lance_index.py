@@ -8,8 +8,10 @@ the version that it opened, and what was killed half-way is not there.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -265,9 +267,16 @@ class LanceIndex(Index):
             search = search.bypass_vector_index()
         return search.limit(n).select([*columns, "_distance"]).to_arrow()
 
-    def optimize(self) -> None:
-        """Merge small files, bring indexes up to date, drop versions of weeks ago."""
-        self._table.optimize()
+    def optimize(self, keep_days: float) -> None:
+        """Merge small files, bring indexes up to date, erase old versions."""
+        last = max(self._table.list_versions(), key=lambda one: one["version"])
+        if last["metadata"].get("total_deletion_files", "0") != "0":
+            # LanceDB leaves removed rows in files of which they are a small part.
+            self._table.update(values_sql={"number": "number"})
+        with warnings.catch_warnings():
+            # It repeats what our documentation says of keeping none.
+            warnings.filterwarnings("ignore", "optimize.cleanup_older_than=0")
+            self._table.optimize(cleanup_older_than=timedelta(days=keep_days))
         self._make_indexes()
 
     def _make_indexes(self) -> None:

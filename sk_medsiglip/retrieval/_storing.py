@@ -55,19 +55,31 @@ class Storing(BaseEstimator):
         self.n_samples_fit_ = len(self._index)
         return self
 
-    def optimize(self) -> Self:
-        """Tidy up after many changes, and bring what searches use up to date.
+    def optimize(self, *, keep_days: float = 7.0) -> Self:
+        """Tidy up after many changes, and erase rows that were removed.
 
         Rows that were added since LanceDB's index was built are compared one by one
-        until this is called. Versions older than a week are dropped.
-        ``index="exact"`` has nothing to tidy.
+        until this is called, or until many additions have called it. Files are written
+        anew without the rows that were removed or updated. ``index="exact"`` has
+        nothing to tidy: :meth:`save` writes only the rows that are there.
+
+        Parameters
+        ----------
+        keep_days : float, default=7.0
+            Age from which earlier versions of a LanceDB table are erased, in days. Until
+            then they hold the rows that were removed, and take as much space again as
+            was rewritten; a process that opened one goes on searching in it. 0 erases
+            all of them at once: no other process may have the index open, or be writing.
 
         Returns
         -------
         self
         """
         check_is_fitted(self)
-        self._index.optimize()
+        if not isinstance(keep_days, int | float) or not keep_days >= 0:
+            raise ValueError(f"keep_days must be 0 or more days, got {keep_days!r}.")
+        self._index.begin_change()
+        self._index.optimize(keep_days)
         return self
 
     def save(self, folder: str | os.PathLike[str]) -> None:
