@@ -39,6 +39,7 @@ from sk_medsiglip.fine_tuning._adapter_files import (
     tuning_record,
     write_files,
 )
+from sk_medsiglip.fine_tuning._model_card import CARD, model_card
 from sk_medsiglip.fine_tuning._run_folder import RunFolderError
 from sk_medsiglip.fine_tuning._saved import from_json, to_json
 
@@ -60,6 +61,7 @@ _ATTRIBUTES = (
     "fingerprint_",
     "history_",
     "n_steps_",
+    "n_train_",
     "n_trained_",
     "validation_rows_",
     "_n_features_out",
@@ -176,7 +178,7 @@ def _save(tuner: MedSigLIPFineTuner, path: Path) -> str:
             },
         }
         (scratch / _RECORD).write_text(json.dumps(whole, indent=1), "utf-8")
-        write_files(scratch, notices(base_name(tuner.model), _at_hand(tuner)))
+        _write_notices(tuner, scratch, _at_hand(tuner), is_merged=False)
     return os.fspath(path)
 
 
@@ -186,6 +188,19 @@ def _copy_weights(tuner: MedSigLIPFineTuner, tuned: Tuned, scratch: Path) -> Non
         return
     home = tuned.folder(tuner.cache, os.fspath(tuner.model))
     shutil.copyfile(home / TUNED_WEIGHTS, scratch / TUNED_WEIGHTS)
+
+
+def _write_notices(
+    tuner: MedSigLIPFineTuner,
+    folder: Path,
+    base: Checkpoint | None,
+    *,
+    is_merged: bool,
+) -> None:
+    """Write what a reader of the weights must know: terms and a model card."""
+    beside = notices(base_name(tuner.model), base)
+    card = model_card(tuner, is_merged=is_merged, has_terms=bool(beside))
+    write_files(folder, beside | {CARD: card.encode()})
 
 
 def _at_hand(tuner: MedSigLIPFineTuner) -> Checkpoint | None:
@@ -278,7 +293,7 @@ def _merge(tuner: MedSigLIPFineTuner, path: Path) -> str:
                     shutil.copyfile(file, scratch / file.name)
         with quiet_transformers():
             network.save_pretrained(scratch)
-        write_files(scratch, notices(base_name(tuner.model), checkpoint))
+        _write_notices(tuner, scratch, checkpoint, is_merged=True)
     return os.fspath(path)
 
 
