@@ -66,10 +66,10 @@ class Storing(BaseEstimator):
         Parameters
         ----------
         keep_days : float, default=7.0
-            Age from which earlier versions of a LanceDB table are erased, in days. Until
-            then they hold the rows that were removed, and take as much space again as
-            was rewritten; a process that opened one goes on searching in it. 0 erases
-            all of them at once: no other process may have the index open, or be writing.
+            Age from which earlier versions of a LanceDB table are erased, in days.
+            Until then they hold the rows that were removed, and take as much space
+            again as was rewritten; a process that opened one goes on searching in it.
+            0 erases all of them at once: no other process may have the index open.
 
         Returns
         -------
