@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +41,7 @@ from sk_medsiglip.fine_tuning._adapter_files import (
 from sk_medsiglip.fine_tuning._model_card import CARD, model_card
 from sk_medsiglip.fine_tuning._run_folder import RunFolderError
 from sk_medsiglip.fine_tuning._saved import from_json, to_json
+from sk_medsiglip.fine_tuning._scratch import scratch_in
 
 if TYPE_CHECKING:
     from sk_medsiglip.fine_tuning._fine_tuner import MedSigLIPFineTuner
@@ -320,15 +320,11 @@ def _new_folder(path: Path, ours: str | None) -> Iterator[Path]:
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.mkdtemp(prefix=".unfinished-", dir=path.parent)
-        scratch = Path(made)
-        try:
+        with scratch_in(path.parent, "unfinished") as scratch:
             yield scratch
-            # mkdtemp made it private; it is for others to read, as folders are.
+            # It was made private; it is for others to read, as folders are.
             scratch.chmod(0o777 & ~_umask())
             put_in_place(scratch, path)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(
             f"{os.fspath(path)!r} cannot be written: {error}. Free space there, or "
