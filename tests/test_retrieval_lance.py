@@ -650,7 +650,8 @@ def test_few_matches_of_a_filter_are_all_compared(tmp_path):
     chosen = rng.permutation(20_000)[:106]
     metadata = {"rare": np.isin(np.arange(20_000), chosen)}
     retriever = ImageRetriever(model="demo", index="lancedb", uri=tmp_path)
-    retriever.set_params(ann="ivf_sq", nprobes=1, refine_factor=1).fit(X, metadata=metadata)
+    retriever.set_params(ann="ivf_sq", nprobes=1, refine_factor=1)
+    retriever.fit(X, metadata=metadata)
     assert retriever._index._has_ann()
     exact = ImageRetriever(model="demo").fit(X, metadata=metadata)
     queries = rng.normal(size=(20, 16)).astype(np.float32)

@@ -450,3 +450,73 @@ def test_numbers_and_ids_are_never_given_again(tmp_path, index):
     assert retriever.to_frame()["id"].to_dict() == {5: 303}
     names = ImageRetriever(**kind).fit(X[:2], ids=["a", "b"]).remove("b")
     assert names.add(X[:1], ids=["b"]).to_frame()["id"].to_dict() == {0: "a", 2: "b"}
+
+
+# ------------------------------------------------------------ what a stranger may write
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        "[]",
+        '"text"',
+        '{"format": 1}',
+        '{"format": 1, "rows": "rows-1", "n_rows": 1, "sizes": [], "about": {}}',
+        '{"format": %s}' % ("9" * 5000),
+    ],
+)
+def test_an_index_file_of_another_shape_is_damaged(tmp_path, content):
+    make_index(1).save(tmp_path / "index")
+    (tmp_path / "index" / "index.json").write_text(content)
+    with pytest.raises(SearchIndexError, match="is damaged"):
+        ImageRetriever.load(tmp_path / "index")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("width", True),
+        ("width", "8"),
+        ("id_kind", "date"),
+        ("kinds", []),
+        ("kinds", {"mark": "picture"}),
+        ("model", None),
+        ("recipe", 3),
+    ],
+)
+def test_facts_of_another_kind_are_damage(tmp_path, key, value):
+    make_index(1).save(tmp_path / "index")
+    file = tmp_path / "index" / "index.json"
+    facts = json.loads(file.read_text())
+    facts["about"][key] = value
+    file.write_text(json.dumps(facts))
+    with pytest.raises(SearchIndexError, match="is damaged"):
+        ImageRetriever.load(tmp_path / "index")
+
+
+@pytest.mark.parametrize("kind", ["float64", "int32", "nan", "inf"])
+def test_vectors_that_are_none_are_found_when_an_index_is_opened(tmp_path, kind):
+    make_index(1).save(tmp_path / "index")
+    (file,) = (tmp_path / "index").glob("rows-*/vectors.npy")
+    vectors = np.load(file)
+    if kind in ("nan", "inf"):
+        vectors[7, 3] = float(kind)
+    else:
+        vectors = vectors.astype(kind)
+    np.save(file, vectors)
+    facts = json.loads((tmp_path / "index" / "index.json").read_text())
+    facts["sizes"]["vectors.npy"] = file.stat().st_size
+    (tmp_path / "index" / "index.json").write_text(json.dumps(facts))
+    with pytest.raises(SearchIndexError, match="is damaged"):
+        ImageRetriever.load(tmp_path / "index")
+
+
+def test_an_index_that_names_a_model_of_its_own_is_told(tmp_path):
+    X = np.eye(4)
+    ImageRetriever(model="stranger/model").fit(X).save(tmp_path / "index")
+    with pytest.warns(UserWarning, match="names the model 'stranger/model'"):
+        ImageRetriever.load(tmp_path / "index")
+    ImageRetriever.load(tmp_path / "index", model="stranger/model")
+    make_index(1).save(tmp_path / "demo")
+    ImageRetriever.load(tmp_path / "demo")

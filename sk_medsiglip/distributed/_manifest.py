@@ -273,11 +273,8 @@ class Manifest:
     def _parse(self, name: str, text: bytes) -> Commit:
         where = f"{self._storage.url}/{MANIFEST}/{name}"
         try:
-            said = read_json(
-                text,
-                {"shards": dict, "failures": list, "replaces": list},
-                {"table": str},
-            )
+            kinds = {"shards": dict, "failures": list, "replaces": list, "table": str}
+            said = read_json(text, optional=kinds)
             found = said["format"]
             if found != FORMAT:
                 raise CacheError(

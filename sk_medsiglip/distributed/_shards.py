@@ -34,6 +34,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cache import Space
 from sk_medsiglip.cache._parquet import COLUMNS, FORMAT, _to_batch
@@ -208,8 +209,8 @@ def read_recipe(file: Any) -> dict[str, Any]:
     """
     about = _parquet_file(file).schema_arrow.metadata or {}
     try:
-        return dict(json.loads(about[_RECIPE]))
-    except (KeyError, TypeError) as error:
+        return read_json(about[_RECIPE])
+    except (KeyError, ValueError) as error:
         raise ValueError("a Parquet file that is no shard") from error
 
 

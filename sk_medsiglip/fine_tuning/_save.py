@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.utils.validation import check_is_fitted
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip._version import __version__
 from sk_medsiglip.encoder import (
     ADAPTER_CONFIG,
@@ -234,7 +235,9 @@ def _load(cls: type[T], path: Path) -> T:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        whole = json.loads((path / _RECORD).read_text("utf-8"))
+        whole = read_json(
+            path / _RECORD, {"format": int, "parameters": dict, "attributes": dict}
+        )
         if whole["format"] != _FORMAT:
             raise ValueError(f"format {whole['format']}")
     except FileNotFoundError:

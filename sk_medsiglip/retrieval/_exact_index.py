@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip.retrieval._column_files import (
     arrays_of_table,
     read_array,
@@ -54,6 +55,9 @@ _DRAFT_SECONDS = 3600
 _ATTEMPTS = 5
 
 _ROWS_AT_ONCE = 8192
+
+#: Bytes of vectors that are read when an index is opened, to find values that are none.
+_LOOKED_AT = 2**30
 
 
 class ExactIndex(Index):
@@ -267,7 +271,9 @@ class ExactIndex(Index):
                         f"the index in {str(path)!r} lacks a file: {error.filename}. "
                         "Copy the whole folder again, or build the index anew."
                     ) from error
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (
+                OSError, ValueError, LookupError, TypeError, AttributeError
+            ) as error:  # fmt: skip
                 raise SearchIndexError(
                     f"the index in {str(path)!r} is damaged: {error}. Copy it again, "
                     "or build it anew; embeddings come from the cache."
@@ -276,7 +282,8 @@ class ExactIndex(Index):
 
     @classmethod
     def _open(cls, path: Path, facts: dict[str, Any], device: str) -> ExactIndex:
-        index = cls(About(**facts["about"]), facts["storage"], device)
+        about = About.from_json(json.dumps(facts["about"]))
+        index = cls(about, facts["storage"], device)
         rows = path / facts["rows"]
         n_rows = facts["n_rows"]
         for name, size in facts["sizes"].items():
@@ -288,6 +295,11 @@ class ExactIndex(Index):
         numbers = read_array(rows / "numbers.npy")
         if vectors.shape != (n_rows, index.about.width) or len(numbers) != n_rows:
             raise ValueError(f"it holds vectors of shape {vectors.shape}")
+        kinds = vectors.dtype.name, numbers.dtype.name
+        if kinds != (facts["storage"], "int64") or not kinds[0].startswith("float"):
+            raise ValueError(f"vectors and numbers are of the types {kinds}")
+        if vectors.nbytes <= _LOOKED_AT and not np.isfinite(vectors).all():
+            raise ValueError("a vector holds NaN or infinity")
         index._vectors = RowBlocks.around(vectors)
         index._numbers = [numbers]
         index._tables = [read_table(rows, index.about.columns, n_rows)]
@@ -407,7 +419,11 @@ def _is_old(entry: Path) -> bool:
 def _read_index_file(path: Path) -> dict[str, Any]:
     file = path / INDEX_FILE
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        facts = read_json(
+            file,
+            {"format": int},
+            {"rows": str, "n_rows": int, "sizes": dict, "next": dict, "storage": str},
+        )
         found = facts["format"]
         names = [facts["rows"], *facts["sizes"]]
         if any(Path(name).name != name or not name for name in names):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip.retrieval._condition import Condition
+from sk_medsiglip.retrieval._metadata import dtype_of
 
 __all__ = ["About", "Found", "Index", "NextFree", "Rows"]
 
@@ -46,6 +48,19 @@ class About:
     def as_dict(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""
         return {**asdict(self), "kinds": dict(self.kinds)}
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> About:
+        """Return what :meth:`as_dict` gave; ValueError if it is anything else."""
+        optional = (str, type(None))
+        kinds = {"width": int, "id_kind": str, "kinds": dict, "model": str}
+        known = read_json(text, kinds | {"revision": optional, "recipe": optional})
+        about = cls(**{field.name: known[field.name] for field in fields(cls)})
+        if about.width < 1 or about.id_kind not in ("integer", "text"):
+            raise ValueError("width or id_kind is out of its range")
+        for kind in about.kinds.values():
+            dtype_of(kind)
+        return about
 
     @property
     def columns(self) -> dict[str, str]:

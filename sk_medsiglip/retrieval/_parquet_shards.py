@@ -7,7 +7,6 @@ by which model, revision and way of reading the vectors are.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import CheckpointError
 from sk_medsiglip.retrieval._errors import SearchIndexError
@@ -39,7 +39,13 @@ _ROWS_AT_ONCE = 8192
 #: Of the schema: whose vectors a file holds, and how images were read.
 _RECIPE = b"sk_medsiglip.recipe"
 
-_FACTS = ("model", "revision", "reading", "resize", "pad")
+_FACTS: dict[str, type | tuple[type, ...]] = {
+    "model": str,
+    "revision": (str, type(None)),
+    "reading": str,
+    "resize": str,
+    "pad": bool,
+}
 
 #: Whose id a row has, the first that there is.
 _ID_COLUMNS = ("id", "ids")
@@ -271,9 +277,8 @@ class ParquetShards:
         for file, schema in zip(self._files, self._schemas, strict=True):
             stored = (schema.metadata or {}).get(_RECIPE)
             try:
-                recipe = json.loads(stored) if stored else {}
-                [recipe[name] for name in _FACTS if recipe]
-            except (ValueError, KeyError, TypeError) as error:
+                recipe = read_json(stored, _FACTS) if stored else {}
+            except ValueError as error:
                 raise SearchIndexError(
                     f"{file.path} says nothing that can be read of its model: {error}."
                 ) from error

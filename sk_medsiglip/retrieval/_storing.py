@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,9 @@ from sk_medsiglip.retrieval._rejected import rejected_table
 from sk_medsiglip.retrieval._storage_options import StorageOptions
 
 __all__ = ["Storing"]
+
+#: Models that an index may name without being asked about.
+_OURS = ("google/medsiglip-448", "demo")
 
 
 class Storing(BaseEstimator):
@@ -141,6 +145,12 @@ class Storing(BaseEstimator):
         ------
         SearchIndexError
             If there is no index, or it is damaged, or of a newer version.
+
+        Warns
+        -----
+        UserWarning
+            If the index, not the caller, says which model is loaded to encode words,
+            and it is neither the default nor the demonstration.
         """
         name = os.fspath(location)
         in_files = (Path(name) / INDEX_FILE).exists() or is_lance(name) is False
@@ -155,6 +165,13 @@ class Storing(BaseEstimator):
         about = index.about
         known = {"model": about.model, "revision": about.revision}
         retriever.set_params(storage=index.storage, **{**known, **params})
+        if about.model not in _OURS and "model" not in params and embedder is None:
+            warnings.warn(
+                f"the index in {name!r} names the model {about.model!r}, which a "
+                "search by words would load. If you trust both, pass model=.",
+                UserWarning,
+                stacklevel=2,
+            )
         retriever._index = index
         retriever.n_features_in_ = about.width
         retriever.n_samples_fit_ = len(index)
