@@ -182,3 +182,17 @@ def test_without_matplotlib(retriever, monkeypatch):
         RetrievalDisplay.from_retriever(
             retriever, "effusion", n=2, images=phantoms.images
         )
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        (("--columns", "age"), ["age"]),
+        (("--columns", "age", "--columns", "patient"), ["age", "patient"]),
+        (("--columns", ""), []),
+    ],
+)
+def test_only_the_columns_that_are_named_are_kept(folder, tmp_path, options, kept):
+    out = tmp_path / "index"
+    run("index", "build", folder / "labels.csv", out, "--model", "demo", *options)
+    assert list(ImageRetriever.load(out).to_frame()) == ["id", "source", *kept]

@@ -28,6 +28,7 @@ from sk_medsiglip.distributed import (
     _embed_dataset,
     _tidying,
     embed_dataset,
+    import_embeddings,
     load_embeddings,
 )
 from sk_medsiglip.distributed._encoding import (
@@ -49,12 +50,14 @@ from sk_medsiglip.distributed._reading import PIXELS, REASON, Reader
 from sk_medsiglip.distributed._shards import KEY_BYTES, make_key, read_keys
 from sk_medsiglip.distributed._source import find_collection
 from sk_medsiglip.distributed._storage import Storage
+from sk_medsiglip.distributed._tables import new_table
 from sk_medsiglip.distributed._tidying import (
     _alone,
     _find_youngest,
     _group,
     _merge,
     _source_array,
+    tidy,
 )
 from sk_medsiglip.embedding._model_rows import find_facts
 from sk_medsiglip.exceptions import (
@@ -266,8 +269,8 @@ def work(facts, tmp_path):
         )
         known = np.sort(np.array(list(done), f"S{KEY_BYTES}"))
         reports = []
-        for piece in found.pieces:
-            for block in reader.blocks(piece, known):
+        for number, piece in enumerate(found.pieces):
+            for block in reader.blocks(piece, known, number):
                 for row in encoder(block).to_pylist():
                     reports.append(BlockReport.from_row(row))
         assert sum(report.n_rows for report in reports) == found.n_rows
@@ -711,6 +714,75 @@ def test_merged_shards_hold_every_kept_row_once(work, images):
     path = f"{storage.url}/{SHARDS}/{merged.name}"
     assert cache.import_parquet(path).new == merged.n_rows
     cache.close()
+
+
+@pytest.fixture
+def call(work):
+    """What a call of embed_dataset does, but for Ray: what it leaves, and how many."""
+    embed, storage = work
+
+    def run(source, **settings):
+        manifest = Manifest(storage, RECIPE)
+        table = new_table(storage)
+        reports = embed(source, done=manifest.load().keys(), table=table, **settings)
+        commit_all(storage, reports)
+        manifest.commit(Commit(table=table.name))
+        tidy(manifest, storage, 1000)
+        return sum(r.shard.n_rows for r in reports if r.shard is not None)
+
+    return run, storage
+
+
+def test_the_table_of_the_last_call_decides(call, images):
+    run, storage = call
+    paths = [str(images / name) for name in sorted(os.listdir(images))[:30]]
+    paths = [path for path in paths if path.endswith(".png")]
+    first = pd.DataFrame({"path": paths, "label": "wrong", "site": "A"})
+    assert run(first) == len(paths)
+    before = load_embeddings(storage.url)
+    vector_of = dict(zip(before.sources, before.X, strict=True))
+    # Labels corrected, a column more and one less, rows withdrawn, in another order.
+    second = pd.DataFrame(
+        {"path": paths[::-1][2:], "label": "right", "age": range(len(paths) - 2)}
+    )
+    assert run(second) == 0
+    after = load_embeddings(storage.url)
+    assert list(after.frame) == ["source", "label", "age"]
+    assert after.sources == second["path"].tolist() == after.frame["source"].tolist()
+    assert after.frame["age"].tolist() == second["age"].tolist()
+    assert set(after.frame["label"]) == {"right"}
+    for source, vector in zip(after.sources, after.X, strict=True):
+        np.testing.assert_array_equal(vector, vector_of[source])
+    # One table is kept.
+    names = storage.sizes("tables")
+    assert len({name.rpartition("-")[0] for name in names}) == 1
+    assert run(first) == 0
+    assert load_embeddings(storage.url).sources == paths
+
+
+def test_columns_that_are_called_as_ours_are_kept_apart(call, images):
+    run, storage = call
+    paths = sorted(str(path) for path in images.glob("*.png"))[:5]
+    names = ["key", "source", "size", "vector", "_pixels", "table.key", "space"]
+    table = pd.DataFrame(
+        {"path": paths, **{n: [f"{n}{i}" for i in range(5)] for n in names}}
+    )
+    assert run(table) == 5
+    bunch = load_embeddings(storage.url)
+    pd.testing.assert_frame_equal(bunch.frame[names], table[names], check_dtype=False)
+    assert bunch.sources == paths
+    cache = EmbeddingCache(storage.url + "/cache")
+    assert import_embeddings(storage.url, cache).rows == 5
+    cache.close()
+
+
+def test_no_readable_image_at_all(call, tmp_path):
+    run, storage = call
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    assert run(pd.DataFrame({"path": [str(tmp_path / "bad.png"), ""]})) == 0
+    assert len(pd.read_parquet(f"{storage.url}/failures.parquet")) == 2
+    with pytest.raises(DatasetError, match="holds no embeddings"):
+        load_embeddings(storage.url)
 
 
 def test_groups_are_small_shards_and_those_with_rows_to_drop():

@@ -163,6 +163,26 @@ def test_three_classes_and_their_weights(make, bars):
     assert tuner.history_["loss"].iloc[0] == pytest.approx(np.log(3), rel=1e-5)
 
 
+@pytest.mark.parametrize("classes", [False, True])
+def test_passes_of_a_step_are_weighed_by_what_is_known(make, bars, classes):
+    images, _, upright, bright = bars
+    y = pd.DataFrame({"upright": upright, "bright": bright}, dtype=float)
+    y.iloc[5:, 0] = np.nan
+    y.iloc[9:, 1] = np.nan
+    settings = {"pos_weight": [3.0, 1.0]}
+    if classes:
+        # With three classes the weights of the rows differ from pass to pass.
+        y, settings = upright + bright, {"pos_weight": [9.0, 1.0, 0.2]}
+    settings |= {"objective": "classification", "train": "head", "max_steps": 2}
+    at_once = make(batch_size=48, **settings).fit(images, y)
+    in_parts = make(batch_size=6, accumulate=8, **settings).fit(images, y)
+    for name in ("loss", "gradient_norm"):
+        np.testing.assert_allclose(
+            in_parts.history_[name], at_once.history_[name], rtol=1e-5
+        )
+    np.testing.assert_allclose(in_parts.coef_, at_once.coef_, atol=1e-6)
+
+
 def test_several_labels_with_blanks(make, bars):
     images, _, upright, bright = bars
     y = pd.DataFrame({"upright": upright, "bright": bright}, dtype=float)
@@ -618,6 +638,16 @@ def test_the_licence_is_noticed_beside_weights_that_it_covers(
         unpickled.as_embedder().model,
         MedSigLIPFineTuner.load(tmp_path / "saved").save(tmp_path / "again"),
     ]
+    for folder in (folders[0], folders[1], folders[4]):
+        card = (tmp_path / folder / "README.md").read_text("utf-8")
+        assert str(tmp_path) not in card
+        assert f"- **Base**: {named}, revision `{tuner.base_revision_}`" in card
+        assert "48 training images, 0 validation images" in card
+        assert f"- loss: {tuner.history_['loss'].iloc[-1]:.4g}" in card
+        assert "- batch_size: `4`" in card
+        assert "Not a medical device" in card
+        assert ("see NOTICE and TERMS.md" in card) == noticed
+        assert bars[1][0] not in card
     for folder in folders:
         written = {p.name for p in tmp_path.joinpath(folder).iterdir()}
         assert ({"NOTICE", "TERMS.md"} <= written) == noticed

@@ -331,7 +331,7 @@ def test_another_model_is_not_taken_for_the_base(make, make_checkpoint):
             ),
             "format 99",
         ),
-        (lambda f: (f / "tuning.json").write_text("[]"), "no JSON object"),
+        (lambda f: (f / "tuning.json").write_text("[]"), "a list, not an object"),
     ],
 )
 def test_damaged_folders(saved, damage, told):

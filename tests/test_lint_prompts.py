@@ -4,6 +4,7 @@ import warnings
 from contextlib import closing
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sk_medsiglip import EmbeddingCache, ZeroShotClassifier
@@ -177,3 +178,40 @@ def test_bad_arguments_are_refused():
             lint(CLASSES, similarity=similarity)
     with pytest.raises(ModelAccessError):
         lint(CLASSES, model="./no/such/folder")
+
+
+# ----------------------------------------------------------------------- many, and long
+
+
+def test_blocks_change_nothing(monkeypatch):
+    prompts = {
+        f"class {i}": [f"finding {i}", f"finding {i // 2} left"] for i in range(9)
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptWarning)
+        whole = lint_prompts(prompts, model="demo")
+        monkeypatch.setattr("sk_medsiglip.prompts._lint._ROWS_AT_ONCE", 2)
+        in_blocks = lint_prompts(prompts, model="demo")
+    pd.testing.assert_frame_equal(in_blocks, whole)
+
+
+def test_a_long_text_is_looked_at_as_far_as_it_is_read():
+    text = "finding of the lung " * 40_000
+    report = lint_prompts({"a": [text, text.upper()], "b": "normal"}, model="demo")
+    row = report.iloc[0]
+    assert row["truncated"]
+    assert len(row["text"]) == 10_000
+    assert row["n_tokens"] < 10_000
+    assert "the end is not read" in row["problem"]
+    # Another text is quoted by its beginning.
+    assert "the same to the model as 'finding of the lung" in report["problem"][1]
+    assert len(report["problem"][1]) < 300
+
+
+def test_one_text_in_many_classes_is_told_shortly():
+    prompts = {f"c{i}": ["the same"] for i in range(200)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptWarning)
+        report = lint_prompts(prompts, model="demo")
+    assert "also a prompt of c1; also a prompt of c10" in report["problem"][0]
+    assert report["problem"].str.len().max() < 300

@@ -594,3 +594,79 @@ def test_rows_added_in_batches_take_bounded_memory(tmp_path, n_rows):
         text=True,
     )
     assert float(done.stdout) < 250
+
+
+# ------------------------------------------------------------------ what is removed
+
+
+def files_with(folder, text):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if text in path.read_bytes()]
+
+
+def size_of(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_is_removed_is_erased(tmp_path):
+    names = [f"patient {i} {os.urandom(8).hex()}" for i in range(50)]
+    X = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32)
+    retriever = ImageRetriever(model="demo", index="lancedb", uri=tmp_path)
+    retriever.fit(X, metadata={"name": names})
+    gone, changed = names[7].encode(), names[8].encode()
+    assert files_with(tmp_path, gone)
+    retriever.remove([7]).update([8], metadata={"name": ["another"]})
+    # Whoever opened it before goes on, for a week.
+    other = ImageRetriever.load(tmp_path)
+    retriever.optimize()
+    assert other.search(X[7], n=3)["id"].tolist() == (
+        retriever.search(X[7], n=3)["id"].tolist()
+    )
+    retriever.optimize(keep_days=0)
+    assert not files_with(tmp_path, gone)
+    assert not files_with(tmp_path, changed)
+    assert files_with(tmp_path, names[9].encode())
+    assert retriever.n_samples_fit_ == len(ImageRetriever.load(tmp_path).to_frame())
+    once = size_of(tmp_path / "images.lance" / "data")
+    retriever.optimize(keep_days=0)
+    assert size_of(tmp_path / "images.lance" / "data") == once
+    with pytest.raises(ValueError, match="keep_days must be 0 or more"):
+        retriever.optimize(keep_days=-1)
+
+
+def test_numbers_of_removed_rows_outlive_erasing(tmp_path):
+    retriever = make_index(tmp_path, 1, 10).remove([9])
+    retriever.optimize(keep_days=0)
+    again = ImageRetriever.load(tmp_path).add(make_rows(1, 1)[0])
+    assert again.to_frame()["id"].tolist()[-1] == 10
+
+
+# ------------------------------------------------------- few matches, many additions
+
+
+def test_few_matches_of_a_filter_are_all_compared(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 16)).astype(np.float32)
+    chosen = rng.permutation(20_000)[:106]
+    metadata = {"rare": np.isin(np.arange(20_000), chosen)}
+    retriever = ImageRetriever(model="demo", index="lancedb", uri=tmp_path)
+    retriever.set_params(ann="ivf_sq", nprobes=1, refine_factor=1)
+    retriever.fit(X, metadata=metadata)
+    assert retriever._index._has_ann()
+    exact = ImageRetriever(model="demo").fit(X, metadata=metadata)
+    queries = rng.normal(size=(20, 16)).astype(np.float32)
+    found = [r.search(queries, n=10, where="rare") for r in (retriever, exact)]
+    assert found[0]["id"].tolist() == found[1]["id"].tolist()
+    # Without a filter the approximate index is still what answers.
+    without = [r.search(queries, n=10) for r in (retriever, exact)]
+    assert without[0]["id"].tolist() != without[1]["id"].tolist()
+
+
+def test_many_additions_become_few_files(tmp_path):
+    retriever = make_index(tmp_path, 1, 10)
+    for _ in range(40):
+        retriever.add(make_rows(2, 3)[0], metadata={"mark": [2] * 3})
+        files = retriever._index._table.stats()["fragment_stats"]["num_fragments"]
+        assert files <= 17
+    assert len(retriever.to_frame()) == 130
+    assert retriever.to_frame()["id"].is_unique

@@ -299,3 +299,99 @@ def test_building_from_shards_takes_bounded_memory(tmp_path):
         text=True,
     )
     assert float(done.stdout) < 120
+
+
+# --------------------------------------------------- files as other programs write them
+
+
+def one_row(vectors, row=0, **columns):
+    return pa.table({"vector": as_column(vectors[row : row + 1], "fixed")} | columns)
+
+
+def test_folders_of_a_hive_are_a_column(tmp_path, vectors):
+    for place, (site, year) in enumerate([("north", 2019), ("south", 2020)]):
+        folder = tmp_path / f"site={site}" / f"year={year}"
+        folder.mkdir(parents=True)
+        pq.write_table(one_row(vectors, place, age=[place]), folder / "a.parquet")
+    folder = tmp_path / "site=__HIVE_DEFAULT_PARTITION__" / "year=2021"
+    folder.mkdir(parents=True)
+    pq.write_table(one_row(vectors, 2, age=[2]), folder / "a.parquet")
+    retriever = ImageRetriever.from_parquet(tmp_path, model="demo")
+    frame = retriever.to_frame().set_index("age")
+    assert frame["site"].fillna("?").to_dict() == {0: "north", 1: "south", 2: "?"}
+    assert frame["year"].to_dict() == {0: 2019, 1: 2020, 2: 2021}
+    found = retriever.search(vectors[0], where="year = 2020 and site = 'south'")
+    assert found["age"].tolist() == [1]
+
+
+def test_fields_of_one_name_keep_their_structs(tmp_path, vectors):
+    table = one_row(
+        vectors,
+        front=[{"view": "PA", "kv": 120, "id": 7}],
+        side=[{"view": "L", "deep": {"kv": 90}, "age": 3}],
+        age=[61],
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    frame = ImageRetriever.from_parquet(tmp_path / "x.parquet", model="demo").to_frame()
+    assert frame.iloc[0].drop(["id", "source"]).to_dict() == {
+        "front.view": "PA",
+        "front.kv": 120,
+        "front.id": 7,
+        "side.view": "L",
+        "side.deep.kv": 90,
+        "side.age": 3,
+        "age": 61,
+    }
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kind"),
+    [
+        (pa.nulls(1), pa.array([7]), "integer"),
+        (pa.nulls(1), pa.array(["a"]), "text"),
+        (pa.nulls(1), pa.array(["a"]).dictionary_encode(), "text"),
+        (pa.nulls(1), pa.array([dt.datetime(2020, 1, 1)]), "time"),
+        (pa.nulls(1), pa.array([True]), "boolean"),
+        (pa.array([7]), pa.array([0.5]), "number"),
+        (pa.array([7], pa.int8()), pa.nulls(1), "integer"),
+        (pa.array(["a"]), pa.array(["a"]).dictionary_encode(), "text"),
+        (None, pa.array([7]), "integer"),
+    ],
+)
+def test_columns_have_the_type_that_all_files_can_hold(
+    tmp_path, vectors, first, second, kind
+):
+    columns = {} if first is None else {"a": first}
+    pq.write_table(one_row(vectors, 0, **columns), tmp_path / "1.parquet")
+    pq.write_table(one_row(vectors, 1, a=second), tmp_path / "2.parquet")
+    retriever = ImageRetriever.from_parquet(tmp_path, model="demo")
+    assert retriever._index.about.kinds == {"a": kind}
+    values = [None if first is None else first[0].as_py(), second[0].as_py()]
+    found = retriever.to_frame()["a"].tolist()
+    assert [None if pd.isna(one) else one for one in found] == values
+
+
+def test_values_and_types_that_do_not_fit_are_named(tmp_path, vectors):
+    small = one_row(vectors, count=pa.array([2**63 - 1], pa.uint64()))
+    pq.write_table(small, tmp_path / "x.parquet")
+    retriever = ImageRetriever.from_parquet(tmp_path / "x.parquet", model="demo")
+    assert retriever.to_frame()["count"].tolist() == [2**63 - 1]
+    pq.write_table(
+        one_row(vectors, count=pa.array([2**63], pa.uint64())), tmp_path / "x.parquet"
+    )
+    with pytest.raises(TypeError, match="'count' holds uint64.*Write it as text"):
+        ImageRetriever.from_parquet(tmp_path / "x.parquet", model="demo")
+    pq.write_table(one_row(vectors, count=["many"]), tmp_path / "y.parquet")
+    with pytest.raises(TypeError, match="different types in different files.*count"):
+        ImageRetriever.from_parquet(tmp_path, model="demo")
+
+
+def test_an_empty_folder_holds_no_parquet(tmp_path):
+    with pytest.raises(SearchIndexError, match="holds no Parquet file"):
+        ImageRetriever.from_parquet(tmp_path, model="demo")
+
+
+def test_files_without_rows(tmp_path, vectors):
+    pq.write_table(one_row(vectors).slice(0, 0), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="none of the 0 rows"):
+        ImageRetriever.from_parquet(tmp_path / "x.parquet", model="demo")

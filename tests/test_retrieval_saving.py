@@ -112,7 +112,7 @@ def test_an_opened_index_can_be_changed_and_saved_in_its_place(tmp_path):
     again = ImageRetriever.load(tmp_path / "index")
     pd.testing.assert_frame_equal(again.to_frame(), opened.to_frame())
     assert again.kneighbors(make_rows(3)[0][:1], 1)[1].item() == 5
-    assert again.kneighbors(make_rows(2)[0][:1], 1)[1].item() == 100
+    assert again.kneighbors(make_rows(2)[0][:1], 1)[1].item() == 3000
     assert len(list((tmp_path / "index").glob("rows-*"))) == 1
 
 
@@ -123,7 +123,7 @@ def test_an_empty_index_is_saved_and_filled_again(tmp_path):
     assert len(opened.search(np.ones(4), where="age > 1")) == 0
     assert len(opened.to_frame()) == 0
     opened.add(np.eye(4)[:2])
-    assert opened.to_frame()["id"].tolist() == [0, 1]
+    assert opened.to_frame()["id"].tolist() == [4, 5]
 
 
 def test_pickles_of_a_saved_index_hold_its_place(tmp_path):
@@ -372,3 +372,151 @@ def test_rows_added_in_batches_take_bounded_memory(tmp_path, n_rows):
         text=True,
     )
     assert float(done.stdout) < 2 * 32 * 2 + 400
+
+
+# ----------------------------------------------------- what several processes save
+
+
+def test_saving_over_what_another_process_saved_is_refused(tmp_path):
+    folder = tmp_path / "index"
+    make_index(1).save(folder)
+    one, other = ImageRetriever.load(folder), ImageRetriever.load(folder)
+    other.add(make_rows(2)[0][:10]).save(folder)
+    one.remove([0])
+    for act in (lambda: one.save(folder), one.refresh):
+        with pytest.raises(SearchIndexError, match="another process has saved"):
+            act()
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(SearchIndexError, match="another process has saved"):
+        one.save(tmp_path / "link")
+    assert len(ImageRetriever.load(folder).to_frame()) == 3010
+    one.save(tmp_path / "aside")
+    assert len(ImageRetriever.load(tmp_path / "aside").to_frame()) == 2999
+    # Unchanged, it simply sees what there is.
+    third = ImageRetriever.load(folder)
+    other.remove([1]).save(folder)
+    assert third.refresh().n_samples_fit_ == 3009
+    # What is fitted anew replaces an index, as it says.
+    make_index(3).save(folder)
+
+
+def add_and_save(folder, mark, start, pipe):
+    retriever = ImageRetriever.load(folder)
+    retriever.add(make_rows(mark)[0][:1])
+    start.wait()
+    try:
+        retriever.save(folder)
+    except SearchIndexError:
+        pipe.put(0)
+    else:
+        pipe.put(1)
+
+
+def test_of_processes_that_save_at_once_one_alone_does(tmp_path):
+    make_index(1).save(tmp_path / "index")
+    context = multiprocessing.get_context("spawn")
+    start, pipe = context.Barrier(3), context.Queue()
+    workers = [
+        context.Process(target=add_and_save, args=(tmp_path / "index", i, start, pipe))
+        for i in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    assert sum(pipe.get(timeout=100) for _ in workers) == 1
+    for worker in workers:
+        worker.join()
+    assert len(ImageRetriever.load(tmp_path / "index").to_frame()) == 3001
+
+
+@pytest.mark.parametrize("index", ["exact", "lancedb"])
+def test_numbers_and_ids_are_never_given_again(tmp_path, index):
+    if index == "lancedb":
+        pytest.importorskip("lancedb")
+    X = np.eye(8)
+    kind = {"model": "demo", "index": index, "uri": tmp_path / "lance"}
+
+    def again(retriever):
+        if index == "lancedb":
+            return ImageRetriever.load(tmp_path / "lance")
+        retriever.save(tmp_path / "exact")
+        return ImageRetriever.load(tmp_path / "exact")
+
+    retriever = ImageRetriever(**kind).fit(X[:3], ids=[100, 200, 300]).add(X[3:4])
+    assert retriever.to_frame()["id"].tolist() == [100, 200, 300, 301]
+    retriever = again(retriever.remove([300, 301]))
+    retriever = again(retriever.add(X[4:5]))
+    assert retriever.to_frame()["id"].to_dict() == {0: 100, 1: 200, 4: 302}
+    retriever = again(retriever.remove([100, 200, 302])).add(X[5:6])
+    assert retriever.to_frame()["id"].to_dict() == {5: 303}
+    names = ImageRetriever(**kind).fit(X[:2], ids=["a", "b"]).remove("b")
+    assert names.add(X[:1], ids=["b"]).to_frame()["id"].to_dict() == {0: "a", 2: "b"}
+
+
+# ------------------------------------------------------------ what a stranger may write
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        "[]",
+        '"text"',
+        '{"format": 1}',
+        '{"format": 1, "rows": "rows-1", "n_rows": 1, "sizes": [], "about": {}}',
+        '{"format": %s}' % ("9" * 5000),
+    ],
+)
+def test_an_index_file_of_another_shape_is_damaged(tmp_path, content):
+    make_index(1).save(tmp_path / "index")
+    (tmp_path / "index" / "index.json").write_text(content)
+    with pytest.raises(SearchIndexError, match="is damaged"):
+        ImageRetriever.load(tmp_path / "index")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("width", True),
+        ("width", "8"),
+        ("id_kind", "date"),
+        ("kinds", []),
+        ("kinds", {"mark": "picture"}),
+        ("model", None),
+        ("recipe", 3),
+    ],
+)
+def test_facts_of_another_kind_are_damage(tmp_path, key, value):
+    make_index(1).save(tmp_path / "index")
+    file = tmp_path / "index" / "index.json"
+    facts = json.loads(file.read_text())
+    facts["about"][key] = value
+    file.write_text(json.dumps(facts))
+    with pytest.raises(SearchIndexError, match="is damaged"):
+        ImageRetriever.load(tmp_path / "index")
+
+
+@pytest.mark.parametrize("kind", ["float64", "int32", "nan", "inf"])
+def test_vectors_that_are_none_are_found_when_an_index_is_opened(tmp_path, kind):
+    make_index(1).save(tmp_path / "index")
+    (file,) = (tmp_path / "index").glob("rows-*/vectors.npy")
+    vectors = np.load(file)
+    if kind in ("nan", "inf"):
+        vectors[7, 3] = float(kind)
+    else:
+        vectors = vectors.astype(kind)
+    np.save(file, vectors)
+    facts = json.loads((tmp_path / "index" / "index.json").read_text())
+    facts["sizes"]["vectors.npy"] = file.stat().st_size
+    (tmp_path / "index" / "index.json").write_text(json.dumps(facts))
+    with pytest.raises(SearchIndexError, match="is damaged"):
+        ImageRetriever.load(tmp_path / "index")
+
+
+def test_an_index_that_names_a_model_of_its_own_is_told(tmp_path):
+    X = np.eye(4)
+    ImageRetriever(model="stranger/model").fit(X).save(tmp_path / "index")
+    with pytest.warns(UserWarning, match="names the model 'stranger/model'"):
+        ImageRetriever.load(tmp_path / "index")
+    ImageRetriever.load(tmp_path / "index", model="stranger/model")
+    make_index(1).save(tmp_path / "demo")
+    ImageRetriever.load(tmp_path / "demo")

@@ -68,8 +68,9 @@ def build(
         list[str] | None,
         typer.Option(
             "--column",
+            "--columns",
             help="Column to keep beside each image and to search by; repeat it. "
-            "Default: all of them.",
+            "Default: all of them. '' keeps none.",
         ),
     ] = None,
     backend: Annotated[
@@ -110,7 +111,9 @@ def build(
 
     collection = read_collection(source, path_column)
     others = [name for name in collection.frame if name != collection.path_column]
-    kept = list(column) if column else [name for name in others if name != id_column]
+    kept = [name for name in others if name != id_column]
+    if column is not None:
+        kept = [name for name in column if name]
     check_columns(collection.frame, kept, "--column")
     taken = [name for name in kept if name in ("id", "source", "rank", "score")]
     if taken:

@@ -119,6 +119,7 @@ def lint(
         similarity=similarity,
         device=device,
         cache=True if cache is None else str(cache),
+        verbose=bar(),
     )
     n_found = _say_problems(report)
     longest = int(report["n_tokens"].max())
@@ -335,7 +336,8 @@ def _say_problems(report: pd.DataFrame) -> int:
     for (label, side), rows in found.groupby(["label", "side"], sort=False):
         say(f"{label} {side}".strip(), "bold")
         for row in rows.itertuples():
-            say(f"{row.text}: {row.problem}", indent=2)
+            text = row.text if len(row.text) < 200 else f"{row.text[:197]}..."
+            say(f"{text}: {row.problem}", indent=2)
     return len(found)
 
 

@@ -100,7 +100,9 @@ def embed_dataset(
     vectors.
 
     A job that was stopped, by whatever it was, is simply run again: images whose source
-    is embedded in its present state are skipped. So is a grown collection.
+    is embedded in its present state are skipped. So is a collection that grew, or whose
+    table was corrected: vectors are reused, and the table of this call alone decides
+    which rows there are and what their columns say (:func:`load_embeddings`).
 
     Parameters
     ----------
@@ -115,7 +117,8 @@ def embed_dataset(
         knows, such as ``s3://bucket/folder``; it becomes:
 
         - ``shards/``: Parquet files, a row an image: its key, source and vector, and
-          the other columns of the table
+          the other columns of the table as they were when it was embedded
+        - ``tables/``: the rows and columns of ``source`` as this call had them
         - ``failures.parquet``: images that could not be read, and why
         - ``_manifest/``: which shards count
     model : str or path-like, default="google/medsiglip-448"

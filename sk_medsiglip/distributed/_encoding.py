@@ -21,7 +21,12 @@ from sk_medsiglip.cache._models import Models
 from sk_medsiglip.distributed._errors import may_pass, pack_error
 from sk_medsiglip.distributed._manifest import SHARDS, Failure, ShardEntry
 from sk_medsiglip.distributed._reading import ERROR, HINT, PIXELS, REASON, SKIPPED
-from sk_medsiglip.distributed._shards import column_signature, make_shard, name_shard
+from sk_medsiglip.distributed._shards import (
+    column_signature,
+    make_shard,
+    name_shard,
+    stored_name,
+)
 from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.embedding._model_rows import ModelFacts
@@ -156,7 +161,8 @@ class ShardEncoder:
         if model.passes > 1 and model.encoder.device == "cpu":
             use_one_core()
         vectors = self._embed(model.encoder, block, readable)
-        names = ["key", "source", "size", "mtime", "fingerprint", *settings.columns]
+        names = ["key", "source", "size", "mtime", "fingerprint"]
+        names += map(stored_name, settings.columns)
         rows = block.select(names).take(readable)
         content = make_shard(
             model.space, rows, vectors, models=model.records, recipe=settings.recipe

@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.cache import EmbeddingCache, ImportReport, Space
 from sk_medsiglip.distributed._manifest import SHARDS, Manifest, State
-from sk_medsiglip.distributed._shards import OWN_COLUMNS, read_recipe
+from sk_medsiglip.distributed._shards import OWN_COLUMNS, own_name, read_recipe
 from sk_medsiglip.distributed._storage import Storage
+from sk_medsiglip.distributed._tables import read_table
 from sk_medsiglip.exceptions import DatasetError
 
 __all__ = ["import_embeddings", "load_embeddings"]
@@ -99,8 +101,11 @@ def load_embeddings(out: str | os.PathLike[str]) -> Bunch:
         X : ndarray of shape (n_images, embedding_dim), float32
             As the model gives them, not brought to length 1.
         frame : DataFrame
-            A row an image: ``source``, and the other columns of the table that was
-            embedded.
+            A row an image, as the last call of :func:`embed_dataset` had its table:
+            ``source``, unless the table has a column of that name, and the table's
+            other columns.
+        sources : list of str
+            Path, URL or name of each image.
         recipe : dict
             Model, revision, and how sources became pixels.
 
@@ -111,15 +116,21 @@ def load_embeddings(out: str | os.PathLike[str]) -> Bunch:
 
     Notes
     -----
+    Images that an earlier call embedded, and that are no longer in the table, are left
+    out; their vectors stay in ``shards/`` for a later call.
+
     4.6 GB of memory a million images of MedSigLIP. For more read ``shards/`` piece by
-    piece: they are Parquet files, described in the module ``_shards``.
+    piece: they are Parquet files, described in the module ``_shards``, with the columns
+    of the table as they were when an image was embedded.
     """
     pa = import_optional("pyarrow", extra="parquet", purpose="Reading shards")
     parquet = import_optional("pyarrow.parquet", extra="parquet", purpose="Shards")
     storage = Storage(os.fspath(out))
+    state = _find_shards(storage)
+    told = read_table(storage, state.table) if state.table else None
     tables, parts = [], []
     recipe: dict = {}
-    for name in _find_shards(storage).shards:
+    for name in state.shards:
         with storage.open(f"{SHARDS}/{name}") as file:
             recipe = recipe or read_recipe(file)
         with storage.open(f"{SHARDS}/{name}") as file:
@@ -129,12 +140,35 @@ def load_embeddings(out: str | os.PathLike[str]) -> Bunch:
         flat = b"".join(table["vector"].to_pylist())
         parts.append(np.frombuffer(flat, "<f4").reshape(-1, width))
         mine = [n for n in table.column_names if n not in OWN_COLUMNS]
-        tables.append(table.select(["source", *mine]))
+        columns = ["key"] if state.table else ["key", "source", *mine]
+        tables.append(table.select(columns))
     whole = pa.concat_tables(tables, promote_options="permissive")
-    return Bunch(
-        X=np.concatenate(parts),
-        frame=whole.replace_schema_metadata(None).to_pandas(),
-        recipe=recipe,
+    X = np.concatenate(parts)
+    if told is not None:
+        rows, places = _join(told["key"].to_pylist(), whole["key"].to_pylist())
+        whole, X = told.take(rows), X[places]
+    sources = whole["source"].to_pylist()
+    own = {
+        own_name(name): whole[name]
+        for name in whole.column_names
+        if name not in ("key", "source")
+    }
+    frame = pa.table({"source": whole["source"]} | own).to_pandas()
+    return Bunch(X=X, frame=frame, sources=sources, recipe=recipe)
+
+
+def _join(
+    told: list[bytes], embedded: list[bytes]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return rows of a table that have a vector, each source once, and its place."""
+    place_of = {key: place for place, key in enumerate(embedded)}
+    row_of: dict[bytes, int] = {}
+    for row, key in enumerate(told):
+        if key in place_of:
+            row_of.setdefault(key, row)
+    return (
+        np.array(list(row_of.values()), np.intp),
+        np.array([place_of[key] for key in row_of], np.intp),
     )
 
 

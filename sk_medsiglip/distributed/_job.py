@@ -17,6 +17,7 @@ from sk_medsiglip.distributed._pipeline import run_pipeline
 from sk_medsiglip.distributed._reading import Reader
 from sk_medsiglip.distributed._source import Collection
 from sk_medsiglip.distributed._storage import Storage
+from sk_medsiglip.distributed._tables import new_table
 from sk_medsiglip.embedding._model_rows import ModelFacts
 
 __all__ = ["Job"]
@@ -66,6 +67,7 @@ class Job:
         self._verbose = verbose
         self._pool = choose_pool(concurrency, parameters["device"], facts)
         self.manifest = Manifest(storage, recipe)
+        self._table = new_table(storage)
         self.n_embedded = 0
         self.n_failed = 0
         self.n_restarts = 0
@@ -97,6 +99,7 @@ class Job:
                 before = self.n_embedded
                 try:
                     if self._attempt(collection, bar) >= collection.n_rows:
+                        self.manifest.commit(Commit(table=self._table.name))
                         return
                 except Exception as error:
                     fruitless = 0 if self.n_embedded > before else fruitless + 1
@@ -125,6 +128,7 @@ class Job:
             self._n_jobs,
             # What ended workers once may be an image; then each is read by itself.
             isolated=self.n_restarts > 0,
+            table=self._table,
         )
         encoder = EncoderSettings(
             self._parameters,

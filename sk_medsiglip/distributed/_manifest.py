@@ -6,6 +6,7 @@ has no renaming. Nothing is ever changed in place::
 
     _manifest/<time>-<job>-<number>.json
         {"format": "1",
+         "table": NAME,                         rows of the last call, see _tables
          "recipe": {...},                       model, revision, reading
          "shards": {NAME: {"rows": 64, "bytes": 301225, "time": ..., "columns": ...,
                            "keys": "<base64>"}},
@@ -32,6 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip.distributed._shards import (
     KEY_BYTES,
     SOURCE_BYTES,
@@ -110,6 +112,7 @@ class Commit:
     shards: tuple[ShardEntry, ...] = ()
     failures: tuple[Failure, ...] = ()
     replaces: tuple[str, ...] = ()
+    table: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,20 @@ class State:
         The last of each source, by what its keys have in common.
     commits : tuple of str
         Names of the files that were read.
+    tables : tuple of str
+        Tables of the calls that ended, the last one last: it decides which rows there
+        are.
     """
 
     shards: dict[str, ShardEntry] = field(default_factory=dict)
     failures: dict[bytes, Failure] = field(default_factory=dict)
     commits: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+
+    @property
+    def table(self) -> str:
+        """The table that counts; "" where none is on record."""
+        return self.tables[-1] if self.tables else ""
 
     @property
     def n_rows(self) -> int:
@@ -192,6 +204,7 @@ class Manifest:
             {entry.name: entry for entry in youngest_last},
             {failure.key[:SOURCE_BYTES]: failure for failure in failures},
             tuple(commits),
+            tuple(sorted({commit.table for commit in counting} - {""})),
         )
 
     def commit(self, commit: Commit) -> str:
@@ -260,7 +273,8 @@ class Manifest:
     def _parse(self, name: str, text: bytes) -> Commit:
         where = f"{self._storage.url}/{MANIFEST}/{name}"
         try:
-            said = json.loads(text)
+            kinds = {"shards": dict, "failures": list, "replaces": list, "table": str}
+            said = read_json(text, optional=kinds)
             found = said["format"]
             if found != FORMAT:
                 raise CacheError(
@@ -275,6 +289,7 @@ class Manifest:
                     for f in said["failures"]
                 ),
                 tuple(said["replaces"]),
+                said.get("table", ""),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CacheError(
@@ -302,6 +317,7 @@ def _write(commit: Commit, recipe: Mapping[str, Any] | None) -> bytes:
         },
         "failures": [asdict(f) | {"key": f.key.hex()} for f in commit.failures],
         "replaces": list(commit.replaces),
+        "table": commit.table,
     }
     return json.dumps(said).encode()
 

@@ -73,7 +73,10 @@ def run_pipeline(
     with quiet_context(block_bytes, may_lose):
         # In shared memory once a machine, however many tasks look into it.
         reference = ray.put(done)
-        reads = [_read_piece(reader, piece, reference) for piece in pieces]
+        reads = [
+            _read_piece(reader, piece, number, reference)
+            for number, piece in enumerate(pieces)
+        ]
         source = _datasource(reads, pieces)
         dataset = ray.data.read_datasource(
             source,
@@ -103,10 +106,12 @@ def run_pipeline(
                     yield BlockReport.from_row(row)
 
 
-def _read_piece(reader: Reader, piece: Piece, done: Any) -> Callable[[], Iterator[Any]]:
+def _read_piece(
+    reader: Reader, piece: Piece, number: int, done: Any
+) -> Callable[[], Iterator[Any]]:
     def read() -> Iterator[Any]:
         try:
-            yield from reader.blocks(piece, ray_module().get(done))
+            yield from reader.blocks(piece, ray_module().get(done), number)
         except Exception as error:
             if may_pass(error):
                 raise

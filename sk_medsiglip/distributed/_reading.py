@@ -20,7 +20,8 @@ from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cache import FileStamp
 from sk_medsiglip.distributed._isolated import IsolatedReader
 from sk_medsiglip.distributed._rows import Piece
-from sk_medsiglip.distributed._shards import SOURCE_BYTES, make_key
+from sk_medsiglip.distributed._shards import SOURCE_BYTES, make_key, stored_name
+from sk_medsiglip.distributed._tables import NewTable
 from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.embedding._image_work import source_stamps
 from sk_medsiglip.embedding._model_rows import ModelFacts
@@ -94,6 +95,8 @@ class Reader:
         Reading threads of a task.
     isolated : bool
         Read in a process of its own, whose death is a failure of one image.
+    table : NewTable or None
+        Gets the rows as they are in the user's table, embedded already or not.
     """
 
     parameters: Mapping[str, Any]
@@ -104,8 +107,11 @@ class Reader:
     n_block: int
     n_jobs: int | None
     isolated: bool = False
+    table: NewTable | None = None
 
-    def blocks(self, piece: Piece, done: NDArray[np.bytes_]) -> Iterator[Any]:
+    def blocks(
+        self, piece: Piece, done: NDArray[np.bytes_], number: int = 0
+    ) -> Iterator[Any]:
         """Yield tables of at most ``n_block`` images with their pixels.
 
         Parameters
@@ -114,6 +120,8 @@ class Reader:
             Rows of the table.
         done : ndarray of bytes
             Keys of rows that are embedded, sorted.
+        number : int, default=0
+            Place of the piece in the table.
 
         Yields
         ------
@@ -125,15 +133,19 @@ class Reader:
         seen: set[bytes] = set()
         n_skipped = 0
         ready = None
+        told = []
         with self._preparing() as prepare:
             for table in piece.tables(self.n_block):
                 rows = self._rows(table)
+                told.append(self._told(table, rows))
                 fresh = _find_fresh(rows, done, seen)
                 n_skipped += len(rows) - len(fresh)
                 if fresh:
                     if ready is not None:
                         yield ready
                     ready = self._block(table, fresh, prepare)
+        if self.table is not None and told:
+            self.table.put(number, told)
         yield _with_skipped(ready, n_skipped)
 
     def _rows(self, table: Any) -> list[_Row]:
@@ -146,6 +158,15 @@ class Reader:
             _make_row(i, *triple)
             for i, triple in enumerate(zip(sources, names, stamps, strict=True))
         ]
+
+    def _told(self, table: Any, rows: Sequence[_Row]) -> Any:
+        """Return what the user's table says of each row, beside its key."""
+        pa = import_optional("pyarrow", extra="ray", purpose="Embedding on a cluster")
+        ours = {
+            "key": pa.array([row.key for row in rows], pa.binary()),
+            "source": pa.array([row.shown for row in rows], pa.string()),
+        }
+        return pa.table(ours | {stored_name(n): table[n] for n in self.columns})
 
     def _resolve(self, cell: Any) -> Any:
         if not isinstance(cell, str):
@@ -203,7 +224,7 @@ class Reader:
             ),
         }
         chosen = table.take([row.index for row in rows])
-        return pa.table(columns | {name: chosen[name] for name in self.columns})
+        return pa.table(columns | {stored_name(n): chosen[n] for n in self.columns})
 
     def _preparing(self) -> Any:
         """Return, as a context, what turns a source into fingerprint and pixels."""

@@ -12,7 +12,8 @@ A shard holds some images, a row each, no image twice, in no order::
     source       string              path, URL or name, as the user's table has it
     size, mtime  int64               bytes, and nanoseconds since 1970, of a file;
                                      null for URLs and images inside the table
-    ...                              the other columns of the user's table
+    ...                              the other columns of the user's table, as they
+                                     were when the image was embedded
 
 The first four are those of :meth:`EmbeddingCache.export_parquet`, with the same
 meaning, so that :meth:`EmbeddingCache.import_parquet` takes a shard.
@@ -33,6 +34,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cache import Space
 from sk_medsiglip.cache._parquet import COLUMNS, FORMAT, _to_batch
@@ -45,18 +47,35 @@ __all__ = [
     "make_key",
     "make_shard",
     "name_shard",
+    "own_name",
     "read_keys",
     "read_recipe",
+    "stored_name",
     "write_table",
 ]
 
 #: A key, and the part of it that is the source's alone.
 KEY_BYTES, SOURCE_BYTES = 16, 12
 
-#: Names that a user's table cannot have beside the image column.
+#: Names of our own columns; see :func:`stored_name` for a user's of the same name.
 OWN_COLUMNS = (*COLUMNS, "key", "source", "size", "mtime")
 
 _RECIPE = b"sk_medsiglip.recipe"
+
+#: Before the names of a user's columns that are called as ours are, or as those of a
+#: block on its way, which begin with "_".
+_OF_TABLE = "table."
+
+
+def stored_name(name: str) -> str:
+    """Return what a column of the user's table is called in shards and tables."""
+    ours = name in OWN_COLUMNS or name.startswith(("_", _OF_TABLE))
+    return f"{_OF_TABLE}{name}" if ours else name
+
+
+def own_name(stored: str) -> str:
+    """Return what the user calls a stored column; undoes :func:`stored_name`."""
+    return stored.removeprefix(_OF_TABLE)
 
 
 def make_key(name: str, state: bytes) -> bytes:
@@ -190,8 +209,8 @@ def read_recipe(file: Any) -> dict[str, Any]:
     """
     about = _parquet_file(file).schema_arrow.metadata or {}
     try:
-        return dict(json.loads(about[_RECIPE]))
-    except (KeyError, TypeError) as error:
+        return read_json(about[_RECIPE])
+    except (KeyError, ValueError) as error:
         raise ValueError("a Parquet file that is no shard") from error
 
 

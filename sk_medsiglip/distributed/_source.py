@@ -17,7 +17,6 @@ import pandas as pd
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.datasets import list_images, usual_path_column
 from sk_medsiglip.distributed._rows import CsvPiece, ParquetPiece, Piece, TablePiece
-from sk_medsiglip.distributed._shards import OWN_COLUMNS
 from sk_medsiglip.distributed._storage import Storage, find_file_system
 from sk_medsiglip.exceptions import DatasetError
 
@@ -356,12 +355,6 @@ def _choose(
                 f"{parameter}: {where} has no column {missing[0]!r}. The columns are: "
                 f"{', '.join(names)}."
             )
-    taken = [name for name in wanted if name in OWN_COLUMNS]
-    if taken:
-        raise ValueError(
-            f"{where} has a column {taken[0]!r}, which is a name of the output's own "
-            f"({', '.join(OWN_COLUMNS)}). Rename it, or leave it out: columns=[...]."
-        )
     return [image, *(name for name in wanted if name != image)]
 
 

@@ -44,6 +44,7 @@ from sk_medsiglip.distributed._shards import (
     write_table,
 )
 from sk_medsiglip.distributed._storage import Storage
+from sk_medsiglip.distributed._tables import remove_old_tables
 
 __all__ = ["FAILURES", "tidy"]
 
@@ -94,21 +95,22 @@ def tidy(manifest: Manifest, storage: Storage, rows_per_shard: int) -> State:
             return state
         entries = list(state.shards.values())
         sources = _source_array(b"".join(entry.keys for entry in entries))
-        kept = np.split(
-            _find_youngest(sources), np.cumsum([e.n_rows for e in entries])[:-1]
-        )
-        groups = list(_group(entries, kept, rows_per_shard))
+        # One more than there are entries: what follows the last one is empty.
+        kept = np.split(_find_youngest(sources), np.cumsum([e.n_rows for e in entries]))
+        groups = list(_group(entries, kept[: len(entries)], rows_per_shard))
         merged = [entry for entry in _merge_all(storage, groups) if entry is not None]
         parts = {part.entry.name for group in groups for part in group}
         whole = [e for e in entries if e.name not in parts] + merged
         failures = _find_failures(state, sources)
         _write_failures(storage, failures)
         if groups or len(state.commits) > 1 or len(failures) < len(state.failures):
-            new = Commit(tuple(whole), tuple(failures), state.commits)
-            manifest.commit(new)
+            manifest.commit(
+                Commit(tuple(whole), tuple(failures), state.commits, state.table)
+            )
             storage.remove(f"{MANIFEST}/{name}" for name in state.commits)
             left = parts - {entry.name for entry in whole}
             storage.remove(f"{SHARDS}/{name}" for name in sorted(left))
+        remove_old_tables(storage, state.tables)
         return manifest.load()
 
 

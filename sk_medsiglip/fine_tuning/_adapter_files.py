@@ -7,10 +7,10 @@ store of embeddings. Whole weights are a folder only.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,6 +25,7 @@ from sk_medsiglip.encoder import (
 )
 from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
 from sk_medsiglip.fine_tuning._run_folder import RunFolderError
+from sk_medsiglip.fine_tuning._scratch import make_scratch, scratch_in
 
 __all__ = [
     "NOTICE",
@@ -181,9 +182,7 @@ def store_adapter(
     if tuned.fingerprint and _holds(known, tuned, record):
         return tuned.fingerprint, known
     try:
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        scratch = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=root))
-        try:
+        with scratch_in(root, "unfinished") as scratch:
             write(scratch)
             (scratch / TUNING).write_text(record, "utf-8")
             fingerprint = digest_adapter(scratch, tuned.base_revision)
@@ -194,8 +193,6 @@ def store_adapter(
                 )
             folder = root / fingerprint.removeprefix("folder-")
             put_in_place(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise RunFolderError(
             f"The tuned weights cannot be written to {str(root)!r}: {error}. Free "
@@ -251,7 +248,7 @@ def adapters_folder(cache: bool | str | os.PathLike[str] | EmbeddingCache) -> Pa
     """Return the folder of adapters beside a store; without one, for this process."""
     location = _location(cache)
     if location is None:
-        return Path(_for_this_process().name) / "adapters"
+        return _for_this_process() / "adapters"
     return location / "adapters"
 
 
@@ -272,8 +269,10 @@ def _location(cache: bool | str | os.PathLike[str] | EmbeddingCache) -> Path | N
 
 
 @lru_cache(maxsize=1)
-def _for_this_process() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="sk-medsiglip-")
+def _for_this_process() -> Path:
+    folder = make_scratch(None, "tuned")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def notices(base_model: str, base: Checkpoint | None) -> dict[str, bytes]:

@@ -196,6 +196,8 @@ class MedSigLIPFineTuner(
         Steps done, and the step whose weights were kept.
     n_trained_ : int
         Trained values.
+    n_train_ : int
+        Images that were trained on.
     validation_rows_ : ndarray of int
         Rows of ``X`` that were left out of training.
     classes_ : ndarray
@@ -224,7 +226,8 @@ class MedSigLIPFineTuner(
     pickle makes again where it is opened.
 
     Weights that were tuned from MedSigLIP stay under its terms; ``save`` and ``merge``
-    write the NOTICE that these ask for. Not a medical device.
+    write the NOTICE that these ask for, and a model card, ``README.md``: base, size of
+    the data, settings, losses, licence and limits. Not a medical device.
 
     References
     ----------
@@ -450,6 +453,7 @@ class MedSigLIPFineTuner(
         self.n_steps_ = outcome.n_steps
         self.best_step_ = outcome.best_step
         self.n_trained_ = outcome.n_trained
+        self.n_train_ = outcome.n_train
         self.validation_rows_ = outcome.validation_rows
         if outcome.answers is not None:
             self.classes_, self.coef_, self.intercept_ = outcome.answers

@@ -6,6 +6,7 @@ be met in the middle of the night.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.fine_tuning._run_folder import RunFolderError
 from sk_medsiglip.images import image_fingerprint
 
-__all__ = ["IN_MEMORY", "ImageBank", "map_bank", "read_bank"]
+__all__ = ["IN_MEMORY", "ImageBank", "forget_file", "map_bank", "read_bank"]
 
 #: Bytes up to which pixels stay in memory: 1,783 images at 448 px. More are written to
 #: a file that is mapped: 602 kB an image.
@@ -62,6 +63,7 @@ def read_bank(
     *,
     folder: Path | None,
     in_memory: bool,
+    is_shared: bool = False,
     n_jobs: int | None,
     verbose: int | bool,
 ) -> ImageBank:
@@ -78,7 +80,9 @@ def read_bank(
     folder : pathlib.Path or None
         Where the file of pixels may lie.
     in_memory : bool
-        Whether there is no need of it.
+        Whether the file can be skipped.
+    is_shared : bool, default=False
+        Whether other processes map the file; else it loses its name at once.
     n_jobs : int or None
         Threads that read.
     verbose : int
@@ -102,6 +106,8 @@ def read_bank(
     else:
         _check_space(folder, int(np.prod(shape, dtype=np.int64)))
         pixels = np.memmap(folder / _FILE, np.uint8, "w+", shape=shape)
+        if not is_shared:
+            forget_file(folder)
     fingerprints: list[bytes] = [b""] * len(sources)
     failures: dict[int, ImageReadError] = {}
 
@@ -141,6 +147,15 @@ def map_bank(
     """Return the bank that another process of this machine has read."""
     pixels = np.memmap(folder / _FILE, np.uint8, "r", shape=(n_samples, size, size, 3))
     return ImageBank(pixels, ids, digest)
+
+
+def forget_file(folder: Path) -> None:
+    """Take its name from a file of pixels that is mapped: it ends with its processes.
+
+    Windows cannot; there the folder is removed by the next run.
+    """
+    if os.name == "posix":
+        (folder / _FILE).unlink()
 
 
 def _unreadable(failures: dict[int, ImageReadError]) -> ImageReadError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from sk_medsiglip.fine_tuning._choices import needed_towers
 from sk_medsiglip.fine_tuning._image_bank import (
     IN_MEMORY,
     ImageBank,
+    forget_file,
     map_bank,
     read_bank,
 )
@@ -29,6 +29,7 @@ from sk_medsiglip.fine_tuning._kept import Kept, measure_kept
 from sk_medsiglip.fine_tuning._material import Material
 from sk_medsiglip.fine_tuning._processes import Processes
 from sk_medsiglip.fine_tuning._run_folder import RunFolderError
+from sk_medsiglip.fine_tuning._scratch import make_scratch
 
 if TYPE_CHECKING:
     from sk_medsiglip.fine_tuning._fine_tuner import MedSigLIPFineTuner
@@ -136,6 +137,7 @@ def _read_bank(
                 size,
                 folder=scratch,
                 in_memory=alone and n * size * size * 3 <= IN_MEMORY,
+                is_shared=not alone,
                 n_jobs=tuner.n_jobs,
                 verbose=tuner.verbose,
             )
@@ -151,7 +153,11 @@ def _read_bank(
     if failure is not None:
         raise failure
     assert known is not None
-    return bank or map_bank(scratch, n, size, *known)
+    bank = bank or map_bank(scratch, n, size, *known)
+    processes.wait()
+    if processes.is_first_here:
+        forget_file(scratch)
+    return bank
 
 
 @contextmanager
@@ -174,9 +180,7 @@ def scratch_folder(tuner: MedSigLIPFineTuner, processes: Processes) -> Iterator[
     made = ""
     if processes.is_first_here:
         try:
-            if near is not None:
-                near.mkdir(parents=True, exist_ok=True)
-            made = tempfile.mkdtemp(prefix=".pixels-", dir=near)
+            made = str(make_scratch(near, "pixels"))
         except OSError as error:
             raise RunFolderError(
                 f"{str(near)!r} cannot be written ({error}). Pass another run_dir= or "

@@ -133,7 +133,8 @@ class Network(torch.nn.Module):
         loss = (
             self._pairs_loss(images, **batch)
             if self.classifier is None
-            else self.class_loss(
+            else batch.get("share", 1.0)
+            * self.class_loss(
                 self.classifier(embedding_features(images)), batch["targets"]
             )
         )
@@ -207,6 +208,12 @@ class Network(torch.nn.Module):
         return sigmoid_pair_loss(
             images, texts, self.siglip.logit_scale, self.siglip.logit_bias, signs
         )
+
+    def n_known(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return what :meth:`class_loss` of these divides by: labels, or weights."""
+        if self.several_classes and self.weights is not None:
+            return self.weights.to(targets.device)[targets].sum()
+        return (~torch.isnan(targets)).sum().float()
 
     def class_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the cross-entropy of a classifier's answers."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip.exceptions import CheckpointError, SkMedSiglipError
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
 
 _RUN = "run.json"
 _COMPLETE = "complete.json"
+_STATE = "trainer_state.json"
 _CHECKPOINTS = "checkpoint-*"
 _FORMAT = 1
 
@@ -109,13 +111,13 @@ class RunFolder:
     def _read(self, record: Path) -> dict[str, Any]:
         """Return what is on record, if it is of this run."""
         try:
-            known = json.loads(record.read_text("utf-8"))
+            known = read_json(record, {"facts": dict, "seed": int})
             differ = sorted(
                 name
                 for name in {*known["facts"], *self.facts}
                 if known["facts"].get(name) != self.facts.get(name)
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except ValueError:
             raise CheckpointError(
                 f"{str(record)!r} is damaged, so it is not known what run its "
                 "checkpoints are of. Delete the folder, or pass another run_dir=."
@@ -182,14 +184,15 @@ def mark_complete(checkpoint: Path) -> None:
 def check_complete(checkpoint: Path) -> None:
     """Raise if a file of a checkpoint is not what was written."""
     try:
-        digests = json.loads((checkpoint / _COMPLETE).read_text("utf-8"))
+        digests = read_json(checkpoint / _COMPLETE)
+        read_json(checkpoint / _STATE, {"global_step": int, "log_history": list})
         wrong = [
             name
             for name, digest in digests.items()
             if not (checkpoint / name).is_file() or _digest(checkpoint / name) != digest
         ]
-    except (OSError, ValueError, AttributeError) as error:
-        wrong = [f"{_COMPLETE} ({error})"]
+    except (OSError, ValueError) as error:
+        wrong = [f"{_COMPLETE} or {_STATE} ({error})"]
     if wrong:
         raise CheckpointError(
             f"The checkpoint {str(checkpoint)!r} is damaged: {wrong[0]} is not what "

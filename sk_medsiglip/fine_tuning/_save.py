@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.utils.validation import check_is_fitted
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip._version import __version__
 from sk_medsiglip.encoder import (
     ADAPTER_CONFIG,
@@ -39,8 +39,10 @@ from sk_medsiglip.fine_tuning._adapter_files import (
     tuning_record,
     write_files,
 )
+from sk_medsiglip.fine_tuning._model_card import CARD, model_card
 from sk_medsiglip.fine_tuning._run_folder import RunFolderError
 from sk_medsiglip.fine_tuning._saved import from_json, to_json
+from sk_medsiglip.fine_tuning._scratch import scratch_in
 
 if TYPE_CHECKING:
     from sk_medsiglip.fine_tuning._fine_tuner import MedSigLIPFineTuner
@@ -60,6 +62,7 @@ _ATTRIBUTES = (
     "fingerprint_",
     "history_",
     "n_steps_",
+    "n_train_",
     "n_trained_",
     "validation_rows_",
     "_n_features_out",
@@ -176,7 +179,7 @@ def _save(tuner: MedSigLIPFineTuner, path: Path) -> str:
             },
         }
         (scratch / _RECORD).write_text(json.dumps(whole, indent=1), "utf-8")
-        write_files(scratch, notices(base_name(tuner.model), _at_hand(tuner)))
+        _write_notices(tuner, scratch, _at_hand(tuner), is_merged=False)
     return os.fspath(path)
 
 
@@ -186,6 +189,19 @@ def _copy_weights(tuner: MedSigLIPFineTuner, tuned: Tuned, scratch: Path) -> Non
         return
     home = tuned.folder(tuner.cache, os.fspath(tuner.model))
     shutil.copyfile(home / TUNED_WEIGHTS, scratch / TUNED_WEIGHTS)
+
+
+def _write_notices(
+    tuner: MedSigLIPFineTuner,
+    folder: Path,
+    base: Checkpoint | None,
+    *,
+    is_merged: bool,
+) -> None:
+    """Write what a reader of the weights must know: terms and a model card."""
+    beside = notices(base_name(tuner.model), base)
+    card = model_card(tuner, is_merged=is_merged, has_terms=bool(beside))
+    write_files(folder, beside | {CARD: card.encode()})
 
 
 def _at_hand(tuner: MedSigLIPFineTuner) -> Checkpoint | None:
@@ -219,7 +235,9 @@ def _load(cls: type[T], path: Path) -> T:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        whole = json.loads((path / _RECORD).read_text("utf-8"))
+        whole = read_json(
+            path / _RECORD, {"format": int, "parameters": dict, "attributes": dict}
+        )
         if whole["format"] != _FORMAT:
             raise ValueError(f"format {whole['format']}")
     except FileNotFoundError:
@@ -278,7 +296,7 @@ def _merge(tuner: MedSigLIPFineTuner, path: Path) -> str:
                     shutil.copyfile(file, scratch / file.name)
         with quiet_transformers():
             network.save_pretrained(scratch)
-        write_files(scratch, notices(base_name(tuner.model), checkpoint))
+        _write_notices(tuner, scratch, checkpoint, is_merged=True)
     return os.fspath(path)
 
 
@@ -305,15 +323,11 @@ def _new_folder(path: Path, ours: str | None) -> Iterator[Path]:
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.mkdtemp(prefix=".unfinished-", dir=path.parent)
-        scratch = Path(made)
-        try:
+        with scratch_in(path.parent, "unfinished") as scratch:
             yield scratch
-            # mkdtemp made it private; it is for others to read, as folders are.
+            # It was made private; it is for others to read, as folders are.
             scratch.chmod(0o777 & ~_umask())
             put_in_place(scratch, path)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(
             f"{os.fspath(path)!r} cannot be written: {error}. Free space there, or "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from sk_medsiglip.fine_tuning._material import Material
 from sk_medsiglip.fine_tuning._processes import Processes
 from sk_medsiglip.fine_tuning._run_folder import RunFolder, RunFolderError, run_digest
 from sk_medsiglip.fine_tuning._saved import to_json
+from sk_medsiglip.fine_tuning._scratch import make_scratch
 
 if TYPE_CHECKING:
     from sk_medsiglip.fine_tuning._fine_tuner import MedSigLIPFineTuner
@@ -130,7 +130,7 @@ def open_run(
             "that was stopped left its checkpoints."
         )
     else:
-        made = tempfile.mkdtemp(prefix="sk-medsiglip-") if processes.is_first else ""
+        made = str(make_scratch(None, "run")) if processes.is_first else ""
         path = Path(processes.share(made))
     folder = RunFolder(path, facts)
     if processes.is_first:

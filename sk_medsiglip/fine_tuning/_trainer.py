@@ -176,6 +176,21 @@ class TuningTrainer(Trainer):
             pin_memory=args.dataloader_pin_memory,
         )
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the passes of a step, each with its share of the labels of all.
+
+        Each pass is a mean over what is known in it; weighed by these shares, their
+        mean is that of one pass with all rows, wherever the blanks are.
+        """
+        passes, n_items = super().get_batch_samples(*args, **kwargs)
+        if len(passes) > 1 and "targets" in passes[0]:
+            known = torch.stack([self.model.n_known(one["targets"]) for one in passes])
+            known = self.accelerator.reduce(known.to(self.args.device))
+            shares = len(passes) * known / known.sum().clamp(min=1e-12)
+            for one, share in zip(passes, shares, strict=True):
+                one["share"] = share
+        return passes, n_items
+
     optimizer: Any
     control: Any
 

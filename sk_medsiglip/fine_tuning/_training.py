@@ -60,6 +60,8 @@ class Outcome:
         Done, and of the weights that were kept.
     n_trained : int
         Trained values.
+    n_train : int
+        Images that were trained on.
     validation_rows : ndarray of int
         Rows that were left out of training.
     """
@@ -71,6 +73,7 @@ class Outcome:
     n_steps: int
     best_step: int
     n_trained: int
+    n_train: int
     validation_rows: NDArray[np.intp]
 
 
@@ -197,6 +200,7 @@ def _train(run: _Run) -> Outcome:
         n_steps=state.global_step,
         best_step=best or state.global_step,
         n_trained=n_trained,
+        n_train=len(run.rows),
         validation_rows=run.validation,
     )
     if run.device != "cpu" or sum(p.numel() for p in network.parameters()) > _HEAVY:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,12 @@ __all__ = ["lint_prompts"]
 _NEGATIONS = {"absent", "negative", "no", "none", "not", "without"}
 _PAIRS_IN_WARNING = 3
 
+#: Characters of a text that are looked at, and that a message shows of another one.
+_READ, _SHOWN = 10_000, 80
+
+#: Rows that are compared with all classes at a time.
+_ROWS_AT_ONCE = 1024
+
 
 def lint_prompts(
     prompts: Mapping[Any, Any],
@@ -33,6 +41,7 @@ def lint_prompts(
     similarity: float = 0.98,
     device: str = "auto",
     cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
+    verbose: int | bool = 0,
 ) -> pd.DataFrame:
     """Report what a model cannot read, or cannot tell apart, in prompts.
 
@@ -54,6 +63,8 @@ def lint_prompts(
         Where texts are encoded.
     cache : bool, str, path-like or EmbeddingCache, default=True
         The store of their vectors, shared with the classifiers.
+    verbose : int, default=0
+        Over 0 shows a progress bar while texts are encoded.
 
     Returns
     -------
@@ -62,7 +73,8 @@ def lint_prompts(
 
         - ``label``, ``side``: class or finding; "positive", "negative", or "" for
           classes;
-        - ``text``, ``n_tokens``, ``truncated``: whether its end is not read;
+        - ``text``, ``n_tokens``, ``truncated``: whether its end is not read; of a text
+          of more than 10,000 characters these are what is looked at;
         - ``nearest``, ``cosine``: the other class whose vector is nearest to that of
           this class, and how near;
         - ``problem``: what is wrong, "" where nothing is.
@@ -120,6 +132,9 @@ def lint_prompts(
             f"similarity={similarity!r} must be a cosine over 0 and up to 1."
         )
     question = check_prompts(prompts, templates)
+    # What lies far behind the last token that is read is not looked at.
+    read = tuple(tuple(map(_read, group)) for group in question.texts)
+    question = replace(question, texts=read)
     texts = [text for group in question.texts for text in group]
     sizes = list(map(len, question.texts))
     groups = np.repeat(np.arange(len(sizes)), sizes)
@@ -127,20 +142,22 @@ def lint_prompts(
 
     tokens, limit = _tokenize(texts, model, revision)
     embedder = MedSigLIPTextEmbedder(
-        model, revision=revision, device=device, cache=cache
+        model, revision=revision, device=device, cache=cache, verbose=verbose
     )
-    class_vectors, text_vectors = _encode(question, embedder)
-    rivals = _find_rivals(question)
-    cosines = np.where(rivals, class_vectors @ class_vectors.T, -np.inf)
+    classes, vectors = _encode(question, embedder)
+    is_pairs = question.is_pairs
+    nearest = _find_nearest(
+        classes, np.arange(len(sizes)), classes, is_pairs, similarity
+    )
+    of_texts = _find_nearest(vectors, groups, classes, is_pairs)
     problems = [
         _judge_texts(texts, tokens, limit),
         _judge_repeats(texts, tokens, limit, groups, question.is_pairs, names),
-        _judge_classes(cosines, groups, similarity, names),
-        _judge_sides(text_vectors @ class_vectors.T, rivals, groups, names),
+        _judge_classes(nearest, groups, similarity, names),
+        _judge_sides(of_texts, np.vecdot(vectors, classes[groups]), names),
     ]
-    _warn_about_alike(cosines, similarity, names)
+    _warn_about_alike(nearest, similarity, names)
     sides = ("negative", "positive") if question.is_pairs else ("",)
-    nearest = cosines.argmax(axis=1)
     return pd.DataFrame(
         {
             "label": np.repeat(question.labels, len(sides))[groups],
@@ -148,13 +165,17 @@ def lint_prompts(
             "text": texts,
             "n_tokens": [len(ids) for ids in tokens],
             "truncated": [len(ids) > limit for ids in tokens],
-            "nearest": [names[nearest[group]] for group in groups],
-            "cosine": cosines.max(axis=1)[groups],
+            "nearest": [names[group] for group in nearest.group[groups]],
+            "cosine": nearest.cosine[groups],
             "problem": [
                 "; ".join(filter(None, found)) for found in zip(*problems, strict=True)
             ],
         }
     )
+
+
+def _read(text: str) -> str:
+    return text if len(text) <= _READ else text.strip()[:_READ]
 
 
 def _name_groups(question: Question) -> list[str]:
@@ -187,15 +208,48 @@ def _encode(
     return encoded.vectors, encoded.prompt_vectors
 
 
-def _find_rivals(question: Question) -> NDArray[np.bool_]:
-    """Return which groups of texts have to be told apart, as a symmetric matrix."""
-    index = np.arange(len(question.texts))
-    if not question.is_pairs:
-        return index[:, None] != index
-    finding, present = index // 2, index % 2 == 1
-    same_finding = finding[:, None] == finding
-    both_present = present[:, None] & present
-    return np.where(same_finding, present[:, None] != present, both_present)
+def _find_rivals(
+    groups: NDArray[np.intp], n_groups: int, is_pairs: bool
+) -> NDArray[np.bool_]:
+    """Return which groups of texts each of some groups has to be told from."""
+    index, groups = np.arange(n_groups), groups[:, None]
+    if not is_pairs:
+        return groups != index
+    same_finding = groups // 2 == index // 2
+    both_present = (groups % 2 == 1) & (index % 2 == 1)
+    return np.where(same_finding, groups % 2 != index % 2, both_present)
+
+
+@dataclass(frozen=True, eq=False)
+class _Nearest:
+    """The nearest rival of each of some vectors, and the first pairs that are alike."""
+
+    group: NDArray[np.intp]
+    cosine: NDArray[np.floating]
+    alike: list[tuple[int, int, float]]
+
+
+def _find_nearest(
+    vectors: NDArray[np.floating],
+    groups: NDArray[np.intp],
+    classes: NDArray[np.floating],
+    is_pairs: bool,
+    similarity: float = np.inf,
+) -> _Nearest:
+    """Compare vectors of groups with their rivals, some thousand at a time."""
+    found = _Nearest(groups.copy(), np.empty(len(groups), classes.dtype), [])
+    for start in range(0, len(groups), _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
+        cosines = vectors[some] @ classes.T
+        cosines[~_find_rivals(groups[some], len(classes), is_pairs)] = -np.inf
+        found.group[some], found.cosine[some] = cosines.argmax(1), cosines.max(1)
+        if len(found.alike) <= _PAIRS_IN_WARNING:
+            pairs = np.argwhere(cosines > similarity)
+            found.alike.extend(
+                (int(a + start), int(b), float(cosines[a, b]))
+                for a, b in pairs[pairs[:, 1] > pairs[:, 0] + start]
+            )
+    return found
 
 
 def _judge_texts(texts: list[str], tokens: list[list[int]], limit: int) -> list[str]:
@@ -223,74 +277,75 @@ def _judge_repeats(
     names: list[str],
 ) -> list[str]:
     """Find texts of equal tokens: case and punctuation are not read."""
-    rows_of: dict[tuple[int, ...], list[int]] = {}
-    for row, ids in enumerate(tokens):
-        # The last place of a text that is cut holds the sign of its end.
-        rows_of.setdefault(tuple(ids[: limit - 1]), []).append(row)
+    # The last place of a text that is cut holds the sign of its end.
+    keys = [tuple(ids[: limit - 1]) for ids in tokens]
+    first_of: dict[tuple[int, ...], dict[int, int]] = {}
+    for row, key in enumerate(keys):
+        first_of.setdefault(key, {}).setdefault(int(groups[row]), row)
     problems = []
-    for row, ids in enumerate(tokens):
-        equal = rows_of[tuple(ids[: limit - 1])]
-        found = [
-            f"the same to the model as {texts[other]!r} of this class"
-            for other in equal
-            if other < row and groups[other] == groups[row]
-        ][:1]
-        others = dict.fromkeys(
+    for row, key in enumerate(keys):
+        own, first = int(groups[row]), first_of[key]
+        found = []
+        if first[own] != row:
+            found = [
+                f"the same to the model as {_shown(texts[first[own]])!r} of this class"
+            ]
+        others = (
             group
-            for group in groups[equal].tolist()
-            if group != groups[row]
+            for group in first
+            if group != own
             # Absent sides may share what denies several findings: "normal study".
-            and not (is_pairs and group % 2 == groups[row] % 2 == 0)
+            and not (is_pairs and group % 2 == own % 2 == 0)
         )
-        found += [f"also a prompt of {names[group]}" for group in others]
+        named = [names[group] for group in islice(others, _PAIRS_IN_WARNING + 1)]
+        if len(named) > _PAIRS_IN_WARNING:
+            named[-1] = "others"
+        found += [f"also a prompt of {name}" for name in named]
         problems.append("; ".join(found))
     return problems
 
 
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
 def _judge_classes(
-    cosines: NDArray[np.floating],
+    nearest: _Nearest,
     groups: NDArray[np.intp],
     similarity: float,
     names: list[str],
 ) -> list[str]:
     of_group = [
-        f"class vector nearly that of {names[row.argmax()]} (cosine {row.max():.3f}): "
+        f"class vector nearly that of {names[group]} (cosine {cosine:.3f}): "
         "the two can hardly be told apart"
-        if row.max() > similarity
+        if cosine > similarity
         else ""
-        for row in cosines
+        for group, cosine in zip(nearest.group, nearest.cosine, strict=True)
     ]
     return [of_group[group] for group in groups]
 
 
 def _judge_sides(
-    to_classes: NDArray[np.floating],
-    rivals: NDArray[np.bool_],
-    groups: NDArray[np.intp],
-    names: list[str],
+    nearest: _Nearest, own: NDArray[np.floating], names: list[str]
 ) -> list[str]:
     """Find texts that are nearer to another class than to their own."""
-    own = to_classes[np.arange(len(groups)), groups]
-    others = np.where(rivals[groups], to_classes, -np.inf)
     return [
-        f"nearer to {names[row.argmax()]} (cosine {row.max():.2f}) than to its own "
-        f"class ({mine:.2f})"
-        if row.max() > mine
+        f"nearer to {names[group]} (cosine {cosine:.2f}) than to its own class "
+        f"({mine:.2f})"
+        if cosine > mine + 1e-6
         else ""
-        for row, mine in zip(others, own, strict=True)
+        for group, cosine, mine in zip(nearest.group, nearest.cosine, own, strict=True)
     ]
 
 
-def _warn_about_alike(
-    cosines: NDArray[np.floating], similarity: float, names: list[str]
-) -> None:
-    pairs = np.argwhere(np.triu(cosines > similarity))
-    if not len(pairs):
+def _warn_about_alike(nearest: _Nearest, similarity: float, names: list[str]) -> None:
+    pairs = nearest.alike
+    if not pairs:
         return
     more = ", ..." if len(pairs) > _PAIRS_IN_WARNING else ""
     named = ", ".join(
-        f"{names[a]} and {names[b]} ({cosines[a, b]:.3f})"
-        for a, b in pairs[:_PAIRS_IN_WARNING]
+        f"{names[a]} and {names[b]} ({cosine:.3f})"
+        for a, b, cosine in pairs[:_PAIRS_IN_WARNING]
     )
     warnings.warn(
         f"Class vectors with a cosine over {similarity:g}: {named}{more}. The model "

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self
 
-import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
@@ -96,7 +95,8 @@ class Changes(BaseEstimator):
         X : array-like
             Images or embeddings, as for :meth:`fit`.
         ids : array-like, default=None
-            None goes on counting where the ids are whole numbers.
+            Where ids are whole numbers, None counts on from the largest that was ever
+            in the index; an id that was removed is not given to another row.
         metadata : DataFrame, default=None
             Columns that it lacks are missing in the new rows; it must have no others
             than the index.
@@ -119,11 +119,11 @@ class Changes(BaseEstimator):
         self._index.begin_change()
         about = self._index.about
         collection, _ = self._read(X, about)
-        n_rows, first = len(collection), self._index.next_number
+        n_rows, free = len(collection), self._index.next_free
         if ids is None and about.id_kind == "text":
             raise ValueError("the rows of this index have ids of text; pass ids=.")
         all_ids = check_ids(
-            np.arange(first, first + n_rows) if ids is None else ids,
+            [*range(free.id, free.id + n_rows)] if ids is None else ids,
             n_rows,
             about.id_kind,
         )
@@ -141,7 +141,7 @@ class Changes(BaseEstimator):
                 metadata=check_metadata(metadata, X, n_rows),
                 sources=check_sources(sources, n_rows),
                 kinds=about.kinds,
-                first_number=first,
+                first_number=free.number,
                 rejected=rejected,
             )
         )
@@ -149,6 +149,9 @@ class Changes(BaseEstimator):
 
     def remove(self, ids: Any) -> Self:
         """Take rows out.
+
+        Searches no longer find them. On the disk they are erased by ``save``, or with
+        ``index="lancedb"`` by ``optimize(keep_days=0)``.
 
         Parameters
         ----------

@@ -14,6 +14,8 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip.retrieval._column_files import (
     arrays_of_table,
     read_array,
@@ -32,7 +35,7 @@ from sk_medsiglip.retrieval._column_files import (
 )
 from sk_medsiglip.retrieval._condition import Condition
 from sk_medsiglip.retrieval._errors import SearchIndexError
-from sk_medsiglip.retrieval._index import About, Found, Index, Rows
+from sk_medsiglip.retrieval._index import About, Found, Index, NextFree, Rows
 from sk_medsiglip.retrieval._metadata import conform
 from sk_medsiglip.retrieval._row_blocks import RowBlocks
 from sk_medsiglip.retrieval._where_mask import rows_where
@@ -52,6 +55,9 @@ _DRAFT_SECONDS = 3600
 _ATTEMPTS = 5
 
 _ROWS_AT_ONCE = 8192
+
+#: Bytes of vectors that are read when an index is opened, to find values that are none.
+_LOOKED_AT = 2**30
 
 
 class ExactIndex(Index):
@@ -76,6 +82,9 @@ class ExactIndex(Index):
         self._place_of: pd.Index | None = None
         # Where these very rows are stored, if they are: (folder, name of the arrays).
         self._stored: tuple[str, str] | None = None
+        # Where they were stored last, changed since or not.
+        self._origin: tuple[str, str] | None = None
+        self._next_free = NextFree()
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -86,9 +95,8 @@ class ExactIndex(Index):
         return self._vectors.dtype.name
 
     @property
-    def next_number(self) -> int:  # noqa: D102
-        numbers = self.numbers
-        return int(numbers.max()) + 1 if len(numbers) else 0
+    def next_free(self) -> NextFree:  # noqa: D102
+        return self._next_free
 
     @property
     def numbers(self) -> NDArray[np.int64]:
@@ -117,6 +125,7 @@ class ExactIndex(Index):
             self._vectors.keep(np.arange(len(self)) < before)
             del self._tables[n_tables:], self._numbers[n_numbers:]
             raise
+        self._count(self._numbers[n_numbers:], self._tables[n_tables:])
         self._changed()
 
     def remove(self, ids: list[Any]) -> None:  # noqa: D102
@@ -165,10 +174,14 @@ class ExactIndex(Index):
         ]
 
     def refresh(self) -> None:  # noqa: D102
-        if self._stored is not None:
-            folder, name = self._stored
-            if _read_index_file(Path(folder))["rows"] != name:
-                self.__dict__.update(ExactIndex.load(folder, self.device).__dict__)
+        if self._origin is None:
+            return
+        folder, name = self._origin
+        if _read_index_file(Path(folder))["rows"] == name:
+            return
+        if self._stored is None:
+            raise _saved_meanwhile(Path(folder))
+        self.__dict__.update(ExactIndex.load(folder, self.device).__dict__)
 
     def configure(self, params: Mapping[str, Any]) -> None:  # noqa: D102
         self.device = params["device"]
@@ -176,7 +189,7 @@ class ExactIndex(Index):
     def begin_change(self) -> None:
         """Do nothing: rows in memory are this process's own."""
 
-    def optimize(self) -> None:
+    def optimize(self, keep_days: float) -> None:
         """Do nothing: rows lie side by side at all times."""
 
     def _rows(self, places: NDArray[np.int64], vectors: bool) -> Rows:
@@ -194,6 +207,16 @@ class ExactIndex(Index):
             self._place_of = pd.Index(self.table["id"].to_numpy(dtype))
         return self._place_of.get_indexer(np.array(ids, dtype=dtype))
 
+    def _count(
+        self, numbers: list[NDArray[np.int64]], tables: list[pd.DataFrame]
+    ) -> None:
+        """Note numbers and ids that are taken for good."""
+        has_numbers = self.about.id_kind == "integer"
+        for some, table in zip(numbers, tables, strict=True):
+            self._next_free = self._next_free.after(
+                some, table["id"].to_numpy(np.int64) if has_numbers else []
+            )
+
     def _changed(self) -> None:
         self._place_of = None
         self._stored = None
@@ -202,6 +225,10 @@ class ExactIndex(Index):
         """Write the index; see the module."""
         path = Path(folder)
         replaced = _check_target(path)
+        home = os.path.realpath(path)
+        opened, name = self._origin or ("", "")
+        if replaced and opened == home and name != replaced:
+            raise _saved_meanwhile(path)
         path.mkdir(parents=True, exist_ok=True)
         name = f"{_ROWS}{uuid.uuid4().hex}"
         draft = path / name
@@ -213,21 +240,21 @@ class ExactIndex(Index):
             )
             write_array(draft / "numbers.npy", self.numbers)
             write_table(draft, self.table, self.about.columns)
-            _put_in_place(
-                path / INDEX_FILE,
-                {
-                    "format": FORMAT,
-                    "rows": name,
-                    "n_rows": len(self),
-                    "storage": self._vectors.dtype.name,
-                    "sizes": _sizes(draft),
-                    "about": self.about.as_dict(),
-                },
-            )
+            facts = {
+                "format": FORMAT,
+                "rows": name,
+                "n_rows": len(self),
+                "next": asdict(self._next_free),
+                "storage": self._vectors.dtype.name,
+                "sizes": _sizes(draft),
+                "about": self.about.as_dict(),
+            }
+            with _only_heir(path, replaced):
+                _put_in_place(path / INDEX_FILE, facts)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-        self._stored = (os.path.abspath(path), name)
+        self._stored = self._origin = (home, name)
         _clear(path, replaced, name)
 
     @classmethod
@@ -244,7 +271,9 @@ class ExactIndex(Index):
                         f"the index in {str(path)!r} lacks a file: {error.filename}. "
                         "Copy the whole folder again, or build the index anew."
                     ) from error
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (
+                OSError, ValueError, LookupError, TypeError, AttributeError
+            ) as error:  # fmt: skip
                 raise SearchIndexError(
                     f"the index in {str(path)!r} is damaged: {error}. Copy it again, "
                     "or build it anew; embeddings come from the cache."
@@ -253,7 +282,8 @@ class ExactIndex(Index):
 
     @classmethod
     def _open(cls, path: Path, facts: dict[str, Any], device: str) -> ExactIndex:
-        index = cls(About(**facts["about"]), facts["storage"], device)
+        about = About.from_json(json.dumps(facts["about"]))
+        index = cls(about, facts["storage"], device)
         rows = path / facts["rows"]
         n_rows = facts["n_rows"]
         for name, size in facts["sizes"].items():
@@ -265,10 +295,17 @@ class ExactIndex(Index):
         numbers = read_array(rows / "numbers.npy")
         if vectors.shape != (n_rows, index.about.width) or len(numbers) != n_rows:
             raise ValueError(f"it holds vectors of shape {vectors.shape}")
+        kinds = vectors.dtype.name, numbers.dtype.name
+        if kinds != (facts["storage"], "int64") or not kinds[0].startswith("float"):
+            raise ValueError(f"vectors and numbers are of the types {kinds}")
+        if vectors.nbytes <= _LOOKED_AT and not np.isfinite(vectors).all():
+            raise ValueError("a vector holds NaN or infinity")
         index._vectors = RowBlocks.around(vectors)
         index._numbers = [numbers]
         index._tables = [read_table(rows, index.about.columns, n_rows)]
-        index._stored = (os.path.abspath(path), facts["rows"])
+        index._next_free = NextFree(**facts.get("next", {}))
+        index._count(index._numbers, index._tables)
+        index._stored = index._origin = (os.path.realpath(path), facts["rows"])
         return index
 
     def __getstate__(self) -> dict[str, Any]:
@@ -310,6 +347,31 @@ def _check_target(path: Path) -> str | None:
             "index. Name a new folder, or an index to replace."
         )
     return None
+
+
+@contextmanager
+def _only_heir(path: Path, replaced: str | None) -> Iterator[None]:
+    """Let one process alone put an index in the place of another."""
+    claim = path / f"{INDEX_FILE}.after-{replaced}"
+    try:
+        claim.touch(exist_ok=False)
+    except FileExistsError:
+        raise _saved_meanwhile(path) from None
+    try:
+        if _check_target(path) != replaced:
+            raise _saved_meanwhile(path)
+        yield
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+def _saved_meanwhile(path: Path) -> SearchIndexError:
+    return SearchIndexError(
+        f"another process has saved the index in {str(path)!r} since this one opened "
+        "it, and this one has changes of its own: one of the two would be lost. Make "
+        f"the changes again on what is stored now, ImageRetriever.load({str(path)!r}), "
+        "or save this one to another folder."
+    )
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -357,7 +419,11 @@ def _is_old(entry: Path) -> bool:
 def _read_index_file(path: Path) -> dict[str, Any]:
     file = path / INDEX_FILE
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        facts = read_json(
+            file,
+            {"format": int},
+            {"rows": str, "n_rows": int, "sizes": dict, "next": dict, "storage": str},
+        )
         found = facts["format"]
         names = [facts["rows"], *facts["sizes"]]
         if any(Path(name).name != name or not name for name in names):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip.retrieval._condition import Condition
+from sk_medsiglip.retrieval._metadata import dtype_of
 
-__all__ = ["About", "Found", "Index", "Rows"]
+__all__ = ["About", "Found", "Index", "NextFree", "Rows"]
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,44 @@ class About:
         """Return it as what JSON can hold."""
         return {**asdict(self), "kinds": dict(self.kinds)}
 
+    @classmethod
+    def from_json(cls, text: bytes | str) -> About:
+        """Return what :meth:`as_dict` gave; ValueError if it is anything else."""
+        optional = (str, type(None))
+        kinds = {"width": int, "id_kind": str, "kinds": dict, "model": str}
+        known = read_json(text, kinds | {"revision": optional, "recipe": optional})
+        about = cls(**{field.name: known[field.name] for field in fields(cls)})
+        if about.width < 1 or about.id_kind not in ("integer", "text"):
+            raise ValueError("width or id_kind is out of its range")
+        for kind in about.kinds.values():
+            dtype_of(kind)
+        return about
+
     @property
     def columns(self) -> dict[str, str]:
         """Kinds of all columns of the table: id, source, and metadata."""
         return {"id": self.id_kind, "source": "text", **self.kinds}
+
+
+@dataclass(frozen=True)
+class NextFree:
+    """What the next row is called; only ever grows, also when rows are removed.
+
+    Parameters
+    ----------
+    number : int
+        Larger than the numbers of all rows so far.
+    id : int
+        Larger than their ids, where these are whole numbers.
+    """
+
+    number: int = 0
+    id: int = 0
+
+    def after(self, numbers: ArrayLike, ids: ArrayLike) -> NextFree:
+        """Return what follows when rows with these have been there too."""
+        largest = [int(np.max(some, initial=-1)) for some in (numbers, ids)]
+        return NextFree(max(self.number, largest[0] + 1), max(self.id, largest[1] + 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +151,8 @@ class Index(ABC):
 
     @property
     @abstractmethod
-    def next_number(self) -> int:
-        """The number of the next row that is added."""
+    def next_free(self) -> NextFree:
+        """Number and id of the next row that is added, which no row ever had."""
 
     @property
     @abstractmethod
@@ -136,8 +172,8 @@ class Index(ABC):
         """Go to the rows that a change starts from, whoever wrote them."""
 
     @abstractmethod
-    def optimize(self) -> None:
-        """Tidy up after many changes."""
+    def optimize(self, keep_days: float) -> None:
+        """Tidy up after many changes; erase what was removed so many days ago."""
 
     @abstractmethod
     def append(self, batches: Iterable[Rows]) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.retrieval._errors import SearchIndexError
 from sk_medsiglip.retrieval._index import About, Rows
@@ -122,12 +123,13 @@ def is_lance(uri: str) -> bool | None:
 def read_schema(schema: Any, uri: str) -> tuple[About, str]:
     """Return what the index remembers of its rows, and how vectors are kept."""
     try:
-        facts = json.loads((schema.metadata or {})[_SCHEMA_KEY])
+        facts = read_json((schema.metadata or {})[_SCHEMA_KEY], {"format": int})
         found = facts["format"]
         if found == FORMAT:
+            about = About.from_json(json.dumps(facts["about"]))
             item = schema.field("vector").type.value_type
-            return About(**facts["about"]), item.to_pandas_dtype().__name__
-    except (KeyError, ValueError, TypeError) as error:
+            return about, item.to_pandas_dtype().__name__
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise SearchIndexError(
             f"the table {TABLE!r} at {uri!r} is not one of ImageRetriever's, or is "
             f"damaged ({error})."

@@ -7,7 +7,6 @@ by which model, revision and way of reading the vectors are.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -16,13 +15,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import CheckpointError
 from sk_medsiglip.retrieval._errors import SearchIndexError
 from sk_medsiglip.retrieval._identity import prepared_as
 from sk_medsiglip.retrieval._incoming import reason_of_vector, with_vectors
 from sk_medsiglip.retrieval._index import About, Rows
-from sk_medsiglip.retrieval._metadata import conform, conform_column, infer_kinds
+from sk_medsiglip.retrieval._metadata import (
+    RESERVED,
+    conform,
+    conform_column,
+    infer_kinds,
+)
 from sk_medsiglip.retrieval._rejected import Rejected
 from sk_medsiglip.retrieval._row_facts import check_ids
 
@@ -34,7 +39,13 @@ _ROWS_AT_ONCE = 8192
 #: Of the schema: whose vectors a file holds, and how images were read.
 _RECIPE = b"sk_medsiglip.recipe"
 
-_FACTS = ("model", "revision", "reading", "resize", "pad")
+_FACTS: dict[str, type | tuple[type, ...]] = {
+    "model": str,
+    "revision": (str, type(None)),
+    "reading": str,
+    "resize": str,
+    "pad": bool,
+}
 
 #: Whose id a row has, the first that there is.
 _ID_COLUMNS = ("id", "ids")
@@ -84,22 +95,31 @@ class ParquetShards:
         if isinstance(location, os.PathLike):
             location = os.fspath(location)
         try:
-            dataset = module.dataset(location, format="parquet", filesystem=filesystem)
+            dataset = module.dataset(
+                location, format="parquet", filesystem=filesystem, partitioning="hive"
+            )
             files = list(dataset.get_fragments())
             schemas = [file.physical_schema for file in files]
         except (OSError, ValueError) as error:
             raise SearchIndexError(
                 f"{location!r} cannot be read as Parquet: {error}."
             ) from error
+        if not files:
+            raise SearchIndexError(f"{location!r} holds no Parquet file.")
         self._parquet = import_optional(
             "pyarrow.parquet", extra="parquet", purpose=purpose
         )
+        self._vectors, self._sources = vectors, sources
         # A list of failures beside the shards is passed over.
         chosen = [i for i, schema in enumerate(schemas) if vectors in schema.names]
         self._files = [files[i] for i in chosen]
         self._schemas = [schemas[i] for i in chosen]
-        names = (self._schemas or schemas or [dataset.schema])[0].names
-        self._vectors, self._sources = vectors, sources
+        # Of a folder "site=A" every row has the site A.
+        self._of_folder = [
+            module.get_partition_keys(file.partition_expression) for file in self._files
+        ]
+        self._schema = self._whole_schema(dataset.schema)
+        names = [vectors, *self._schema.names] if chosen else schemas[0].names
         self._ids = ids or next((n for n in _ID_COLUMNS if n in names), None)
         for name in (vectors, *([ids] if ids else [])):
             if name not in names:
@@ -136,7 +156,7 @@ class ParquetShards:
         return About(
             width=self._width(),
             id_kind="text" if isinstance(ids.dtype, pd.StringDtype) else "integer",
-            kinds=infer_kinds(self._frame(self._schemas[0].empty_table())),
+            kinds=infer_kinds(self._frame(self._schema.empty_table())),
             model=str(model if named in (None, _FOLDER) else named),
             revision=recipe.get("revision"),
             recipe=prepared_as(recipe["reading"], recipe["resize"], recipe["pad"])
@@ -185,7 +205,9 @@ class ParquetShards:
         gets.
         """
         seen: set[bytes] = set()
-        for file, schema in zip(self._files, self._schemas, strict=True):
+        for file, schema, of_folder in zip(
+            self._files, self._schemas, self._of_folder, strict=True
+        ):
             has_keys = bool(self._recipe) and _KEY in schema.names
             wanted = columns and [*columns, *([_KEY] if has_keys else [])]
             with (
@@ -196,7 +218,50 @@ class ParquetShards:
                     if has_keys:
                         batch = self._first_times(batch, seen)
                     if len(batch):
-                        yield batch
+                        yield self._filled(batch, {} if columns else of_folder)
+
+    def _filled(self, batch: Any, of_folder: dict[str, Any]) -> Any:
+        """Return a batch with what its folder says, and blanks in their column's type.
+
+        A column without a value has no type of its own in a file.
+        """
+        pyarrow, n = self._pyarrow, len(batch)
+        for name in of_folder.keys() - set(batch.schema.names):
+            value = pyarrow.scalar(of_folder[name], self._schema.field(name).type)
+            batch = batch.append_column(name, pyarrow.repeat(value, n))
+        for place, field in enumerate(batch.schema):
+            if pyarrow.types.is_null(field.type) and field.name in self._schema.names:
+                blanks = pyarrow.nulls(n, self._schema.field(field.name).type)
+                batch = batch.set_column(place, field.name, blanks)
+        return batch
+
+    def _whole_schema(self, of_dataset: Any) -> Any:
+        """Return all columns but the vectors, in types that hold every file's."""
+        fields: dict[str, list[Any]] = {}
+        for schema in self._schemas:
+            for field in schema:
+                if field.name != self._vectors:
+                    fields.setdefault(field.name, []).append(self._decoded(field))
+        for name in sorted({name for keys in self._of_folder for name in keys}):
+            fields.setdefault(name, [self._decoded(of_dataset.field(name))])
+        every = [
+            self._pyarrow.schema([one]) for some in fields.values() for one in some
+        ]
+        try:
+            return self._pyarrow.unify_schemas(
+                [self._pyarrow.schema([]), *every], promote_options="permissive"
+            )
+        except self._pyarrow.ArrowException as error:
+            raise TypeError(
+                f"a column has different types in different files: {error}. Write it "
+                "in one type, or leave it out of the files."
+            ) from error
+
+    def _decoded(self, field: Any) -> Any:
+        kind = field.type
+        is_dictionary = self._pyarrow.types.is_dictionary(kind)
+        plain = field.with_type(kind.value_type) if is_dictionary else field
+        return plain.remove_metadata()
 
     def _first_times(self, batch: Any, seen: set[bytes]) -> Any:
         """Return the rows whose keys were not seen before."""
@@ -212,9 +277,8 @@ class ParquetShards:
         for file, schema in zip(self._files, self._schemas, strict=True):
             stored = (schema.metadata or {}).get(_RECIPE)
             try:
-                recipe = json.loads(stored) if stored else {}
-                [recipe[name] for name in _FACTS if recipe]
-            except (ValueError, KeyError, TypeError) as error:
+                recipe = read_json(stored, _FACTS) if stored else {}
+            except ValueError as error:
                 raise SearchIndexError(
                     f"{file.path} says nothing that can be read of its model: {error}."
                 ) from error
@@ -268,10 +332,16 @@ class ParquetShards:
         if isinstance(chosen, self._pyarrow.RecordBatch):
             chosen = self._pyarrow.Table.from_batches([chosen])
         while any(self._pyarrow.types.is_struct(kind) for kind in chosen.schema.types):
-            plain = chosen.flatten()
-            # "metadata.age" is "age": the struct is only a wrapper.
-            names = [name.rpartition(".")[2] for name in plain.column_names]
-            chosen = plain.rename_columns(names)
+            chosen = chosen.flatten()
+        # "metadata.age" is "age", where that is one column: the struct is a wrapper.
+        short = [name.rpartition(".")[2] for name in chosen.column_names]
+        taken = {*RESERVED, *table.schema.names}
+        chosen = chosen.rename_columns(
+            [
+                name if short.count(one) > 1 or one in taken else one
+                for name, one in zip(chosen.column_names, short, strict=True)
+            ]
+        )
         columns = {
             name: self._plain(chosen[name], name) for name in chosen.column_names
         }
@@ -297,7 +367,13 @@ class ParquetShards:
             ((types.is_timestamp,), pyarrow.timestamp("us", tz=_zone(kind))),
         ):
             if any(test(kind) for test in tests):
-                return column.cast(wanted, safe=not types.is_timestamp(kind))
+                try:
+                    return column.cast(wanted, safe=not types.is_timestamp(kind))
+                except self._pyarrow.ArrowInvalid as error:
+                    raise TypeError(
+                        f"the column {name!r} holds {kind}, and a value that metadata "
+                        f"cannot hold: {error}. Write it as text, or leave it out."
+                    ) from error
         raise TypeError(
             f"the column {name!r} holds {kind}. Metadata must be text, numbers, true "
             "and false, or times; leave it out of the files, or convert it."

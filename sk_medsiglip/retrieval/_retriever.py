@@ -318,13 +318,15 @@ class ImageRetriever(VersionedPickle, Changes, Storing):
         ----------
         location : str, path-like, or list of these
             A file, a folder of files, or an address that pyarrow reads: ``s3://...``.
+            Folders named ``column=value`` are a column.
         ids : str or None, default=None
             Column of the ids. None takes ``id`` or ``ids``; without such a column
             rows are numbered.
         vectors, sources : str, default="vector" and "source"
             Columns of the embeddings (lists of numbers, or float32 as binary values)
             and of paths. All others are metadata, but ``key`` and what else is the
-            shards' own; fields of a struct are columns.
+            shards' own; fields of a struct are columns, by the field's name or, where
+            another column has it, as ``struct.field``.
         filesystem : pyarrow or fsspec file system, default=None
             For places that pyarrow does not read by itself.
         **params
@@ -643,6 +645,5 @@ def _at_least_one(rows: Iterator[Rows], rejected: list[Rejected]) -> Iterator[Ro
         empty = False
         yield some
     if empty:
-        raise ValueError(
-            f"none of the {len(rejected)} rows can be used; {rejected[0]}."
-        )
+        first = f"; {rejected[0]}" if rejected else ""
+        raise ValueError(f"none of the {len(rejected)} rows can be used{first}.")

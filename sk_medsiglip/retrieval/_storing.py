@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,9 @@ from sk_medsiglip.retrieval._rejected import rejected_table
 from sk_medsiglip.retrieval._storage_options import StorageOptions
 
 __all__ = ["Storing"]
+
+#: Models that an index may name without being asked about.
+_OURS = ("google/medsiglip-448", "demo")
 
 
 class Storing(BaseEstimator):
@@ -43,25 +47,43 @@ class Storing(BaseEstimator):
         Returns
         -------
         self
+
+        Raises
+        ------
+        SearchIndexError
+            If rows of an exact index were changed here and not saved, and another
+            process has saved it meanwhile: one of the two would be lost.
         """
         check_is_fitted(self)
         self._index.refresh()
         self.n_samples_fit_ = len(self._index)
         return self
 
-    def optimize(self) -> Self:
-        """Tidy up after many changes, and bring what searches use up to date.
+    def optimize(self, *, keep_days: float = 7.0) -> Self:
+        """Tidy up after many changes, and erase rows that were removed.
 
         Rows that were added since LanceDB's index was built are compared one by one
-        until this is called. Versions older than a week are dropped.
-        ``index="exact"`` has nothing to tidy.
+        until this is called, or until many additions have called it. Files are written
+        anew without the rows that were removed or updated. ``index="exact"`` has
+        nothing to tidy: :meth:`save` writes only the rows that are there.
+
+        Parameters
+        ----------
+        keep_days : float, default=7.0
+            Age from which earlier versions of a LanceDB table are erased, in days.
+            Until then they hold the rows that were removed, and take as much space
+            again as was rewritten; a process that opened one goes on searching in it.
+            0 erases all of them at once: no other process may have the index open.
 
         Returns
         -------
         self
         """
         check_is_fitted(self)
-        self._index.optimize()
+        if not isinstance(keep_days, int | float) or not keep_days >= 0:
+            raise ValueError(f"keep_days must be 0 or more days, got {keep_days!r}.")
+        self._index.begin_change()
+        self._index.optimize(keep_days)
         return self
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -80,6 +102,8 @@ class Storing(BaseEstimator):
         ------
         ValueError
             If the index is LanceDB's, which is stored at its ``uri`` already.
+        SearchIndexError
+            If another process has saved this index since it was opened here.
         OSError
             If it cannot be written, or holds other things.
         """
@@ -121,6 +145,12 @@ class Storing(BaseEstimator):
         ------
         SearchIndexError
             If there is no index, or it is damaged, or of a newer version.
+
+        Warns
+        -----
+        UserWarning
+            If the index, not the caller, says which model is loaded to encode words,
+            and it is neither the default nor the demonstration.
         """
         name = os.fspath(location)
         in_files = (Path(name) / INDEX_FILE).exists() or is_lance(name) is False
@@ -135,6 +165,13 @@ class Storing(BaseEstimator):
         about = index.about
         known = {"model": about.model, "revision": about.revision}
         retriever.set_params(storage=index.storage, **{**known, **params})
+        if about.model not in _OURS and "model" not in params and embedder is None:
+            warnings.warn(
+                f"the index in {name!r} names the model {about.model!r}, which a "
+                "search by words would load. If you trust both, pass model=.",
+                UserWarning,
+                stacklevel=2,
+            )
         retriever._index = index
         retriever.n_features_in_ = about.width
         retriever.n_samples_fit_ = len(index)
