@@ -72,7 +72,8 @@ def check_groups(groups: ArrayLike, n_samples: int | None = None) -> NDArray[Any
     if n_blank := int(blank.sum()):
         raise ValueError(
             f"groups is missing for {n_blank} of {len(given)} samples (None, NaN, NA, "
-            "their names as texts, or an empty text): name their patients, or leave these samples out."
+            "their names as texts, or an empty text): name their patients, or leave "
+            "these samples out."
         )
     if given.dtype.kind == "O":
         kinds = {_kind_of_id(one): one for one in given.tolist()}

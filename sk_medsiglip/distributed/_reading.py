@@ -27,7 +27,7 @@ from sk_medsiglip.embedding._image_work import source_stamps
 from sk_medsiglip.embedding._model_rows import ModelFacts
 from sk_medsiglip.embedding._read_ahead import read_ahead
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images import image_fingerprint, image_rows
+from sk_medsiglip.images import image_fingerprint, image_rows, redact
 
 __all__ = ["ERROR", "HINT", "PIXELS", "REASON", "SKIPPED", "Reader"]
 
@@ -44,7 +44,11 @@ _THREADS_URL, _THREADS_FILE = 16, 1
 _PROCESSES = 4
 
 #: Parameters of a URL by which it opens what is not public.
-_SIGNATURES = ("x-amz-signature", "x-goog-signature", "signature", "sig")
+_SECRETS = {
+    *("x-amz-signature", "x-goog-signature", "signature", "sig"),
+    *("token", "access_token", "key", "api_key", "apikey", "password", "secret"),
+}
+_PLAIN = re.compile(r"[\w.,&=%+-]*")
 
 
 @dataclass(frozen=True)
@@ -294,15 +298,15 @@ def _name_of(cell: Any) -> str:
         cell = cell.get("path")
     if not isinstance(cell, str):
         return ""
-    if "://" not in cell:
-        return cell
-    return re.sub(r"(?<=://)[^/@]*@", "", _without_signature(cell))
+    shown, query = redact(cell), cell.rpartition("?")[2]
+    is_plain = _PLAIN.fullmatch(query) and _without_signature(cell) == cell
+    return shown.removesuffix("...") + query if "?" in cell and is_plain else shown
 
 
 def _without_signature(url: str) -> str:
     address, found, query = url.partition("?")
     names = {part.partition("=")[0].lower() for part in query.split("&")}
-    return address if found and names.intersection(_SIGNATURES) else url
+    return address if found and names & _SECRETS else url
 
 
 def _find_fresh(

@@ -67,6 +67,7 @@ from sk_medsiglip.images._study import StudyParts as StudyParts
 from sk_medsiglip.images._study import open_study as open_study
 from sk_medsiglip.images._study import study_parts as study_parts
 from sk_medsiglip.images._study_rows import study_rows as study_rows
+from sk_medsiglip.images._urls import redact as redact
 
 __all__ = [
     "VOI",
