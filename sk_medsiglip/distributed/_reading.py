@@ -300,7 +300,7 @@ def _name_of(cell: Any) -> str:
         return ""
     shown, query = redact(cell), cell.rpartition("?")[2]
     is_plain = _PLAIN.fullmatch(query) and _without_signature(cell) == cell
-    return shown.removesuffix("...") + query if "?" in cell and is_plain else shown
+    return shown[:-3] + query if shown.endswith("?...") and is_plain else shown
 
 
 def _without_signature(url: str) -> str:
