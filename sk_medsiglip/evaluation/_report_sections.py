@@ -16,12 +16,7 @@ from sk_medsiglip.evaluation._report_html import (
     table,
 )
 from sk_medsiglip.evaluation._report_material import Material
-from sk_medsiglip.evaluation._report_tables import (
-    count,
-    level_of,
-    overall_rows,
-    spread,
-)
+from sk_medsiglip.evaluation._report_tables import count, level_of, overall_rows, spread
 from sk_medsiglip.exceptions import LeakageWarning, UnreadableImageWarning
 
 __all__ = ["BLANKS", "data", "heading", "intended_use", "leakage", "summary"]

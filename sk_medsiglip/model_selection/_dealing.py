@@ -27,11 +27,7 @@ Parts = NDArray[np.intp]
 
 
 def deal_groups(
-    counts: Counts,
-    shares: Counts,
-    rng: np.random.RandomState,
-    *,
-    at_random: bool,
+    counts: Counts, shares: Counts, rng: np.random.RandomState, *, at_random: bool
 ) -> Parts:
     """Return the part of every group.
 

@@ -110,9 +110,7 @@ def count_groups(y: Any, groups: Any) -> tuple[GroupCounts, Rows]:
     return counts, of_row
 
 
-def _read_y(
-    y: Any,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[Any], bool]:
+def _read_y(y: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[Any], bool]:
     """Return what is true and what is known, names, and whether they are classes."""
     if y is None:
         raise ValueError("y is needed: the labels that are to be spread evenly.")

@@ -361,10 +361,7 @@ class HeadSearchCV(VersionedPickle, BestHead):
             weighted=sample_weight is not None,
         )
         n_jobs = effective_n_jobs(self.n_jobs)
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            quiet_optuna(self.verbose),
-        ):
+        with tempfile.TemporaryDirectory() as folder, quiet_optuna(self.verbose):
             where = None if self.storage is None else os.fspath(self.storage)
             if where is None and n_jobs > 1:
                 where = str(Path(folder, "trials.journal"))

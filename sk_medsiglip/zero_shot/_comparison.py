@@ -168,11 +168,7 @@ def compare_prompts(
 
 
 def _compare(
-    choice: Choice,
-    told: int,
-    who: NDArray[np.intp],
-    level: float,
-    bar: Any,
+    choice: Choice, told: int, who: NDArray[np.intp], level: float, bar: Any
 ) -> Iterator[dict[str, Any]]:
     """Yield the row of one label's ensemble, then those of its prompts."""
     ill = choice.target == told
