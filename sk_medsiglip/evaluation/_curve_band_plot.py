@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -22,26 +23,22 @@ from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare, short
 __all__ = ["PrecisionRecallBandDisplay", "RocBandDisplay"]
 
 
+@dataclass(eq=False, repr=False)
 class _BandDisplay(ABC):
     """Abstract: a curve of a sample, with its band over resamples by patient."""
 
     _band: ClassVar[Callable[..., CurveBand]]
     _area: ClassVar[str]
+    _axes: ClassVar[tuple[str, str]]
+    _drawstyle: ClassVar[str]
+    _corner: ClassVar[str]
 
-    def __init__(
-        self,
-        curve: CurveBand,
-        *,
-        prevalence: float,
-        level: float = 0.95,
-        name: str | None = None,
-        label: Any = None,
-    ) -> None:
-        self.curve = curve
-        self.prevalence = prevalence
-        self.level = level
-        self.name = name
-        self.label = label
+    curve: CurveBand
+    _: KW_ONLY
+    prevalence: float
+    level: float = 0.95
+    name: str | None = None
+    label: Any = None
 
     @classmethod
     def from_estimator(
@@ -157,30 +154,26 @@ class _BandDisplay(ABC):
         )
         if self.name is not None:
             words = f"{short(self.name)}: {words}"
-        (self.line_,) = self._draw_line(ax, color, words)
-        self._draw_chance(ax, first=not n_drawn)
+        (self.line_,) = ax.plot(
+            curve.x, curve.y, color=color, label=words, drawstyle=self._drawstyle
+        )
+        if not n_drawn:
+            self._draw_chance(ax, color=FAINT, linestyle=":", linewidth=1)
+        ax.set(xlabel=self._axes[0], ylabel=self._axes[1])
         ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
         of = f"{drawn(self.label, 30)}; " if isinstance(self.label, str) else ""
         ax.set_title(f"{of}band: {self.level:.0%} interval over resamples", fontsize=10)
         longest = max(len(line.get_label()) for line in ax.get_lines())
         size = "small" if longest < 45 else "x-small"
-        legend = ax.legend(frameon=False, fontsize=size, loc=self._corner())
+        legend = ax.legend(frameon=False, fontsize=size, loc=self._corner)
         legend.set_in_layout(False)  # never at the cost of the curve
         bare(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
     @abstractmethod
-    def _draw_line(self, ax: Any, color: Any, label: str) -> list[Any]:
-        """Draw the curve and name the axes."""
-
-    @abstractmethod
-    def _draw_chance(self, ax: Any, *, first: bool) -> None:
+    def _draw_chance(self, ax: Any, **style: Any) -> None:
         """Draw what knows nothing."""
-
-    @abstractmethod
-    def _corner(self) -> str:
-        """Return where the legend is out of the way."""
 
 
 class RocBandDisplay(_BandDisplay):
@@ -230,18 +223,12 @@ class RocBandDisplay(_BandDisplay):
 
     _band = staticmethod(roc_band)
     _area = "AUC"
+    _axes = ("false positive rate (1 − specificity)", "sensitivity")
+    _drawstyle = "default"
+    _corner = "lower right"
 
-    def _draw_line(self, ax: Any, color: Any, label: str) -> list[Any]:
-        ax.set_xlabel("false positive rate (1 − specificity)")
-        ax.set_ylabel("sensitivity")
-        return ax.plot(self.curve.x, self.curve.y, color=color, label=label)
-
-    def _draw_chance(self, ax: Any, *, first: bool) -> None:
-        if first:
-            ax.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)
-
-    def _corner(self) -> str:
-        return "lower right"
+    def _draw_chance(self, ax: Any, **style: Any) -> None:
+        ax.plot([0, 1], [0, 1], **style)
 
 
 class PrecisionRecallBandDisplay(_BandDisplay):
@@ -284,17 +271,9 @@ class PrecisionRecallBandDisplay(_BandDisplay):
 
     _band = staticmethod(precision_recall_band)
     _area = "AP"
+    _axes = ("recall (sensitivity)", "precision (positive predictive value)")
+    _drawstyle = "steps-pre"
+    _corner = "lower left"
 
-    def _draw_line(self, ax: Any, color: Any, label: str) -> list[Any]:
-        ax.set_xlabel("recall (sensitivity)")
-        ax.set_ylabel("precision (positive predictive value)")
-        return ax.step(
-            self.curve.x, self.curve.y, color=color, label=label, where="pre"
-        )
-
-    def _draw_chance(self, ax: Any, *, first: bool) -> None:
-        if first:
-            ax.axhline(self.prevalence, color=FAINT, linestyle=":", linewidth=1)
-
-    def _corner(self) -> str:
-        return "lower left"
+    def _draw_chance(self, ax: Any, **style: Any) -> None:
+        ax.axhline(self.prevalence, **style)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip._intervals import Bounds
+from sk_medsiglip._intervals import Bounds, Estimate
 from sk_medsiglip._resampling import ranked_counts
 from sk_medsiglip.evaluation._figures import Question, estimates
 
@@ -64,16 +65,15 @@ def roc_band(
     -------
     CurveBand
     """
-    drawn = np.full((len(counts), len(_GRID)), np.nan)
-    x = y = np.empty(0)
-    for some, ill, well in _ranked(question, counts):
-        found, flagged = _shares(ill), _shares(well)
-        if some.start == 0:
-            x, y = flagged[0], found[0]
-        for place, (one, other) in enumerate(zip(flagged, found, strict=True)):
-            if not np.isnan(one[-1] + other[-1]):
-                drawn[some.start + place] = np.interp(_GRID, one, other)
-    return _as_band(x, y, drawn, question, counts, patients, "roc_auc", level)
+
+    def curves(ill: Any, well: Any) -> tuple[Any, Any]:
+        return _shares(well), _shares(ill)
+
+    def at_grid(x: Any, y: Any) -> Any:
+        return np.interp(_GRID, x, y)
+
+    area = estimates(question, counts, ("roc_auc",), patients)["roc_auc"]
+    return _band(question, counts, curves, at_grid, area, level)
 
 
 def precision_recall_band(
@@ -95,28 +95,20 @@ def precision_recall_band(
         Begins at recall 0 with precision 1, as scikit-learn's curve. The band is of
         the precision at the lowest recall that reaches a place.
     """
-    drawn = np.full((len(counts), len(_GRID)), np.nan)
-    x = y = np.empty(0)
-    for some, ill, well in _ranked(question, counts):
-        recall = _shares(ill)[:, 1:]
+
+    def curves(ill: Any, well: Any) -> tuple[Any, Any]:
         true = np.cumsum(ill, axis=1)
         flagged = true + np.cumsum(well, axis=1)
         precision = np.divide(true, flagged, out=np.ones_like(true), where=flagged > 0)
-        if some.start == 0:
-            x, y = np.r_[0.0, recall[0]], np.r_[1.0, precision[0]]
-        for place, (one, other) in enumerate(zip(recall, precision, strict=True)):
-            if not np.isnan(one[-1]):
-                at = np.searchsorted(one, np.maximum(_GRID - 1e-12, 1e-12))
-                drawn[some.start + place] = other[np.minimum(at, len(other) - 1)]
-    return _as_band(x, y, drawn, question, counts, patients, "average_precision", level)
+        return _shares(ill), np.insert(precision, 0, 1.0, axis=1)
 
+    def at_grid(x: Any, y: Any) -> Any:
+        at = np.searchsorted(x, np.maximum(_GRID - 1e-12, 1e-12))
+        return y[np.minimum(at, len(y) - 1)]
 
-def _ranked(
-    question: Question, counts: NDArray[np.integer]
-) -> list[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
-    """Count at every score, the highest first."""
-    blocks = ranked_counts(question.ill, question.score, counts, question.rows)
-    return [(some, ill[:, ::-1], well[:, ::-1]) for some, ill, well in blocks]
+    metric = "average_precision"
+    area = estimates(question, counts, (metric,), patients)[metric]
+    return _band(question, counts, curves, at_grid, area, level)
 
 
 def _shares(counted: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -129,20 +121,28 @@ def _shares(counted: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([np.zeros_like(total), shares], axis=1)
 
 
-def _as_band(
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    drawn: NDArray[np.float64],
+def _band(
     question: Question,
     counts: NDArray[np.integer],
-    patients: NDArray[np.intp],
-    metric: str,
+    curves: Callable[[Any, Any], tuple[Any, Any]],
+    at_grid: Callable[[Any, Any], Any],
+    area: Estimate,
     level: float,
 ) -> CurveBand:
+    """Draw a curve of each resample, from counts at every score, the highest first."""
+    drawn = np.full((len(counts), len(_GRID)), np.nan)
+    sample = np.empty(0), np.empty(0)
+    blocks = ranked_counts(question.ill, question.score, counts, question.rows)
+    for some, ill, well in blocks:
+        pairs = list(zip(*curves(ill[:, ::-1], well[:, ::-1]), strict=True))
+        if some.start == 0:
+            sample = pairs[0]
+        for place, (x, y) in enumerate(pairs, some.start):
+            if not np.isnan(x[-1] + y[-1]):
+                drawn[place] = at_grid(x, y)
     tail = (1 - level) / 2
     known = drawn[1:][~np.isnan(drawn[1:, 0])]
     low = high = np.full(len(_GRID), np.nan)
     if len(known):
         low, high = np.quantile(known, [tail, 1 - tail], axis=0)
-    area = estimates(question, counts, (metric,), patients)[metric]
-    return CurveBand(x, y, _GRID, low, high, area.value, area.interval(level))
+    return CurveBand(*sample, _GRID, low, high, area.value, area.interval(level))

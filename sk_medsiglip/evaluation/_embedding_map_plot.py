@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from sk_medsiglip.evaluation._palette import COLOURS, MARKERS, UNKNOWN, bare
 __all__ = ["EmbeddingMapDisplay"]
 
 
+@dataclass(eq=False, repr=False)
 class EmbeddingMapDisplay:
     """Draw embeddings in two dimensions, coloured by label, site or scanner.
 
@@ -59,18 +61,11 @@ class EmbeddingMapDisplay:
     (40, 2)
     """
 
-    def __init__(
-        self,
-        points: NDArray[np.floating],
-        explained: NDArray[np.floating],
-        values: ArrayLike | None = None,
-        *,
-        title: str | None = None,
-    ) -> None:
-        self.points = points
-        self.explained = explained
-        self.values = values
-        self.title = title
+    points: NDArray[np.floating]
+    explained: NDArray[np.floating]
+    values: ArrayLike | None = None
+    _: KW_ONLY
+    title: str | None = None
 
     @classmethod
     def from_estimator(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -23,6 +24,7 @@ _MAX_SHOWN = 256
 _WORDS = 26  # characters of a label that fit over a picture
 
 
+@dataclass(eq=False, repr=False)
 class MistakesDisplay:
     """Draw the worst mistakes: the images whose true label was held least likely.
 
@@ -68,16 +70,10 @@ class MistakesDisplay:
     True
     """
 
-    def __init__(
-        self,
-        pictures: Sequence[NDArray[Any]],
-        mistakes: pd.DataFrame,
-        *,
-        title: str | None = None,
-    ) -> None:
-        self.pictures = pictures
-        self.mistakes = mistakes
-        self.title = title
+    pictures: Sequence[NDArray[Any]]
+    mistakes: pd.DataFrame
+    _: KW_ONLY
+    title: str | None = None
 
     @classmethod
     def from_estimator(
@@ -104,10 +100,21 @@ class MistakesDisplay:
         y : array-like of shape (n_samples,) or (n_samples, n_findings)
             True classes; or 1, 0, and NaN where a finding is not known.
         images : list of n_samples images, default=None
-            Where ``X`` holds embeddings: the images they are of.
-        label, n_images, title, ax, **reading
-            As in :meth:`from_predictions`. Of a pipeline with a
-            :class:`~sk_medsiglip.MedSigLIPEmbedder` images are read as it reads them.
+            Where ``X`` holds embeddings: the images they are of. Paths, arrays, or
+            whatever :func:`~sk_medsiglip.images.read_image` takes; only those that are
+            drawn are read.
+        label : default=None
+            Of findings, which one; of classes, one to be looked at against the rest.
+        n_images : int, default=12
+            At most.
+        title : str, default=None
+            Above all; None counts.
+        ax : matplotlib Axes, default=None
+            None makes a figure.
+        **reading
+            Of :func:`~sk_medsiglip.images.read_image`: ``intensity``, ``frame``. Of a
+            pipeline with a :class:`~sk_medsiglip.MedSigLIPEmbedder` images are read as
+            it reads them.
 
         Returns
         -------
@@ -123,64 +130,6 @@ class MistakesDisplay:
                     "X holds embeddings: pass images=, the images they are of."
                 )
             images = X
-        return cls._of(estimator, X, y, images, label, n_images, title, ax, reading)
-
-    @classmethod
-    def from_predictions(
-        cls,
-        y_true: ArrayLike,
-        y_prob: ArrayLike,
-        images: Any,
-        *,
-        label: Any = None,
-        n_images: int = 12,
-        title: str | None = None,
-        ax: Any = None,
-        **reading: Any,
-    ) -> Self:
-        """Read the images that probabilities are wrong about, and draw.
-
-        Parameters
-        ----------
-        y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
-            As ``y`` in :meth:`from_estimator`.
-        y_prob : array-like
-            Of the second class, of each class, or of each finding.
-        images : list of n_samples images
-            Paths, arrays, or whatever :func:`~sk_medsiglip.images.read_image` takes.
-            Only those that are drawn are read.
-        label : default=None
-            Of findings, which one; of classes, one to be looked at against the rest.
-        n_images : int, default=12
-            At most.
-        title : str, default=None
-            Above all; None counts.
-        ax : matplotlib Axes, default=None
-            None makes a figure.
-        **reading
-            Of :func:`~sk_medsiglip.images.read_image`: ``intensity``, ``frame``.
-
-        Returns
-        -------
-        MistakesDisplay
-        """
-        return cls._of(
-            y_prob, y_true, y_true, images, label, n_images, title, ax, reading
-        )
-
-    @classmethod
-    def _of(
-        cls,
-        estimator: Any,
-        X: Any,
-        y: Any,
-        images: Any,
-        label: Any,
-        n_images: int,
-        title: str | None,
-        ax: Any,
-        reading: dict[str, Any],
-    ) -> Self:
         if n_images < 1:
             raise ValueError(f"n_images must be at least 1, got {n_images!r}.")
         sources = image_rows(images)
@@ -196,6 +145,29 @@ class MistakesDisplay:
             title = f"{of}{len(wrong):,} of {n_asked:,} wrong"
             title += f", the {len(shown)} worst" if len(shown) < len(wrong) else ""
         return cls(pictures, shown, title=title).plot(ax)
+
+    @classmethod
+    def from_predictions(
+        cls, y_true: ArrayLike, y_prob: ArrayLike, images: Any, **options: Any
+    ) -> Self:
+        """Read the images that probabilities are wrong about, and draw.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
+            As ``y`` in :meth:`from_estimator`.
+        y_prob : array-like
+            Of the second class, of each class, or of each finding.
+        images : list of n_samples images
+            As in :meth:`from_estimator`.
+        **options
+            The other parameters of :meth:`from_estimator`.
+
+        Returns
+        -------
+        MistakesDisplay
+        """
+        return cls.from_estimator(y_prob, y_true, y_true, images=images, **options)
 
     def plot(self, ax: Any = None, *, n_columns: int = 4) -> Self:
         """Draw.
@@ -236,14 +208,8 @@ class MistakesDisplay:
         ):
             i, j = divmod(place, n_columns)
             # The words take the upper fifth of a tile.
-            tile = ax.inset_axes(
-                (
-                    (j + 0.02) / n_columns,
-                    (n_rows - 1 - i + 0.02) / n_rows,
-                    0.96 / n_columns,
-                    0.76 / n_rows,
-                )
-            )
+            corner = (j + 0.02) / n_columns, (n_rows - 1 - i + 0.02) / n_rows
+            tile = ax.inset_axes((*corner, 0.96 / n_columns, 0.76 / n_rows))
             step = -(-max(picture.shape[:2]) // _MAX_SHOWN)
             tile.imshow(picture[::step, ::step], cmap="gray")
             tile.set(xticks=[], yticks=[])
@@ -299,10 +265,8 @@ def find_mistakes(
     if truth.kind == "classes" and label is None:
         probability = np.column_stack(known)
         decided = np.column_stack(decisions).argmax(axis=1)
-        rows, names = (
-            np.arange(len(truth.target)),
-            np.asarray(truth.names, dtype=object),
-        )
+        rows = np.arange(len(truth.target))
+        names = np.asarray(truth.names, dtype=object)
         of_true = probability[rows, truth.target]
         true, said = names[truth.target], names[decided]
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = ["ReliabilityDisplay"]
 _FEW = 5  # images in a bin, below which it says little
 
 
+@dataclass(eq=False, repr=False)
 class ReliabilityDisplay:
     """Draw probabilities against how often they came true, bin by bin.
 
@@ -71,20 +73,15 @@ class ReliabilityDisplay:
     [4, 2]
     """
 
-    def __init__(
-        self,
-        bins: pd.DataFrame,
-        calibration_error: float,
-        line: dict[str, tuple[float, float, float]] | None = None,
-        *,
-        level: float = 0.95,
-        name: str | None = None,
-    ) -> None:
-        self.bins = bins
-        self.calibration_error = calibration_error
-        self.line = line or {}
-        self.level = level
-        self.name = name
+    bins: pd.DataFrame
+    calibration_error: float
+    line: Any = None
+    _: KW_ONLY
+    level: float = 0.95
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        self.line = self.line or {}
 
     @classmethod
     def from_estimator(
@@ -225,41 +222,19 @@ class ReliabilityDisplay:
         if self.name is not None:
             words = f"{short(self.name)}: {words}"
         ax.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)
-        ax.vlines(
-            bins["probability"], bins["low"], bins["high"], color=color, alpha=0.5
-        )
-        few = bins["n"] < _FEW
-        (hollow,) = ax.plot(
-            bins["probability"][few],
-            bins["observed"][few],
-            "o",
-            color=color,
-            markerfacecolor="white",
-            markersize=5,
-        )
-        (full,) = ax.plot(
-            bins["probability"][~few],
-            bins["observed"][~few],
-            "o",
-            color=color,
-            markersize=6,
-            label=words,
-        )
+        x, y, few = bins["probability"], bins["observed"], bins["n"] < _FEW
+        ax.vlines(x, bins["low"], bins["high"], color=color, alpha=0.5)
+        (hollow,) = ax.plot(x[few], y[few], "o", color=color, mfc="white", ms=5)
+        (full,) = ax.plot(x[~few], y[~few], "o", color=color, ms=6, label=words)
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         ax.set_ylabel("share that came true")
         ax.legend(
             frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1)
         )
         ax.tick_params(labelbottom=False)
-        below.bar(
-            bins["left"],
-            bins["n"],
-            width=bins["right"] - bins["left"],
-            align="edge",
-            color=color,
-            alpha=0.5,
-            edgecolor="white",
-        )
+        width = bins["right"] - bins["left"]
+        style = {"align": "edge", "color": color, "alpha": 0.5, "edgecolor": "white"}
+        below.bar(bins["left"], bins["n"], width=width, **style)
         below.set_ylabel("images")
         below.set_xlabel(f"predicted probability (hollow: fewer than {_FEW} images)")
         bare(ax)
