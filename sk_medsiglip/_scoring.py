@@ -1,4 +1,4 @@
-"""How settings are compared: by which scorer, and which of equally good ones wins."""
+"""How settings are compared: what a scorer reads, and which of equals wins."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer, make_scorer
+from sklearn.utils.metaestimators import available_if
 
-__all__ = ["best_settings", "find_scorer"]
+__all__ = ["Answers", "best_settings", "find_scorer", "mean_of_known"]
 
 #: Means over folds that agree in so many decimals differ by rounding.
 _DECIMALS = 12
@@ -72,3 +75,85 @@ def find_scorer(scoring: Any, classes: NDArray[Any] | None) -> Callable[..., flo
         greater_is_better=scorer._sign > 0,
         **{**scorer._kwargs, "pos_label": classes[1]},
     )
+
+
+def mean_of_known(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Return means without the NaN among them, and NaN of nothing else."""
+    known = ~np.isnan(values)
+    total, n = np.where(known, values, 0.0).sum(axis=axis), known.sum(axis=axis)
+    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
+
+
+class Answers(ClassifierMixin, BaseEstimator):
+    """A fitted classifier that was asked before; a scorer reads its answers.
+
+    Parameters
+    ----------
+    classes : ndarray
+        Its ``classes_``.
+    decision, proba : ndarray or None
+        What it said, in scikit-learn's shapes.
+    """
+
+    def __init__(
+        self,
+        classes: NDArray[Any],
+        decision: NDArray[np.floating] | None,
+        proba: NDArray[np.floating] | None,
+    ) -> None:
+        self.classes_ = classes
+        self.decision = decision
+        self.proba = proba
+
+    @classmethod
+    def of_logits(
+        cls, classes: NDArray[Any] | None, logits: NDArray[np.floating]
+    ) -> Answers:
+        """Return the answers of a logistic regression.
+
+        Parameters
+        ----------
+        classes : ndarray of shape (n_classes,) or None
+            None for several labels.
+        logits : ndarray of shape (n_samples, n_rows)
+            One column for two classes, else one for each class or label.
+
+        Returns
+        -------
+        Answers
+        """
+        logits = logits.astype(np.float64)
+        if classes is None:
+            rows = np.tile([0, 1], (logits.shape[1], 1))
+            return cls(rows, logits, expit(logits))
+        if len(classes) == 2:
+            (one,) = logits.T
+            return cls(classes, one, np.column_stack([expit(-one), expit(one)]))
+        return cls(classes, logits, softmax(logits, axis=1))
+
+    @available_if(lambda self: self.decision is not None)
+    def decision_function(self, X: Any) -> Any:
+        """Return the scores."""
+        return self.decision
+
+    @available_if(lambda self: self.proba is not None)
+    def predict_proba(self, X: Any) -> Any:
+        """Return the probabilities."""
+        return self.proba
+
+    @available_if(lambda self: self.proba is not None)
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return their logarithms."""
+        assert self.proba is not None
+        return np.log(np.maximum(self.proba, np.finfo(np.float64).tiny))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return classes."""
+        decides = self.decision is not None
+        scores: Any = self.decision if decides else self.proba
+        middle = 0.0 if decides else 0.5
+        if self.classes_.ndim == 2:
+            return (scores > middle).astype(int)
+        if scores.ndim == 1:
+            return self.classes_[(scores > middle).astype(int)]
+        return self.classes_[scores.argmax(axis=1)]

@@ -87,8 +87,13 @@ def check_groups(groups: ArrayLike, n_samples: int | None = None) -> NDArray[Any
     return np.asarray(given.tolist()) if isinstance(groups, list | tuple) else given
 
 
-def group_numbers(groups: ArrayLike, n_samples: int | None = None) -> NDArray[np.intp]:
-    """Return the number of each sample's group, from 0, in the order they come."""
+def group_numbers(groups: Any, n_samples: int | None = None) -> NDArray[np.intp]:
+    """Return the number of each sample's group, from 0, in the order they come.
+
+    Without groups each of ``n_samples`` is one by itself.
+    """
+    if groups is None and n_samples is not None:
+        return np.arange(n_samples)
     return pd.factorize(check_groups(groups, n_samples))[0]
 
 

@@ -34,14 +34,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sk_medsiglip import LinearProbe, MedSigLIPEmbedder
+from sk_medsiglip._scoring import Answers
 from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.model_selection import HeadSearchCV
 from sk_medsiglip.model_selection._each_label import EachLabel
-from sk_medsiglip.model_selection._head_scores import (
-    Answers,
-    LabelwiseScorer,
-    mean_auc,
-)
+from sk_medsiglip.model_selection._head_scores import LabelwiseScorer, mean_auc
 from sk_medsiglip.model_selection._head_study import _start_of
 
 QUICK = ["logistic", "knn", "prototypes"]

@@ -24,12 +24,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sk_medsiglip import LinearProbe
+from sk_medsiglip._scoring import Answers
 from sk_medsiglip.model_selection import EachLabel, HeadSearchCV
-from sk_medsiglip.model_selection._head_scores import (
-    Answers,
-    LabelwiseScorer,
-    mean_auc,
-)
+from sk_medsiglip.model_selection._head_scores import LabelwiseScorer, mean_auc
 from sk_medsiglip.model_selection._lasting_names import lasting_name
 
 C = {"C": FloatDistribution(0.01, 10.0, log=True)}

@@ -121,15 +121,12 @@ def read_truth(
 
 
 def _read(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
-    known = [one.classes_ for one in estimators if hasattr(one, "classes_")]
     named = [one for one in estimators if hasattr(one, "classes_")]
     if np.asarray(y).ndim == 2 and np.asarray(y).shape[1] > 1:
         labels = check_labels(read_truth, X, y, unlabelled=True)
-        return Truth(
-            "findings", _names_of_findings(y, labels, named), np.array([0, 1]),
-            labels.target,
-        )  # fmt: skip
-    plain = [np.asarray(one) for one in known if np.ndim(one) == 1]
+        names = _names_of_findings(y, labels, named)
+        return Truth("findings", names, np.array([0, 1]), labels.target)
+    plain = [one.classes_ for one in named if np.ndim(one.classes_) == 1]
     classes = np.unique(np.concatenate(plain)) if plain else None
     if classes is not None and len(classes) < 2:
         raise ValueError(f"the estimators know one class only, {classes.tolist()}.")

@@ -9,11 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._resampling import check_resampling, draw_counts
-from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.evaluation._answers import ask, read_truth
 from sk_medsiglip.evaluation._figures import Question
 
-__all__ = ["ask_label", "patients_of", "resamples"]
+__all__ = ["ask_label", "resamples"]
 
 
 def ask_label(name: str, estimator: Any, X: Any, y: ArrayLike, label: Any) -> Question:
@@ -82,8 +81,3 @@ def resamples(
         n_samples, n_bootstrap, groups=groups, random_state=random_state
     )
     return np.vstack([np.ones_like(counts[:1]), counts])
-
-
-def patients_of(n_samples: int, groups: ArrayLike | None) -> NDArray[np.intp]:
-    """Return the number of each sample's patient; without groups each is its own."""
-    return np.arange(n_samples) if groups is None else group_numbers(groups, n_samples)

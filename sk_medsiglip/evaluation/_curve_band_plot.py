@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 
 from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.evaluation._asked_label import ask_label, patients_of, resamples
+from sk_medsiglip._splits import group_numbers
+from sk_medsiglip.evaluation._asked_label import ask_label, resamples
 from sk_medsiglip.evaluation._curve_bands import (
     CurveBand,
     precision_recall_band,
@@ -90,7 +91,8 @@ class _BandDisplay(ABC):
             name = type(estimator).__name__
         question = ask_label(name or "y_score", estimator, X, y, label)
         counts = resamples(np.shape(y)[0], groups, n_bootstrap, level, random_state)
-        curve = cls._band(question, counts, patients_of(np.shape(y)[0], groups), level)
+        patients = group_numbers(groups, np.shape(y)[0])
+        curve = cls._band(question, counts, patients, level)
         prevalence = float(question.ill.mean())
         display = cls(
             curve, prevalence=prevalence, level=level, name=name, label=question.label

@@ -165,14 +165,10 @@ class EmbeddingMapDisplay:
         for value, rows in members.items():
             colour, marker = (UNKNOWN, "o") if value is None else next(colours)
             word = "not known" if value is None else drawn(value, 30)
+            style = {"s": size, "color": colour, "marker": marker, "alpha": 0.75}
+            label = f"{word} ({rows.sum():,})"
             self.scatters_[value] = ax.scatter(
-                *self.points[rows].T,
-                s=size,
-                color=colour,
-                marker=marker,
-                alpha=0.75,
-                linewidths=0,
-                label=f"{word} ({rows.sum():,})",
+                *self.points[rows].T, linewidths=0, label=label, **style
             )
         first, second = self.explained
         ax.set_xlabel(f"first component ({first:.0%} of the variance)")
@@ -182,13 +178,8 @@ class EmbeddingMapDisplay:
             ax.set_title(drawn_lines(self.title, 60), fontsize=10)
         if self.values is not None:
             # Beside the points: no corner is empty for certain.
-            ax.legend(
-                frameon=False,
-                fontsize="small",
-                loc="upper left",
-                bbox_to_anchor=(1.0, 1.0),
-                markerscale=1.5,
-            )
+            beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+            ax.legend(frameon=False, fontsize="small", markerscale=1.5, **beside)
         bare(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self

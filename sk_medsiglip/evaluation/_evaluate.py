@@ -276,7 +276,7 @@ def evaluate(
             "image, and one label or findings; of several classes pass one, such as "
             f'y == "pneumonia". Got by_patient={by_patient!r}.'
         )
-    patients = np.arange(n_samples) if groups is None else group_numbers(groups)
+    patients = group_numbers(groups, n_samples)
     n_patients = int(patients.max()) + 1
     if min(n_bootstrap, n_patients) < 2:
         warnings.warn(
@@ -310,22 +310,20 @@ def evaluate(
         }
         judged.append((f"patients ({by_patient})", first, whole))
     n_asked = (len(truth.names) + (len(truth.names) > 1)) * len(named) * len(judged)
+    measure = partial(_measure, metrics=wanted, truth=truth, left_out=left_out)
     found: list[_Figure] = []
     with progress_bar(n_asked, desc="judging", unit="label", verbose=verbose) as bar:
         for subgroup, chosen, of_name in judged:
             of_estimator = []
             for name, questions in of_name.items():
-                measured = _measure(
-                    name, subgroup, questions, chosen, judge, wanted, truth, left_out,
-                    bar,
-                )  # fmt: skip
+                measured = measure(name, subgroup, questions, chosen, judge, bar=bar)
                 found += measured
                 of_estimator.append(measured)
             for a, b in combinations(of_estimator, 2):
                 found += _differences(a, b)
     permutation = {"n_draws": n_bootstrap, "random_state": random_state}
     found += _gaps(
-        found, members, asked, judge, wanted, truth, left_out, patients, permutation
+        found, members, asked, measure, judge, wanted, truth, patients, permutation
     )
     table = pd.DataFrame([one.row(level) for one in found], columns=list(_COLUMNS))
     is_gap = table["subgroup"].str.endswith(_REST).to_numpy()
@@ -350,7 +348,7 @@ class _Figure:
     is_difference: bool = False
     few: int | None = None
 
-    def row(self, level: float) -> dict[str, Any]:
+    def row(self, level: float) -> tuple[Any, ...]:
         estimate = self.estimate
         low, high, note = estimate.interval(level)
         if self.few is not None and estimate.draws is not None:
@@ -363,21 +361,10 @@ class _Figure:
         elif self.is_difference:
             p_value = estimate.p_value()
         drawn = estimate.draws
-        return {
-            "estimator": self.estimator,
-            "label": self.label,
-            "metric": self.metric,
-            "subgroup": self.subgroup,
-            "value": estimate.value,
-            "low": low,
-            "high": high,
-            "p_value": p_value,
-            "p_holm": np.nan,
-            "n": self.n,
-            "n_positive": self.n_positive,
-            "n_undefined": 0 if drawn is None else int(np.isnan(drawn).sum()),
-            "note": "; ".join(notes),
-        }
+        n_undefined = 0 if drawn is None else int(np.isnan(drawn).sum())
+        asked = self.estimator, self.label, self.metric, self.subgroup
+        found = estimate.value, low, high, p_value, np.nan  # Holm's comes at the end
+        return *asked, *found, self.n, self.n_positive, n_undefined, "; ".join(notes)
 
 
 def _measure(
@@ -474,10 +461,10 @@ def _gaps(
     found: list[_Figure],
     members: Mapping[str, NDArray[np.bool_]],
     asked: Mapping[str, list[Question]],
+    measure: Callable[..., list[_Figure]],
     judge: Judge,
     metrics: tuple[str, ...],
     truth: Truth,
-    left_out: set[int],
     patients: NDArray[np.intp],
     permutation: Mapping[str, Any],
 ) -> list[_Figure]:
@@ -491,31 +478,24 @@ def _gaps(
     gaps = []
     for subgroup, chosen in members.items():
         variable = subgroup.partition("=")[0]
-        known = np.any(
-            [m for s, m in members.items() if s.startswith(f"{variable}=")], axis=0
-        ) if subgroup != "all" else chosen  # fmt: skip
+        alike = [m for s, m in members.items() if s.startswith(f"{variable}=")]
+        known = chosen if subgroup == "all" else np.any(alike, axis=0)
         rest = known & ~chosen
         if not metrics or not rest.any():
             continue
         few = min(len(np.unique(patients[side])) for side in (chosen, rest))
         for name, questions in asked.items():
-            by = partial(
-                _measure, name, "", metrics=metrics, truth=truth, left_out=left_out
-            )
-            tested = _permuted_gaps(
+            by = partial(measure, name, "", metrics=metrics)
+            permuted = _permuted_gaps(
                 by, questions, truth, chosen, rest, patients, permutation
             )
             for other in by(questions, rest, judge):
                 own = of[name, other.label, other.metric, subgroup]
-                gaps.append(
-                    replace(
-                        own,
-                        subgroup=f"{subgroup}{_REST}",
-                        estimate=combine([own.estimate, other.estimate], [1, -1]),
-                        tested=gap_p_value(tested[other.label, other.metric]),
-                        few=few if few < _FEW else None,
-                    )
-                )
+                gap = combine([own.estimate, other.estimate], [1, -1])
+                tested = gap_p_value(permuted[other.label, other.metric])
+                own = replace(own, subgroup=f"{subgroup}{_REST}", estimate=gap)
+                own = replace(own, tested=tested, few=few if few < _FEW else None)
+                gaps.append(own)
     return gaps
 
 

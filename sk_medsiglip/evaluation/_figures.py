@@ -43,13 +43,8 @@ DEFAULT_METRICS = (
 )
 
 _OF_DECISIONS = {
-    "accuracy",
-    "balanced_accuracy",
-    "f1",
-    "npv",
-    "ppv",
-    "sensitivity",
-    "specificity",
+    *("accuracy", "balanced_accuracy", "f1", "npv", "ppv"),
+    *("sensitivity", "specificity"),
 }
 _OF_PROBABILITIES = {"brier", "ece"}
 #: Figures whose intervals need no resamples.

@@ -40,7 +40,7 @@ def draw_orders(
     list of ndarray of shape (n_samples,)
     """
     n_samples = len(states)
-    member = np.arange(n_samples) if groups is None else group_numbers(groups)
+    member = group_numbers(groups, n_samples)
     n_groups = int(member.max()) + 1
     by_rarity = np.argsort(states.sum(axis=0), kind="stable")
     by_rarity = by_rarity[states[:, by_rarity].any(axis=0)]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.evaluation._label_efficiency import label_efficiency
-from sk_medsiglip.evaluation._metric_names import metric_name
+from sk_medsiglip.evaluation._metric_names import drawn_label, metric_name
 from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, MARKERS, bare, short
 
 __all__ = ["LabelEfficiencyDisplay"]
@@ -128,7 +128,8 @@ class LabelEfficiencyDisplay:
         )
         if not 0 < share <= 1:
             raise ValueError(f"share={share!r} must be above 0 and at most 1.")
-        label, table = self._of_label(label)
+        label = drawn_label(self.table, label)
+        table = self.table[self.table["label"] == label]
         if ax is None:
             _, ax = pyplot.subplots(figsize=(6.4, 4.4), layout="constrained")
         self.lines_: dict[str, Any] = {}
@@ -163,14 +164,6 @@ class LabelEfficiencyDisplay:
         bare(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
-
-    def _of_label(self, label: Any) -> tuple[Any, pd.DataFrame]:
-        known = self.table["label"].unique().tolist()
-        if label is None:
-            label = "macro" if "macro" in known else known[0]
-        if label not in known:
-            raise ValueError(f"there is no label {label!r} in the table, only {known}.")
-        return label, self.table[self.table["label"] == label]
 
     def _draw(
         self, ax: Any, name: str, rows: pd.DataFrame, share: float, place: int

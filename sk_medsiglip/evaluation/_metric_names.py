@@ -1,8 +1,12 @@
-"""How figures are called where people read them: in tables, axes and headings."""
+"""How figures are called where people read them, and of which label they are."""
 
 from __future__ import annotations
 
-__all__ = ["metric_name"]
+from typing import Any
+
+import pandas as pd
+
+__all__ = ["drawn_label", "metric_name"]
 
 _NAMES = {
     "roc_auc": "AUC",
@@ -21,3 +25,13 @@ def metric_name(metric: str) -> str:
         return _NAMES[metric]
     words = metric.replace("@", " at ").replace("=", " ").replace("_", " ")
     return words[:1].upper() + words[1:]
+
+
+def drawn_label(table: pd.DataFrame, label: Any) -> Any:
+    """Return the label of a table that is drawn: by default "macro", or the first."""
+    known = table["label"].unique().tolist()
+    if label is None:
+        label = "macro" if "macro" in known else known[0]
+    if label not in known:
+        raise ValueError(f"there is no label {label!r} in the table, only {known}.")
+    return label

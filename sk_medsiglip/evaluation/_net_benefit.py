@@ -119,8 +119,7 @@ def net_benefit(
             f"[0.05, 0.1, 0.2]; got {thresholds!r}."
         )
     check_prevalence(prevalence)
-    every = np.arange(np.shape(y_prob)[0])
-    patients = every if groups is None else group_numbers(groups, len(every))
+    patients = group_numbers(groups, np.shape(y_prob)[0])
     rows = []
     for finding in check_labels_and_scores(y_true, y_prob):
         present, who = finding.present, patients[finding.rows]

@@ -135,7 +135,7 @@ class OperatingPoint:
         return measure_decisions(
             finding.present,
             finding.score >= self.threshold,
-            None if groups is None else group_numbers(groups)[finding.rows],
+            group_numbers(groups, np.shape(y_true)[0])[finding.rows],
             level=level,
         )
 
@@ -261,9 +261,7 @@ def choose_operating_point(
                 f"{value!r}."
             )
     check_consistent_length(y_true, groups)
-    patients = (
-        np.arange(np.shape(y_true)[0]) if groups is None else group_numbers(groups)
-    )
+    patients = group_numbers(groups, np.shape(y_true)[0])
     points = {
         one.name: _choose(one, patients[one.rows], target, share, confidence)
         for one in check_labels_and_scores(y_true, y_score)

@@ -8,7 +8,7 @@ holds at every size of the subgroup; resamples of three patients do not.
 from __future__ import annotations
 
 from itertools import combinations, product
-from math import comb
+from math import comb, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,9 +90,7 @@ def _arrangements(
     strata = [np.flatnonzero(stratum == one) for one in np.unique(stratum)]
     n_inside = [int(member[units].sum()) for units in strata]
     ways = [comb(len(units), k) for units, k in zip(strata, n_inside, strict=True)]
-    n_all = 1
-    for one in ways:
-        n_all *= one
+    n_all = prod(ways)
     if n_all <= 1 + n_draws:
         choices = [
             combinations(units.tolist(), k)

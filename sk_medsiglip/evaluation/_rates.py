@@ -14,7 +14,7 @@ __all__ = ["measure_decisions"]
 def measure_decisions(
     present: NDArray[np.bool_],
     flagged: NDArray[np.bool_],
-    patients: NDArray[np.intp] | None,
+    patients: NDArray[np.intp],
     *,
     level: float,
 ) -> pd.DataFrame:
@@ -24,8 +24,8 @@ def measure_decisions(
     ----------
     present, flagged : ndarray of bool, shape (n_samples,)
         Whether a finding is there, and is said to be.
-    patients : ndarray of shape (n_samples,) or None
-        Number of each image's patient; None takes each image for a patient.
+    patients : ndarray of shape (n_samples,)
+        Number of each image's patient.
     level : float
         Confidence level of the intervals.
 
@@ -34,8 +34,6 @@ def measure_decisions(
     DataFrame
         A row a share; columns value, low, high and n.
     """
-    if patients is None:
-        patients = np.arange(len(present))
     everybody = np.ones_like(present)
     shares = {
         "sensitivity": (present & flagged, present),

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike
 from sk_medsiglip._intervals import share_estimate
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip._resampling import check_level
+from sk_medsiglip._splits import group_numbers
 from sk_medsiglip._validation import Integral
-from sk_medsiglip.evaluation._asked_label import ask_label, patients_of
+from sk_medsiglip.evaluation._asked_label import ask_label
 from sk_medsiglip.evaluation._calibration_line import calibration_line
 from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare, short
 
@@ -144,7 +145,7 @@ class ReliabilityDisplay:
         edges = np.linspace(0, 1, n_bins + 1)
         place = np.searchsorted(edges[1:-1], probability, side="left")
         inside = place[:, None] == np.arange(n_bins)
-        who = patients_of(np.shape(y)[0], groups)[question.rows]
+        who = group_numbers(groups, np.shape(y)[0])[question.rows]
         gaps = np.abs((question.ill - probability) @ inside)
         line = calibration_line(question.ill, probability, who, int(who.max()) + 1)
         rows = []

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sk_medsiglip._embeddings import is_matrix
+from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.evaluation import _report_details as details
 from sk_medsiglip.evaluation import _report_sections as parts
 from sk_medsiglip.evaluation import _report_tables as tables
-from sk_medsiglip.evaluation._asked_label import patients_of
 from sk_medsiglip.evaluation._evaluate import evaluate
 from sk_medsiglip.evaluation._leaks import find_leaks, warn_of_leaks
 from sk_medsiglip.evaluation._net_benefit import check_prevalence
@@ -230,7 +230,7 @@ def write_report(
         "level": level,
         "random_state": random_state,
     }
-    several = len(np.unique(patients_of(test.n_images, groups))) < test.n_images
+    several = len(np.unique(group_numbers(groups, test.n_images))) < test.n_images
     several = several and test.truth is not None and test.truth.kind != "classes"
     with noted(warned):
         asked_once = {
@@ -257,6 +257,7 @@ def write_report(
     )  # fmt: skip
     with noted(warned):
         points = details.operating_points(material, sensitivity)
+        mistakes = details.mistakes(material, images, show_mistakes)
         sections = [
             ("summary", "Summary", parts.summary(material)),
             ("use", "Intended use and limits", parts.intended_use(notes or {})),
@@ -269,11 +270,7 @@ def write_report(
             ("subgroups", "Subgroups", tables.subgroups(material)),
             ("thresholds", "Operating points", points),
             ("decisions", "Decisions", decisions(material, subgroups, prevalence)),
-            (
-                "mistakes",
-                "Worst mistakes",
-                details.mistakes(material, images, show_mistakes),
-            ),
+            ("mistakes", "Worst mistakes", mistakes),
             ("published", "Published figures", details.published(material, published)),
             ("prompts", "Prompts", details.prompts(material)),
             ("origins", "How it was made", details.origins(material, command)),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sk_medsiglip.evaluation._asked_label import patients_of
+from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.evaluation._evaluate import subgroup_members
 from sk_medsiglip.evaluation._figures import Question, estimates
 from sk_medsiglip.evaluation._further_metrics import further_estimates
@@ -26,7 +26,7 @@ _HEAD = ["Found", "Missed", "False alarms", "Rightly spared", "Sensitivity"]
 def decisions(material: Material, subgroups: Any, prevalence: float | None) -> Html:
     """Return what the chosen thresholds do: to all images, subgroups and patients."""
     n = material.test.n_images
-    patients = patients_of(n, material.test.groups)
+    patients = group_numbers(material.test.groups, n)
     members = {"all images": np.ones(n, bool)} | subgroup_members(subgroups, n)
     values = [f"{one}@prevalence={prevalence}" for one in ("ppv", "npv") if prevalence]
 
@@ -61,4 +61,4 @@ def decisions(material: Material, subgroups: Any, prevalence: float | None) -> H
         "A patient has the label, or is flagged, if any image has it or is. PPV and "
         "NPV are those where so many have the label, by Bayes' theorem."
     )
-    return join([*content, paragraph(note)]) if content else Html()
+    return join(*content, paragraph(note)) if content else Html()

@@ -91,7 +91,7 @@ def operating_points(material: Material, sensitivity: float) -> Html:
     content.append(
         paragraph("PPV and NPV hold for the test set's share of images with the label.")
     )
-    return join(content)
+    return join(*content)
 
 
 def _point(
@@ -190,7 +190,7 @@ def mistakes(material: Material, images: Any, n_shown: int) -> Html:
             ]
             head = ["Image", "Is", "Was called", "Probability of what it is"]
             content.append(table(f"{title}; the worst", head, rows, n_words=3))
-    return join(content)
+    return join(*content)
 
 
 def published(material: Material, modality: str | None) -> Html:
@@ -226,22 +226,16 @@ def published(material: Material, modality: str | None) -> Html:
         )
     head = ["Label", "Google's method", "Google's AUC"]
     head += [f"{name}, here" for name in material.estimators]
+    title = f"Published AUC, {modality}, beside this test set's"
     return join(
-        [
-            box(
-                "The published figures are Google's, measured by Google on Google's "
-                "test sets, without intervals. None was measured here. The method may "
-                "be another one, and other images, labels and prevalence make other "
-                "figures: the difference is not the worth of a classifier."
-            ),
-            table(
-                f"Published AUC, {modality}, beside this test set's",
-                head,
-                rows,
-                n_words=2,
-            ),
-            paragraph(f"Source: {theirs['source'].iloc[0]}"),
-        ]
+        box(
+            "The published figures are Google's, measured by Google on Google's "
+            "test sets, without intervals. None was measured here. The method may "
+            "be another one, and other images, labels and prevalence make other "
+            "figures: the difference is not the worth of a classifier."
+        ),
+        table(title, head, rows, n_words=2),
+        paragraph(f"Source: {theirs['source'].iloc[0]}"),
     )
 
 
@@ -257,7 +251,7 @@ def prompts(material: Material) -> Html:
             continue
         rows = [[label, _words(texts)] for label, texts in given.items()]
         content.append(table(f"Prompts of {name}", ["Label", "Texts"], rows, n_words=2))
-    return join(content)
+    return join(*content)
 
 
 def origins(material: Material, command: str | None) -> Html:
@@ -286,12 +280,10 @@ def origins(material: Material, command: str | None) -> Html:
     ]
     head = ["Classifier", "Step", "Model", "Revision", "Settings"]
     return join(
-        [
-            table("What each classifier is made of", head, models, n_words=len(head))
-            if models
-            else paragraph("Scores were given; what made them is not known here."),
-            terms(made),
-        ]
+        table("What each classifier is made of", head, models, n_words=len(head))
+        if models
+        else paragraph("Scores were given; what made them is not known here."),
+        terms(made),
     )
 
 

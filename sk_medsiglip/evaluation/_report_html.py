@@ -58,15 +58,13 @@ def element(tag: str, *inside: Any, **attributes: str) -> Html:
     )
     if tag in _ALONE:
         return Html(f"<{tag}{said}>")
-    return Html(f"<{tag}{said}>{join(inside)}</{tag}>")
+    return Html(f"<{tag}{said}>{join(*inside)}</{tag}>")
 
 
-def join(parts: Iterable[Any], between: str = "") -> Html:
-    """Return parts one after another, those that are texts escaped."""
+def join(*parts: Any) -> Html:
+    """Return parts one after the other; texts among them are escaped."""
     return Html(
-        between.join(
-            part if isinstance(part, Html) else escape(str(part)) for part in parts
-        )
+        "".join(one if isinstance(one, Html) else escape(str(one)) for one in parts)
     )
 
 

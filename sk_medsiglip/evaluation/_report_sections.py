@@ -33,6 +33,9 @@ BLANKS = {
 }
 
 
+_COUNTED = ["Label", "Images with it", "Without", "Not known", "Patients with it"]
+
+
 def heading(material: Material) -> Html:
     """Return what stands under the title."""
     n_patients = material.test.n_patients()
@@ -44,18 +47,16 @@ def heading(material: Material) -> Html:
         kind="bad",
     )
     return join(
-        [
-            demo if material.is_demo else "",
-            paragraph(
-                element("strong", "Not a medical device, not for clinical use."),
-                " Figures of one test set are no claim about other hospitals, scanners "
-                "or patients.",
-            ),
-            paragraph(
-                f"{', '.join(material.estimators)}, on {material.test.n_images:,} test "
-                f"images{patients}."
-            ),
-        ]
+        demo if material.is_demo else "",
+        paragraph(
+            element("strong", "Not a medical device, not for clinical use."),
+            " Figures of one test set are no claim about other hospitals, scanners "
+            "or patients.",
+        ),
+        paragraph(
+            f"{', '.join(material.estimators)}, on {material.test.n_images:,} test "
+            f"images{patients}."
+        ),
     )
 
 
@@ -76,17 +77,15 @@ def summary(material: Material) -> Html:
     ]
     said = dict.fromkeys(map(_without_paths, others))
     return join(
-        [
-            table(
-                f"{metric_name(metric)}, with {level_of(material)}",
-                ["Classifier", "Label", metric_name(metric), "Images"],
-                rows,
-                n_words=2,
-            ),
-            *(box(element("strong", "Leakage. "), one, kind="bad") for one in leaks),
-            *(box(one) for one in [*material.remarks, *said]),
-            paragraph(_how_sure(material)),
-        ]
+        table(
+            f"{metric_name(metric)}, with {level_of(material)}",
+            ["Classifier", "Label", metric_name(metric), "Images"],
+            rows,
+            n_words=2,
+        ),
+        *(box(element("strong", "Leakage. "), one, kind="bad") for one in leaks),
+        *(box(one) for one in [*material.remarks, *said]),
+        paragraph(_how_sure(material)),
     )
 
 
@@ -123,20 +122,14 @@ def data(material: Material, described: str | None) -> Html:
             *images, patients_with = part.counts(name)
             with_it = "" if patients_with is None else count(patients_with)
             counted.append([name, *map(count, images), with_it or "not given"])
-        content.append(
-            table(
-                f"Labels of the {part.name} set",
-                ["Label", "Images with it", "Without", "Not known", "Patients with it"],
-                counted,
-            )
-        )
+        content.append(table(f"Labels of the {part.name} set", _COUNTED, counted))
     if material.truth.kind == "findings":
         content.append(
             paragraph(
                 "Where a label is not known, the image counts for the others only."
             )
         )
-    return join(content)
+    return join(*content)
 
 
 def leakage(material: Material) -> Html:
@@ -144,14 +137,9 @@ def leakage(material: Material) -> Html:
     content = []
     rows = [[leak.part, leak.kind, str(leak)] for leak in material.leaks]
     if rows:
-        content.append(
-            table(
-                "Test set compared with other parts",
-                ["Part", "What is on both sides", "How many in the test set"],
-                rows,
-                n_words=2,
-            )
-        )
+        head = ["Part", "What is on both sides", "How many in the test set"]
+        title = "Test set compared with other parts"
+        content.append(table(title, head, rows, n_words=2))
     if material.part("training") is None:
         content.append(
             box(
@@ -172,7 +160,7 @@ def leakage(material: Material) -> Html:
             "files can show."
         )
     )
-    return join(content)
+    return join(*content)
 
 
 def _without_paths(warning: Warning) -> str:

@@ -79,7 +79,7 @@ def figures(material: Material) -> Html:
             ("macro", "Mean of the labels."),
             ("micro", "The answers for all labels pooled."),
         ]
-    return join([*content, element("h3", "What they mean"), terms(explained)])
+    return join(*content, element("h3", "What they mean"), terms(explained))
 
 
 def differences(material: Material) -> Html:
@@ -88,34 +88,28 @@ def differences(material: Material) -> Html:
     if len(names) < 2:
         return Html()
     pairs = [f"{a} - {b}" for i, a in enumerate(names) for b in names[i + 1 :]]
+    tables = (
+        _wide_table(material, pair, f"{pair}, with {level_of(material)}", signed=True)
+        for pair in pairs
+    )
     return join(
-        [
-            *(
-                _wide_table(
-                    material, pair, f"{pair}, with {level_of(material)}", signed=True
-                )
-                for pair in pairs
-            ),
-            paragraph(
-                "Both are judged on the same images, so differences are paired: "
-                "intervals of the figures themselves may overlap where that of the "
-                "difference leaves out 0. p is two-sided and corrected for the number "
-                "of comparisons by Holm's method."
-            ),
-        ]
+        *tables,
+        paragraph(
+            "Both are judged on the same images, so differences are paired: "
+            "intervals of the figures themselves may overlap where that of the "
+            "difference leaves out 0. p is two-sided and corrected for the number "
+            "of comparisons by Holm's method."
+        ),
     )
 
 
 def curves(material: Material) -> Html:
     """Return ROC and precision-recall curves of every label."""
-    drawn = [
-        picture
-        for label in _drawn_labels(material)
-        for picture in draw_curves(
-            material.said_of(label), material.test.y, material.sampling
-        )
-    ]
-    return join([pictures(drawn), _not_drawn(material)])
+    drawn: list[Html] = []
+    for label in _drawn_labels(material):
+        asked = material.said_of(label)
+        drawn += draw_curves(asked, material.test.y, material.sampling)
+    return join(pictures(drawn), _not_drawn(material))
 
 
 def calibration(material: Material) -> Html:
@@ -137,13 +131,10 @@ def calibration(material: Material) -> Html:
         box(f"{name} gives scores, no probabilities: nothing to calibrate.")
         for name in without
     ]
-    drawn = [
-        picture
-        for label in _drawn_labels(material)
-        for picture in draw_reliability(
-            material.said_of(label, but=without), material.test.y, material.sampling
-        )
-    ]
+    drawn: list[Html] = []
+    for label in _drawn_labels(material):
+        asked = material.said_of(label, but=without)
+        drawn += draw_reliability(asked, material.test.y, material.sampling)
     content.append(
         paragraph(
             "Decision curves: a threshold of 10% is the choice of someone for whom one "
@@ -151,7 +142,7 @@ def calibration(material: Material) -> Html:
             "of use where it lies above both treating all and treating none."
         )
     )
-    return join([*content, pictures(drawn), _not_drawn(material)])
+    return join(*content, pictures(drawn), _not_drawn(material))
 
 
 def subgroups(material: Material) -> Html:
@@ -167,15 +158,11 @@ def subgroups(material: Material) -> Html:
     # Not the calibration error: of few images it is large, whatever they are of.
     first = next((m for m in material.metrics if m != "ece"), material.metrics[0])
     metrics = [m for m in dict.fromkeys((first, "brier")) if m in material.metrics]
-    content: list[Any] = [
-        pictures(
-            [
-                draw_forest(of, metric, material.overall, metric_name(metric))
-                for metric in metrics
-            ],
-            "wide",
-        )
-    ]
+    forests = (
+        draw_forest(of, metric, material.overall, metric_name(metric))
+        for metric in metrics
+    )
+    content: list[Any] = [pictures(forests, "wide")]
     levels = [one for one in every if not one.endswith(" - rest")]
     known = of.set_index(["estimator", "label", "metric", "subgroup"]).sort_index()
     labels = list(dict.fromkeys([material.overall, *material.labels]))
@@ -209,7 +196,7 @@ def subgroups(material: Material) -> Html:
     )
     if all(one.startswith("patients (") for one in every):
         content.append(unknown)
-    return join(content)
+    return join(*content)
 
 
 def spread(
@@ -223,7 +210,7 @@ def spread(
     if not np.isnan(p_value):
         below.append("p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}")
     lines = (element("span", f" {one}", class_="interval") for one in below)
-    return join([f"{value:{form}}", *lines])
+    return join(f"{value:{form}}", *lines)
 
 
 def _wide_table(

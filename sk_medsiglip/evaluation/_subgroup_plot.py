@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.evaluation._evaluate import evaluate
-from sk_medsiglip.evaluation._metric_names import metric_name
+from sk_medsiglip.evaluation._metric_names import drawn_label, metric_name
 from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, MARKERS, bare, short
 
 __all__ = ["SubgroupForestDisplay"]
@@ -151,29 +151,18 @@ class SubgroupForestDisplay:
             ) * (len(names) > 1)
             colour = COLOURS[k % len(COLOURS)]
             ax.hlines(places, rows["low"], rows["high"], color=colour, alpha=0.6)
+            marker = MARKERS[k % len(MARKERS)]
             ax.plot(
-                rows["value"],
-                places,
-                MARKERS[k % len(MARKERS)],
-                color=colour,
-                markersize=6,
-                label=short(name),
+                rows["value"], places, marker, color=colour, ms=6, label=short(name)
             )
         first = table.drop_duplicates("subgroup").set_index("subgroup")
+        beside = {"transform": ax.get_yaxis_transform(), "fontsize": "small"}
         for place, subgroup in enumerate(subgroups):
             row = first.loc[subgroup]
-            ax.text(
-                1.02,
-                place,
-                f"{row['n']:,} ({row['n_positive']:,})",
-                transform=ax.get_yaxis_transform(),
-                va="center",
-                fontsize="small",
-            )
-        ax.text(
-            1.02, 1.0, "images (with it)", transform=ax.transAxes, va="bottom",
-            fontsize="small",
-        )  # fmt: skip
+            counted = f"{row['n']:,} ({row['n_positive']:,})"
+            ax.text(1.02, place, counted, va="center", **beside)
+        over = {"transform": ax.transAxes, "fontsize": "small"}
+        ax.text(1.02, 1.0, "images (with it)", va="bottom", **over)
         levels = [drawn(one.removesuffix(_REST), 40) for one in subgroups]
         ax.set_yticks(range(len(subgroups)), levels)
         ax.set_ylim(len(subgroups) - 0.4, -0.6)
@@ -181,13 +170,8 @@ class SubgroupForestDisplay:
         ax.set_xlabel(f"{what}, subgroup minus the others" if gaps else what)
         ax.tick_params(axis="y", length=0)
         if len(names) > 1:
-            ax.legend(
-                frameon=False,
-                fontsize="small",
-                loc="lower left",
-                bbox_to_anchor=(0, 1),
-                ncols=len(names),
-            )
+            above = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
+            ax.legend(frameon=False, fontsize="small", ncols=len(names), **above)
         bare(ax, "top", "right", "left")
         self.drawn_ = table
         self.ax_, self.figure_ = ax, ax.figure
@@ -197,9 +181,10 @@ class SubgroupForestDisplay:
         self, metric: str | None, label: Any, gaps: bool
     ) -> tuple[str, Any, pd.DataFrame]:
         table = self.table
+        names = table["estimator"].unique()
         # Differences of two classifiers have lines of their own kind.
-        plain = _plain_estimators(table)
-        table = table[table["estimator"].isin(plain)]
+        pairs = [f"{a} - {b}" for a in names for b in names]
+        table = table[~table["estimator"].isin(pairs)]
         subgroups = set(table["subgroup"]) - {"all"}
         if not subgroups:
             raise ValueError(
@@ -209,13 +194,7 @@ class SubgroupForestDisplay:
         metric = metrics[0] if metric is None else metric
         if metric not in metrics:
             raise ValueError(f"there is no metric {metric!r} in the table: {metrics}.")
-        labels = table["label"].unique().tolist()
-        if label is None:
-            label = "macro" if "macro" in labels else labels[0]
-        if label not in labels:
-            raise ValueError(
-                f"there is no label {label!r} in the table, only {labels}."
-            )
+        label = drawn_label(table, label)
         table = table[(table["metric"] == metric) & (table["label"] == label)]
         is_gap = table["subgroup"].str.endswith(_REST)
         if gaps and not is_gap.any():
@@ -234,9 +213,3 @@ class SubgroupForestDisplay:
             if len(names) == 1:  # several bands would hide each other
                 ax.axvspan(row.low, row.high, color=FAINT, alpha=0.15, linewidth=0)
             ax.axvline(row.value, color=colour, linewidth=0.8, linestyle=":")
-
-
-def _plain_estimators(table: pd.DataFrame) -> list[str]:
-    names = table["estimator"].unique().tolist()
-    pairs = {f"{a} - {b}" for a in names for b in names}
-    return [name for name in names if name not in pairs]

@@ -307,13 +307,11 @@ class NearestVector(FewShotClassifier):
         # tells classes apart is how they differ from that.
         seen = counts > 0
         center = (sums[seen] / counts[seen, None]).mean(axis=0)
-        texts = (
-            None
-            if shots.anchors is None
-            else (shots.anchors - shots.anchors.mean(axis=0))
-        )
+        texts = shots.anchors
         fair = FAIR_COUNT
-        if texts is not None:  # prompts may differ more than images do, or less
+        if texts is not None:
+            texts = texts - texts.mean(axis=0)
+            # Prompts may differ more than images do, or less.
             spread = _deviation(shots.rows - center, shots.sample_weight)
             if spread > 0 and (of_texts := _deviation(texts)) > 0:
                 fair *= spread / of_texts

@@ -14,7 +14,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels, check_labels
-from sk_medsiglip._scoring import best_settings
+from sk_medsiglip._scoring import best_settings, mean_of_known
 from sk_medsiglip._splits import check_groups, make_folds
 from sk_medsiglip._validation import Integral, Interval, Real, StrOptions, _fit_context
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
@@ -297,7 +297,7 @@ class LinearProbe(LogitClassifier):
     ) -> NDArray[np.float64]:
         """Return the best C of each label."""
         means, log_means = (
-            _mean_over_folds(one.reshape(-1, *one.shape[-2:]))
+            mean_of_known(one.reshape(-1, *one.shape[-2:]), axis=1)
             for one in (scores, log_scores)
         )
         unknown = np.asarray(np.isnan(means).all(axis=1))
@@ -316,16 +316,14 @@ class LinearProbe(LogitClassifier):
         self.C_ = self.Cs_[best].mean(axis=1)
         labels = range(len(best))
         self.coef_ = np.array([path.coef[each, best[i], i].mean(0) for i in labels])
-        self.intercept_ = np.array(
-            [path.intercept[each, best[i], i].mean() for i in labels]
-        )
+        intercepts = [path.intercept[each, best[i], i].mean() for i in labels]
+        self.intercept_ = np.array(intercepts)
         return self
 
     def _warn_of_few(self, unknown: NDArray[np.bool_]) -> None:
         if unknown.any():
-            which = (
-                "" if unknown.size == 1 else f" of columns {np.flatnonzero(unknown)}"
-            )
+            columns = f" of columns {np.flatnonzero(unknown)}"
+            which = "" if unknown.size == 1 else columns
             warnings.warn(
                 f"a class{which} has fewer than two samples (or groups), so no penalty "
                 f"can be chosen by cross-validation; C={FIXED_C:g} is used.",
@@ -347,11 +345,3 @@ def check_Cs(Cs: Any, squares: float = 0.0) -> NDArray[np.float64]:
     if not (values.size and np.isfinite(values).all() and (values > 0).all()):
         raise ValueError(f"Cs must be positive numbers, got {Cs!r}.")
     return values
-
-
-def _mean_over_folds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean over axis 1, of those folds that asked anybody."""
-    asked = ~np.isnan(scores)
-    total = np.where(asked, scores, 0.0).sum(axis=1)
-    n = asked.sum(axis=1)
-    return np.where(n > 0, total / np.maximum(n, 1), np.nan)

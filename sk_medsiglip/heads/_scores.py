@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_softmax, logsumexp, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from scipy.special import logsumexp
 
 from sk_medsiglip._labels import Labels
-from sk_medsiglip._scoring import find_scorer
+from sk_medsiglip._scoring import Answers, find_scorer
 from sk_medsiglip._splits import Folds
 
 __all__ = ["choose_cautiously", "score_decisions"]
@@ -113,16 +112,17 @@ def _score_one(
             losses = _log_losses(logits, truth, wrong)
             scores[fold] = -np.average(losses, axis=1, weights=weight)
         elif scoring == "accuracy":
-            hits = _choose(logits) == truth
+            chosen = logits > 0 if logits.ndim == 2 else logits.argmax(axis=2)
+            hits = chosen == truth
             scores[fold] = np.average(hits, axis=1, weights=weight)
         else:
             scorer = find_scorer(scoring, classes)
             extra = {} if weight is None else {"sample_weight": weight}
             for setting in range(n_settings):
-                answers = _Answers(logits[setting], classes)
-                scores[fold, setting] = scorer(
-                    answers, asked[:, None], classes[truth], **extra
-                )
+                of_rows = logits[setting].reshape(len(asked), -1)
+                answers = Answers.of_logits(classes, of_rows)
+                given = asked[:, None], classes[truth]
+                scores[fold, setting] = scorer(answers, *given, **extra)
     return scores
 
 
@@ -136,39 +136,3 @@ def _log_losses(
     own = np.take_along_axis(logits, truth[None, :, None], axis=2)[..., 0]
     others = (logits.sum(axis=2) - own) / (logits.shape[2] - 1)
     return logsumexp(logits, axis=2) - own + wrong * (own - others)
-
-
-def _choose(logits: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the index of the class that each setting would choose."""
-    if logits.ndim == 2:
-        return (logits > 0).astype(np.intp)
-    return logits.argmax(axis=2)
-
-
-class _Answers(ClassifierMixin, BaseEstimator):
-    """A fitted classifier that was asked before; a scorer reads its answers."""
-
-    def __init__(self, logits: NDArray[np.float64], classes: NDArray[Any]) -> None:
-        self.logits = logits
-        self.classes_ = classes
-
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Return the logits."""
-        return self.logits
-
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return probabilities."""
-        if self.logits.ndim == 1:
-            present = expit(self.logits)
-            return np.column_stack([1 - present, present])
-        return softmax(self.logits, axis=1)
-
-    def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return their logarithms."""
-        if self.logits.ndim == 1:
-            return log_softmax(np.column_stack([0 * self.logits, self.logits]), axis=1)
-        return log_softmax(self.logits, axis=1)
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return classes."""
-        return self.classes_[_choose(self.logits[None])[0]]

@@ -93,11 +93,8 @@ def count_groups(y: Any, groups: Any) -> tuple[GroupCounts, Rows]:
     """
     true, known, names, classes = _read_y(y)
     n_rows = len(true)
-    if groups is None:
-        of_row = np.arange(n_rows)
-    else:
-        check_consistent_length(true, groups)
-        of_row = group_numbers(groups)
+    check_consistent_length(true, groups)
+    of_row = group_numbers(groups, n_rows)
     n_groups = int(of_row.max(initial=-1)) + 1
     # Sparse: a sum over the rows of each group, whatever their order.
     member = scipy.sparse.csr_array(

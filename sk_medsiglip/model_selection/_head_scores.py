@@ -7,15 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import roc_auc_score
-from sklearn.utils.metaestimators import available_if
 
-from sk_medsiglip._scoring import find_scorer
+from sk_medsiglip._scoring import Answers, find_scorer
 
 __all__ = [
-    "Answers",
     "LabelwiseScorer",
     "check_scorer",
     "mean_auc",
@@ -79,17 +75,16 @@ def mean_auc(estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float
     """
     truth = np.asarray(y)
     weight = None if sample_weight is None else np.asarray(sample_weight)
-    if truth.ndim == 2:
-        scores = _by_label(estimator, X)
-        labels = truth.T
-    elif len(classes := estimator.classes_) == 2:
-        labels = np.where(truth == classes[1], 1.0, 0.0)[None]
-        if hasattr(estimator, "decision_function"):
-            scores = estimator.decision_function(X)[:, None]
-        else:
-            scores = estimator.predict_proba(X)[:, 1:]
+    if truth.ndim == 2 or len(estimator.classes_) == 2:
+        decides = hasattr(estimator, "decision_function")
+        ask = estimator.decision_function if decides else estimator.predict_proba
+        said = _matrix(estimator, ask(X))
+        labels, scores = truth.T, said
+        if truth.ndim == 1:
+            labels = np.where(truth == estimator.classes_[1], 1.0, 0.0)[None]
+            scores = said.reshape(len(said), -1)[:, -1:]
     else:
-        labels = np.array([truth == name for name in classes], dtype=np.float64)
+        labels = (truth == np.asarray(estimator.classes_)[:, None]).astype(np.float64)
         chances = hasattr(estimator, "predict_proba")
         ask = estimator.predict_proba if chances else estimator.decision_function
         scores = ask(X)
@@ -147,7 +142,8 @@ class LabelwiseScorer:
         if hasattr(estimator, "decision_function"):
             decision = _matrix(estimator, estimator.decision_function(X))
         if hasattr(estimator, "predict_proba"):
-            proba = _matrix(estimator, estimator.predict_proba(X))
+            present = _matrix(estimator, estimator.predict_proba(X))
+            proba = np.stack([1 - present, present], axis=-1)
         found = []
         for i in range(truth.shape[1]):
             known = np.flatnonzero(~np.isnan(truth[:, i]))
@@ -157,7 +153,7 @@ class LabelwiseScorer:
             one = Answers(
                 np.array([0, 1]),
                 None if decision is None else decision[known, i],
-                None if proba is None else _pair(proba[known, i]),
+                None if proba is None else proba[known, i],
             )
             extra = {} if weight is None else {"sample_weight": weight[known]}
             found.append(float(self.scorer(one, known[:, None], values, **extra)))
@@ -165,84 +161,6 @@ class LabelwiseScorer:
 
     def __repr__(self) -> str:
         return f"LabelwiseScorer({self.scorer!r})"
-
-
-class Answers(ClassifierMixin, BaseEstimator):
-    """A fitted classifier that was asked before; a scorer reads its answers.
-
-    Parameters
-    ----------
-    classes : ndarray
-        Its ``classes_``.
-    decision, proba : ndarray or None
-        What it said, in scikit-learn's shapes.
-    """
-
-    def __init__(
-        self,
-        classes: NDArray[Any],
-        decision: NDArray[np.floating] | None,
-        proba: NDArray[np.floating] | None,
-    ) -> None:
-        self.classes_ = classes
-        self.decision = decision
-        self.proba = proba
-
-    @classmethod
-    def of_logits(
-        cls, classes: NDArray[Any] | None, logits: NDArray[np.floating]
-    ) -> Answers:
-        """Return the answers of a logistic regression.
-
-        Parameters
-        ----------
-        classes : ndarray of shape (n_classes,) or None
-            None for several labels.
-        logits : ndarray of shape (n_samples, n_rows)
-            One column for two classes, else one for each class or label.
-        """
-        logits = logits.astype(np.float64)
-        if classes is None:
-            rows = np.tile([0, 1], (logits.shape[1], 1))
-            return cls(rows, logits, expit(logits))
-        if len(classes) == 2:
-            return cls(classes, logits[:, 0], _pair(expit(logits[:, 0])))
-        return cls(classes, logits, softmax(logits, axis=1))
-
-    @available_if(lambda self: self.decision is not None)
-    def decision_function(self, X: Any) -> Any:
-        """Return the scores."""
-        return self.decision
-
-    @available_if(lambda self: self.proba is not None)
-    def predict_proba(self, X: Any) -> Any:
-        """Return the probabilities."""
-        return self.proba
-
-    @available_if(lambda self: self.proba is not None)
-    def predict_log_proba(self, X: Any) -> Any:
-        """Return their logarithms."""
-        assert self.proba is not None
-        return np.log(np.maximum(self.proba, np.finfo(np.float64).tiny))
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return classes."""
-        scores, middle = (
-            (self.proba, 0.5) if self.decision is None else (self.decision, 0.0)
-        )
-        assert scores is not None
-        if self.classes_.ndim == 2:
-            return (scores > middle).astype(int)
-        if scores.ndim == 1:
-            return self.classes_[(scores > middle).astype(int)]
-        return self.classes_[scores.argmax(axis=1)]
-
-
-def _by_label(estimator: Any, X: Any) -> NDArray[np.floating]:
-    name = "decision_function"
-    if not hasattr(estimator, name):
-        name = "predict_proba"
-    return _matrix(estimator, getattr(estimator, name)(X))
 
 
 def _matrix(estimator: Any, answers: Any) -> NDArray[np.floating]:
@@ -274,7 +192,3 @@ def _auc(
 def _mean(values: list[float]) -> float:
     told = [value for value in values if not np.isnan(value)]
     return float(np.mean(told)) if told else float("nan")
-
-
-def _pair(present: NDArray[np.floating]) -> NDArray[np.floating]:
-    return np.column_stack([1 - present, present])

@@ -302,21 +302,9 @@ class HeadSearchCV(VersionedPickle, BestHead):
             If Optuna is not installed.
         """
         import_optional("optuna", extra="tune", purpose="HeadSearchCV")
-        from sk_medsiglip.model_selection._head_storage import (
-            check_same_search,
-            fingerprint,
-        )
-        from sk_medsiglip.model_selection._head_study import (
-            Budget,
-            HeadStudy,
-            quiet_optuna,
-        )
-        from sk_medsiglip.model_selection._head_trials import (
-            Objective,
-            SearchData,
-            fit_candidate,
-            quiet_heads,
-        )
+        from sk_medsiglip.model_selection import _head_storage as storages
+        from sk_medsiglip.model_selection import _head_study as studies
+        from sk_medsiglip.model_selection import _head_trials as trials
 
         rows, embedder = self._embed(X)
         labels = check_labels(self, rows, y, blanks=True)
@@ -337,7 +325,7 @@ class HeadSearchCV(VersionedPickle, BestHead):
         folds = split_labels(labels, cv, patients, rows)
         self.n_splits_ = len(folds)
         self.multimetric_ = False
-        data = SearchData(
+        data = trials.SearchData(
             rows,
             _as_fitted(labels),
             labels.classes,
@@ -347,25 +335,22 @@ class HeadSearchCV(VersionedPickle, BestHead):
             None if sample_weight is None else weight,
         )
         seed = self._seed()
+        n_train = min(len(train) for train, _ in folds)
+        settings = self._prompt_settings()
         space = make_space(
             self.space,
             self.estimator,
-            Facts(
-                min(len(train) for train, _ in folds),
-                rows.shape[1],
-                several,
-                seed,
-                self._prompt_settings(),
-            ),
+            Facts(n_train, rows.shape[1], several, seed, settings),
             chances=needs_chances(self.scorer_),
             weighted=sample_weight is not None,
         )
         n_jobs = effective_n_jobs(self.n_jobs)
-        with tempfile.TemporaryDirectory() as folder, quiet_optuna(self.verbose):
+        quiet = studies.quiet_optuna(self.verbose)
+        with tempfile.TemporaryDirectory() as folder, quiet:
             where = None if self.storage is None else os.fspath(self.storage)
             if where is None and n_jobs > 1:
                 where = str(Path(folder, "trials.journal"))
-            study = HeadStudy(
+            study = studies.HeadStudy(
                 where,
                 self.study_name,
                 seed,
@@ -373,11 +358,11 @@ class HeadSearchCV(VersionedPickle, BestHead):
                 self.pruner,
                 space.first if isinstance(space, HeadSpace) else None,
             )
-            marks = fingerprint(data, self.scoring, space, seed)
-            check_same_search(study.open(), where, marks)
+            marks = storages.fingerprint(data, self.scoring, space, seed)
+            storages.check_same_search(study.open(), where, marks)
             study.run(
-                Objective(data, space, self.error_score),
-                Budget(self.n_trials, self.timeout),
+                trials.Objective(data, space, self.error_score),
+                studies.Budget(self.n_trials, self.timeout),
                 self.callbacks,
                 n_jobs,
                 self.verbose,
@@ -389,8 +374,8 @@ class HeadSearchCV(VersionedPickle, BestHead):
             trial = self.cv_results_["trial"][self.best_index_]
             candidate = _candidate_of(space, self.study_.trials[trial])
             everything = np.arange(len(rows))
-            with quiet_heads(isinstance(space, HeadSpace)):
-                best = fit_candidate(candidate.estimator, data, everything)
+            with trials.quiet_heads(isinstance(space, HeadSpace)):
+                best = trials.fit_candidate(candidate.estimator, data, everything)
             self.refit_time_ = time.perf_counter() - start
             self.best_estimator_ = best if embedder is None else _joined(embedder, best)
         return self

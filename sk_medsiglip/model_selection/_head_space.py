@@ -242,13 +242,13 @@ def _suggest(trial: Any, name: str, distribution: Any) -> Any:
         return trial.suggest_categorical(name, distribution.choices)
     whole = type(distribution).__name__.startswith("Int")
     ask = trial.suggest_int if whole else trial.suggest_float
-    return ask(
-        name,
-        distribution.low,
-        distribution.high,
-        step=distribution.step,
-        log=distribution.log,
-    )
+    low, high = distribution.low, distribution.high
+    return ask(name, low, high, step=distribution.step, log=distribution.log)
+
+
+def _by_ratio(trial: Any, name: str, low: float, high: float) -> float:
+    """Suggest a number of which ratios count, not differences."""
+    return trial.suggest_float(name, low, high, log=True)
 
 
 @dataclass(frozen=True)
@@ -326,10 +326,8 @@ class HeadSpace:
         return LinearProbe([1.0], class_weight=self._class_weight(trial))
 
     def _svm(self, trial: Any) -> Any:
-        return SVC(
-            C=trial.suggest_float("svm_C", 1e-2, 1e3, log=True),
-            class_weight=self._class_weight(trial),
-        )
+        C = _by_ratio(trial, "svm_C", 1e-2, 1e3)
+        return SVC(C=C, class_weight=self._class_weight(trial))
 
     def _knn(self, trial: Any) -> Any:
         most = max(1, min(100, self.facts.n_train // 2))
@@ -344,10 +342,8 @@ class HeadSpace:
     def _mlp(self, trial: Any) -> Any:
         return MLPClassifier(
             (trial.suggest_int("mlp_width", 16, 256, log=True),),
-            alpha=trial.suggest_float("mlp_alpha", 1e-5, 10.0, log=True),
-            learning_rate_init=trial.suggest_float(
-                "mlp_learning_rate", 1e-4, 1e-2, log=True
-            ),
+            alpha=_by_ratio(trial, "mlp_alpha", 1e-5, 10.0),
+            learning_rate_init=_by_ratio(trial, "mlp_learning_rate", 1e-4, 1e-2),
             max_iter=100,
             random_state=self.facts.seed,
         )
@@ -355,12 +351,10 @@ class HeadSpace:
     def _boosting(self, trial: Any) -> Any:
         most = max(2, min(50, self.facts.n_train // 4))
         return HistGradientBoostingClassifier(
-            learning_rate=trial.suggest_float(
-                "boosting_learning_rate", 0.02, 0.3, log=True
-            ),
+            learning_rate=_by_ratio(trial, "boosting_learning_rate", 0.02, 0.3),
             max_leaf_nodes=trial.suggest_int("boosting_leaves", 2, 32, log=True),
             min_samples_leaf=trial.suggest_int("boosting_min_leaf", 2, most, log=True),
-            l2_regularization=trial.suggest_float("boosting_l2", 1e-3, 10.0, log=True),
+            l2_regularization=_by_ratio(trial, "boosting_l2", 1e-3, 10.0),
             early_stopping=False,
             class_weight=self._class_weight(trial),
             random_state=self.facts.seed,
@@ -369,9 +363,7 @@ class HeadSpace:
     def _prototypes(self, trial: Any) -> Any:
         settings = dict(self.facts.prompt_settings)
         if settings:
-            settings["shrinkage"] = trial.suggest_float(
-                "prototypes_shrinkage", 0.1, 100.0, log=True
-            )
+            settings["shrinkage"] = _by_ratio(trial, "prototypes_shrinkage", 0.1, 100.0)
         return PrototypeClassifier(**settings, class_weight=self._class_weight(trial))
 
     def _prompt_probe(self, trial: Any) -> Any:
@@ -384,15 +376,15 @@ class HeadSpace:
     def _ss_text(self, trial: Any) -> Any:
         return SSTextClassifier(
             **self.facts.prompt_settings,
-            tau=trial.suggest_float("ss_text_tau", 1e-2, 100.0, log=True),
+            tau=_by_ratio(trial, "ss_text_tau", 1e-2, 100.0),
             class_weight=self._class_weight(trial),
         )
 
     def _tip_adapter(self, trial: Any) -> Any:
         return TipAdapterClassifier(
             **self.facts.prompt_settings,
-            alpha=trial.suggest_float("tip_adapter_alpha", 0.01, 20.0, log=True),
-            beta=trial.suggest_float("tip_adapter_beta", 1.0, 50.0, log=True),
+            alpha=_by_ratio(trial, "tip_adapter_alpha", 0.01, 20.0),
+            beta=_by_ratio(trial, "tip_adapter_beta", 1.0, 50.0),
             class_weight=self._class_weight(trial),
             random_state=self.facts.seed,
         )

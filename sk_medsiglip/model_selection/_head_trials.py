@@ -22,11 +22,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import ThreadpoolController
 
-from sk_medsiglip._scoring import best_settings
+from sk_medsiglip._scoring import Answers, best_settings
 from sk_medsiglip._splits import with_cv_among
 from sk_medsiglip.heads import fit_logistic_path
 from sk_medsiglip.model_selection._group_fits import fit_with_groups
-from sk_medsiglip.model_selection._head_scores import Answers, mean_log_loss
+from sk_medsiglip.model_selection._head_scores import mean_log_loss
 from sk_medsiglip.model_selection._head_space import Candidate, HeadSpace
 
 __all__ = ["Objective", "SearchData", "fit_candidate", "quiet_heads", "take"]
@@ -194,12 +194,9 @@ class Objective:
         weight = self.data.weight
         if head.class_weight is not None:
             weight = _balanced(np.asarray(self.data.y), trains[0], weight)
-        masks = np.zeros((len(trains), len(rows)), dtype=bool)
-        for mask, train in zip(masks, trains, strict=True):
-            mask[train] = True
-        y = np.asarray(self.data.y)
+        y, folds = np.asarray(self.data.y), [(train, None) for train in trains]
         assert candidate.Cs is not None
-        path = fit_logistic_path(rows, y, candidate.Cs, masks, sample_weight=weight)
+        path = fit_logistic_path(rows, y, candidate.Cs, folds, sample_weight=weight)
         return path.decision
 
 

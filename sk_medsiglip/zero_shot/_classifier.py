@@ -45,6 +45,7 @@ __all__ = ["ZeroShotClassifier"]
 _COSINES_AT_ONCE = 2**24
 
 _PAIR = np.array([0, 1])
+_CALIBRATIONS = {"temperature", "temperature_bias", "prevalence"}
 
 
 def _is_ordinal(classifier: ZeroShotClassifier) -> bool:
@@ -169,10 +170,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         "scoring": [StrOptions(SCORINGS)],
         "ensemble": [StrOptions({"embeddings", "scores", "max"})],
         "ordinal": ["boolean"],
-        "calibrate": [
-            StrOptions({"temperature", "temperature_bias", "prevalence"}),
-            None,
-        ],
+        "calibrate": [StrOptions(_CALIBRATIONS), None],
         "prevalence": [Mapping, Real, pd.Series, None],
     }
     _parameter_constraints.pop("normalize")  # vectors of prompts always are
@@ -379,10 +377,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = self.calibrate in (
-            "temperature",
-            "temperature_bias",
-        )
+        tags.target_tags.required = self.calibrate not in (None, "prevalence")
         if isinstance(self.prompts, Mapping) and len(self.prompts) > 1:
             several = all(map(is_pair, self.prompts.values()))
             tags.classifier_tags.multi_label = several

@@ -134,21 +134,12 @@ def compare_prompts(
     rows: NDArray[np.floating] = check_array(X, dtype=[np.float64, np.float32])
     question = check_prompts(prompts, templates)
     labels = check_target(compare_prompts, rows, y, question)
-    patients = np.arange(len(rows))
-    if groups is not None:
-        patients = group_numbers(groups, len(rows))
+    patients = group_numbers(groups, len(rows))
+    side: dict[str, Any] = {"revision": revision, "device": device, "cache": cache}
     report = lint_prompts(
-        prompts,
-        templates=templates,
-        model=model,
-        revision=revision,
-        similarity=similarity,
-        device=device,
-        cache=cache,
+        prompts, templates=templates, model=model, similarity=similarity, **side
     )
-    embedder = MedSigLIPTextEmbedder(
-        model, revision=revision, device=device, cache=cache
-    )
+    embedder = MedSigLIPTextEmbedder(model, **side)
     lines: list[dict[str, Any]] = []
     with progress_bar(
         len(report), desc="comparing", unit="prompt", verbose=verbose

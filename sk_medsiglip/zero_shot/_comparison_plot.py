@@ -140,14 +140,8 @@ class PromptComparisonDisplay:
         ax.set_xlim(max(0.0, low - 0.03), 1.012)
         sides = "; + present, − absent" if (table["side"] != "").any() else ""
         ax.set_xlabel(f"area under the ROC curve (chance 0.5){sides}")
-        ax.text(
-            1.01,
-            1.0,
-            "loss without it",
-            transform=ax.transAxes,
-            va="bottom",
-            fontsize="small",
-        )
+        over = {"transform": ax.transAxes, "va": "bottom", "fontsize": "small"}
+        ax.text(1.01, 1.0, "loss without it", **over)
         for side in ("top", "right", "left"):
             ax.spines[side].set_visible(False)
         ax.tick_params(axis="y", length=0)
@@ -165,14 +159,9 @@ class PromptComparisonDisplay:
 
     def _draw_ensemble(self, ax: Any, place: int, row: Any, n_rows: int) -> None:
         if not np.isnan(row.auc_low):
-            ax.fill_betweenx(
-                [place - 0.5, place + n_rows - 0.5],
-                row.auc_low,
-                row.auc_high,
-                color=_ENSEMBLE,
-                alpha=0.07,
-                linewidth=0,
-            )
+            ends = [place - 0.5, place + n_rows - 0.5]
+            style = {"color": _ENSEMBLE, "alpha": 0.07, "linewidth": 0}
+            ax.fill_betweenx(ends, row.auc_low, row.auc_high, **style)
         ax.plot([row.auc], [place], "D", color=_ENSEMBLE, markersize=6)
         if place:
             ax.axhline(place - 0.5, color="#d0d4d8", linewidth=0.8)
@@ -183,15 +172,10 @@ class PromptComparisonDisplay:
         ax.plot([row.auc], [place], "o", color=colour, markersize=5)
         if np.isnan(row.gain):
             return
-        ax.text(
-            1.01,
-            place,
-            f"{row.gain:+.3f}".replace("-0.000", "+0.000"),
-            transform=ax.get_yaxis_transform(),
-            va="center",
-            fontsize="small",
-            color=_WORSE if row.gain_high < 0 else _ENSEMBLE,
-        )
+        gain = f"{row.gain:+.3f}".replace("-0.000", "+0.000")
+        colour = _WORSE if row.gain_high < 0 else _ENSEMBLE
+        beside = {"transform": ax.get_yaxis_transform(), "va": "center"}
+        ax.text(1.01, place, gain, fontsize="small", color=colour, **beside)
 
 
 def _block(table: pd.DataFrame, place: int) -> range:

@@ -254,9 +254,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
                 "CalibratedClassifierCV gives a classifier one."
             )
         check_consistent_length(X, target)
-        patients = np.arange(len(target))
-        if groups is not None:
-            patients = group_numbers(groups, len(target))
+        patients = group_numbers(groups, len(target))
         weight = _check_sample_weight(sample_weight, patients, dtype=np.float64)
         rows = np.flatnonzero(weight > 0)
         if learns(self.estimator):
@@ -358,9 +356,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         check_level(level)
         answers = self._answers()
         _, labels = match_labels(answers, y, check_discrete_labels(y))
-        patients = np.arange(len(labels))
-        if groups is not None:
-            patients = group_numbers(groups, len(labels))
+        patients = group_numbers(groups, len(labels))
         sets = self.predict_set(X)
         check_consistent_length(sets, labels)
         return report_coverage(sets, labels, patients, answers, level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -26,6 +27,7 @@ _NOTICE = "a hint, not a localisation"
 _SCALED = "scaled to this image: somewhere is always highest"
 
 
+@dataclass(eq=False, repr=False)
 class HeatmapDisplay:
     """Draw a map of :func:`prompt_heatmap` over its image.
 
@@ -75,20 +77,12 @@ class HeatmapDisplay:
     (8, 8)
     """
 
-    def __init__(
-        self,
-        image: NDArray[Any],
-        heatmap: NDArray[np.floating],
-        *,
-        title: str | None = None,
-        pad: bool = False,
-        relative: bool = True,
-    ) -> None:
-        self.image = image
-        self.heatmap = heatmap
-        self.title = title
-        self.pad = pad
-        self.relative = relative
+    image: NDArray[Any]
+    heatmap: NDArray[np.floating]
+    _: KW_ONLY
+    title: str | None = None
+    pad: bool = False
+    relative: bool = True
 
     def plot(
         self,
@@ -287,13 +281,10 @@ class HeatmapDisplay:
         else:
             absent, present = vectors.reshape(len(labels), 2, -1)[labels.index(label)]
             wanted = present - absent
+        names = ("intensity", "frame", "max_pixels")
+        reading = {name: getattr(embedder, name) for name in names}
         display = cls(
-            read_image(
-                source,
-                intensity=embedder.intensity,
-                frame=embedder.frame,
-                max_pixels=embedder.max_pixels,
-            ),
+            read_image(source, **reading),
             heatmap_of(embedder, source, wanted, method),
             title=str(label) if title is None else title,
             pad=embedder.pad,

@@ -23,6 +23,7 @@ from sk_medsiglip._labels import Labels
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._resampling import auc_of_resamples, draw_counts, interval
+from sk_medsiglip._scoring import mean_of_known
 from sk_medsiglip._splits import check_groups, make_folds
 from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
@@ -299,14 +300,8 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
             if folds:
                 gain = self._gain(choice, of, folds, mine[1:])
             gained = gain["gain"] > 0
-            lines.append(
-                {
-                    "finding": choice.name,
-                    "n_labels": len(choice.rows),
-                    **gain,
-                    "n_steps": mine[0].n_steps if gained else 0,
-                }
-            )
+            line = {"finding": choice.name, "n_labels": len(choice.rows), **gain}
+            lines.append({**line, "n_steps": mine[0].n_steps if gained else 0})
             chosen = mine[0].weights if gained else choice.weights
             places = np.concatenate(choice.prompts).tolist()
             weights |= dict(zip(places, chosen.tolist(), strict=True))
@@ -328,19 +323,16 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
             random_state=self.random_state,
         )
         counts = np.vstack([np.ones_like(counts[:1]), counts])
-        plain, better = (
-            np.array(
-                [
-                    _resampled(choice, weights, test, counts[:, test], self.scoring)
-                    for weights, (_, test) in zip(each, folds, strict=True)
-                ]
-            )
-            for each in (
-                [choice.weights] * len(folds),
-                [selection.weights for selection in chosen],
-            )
-        )
-        plain, better = _mean_of_known(plain), _mean_of_known(better)
+
+        def resampled(each: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+            of_folds = [
+                _resampled(choice, weights, test, counts[:, test], self.scoring)
+                for weights, (_, test) in zip(each, folds, strict=True)
+            ]
+            return mean_of_known(np.array(of_folds), axis=0)
+
+        plain = resampled([choice.weights] * len(folds))
+        better = resampled([selection.weights for selection in chosen])
         low, high, n_undefined = interval((better - plain)[1:])
         return {
             "plain": plain[0],
@@ -388,15 +380,7 @@ def _resampled(
         return np.where(drawn > 0, counts @ own / np.maximum(drawn, 1), np.nan)
     told = [1] if len(choice.classes) == 2 else np.unique(target).tolist()
     areas = [auc_of_resamples(target == k, log_odds(logits, k), counts) for k in told]
-    return _mean_of_known(np.array(areas))
-
-
-def _mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean over the first axis of what is defined; NaN where nothing is."""
-    known = ~np.isnan(values)
-    sums = np.where(known, values, 0.0).sum(axis=0)
-    count = known.sum(axis=0)
-    return np.divide(sums, count, out=np.full(sums.shape, np.nan), where=count > 0)
+    return mean_of_known(np.array(areas), axis=0)
 
 
 def _as_prompts(question: Question, weights: Mapping[int, float]) -> dict[Any, Any]:
