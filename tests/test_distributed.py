@@ -219,7 +219,6 @@ def test_rows_in_memory_are_not_sent_with_every_piece():
         ([np.zeros((3, 3))], TypeError, "on one machine"),
         ({"a": 1}, TypeError, "got dict"),
         (pd.DataFrame({"x": ["a"]}), ValueError, "Pass path_column, one of: x"),
-        (pd.DataFrame({"path": ["a"], "key": [1]}), ValueError, "Rename it"),
     ],
 )
 def test_what_is_no_source(source, error, said):

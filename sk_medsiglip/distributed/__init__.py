@@ -12,6 +12,7 @@ The room, from what a caller sees down to the bytes::
     _tidying.py         the end: small shards together, no row twice, failures
     _errors.py          errors that no retry helps against, from a worker to the caller
     _import.py          from shards to a cache, or to an array and a table
+    _tables.py          the user's table, as the last call had it
     _manifest.py        which shards count
     _shards.py          what a shard is
     _storage.py         a folder on a disk or in an object store

@@ -299,8 +299,10 @@ def _name_of(cell: Any) -> str:
     if not isinstance(cell, str):
         return ""
     shown, query = redact(cell), cell.rpartition("?")[2]
+    if not shown.endswith("?..."):
+        return shown
     is_plain = _PLAIN.fullmatch(query) and _without_signature(cell) == cell
-    return shown[:-3] + query if shown.endswith("?...") and is_plain else shown
+    return shown[:-3] + query if is_plain else shown.removesuffix("?...")
 
 
 def _without_signature(url: str) -> str:

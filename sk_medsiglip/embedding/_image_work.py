@@ -264,7 +264,8 @@ class _Collection:
         ]
         # Its owner, or another process by a memory map, may have written to it.
         for i, now in zip(held, source_stamps([sources[i] for i in held]), strict=True):
-            if now != stamps[i]:
+            before = stamps[i]
+            if before and (now is None or now._replace(taken=before.taken) != before):
                 stamps[i] = None
         return stamps
 

@@ -30,6 +30,8 @@ imported when something is trained::
     _keeping.py           from a trained network to files
     _adapter_files.py     tuned weights as a folder that the encoder loads
     _save.py, _saved.py   save, load and merge; parameters as JSON
+    _model_card.py        the README.md beside saved weights
+    _scratch.py           folders of what is not finished, swept after a kill
     _answers.py           from embeddings to classes
     _history_plot.py      the picture of a run
 """

@@ -55,7 +55,9 @@ def cv_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, Any]:
     results["mean_test_log_loss"] = table["log_loss"].mean(axis=1)
     results["std_test_score"] = table["score"].std(axis=1)
     lowest = np.nanmin(means) - 1 if not np.isnan(means).all() else 0.0
-    ranks = rankdata(-np.where(np.isnan(means), lowest, means), method="min")
+    # What differs by rounding alone is one rank.
+    told = np.where(np.isnan(means), lowest, means).round(12)
+    ranks = rankdata(-told, method="min")
     results["rank_test_score"] = ranks.astype(np.int32)
     results["trial"] = np.array([trial.number for trial in done], dtype=np.intp)
     results["state"] = np.array([_state(trial) for trial in done])
