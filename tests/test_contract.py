@@ -195,7 +195,14 @@ def test_answers_do_not_depend_on_configuration(name, configuration, data, expec
     assert_same(said, expected[name], atol=1e-5)
 
 
-@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        CONFIGURATIONS[0],
+        *(pytest.param(one, marks=pytest.mark.slow) for one in CONFIGURATIONS[1:]),
+    ],
+    ids=str,
+)
 def test_functions_do_not_depend_on_configuration(configuration, data, tmp_path):
     X, y, images = data.X, data.y, data.images
     embedder, probe = MedSigLIPEmbedder("demo"), LinearProbe().fit(X, y)

@@ -275,6 +275,7 @@ def hurt_a_job(cluster, source, out, *, n_block, first, second, third):
     return n_shards()
 
 
+@pytest.mark.slow
 def test_a_node_an_encoder_and_the_driver_die(cluster, images, expected, tmp_path):
     table, out = images / "labels.csv", tmp_path / "out"
     n_before = hurt_a_job(
