@@ -353,16 +353,28 @@ def _check_target(path: Path) -> str | None:
 def _only_heir(path: Path, replaced: str | None) -> Iterator[None]:
     """Let one process alone put an index in the place of another."""
     claim = path / f"{INDEX_FILE}.after-{replaced}"
-    try:
-        claim.touch(exist_ok=False)
-    except FileExistsError:
-        raise _saved_meanwhile(path) from None
-    try:
-        if _check_target(path) != replaced:
+    with claim.open("a") as file:
+        if not _lock(file):
             raise _saved_meanwhile(path)
-        yield
-    finally:
-        claim.unlink(missing_ok=True)
+        try:
+            if _check_target(path) != replaced:
+                raise _saved_meanwhile(path)
+            yield
+        finally:
+            claim.unlink(missing_ok=True)
+
+
+def _lock(file: Any) -> bool:
+    """Lock a file until it is closed or its process killed; say if another has it."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows, or a disk without locks
+        return True
+    return True
 
 
 def _saved_meanwhile(path: Path) -> SearchIndexError:
