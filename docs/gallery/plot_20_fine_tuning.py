@@ -10,6 +10,9 @@ matrices beside its layers. The picture shows the run, what it brought, and its 
 # The demonstration was never shown a hiatal hernia. Here one is a drawn bubble behind
 # the heart, gas above fluid, in half of the patients.
 
+import tempfile
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -71,7 +74,7 @@ tuner = MedSigLIPFineTuner(
     random_state=0,
 ).fit(learn.images, hernia, groups=learn.groups)
 prompts = new | prompts
-after = zero_shot_auc(tuner.save("tuned"))
+after = zero_shot_auc(tuner.save(Path(tempfile.mkdtemp()) / "tuned"))
 
 # %%
 # What is learned may be paid for with what was known, so measure both. ``keep`` holds
