@@ -1,4 +1,4 @@
-"""What all classifiers share: accuracy where labels are known, logarithms."""
+"""A base of all classifiers: accuracy on known labels, and log probabilities."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Classifier(ClassifierMixin):
         Returns
         -------
         float
-            Of several labels the share of samples all of whose known labels are
+            With several labels, the share of samples all of whose known labels are
             right, as in scikit-learn. Samples of which nothing is known are left out.
         """
         check_is_fitted(self)

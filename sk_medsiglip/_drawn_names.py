@@ -32,7 +32,7 @@ def drawn(name: object, longest: int = 60) -> str:
     Returns
     -------
     str
-        What to hand to matplotlib, as a whole or as a part of a text.
+        The text for matplotlib, whole or as part of a longer one.
     """
     readable = (" " if category(one) in ("Cc", "Cs") else one for one in str(name))
     text = " ".join("".join(readable).split()) or "(no name)"
@@ -49,14 +49,14 @@ def drawn_lines(text: object, width: int) -> str:
     Parameters
     ----------
     text : object
-        What it says.
+        The title.
     width : int
         Characters of a line.
 
     Returns
     -------
     str
-        What to hand to matplotlib.
+        The text for matplotlib.
     """
     lines = wrap(str(text), width, max_lines=_MAX_LINES, placeholder=" …")
     return "\n".join(drawn(line, width) for line in lines)

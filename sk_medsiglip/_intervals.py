@@ -137,12 +137,12 @@ def share_estimate(hits: NDArray[Any], base: NDArray[Any]) -> Estimate:
     Parameters
     ----------
     hits, base : ndarray of shape (n_patients,)
-        What counts, and out of what, of each patient.
+        Numerators and denominators, one a patient.
 
     Returns
     -------
     Estimate
-        Of 0 and 1 Clopper and Pearson's bound of as many patients.
+        For shares of 0 and 1, Clopper and Pearson's bound for as many patients.
     """
     total, m = base.sum(), int((base > 0).sum())
     value = hits.sum() / total if total else np.nan
@@ -190,8 +190,8 @@ def area_estimate(
     Returns
     -------
     Estimate
-        Of 0 and 1 the bound of Clopper and Pearson for as many patients as the smaller
-        side has.
+        For areas of 0 and 1, the bound of Clopper and Pearson for as many patients as
+        the smaller side has.
     """
     m, n = (len(np.unique(patients[side])) for side in (ill, ~ill))
     fewer = min(m, n)

@@ -127,7 +127,7 @@ class Labels:
     def counted(self, weight: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which samples count: of a weight above 0, and a class that is known.
 
-        Of several labels each has blanks of its own, which its solver passes over.
+        With several labels each has its own blanks, which its solver skips.
         """
         known = self.classes is None or ~np.isnan(self.target)
         return (weight > 0) & known
