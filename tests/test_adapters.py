@@ -141,6 +141,35 @@ def test_adapters_that_name_each_other_are_refused(make_adapter):
         row(a)
 
 
+def test_adapter_in_a_hub_repository(make_adapter, tmp_path):
+    folder, _, model = make_adapter()
+    repository = tmp_path / "models--owner--adapter"
+    commit = "a" * 40
+    shutil.copytree(folder, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit + "\n", "utf-8")  # by an editor
+    code = f"""
+import numpy as np
+from sk_medsiglip import MedSigLIPEmbedder
+from sk_medsiglip.exceptions import ModelAccessError
+image = np.frombuffer({IMAGE.tobytes()!r}, np.uint8).reshape(28, 28, 3)
+try:
+    MedSigLIPEmbedder("owner/adapter", cache=False).transform([image])
+except ModelAccessError as error:
+    assert "revision='{commit}'" in str(error), error
+whole = MedSigLIPEmbedder("owner/adapter", revision="{commit}", cache=False)
+print(whole.fit([image]).transform([image])[0].tolist())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    np.testing.assert_allclose(json.loads(ended.stdout), peft_row(model), atol=1e-5)
+
+
 def test_missing_base_names_the_file_to_change(make_adapter, tmp_path):
     folder, _, _ = make_adapter()
     gone = str(tmp_path / "gone")

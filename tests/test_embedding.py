@@ -259,6 +259,25 @@ def test_warm_run_decodes_nothing(embedder, images, paths, forbid_reading, form)
         embedder.transform([255 - images[0]])
 
 
+def test_an_array_that_changes_meanwhile_leaves_no_stale_row(
+    embedder, images, monkeypatch
+):
+    from sk_medsiglip.embedding import _image_embedder as reading
+
+    before, held = images[0].copy(), images[0].copy()
+    read = reading.read_resized
+
+    def change_and_read(*args, **options):
+        held[...] = 255 - before  # as another process does by a memory map
+        return read(*args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reading, "read_resized", change_and_read)
+        embedder.transform([held])
+    expected = clone(embedder).set_params(cache=False).transform([before])
+    np.testing.assert_allclose(embedder.transform([before]), expected, atol=1e-5)
+
+
 # ------------------------------------------------------------------ sklearn's contract
 
 

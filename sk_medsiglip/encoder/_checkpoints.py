@@ -21,7 +21,7 @@ from sk_medsiglip.encoder._adapters import (
     digest_adapter,
     read_adapter,
 )
-from sk_medsiglip.encoder._hub import hub_folder
+from sk_medsiglip.encoder._hub import commits_here, hub_folder
 from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
 
 __all__ = [
@@ -164,6 +164,10 @@ def _find(
     # The digest of an adapter is not a commit that the hub could know.
     of_files = folder is not None or (revision or "").startswith(_DIGEST)
     if folder is None:
+        for commit in commits_here(name) if of_files else ():
+            found = _find(name, commit, weights, above)
+            if found.revision == revision:
+                return found
         folder = hub_folder(name, None if of_files else revision, weights=weights)
     adapter = read_adapter(folder)
     if adapter is not None:

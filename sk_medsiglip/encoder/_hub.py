@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
 
-__all__ = ["check_hub_access", "hub_folder", "is_downloaded"]
+__all__ = ["check_hub_access", "commits_here", "hub_folder", "is_downloaded"]
 
 # Never a pickle: a repository that also holds pytorch_model.bin is read without it.
 _SMALL_FILES = ["*.json", "*.model", "*.txt"]
@@ -128,7 +128,7 @@ def _not_found_message(model: str) -> str:
 
 def _no_network_message(model: str, revision: str | None) -> str:
     at = "" if revision is None else f" at revision {revision!r}"
-    commits = _commits_here(model)
+    commits = commits_here(model)
     here = ""
     if commits:
         named = " or ".join(f"revision={one!r}" for one in commits)
@@ -143,7 +143,7 @@ def _no_network_message(model: str, revision: str | None) -> str:
     )
 
 
-def _commits_here(model: str) -> list[str]:
+def commits_here(model: str) -> list[str]:
     """Return the commits of a repository that the hub's cache holds, whole or not."""
     from huggingface_hub import constants
 
