@@ -139,7 +139,9 @@ class LiveIndex:
                     raise
                 except OSError as error:
                     # Somebody may have cleared the store meanwhile: a new one will do.
-                    if _identify(self.path) == seen:
+                    # Cleared twice, it was not there before and is not there after.
+                    gone = isinstance(error, FileNotFoundError)
+                    if _identify(self.path) == seen and not gone:
                         raise
                     last = error
                     self.close()
@@ -159,8 +161,11 @@ class LiveIndex:
                 return self._index
             self.close()
         if seen is None:
-            self._rebuild(None)
+            make_folder(self.location)
         with self._opening():
+            # Made and opened under one lock: another process may clear the store.
+            if _identify(self.path) is None:
+                build_index(self.path, self.folder)
             self._index = Index(self.path)
         return self._index
 
