@@ -195,7 +195,9 @@ def test_each_label_hands_groups_on(findings):
     "values", [[0.1, 1.0], (0.1, 1.0), np.array([0.1, 1.0]), np.float64([0.1, 1.0])]
 )
 def test_a_list_is_one_of_its_values(values, made_up):
-    search = HeadSearchCV(LogisticRegression(), space={"C": values}, n_trials=6)
+    search = HeadSearchCV(
+        LogisticRegression(), space={"C": values}, n_trials=6, random_state=0
+    )
     search.fit(*made_up)
     tried = {params["C"] for params in search.cv_results_["params"]}
     assert tried == {0.1, 1.0}
