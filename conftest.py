@@ -1,5 +1,7 @@
 """For tests and doctests alike: the user's own store and the cores of the machine."""
 
+import doctest
+import inspect
 import os
 import tempfile
 
@@ -16,3 +18,15 @@ _n_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if _n_workers > 1:
     _each = max(1, (os.cpu_count() or 1) // _n_workers)
     os.environ.setdefault("OMP_NUM_THREADS", str(_each))
+
+
+def _is_from_module(self, module, object, _before=doctest.DocTestFinder._from_module):
+    """Find methods in the room that their public class names as its module."""
+    if not inspect.isfunction(object):
+        return _before(self, module, object)
+    is_method = "." in object.__qualname__
+    file_of_room = object.__module__.startswith(f"{module.__name__}._")
+    return object.__module__ == module.__name__ or (is_method and file_of_room)
+
+
+doctest.DocTestFinder._from_module = _is_from_module

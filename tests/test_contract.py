@@ -73,8 +73,7 @@ CONFIGURATIONS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def data():
+def phantom_data():
     phantoms = make_chest_phantoms(N, random_state=0)
     images = list(phantoms.images)
     Y = phantoms.target[:, [1, phantoms.target_names.index("device")]]
@@ -90,6 +89,11 @@ def data():
         others=list(make_chest_phantoms(5, random_state=9).images),
         texts=["pleural effusion", "a pacemaker"],
     )
+
+
+@pytest.fixture(scope="module")
+def data():
+    return phantom_data()
 
 
 def estimators():

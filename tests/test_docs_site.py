@@ -82,7 +82,7 @@ def test_page(page):
     if ">>> " in text:
         named = {name for name, _ in RUN_HERE}
         others = "".join(
-            path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("*.py")
+            path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")
         )
         assert page.name in named or page.name in others, (
             f"no test runs the examples of {page.name}: name it in tests/test_docs.py"

@@ -24,6 +24,7 @@ It knows nothing of images, models or scikit-learn and imports numpy, blake3,
 platformdirs and the standard library only, and pyarrow to export and import.
 """
 
+from sk_medsiglip._public import name_by_room
 from sk_medsiglip.cache._embedding_cache import EmbeddingCache
 from sk_medsiglip.cache._files import (
     FileStamp,
@@ -45,3 +46,5 @@ __all__ = [
     "content_stamp",
     "file_stamps",
 ]
+
+name_by_room(globals())

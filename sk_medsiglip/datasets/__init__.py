@@ -20,6 +20,7 @@ names, serve the command line and may change.
 
 from __future__ import annotations
 
+from sk_medsiglip._public import name_by_room
 from sk_medsiglip.datasets._export import write_phantoms
 from sk_medsiglip.datasets._labels_csv import load_image_folder, load_labels_csv
 from sk_medsiglip.datasets._medmnist import fetch_medmnist
@@ -44,3 +45,5 @@ __all__ = [
     "make_chest_phantoms",
     "write_phantoms",
 ]
+
+name_by_room(globals())

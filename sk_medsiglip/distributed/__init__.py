@@ -22,6 +22,7 @@ The room, from what a caller sees down to the bytes::
 Only this room imports ray.
 """
 
+from sk_medsiglip._public import name_by_room
 from sk_medsiglip.distributed._embed_dataset import EmbeddingReport, embed_dataset
 from sk_medsiglip.distributed._import import import_embeddings, load_embeddings
 from sk_medsiglip.distributed._joblib import RayTraffic, parallel_on_ray
@@ -34,3 +35,5 @@ __all__ = [
     "load_embeddings",
     "parallel_on_ray",
 ]
+
+name_by_room(globals())

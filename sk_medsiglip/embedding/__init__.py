@@ -15,6 +15,7 @@ keeps. The files::
     _map_ahead.py        works ahead in threads while the caller is busy
 """
 
+from sk_medsiglip._public import name_by_room
 from sk_medsiglip.embedding._embedder import plain_rows
 from sk_medsiglip.embedding._image_embedder import MedSigLIPEmbedder
 from sk_medsiglip.embedding._text_embedder import MedSigLIPTextEmbedder
@@ -26,3 +27,5 @@ __all__ = [
     "MedSigLIPVolumeEmbedder",
     "plain_rows",
 ]
+
+name_by_room(globals())

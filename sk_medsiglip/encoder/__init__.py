@@ -23,6 +23,7 @@ files::
     _fork.py               what a forked worker may do with torch
 """
 
+from sk_medsiglip._public import name_by_room
 from sk_medsiglip.encoder._adapters import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -93,3 +94,5 @@ __all__ = [
     "text_batch_sizes",
     "use_one_core",
 ]
+
+name_by_room(globals())

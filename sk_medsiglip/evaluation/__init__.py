@@ -38,6 +38,7 @@
     _report_html.py          elements whose texts are escaped, and the page
 """
 
+from sk_medsiglip._public import name_by_room
 from sk_medsiglip.evaluation._calibration_error import expected_calibration_error
 from sk_medsiglip.evaluation._curve_band_plot import (
     PrecisionRecallBandDisplay,
@@ -80,3 +81,5 @@ __all__ = [
     "published_results",
     "write_report",
 ]
+
+name_by_room(globals())

@@ -38,7 +38,10 @@ imported when something is trained::
 
 from __future__ import annotations
 
+from sk_medsiglip._public import name_by_room
 from sk_medsiglip.fine_tuning._augmentation import Augmentation
 from sk_medsiglip.fine_tuning._fine_tuner import MedSigLIPFineTuner
 
 __all__ = ["Augmentation", "MedSigLIPFineTuner"]
+
+name_by_room(globals())

@@ -20,6 +20,7 @@
     _scores.py           what they are worth on rows that were left out
 """
 
+from sk_medsiglip._public import name_by_room
 from sk_medsiglip.heads._explain import explain_head
 from sk_medsiglip.heads._linear_probe import LinearProbe
 from sk_medsiglip.heads._logistic_path import LogisticPath, fit_logistic_path
@@ -40,3 +41,5 @@ __all__ = [
     "fit_logistic_path",
     "fit_probes",
 ]
+
+name_by_room(globals())

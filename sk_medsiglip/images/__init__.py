@@ -44,6 +44,7 @@ names, serve the rooms above this one and may change. The files::
     _held.py             big things kept in memory while they are in use
 """
 
+from sk_medsiglip._public import name_by_room
 from sk_medsiglip.images._check import check_images
 from sk_medsiglip.images._fingerprint import image_fingerprint as image_fingerprint
 from sk_medsiglip.images._identity import source_identity as source_identity
@@ -79,3 +80,5 @@ __all__ = [
     "read_image",
     "read_study",
 ]
+
+name_by_room(globals())

@@ -20,6 +20,7 @@
     _head_results.py       cv_results_
 """
 
+from sk_medsiglip._public import name_by_room
 from sk_medsiglip.model_selection._each_label import EachLabel
 from sk_medsiglip.model_selection._head_search import HeadSearchCV
 from sk_medsiglip.model_selection._leakage import check_leakage
@@ -35,3 +36,5 @@ __all__ = [
     "MultilabelStratifiedGroupShuffleSplit",
     "check_leakage",
 ]
+
+name_by_room(globals())

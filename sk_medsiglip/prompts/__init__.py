@@ -9,6 +9,7 @@
     _lint.py           lint_prompts: what is wrong before an image is looked at
 """
 
+from sk_medsiglip._public import name_by_room
 from sk_medsiglip.prompts._class_vectors import (
     ClassVectors,
     encode_class_vectors,
@@ -42,3 +43,5 @@ __all__ = [
     "list_prompt_sets",
     "load_prompt_set",
 ]
+
+name_by_room(globals())

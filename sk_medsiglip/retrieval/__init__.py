@@ -30,6 +30,7 @@
     _where_sql.py        ... as SQL made anew, for LanceDB
 """
 
+from sk_medsiglip._public import name_by_room
 from sk_medsiglip.retrieval import metrics
 from sk_medsiglip.retrieval._errors import FilterError, SearchIndexError
 from sk_medsiglip.retrieval._hits_plot import RetrievalDisplay
@@ -44,3 +45,5 @@ __all__ = [
     "SearchIndexError",
     "metrics",
 ]
+
+name_by_room(globals())

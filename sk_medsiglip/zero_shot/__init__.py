@@ -23,6 +23,7 @@
     _heatmap_plot.py     HeatmapDisplay
 """
 
+from sk_medsiglip._public import name_by_room
 from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
 from sk_medsiglip.zero_shot._comparison import compare_prompts
 from sk_medsiglip.zero_shot._comparison_plot import PromptComparisonDisplay
@@ -42,3 +43,5 @@ __all__ = [
     "make_zero_shot_pipeline",
     "prompt_heatmap",
 ]
+
+name_by_room(globals())
