@@ -32,11 +32,13 @@ from sk_medsiglip.cache._files import (
     content_stamp,
     file_stamps,
 )
-from sk_medsiglip.cache._parquet import ImportReport
+from sk_medsiglip.cache._models import model_records
+from sk_medsiglip.cache._parquet import EXPORT_COLUMNS, ImportReport, rows_as_table
 from sk_medsiglip.cache._repair import VerifyReport
 from sk_medsiglip.cache._space import Space
 
 __all__ = [
+    "EXPORT_COLUMNS",
     "EmbeddingCache",
     "FileStamp",
     "ImportReport",
@@ -45,6 +47,8 @@ __all__ = [
     "combined_stamp",
     "content_stamp",
     "file_stamps",
+    "model_records",
+    "rows_as_table",
 ]
 
 name_by_room(globals())

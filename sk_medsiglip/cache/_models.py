@@ -21,9 +21,6 @@ from sk_medsiglip._json import read_json
 from sk_medsiglip.cache._location import make_folder, share
 from sk_medsiglip.exceptions import CacheError
 
-__all__ = ["Models"]
-
-
 _SIZES = ("embedding_dim", "image_size", "patch_size", "text_tokens")
 _LOGIT = ("logit_scale", "logit_bias")
 
@@ -126,9 +123,37 @@ class Models:
         return sorted(self.folder.glob("*.json"))
 
     def _path(self, name: str, requested_revision: str | None) -> Path:
-        # The name may be a path on this machine, so only its hash is kept.
-        asked = json.dumps([name, requested_revision])
-        return self.folder / f"{blake3(asked.encode()).hexdigest()[:32]}.json"
+        return self.folder / f"{_record_name(name, requested_revision)}.json"
+
+
+def model_records(
+    name: str, requested_revision: str | None, facts: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return what a store must know of a model to serve without it.
+
+    Parameters
+    ----------
+    name : str
+        As the user gave it. Only its hash is part of the records.
+    requested_revision : str or None
+        As the user gave it.
+    facts : mapping
+        As :meth:`EmbeddingCache.remember_model` takes them.
+
+    Returns
+    -------
+    list of dict
+        A record for this revision, for the one found, and for none.
+    """
+    revisions = {None, requested_revision, facts["revision"]}
+    names = sorted(_record_name(name, revision) for revision in revisions)
+    return [{"name": one, "facts": dict(facts)} for one in names]
+
+
+def _record_name(name: str, requested_revision: str | None) -> str:
+    # The name may be a path on this machine, so only its hash is kept.
+    asked = json.dumps([name, requested_revision])
+    return blake3(asked.encode()).hexdigest()[:32]
 
 
 def _are_facts(facts: Any) -> bool:

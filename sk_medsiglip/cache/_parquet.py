@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +30,10 @@ from sk_medsiglip.cache._space import FINGERPRINT_BYTES, Space
 from sk_medsiglip.cache._store import Store
 from sk_medsiglip.exceptions import CacheError, CacheWarning
 
-__all__ = ["ImportReport", "export_rows", "import_rows"]
-
 FORMAT = "1"
 ROWS_PER_GROUP = 4096
 ROWS_PER_BATCH = 1024  # decoded and stored at a time
-COLUMNS = ["space", "fingerprint", "checksum", "vector"]
+EXPORT_COLUMNS = ("space", "fingerprint", "checksum", "vector")
 
 _Part = tuple[Space, list[bytes], NDArray[np.float32]]
 
@@ -77,18 +75,7 @@ def export_rows(store: Store, path: Path, model: str | None, verbose: int) -> in
         for record in store.models.records()
         if record["facts"].get("revision") in revisions
     ]
-    schema = pyarrow.schema(
-        {
-            "space": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
-            "fingerprint": pyarrow.binary(FINGERPRINT_BYTES),
-            "checksum": pyarrow.uint32(),
-            "vector": pyarrow.binary(),
-        },
-        metadata={
-            "sk_medsiglip.format": FORMAT,
-            "sk_medsiglip.models": json.dumps(models),
-        },
-    )
+    schema = _schema(pyarrow, models)
     total = sum(e["rows"] for e in store.stats()["spaces"] if _space_in(e, wanted))
     fd, draft = tempfile.mkstemp(prefix=".export-", dir=path.parent)
     os.close(fd)
@@ -154,7 +141,7 @@ def import_rows(store: Store, path: Path, verbose: int) -> ImportReport:
 
 def _read_ahead(path: Path, file: Any) -> Iterator[_Part]:
     """Decode and check the next batch while the last one is stored."""
-    batches = file.iter_batches(ROWS_PER_BATCH, columns=COLUMNS)
+    batches = file.iter_batches(ROWS_PER_BATCH, columns=list(EXPORT_COLUMNS))
 
     def read() -> list[_Part] | None:
         batch = next(batches, None)
@@ -167,11 +154,54 @@ def _read_ahead(path: Path, file: Any) -> Iterator[_Part]:
             yield from parts
 
 
+def rows_as_table(
+    space: Space,
+    fingerprints: Sequence[bytes],
+    vectors: NDArray[np.float32],
+    models: Sequence[Mapping[str, Any]] = (),
+) -> Any:
+    """Return rows as a table that, as a file, :meth:`import_parquet` takes.
+
+    Parameters
+    ----------
+    space : Space
+        What computed them.
+    fingerprints : sequence of bytes
+    vectors : ndarray of shape (len(fingerprints), space.width)
+    models : sequence of mapping
+        Records of the models, as :func:`model_records` returns them.
+
+    Returns
+    -------
+    pyarrow.Table
+        With the columns ``EXPORT_COLUMNS``; format and models are in its metadata.
+    """
+    pyarrow, _ = _pyarrow()
+    schema = _schema(pyarrow, models)
+    batch = _to_batch(pyarrow, schema, space, fingerprints, vectors)
+    return pyarrow.Table.from_batches([batch])
+
+
+def _schema(pyarrow: Any, models: Sequence[Mapping[str, Any]]) -> Any:
+    return pyarrow.schema(
+        {
+            "space": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+            "fingerprint": pyarrow.binary(FINGERPRINT_BYTES),
+            "checksum": pyarrow.uint32(),
+            "vector": pyarrow.binary(),
+        },
+        metadata={
+            "sk_medsiglip.format": FORMAT,
+            "sk_medsiglip.models": json.dumps(list(models)),
+        },
+    )
+
+
 def _to_batch(
     pyarrow: Any,
     schema: Any,
     space: Space,
-    fingerprints: list[bytes],
+    fingerprints: Sequence[bytes],
     vectors: NDArray[np.float32],
 ) -> Any:
     n = len(fingerprints)
@@ -233,7 +263,7 @@ def _check_format(path: Path, schema: Any) -> list[dict[str, Any]]:
     found = metadata.get(b"sk_medsiglip.format", b"").decode(errors="replace")
     # What else a file says of its rows (a shard of a cluster's job names their sources)
     # stays behind.
-    if not found or not set(COLUMNS) <= set(schema.names):
+    if not found or not set(EXPORT_COLUMNS) <= set(schema.names):
         raise CacheError(
             f"{path} is not an export of an embedding cache. Make one with: "
             "sk-medsiglip cache export FILE"

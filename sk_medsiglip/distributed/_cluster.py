@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.embedding._model_rows import ModelFacts
+from sk_medsiglip.embedding import ModelFacts
 from sk_medsiglip.encoder import image_batch_sizes
 
 __all__ = [
@@ -253,8 +253,7 @@ def choose_pool(
             "the cluster offers neither a GPU nor a CPU. Start worker nodes: "
             "ray start --address=HEAD:6379"
         )
-    patches = (facts.image_size // facts.patch_size) ** 2
-    is_light = image_batch_sizes(patches, "cpu")[0] > 1
+    is_light = image_batch_sizes(facts.n_patches, "cpu")[0] > 1
     share = 1 if is_light or not cores else min(_MOST_THREADS, max(cores))
     room = gpus or sum(max(1, n // share) for n in cores)
     least, most = _as_range(concurrency, room)

@@ -13,8 +13,12 @@ from sk_medsiglip.distributed._job import Job
 from sk_medsiglip.distributed._source import find_collection
 from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.distributed._tidying import FAILURES, tidy
-from sk_medsiglip.embedding import MedSigLIPEmbedder
-from sk_medsiglip.embedding._model_rows import ModelFacts, find_facts
+from sk_medsiglip.embedding import (
+    MedSigLIPEmbedder,
+    ModelFacts,
+    find_facts,
+    image_space,
+)
 from sk_medsiglip.images import MAX_PIXELS, CTWindows, Percentiles, Window, recipe_key
 
 __all__ = ["EmbeddingReport", "embed_dataset"]
@@ -229,7 +233,7 @@ def embed_dataset(
     }
     embedder = MedSigLIPEmbedder(**parameters)
     embedder._validate_params()
-    facts = find_facts(model, revision, None)
+    facts = find_facts(model, revision)
     storage = Storage(os.fspath(out))
     _check_apart(source, storage)
     recipe = _recipe(embedder, facts)
@@ -290,9 +294,8 @@ def _check_apart(source: Any, storage: Storage) -> None:
 
 def _recipe(embedder: MedSigLIPEmbedder, facts: ModelFacts) -> dict[str, Any]:
     """Return what all rows of an output have in common."""
-    rows = embedder._model_rows("image", "pixels", facts, None)
     return {
-        "model": rows._space("", "").model,
+        "model": image_space(embedder.model, facts, "", "").model,
         "revision": facts.revision,
         "embedding_dim": facts.embedding_dim,
         "image_size": facts.image_size,

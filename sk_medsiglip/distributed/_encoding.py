@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.cache import EmbeddingCache, Space
-from sk_medsiglip.cache._models import Models
+from sk_medsiglip.cache import EmbeddingCache, Space, model_records
 from sk_medsiglip.distributed._errors import may_pass, pack_error
 from sk_medsiglip.distributed._manifest import SHARDS, Failure, ShardEntry
 from sk_medsiglip.distributed._reading import ERROR, HINT, PIXELS, REASON, SKIPPED
@@ -28,9 +25,18 @@ from sk_medsiglip.distributed._shards import (
     stored_name,
 )
 from sk_medsiglip.distributed._storage import Storage
-from sk_medsiglip.embedding import MedSigLIPEmbedder
-from sk_medsiglip.embedding._model_rows import ModelFacts
-from sk_medsiglip.encoder import Encoder, load_encoder, use_one_core
+from sk_medsiglip.embedding import (
+    MedSigLIPEmbedder,
+    ModelFacts,
+    facts_of,
+    image_space,
+)
+from sk_medsiglip.encoder import (
+    Encoder,
+    load_encoder,
+    passes_at_once,
+    use_one_core,
+)
 
 __all__ = ["BlockReport", "EncoderSettings", "ShardEncoder"]
 
@@ -231,12 +237,12 @@ def _load(embedder: MedSigLIPEmbedder, settings: EncoderSettings) -> _Model:
         # Converting takes a minute and is kept on each machine.
         converted=EmbeddingCache().converted,
     )
-    rows = embedder._model_rows("image", "pixels", settings.facts, None)
+    facts = facts_of(encoder)
     return _Model(
         encoder,
-        rows.passes_at_once,
-        rows._space(encoder.dtype, encoder.engine),
-        _record_model(embedder, settings.facts, encoder),
+        passes_at_once(facts.n_patches, encoder.device, encoder.engine),
+        image_space(embedder.model, facts, encoder.dtype, encoder.engine),
+        model_records(os.fspath(embedder.model), embedder.revision, asdict(facts)),
     )
 
 
@@ -275,21 +281,3 @@ def _use_cores(n: int) -> None:
     engines look at it when they are imported, which nothing in an actor does before.
     """
     os.environ["OMP_NUM_THREADS"] = str(n)
-
-
-def _record_model(
-    embedder: MedSigLIPEmbedder, facts: ModelFacts, encoder: Encoder
-) -> list[dict[str, Any]]:
-    """Return what a cache must know of a model to serve without it.
-
-    Under the name and revision that were asked for, and under the revision found.
-    """
-    known = asdict(
-        replace(facts, logit_scale=encoder.logit_scale, logit_bias=encoder.logit_bias)
-    )
-    name = os.fspath(embedder.model)
-    with tempfile.TemporaryDirectory() as folder:
-        models = Models(Path(folder, "models"))
-        for revision in {None, embedder.revision, facts.revision}:
-            models.remember(name, revision, known)
-        return models.records()

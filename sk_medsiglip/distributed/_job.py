@@ -18,7 +18,7 @@ from sk_medsiglip.distributed._reading import Reader
 from sk_medsiglip.distributed._source import Collection
 from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.distributed._tables import new_table
-from sk_medsiglip.embedding._model_rows import ModelFacts
+from sk_medsiglip.embedding import ModelFacts
 
 __all__ = ["Job"]
 
@@ -77,8 +77,7 @@ class Job:
     def _n_block(self) -> int:
         if self._pool.n_gpus:
             return _BLOCK_GPU
-        patches = (self._facts.image_size // self._facts.patch_size) ** 2
-        return max(1, min(128, _BLOCK_PATCHES_CPU // patches))
+        return max(1, min(128, _BLOCK_PATCHES_CPU // self._facts.n_patches))
 
     def piece_size(self, n_rows: int) -> int:
         """Return how many rows a reading task gets: whole blocks."""

@@ -22,10 +22,13 @@ from sk_medsiglip.distributed._isolated import IsolatedReader
 from sk_medsiglip.distributed._rows import Piece
 from sk_medsiglip.distributed._shards import SOURCE_BYTES, make_key, stored_name
 from sk_medsiglip.distributed._tables import NewTable
-from sk_medsiglip.embedding import MedSigLIPEmbedder
-from sk_medsiglip.embedding._image_work import source_stamps
-from sk_medsiglip.embedding._model_rows import ModelFacts
-from sk_medsiglip.embedding._read_ahead import read_ahead
+from sk_medsiglip.embedding import (
+    MedSigLIPEmbedder,
+    ModelFacts,
+    prepare_image,
+    read_ahead,
+    source_stamps,
+)
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import image_fingerprint, image_rows, redact
 
@@ -253,7 +256,7 @@ class Reader:
 
     @cached_property
     def _prepare_pixels(self) -> Any:
-        return partial(MedSigLIPEmbedder(**self.parameters)._prepare, self.facts)
+        return partial(prepare_image, MedSigLIPEmbedder(**self.parameters), self.facts)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_prepare_pixels"}

@@ -36,8 +36,7 @@ from numpy.typing import NDArray
 
 from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.cache import Space
-from sk_medsiglip.cache._parquet import COLUMNS, FORMAT, _to_batch
+from sk_medsiglip.cache import EXPORT_COLUMNS, Space, rows_as_table
 
 __all__ = [
     "KEY_BYTES",
@@ -58,7 +57,7 @@ __all__ = [
 KEY_BYTES, SOURCE_BYTES = 16, 12
 
 #: Names of our own columns; see :func:`stored_name` for a user's of the same name.
-OWN_COLUMNS = (*COLUMNS, "key", "source", "size", "mtime")
+OWN_COLUMNS = (*EXPORT_COLUMNS, "key", "source", "size", "mtime")
 
 _RECIPE = b"sk_medsiglip.recipe"
 
@@ -131,24 +130,10 @@ def make_shard(
     -------
     pyarrow.Buffer
     """
-    pa = _pyarrow()
-    about = {
-        "sk_medsiglip.format": FORMAT,
-        "sk_medsiglip.models": json.dumps(list(models)),
-        "sk_medsiglip.recipe": json.dumps(dict(recipe), sort_keys=True),
+    table = rows_as_table(space, rows["fingerprint"].to_pylist(), vectors, models)
+    about = table.schema.metadata | {
+        _RECIPE: json.dumps(dict(recipe), sort_keys=True).encode()
     }
-    exported = pa.schema(
-        {
-            "space": pa.dictionary(pa.int32(), pa.string()),
-            "fingerprint": pa.binary(32),
-            "checksum": pa.uint32(),
-            "vector": pa.binary(),
-        }
-    )
-    fingerprints = rows["fingerprint"].to_pylist()
-    table = pa.Table.from_batches(
-        [_to_batch(pa, exported, space, fingerprints, vectors)]
-    )
     for name in rows.column_names:
         if name != "fingerprint":
             table = table.append_column(rows.schema.field(name), rows[name])

@@ -17,7 +17,16 @@ keeps. The files::
 
 from sk_medsiglip._public import name_by_room
 from sk_medsiglip.embedding._embedder import plain_rows
-from sk_medsiglip.embedding._image_embedder import MedSigLIPEmbedder
+from sk_medsiglip.embedding._image_embedder import MedSigLIPEmbedder, prepare_image
+from sk_medsiglip.embedding._image_work import source_stamps
+from sk_medsiglip.embedding._model_rows import (
+    ModelFacts,
+    facts_of,
+    find_facts,
+    image_space,
+    open_cache,
+)
+from sk_medsiglip.embedding._read_ahead import read_ahead
 from sk_medsiglip.embedding._text_embedder import MedSigLIPTextEmbedder
 from sk_medsiglip.embedding._volume_embedder import MedSigLIPVolumeEmbedder
 
@@ -25,7 +34,15 @@ __all__ = [
     "MedSigLIPEmbedder",
     "MedSigLIPTextEmbedder",
     "MedSigLIPVolumeEmbedder",
+    "ModelFacts",
+    "facts_of",
+    "find_facts",
+    "image_space",
+    "open_cache",
     "plain_rows",
+    "prepare_image",
+    "read_ahead",
+    "source_stamps",
 ]
 
 name_by_room(globals())

@@ -14,12 +14,7 @@ from sklearn.utils import Tags
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._validation import Integral, Interval, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
-from sk_medsiglip.embedding._model_rows import (
-    ModelFacts,
-    ModelRows,
-    find_facts,
-    open_cache,
-)
+from sk_medsiglip.embedding._model_rows import ModelFacts, ModelRows, find_facts
 from sk_medsiglip.encoder import ENGINES
 from sk_medsiglip.exceptions import CheckpointError
 
@@ -68,7 +63,7 @@ class Embedder(VersionedPickle, TransformerMixin, BaseEstimator):
         ndarray of shape (embedding_dim,), object
             ``"medsiglipembedder0"``, ``"medsiglipembedder1"``, ...
         """
-        facts = find_facts(self.model, self.revision, open_cache(self.cache))
+        facts = find_facts(self.model, self.revision, self.cache)
         prefix = type(self).__name__.lower()
         return np.array(
             [f"{prefix}{i}" for i in range(facts.embedding_dim)], dtype=object

@@ -205,9 +205,7 @@ class MedSigLIPEmbedder(Embedder):
             If the model cannot be had.
         """
         image_rows(X)
-        return self._record_model(
-            find_facts(self.model, self.revision, open_cache(self.cache))
-        )
+        return self._record_model(find_facts(self.model, self.revision, self.cache))
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return one row an image.
@@ -295,30 +293,53 @@ class MedSigLIPEmbedder(Embedder):
         return ImageWork(
             rows,
             recipe=f"{reading};{self.resize};pad={self.pad};{facts.image_size}px",
-            prepare=partial(self._prepare, facts),
+            prepare=partial(prepare_image, self, facts),
             batch_size=rows.image_batch_size if auto else lambda: int(self.batch_size),
             n_jobs=self.n_jobs,
             verbose=self.verbose,
             keep_going=self.on_error == "nan",
         )
 
-    def _prepare(self, facts: ModelFacts, source: Any) -> NDArray[np.uint8]:
-        """Return the pixels of a source at the model's size."""
-        reading: dict[str, Any] = {
-            "intensity": self.intensity,
-            "frame": self.frame,
-            "max_pixels": self.max_pixels,
-        }
-        if self.resize == "medsiglip":
-            return read_resized(source, facts.image_size, pad=self.pad, **reading)
-        pixels = read_image(source, **reading)
-        processor = load_image_processor(os.fspath(self.model), facts.revision)
-        return processor(pad_to_square(pixels, self.max_pixels) if self.pad else pixels)
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+
+def prepare_image(
+    embedder: MedSigLIPEmbedder, facts: ModelFacts, source: Any
+) -> NDArray[np.uint8]:
+    """Return an image at the model's size, prepared as an embedder does it.
+
+    Parameters
+    ----------
+    embedder : MedSigLIPEmbedder
+        Its parameters say how images are read and resized.
+    facts : ModelFacts
+        Sizes and revision of its model.
+    source : path, bytes, file object, PIL image or array
+        One image.
+
+    Returns
+    -------
+    ndarray of shape (image_size, image_size, 3), uint8
+
+    Raises
+    ------
+    ImageReadError
+        If it cannot be read.
+    """
+    reading: dict[str, Any] = {
+        "intensity": embedder.intensity,
+        "frame": embedder.frame,
+        "max_pixels": embedder.max_pixels,
+    }
+    if embedder.resize == "medsiglip":
+        return read_resized(source, facts.image_size, pad=embedder.pad, **reading)
+    pixels = read_image(source, **reading)
+    if embedder.pad:
+        pixels = pad_to_square(pixels, embedder.max_pixels)
+    return load_image_processor(os.fspath(embedder.model), facts.revision)(pixels)
 
 
 def _warn_about_unreadable(failures: dict[int, ImageReadError], total: int) -> None:

@@ -38,8 +38,6 @@ from sk_medsiglip.exceptions import (
     ModelAccessError,
 )
 
-__all__ = ["ModelFacts", "ModelRows", "Numerics", "find_facts", "open_cache"]
-
 
 class Numerics(NamedTuple):
     """What decides the last digits of a row."""
@@ -64,25 +62,30 @@ class ModelFacts:
     logit_scale: float | None = None
     logit_bias: float | None = None
 
+    @property
+    def n_patches(self) -> int:
+        """Number of patches of an image."""
+        return (self.image_size // self.patch_size) ** 2
+
 
 _FACTS = frozenset(ModelFacts.__annotations__)
 
 
 def open_cache(
-    cache: bool | str | os.PathLike[str] | EmbeddingCache,
+    cache: bool | str | os.PathLike[str] | EmbeddingCache | None,
 ) -> EmbeddingCache | None:
     """Return the store that the parameter ``cache`` means, or None.
 
     Parameters
     ----------
-    cache : bool, str, path-like or EmbeddingCache
-        True is the per-user store.
+    cache : bool, str, path-like, EmbeddingCache or None
+        True is the per-user store; False and None mean that nothing is kept.
 
     Returns
     -------
     EmbeddingCache or None
     """
-    if isinstance(cache, EmbeddingCache):
+    if cache is None or isinstance(cache, EmbeddingCache):
         return cache
     if cache is True:
         try:
@@ -94,7 +97,9 @@ def open_cache(
 
 
 def find_facts(
-    model: str | os.PathLike[str], revision: str | None, cache: EmbeddingCache | None
+    model: str | os.PathLike[str],
+    revision: str | None = None,
+    cache: bool | str | os.PathLike[str] | EmbeddingCache | None = None,
 ) -> ModelFacts:
     """Return a model's revision and sizes; no weights are read or downloaded.
 
@@ -105,10 +110,10 @@ def find_facts(
     ----------
     model : str or path-like
         As the user gave it.
-    revision : str or None
+    revision : str or None, default=None
         As the user gave it.
-    cache : EmbeddingCache or None
-        Where an earlier run recorded the model.
+    cache : bool, str, path-like, EmbeddingCache or None, default=None
+        The store where an earlier run recorded the model, as embedders take it.
 
     Returns
     -------
@@ -120,7 +125,8 @@ def find_facts(
         If it is neither to be had nor on record.
     """
     name = os.fspath(model)
-    known = None if cache is None else _recall(cache, name, revision)
+    store = open_cache(cache)
+    known = None if store is None else _recall(store, name, revision)
     try:
         found = find_checkpoint(model, revision, weights=False)
     except ModelAccessError:
@@ -135,6 +141,33 @@ def find_facts(
         found.image_size,
         found.patch_size,
         found.text_tokens,
+    )
+
+
+def facts_of(encoder: Encoder) -> ModelFacts:
+    """Return what is known of a model that is loaded.
+
+    Parameters
+    ----------
+    encoder : Encoder
+
+    Returns
+    -------
+    ModelFacts
+    """
+    # An image tower alone has no logits: NaN is not a number that can be kept.
+    scale, bias = (
+        one if np.isfinite(one) else None
+        for one in (encoder.logit_scale, encoder.logit_bias)
+    )
+    return ModelFacts(
+        encoder.revision,
+        encoder.embedding_dim,
+        encoder.image_size,
+        encoder.checkpoint.patch_size,
+        encoder.text_tokens,
+        scale,
+        bias,
     )
 
 
@@ -217,7 +250,7 @@ class ModelRows:
         """Return the images in the next pass of ``batch_size="auto"``."""
         if "encoder" in self.__dict__:
             return self.encoder.image_batch_size
-        return image_batch_sizes(self._patches, self.numerics.device)[0]
+        return image_batch_sizes(self.facts.n_patches, self.numerics.device)[0]
 
     def text_batch_size(self) -> int:
         """Return the texts in the next pass of ``batch_size="auto"``."""
@@ -228,16 +261,13 @@ class ModelRows:
     @property
     def passes_at_once(self) -> int:
         """Batches on their way through the model at a time."""
-        return passes_at_once(self._patches, self.numerics.device, self.numerics.engine)
+        engine, device, _ = self.numerics
+        return passes_at_once(self.facts.n_patches, device, engine)
 
     def start_thread(self) -> None:
         """Prepare a thread that runs one of several passes at once."""
         if self.numerics.device == "cpu":
             use_one_core()
-
-    @property
-    def _patches(self) -> int:
-        return (self.facts.image_size // self.facts.patch_size) ** 2
 
     @property
     def is_kept(self) -> bool:
@@ -349,20 +379,10 @@ class ModelRows:
     def remember_model(self, encoder: Encoder) -> None:
         """Put the model on record, so that the store can serve without it."""
         if self._cache is not None:
-            facts = ModelFacts(
-                encoder.revision,
-                encoder.embedding_dim,
-                encoder.image_size,
-                encoder.checkpoint.patch_size,
-                encoder.text_tokens,
-                *(
-                    one if np.isfinite(one) else None  # an image tower alone has none
-                    for one in (encoder.logit_scale, encoder.logit_bias)
-                ),
-            )
+            facts = asdict(facts_of(encoder))
             with self._storing():
                 self._cache.remember_model(
-                    os.fspath(self._model), self._revision, asdict(facts)
+                    os.fspath(self._model), self._revision, facts
                 )
 
     def _put(self, fingerprints: list[bytes], rows: NDArray[np.float32]) -> None:
@@ -416,15 +436,50 @@ class ModelRows:
         return self._space(self.numerics.dtype, self.numerics.engine)
 
     def _space(self, dtype: str, engine: str) -> Space:
-        name = os.fspath(self._model)
-        # A folder is known by its digest; its path must not be kept.
-        label = "folder" if self.facts.revision.startswith("folder-") else name
-        return Space(
-            kind=self._kind,
-            model="demo" if name == "demo" else label,
-            revision=self.facts.revision,
-            recipe=self._recipe,
-            dtype=dtype,
-            engine=engine,
-            width=self.facts.embedding_dim,
+        return _space_of(
+            self._kind, self._recipe, self._model, self.facts, dtype, engine
         )
+
+
+def image_space(
+    model: str | os.PathLike[str], facts: ModelFacts, dtype: str, engine: str
+) -> Space:
+    """Return the part of the store where rows of images lie.
+
+    Parameters
+    ----------
+    model : str or path-like
+        As the user gave it.
+    facts : ModelFacts
+        Revision and width of the model.
+    dtype, engine : str
+        Numeric type of the model pass, and the engine that runs it.
+
+    Returns
+    -------
+    Space
+    """
+    # The key of a row is the model's very input, whatever led to it.
+    return _space_of("image", "pixels", model, facts, dtype, engine)
+
+
+def _space_of(
+    kind: str,
+    recipe: str,
+    model: str | os.PathLike[str],
+    facts: ModelFacts,
+    dtype: str,
+    engine: str,
+) -> Space:
+    name = os.fspath(model)
+    # A folder is known by its digest; its path must not be kept.
+    label = "folder" if facts.revision.startswith("folder-") else name
+    return Space(
+        kind=kind,
+        model="demo" if name == "demo" else label,
+        revision=facts.revision,
+        recipe=recipe,
+        dtype=dtype,
+        engine=engine,
+        width=facts.embedding_dim,
+    )

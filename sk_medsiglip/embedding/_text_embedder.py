@@ -119,9 +119,7 @@ class MedSigLIPTextEmbedder(Embedder):
         self
         """
         check_texts(X)
-        return self._record_model(
-            find_facts(self.model, self.revision, open_cache(self.cache))
-        )
+        return self._record_model(find_facts(self.model, self.revision, self.cache))
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return one row a text.

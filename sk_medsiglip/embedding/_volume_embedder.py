@@ -15,7 +15,7 @@ from sklearn.utils import Tags
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
 from sk_medsiglip.embedding._image_embedder import MedSigLIPEmbedder
-from sk_medsiglip.embedding._model_rows import find_facts, open_cache
+from sk_medsiglip.embedding._model_rows import find_facts
 from sk_medsiglip.embedding._pooling import (
     NAMED_POOLINGS,
     Pooling,
@@ -237,8 +237,7 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
             ``"medsiglipvolumeembedder0"``, ...
         """
         embedder = self._fitted_embedder()
-        cache = open_cache(embedder.cache)
-        facts = find_facts(embedder.model, embedder.revision, cache)
+        facts = find_facts(embedder.model, embedder.revision, embedder.cache)
         return np.array(self._names(facts.embedding_dim), dtype=object)
 
     def _fitted_embedder(self) -> MedSigLIPEmbedder:

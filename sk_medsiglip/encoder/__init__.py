@@ -11,6 +11,7 @@ files::
     _adapters.py           small files that say how a tuned checkpoint differs
     _adapter_config.py     peft's configuration of an adapter, taken as data
     _image_processor.py    a checkpoint's own image processor
+    _tokenizer.py          SigLIP's rule for texts
 
     _towers.py             what engines differ in: the protocol of an engine
     _torch_towers.py       engine="torch"
@@ -35,6 +36,7 @@ from sk_medsiglip.encoder._adapters import (
 from sk_medsiglip.encoder._batch_size import (
     image_batch_sizes,
     passes_at_once,
+    ran_out_of_memory,
     text_batch_sizes,
     use_one_core,
 )
@@ -46,6 +48,7 @@ from sk_medsiglip.encoder._checkpoints import (
     is_demonstration,
 )
 from sk_medsiglip.encoder._encoder import Encoder
+from sk_medsiglip.encoder._fork import one_thread_in_forked_child
 from sk_medsiglip.encoder._hub import check_hub_access, is_downloaded
 from sk_medsiglip.encoder._image_processor import load_image_processor, pixel_scaling
 from sk_medsiglip.encoder._loading import (
@@ -55,9 +58,9 @@ from sk_medsiglip.encoder._loading import (
     choose_engine,
     clear_encoders,
     load_encoder,
-    load_tokenizer,
 )
 from sk_medsiglip.encoder._patch_scores import PATCH_METHODS, score_patches
+from sk_medsiglip.encoder._tokenizer import count_tokens, load_tokenizer, tokenize
 from sk_medsiglip.encoder._torch_towers import load_network, quiet_transformers
 
 __all__ = [
@@ -77,6 +80,7 @@ __all__ = [
     "choose_dtype",
     "choose_engine",
     "clear_encoders",
+    "count_tokens",
     "digest_adapter",
     "find_checkpoint",
     "image_batch_sizes",
@@ -85,13 +89,16 @@ __all__ = [
     "load_encoder",
     "load_image_processor",
     "load_network",
-    "pixel_scaling",
     "load_tokenizer",
+    "one_thread_in_forked_child",
     "passes_at_once",
+    "pixel_scaling",
     "quiet_transformers",
+    "ran_out_of_memory",
     "read_adapter",
     "score_patches",
     "text_batch_sizes",
+    "tokenize",
     "use_one_core",
 ]
 

@@ -10,6 +10,7 @@ __all__ = [
     "BatchSize",
     "image_batch_sizes",
     "passes_at_once",
+    "ran_out_of_memory",
     "text_batch_sizes",
     "use_one_core",
 ]
@@ -29,6 +30,10 @@ _TEXTS_GPU_MOST = 2048
 
 # One pass computes while another batch is copied there and a third is stored.
 _PASSES_GPU = 3
+
+# Messages of the C++ under torch and OpenVINO: the standard library's, and oneDNN's
+# where no memory is left for its kernels or their scratch space.
+_WITHOUT_MEMORY = ("could not create a primitive", "could not execute a primitive")
 
 
 class BatchSize:
@@ -125,3 +130,32 @@ def use_one_core() -> None:
 
     torch.get_num_threads()  # torch sets its own number at a thread's first use
     threadpool_limits(1, user_api="openmp")
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that memory is full.
+
+    Parameters
+    ----------
+    error : BaseException
+        Raised by a pass through a network. After an error of a GPU's memory, torch's
+        unused blocks are given back to the device, so that a smaller pass may succeed.
+
+    Returns
+    -------
+    bool
+    """
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return True
+    message = str(error)
+    # torch's allocator on a CPU words it in two ways.
+    return isinstance(error, RuntimeError) and (
+        ("DefaultCPUAllocator" in message and "memory" in message)
+        or "can't allocate memory" in message
+        or "bad_alloc" in message
+        or message.startswith(_WITHOUT_MEMORY)
+    )

@@ -15,9 +15,11 @@ from sk_medsiglip.encoder._batch_size import (
     BatchSize,
     image_batch_sizes,
     passes_at_once,
+    ran_out_of_memory,
     text_batch_sizes,
 )
 from sk_medsiglip.encoder._checkpoints import Checkpoint
+from sk_medsiglip.encoder._tokenizer import count_tokens, tokenize
 from sk_medsiglip.encoder._torch_towers import weights_not_finite
 from sk_medsiglip.encoder._towers import Towers
 from sk_medsiglip.exceptions import CheckpointError, OutOfMemoryError
@@ -129,15 +131,8 @@ class Encoder:
         -------
         ndarray of shape (n_texts, embedding_dim), float32
         """
-        tokens = self._check_tokenizer()(
-            [text.lower() for text in texts],
-            padding="max_length",
-            max_length=self.text_tokens,
-            truncation=True,
-        )["input_ids"]
-        return self._encode(
-            np.array(tokens, dtype=np.int64), self._towers.run_texts, self._text_batch
-        )
+        tokens = tokenize(self._check_tokenizer(), texts, self.text_tokens)
+        return self._encode(tokens, self._towers.run_texts, self._text_batch)
 
     def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]]:
         """Return how many tokens each text has before it is cut, and how many known.
@@ -152,13 +147,7 @@ class Encoder:
             All tokens; and those that stand for something in the vocabulary. A text
             with none of these, in another script for example, tells the model nothing.
         """
-        tokenizer = self._check_tokenizer()
-        lowered = [text.lower() for text in texts]
-        # Not verbose: it would warn that the whole text does not fit, and none is used.
-        tokens = tokenizer(lowered, verbose=False)["input_ids"]
-        # The bare space comes before whatever follows, unknown or not.
-        empty = {*tokenizer.all_special_ids, tokenizer.convert_tokens_to_ids("\u2581")}
-        return [(len(ids), sum(one not in empty for one in ids)) for ids in tokens]
+        return count_tokens(self._check_tokenizer(), texts)
 
     def _check_tokenizer(self) -> Any:
         """Return the tokenizer, or say that there is no text tower."""
@@ -186,7 +175,7 @@ class Encoder:
             except (RuntimeError, MemoryError) as error:
                 # What the failed pass allocated hangs on its frames.
                 traceback.clear_frames(error.__traceback__)
-                if not self._towers.ran_out_of_memory(error):
+                if not ran_out_of_memory(error):
                     raise
                 if len(part) == 1:
                     raise OutOfMemoryError(

@@ -6,15 +6,14 @@ import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 from sk_medsiglip.encoder._bfloat16 import bfloat16_pays
-from sk_medsiglip.encoder._checkpoints import Checkpoint, damaged, find_checkpoint
+from sk_medsiglip.encoder._checkpoints import Checkpoint, find_checkpoint
 from sk_medsiglip.encoder._encoder import Encoder
 from sk_medsiglip.encoder._openvino_towers import OpenVINOTowers, converted_folder
-from sk_medsiglip.encoder._torch_towers import TorchTowers, quiet_transformers
+from sk_medsiglip.encoder._tokenizer import load_tokenizer
+from sk_medsiglip.encoder._torch_towers import TorchTowers
 from sk_medsiglip.encoder._towers import Towers
-from sk_medsiglip.exceptions import CheckpointError
 
 __all__ = [
     "ENGINES",
@@ -114,21 +113,6 @@ def load_encoder(
             while len(_encoders) > _MAX_ENCODERS:
                 _encoders.popitem(last=False)
         return _encoders[key]
-
-
-def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """Return what turns texts into token ids; no weights are read."""
-    from transformers import AutoTokenizer
-
-    try:
-        with quiet_transformers():
-            return AutoTokenizer.from_pretrained(
-                checkpoint.folder, local_files_only=True, trust_remote_code=False
-            )
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(
-            damaged(checkpoint, f"its tokenizer cannot be loaded: {error}")
-        ) from error
 
 
 def clear_encoders() -> None:

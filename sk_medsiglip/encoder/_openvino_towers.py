@@ -123,10 +123,6 @@ class OpenVINOTowers:
         """Return computed vectors (n, width)."""
         return result
 
-    def ran_out_of_memory(self, error: Exception) -> bool:
-        """Say whether a smaller batch may succeed."""
-        return isinstance(error, MemoryError) or "bad_alloc" in str(error)
-
 
 def cpu_has_bfloat16() -> bool:
     """Say whether this CPU multiplies bfloat16 itself, fast or not."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip.encoder._batch_size import ran_out_of_memory
 from sk_medsiglip.encoder._encoder import Encoder
 from sk_medsiglip.encoder._fork import one_thread_in_forked_child
 from sk_medsiglip.encoder._torch_towers import TorchTowers
@@ -118,7 +119,7 @@ def score_patches(
                 values = towers.pixel_values(sent)
                 patches = score(vision, values, wanted).float().cpu()
         except (RuntimeError, MemoryError) as error:
-            if not towers.ran_out_of_memory(error):
+            if not ran_out_of_memory(error):
                 raise
             raise OutOfMemoryError(
                 f"The memory of {encoder.device} does not hold the patches of "

@@ -27,14 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchTowers", "load_network", "quiet_transformers", "weights_not_finite"]
 
-# What C++ says under torch: the standard library, and oneDNN where no memory is left
-# for its kernels or their scratch.
-_WITHOUT_MEMORY = (
-    "std::bad_alloc",
-    "could not create a primitive",
-    "could not execute a primitive",
-)
-
 
 @dataclass(frozen=True, eq=False)
 class _Sent:
@@ -126,21 +118,6 @@ class TorchTowers:
         if result.ready is not None:
             result.ready.synchronize()
         return result.tensor.numpy()
-
-    def ran_out_of_memory(self, error: Exception) -> bool:
-        """Say whether a smaller batch may succeed; free what the failed one held."""
-        import torch
-
-        if isinstance(error, torch.OutOfMemoryError):
-            torch.cuda.empty_cache()
-            return True
-        # What torch's allocator of a CPU's memory says, in its two wordings.
-        message = str(error)
-        return (
-            isinstance(error, MemoryError)
-            or ("DefaultCPUAllocator" in message and "memory" in message)
-            or message.startswith(_WITHOUT_MEMORY)
-        )
 
     def _arrived(self, sent: _Sent) -> torch.Tensor:
         """Make this pass wait for a copy that still goes on."""

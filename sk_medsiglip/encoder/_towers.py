@@ -44,6 +44,3 @@ class Towers(Protocol):
 
     def fetch(self, result: Any) -> NDArray[np.float32]:
         """Return computed vectors (n, width)."""
-
-    def ran_out_of_memory(self, error: Exception) -> bool:
-        """Say whether a smaller batch may succeed; free what the failed one held."""

@@ -31,6 +31,7 @@ __all__ = [
     "describe",
     "is_readable_stream",
     "open_source",
+    "source_name",
     "source_path",
 ]
 
@@ -74,6 +75,16 @@ def describe(source: Any) -> str:
         name = getattr(source, "name", None)
         return f"file object {name}" if isinstance(name, str) else "file object"
     return f"object of type {type(source).__name__}"
+
+
+def source_name(source: Any) -> str | None:
+    """Return the path, URL or place in a file that a source is known by, else None.
+
+    A URL without user, password and query, which may be secret. Bytes, arrays and open
+    files have no name.
+    """
+    named = isinstance(source, str | os.PathLike | LazyImage)
+    return describe(source) if named else None
 
 
 #: Whether a path has no part that is empty, "." or "..".
