@@ -43,4 +43,4 @@ class _RetiredFiles:
         return None
 
 
-sys.meta_path.append(_RetiredFiles)  # type: ignore[arg-type]
+sys.meta_path.append(_RetiredFiles)

@@ -117,3 +117,63 @@ def make_checkpoint(tmp_path_factory):
 def checkpoint(make_checkpoint):
     """A small random checkpoint; do not write to it."""
     return make_checkpoint()
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Keep torch to one thread: those of a shared pass wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty store of embeddings for one test."""
+    from sk_medsiglip.cache import EmbeddingCache
+
+    cache = EmbeddingCache(tmp_path / "store")
+    yield cache
+    cache.close()
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory):
+    """A store of embeddings for all tests of a file."""
+    from sk_medsiglip.cache import EmbeddingCache
+
+    cache = EmbeddingCache(tmp_path_factory.mktemp("store"))
+    yield cache
+    cache.close()
+
+
+@pytest.fixture(scope="session")
+def phantoms():
+    """400 phantoms that neither training nor benchmarks use; do not change them."""
+    from sk_medsiglip.datasets import make_chest_phantoms
+
+    return make_chest_phantoms(400, random_state=31_007, return_masks=True)
+
+
+@pytest.fixture(scope="session")
+def phantom_vectors(phantoms):
+    """Embeddings of the phantoms by the demonstration model; do not change them."""
+    from sk_medsiglip.embedding import MedSigLIPEmbedder
+
+    return MedSigLIPEmbedder("demo").transform(phantoms.images)
+
+
+@pytest.fixture
+def pyplot():
+    """matplotlib's pyplot without a screen; its figures are closed afterwards."""
+    matplotlib = pytest.importorskip(
+        "matplotlib", reason="matplotlib is not installed", minversion="3.9"
+    )
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    yield pyplot
+    pyplot.close("all")

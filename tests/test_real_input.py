@@ -12,7 +12,6 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from sk_medsiglip import (
-    EmbeddingCache,
     MedSigLIPEmbedder,
     ZeroShotClassifier,
     make_zero_shot_pipeline,
@@ -37,15 +36,8 @@ DICOM_FILES = [
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    cache = EmbeddingCache(tmp_path_factory.mktemp("store"))
-    yield cache
-    cache.close()
-
-
-@pytest.fixture(scope="module")
-def embedder(store):
-    return MedSigLIPEmbedder("demo", device="cpu", cache=store)
+def embedder(shared_store):
+    return MedSigLIPEmbedder("demo", device="cpu", cache=shared_store)
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +81,14 @@ def test_dicom_of_every_modality(embedder, dicom_paths):
     assert pipe.fit(dicom_paths).predict_proba(dicom_paths).shape == (6, 2)
 
 
-def test_dicom_and_its_pixels_meet_one_row(embedder, store, dicom_paths):
+def test_dicom_and_its_pixels_meet_one_row(embedder, shared_store, dicom_paths):
     from sk_medsiglip.images import read_image
 
     X = embedder.transform(dicom_paths)
-    before = len(store)
+    before = len(shared_store)
     again = embedder.transform([read_image(path) for path in dicom_paths])
     np.testing.assert_array_equal(X, again)
-    assert len(store) == before
+    assert len(shared_store) == before
 
 
 def test_fundus_and_histology(embedder, photographs, tmp_path):

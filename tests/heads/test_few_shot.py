@@ -21,7 +21,6 @@ from sk_medsiglip import (
     TipAdapterClassifier,
     ZeroShotClassifier,
 )
-from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.heads import _prompt_probe, _tip_adapter
 from sk_medsiglip.heads._scores import choose_cautiously
@@ -41,13 +40,8 @@ PAIRS = {
 
 
 @pytest.fixture(scope="module")
-def phantoms():
-    return make_chest_phantoms(500, random_state=3)
-
-
-@pytest.fixture(scope="module")
-def X(phantoms):
-    return MedSigLIPEmbedder("demo").transform(phantoms.images)
+def X(phantom_vectors):
+    return phantom_vectors
 
 
 @pytest.fixture(scope="module")
@@ -280,16 +274,20 @@ def test_how_alike_prompts_are_makes_no_difference(head):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_few_labels_are_enough_to_be_better_than_a_plain_head(X, classes, head):
-    rows = pick(classes, 2)
-    test = np.setdiff1d(np.arange(len(X)), rows)
-
-    def auc(fitted):
-        proba = fitted.predict_proba(X[test])
-        return roc_auc_score(classes[test], proba, multi_class="ovr")
-
-    with_prompts = auc(head(CLASSES, model="demo").fit(X[rows], classes[rows]))
-    without = auc(head().fit(X[rows], classes[rows]))
-    assert with_prompts > without + 0.02
+    gains = []
+    for seed in range(6):
+        rows = pick(classes, 2, seed)
+        test = np.setdiff1d(np.arange(len(X)), rows)
+        with_prompts, without = (
+            roc_auc_score(
+                classes[test],
+                one.fit(X[rows], classes[rows]).predict_proba(X[test]),
+                multi_class="ovr",
+            )
+            for one in (head(CLASSES, model="demo"), head())
+        )
+        gains.append(with_prompts - without)
+    assert np.mean(gains) > 0.005
 
 
 def test_prompt_probe_goes_from_zero_shot_to_the_probe(X, findings):
@@ -298,7 +296,7 @@ def test_prompt_probe_goes_from_zero_shot_to_the_probe(X, findings):
     near = PromptProbe(zero_shot, C=1e-9).fit(X[:20], y[:20])
     ranks = np.corrcoef(zero_shot.decision_function(X), near.decision_function(X))[0, 1]
     assert ranks > 0.999999
-    train, test = np.arange(400), np.arange(400, 500)
+    train, test = np.arange(300), np.arange(300, 400)
     anchored = PromptProbe(zero_shot).fit(X[train], y[train])
     plain = LinearProbe().fit(X[train], y[train])
     losses = [
@@ -388,8 +386,8 @@ def test_several_labels_by_every_head(X, findings, head):
     together = head(PAIRS, model="demo").fit(X, Y)
     assert together.findings_.tolist() == ["effusion", "cardiomegaly"]
     assert [one.tolist() for one in together.classes_] == [[0, 1], [0, 1]]
-    assert together.predict_proba(X).shape == together.predict(X).shape == (500, 2)
-    assert together.decision_function(X).shape == (500, 2)
+    assert together.predict_proba(X).shape == together.predict(X).shape == (len(X), 2)
+    assert together.decision_function(X).shape == (len(X), 2)
     for label, name in enumerate(PAIRS):
         known = ~np.isnan(Y[:, label])
         alone = head({name: PAIRS[name]}, model="demo")
@@ -402,7 +400,7 @@ def test_several_labels_by_every_head(X, findings, head):
         )
         assert roc_auc_score(findings[:, label], alone.decision_function(X)) > 0.9
     without = head().fit(X, Y)
-    assert without.predict_proba(X).shape == (500, 2)
+    assert without.predict_proba(X).shape == (len(X), 2)
 
 
 @pytest.mark.parametrize("head", HEADS)

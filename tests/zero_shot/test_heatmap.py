@@ -89,18 +89,6 @@ def maps(phantoms, pipe):
     }
 
 
-@pytest.fixture
-def pyplot():
-    matplotlib = pytest.importorskip(
-        "matplotlib", reason="matplotlib is not installed", minversion="3.9"
-    )
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    yield pyplot
-    pyplot.close("all")
-
-
 def layers_by_transformers(checkpoint, pixels):
     """A second copy of the network, its own pooling head, and each layer's patches."""
     import torch

@@ -11,7 +11,6 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils import get_tags
 
 from sk_medsiglip import (
-    EmbeddingCache,
     MedSigLIPEmbedder,
     MedSigLIPTextEmbedder,
     ZeroShotClassifier,
@@ -34,25 +33,8 @@ PAIRS = {
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    cache = EmbeddingCache(tmp_path_factory.mktemp("store"))
-    yield cache
-    cache.close()
-
-
-@pytest.fixture(scope="module")
 def X():
     return np.random.default_rng(0).normal(size=(60, 32)).astype(np.float32)
-
-
-@pytest.fixture
-def make(checkpoint, store):
-    def make(prompts, **params):
-        return ZeroShotClassifier(
-            prompts, model=checkpoint, device="cpu", cache=store, **params
-        )
-
-    return make
 
 
 def unit(vectors):
@@ -146,7 +128,7 @@ def test_length_of_embeddings_does_not_matter(make, X):
     assert np.isfinite(clf.predict_proba(zeros)).all()
 
 
-def test_templates_cross_prompts(make, checkpoint, store):
+def test_templates_cross_prompts(make, checkpoint, shared_store):
     question = check_prompts(CLASSES, ["an X-ray of {}", "{} is seen"])
     assert question.texts[0] == (
         "an X-ray of pleural effusion",
@@ -154,7 +136,7 @@ def test_templates_cross_prompts(make, checkpoint, store):
         "pleural effusion is seen",
         "fluid around the lung is seen",
     )
-    texts = MedSigLIPTextEmbedder(checkpoint, device="cpu", cache=store)
+    texts = MedSigLIPTextEmbedder(checkpoint, device="cpu", cache=shared_store)
     vectors = encode_class_vectors(question.texts, texts)
     by_hand = unit(unit(texts.transform(list(question.texts[0]))).mean(axis=0))
     np.testing.assert_allclose(vectors[0], by_hand, atol=1e-6)
@@ -271,15 +253,17 @@ def test_search_over_templates_and_cross_validation(make, X):
     assert cross_val_score(make(CLASSES), X, y, cv=3).shape == (3,)
 
 
-def test_pipeline_takes_images(checkpoint, store):
+def test_pipeline_takes_images(checkpoint, shared_store):
     images = np.random.default_rng(3).integers(0, 256, (9, 30, 40), dtype=np.uint8)
     pipe = make_zero_shot_pipeline(
-        CLASSES, model=checkpoint, device="cpu", cache=store, pad=True
+        CLASSES, model=checkpoint, device="cpu", cache=shared_store, pad=True
     )
     proba = pipe.fit(images).predict_proba(images)
-    X = MedSigLIPEmbedder(checkpoint, device="cpu", cache=store, pad=True).transform(
-        images
+    X = MedSigLIPEmbedder(
+        checkpoint, device="cpu", cache=shared_store, pad=True
+    ).transform(images)
+    direct = ZeroShotClassifier(
+        CLASSES, model=checkpoint, device="cpu", cache=shared_store
     )
-    direct = ZeroShotClassifier(CLASSES, model=checkpoint, device="cpu", cache=store)
     np.testing.assert_array_equal(proba, direct.fit(X).predict_proba(X))
     assert pipe[0].pad is True

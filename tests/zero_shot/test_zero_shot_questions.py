@@ -11,7 +11,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 
 from sk_medsiglip import (
-    EmbeddingCache,
     MedSigLIPTextEmbedder,
     ZeroShotClassifier,
     make_zero_shot_pipeline,
@@ -41,25 +40,8 @@ GRADES = {
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    cache = EmbeddingCache(tmp_path_factory.mktemp("store"))
-    yield cache
-    cache.close()
-
-
-@pytest.fixture(scope="module")
 def X():
     return np.random.default_rng(0).normal(size=(80, 32)).astype(np.float32)
-
-
-@pytest.fixture
-def make(checkpoint, store):
-    def make(prompts, **params):
-        return ZeroShotClassifier(
-            prompts, model=checkpoint, device="cpu", cache=store, **params
-        )
-
-    return make
 
 
 def unit(vectors):
@@ -458,22 +440,22 @@ def test_only_grades_have_an_order(make, X):
 # ---------------------------------------------------------------- what it stands beside
 
 
-def test_reports_are_classified_by_the_same_prompts(checkpoint, store):
+def test_reports_are_classified_by_the_same_prompts(checkpoint, shared_store):
     texts = ["pleural effusion", "a collapsed lung", "clear lungs"]
     clf = make_pipeline(
-        MedSigLIPTextEmbedder(checkpoint, device="cpu", cache=store),
+        MedSigLIPTextEmbedder(checkpoint, device="cpu", cache=shared_store),
         ZeroShotClassifier(
             dict(zip("abc", texts, strict=True)),
             model=checkpoint,
             device="cpu",
-            cache=store,
+            cache=shared_store,
         ),
     )
     reports = pd.Series(reversed(texts))
     assert clf.fit(reports).predict(reports).tolist() == ["c", "b", "a"]
 
 
-def test_pipeline_passes_everything_on(checkpoint, store):
+def test_pipeline_passes_everything_on(checkpoint, shared_store):
     images = np.random.default_rng(3).integers(0, 256, (5, 30, 40), dtype=np.uint8)
     pipe = make_zero_shot_pipeline(
         {0: "none", 1: "some", 2: ["much", "a lot"]},
@@ -484,7 +466,7 @@ def test_pipeline_passes_everything_on(checkpoint, store):
         prevalence={0: 0.5, 1: 0.25, 2: 0.25},
         model=checkpoint,
         device="cpu",
-        cache=store,
+        cache=shared_store,
     ).fit(images)
     np.testing.assert_allclose(
         pipe.predict_proba(images).mean(axis=0), [0.5, 0.25, 0.25], atol=1e-6

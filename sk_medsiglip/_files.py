@@ -1,0 +1,192 @@
+"""Files and folders that appear whole: written beside their place, then moved there.
+
+A reader finds the old content or the new one, never half of it. What a killed process
+leaves behind is removed when something is next written into the same folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from blake3 import blake3
+
+#: Start of the names of unfinished files and folders; readers of a folder skip them.
+UNFINISHED = ".unfinished-"
+#: Age in seconds from which a process on another machine is taken to be dead.
+_OLD = 7 * 86_400
+
+
+@contextmanager
+def new_file(path: Path, *, mode: int = 0o666, durable: bool = False) -> Iterator[Path]:
+    """Yield an empty file to write to; it replaces ``path`` when the block ends.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Place of the file, in a folder that exists.
+    mode : int, default=0o666
+        Permissions, less those that the process's mask takes away.
+    durable : bool, default=False
+        Whether to wait until the file is on the disk, so that it also survives a
+        power failure.
+
+    Yields
+    ------
+    pathlib.Path
+        A file in the same folder. It is removed if the block raises.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written to; the error names ``path``.
+    """
+    draft = _unfinished_in(path.parent)
+    try:
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+    try:
+        yield draft
+        if durable:
+            _sync(draft, os.O_RDWR)
+        os.replace(draft, path)
+        if durable and os.name == "posix":
+            _sync(path.parent, os.O_RDONLY)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(
+    path: Path, *, mode: int = 0o777, replace: bool = True
+) -> Iterator[Path]:
+    """Yield a folder to write to; it takes the place of ``path`` when the block ends.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Place of the folder.
+    mode : int, default=0o777
+        As in :func:`scratch_folder`.
+    replace : bool, default=True
+        As in :func:`put_in_place`.
+
+    Yields
+    ------
+    pathlib.Path
+        As in :func:`scratch_folder`.
+    """
+    with scratch_folder(path.parent, mode=mode) as scratch:
+        yield scratch
+        put_in_place(scratch, path, replace=replace)
+
+
+@contextmanager
+def scratch_folder(parent: Path, *, mode: int = 0o777) -> Iterator[Path]:
+    """Yield a new folder in another one, and remove it when the block ends.
+
+    Parameters
+    ----------
+    parent : pathlib.Path
+        The other folder; made with the same permissions if it does not exist.
+    mode : int, default=0o777
+        Permissions, less those that the process's mask takes away.
+
+    Yields
+    ------
+    pathlib.Path
+        The folder. :func:`put_in_place` may move it away.
+    """
+    scratch = make_scratch_folder(parent, mode=mode)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def make_scratch_folder(parent: Path, *, mode: int = 0o777) -> Path:
+    """Make a folder for a caller who removes it, see :func:`scratch_folder`."""
+    parent.mkdir(parents=True, exist_ok=True, mode=mode)
+    scratch = _unfinished_in(parent)
+    scratch.mkdir(mode=mode)
+    return scratch
+
+
+def put_in_place(scratch: Path, folder: Path, *, replace: bool = True) -> None:
+    """Move a finished folder to its place, as a whole.
+
+    Parameters
+    ----------
+    scratch : pathlib.Path
+        A folder of :func:`scratch_folder` on the same disk.
+    folder : pathlib.Path
+        The place. An empty folder there is always replaced.
+    replace : bool, default=True
+        Whether a folder that is there already is replaced. Otherwise it stays and
+        ``scratch`` is left where it is, as for work that another process finished
+        first.
+    """
+    try:
+        os.rename(scratch, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        if replace:
+            # After a kill between two renames this is the only whole copy, so its name
+            # is not one that _unfinished_in removes.
+            old = scratch.with_name(f"{scratch.name}.old")
+            os.rename(folder, old)
+            try:
+                os.rename(scratch, folder)
+            except OSError:
+                os.rename(old, folder)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _unfinished_in(folder: Path) -> Path:
+    """Return a new name in a folder, and remove what killed processes left there."""
+    here = blake3(socket.gethostname().encode()).hexdigest(length=4)
+    pattern = re.compile(rf"{re.escape(UNFINISHED)}([0-9a-f]{{8}})-(\d+)-\w+")
+    for entry in folder.glob(f"{UNFINISHED}*"):
+        found = pattern.fullmatch(entry.name)
+        if found and _is_dead(entry, int(found[2]), is_here=found[1] == here):
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    entry.unlink()
+    return folder / f"{UNFINISHED}{here}-{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def _is_dead(entry: Path, process: int, *, is_here: bool) -> bool:
+    """Tell whether the process that wrote an unfinished file or folder has ended."""
+    if is_here and os.name == "posix":
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # it is another user's
+            return False
+        return False
+    try:
+        return time.time() - entry.stat().st_mtime > _OLD
+    except OSError:
+        return False
+
+
+def _sync(path: Path, flags: int) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,171 @@
+"""Files and folders are put in place whole, or not at all."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sk_medsiglip._files import new_file, new_folder, put_in_place, scratch_folder
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and permissions")
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sk_medsiglip._files import new_file, new_folder
+place = Path(sys.argv[2])
+with {"file": new_file, "folder": new_folder}[sys.argv[1]](place) as draft:
+    target = draft if sys.argv[1] == "file" else draft / "part"
+    target.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "table.csv"
+    for text in ("first", "second"):
+        before = path.read_text() if path.exists() else None
+        with new_file(path) as draft:
+            draft.write_text(text)
+            assert (path.read_text() if path.exists() else None) == before
+        assert path.read_text() == text
+    assert os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_a_durable_file_is_written_too(tmp_path):
+    with new_file(tmp_path / "facts", durable=True) as draft:
+        draft.write_bytes(b"1")
+    assert (tmp_path / "facts").read_bytes() == b"1"
+
+
+def write_half(path):
+    with new_file(path) as draft:
+        draft.write_text("half")
+        raise KeyError
+
+
+def test_a_failure_leaves_the_file_before_and_no_draft(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("before")
+    with pytest.raises(KeyError):
+        write_half(path)
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_a_folder_is_swapped_whole(tmp_path):
+    path = tmp_path / "run"
+    for name in ("a", "b"):
+        with new_folder(path) as scratch:
+            (scratch / name).touch()
+        assert os.listdir(path) == [name]
+    with pytest.raises(KeyError), new_folder(path) as scratch:
+        raise KeyError
+    assert os.listdir(path) == ["b"]
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_the_folder_of_a_faster_process_may_stay(tmp_path):
+    path = tmp_path / "converted"
+    with new_folder(path, replace=False) as slow:
+        (slow / "slow").touch()
+        with new_folder(path, replace=False) as fast:
+            (fast / "fast").touch()
+    assert os.listdir(path) == ["fast"]
+    assert os.listdir(tmp_path) == ["converted"]
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path):
+    (tmp_path / "taken").touch()
+    with scratch_folder(tmp_path) as scratch, pytest.raises(OSError, match="taken"):
+        put_in_place(scratch, tmp_path / "taken")
+    assert (tmp_path / "taken").is_file()
+
+
+@posix_only
+def test_permissions_follow_the_mask_or_are_private(tmp_path):
+    before = os.umask(0o027)
+    try:
+        for name, mode in (("usual", None), ("private", 0o700)):
+            given = {} if mode is None else {"mode": mode}
+            with new_file(tmp_path / name, **given):
+                pass
+            with new_folder(tmp_path / f"{name}s", **given):
+                pass
+    finally:
+        os.umask(before)
+    modes = {one.name: one.stat().st_mode & 0o777 for one in tmp_path.iterdir()}
+    assert modes == {
+        "usual": 0o640,
+        "usuals": 0o750,
+        "private": 0o700,
+        "privates": 0o700,
+    }
+
+
+@posix_only
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_kill_leaves_what_was_there_and_the_rest_goes_at_the_next_write(
+    tmp_path, kind
+):
+    path = tmp_path / "place"
+    if kind == "file":
+        path.write_text("before")
+    else:
+        path.mkdir()
+        (path / "part").write_text("before")
+    done = subprocess.run([sys.executable, "-c", KILLED, kind, str(path)])
+    assert done.returncode == -signal.SIGKILL
+    whole = path if kind == "file" else path / "part"
+    assert whole.read_text() == "before"
+    assert len(os.listdir(tmp_path)) == 2
+    with new_file(tmp_path / "other"):
+        pass
+    assert sorted(os.listdir(tmp_path)) == ["other", "place"]
+
+
+def test_what_living_processes_write_is_left_alone(tmp_path):
+    with new_file(tmp_path / "a") as first, new_file(tmp_path / "b") as second:
+        first.write_text("a")
+        second.write_text("b")
+    assert (tmp_path / "a").read_text() + (tmp_path / "b").read_text() == "ab"
+
+
+@posix_only
+def test_a_full_disk_leaves_the_file_before(tmp_path):
+    import resource
+
+    path = tmp_path / "vectors"
+    path.write_text("before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="large") as caught, new_file(path) as draft:
+            draft.write_bytes(bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["vectors"]
+
+
+@posix_only
+def test_a_folder_that_is_read_only_is_told_by_the_file_s_own_name():
+    # Nobody, not even root, makes files here.
+    with (
+        pytest.raises(OSError, match="/proc/report.html"),
+        new_file(Path("/proc/report.html")),
+    ):
+        pass
+
+
+def test_a_folder_that_is_missing_is_told_by_the_file_s_own_name(tmp_path):
+    path = tmp_path / "missing" / "report.html"
+    with pytest.raises(FileNotFoundError, match=r"report\.html"), new_file(path):
+        pass
