@@ -756,7 +756,7 @@ def test_from_the_command_line(data, tmp_path):
     asked = (
         "report", model, folder / "judge.csv", "--out", out, "--group-column",
         "patient", "--subgroup-column", "age", "--train", folder / "learn.csv",
-        "--tune", folder / "tune.csv", "--resamples", 30,
+        "--tune", folder / "tune.csv", "--resamples", 30, "--prevalence", 0.02,
     )  # fmt: skip
     assert "open it in a browser" in run(*asked)
     html = out.read_text(encoding="utf-8")
@@ -771,8 +771,16 @@ def test_from_the_command_line(data, tmp_path):
     assert "A demonstration, not MedSigLIP" in said
     assert "Evaluation of a medical image classifier: device" in said
     assert "sk-medsiglip report model.joblib judge.csv --out report.html" in said
+    assert "PPV at 0.02" in said
     assert "secret-folder" not in html
     assert "data:image/png" not in html
+    assert "--prevalence 2 must be" in run(
+        *asked, "--overwrite", "--prevalence", 2, code=2
+    )
+    assert "needs --tune" in run(
+        "report", model, folder / "judge.csv", "--out", tmp_path / "o.html",
+        "--prevalence", 0.02, code=2,
+    )  # fmt: skip
     assert "exists. Add --overwrite" in run(*asked, code=2)
     assert "must end in .html" in run(
         "report", model, folder / "judge.csv", "--out", "report.pdf", code=2
