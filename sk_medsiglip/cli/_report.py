@@ -90,6 +90,14 @@ def report(
             help="Target of the thresholds; in the mean, new patients reach it.",
         ),
     ] = 0.95,
+    prevalence: Annotated[
+        float | None,
+        typer.Option(
+            "--prevalence",
+            help="Share of patients with the label where the classifier will be used, "
+            "such as 0.02: PPV and NPV at the thresholds are shown for it too.",
+        ),
+    ] = None,
     show_mistakes: Annotated[
         int,
         typer.Option(
@@ -163,6 +171,10 @@ def report(
     check_out(out, overwrite)
     if not 0 < sensitivity < 1:
         raise CommandError(f"--sensitivity {sensitivity:g} must be above 0, below 1.")
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise CommandError(f"--prevalence {prevalence:g} must be above 0, below 1.")
+    if prevalence is not None and tune is None:
+        raise CommandError("--prevalence needs --tune: images to choose thresholds on.")
     # Late, so that --help is quick.
     from sk_medsiglip.cli._embedding import check_device, choose_cache
     from sk_medsiglip.cli._test_set import Judged, read_notes, read_test_set
@@ -220,6 +232,7 @@ def report(
         pos_label=judged.positive(pos_label),
         **others,
         sensitivity=sensitivity,
+        prevalence=prevalence,
         show_mistakes=show_mistakes,
         image_names=[f"row {row}" for row in test.rows],
         published=published,

@@ -126,7 +126,15 @@ def _read(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
         labels = check_labels(read_truth, X, y, unlabelled=True)
         names = _names_of_findings(y, labels, named)
         return Truth("findings", names, np.array([0, 1]), labels.target)
-    plain = [one.classes_ for one in named if np.ndim(one.classes_) == 1]
+    plain = [np.asarray(one.classes_) for one in named if not _has_findings(one)]
+    kinds = {own.dtype.kind in "biuf" for own in plain}
+    if len(kinds) > 1:
+        known = " and ".join(str(own.tolist()) for own in plain)
+        raise ValueError(
+            f"the classifiers know different classes, {known}: numbers beside names "
+            "cannot be told which is which. Train all on the same labels, or pass the "
+            "scores of some, one column a class in sorted order."
+        )
     classes = np.unique(np.concatenate(plain)) if plain else None
     if classes is not None and len(classes) < 2:
         raise ValueError(f"the estimators know one class only, {classes.tolist()}.")
@@ -168,6 +176,14 @@ def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
             "columns would be compared with the wrong ones. Train it on y[columns] in "
             "one order for all."
         )
+    if hasattr(estimator, "classes_"):
+        if _has_findings(estimator) != (truth.kind == "findings"):
+            known = ("classes of which one is right", "findings that may go together")
+            raise ValueError(
+                f"{name} answers for {known[_has_findings(estimator)]}, and y holds "
+                f"{known[truth.kind == 'findings']}: they cannot be compared. Judge "
+                "it by labels of the kind that it was trained on."
+            )
     scores, probability, decision = _say(name, estimator, X, truth)
     if truth.kind == "findings":
         rows = [np.flatnonzero(~np.isnan(column)) for column in truth.target.T]
@@ -275,6 +291,13 @@ def _warn_of_absence(truth: Truth) -> None:
             UserWarning,
             stacklevel=4,
         )
+
+
+def _has_findings(estimator: Any) -> bool:
+    """Tell whether an estimator answers for several findings, not for classes."""
+    classes = estimator.classes_
+    several = isinstance(classes, list) or np.ndim(classes) == 2
+    return several and len(classes) > 1 and np.ndim(classes[0]) == 1
 
 
 def _decide(scores: NDArray[np.float64], truth: Truth) -> NDArray[np.bool_]:

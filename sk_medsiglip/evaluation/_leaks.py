@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._embeddings import is_matrix
@@ -17,7 +18,7 @@ from sk_medsiglip.exceptions import LeakageWarning
 from sk_medsiglip.images import image_rows
 from sk_medsiglip.model_selection import check_leakage
 
-__all__ = ["Leak", "find_leaks", "warn_of_leaks"]
+__all__ = ["Leak", "count_copies", "find_leaks", "warn_of_leaks"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,21 @@ def warn_of_leaks(leaks: list[Leak]) -> None:
     for leak in leaks:
         for one in leak.warnings:
             warnings.warn(one, LeakageWarning, stacklevel=3)
+
+
+def count_copies(X: Any, embedder: MedSigLIPEmbedder | None) -> int | None:
+    """Return how many images have the same content as another one of the same set.
+
+    None if ``X`` holds images and there is no embedder whose rows tell them apart.
+    """
+    if not is_matrix(X):
+        if embedder is None:
+            return None
+        X = plain_rows(embedder, X)
+    rows = np.asarray(X)
+    readable = rows[np.isfinite(rows).all(axis=1)]
+    written = pd.Series([row.tobytes() for row in readable])
+    return int(written.duplicated(keep=False).sum())
 
 
 def _compare(

@@ -17,7 +17,7 @@ from sk_medsiglip.evaluation import _report_details as details
 from sk_medsiglip.evaluation import _report_sections as parts
 from sk_medsiglip.evaluation import _report_tables as tables
 from sk_medsiglip.evaluation._evaluate import evaluate
-from sk_medsiglip.evaluation._leaks import find_leaks, warn_of_leaks
+from sk_medsiglip.evaluation._leaks import count_copies, find_leaks, warn_of_leaks
 from sk_medsiglip.evaluation._net_benefit import check_prevalence
 from sk_medsiglip.evaluation._published import published_results
 from sk_medsiglip.evaluation._report_decisions import decisions
@@ -253,8 +253,9 @@ def write_report(
         warn_of_leaks(leaks)
     material = Material(
         asked_once, test, others, table, leaks, names, sampling, embedder, warned,
-        list(remarks), is_demo,
+        list(remarks), is_demo, count_copies(X, embedder),
     )  # fmt: skip
+    material.remarks += [parts.copies(material)] if material.n_copies else []
     with noted(warned):
         points = details.operating_points(material, sensitivity)
         mistakes = details.mistakes(material, images, show_mistakes)

@@ -27,7 +27,7 @@ from sk_medsiglip.evaluation._report_html import (
     table,
     terms,
 )
-from sk_medsiglip.evaluation._report_material import Material, noted
+from sk_medsiglip.evaluation._report_material import Material, noted, steps
 from sk_medsiglip.evaluation._report_plot import draw_mistakes
 from sk_medsiglip.evaluation._report_tables import spread
 
@@ -243,7 +243,7 @@ def prompts(material: Material) -> Html:
     """Return the texts that zero-shot classifiers and heads start from, if any."""
     content = []
     for name, one in material.estimators.items():
-        given = getattr(_steps(one)[-1], "prompts", None)
+        given = getattr(steps(one)[-1], "prompts", None)
         if given is None:
             continue
         if not isinstance(given, Mapping):
@@ -259,7 +259,7 @@ def origins(material: Material, command: str | None) -> Html:
     models = [
         [name, type(step).__name__, *described]
         for name, one in material.estimators.items()
-        for step in _steps(one)
+        for step in steps(one)
         if (described := _describe(step))
     ]
     if (maker := material.embedder) is not None:
@@ -285,14 +285,6 @@ def origins(material: Material, command: str | None) -> Html:
         else paragraph("Scores were given; what made them is not known here."),
         terms(made),
     )
-
-
-def _steps(estimator: Any) -> list[Any]:
-    """Return the steps of a pipeline, or the one that an estimator is."""
-    if not hasattr(estimator, "ask_anew"):
-        return [None]
-    steps = getattr(estimator, "steps", None)
-    return [estimator.itself] if steps is None else [step for _, step in steps]
 
 
 def _describe(step: Any) -> list[str]:

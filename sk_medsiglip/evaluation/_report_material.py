@@ -27,6 +27,7 @@ __all__ = [
     "Remembering",
     "find_embedder",
     "noted",
+    "steps",
     "uses_demonstration",
 ]
 
@@ -86,6 +87,13 @@ class Part:
             return None
         return len(set(written_ids(self.groups)[chosen]) - {"nan"})
 
+    @property
+    def size(self) -> str:
+        """How many images it holds, of how many patients, in words."""
+        n_patients = self.n_patients()
+        of = "" if n_patients is None else f" of {n_patients:,} patients"
+        return f"{self.n_images:,} images{of}"
+
     def counts(self, name: Any) -> tuple[int, int, int, int | None]:
         """Return images with a label, without, not known; and patients with it."""
         assert self.truth is not None  # who asks has labels
@@ -129,6 +137,8 @@ class Material:
         Sentences for the summary; grows.
     is_demo : bool
         Whether a classifier uses the demonstration checkpoint.
+    n_copies : int or None
+        Test images with the same content as another one; None if not looked for.
     thresholds : dict, default={}
         Threshold of each (estimator, label) that one was chosen for; grows.
     """
@@ -144,6 +154,7 @@ class Material:
     warned: list[Warning]
     remarks: list[str]
     is_demo: bool
+    n_copies: int | None
     thresholds: dict[tuple[str, Any], float] = field(default_factory=dict)
 
     @property
@@ -232,6 +243,14 @@ class Remembering:
     def ask_anew(self, name: str, X: Any, truth: Truth) -> list[Question]:
         """Ask the estimator itself, of other images."""
         return ask(name, self._estimator, X, truth)
+
+
+def steps(estimator: Any) -> list[Any]:
+    """Return the steps of a remembered pipeline, or the one that an estimator is."""
+    if not isinstance(estimator, Remembering):
+        return [None]
+    pipeline = getattr(estimator, "steps", None)
+    return [estimator.itself] if pipeline is None else [step for _, step in pipeline]
 
 
 def find_embedder(estimators: Mapping[str, Any]) -> MedSigLIPEmbedder | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from sk_medsiglip.evaluation._metric_names import metric_name
 from sk_medsiglip.evaluation._published import known_training_data
@@ -15,7 +15,7 @@ from sk_medsiglip.evaluation._report_html import (
     paragraph,
     table,
 )
-from sk_medsiglip.evaluation._report_material import Material
+from sk_medsiglip.evaluation._report_material import Material, steps
 from sk_medsiglip.evaluation._report_tables import count, level_of, overall_rows, spread
 from sk_medsiglip.exceptions import LeakageWarning, UnreadableImageWarning
 
@@ -113,6 +113,8 @@ def data(material: Material, described: str | None) -> Html:
         if described
         else _blank("where the test images come from"),
         table("Parts of the data", ["Part", "Images", "Patients"], rows),
+        paragraph(copies(material)),
+        *map(paragraph, tuned(material)),
     ]
     for part in parts:
         if part.truth is None:
@@ -130,6 +132,49 @@ def data(material: Material, described: str | None) -> Html:
             )
         )
     return join(*content)
+
+
+def copies(material: Material) -> str:
+    """Return how many test images are copies of another, as a sentence."""
+    n = material.test.n_images
+    if material.n_copies is None:
+        return "Whether test images are copies of each other was not looked for."
+    if not material.n_copies:
+        return f"None of the {n:,} test images is a copy of another test image."
+    return (
+        f"{material.n_copies:,} of the {n:,} test images are copies of another test "
+        "image. None of them was left out, so that each counts."
+    )
+
+
+#: Attributes that a fitted estimator has only where data chose something.
+_TUNED = {
+    "scores_": "penalty of {} was chosen by cross-validation",
+    "best_params_": "settings of {} were chosen by cross-validation",
+    "best_prompts_": "prompts of {} were chosen by cross-validation",
+    "best_threshold_": "threshold of {} was chosen by cross-validation",
+    "calibrated_classifiers_": "probabilities of {} were calibrated",
+    "temperature_": "temperature of {} was fitted",
+}
+
+
+def tuned(material: Material) -> Iterator[str]:
+    """Yield sentences on what was tuned, and on how many images and patients."""
+    tuning, training = material.part("tuning"), material.part("training")
+    if tuning is not None and material.thresholds:
+        yield f"Thresholds were chosen on the tuning set, {tuning.size}."
+    where = "; their number is not known here"
+    if training is not None:
+        where = f", {training.size}"
+    for name, one in material.estimators.items():
+        last = steps(one)[-1]
+        said = [how for attribute, how in _TUNED.items() if hasattr(last, attribute)]
+        if hasattr(last, "get_params"):
+            for key, value in last.get_params(deep=False).items():
+                if isinstance(value, str) and value == "cv":
+                    said.append(f"{key} of {{}} was chosen by cross-validation")
+        for how in said:
+            yield f"The {how.format(name)} on its training images{where}."
 
 
 def leakage(material: Material) -> Html:

@@ -194,6 +194,23 @@ def test_scikit_learns_own_several_outputs(data):
     )
 
 
+def test_classifiers_that_answer_other_questions_are_refused(data):
+    X, Y, y, _ = data
+    number = np.unique(y, return_inverse=True)[1]
+    names, numbers, findings = (
+        LinearProbe().fit(X[:200], labels[:200]) for labels in (y, number, Y[:, :3])
+    )
+    for labels in (y, number):
+        with pytest.raises(ValueError, match=r"\['a', 'b', 'c'\] and \[0, 1, 2\]"):
+            evaluate({"a": names, "b": numbers}, X, labels, n_bootstrap=2)
+    with pytest.raises(ValueError, match="b answers for findings"):
+        evaluate({"a": names, "b": findings}, X, y, n_bootstrap=2)
+    with pytest.raises(ValueError, match="a answers for classes"):
+        evaluate({"a": names, "b": findings}, X, Y[:, :3], n_bootstrap=2)
+    with pytest.raises(ValueError, match="answers for findings"):
+        evaluate(LinearProbe().fit(X, Y[:, :2]), X, Y[:, 0], n_bootstrap=2)
+
+
 def test_scores_may_stand_for_a_classifier(data):
     X, Y, y, _ = data
     clf = LogisticRegression().fit(X, Y[:, 0])

@@ -269,6 +269,42 @@ def test_decisions_are_counted_by_image_subgroup_and_patient(data, tmp_path):
     assert "patients (max)" in said
 
 
+def test_what_was_tuned_on_how_many_is_said(data, full, tmp_path):
+    said = words(full.read_text(encoding="utf-8"))
+    size = "60 images of 30 patients"
+    assert f"Thresholds were chosen on the tuning set, {size}." in said
+    assert f"The penalty of probe was chosen by cross-validation on its training images, {size}." in said  # fmt: skip  # noqa: E501
+    assert "zero-shot was" not in said
+    warm = ZeroShotClassifier(
+        data.zero_shot.prompts, model="demo", calibrate="temperature"
+    ).fit(data.X[LEARN], data.y[LEARN])
+    file = tmp_path / "r.html"
+    search = GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2)
+    search.fit(data.X[LEARN], data.nodule[LEARN])
+    write_report(file, warm, *data.test(), metrics=["roc_auc"], **FEW)
+    said = words(file.read_text(encoding="utf-8"))
+    assert "temperature of ZeroShotClassifier was fitted on its training" in said
+    assert "settings of search were" in words(small(data, tmp_path, {"search": search}))
+
+
+def test_copies_among_the_test_images_are_counted(data, full, tmp_path):
+    none = "None of the 60 test images is a copy of another test image."
+    assert none in words(full.read_text(encoding="utf-8"))
+    X = data.X[JUDGE].copy()
+    X[1:3], X[9] = X[0], X[8]
+    write_report(tmp_path / "r.html", data.simple, X, data.nodule[JUDGE], **FEW)
+    summary, _, rest = words((tmp_path / "r.html").read_text("utf-8")).partition(
+        "To be filled in"
+    )
+    copies = "5 of the 60 test images are copies of another test image."
+    assert copies in summary
+    assert copies in rest
+    images, score = list(data.images[JUDGE]), np.linspace(0, 1, 60)
+    write_report(tmp_path / "r.html", score, images, data.nodule[JUDGE], **FEW)
+    said = words((tmp_path / "r.html").read_text("utf-8"))
+    assert "copies of each other was not looked for" in said
+
+
 def test_what_was_not_done_is_said(data, tmp_path):
     said = words(small(data, tmp_path))
     assert "No threshold was chosen" in said
@@ -756,7 +792,7 @@ def test_from_the_command_line(data, tmp_path):
     asked = (
         "report", model, folder / "judge.csv", "--out", out, "--group-column",
         "patient", "--subgroup-column", "age", "--train", folder / "learn.csv",
-        "--tune", folder / "tune.csv", "--resamples", 30,
+        "--tune", folder / "tune.csv", "--resamples", 30, "--prevalence", 0.02,
     )  # fmt: skip
     assert "open it in a browser" in run(*asked)
     html = out.read_text(encoding="utf-8")
@@ -771,8 +807,16 @@ def test_from_the_command_line(data, tmp_path):
     assert "A demonstration, not MedSigLIP" in said
     assert "Evaluation of a medical image classifier: device" in said
     assert "sk-medsiglip report model.joblib judge.csv --out report.html" in said
+    assert "PPV at 0.02" in said
     assert "secret-folder" not in html
     assert "data:image/png" not in html
+    assert "--prevalence 2 must be" in run(
+        *asked, "--overwrite", "--prevalence", 2, code=2
+    )
+    assert "needs --tune" in run(
+        "report", model, folder / "judge.csv", "--out", tmp_path / "o.html",
+        "--prevalence", 0.02, code=2,
+    )  # fmt: skip
     assert "exists. Add --overwrite" in run(*asked, code=2)
     assert "must end in .html" in run(
         "report", model, folder / "judge.csv", "--out", "report.pdf", code=2
