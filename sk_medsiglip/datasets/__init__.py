@@ -12,10 +12,8 @@ names, serve the command line and may change.
     _export.py           write_phantoms: PNG and DICOM files with a labels table
     _labels_csv.py       load_labels_csv, load_image_folder: a user's own collection
     _tables.py           reads their columns
-    _pneumonia_mnist.py  fetch_pneumonia_mnist: small real X-rays
-    _medmnist.py         fetch_medmnist: twelve public sets of real pictures
-    _medmnist_facts.py   their labels, sizes, checksums and licences
-    _download.py         fetches a file, whole or not at all
+    _medmnist.py         fetch_medmnist, fetch_pneumonia_mnist: real pictures
+    _download.py         downloads a file, whole or not at all
 """
 
 from __future__ import annotations
@@ -23,11 +21,11 @@ from __future__ import annotations
 from sk_medsiglip._public import name_by_room
 from sk_medsiglip.datasets._export import write_phantoms
 from sk_medsiglip.datasets._labels_csv import load_image_folder, load_labels_csv
-from sk_medsiglip.datasets._medmnist import fetch_medmnist
+from sk_medsiglip.datasets._medmnist import fetch_medmnist, fetch_pneumonia_mnist
 from sk_medsiglip.datasets._phantoms import make_chest_phantoms
-from sk_medsiglip.datasets._pneumonia_mnist import fetch_pneumonia_mnist
 from sk_medsiglip.datasets._tables import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from sk_medsiglip.datasets._tables import Meaning as Meaning
+from sk_medsiglip.datasets._tables import check_columns as check_columns
 from sk_medsiglip.datasets._tables import class_name as class_name
 from sk_medsiglip.datasets._tables import list_images as list_images
 from sk_medsiglip.datasets._tables import locate as locate
@@ -35,6 +33,8 @@ from sk_medsiglip.datasets._tables import parse_names as parse_names
 from sk_medsiglip.datasets._tables import parse_numbers as parse_numbers
 from sk_medsiglip.datasets._tables import read_binary as read_binary
 from sk_medsiglip.datasets._tables import read_strings as read_strings
+from sk_medsiglip.datasets._tables import read_table as read_table
+from sk_medsiglip.datasets._tables import some_values as some_values
 from sk_medsiglip.datasets._tables import usual_path_column as usual_path_column
 
 __all__ = [

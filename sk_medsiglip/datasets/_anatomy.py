@@ -13,18 +13,6 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = [
-    "Body",
-    "Canvas",
-    "View",
-    "add_bones",
-    "chest_wall",
-    "draw_chest",
-    "ramp",
-    "sample_body",
-    "smooth_noise",
-]
-
 # Brightness of tissue before exposure; chosen by eye.
 SOFT_TISSUE = 0.66
 ORGAN = 0.76

@@ -14,43 +14,22 @@ import numpy as np
 
 from sk_medsiglip.datasets._findings import Finding
 
-__all__ = ["FACTS", "state_facts", "write_caption"]
-
+# What a report may add to the name of a finding.
+_DETAILS = {
+    "cardiomegaly": ("mild", "severe", "sign"),
+    "effusion": ("left", "right", "small", "large", "sign"),
+    "pneumothorax": ("left", "right", "small", "large", "sign"),
+    "consolidation": ("left", "right", "upper", "lower", "sign"),
+    "nodule": ("left", "right", "upper", "lower", "sign"),
+    "device": ("pacemaker", "line", "tube", "sign"),
+}
 FACTS = (
     "normal",
-    "cardiomegaly",
-    "cardiomegaly_mild",
-    "cardiomegaly_severe",
-    "cardiomegaly_sign",
-    "effusion",
-    "effusion_left",
-    "effusion_right",
-    "effusion_small",
-    "effusion_large",
-    "effusion_sign",
-    "pneumothorax",
-    "pneumothorax_left",
-    "pneumothorax_right",
-    "pneumothorax_small",
-    "pneumothorax_large",
-    "pneumothorax_sign",
-    "consolidation",
-    "consolidation_left",
-    "consolidation_right",
-    "consolidation_upper",
-    "consolidation_lower",
-    "consolidation_sign",
-    "nodule",
-    "nodule_left",
-    "nodule_right",
-    "nodule_upper",
-    "nodule_lower",
-    "nodule_sign",
-    "device",
-    "device_pacemaker",
-    "device_line",
-    "device_tube",
-    "device_sign",
+    *(
+        fact
+        for name, details in _DETAILS.items()
+        for fact in (name, *(f"{name}_{detail}" for detail in details))
+    ),
 )
 
 # Sizes between the two are called neither small nor large.

@@ -17,25 +17,12 @@ from platformdirs import user_data_path
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.exceptions import DatasetError
 
-__all__ = ["data_folder", "download", "md5_of"]
-
 _TIMEOUT_S = 30
 _CHUNK = 1 << 16
 
 
 def data_folder(data_home: str | PathLike[str] | None) -> Path:
-    """Return where downloads lie.
-
-    Parameters
-    ----------
-    data_home : str, path-like or None
-        None takes ``SK_MEDSIGLIP_DATA``, else a per-user folder.
-
-    Returns
-    -------
-    pathlib.Path
-        It may not exist.
-    """
+    """Return the folder of downloads, which may not exist."""
     chosen = data_home or os.environ.get("SK_MEDSIGLIP_DATA")
     if chosen:
         return Path(chosen).expanduser()
@@ -55,35 +42,11 @@ def download(
     url: str,
     path: Path,
     md5: str,
-    *,
     n_retries: int,
     delay: float,
     verbose: int,
 ) -> None:
-    """Fetch a file and put it in place if its checksum is right.
-
-    Parameters
-    ----------
-    name : str
-        Of the data set, for messages.
-    url : str
-        Where it comes from.
-    path : pathlib.Path
-        Where it goes; folders are made.
-    md5 : str
-        What it must have.
-    n_retries : int
-        How often to try again.
-    delay : float
-        Seconds between tries.
-    verbose : int
-        A progress bar if positive.
-
-    Raises
-    ------
-    DatasetError
-        If no try brought it; says why, and where to put the file by hand.
-    """
+    """Fetch a file and put it in place if its checksum is right."""
     path.parent.mkdir(parents=True, exist_ok=True)
     reason = ""
     for attempt in range(n_retries + 1):

@@ -11,13 +11,17 @@ import pandas as pd
 from PIL import Image
 from sklearn.utils import Bunch
 
-__all__ = ["LABELS_FILE", "write_phantoms"]
-
 LABELS_FILE = "labels.csv"
 
 # DICOM files keep black and white away from the ends of the 16-bit range, as
 # detectors do, so that a reader that ignores the window gets a visibly flat picture.
 _BLACK, _WHITE = 6_000, 54_000
+
+# Tags that the standard asks for, and that a drawing has no value for.
+_BLANK = (
+    *("PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
+    *("AccessionNumber", "ReferringPhysicianName", "StudyID"),
+)
 
 
 def write_phantoms(
@@ -140,14 +144,8 @@ def _write_dicom(
     data.Modality = "CR"
     data.Manufacturer = "sk_medsiglip phantoms"
     data.PatientID = patient
-    data.PatientName = ""
-    data.PatientBirthDate = ""
-    data.PatientSex = ""
-    data.StudyDate = ""
-    data.StudyTime = ""
-    data.AccessionNumber = ""
-    data.ReferringPhysicianName = ""
-    data.StudyID = ""
+    for keyword in _BLANK:
+        setattr(data, keyword, "")
     data.SeriesNumber = 1
     data.InstanceNumber = view
     data.BodyPartExamined = "CHEST"

@@ -15,8 +15,6 @@ from sk_medsiglip.datasets._anatomy import (
     smooth_noise,
 )
 
-__all__ = ["FINDINGS", "SUBTLE", "Finding", "draw_finding", "sample_findings"]
-
 FINDINGS = (
     "cardiomegaly",
     "effusion",

@@ -15,18 +15,17 @@ from sklearn.utils import Bunch
 
 from sk_medsiglip.datasets._tables import (
     Meaning,
+    check_columns,
     class_name,
     list_images,
     locate,
     parse_names,
     parse_numbers,
     read_binary,
-    read_strings,
-    usual_path_column,
+    read_table,
+    some_values,
 )
 from sk_medsiglip.exceptions import DatasetError
-
-__all__ = ["load_image_folder", "load_labels_csv"]
 
 _MEANINGS = ("ignore", "negative", "positive")
 #: Folder names that are splits and not classes, where all folders are such.
@@ -53,9 +52,9 @@ def load_labels_csv(
         may separate as well, and "sep=;" may say so in the first line. Commas in a
         column of numbers are decimal commas, unless they may stand for thousands.
     path_column : str or None, default=None
-        Column of paths, relative to the file's folder or absolute, or of URLs. None
-        looks for "path", "file", "filename", "filepath", "image" or "image_path" in any
-        case.
+        Column of paths, relative to the file's folder or absolute, or of URLs. By
+        default, the first column with a file that exists; columns named "path",
+        "file", "filename", "filepath", "image" or "image_path" come first.
     label_columns : str, sequence of str or None, default=None
         A name of a column of 0 and 1 is one finding, of anything else classes; a list
         of names is several findings. None takes all columns that hold nothing but 0, 1,
@@ -132,7 +131,7 @@ def load_labels_csv(
         odd = next(name for name, values in findings.items() if values is None)
         raise ValueError(
             f"label_columns: several columns must each hold 0, 1, -1 and blanks, and "
-            f"{odd!r} holds {_some_values(frame[odd])}. For a column of classes give "
+            f"{odd!r} holds {some_values(frame[odd])}. For a column of classes give "
             f"its name alone: label_columns={odd!r}."
         )
     return Bunch(
@@ -264,35 +263,12 @@ def _read_frame(
     source: Path, path_column: str | None, names: Sequence[str | None]
 ) -> tuple[pd.DataFrame, str]:
     """Return the table and its column of paths; ``names`` are columns of names."""
-    if not source.is_file():
-        raise DatasetError(
-            f"{source} is not a file. Give a CSV file with a column of paths, or load "
-            "a folder of images with load_image_folder."
-        )
-    try:
-        frame = read_strings(source)
-    except ValueError as error:
-        raise ValueError(f"{source} cannot be read as a CSV file: {error}") from error
-    if frame.empty:
-        raise ValueError(f"{source} holds no rows.")
-    if path_column is None:
-        path_column = usual_path_column(frame.columns)
-        if path_column is None:
-            raise ValueError(
-                f"which column of {source} holds the paths? Pass path_column, one of: "
-                f"{', '.join(frame.columns)}."
-            )
-    _check_columns(frame, [path_column], "path_column")
-    empty = np.flatnonzero(frame[path_column].str.strip() == "")
-    if empty.size:
-        raise ValueError(
-            f"{source}: row {empty[0] + 1} has no path in column {path_column!r}."
-        )
+    cells, path_column = read_table(source, path_column)
     typed = {
-        name: (parse_names if name in names else parse_numbers)(frame[name])
-        for name in frame.columns
+        name: (parse_names if name in names else parse_numbers)(cells[name])
+        for name in cells.columns
     }
-    typed[path_column] = frame[path_column]
+    typed[path_column] = cells[path_column]
     return pd.DataFrame(typed), path_column
 
 
@@ -308,7 +284,7 @@ def _names(
         )
         if not names:
             raise ValueError("label_columns names no column.")
-        _check_columns(frame, names, "label_columns")
+        check_columns(frame, names, "label_columns")
         return names
     names = [
         name
@@ -339,7 +315,7 @@ def _read_classes(column: pd.Series) -> tuple[NDArray[Any], list[str]]:
 def _column(frame: pd.DataFrame, name: str | None, parameter: str) -> Any:
     if name is None:
         return None
-    _check_columns(frame, [name], parameter)
+    check_columns(frame, [name], parameter)
     column = frame[name]
     empty = np.flatnonzero(column.isna())
     if empty.size:
@@ -348,17 +324,3 @@ def _column(frame: pd.DataFrame, name: str | None, parameter: str) -> Any:
             f"{empty[0] + 1}."
         )
     return column.to_numpy()
-
-
-def _check_columns(frame: pd.DataFrame, names: Sequence[str], parameter: str) -> None:
-    missing = [name for name in names if name not in frame.columns]
-    if missing:
-        raise ValueError(
-            f"{parameter}: there is no column {missing[0]!r}. The columns are: "
-            f"{', '.join(map(str, frame.columns))}."
-        )
-
-
-def _some_values(column: pd.Series) -> str:
-    values = [repr(class_name(value)) for value in column.dropna().unique()[:4]]
-    return ", ".join(values) + (", ..." if column.nunique() > 4 else "")

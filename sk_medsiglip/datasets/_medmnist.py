@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.utils import Bunch
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip.datasets._download import data_folder, download, md5_of
-from sk_medsiglip.datasets._medmnist_facts import MEDMNIST, SIZES, MedMNISTFacts
 from sk_medsiglip.exceptions import DatasetError
 
-__all__ = ["fetch_medmnist"]
-
-#: Environment variable that names a mirror: a folder of the same files.
-MIRROR = "SK_MEDSIGLIP_MEDMNIST_URL"
-#: The files of the record that the authors of MedMNIST point to.
-RECORD = "https://zenodo.org/records/10519652/files"
+#: What the authors of MedMNIST publish of each set; ``md5`` is by size in pixels.
+MEDMNIST: dict[str, dict[str, Any]] = read_json(
+    Path(__file__).with_name("medmnist.json")
+)
+SIZES = (28, 64, 128, 224)
 SPLITS = ("train", "val", "test")
+#: Environment variables that name mirrors: a folder of the same files, and one file.
+MIRROR = "SK_MEDSIGLIP_MEDMNIST_URL"
+PNEUMONIA_MIRROR = "SK_MEDSIGLIP_PNEUMONIA_MNIST_URL"
+#: The record that the authors of MedMNIST point to, and its files.
+RECORD = "https://zenodo.org/records/10519652"
+FILES = f"{RECORD}/files"
 
 _CITATION = "J. Yang et al. MedMNIST v2. Scientific Data 10, 41 (2023)."
 _NOT_COMMERCIAL = "It forbids commercial use."
@@ -31,12 +38,25 @@ _DESCR = """\
 {shows}, {size} x {size} pixels; {task}.
 {n_images} images of the official {split} split.
 Licence {licence}: name the source wherever you show a picture or a figure. {terms}
-For trying out software; not for clinical use. Which pictures are of one patient is not
-published, so that a split of your own may put a patient on both sides.
+For trying out software; not for clinical use. It is not published which pictures are of
+one patient, so that a split of your own may put a patient on both sides.
 
 :Cite: {citation}
 :and: {source}
-:Source: https://zenodo.org/records/10519652
+:Source: {record}
+:File: {provenance}
+"""
+_PNEUMONIA_DESCR = """\
+PneumoniaMNIST
+--------------
+
+Chest X-rays of children, 28 x 28 pixels, 0 normal and 1 pneumonia: the set of Kermany
+et al. (Cell, 2018) as prepared for MedMNIST v2 (Yang et al., Scientific Data, 2023).
+Licence CC BY 4.0: name the source wherever you show it or a figure from it.
+For trying out software; not for clinical use.
+
+:Source: {record}
+:Subset: {subset}, {n_images} images, {n_positive} with pneumonia
 :File: {provenance}
 """
 _OFFICIAL = "the official one (its checksum agrees)"
@@ -143,90 +163,192 @@ def fetch_medmnist(
     facts = MEDMNIST[name]
     file = f"{name}.npz" if size == 28 else f"{name}_{size}.npz"
     path = data_folder(data_home) / file
-    md5 = facts.md5[SIZES.index(size)]
+    md5 = facts["md5"][str(size)]
     if not path.exists():
-        if not download_if_missing:
-            raise DatasetError(
-                f"{file} is not in {path.parent}. Call fetch_medmnist with "
-                "download_if_missing=True, or put the file there yourself from "
-                f"{RECORD}/{file}"
-            )
-        url = f"{(os.environ.get(MIRROR) or RECORD).rstrip('/')}/{file}"
-        download(
-            facts.title,
-            url,
-            path,
-            md5,
-            n_retries=n_retries,
-            delay=delay,
-            verbose=verbose,
-        )
-    images, target = _read(path, facts, size, split)
+        source = f"{FILES}/{file}"
+        _check_wanted(download_if_missing, path, source, "fetch_medmnist")
+        mirror = os.environ.get(MIRROR)
+        url = f"{mirror.rstrip('/')}/{file}" if mirror else source
+        download(facts["title"], url, path, md5, n_retries, delay, verbose)
+    [(images, target)] = _read(path, facts, size, [split], "fetch_medmnist")
     if return_X_y:
         return images, target
-    commercial = "-NC" not in facts.licence
+    commercial = "-NC" not in facts["licence"]
     described = _DESCR.format(
-        title=facts.title,
-        underline="-" * len(facts.title),
-        shows=facts.shows[0].upper() + facts.shows[1:],
+        **facts | {"shows": facts["shows"][0].upper() + facts["shows"][1:]},
+        underline="-" * len(facts["title"]),
         size=size,
-        task=facts.task,
         n_images=len(images),
         split=split,
-        licence=facts.licence,
         terms="" if commercial else _NOT_COMMERCIAL,
         citation=_CITATION,
-        source=facts.source,
+        record=RECORD,
         provenance=_OFFICIAL if md5_of(path) == md5 else _OTHER,
     )
     return Bunch(
         images=images,
         target=target,
-        target_names=list(facts.labels),
-        task=facts.task,
+        target_names=list(facts["labels"]),
+        task=facts["task"],
         split=split,
-        licence=facts.licence,
+        licence=facts["licence"],
         commercial_use=commercial,
         citation=_CITATION,
-        source=facts.source,
+        source=facts["source"],
         DESCR=described,
     )
 
 
+def fetch_pneumonia_mnist(
+    data_home: str | PathLike[str] | None = None,
+    download_if_missing: bool = True,
+    *,
+    subset: str = "train",
+    return_X_y: bool = False,
+    n_retries: int = 3,
+    delay: float = 1.0,
+    verbose: int = 0,
+) -> Bunch | tuple[np.ndarray, np.ndarray]:
+    """Load PneumoniaMNIST, downloading it once (4 MB).
+
+    Real chest X-rays of children with the label pneumonia or normal, under CC BY 4.0.
+    The file comes from the official record of MedMNIST v2 and is checked against the
+    published checksum.
+
+    Parameters
+    ----------
+    data_home : str, path-like or None, default=None
+        Folder that holds, or will hold, ``pneumoniamnist.npz``. None takes the
+        environment variable ``SK_MEDSIGLIP_DATA``, else a per-user data folder. A
+        file that is there already is used if it has the right arrays, also when it
+        is not the official one; ``DESCR`` says which.
+    download_if_missing : bool, default=True
+        If False, a missing file is an error instead of a download.
+    subset : {"train", "val", "test", "all"}, default="train"
+        The official split. ``"all"`` joins them in this order. Copies of one picture
+        may be both in train and in val.
+    return_X_y : bool, default=False
+        Whether to return ``(images, target)`` instead of the bunch.
+    n_retries : int, default=3
+        How often to try again after a failed download.
+    delay : float, default=1.0
+        Seconds between tries.
+    verbose : int, default=0
+        A progress bar if positive.
+
+    Returns
+    -------
+    bunch : :class:`~sklearn.utils.Bunch`
+        With the entries
+
+        images : ndarray of shape (n_samples, 28, 28) and dtype uint8
+            Grey.
+        target : ndarray of shape (n_samples,)
+            0 normal, 1 pneumonia.
+        target_names : list of str
+            ``["normal", "pneumonia"]``.
+        subset : ndarray of shape (n_samples,)
+            The official split that each image belongs to.
+        DESCR : str
+            Source, licence, and whether the file is the official one.
+
+    Raises
+    ------
+    DatasetError
+        If the file is missing and may not be or could not be downloaded, or if it
+        is damaged.
+
+    Notes
+    -----
+    ``SK_MEDSIGLIP_PNEUMONIA_MNIST_URL`` in the environment names a mirror; what comes
+    from there must have the published checksum too.
+
+    References
+    ----------
+    J. Yang et al. MedMNIST v2. Scientific Data 10, 41 (2023).
+    D. Kermany et al. Cell 172(5), 1122-1131 (2018).
+
+    Examples
+    --------
+    >>> from sk_medsiglip.datasets import fetch_pneumonia_mnist
+    >>> bunch = fetch_pneumonia_mnist(subset="test")  # doctest: +SKIP
+    >>> bunch.images.shape  # doctest: +SKIP
+    (624, 28, 28)
+    """
+    if subset not in (*SPLITS, "all"):
+        raise ValueError(f"subset must be one of {[*SPLITS, 'all']}, got {subset!r}.")
+    facts = MEDMNIST["pneumoniamnist"]
+    path = data_folder(data_home) / "pneumoniamnist.npz"
+    md5 = facts["md5"]["28"]
+    if not path.exists():
+        source = f"{FILES}/{path.name}?download=1"
+        _check_wanted(download_if_missing, path, source, "fetch_pneumonia_mnist")
+        url = os.environ.get(PNEUMONIA_MIRROR) or source
+        download(facts["title"], url, path, md5, n_retries, delay, verbose)
+    splits = SPLITS if subset == "all" else (subset,)
+    parts = _read(path, facts, 28, splits, "fetch_pneumonia_mnist")
+    images, target = (np.concatenate(part) for part in zip(*parts, strict=True))
+    if return_X_y:
+        return images, target
+    return Bunch(
+        images=images,
+        target=target,
+        target_names=list(facts["labels"]),
+        subset=np.repeat(splits, [len(labels) for _, labels in parts]),
+        DESCR=_PNEUMONIA_DESCR.format(
+            record=RECORD,
+            subset=subset,
+            n_images=len(images),
+            n_positive=int(target.sum()),
+            provenance=_OFFICIAL if md5_of(path) == md5 else _OTHER,
+        ),
+    )
+
+
+def _check_wanted(download: bool, path: Path, source: str, function: str) -> None:
+    if not download:
+        raise DatasetError(
+            f"{path.name} is not in {path.parent}. Call {function} with "
+            f"download_if_missing=True, or put the file there yourself from {source}"
+        )
+
+
 def _read(
-    path: Path, facts: MedMNISTFacts, size: int, split: str
-) -> tuple[np.ndarray, np.ndarray]:
+    path: Path, facts: dict[str, Any], size: int, splits: Sequence[str], function: str
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return images and labels of each split; raise if the file is another one."""
+
+    def damaged(reason: str) -> DatasetError:
+        return DatasetError(
+            f"{path} is not the {facts['title']} file: {reason}. Delete it and call "
+            f"{function} again to download it."
+        )
+
     try:
         # Opened here: numpy leaves a file that it cannot read open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+            parts = [(arrays[f"{s}_images"], arrays[f"{s}_labels"]) for s in splits]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise _damaged(path, facts, f"it cannot be read ({error})") from error
-    shape = (size, size) if facts.n_channels == 1 else (size, size, 3)
-    if images.dtype != np.uint8 or images.shape[1:] != shape:
-        raise _damaged(
-            path,
-            facts,
-            f"images are {images.dtype} {images.shape}, expected uint8 {('n', *shape)}",
-        )
-    several = facts.task == "multilabel"
-    n_columns, n_values = (len(facts.labels), 2) if several else (1, len(facts.labels))
-    if (
-        labels.shape != (len(images), n_columns)
-        or not np.isin(labels, np.arange(n_values)).all()
-    ):
-        raise _damaged(
-            path,
-            facts,
-            f"labels are not {n_columns} of 0 to {n_values - 1} for each of "
-            f"{len(images)} images",
-        )
-    target = labels.astype(np.int64)
-    return images, target if several else target[:, 0]
-
-
-def _damaged(path: Path, facts: MedMNISTFacts, reason: str) -> DatasetError:
-    return DatasetError(
-        f"{path} is not the {facts.title} file: {reason}. Delete it and call "
-        "fetch_medmnist again to download it."
-    )
+        raise damaged(f"it cannot be read ({error})") from error
+    shape = (size, size) if facts["n_channels"] == 1 else (size, size, 3)
+    several = facts["task"] == "multilabel"
+    n_labels = len(facts["labels"])
+    n_columns, n_values = (n_labels, 2) if several else (1, n_labels)
+    found = []
+    for images, labels in parts:
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
+            raise damaged(
+                f"images are {images.dtype} {images.shape}, expected uint8 "
+                f"{('n', *shape)}"
+            )
+        if (
+            labels.shape != (len(images), n_columns)
+            or not np.isin(labels, np.arange(n_values)).all()
+        ):
+            raise damaged(
+                f"labels are not {n_columns} of 0 to {n_values - 1} for each of "
+                f"{len(images)} images"
+            )
+        target = labels.astype(np.int64)
+        found.append((images, target if several else target[:, 0]))
+    return found

@@ -26,8 +26,6 @@ from sk_medsiglip.datasets._findings import (
     sample_findings,
 )
 
-__all__ = ["make_chest_phantoms"]
-
 Range = tuple[float, float]
 
 _DESCR = """\

@@ -1,7 +1,6 @@
 """Tables and folders as they are handed out: paths, numbers, labels with blanks.
 
-What the loaders and the command line share. Nothing here speaks to the user: the
-callers know whether a parameter or an option is to be named.
+The loaders and the command line share them.
 """
 
 from __future__ import annotations
@@ -22,22 +21,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "Meaning",
-    "class_name",
-    "list_images",
-    "locate",
-    "parse_names",
-    "parse_numbers",
-    "read_binary",
-    "read_strings",
-    "usual_path_column",
-]
+from sk_medsiglip.exceptions import DatasetError
 
 IMAGE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 )
+#: Rows in which names of files are looked for: a check of each may be a network call.
+_LOOKED_AT = 10
 _PATH_COLUMNS = ("path", "file", "filename", "filepath", "image", "image_path")
 #: Folders that systems and network disks put beside images: previews, what was deleted.
 _SYSTEM_FOLDERS = frozenset(("__macosx", "@eadir", "#recycle", "$recycle.bin"))
@@ -70,16 +60,8 @@ _VALUES = {"ignore": np.nan, "negative": 0.0, "positive": 1.0}
 def list_images(folder: Path) -> list[Path]:
     """Return the image files in a folder and its sub-folders, sorted.
 
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Hidden files and folders in it are left out, and those of systems, such as
-        ``__MACOSX`` and ``@eaDir``.
-
-    Returns
-    -------
-    list of pathlib.Path
-        By suffix; without a usual one, what begins as a DICOM file does.
+    Images are known by their suffix or, without a usual one, by the first bytes of a
+    DICOM file. Hidden files and those of systems (``__MACOSX``) are left out.
     """
     return sorted(path for path in folder.rglob("*") if _is_image(path, folder))
 
@@ -102,31 +84,71 @@ def _is_image(path: Path, folder: Path) -> bool:
         return True  # whoever reads it says why that fails, and goes on
 
 
+def read_table(
+    source: Path, path_column: str | None = None
+) -> tuple[pd.DataFrame, str]:
+    """Read a table of images: cells as they are written, and the column of paths."""
+    if not source.is_file():
+        raise DatasetError(
+            f"{source} is not a file. Give a CSV file with a column of paths, or load "
+            "a folder of images with load_image_folder."
+        )
+    try:
+        cells = read_strings(source)
+    except ValueError as error:
+        raise ValueError(f"{source} cannot be read as a CSV file: {error}") from error
+    if cells.empty:
+        raise ValueError(f"{source} holds no rows.")
+    chosen = path_column or _find_path_column(cells, source.parent)
+    if chosen is None:
+        raise ValueError(
+            f"which column of {source} holds the paths? None holds names of files that "
+            f"exist. Pass path_column, one of: {', '.join(cells.columns)}."
+        )
+    check_columns(cells, [chosen], "path_column")
+    empty = np.flatnonzero(cells[chosen].str.strip() == "")
+    if empty.size:
+        raise ValueError(
+            f"{source}: row {empty[0] + 1} has no path in column {chosen!r}."
+        )
+    return cells, chosen
+
+
+def check_columns(frame: pd.DataFrame, names: Sequence[str], parameter: str) -> None:
+    """Raise ValueError if a column is missing."""
+    missing = [name for name in names if name not in frame.columns]
+    if missing:
+        raise ValueError(
+            f"{parameter}: there is no column {missing[0]!r}. The columns are: "
+            f"{', '.join(map(str, frame.columns))}."
+        )
+
+
+def usual_path_column(columns: Sequence[str]) -> str | None:
+    """Return the first column whose name says that it holds paths, if any."""
+    usual = [name for name in columns if str(name).lower() in _PATH_COLUMNS]
+    return str(usual[0]) if usual else None
+
+
+def _find_path_column(cells: pd.DataFrame, folder: Path) -> str | None:
+    """Return the first column with a file that exists, those of usual names first."""
+    first = usual_path_column(cells.columns)
+    names = sorted(
+        cells.columns, key=lambda name: str(name).lower() not in _PATH_COLUMNS
+    )
+    for name in names:
+        some = [cell for cell in cells[name].head(_LOOKED_AT) if cell.strip()]
+        if any("://" in cell or os.path.isfile(locate(cell, folder)) for cell in some):
+            return str(name)
+    return first  # its files are missing: whoever reads them names the rows
+
+
 def read_strings(file: Path) -> pd.DataFrame:
     """Read a CSV file, or by its suffix a TSV file, every cell as it is written.
 
-    Parameters
-    ----------
-    file : pathlib.Path
-        In UTF-8, or in UTF-16 or UTF-32 with a byte order mark. Commas, semicolons,
-        tabs or bars separate: as a first line ``sep=;`` says, else what fits the first
-        rows.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Of strings; blanks, and what a row lacks at its end, are empty strings. Names
-        of columns are without spaces around them, cells without no-break spaces and
-        invisible characters. Separators at the end of a row that nothing follows are
-        passed over.
-
-    Raises
-    ------
-    ValueError
-        If it is no such file, two columns have one name, or a row has more cells than
-        there are names.
-    OSError
-        If it cannot be opened.
+    The text is UTF-8, or UTF-16 or UTF-32 with a byte order mark. Commas, semicolons,
+    tabs or bars separate: as a first line ``sep=;`` says, else whichever fits the first
+    rows. Blanks, and cells that a row lacks at its end, are empty strings.
     """
     text = _decode(file.read_bytes())
     said = re.match(r"sep=(.)\r?\n", text, re.IGNORECASE)
@@ -150,7 +172,7 @@ def read_strings(file: Path) -> pd.DataFrame:
 
 
 def _decode(content: bytes) -> str:
-    """Return the text of a file; raise ValueError that says what it is instead."""
+    """Return the text of a file, or raise ValueError that names its true format."""
     for start, what in _OTHER_FILES.items():
         if content.startswith(start):
             raise ValueError(f"it is {what}. Save it as CSV in UTF-8.")
@@ -185,7 +207,7 @@ def _first_rows(text: str, separator: str, n_rows: int) -> list[list[str]]:
 
 
 def _separator(text: str) -> str:
-    """Return what cuts most of the first rows into as many cells as there are names."""
+    """Return the separator that fits most of the first rows."""
     best, most = ",", (0, 1)
     for separator in (",", ";", "\t", "|"):
         names, *rows = _first_rows(text, separator, 50) or [[]]
@@ -196,7 +218,7 @@ def _separator(text: str) -> str:
 
 
 def _refuse_equal_names(rows: list[list[str]]) -> None:
-    """Raise ValueError if two columns have one name: which is meant is not known."""
+    """Raise ValueError if two columns have one name."""
     names = rows[0] if rows else []
     for place, name in enumerate(names):
         if name.strip() and name in names[:place]:
@@ -228,18 +250,9 @@ def _read_rows(text: str, separator: str) -> list[list[str]]:
 
 
 def locate(name: str, folder: Path) -> str:
-    """Return what to open for a path in a table.
+    """Return the file to open for a path in a table, or the URL as it is.
 
-    Parameters
-    ----------
-    name : str
-        A path, or a URL. Spaces around it do not count, unless a file is so called.
-    folder : pathlib.Path
-        Where relative paths begin.
-
-    Returns
-    -------
-    str
+    Spaces around a path do not count, unless a file is so called.
     """
     if name != name.strip() and not (folder / name).exists():
         name = name.strip()
@@ -247,25 +260,10 @@ def locate(name: str, folder: Path) -> str:
     return name if "://" in name else str(folder / os.path.expanduser(name))
 
 
-def usual_path_column(columns: Sequence[str]) -> str | None:
-    """Return the column whose name says that it holds paths, None if none does."""
-    usual = [name for name in columns if str(name).lower() in _PATH_COLUMNS]
-    return str(usual[0]) if usual else None
-
-
 def parse_numbers(column: pd.Series) -> Any:
-    """Turn a column of numbers into numbers; ``007`` names something, and stays.
+    """Turn a column of numbers into numbers; ``007`` is a name, and stays.
 
-    Parameters
-    ----------
-    column : pandas.Series
-        Of strings.
-
-    Returns
-    -------
-    pandas.Series
-        Of numbers or strings, in both missing where the cell was blank; of 0, 1 and -1
-        missing also where it was a word for that, such as "NA".
+    Blank cells are missing; in a column of 0, 1 and -1 so are words such as "NA".
     """
     blank = column.str.strip() == ""
     filled = column.mask(blank)
@@ -296,19 +294,10 @@ def _with_points(column: pd.Series) -> pd.Series:
 
 
 def parse_names(column: pd.Series) -> Any:
-    """Turn names into numbers where that loses nothing: names of patients, of splits.
+    """Turn names of patients or splits into numbers where that loses nothing.
 
-    Parameters
-    ----------
-    column : pandas.Series
-        Of strings, or missing.
-
-    Returns
-    -------
-    pandas.Series
-        Of numbers if each can be read back, as ``12`` can, and ``1.10``, ``10E2`` and
-        numbers of twenty digits cannot; else of strings, without spaces around them.
-        Missing where the cell was blank.
+    ``12`` can be read back from a number; ``1.10``, ``10E2`` and numbers of twenty
+    digits cannot, and stay strings.
     """
     texts = column.fillna("").astype(str).str.strip()
     numbers = parse_numbers(texts)
@@ -328,20 +317,9 @@ def _reads_back(number: Any, text: str) -> bool:
 def read_binary(
     column: pd.Series, uncertain: Meaning, blank: Meaning
 ) -> NDArray[np.float64] | None:
-    """Read a column of present and absent.
+    """Read a column of 0 and 1 (or true and false) as 0, 1 and NaN.
 
-    Parameters
-    ----------
-    column : pandas.Series
-        0 and 1, or true and false in words; -1 is uncertain, and "NA", "N/A", "NaN",
-        "None", "null" and "." are missing.
-    uncertain, blank : {"ignore", "negative", "positive"}
-        What -1 and a missing value mean.
-
-    Returns
-    -------
-    ndarray of 0, 1 and NaN, or None
-        None if the column holds something else, or nothing.
+    Returns None if the column holds anything else, or nothing.
     """
     words = {"true": 1, "false": 0}
     gone = column.isna() | column.map(_is_missing)
@@ -363,17 +341,13 @@ def _is_missing(value: Any) -> bool:
 
 
 def class_name(value: Any) -> str:
-    """Return a class as it was written: ``1``, not the ``1.0`` of a column of floats.
-
-    Parameters
-    ----------
-    value : object
-        A cell.
-
-    Returns
-    -------
-    str
-    """
+    """Return a class as it was written: ``1``, not the ``1.0`` of a float."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
+
+
+def some_values(column: pd.Series) -> str:
+    """Return the first values of a column, for a message."""
+    values = [repr(class_name(value)) for value in column.dropna().unique()[:4]]
+    return ", ".join(values) + (", ..." if column.nunique() > 4 else "")

@@ -18,11 +18,11 @@ from PIL import Image
 from pydicom.pixels import apply_voi_lut
 
 from sk_medsiglip.datasets import (
-    _pneumonia_mnist,
     fetch_pneumonia_mnist,
     make_chest_phantoms,
     write_phantoms,
 )
+from sk_medsiglip.datasets._medmnist import MEDMNIST
 from sk_medsiglip.exceptions import DatasetError
 
 FINDINGS = [
@@ -401,7 +401,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("SK_MEDSIGLIP_PNEUMONIA_MNIST_URL", server.url)
     # The official file cannot be here; this one stands for it, checksum and all.
     digest = hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
-    monkeypatch.setattr(_pneumonia_mnist, "MD5", digest)
+    monkeypatch.setitem(MEDMNIST["pneumoniamnist"]["md5"], "28", digest)
     yield server
     server.close()
 

@@ -3,7 +3,6 @@
 import hashlib
 import re
 import threading
-from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,8 +11,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from sk_medsiglip.datasets import fetch_medmnist, fetch_pneumonia_mnist
-from sk_medsiglip.datasets._medmnist import MIRROR
-from sk_medsiglip.datasets._medmnist_facts import MEDMNIST, SIZES
+from sk_medsiglip.datasets._medmnist import MEDMNIST, MIRROR, SIZES
 from sk_medsiglip.exceptions import DatasetError
 
 COUNTS = {"train": 12, "val": 3, "test": 5}
@@ -23,12 +21,14 @@ def write_archive(path, name, size, **changes):
     """Write a file of the official format, with few pictures of noise."""
     facts = MEDMNIST[name]
     rng = np.random.default_rng(size)
-    shape = (size, size) if facts.n_channels == 1 else (size, size, 3)
+    shape = (size, size) if facts["n_channels"] == 1 else (size, size, 3)
     arrays = {}
     for split, count in COUNTS.items():
         arrays[f"{split}_images"] = rng.integers(0, 256, (count, *shape), np.uint8)
-        several = facts.task == "multilabel"
-        columns, values = (len(facts.labels), 2) if several else (1, len(facts.labels))
+        several = facts["task"] == "multilabel"
+        columns, values = (
+            (len(facts["labels"]), 2) if several else (1, len(facts["labels"]))
+        )
         labels = rng.integers(0, values, (count, columns))
         arrays[f"{split}_labels"] = labels.astype(np.uint8)
     np.savez(path, **{**arrays, **changes})
@@ -70,9 +70,7 @@ def mirror(tmp_path, monkeypatch):
 def publish(monkeypatch, path, name, size):
     """Make a file the official one: the real ones cannot be here."""
     digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    md5 = list(MEDMNIST[name].md5)
-    md5[SIZES.index(size)] = digest
-    monkeypatch.setitem(MEDMNIST, name, replace(MEDMNIST[name], md5=tuple(md5)))
+    monkeypatch.setitem(MEDMNIST[name]["md5"], str(size), digest)
 
 
 # --- what comes back --------------------------------------------------------------
@@ -86,10 +84,10 @@ def test_every_set_is_read_from_a_file_in_place(name, home):
     assert_array_equal(bunch.images, arrays["test_images"])
     assert bunch.images.dtype == np.uint8
     labels = arrays["test_labels"]
-    expected = labels if facts.task == "multilabel" else labels[:, 0]
+    expected = labels if facts["task"] == "multilabel" else labels[:, 0]
     assert_array_equal(bunch.target, expected)
     assert bunch.target.dtype == np.int64
-    assert bunch.target_names == list(facts.labels)
+    assert bunch.target_names == list(facts["labels"])
     assert bunch.split == "test"
     assert "5 images of the official test split" in bunch.DESCR
     assert "not the official one" in bunch.DESCR
@@ -123,12 +121,12 @@ def test_who_forbids_commercial_use_is_said(home):
 
 def test_facts_are_complete():
     assert len(MEDMNIST) == 12
-    sums = [one for facts in MEDMNIST.values() for one in facts.md5]
+    sums = [one for facts in MEDMNIST.values() for one in facts["md5"].values()]
     assert len(set(sums)) == 48
     assert all(re.fullmatch("[0-9a-f]{32}", one) for one in sums)
     for facts in MEDMNIST.values():
-        assert facts.licence in ("CC BY 4.0", "CC BY-NC 4.0")
-        assert len(set(facts.labels)) == len(facts.labels) >= 2
+        assert facts["licence"] in ("CC BY 4.0", "CC BY-NC 4.0")
+        assert len(set(facts["labels"])) == len(facts["labels"]) >= 2
 
 
 def test_a_real_file_is_what_the_other_loader_reads(shared_data):
