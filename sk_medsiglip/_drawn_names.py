@@ -14,8 +14,6 @@ from __future__ import annotations
 from textwrap import wrap
 from unicodedata import category
 
-__all__ = ["drawn", "drawn_lines"]
-
 _MAX_LINES = 4
 
 

@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import validate_data
 
-__all__ = ["check_embeddings", "is_matrix"]
-
 _FOR_IMAGES = (
     "X must be embeddings. For images put a MedSigLIPEmbedder before the classifier "
     "in a pipeline, or use make_zero_shot_pipeline. HeadSearchCV takes the embedder as "

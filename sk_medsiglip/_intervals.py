@@ -29,17 +29,6 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 from scipy.stats import rankdata
 
-__all__ = [
-    "Bounds",
-    "Estimate",
-    "area_estimate",
-    "combine",
-    "holm",
-    "placements",
-    "resampled_estimate",
-    "share_estimate",
-]
-
 _ROUNDING = 1e-9  # intervals below this width are of figures that did not vary
 _LEAST_P = 1e-12
 # Patients that Newcombe's variance of an area counts as. 0, 3, 5 and 10 were tried in

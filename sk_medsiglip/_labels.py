@@ -1,8 +1,9 @@
-"""What ``y`` says: one of several classes, or which of several labels apply."""
+"""Reading ``y``: one of several classes, or which of several labels apply."""
 
 from __future__ import annotations
 
-import warnings
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,64 +15,48 @@ from sklearn.utils import assert_all_finite, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from sk_medsiglip.exceptions import LabelCodesWarning
-
-__all__ = ["Labels", "check_indicator", "check_labels", "known_labels"]
+from sk_medsiglip._warning import warn_user
+from sk_medsiglip.exceptions import LabelCodesWarning, PromptWarning
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Checked labels.
+    """Checked labels of samples.
 
-    Parameters
-    ----------
-    classes : ndarray of shape (n_classes,) or None
-        Sorted; None for several labels.
-    target : ndarray of shape (n_samples,) or (n_samples, n_labels)
-        Index of the class, NaN where a single finding may be blank and is; or 1, 0,
-        and NaN where a label is not known.
-    names : ndarray of shape (n_labels,) or None
-        Names of the columns of several labels, where they have any.
+    ``classes`` are sorted; None stands for several labels. ``target`` is the index of
+    the class, NaN where a single finding is blank; or 1, 0, and NaN where a label is
+    not known. ``names`` are those of the columns of several labels, if they have any.
     """
 
-    classes: NDArray[Any] | None
-    target: NDArray[Any]
-    names: NDArray[Any] | None = None
+    classes: NDArray[Any] | None  # (n_classes,)
+    target: NDArray[Any]  # (n_samples,) or (n_samples, n_labels)
+    names: NDArray[Any] | None = None  # (n_labels,)
 
     @property
     def n_rows(self) -> int:
-        """Rows of coefficients: one for two classes, else one a class or label."""
+        """Number of rows of coefficients: 1 for two classes, else 1 a class or label."""
         if self.classes is None:
             return int(self.target.shape[1])
         return 1 if len(self.classes) == 2 else len(self.classes)
 
     @property
     def classes_attribute(self) -> NDArray[Any]:
-        """What an estimator shows as ``classes_``."""
+        """The ``classes_`` of an estimator that learns these labels."""
         if self.classes is None:
             return np.tile([0, 1], (self.target.shape[1], 1))
         return self.classes
 
     def by_label(self) -> list[NDArray[Any]]:
-        """Return one target a label, or the only one there is."""
+        """Return the target of each label, or of the only question there is."""
         return list(self.target.T) if self.classes is None else [self.target]
 
     def class_weights(
         self, class_weight: Any, sample_weight: NDArray[np.float64]
     ) -> list[NDArray[np.float64]]:
-        """Return the weights of the classes, of each label.
+        """Return the weights of the classes, ``(n_classes,)``, for each label.
 
-        Parameters
-        ----------
-        class_weight : dict, "balanced", list of these, or None
-            As scikit-learn has it; a list holds one for each label.
-        sample_weight : ndarray of shape (n_samples,)
-            Counts in "balanced".
-
-        Returns
-        -------
-        list of ndarray of shape (n_classes,)
-            1 for classes without a sample.
+        ``class_weight`` is as in scikit-learn; a list holds one for each label. Classes
+        without a sample weigh 1.
         """
         names = np.array([0, 1]) if self.classes is None else self.classes
         targets = self.by_label()
@@ -100,21 +85,11 @@ class Labels:
     def weights(
         self, class_weight: Any, sample_weight: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the weight of every sample, for several labels of each in each.
-
-        Parameters
-        ----------
-        class_weight, sample_weight
-            As in :meth:`class_weights`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_labels)
-        """
+        """Return the weights of the samples, for several labels ``(n_samples, n_labels)``."""
         if class_weight is None:
             return sample_weight
         columns = [
-            # What is not known may have any weight.
+            # Unknown labels may have any weight.
             sample_weight * of_class[np.nan_to_num(target).astype(np.intp)]
             for target, of_class in zip(
                 self.by_label(),
@@ -125,7 +100,7 @@ class Labels:
         return np.column_stack(columns) if self.classes is None else columns[0]
 
     def counted(self, weight: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which samples count: of a weight above 0, and a class that is known.
+        """Return which samples count: their weight is above 0 and their class is known.
 
         With several labels each has its own blanks, which its solver skips.
         """
@@ -133,7 +108,7 @@ class Labels:
         return (weight > 0) & known
 
     def keep(self, rows: NDArray[np.bool_]) -> Labels:
-        """Return the labels of some samples, and no class that has none of them."""
+        """Return the labels of some samples, without the classes that none of them has."""
         target = self.target[rows]
         if self.classes is None:
             return Labels(None, target, self.names)
@@ -152,6 +127,7 @@ def check_labels(
     y: ArrayLike | None,
     classes: NDArray[Any] | None = None,
     *,
+    findings: NDArray[Any] | None = None,
     unlabelled: bool = False,
     blanks: bool = False,
 ) -> Labels:
@@ -159,17 +135,20 @@ def check_labels(
 
     Parameters
     ----------
-    estimator : estimator
-        For the message where there is no ``y``.
+    estimator : estimator or function
+        Named by the message where there is no ``y``.
     X : array-like of shape (n_samples, n_features)
-        What it belongs to.
+        Samples that the labels belong to.
     y : array-like of shape (n_samples,) or (n_samples, n_labels)
-        Labels.
+        Labels; may be sparse.
     classes : ndarray of shape (n_classes,), default=None
-        All there can be, sorted, where that is known: some may have no sample. If
+        All possible classes, sorted, where they are known: some may have no sample. If
         they are names and ``y`` holds whole numbers from 0 to ``n_classes - 1``, as a
         label encoder makes them, these are their places and become the classes, with
         a warning.
+    findings : ndarray of shape (n_findings,), default=None
+        Names of the findings that ``y`` is about, in the order of its columns. With
+        ``classes`` it is one finding.
     unlabelled : bool, default=False
         Whether a column of several labels may be all NaN.
     blanks : bool, default=False
@@ -183,8 +162,8 @@ def check_labels(
     Raises
     ------
     ValueError
-        If there are fewer than two classes, one that cannot be, or something else than
-        labels.
+        If there are fewer than two classes, one that is not possible, something other
+        than labels, or columns in another order than the findings.
     """
     if y is None:
         name = getattr(estimator, "__name__", type(estimator).__name__)
@@ -192,9 +171,13 @@ def check_labels(
     given: Any = y
     target = given.toarray() if scipy.sparse.issparse(y) else np.asarray(given)
     check_consistent_length(X, target)
+    _check_shape(target, classes, findings)
+    if findings is not None:
+        check_columns(y, findings)
     blank = np.asarray(pd.isna(target))
     if target.ndim == 2 and target.shape[1] == 1:
-        table = hasattr(y, "columns") or blank.any()  # no slip, but one finding of some
+        # A table, or blanks, are meant as one finding.
+        table = hasattr(y, "columns") or blank.any()
         target, blank = column_or_1d(target, warn=not table), blank.ravel()
     if target.ndim == 2:
         columns = getattr(y, "columns", None)
@@ -215,25 +198,8 @@ def check_labels(
         )
     assert_all_finite(target, input_name="y")
     check_classification_targets(target)
-    if classes is not None and _are_codes(target, classes):
-        read = ", ".join(f"{i} = {name!r}" for i, name in enumerate(classes.tolist()))
-        warnings.warn(
-            f"y holds numbers where the prompts name classes; they are read as {read}: "
-            "places in sorted order, as cross_val_predict and other tools of "
-            "scikit-learn number classes. If they mean anything else, or a class of "
-            "the prompts is missing from all of the labels, pass names.",
-            LabelCodesWarning,
-            stacklevel=4,
-        )
-        return Labels(np.arange(len(classes)), target)
     if classes is not None:
-        unknown = np.setdiff1d(target, classes)
-        if unknown.size:
-            raise ValueError(
-                f"y holds the labels {unknown[:5].tolist()}, which no prompt stands "
-                f"for; the prompts' classes are {classes.tolist()}."
-            )
-        return Labels(classes, np.searchsorted(classes, target))
+        return _find_classes(target, classes)
     classes, index = np.unique(target, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(
@@ -244,20 +210,21 @@ def check_labels(
 
 
 def known_labels(y: Any, classes: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """Return the truth of the samples of which anything is known, and their places.
+    """Return the labels of the samples that have any, and the rows of these samples.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,), (n_samples, 1) or (n_samples, n_labels)
-        Labels as :func:`check_labels` reads them, of any of the classes.
+        Labels as :func:`check_labels` reads them.
     classes : ndarray of shape (n_classes,) or (n_labels, 2)
-        Those of the classifier that is asked.
+        Classes of the classifier that is compared with them.
 
     Returns
     -------
     truth : ndarray of shape (n_known,) or (n_known, n_labels)
-        Of several labels 1, 0, and NaN where one is not known.
+        Classes; for several labels 1, 0, and NaN where one is not known.
     rows : ndarray of shape (n_known,)
+        Row numbers of the labelled samples.
     """
     values = y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)
     if values.ndim == 2 and values.shape[1] == 1:
@@ -278,8 +245,95 @@ def known_labels(y: Any, classes: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
     return np.array(truth.tolist()) if truth.dtype == object else truth, rows
 
 
+def check_columns(y: Any, findings: Iterable[Any]) -> None:
+    """Raise if ``y`` names the findings in another order; warn of other names.
+
+    Parameters
+    ----------
+    y : array-like
+        Labels. Only a DataFrame names its columns; others are passed over.
+    findings : iterable
+        Names of the findings in the order that is expected.
+
+    Raises
+    ------
+    ValueError
+        If a finding's name stands in the place of another.
+
+    Warns
+    -----
+    PromptWarning
+        If columns have other names than the findings they are taken for.
+    """
+    named = [str(name) for name in getattr(y, "columns", ())]
+    wanted = [str(name) for name in findings]
+    if not named or named == wanted or len(named) != len(wanted):
+        return
+    if any(a != b and a in wanted for a, b in zip(named, wanted, strict=True)):
+        raise ValueError(
+            f"the columns of y are {named}, the findings {wanted}: scores would "
+            f"compare the wrong ones. Pass y[{wanted}]."
+        )
+    pairs = zip(named, wanted, strict=True)
+    taken = ", ".join(f"{a!r} for {b!r}" for a, b in pairs if _plain(a) != _plain(b))
+    if taken:
+        warn_user(
+            f"columns of y are taken, by their places, {taken}. Rename them if that is "
+            "right, or put them in the order of the prompts.",
+            PromptWarning,
+        )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name).strip().casefold()
+
+
+def _check_shape(
+    target: NDArray[Any],
+    classes: NDArray[Any] | None,
+    findings: NDArray[Any] | None,
+) -> None:
+    """Raise if ``y`` answers more or fewer questions than were asked."""
+    if classes is not None and np.prod(target.shape[1:]) > 1:
+        expected = "(n_samples,), one label a sample"
+    elif (
+        classes is None
+        and findings is not None
+        and (target.shape[1:] != (len(findings),))
+    ):
+        expected = (
+            f"(n_samples, {len(findings)}), columns in the order {list(findings)}"
+        )
+    else:
+        return
+    raise ValueError(f"y has shape {target.shape}; here it must be {expected}.")
+
+
+def _find_classes(target: NDArray[Any], classes: NDArray[Any]) -> Labels:
+    """Return the labels as places among known classes."""
+    if _are_codes(target, classes):
+        read = ", ".join(f"{i} = {name!r}" for i, name in enumerate(classes.tolist()))
+        warn_user(
+            f"y holds numbers where classes are names; they are read as {read}: "
+            "places in sorted order, as cross_val_predict and other tools of "
+            "scikit-learn number classes. If they mean anything else, or a class is "
+            "missing from all of the labels, pass names.",
+            LabelCodesWarning,
+        )
+        return Labels(np.arange(len(classes)), target)
+    places = {one: place for place, one in enumerate(classes.tolist())}
+    given = target.tolist()
+    unknown = list(dict.fromkeys(one for one in given if one not in places))
+    if unknown:
+        raise ValueError(
+            f"y holds the labels {unknown[:5]}; the classes are {classes.tolist()}. "
+            "For -1 as 'uncertain' replace it first: y.replace(-1, np.nan)."
+        )
+    return Labels(classes, np.array([places[one] for one in given], dtype=np.intp))
+
+
 def _are_codes(target: NDArray[Any], classes: NDArray[Any]) -> bool:
-    """Tell a label encoder's numbers; a fold may lack some of them."""
+    """Tell the numbers of a label encoder; a fold may lack some of them."""
     return (
         target.dtype.kind in "iu"
         and classes.dtype.kind not in "iufb"
@@ -290,11 +344,11 @@ def _are_codes(target: NDArray[Any], classes: NDArray[Any]) -> bool:
 def check_indicator(target: NDArray[Any]) -> NDArray[np.float64]:
     """Return 1, 0 and NaN as float64, or say what else there is."""
     try:
-        # Not astype alone: pandas' NA is no number, but it is a label not known.
+        # Not astype alone: pandas' NA is not a number, but it is an unknown label.
         values = np.where(pd.isna(target), np.nan, target).astype(np.float64)
     except (TypeError, ValueError) as error:
         given = target.ravel().tolist()
-        strange = [one for one in given if _is_no_number(one)] or given
+        strange = [one for one in given if _is_not_a_number(one)] or given
         raise ValueError(
             "a label must hold 1, 0, and NaN where it is not known; got "
             f"{target.dtype} values such as {strange[0]!r}."
@@ -309,7 +363,7 @@ def check_indicator(target: NDArray[Any]) -> NDArray[np.float64]:
     return values
 
 
-def _is_no_number(value: Any) -> bool:
+def _is_not_a_number(value: Any) -> bool:
     try:
         float(value)
     except (TypeError, ValueError):

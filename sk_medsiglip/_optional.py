@@ -7,8 +7,6 @@ from types import ModuleType
 
 from sk_medsiglip.exceptions import MissingDependencyError
 
-__all__ = ["import_optional"]
-
 
 def import_optional(name: str, *, extra: str, purpose: str) -> ModuleType:
     """Import a module that belongs to an extra of this package.

@@ -10,8 +10,6 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 from sk_medsiglip._version import __version__
 
-__all__ = ["VersionedPickle"]
-
 _KEY = "_sk_medsiglip_version"
 _TABLE = "_sk_medsiglip_table"
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from tqdm.auto import tqdm
 
-__all__ = ["progress_bar"]
-
 
 def progress_bar(
     total: int, *, desc: str, unit: str, verbose: int, done: int = 0

@@ -15,17 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._splits import group_numbers
 
-__all__ = [
-    "Interval",
-    "area",
-    "auc_of_resamples",
-    "check_level",
-    "check_resampling",
-    "draw_counts",
-    "interval",
-    "ranked_counts",
-]
-
 # Numbers that are counted at once: 1 MiB of float64, which a processor keeps near.
 _BLOCK = 2**17
 

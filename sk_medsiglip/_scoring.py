@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer, make_scorer
 from sklearn.utils.metaestimators import available_if
 
-__all__ = ["Answers", "best_settings", "find_scorer", "mean_of_known"]
+from sk_medsiglip import _logits
 
 #: Means over folds that agree in so many decimals differ by rounding.
 _DECIMALS = 12
@@ -124,12 +123,12 @@ class Answers(ClassifierMixin, BaseEstimator):
         """
         logits = logits.astype(np.float64)
         if classes is None:
-            rows = np.tile([0, 1], (logits.shape[1], 1))
-            return cls(rows, logits, expit(logits))
-        if len(classes) == 2:
-            (one,) = logits.T
-            return cls(classes, one, np.column_stack([expit(-one), expit(one)]))
-        return cls(classes, logits, softmax(logits, axis=1))
+            classes = np.tile([0, 1], (logits.shape[1], 1))
+        return cls(
+            classes,
+            _logits.decision(logits, classes),
+            _logits.probabilities(logits, classes),
+        )
 
     @available_if(lambda self: self.decision is not None)
     def decision_function(self, X: Any) -> Any:

@@ -21,17 +21,6 @@ from sklearn.pipeline import Pipeline
 
 from sk_medsiglip._labels import Labels
 
-__all__ = [
-    "Folds",
-    "SharedGroups",
-    "check_groups",
-    "group_numbers",
-    "make_folds",
-    "shared_groups",
-    "with_cv_among",
-    "written_ids",
-]
-
 #: Splitters of scikit-learn's that take one question, not a table of several labels.
 _OF_ONE_QUESTION = (StratifiedKFold, StratifiedGroupKFold, RepeatedStratifiedKFold)
 #: Texts that tables have for an id that is missing.

@@ -9,13 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from numbers import Integral, Real
 from typing import Any
 
 import sklearn.base
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-
-__all__ = ["HasMethods", "Integral", "Interval", "Real", "StrOptions", "_fit_context"]
 
 # How the names begin under which scikit-learn keeps what set_output, set_fit_request
 # and callbacks say; the last one is there while a pipeline fits.

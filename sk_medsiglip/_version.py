@@ -1,5 +1,3 @@
 """The version of the package: read by the build, by pickles and by ``doctor``."""
 
-__all__ = ["__version__"]
-
 __version__ = "0.1.0"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 import warnings
 
-__all__ = ["UserLine", "user_line", "warn_user"]
-
 #: File, line and module of a statement.
 UserLine = tuple[str, int, str]
 

@@ -14,27 +14,13 @@ from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.prompts import check_prompts, encode_question
 
-__all__ = ["Anchors", "make_anchors"]
-
 #: Parameters of a zero-shot classifier that its text tower takes.
 _TEXT_SIDE = ("revision", "dtype", "device", "engine", "batch_size", "cache", "verbose")
 
 
 @dataclass(frozen=True, eq=False)
 class Anchors:
-    """What prompts say of the answers.
-
-    Parameters
-    ----------
-    classes : ndarray of shape (n_classes,) or None
-        Sorted classes, ``[0, 1]`` for one finding; None for several findings.
-    findings : ndarray of shape (n_findings,) or None
-        Names of findings, in the order of the columns of ``y``.
-    vectors : ndarray of shape (n_questions, n_classes, n_features), float64
-        Of length 1. Several findings are a question each, absent before present.
-    logit_scale : float
-        What makes logits of cosines.
-    """
+    """What prompts say of the answers."""
 
     classes: NDArray[Any] | None
     findings: NDArray[Any] | None
@@ -51,29 +37,7 @@ def make_anchors(
     cache: bool | str | os.PathLike[str] | EmbeddingCache,
     n_features: int,
 ) -> Anchors:
-    """Encode prompts, or take over what a zero-shot classifier has.
-
-    Parameters
-    ----------
-    prompts : dict or ZeroShotClassifier
-        As :class:`~sk_medsiglip.ZeroShotClassifier` takes them; or such a classifier,
-        fitted or not, whose prompts, model and vectors count then.
-    templates, model, revision, cache
-        As there.
-    n_features : int
-        Width of the embeddings.
-
-    Returns
-    -------
-    Anchors
-
-    Raises
-    ------
-    PromptError
-        If the prompts are malformed.
-    ValueError
-        If the embeddings are of another width than the text tower's.
-    """
+    """Encode prompts, or take over what a zero-shot classifier has."""
     settings: dict[str, Any] = {"revision": revision, "cache": cache}
     if hasattr(prompts, "prompts") and hasattr(prompts, "get_params"):
         if hasattr(prompts, "class_embeddings_"):
@@ -93,11 +57,13 @@ def make_anchors(
         question, n_features, MedSigLIPTextEmbedder(model, **settings)
     )
     vectors = _of_length_one(encoded.vectors.astype(np.float64))
-    if not question.is_pairs:
-        return Anchors(question.labels, None, vectors[None], encoded.logit_scale)
-    pairs = vectors.reshape(-1, 2, n_features)
-    classes = np.array([0, 1]) if len(pairs) == 1 else None
-    return Anchors(classes, question.labels, pairs, encoded.logit_scale)
+    per_question = 2 if question.is_pairs else len(vectors)
+    return Anchors(
+        question.classes,
+        question.findings,
+        vectors.reshape(-1, per_question, n_features),
+        encoded.logit_scale,
+    )
 
 
 def _from_fitted(classifier: Any, n_features: int) -> Anchors:

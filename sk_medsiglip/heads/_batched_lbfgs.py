@@ -29,8 +29,6 @@ from sk_medsiglip.heads._logistic_loss import (
     array_namespace,
 )
 
-__all__ = ["Minimum", "minimize"]
-
 MEMORY = 10  # pairs of steps and changes of the gradient
 MOST_TRIALS = 20  # lengths tried on one line
 FLAT = 0.4  # a length is taken where the slope has fallen to this share
@@ -40,21 +38,7 @@ LEAVE_AT = 0.25  # share of problems done at which they leave: leaving copies th
 
 @dataclass(eq=False)
 class Minimum:
-    """Where the problems ended.
-
-    Parameters
-    ----------
-    weights : array of shape (n_features, n_columns)
-        Of all problems, side by side.
-    logits : array of shape (n_samples, n_columns)
-        Of all samples, also of those that a problem gives no weight.
-    objective : ndarray of shape (n_problems,), float64
-        The value reached.
-    n_iter : ndarray of shape (n_problems,), int
-        Steps taken.
-    converged : ndarray of shape (n_problems,), bool
-        Whether the tolerance was met, or the numeric type allows no further step.
-    """
+    """Where the problems ended."""
 
     weights: Any
     logits: Any
@@ -72,29 +56,7 @@ def minimize(
     tol: float,
     max_iter: int,
 ) -> Minimum:
-    """Minimise all problems, from zero.
-
-    Parameters
-    ----------
-    features : array of shape (n_samples, n_features)
-        numpy or torch; its type is that of the computation.
-    loss : BinaryLoss or SoftmaxLoss
-        Of all problems.
-    penalty : array of shape (n_features, 1) or (n_features, n_columns)
-        ``a`` above, of all problems or of each; 0 for a free intercept.
-    offset : array of shape (n_samples, n_columns), default=None
-        Added to the logits.
-    tol : float
-        A problem is done when half its squared gradient as the preconditioner measures
-        it, an estimate of how far the objective is above its minimum, is at most this
-        share of the objective.
-    max_iter : int
-        Steps at most.
-
-    Returns
-    -------
-    Minimum
-    """
+    """Minimise all problems, from zero."""
     return _Descent(features, loss, penalty, offset).run(tol, max_iter)
 
 
@@ -219,13 +181,6 @@ class _Descent:
 
         The objective is convex, so the slope rises along the way: lengths come from
         secants between one where it falls and one where it rises.
-
-        Returns
-        -------
-        point : Point
-            At these lengths.
-        length : ndarray of shape (n_problems,)
-            0 where no length improves the objective.
         """
         shrunk = self._penalty * direction
         bend, tilt = self._dot(direction, shrunk), self._dot(self._weights, shrunk)
@@ -349,13 +304,7 @@ class _Descent:
 
 
 class _Line:
-    """Lengths on a way, one a problem: the last tried, and what bounds the next.
-
-    Parameters
-    ----------
-    slope : ndarray of shape (n_problems,)
-        At length 0, negative.
-    """
+    """Lengths on a way, one a problem: the last tried, and what bounds the next."""
 
     def __init__(self, slope: NDArray[np.float64]) -> None:
         self.length = np.ones(len(slope))

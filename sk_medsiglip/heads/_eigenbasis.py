@@ -19,27 +19,13 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-__all__ = ["Eigenbasis", "make_eigenbasis"]
-
 #: Directions shorter than this share of the longest are rounding in float32.
 FLOAT32_DIGITS = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
 class Eigenbasis:
-    """Rows in their own coordinates, and the way back.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n_samples, rank) or (n_samples, rank + 1)
-        ``Z``; with an intercept a last column of ones.
-    penalty : ndarray of shape (rank,) or (rank + 1,)
-        1 for each coordinate, 0 for the intercept.
-    basis : ndarray of shape (n_features, rank)
-        ``B``.
-    mean : ndarray of shape (n_features,)
-        What was taken from the rows; zeros without an intercept.
-    """
+    """Rows in their own coordinates, and the way back."""
 
     rows: NDArray[np.floating]
     penalty: NDArray[np.floating]
@@ -54,18 +40,7 @@ class Eigenbasis:
     def coefficients(
         self, weights: NDArray[np.floating]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return coefficients of X and intercepts.
-
-        Parameters
-        ----------
-        weights : ndarray of shape (rank [+ 1], n_columns)
-            In the coordinates of ``rows``.
-
-        Returns
-        -------
-        coef : ndarray of shape (n_columns, n_features)
-        intercept : ndarray of shape (n_columns,)
-        """
+        """Return coefficients of X and intercepts."""
         rank = self.basis.shape[1]
         coef = (self.basis @ weights[:rank]).T.astype(np.float64)
         intercept = np.zeros(len(coef))
@@ -80,22 +55,7 @@ def make_eigenbasis(
     fit_intercept: bool,
     sample_weight: NDArray[np.float64] | None = None,
 ) -> Eigenbasis:
-    """Find the coordinates for some rows.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features), float32 or float64
-        Any rows; nothing is assumed of their scale.
-    fit_intercept : bool
-        Whether to centre, and to add the column of ones.
-    sample_weight : ndarray of shape (n_samples,), default=None
-        Weights of the mean, which matters where the intercept is penalised.
-
-    Returns
-    -------
-    Eigenbasis
-        In the numeric type of ``X``.
-    """
+    """Find the coordinates for some rows."""
     n_samples, n_features = X.shape
     mean = np.zeros(n_features, X.dtype)
     if fit_intercept:

@@ -15,8 +15,6 @@ from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder, plain_rows
 from sk_medsiglip.exceptions import PromptError
 
-__all__ = ["explain_head"]
-
 
 def explain_head(
     head: Any,

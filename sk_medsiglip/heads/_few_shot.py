@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight
 
+from sk_medsiglip._classifier import LogitClassifier
 from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip._scoring import best_settings
@@ -25,11 +26,7 @@ from sk_medsiglip._splits import Folds, check_groups, make_folds
 from sk_medsiglip._validation import StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._anchors import make_anchors
-from sk_medsiglip.heads._logit_classifier import LogitClassifier
 from sk_medsiglip.heads._scores import choose_cautiously, score_decisions
-from sk_medsiglip.prompts import check_columns
-
-__all__ = ["FewShotClassifier", "NearestVector", "Shots", "unit_rows"]
 
 #: What makes logits of cosines where no model says so.
 DEFAULT_SCALE = 5.0
@@ -42,29 +39,7 @@ FAIR_COUNT = 16.0
 
 @dataclass(frozen=True, eq=False)
 class Shots:
-    """The labelled samples of one question.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n_samples, n_features), float64
-        Embeddings of length 1.
-    target : ndarray of shape (n_samples,), int
-        Index of the class.
-    n_classes : int
-        Classes, those without a sample among them.
-    sample_weight : ndarray of shape (n_samples,)
-        Of each sample.
-    class_weight : ndarray of shape (n_classes,)
-        Of each class.
-    anchors : ndarray of shape (n_classes, n_features) or None
-        Vectors of the prompts, of length 1.
-    scale : float
-        What makes logits of cosines.
-    groups : ndarray of shape (n_samples,) or None
-        What must stay together.
-    folds : callable
-        Returns the folds of these samples, or None if they cannot be split.
-    """
+    """The labelled samples of one question."""
 
     rows: NDArray[np.float64]
     target: NDArray[np.intp]
@@ -236,21 +211,9 @@ class FewShotClassifier(LogitClassifier):
         self._anchors, self.logit_scale_ = anchors.vectors, anchors.logit_scale
         if anchors.findings is not None:
             self.findings_ = anchors.findings
-            check_columns(y, anchors.findings)
-        labels = check_labels(self, rows, y, anchors.classes, blanks=True)
-        n_columns = 0 if labels.classes is not None else labels.target.shape[1]
-        n_findings = 0 if anchors.classes is not None else len(anchors.vectors)
-        if n_columns != n_findings:
-            expected = (
-                f"(n_samples, {n_findings}), columns in the order "
-                f"{anchors.findings.tolist()}"  # type: ignore[union-attr]
-                if n_findings
-                else "(n_samples,)"
-            )
-            raise ValueError(
-                f"y has shape {np.shape(y)}; with these prompts it must be {expected}."
-            )
-        return labels
+        return check_labels(
+            self, rows, y, anchors.classes, findings=anchors.findings, blanks=True
+        )
 
     def _logits(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
         unit = unit_rows(X.astype(np.float64))
@@ -283,21 +246,7 @@ class NearestVector(FewShotClassifier):
         texts: NDArray[np.float64] | None,
         fair: float,
     ) -> NDArray[np.float64]:
-        """Return the vector of each class, of any length.
-
-        Parameters
-        ----------
-        shots : Shots
-            Of one question.
-        differences : ndarray of shape (n_classes, n_features)
-            Sums of each class's centred rows.
-        counts : ndarray of shape (n_classes,)
-            How many they are.
-        texts : ndarray of shape (n_classes, n_features) or None
-            Centred vectors of the prompts.
-        fair : float
-            How many images the prompts of a class are to count as by default.
-        """
+        """Return the vector of each class, of any length."""
 
     def _learn(self, shots: Shots) -> dict[str, NDArray[np.float64]]:
         onehot = shots.onehot

@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer_names
 from sklearn.utils.validation import _check_sample_weight
 
+from sk_medsiglip._classifier import LogitClassifier
 from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip._scoring import best_settings, mean_of_known
@@ -19,10 +20,7 @@ from sk_medsiglip._splits import check_groups, make_folds
 from sk_medsiglip._validation import Integral, Interval, Real, StrOptions, _fit_context
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
 from sk_medsiglip.heads._logistic_path import LogisticPath, solve_path
-from sk_medsiglip.heads._logit_classifier import LogitClassifier
 from sk_medsiglip.heads._scores import score_decisions
-
-__all__ = ["LinearProbe"]
 
 #: The penalty where labels are too few to choose one: scikit-learn's default.
 FIXED_C = 1.0

@@ -11,26 +11,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-__all__ = ["BinaryLoss", "Point", "SoftmaxLoss", "array_namespace"]
-
 # Rows go by in blocks of about so many elements, which stay in the processor's cache.
 BLOCK = 65_536
 
 
 class Point(NamedTuple):
-    """What is known of all problems at some logits.
-
-    Parameters
-    ----------
-    logits, residuals : arrays of shape (n_samples, n_columns)
-        Residuals are the weighted derivatives of the losses.
-    loss : array of shape (n_problems,), float64
-        Weighted sum over the samples.
-    curvature : array of shape (n_columns,), float64
-        Weighted sum of the second derivatives.
-    slope : array of shape (n_columns,), float64
-        Derivative of the loss along the way that led here.
-    """
+    """What is known of all problems at some logits."""
 
     logits: Any
     residuals: Any
@@ -66,15 +52,7 @@ class _Loss(ABC):
 
 @dataclass(frozen=True, eq=False)
 class BinaryLoss(_Loss):
-    """Log loss of problems of two classes, one column each.
-
-    Parameters
-    ----------
-    signs : array of shape (n_samples, n_problems)
-        1 where the label is the second class, else -1.
-    weights : array of shape (n_samples, n_problems)
-        Of each sample in each problem, ``C`` included; 0 leaves it out.
-    """
+    """Log loss of problems of two classes, one column each."""
 
     signs: Any
     weights: Any
@@ -103,15 +81,7 @@ class BinaryLoss(_Loss):
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxLoss(_Loss):
-    """Log loss of problems of several classes, all with the same labels.
-
-    Parameters
-    ----------
-    onehot : array of shape (n_samples, n_classes)
-        1 at the label.
-    weights : array of shape (n_samples, n_problems)
-        Of each sample in each problem, ``C`` included; 0 leaves it out.
-    """
+    """Log loss of problems of several classes, all with the same labels."""
 
     onehot: Any
     weights: Any

@@ -20,8 +20,6 @@ from sk_medsiglip.heads._batched_lbfgs import Minimum, minimize
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
 from sk_medsiglip.heads._logistic_loss import BinaryLoss, SoftmaxLoss
 
-__all__ = ["LogisticPath", "Prior", "fit_logistic_path", "solve_path"]
-
 # Products of fewer multiplications than these are done before a second thread is awake.
 SMALL_PRODUCT = 5e7
 
@@ -67,18 +65,7 @@ class LogisticPath:
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What is believed before any label is seen.
-
-    Parameters
-    ----------
-    offset : ndarray of shape (n_samples, n_rows)
-        Logits.
-    extra : ndarray of shape (n_samples, n_extra)
-        Features beside those of the basis.
-    extra_deviation, intercept_deviation : float
-        Standard deviations of the extra features' coefficients and of the intercept,
-        whatever ``C`` is.
-    """
+    """What is believed before any label is seen."""
 
     offset: NDArray[np.floating]
     extra: NDArray[np.floating]
@@ -215,27 +202,7 @@ def solve_path(
     max_iter: int,
     device: str,
 ) -> LogisticPath:
-    """Solve checked problems; see :func:`fit_logistic_path`.
-
-    Parameters
-    ----------
-    basis : Eigenbasis
-        Of the rows.
-    target : ndarray of shape (n_samples,) or (n_samples, n_labels)
-        Indices of classes, or 1, 0 and NaN.
-    Cs : ndarray of shape (n_Cs,)
-        Inverse strengths.
-    masks : ndarray of shape (n_folds, n_samples) or (n_folds, n_samples, n_labels)
-        True for the rows to learn from.
-    classes : ndarray or None
-        None for several labels.
-    sample_weight : ndarray of shape (n_samples,) or (n_samples, n_labels)
-        Ones if None.
-    prior : Prior, default=None
-        Where to start from, and what to keep near to; for one question only.
-    tol, max_iter, device
-        As there.
-    """
+    """Solve checked problems; see :func:`fit_logistic_path`."""
     features = basis.rows if prior is None else np.hstack([basis.rows, prior.extra])
     n_samples, dtype = len(features), features.dtype
     n_labels = target.shape[1] if classes is None else 1

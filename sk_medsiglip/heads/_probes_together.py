@@ -25,8 +25,6 @@ from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
 from sk_medsiglip.heads._linear_probe import LinearProbe, check_Cs
 from sk_medsiglip.heads._scores import score_decisions
 
-__all__ = ["fit_probes"]
-
 # Shares of the width of X. A smaller draw's own basis, as small as it, is cheaper; and
 # smaller problems are too quick for threads.
 _OWN_BASIS, _ONE_THREAD = 0.75, 0.2

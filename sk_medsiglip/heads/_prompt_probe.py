@@ -19,8 +19,6 @@ from sk_medsiglip.heads._few_shot import FewShotClassifier, Shots
 from sk_medsiglip.heads._linear_probe import check_Cs
 from sk_medsiglip.heads._logistic_path import LogisticPath, Prior, solve_path
 
-__all__ = ["PromptProbe"]
-
 # The constants below were chosen by eye on phantoms and PneumoniaMNIST with the
 # demonstration checkpoint, five draws each; MedSigLIP may want others.
 

@@ -13,8 +13,6 @@ from sk_medsiglip._validation import Interval, Real, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._few_shot import NearestVector, Shots
 
-__all__ = ["PrototypeClassifier"]
-
 
 class PrototypeClassifier(NearestVector):
     """Compare images with the mean of each class, shrunk towards its prompts.

@@ -12,8 +12,6 @@ from sk_medsiglip._labels import Labels
 from sk_medsiglip._scoring import Answers, find_scorer
 from sk_medsiglip._splits import Folds
 
-__all__ = ["choose_cautiously", "score_decisions"]
-
 
 def score_decisions(
     decision: NDArray[np.floating],
@@ -22,29 +20,7 @@ def score_decisions(
     scoring: Any,
     sample_weight: NDArray[np.float64] | None,
 ) -> NDArray[np.float64]:
-    """Score what each fold left out.
-
-    Parameters
-    ----------
-    decision : ndarray of shape (n_folds, n_settings, n_samples, n_rows)
-        Logits.
-    labels : Labels
-        The truth.
-    folds : Folds
-        Who is asked.
-    scoring : str, callable or None
-        A name of scikit-learn's, or a scorer. None is "neg_log_loss" of smoothed
-        labels: after ``m`` answers, a share ``1 / (m + 2)`` of each label is taken to
-        be wrong (Laplace's rule of succession). A few right answers then do not
-        choose what is sure of everything.
-    sample_weight : ndarray of shape (n_samples,) or None
-        Handed to the scorer if given.
-
-    Returns
-    -------
-    ndarray of shape (n_folds, n_settings) or (n_labels, n_folds, n_settings)
-        NaN where a fold asks nobody.
-    """
+    """Score what each fold left out."""
     if labels.classes is None:
         return np.array(
             [
@@ -67,19 +43,7 @@ def score_decisions(
 
 
 def choose_cautiously(scores: NDArray[np.float64]) -> int:
-    """Return the first setting that is no worse than the best but for chance.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_folds, n_settings)
-        Scores of the settings, the most cautious first.
-
-    Returns
-    -------
-    int
-        Its score is below the best by at most one standard error of the difference
-        over folds.
-    """
+    """Return the first setting that is no worse than the best but for chance."""
     lack = scores[:, [np.nanmean(scores, axis=0).argmax()]] - scores
     lack = lack[~np.isnan(lack).any(axis=1)]
     error = lack.std(axis=0) / np.sqrt(max(len(lack) - 1, 1))

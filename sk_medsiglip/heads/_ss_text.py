@@ -13,8 +13,6 @@ from sk_medsiglip._validation import Interval, Real, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._few_shot import NearestVector, Shots
 
-__all__ = ["SSTextClassifier"]
-
 
 class SSTextClassifier(NearestVector):
     """The solver SS-Text: shots and prompts blended without training or validation.

@@ -16,8 +16,6 @@ from sk_medsiglip._validation import Interval, Real, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._few_shot import FewShotClassifier, Shots
 
-__all__ = ["TipAdapterClassifier"]
-
 #: What inner cross-validation chooses from, with prompts 0 beside. The shots' term is a
 #: sum over them: with hundreds its weight must be small.
 ALPHAS: tuple[float, ...] = (0.01, 0.05, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)

@@ -9,6 +9,7 @@
     _lint.py           lint_prompts: what is wrong before an image is looked at
 """
 
+from sk_medsiglip._labels import check_columns
 from sk_medsiglip._public import name_by_room
 from sk_medsiglip.prompts._class_vectors import (
     ClassVectors,
@@ -24,7 +25,6 @@ from sk_medsiglip.prompts._prompt_set import (
 )
 from sk_medsiglip.prompts._question import (
     Question,
-    check_columns,
     check_prompts,
     is_pair,
 )

@@ -14,8 +14,6 @@ from sk_medsiglip.embedding import MedSigLIPTextEmbedder, plain_rows
 from sk_medsiglip.exceptions import PromptError, PromptWarning
 from sk_medsiglip.prompts._question import Question
 
-__all__ = ["ClassVectors", "encode_class_vectors", "encode_question"]
-
 # Widths of the models that people have, for a message that names what X came from.
 _MODELS_BY_WIDTH = {192: "demo", 1152: "google/medsiglip-448"}
 

@@ -20,8 +20,6 @@ from sk_medsiglip.exceptions import PromptWarning, TruncatedTextWarning
 from sk_medsiglip.prompts._class_vectors import encode_question
 from sk_medsiglip.prompts._question import Question, check_prompts
 
-__all__ = ["lint_prompts"]
-
 _NEGATIONS = {"absent", "negative", "no", "none", "not", "without"}
 _PAIRS_IN_WARNING = 3
 

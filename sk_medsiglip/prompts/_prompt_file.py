@@ -13,8 +13,6 @@ import yaml
 from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.prompts._question import check_prompts
 
-__all__ = ["read_prompt_file"]
-
 _HEADER = {"title": str, "version": int, "modality": str, "source": str, "notes": str}
 _KNOWN = (*_HEADER, "prompts", "ordinal", "templates")
 

@@ -15,8 +15,6 @@ from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.prompts._prompt_file import read_prompt_file
 from sk_medsiglip.prompts._question import is_pair
 
-__all__ = ["PromptSet", "find_prompt_set", "list_prompt_sets", "load_prompt_set"]
-
 _SETS = Path(__file__).parent / "sets"
 _SUFFIXES = (".yaml", ".yml", ".json")
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -12,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip.exceptions import PromptError, PromptWarning
-
-__all__ = ["Question", "check_columns", "check_prompts", "is_pair"]
+from sk_medsiglip._labels import Labels, check_labels
+from sk_medsiglip.exceptions import PromptError
 
 _PAIR = {"positive", "negative"}
 
@@ -40,6 +38,30 @@ class Question:
     texts: tuple[tuple[str, ...], ...]
     is_pairs: bool
     weights: tuple[tuple[float, ...], ...] | None = None
+
+    @property
+    def findings(self) -> NDArray[Any] | None:
+        """Names of the findings; None for exclusive classes."""
+        return self.labels if self.is_pairs else None
+
+    @property
+    def classes(self) -> NDArray[Any] | None:
+        """Sorted classes, 0 and 1 for one finding; None for several findings."""
+        if not self.is_pairs:
+            return self.labels
+        return np.array([0, 1]) if len(self.labels) == 1 else None
+
+    def read_labels(self, asker: Any, X: Any, y: Any) -> Labels:
+        """Check ``y`` against the classes or findings; see :func:`check_labels`."""
+        return check_labels(
+            asker,
+            X,
+            y,
+            self.classes,
+            findings=self.findings,
+            unlabelled=True,
+            blanks=self.is_pairs,
+        )
 
 
 def check_prompts(prompts: Mapping[Any, Any], templates: Any = None) -> Question:
@@ -98,66 +120,13 @@ def check_prompts(prompts: Mapping[Any, Any], templates: Any = None) -> Question
         )
     of_label = _check_templates(templates, prompts)
     labels, asked = (_check_pairs if all(pairs) else _check_classes)(prompts, of_label)
-    weights = tuple(one.weights for one in asked)
+    texts, weights = zip(*asked, strict=True)
     alike = all(len(set(one)) == 1 for one in weights)
-    return Question(
-        labels,
-        tuple(one.texts for one in asked),
-        is_pairs=all(pairs),
-        weights=None if alike else weights,
-    )
+    return Question(labels, texts, all(pairs), None if alike else weights)
 
 
-def check_columns(y: Any, findings: Iterable[Any]) -> None:
-    """Raise if ``y`` names the findings, but in another order; warn at other names.
-
-    Parameters
-    ----------
-    y : array-like
-        A DataFrame names its columns; anything else is passed over.
-    findings : iterable
-        Names in the order of the prompts.
-
-    Raises
-    ------
-    ValueError
-        If a finding's name stands in the place of another.
-
-    Warns
-    -----
-    PromptWarning
-        If columns have other names than the findings they are taken for.
-    """
-    named = [str(name) for name in getattr(y, "columns", ())]
-    wanted = [str(name) for name in findings]
-    if not named or named == wanted or len(named) != len(wanted):
-        return
-    if any(a != b and a in wanted for a, b in zip(named, wanted, strict=True)):
-        raise ValueError(
-            f"the columns of y are {named}, the findings {wanted}: scores would "
-            f"compare the wrong ones. Pass y[{wanted}]."
-        )
-    pairs = zip(named, wanted, strict=True)
-    taken = ", ".join(f"{a!r} for {b!r}" for a, b in pairs if _plain(a) != _plain(b))
-    if taken:
-        warnings.warn(
-            f"columns of y are taken, by their places, {taken}. Rename them if that is "
-            "right, or put them in the order of the prompts.",
-            PromptWarning,
-            stacklevel=4,
-        )
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", " ", name).strip().casefold()
-
-
-@dataclass(frozen=True)
-class _Prompts:
-    """The prompts of one vector."""
-
-    texts: tuple[str, ...]
-    weights: tuple[float, ...]
+#: Texts of one vector, and their weights.
+_Prompts = tuple[tuple[str, ...], tuple[float, ...]]
 
 
 def is_pair(value: Any) -> bool:
@@ -240,7 +209,7 @@ def _fill(prompts: Any, templates: list[str], where: str) -> _Prompts:
         raise PromptError(
             f"{where}: the weights {weights} must be 0 or more, and not all 0."
         )
-    return _Prompts(
+    return (
         tuple(template.replace("{}", text) for template in templates for text in texts),
         tuple(weights or [1.0] * len(texts)) * len(templates),
     )

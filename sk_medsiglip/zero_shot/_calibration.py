@@ -15,8 +15,6 @@ from scipy.special import logsumexp, softmax
 
 from sk_medsiglip._labels import Labels
 
-__all__ = ["Calibration", "calibrate_scores", "fit_to_labels", "fit_to_prevalence"]
-
 # How far the temperature may go from the one at which scores differ by about 1, both
 # ways: further, probabilities are 0 and 1, or all alike.
 _RANGE = 1e3

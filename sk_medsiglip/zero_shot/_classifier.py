@@ -37,9 +37,6 @@ from sk_medsiglip.zero_shot._scores import (
     probabilities,
     scores,
 )
-from sk_medsiglip.zero_shot._target import check_target
-
-__all__ = ["ZeroShotClassifier"]
 
 # Cosines with single prompts that are held at once, 64 MiB of float32.
 _COSINES_AT_ONCE = 2**24
@@ -273,7 +270,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         if self.ensemble == "max":
             self.prompt_embeddings_ = vectors.prompt_vectors
             self._starts = vectors.starts
-        labels = None if y is None else check_target(self, rows, y, question)
+        labels = None if y is None else question.read_labels(self, rows, y)
         if labels is not None and labels.classes is not None:
             self.classes_ = labels.classes  # places, if y holds these
         weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)

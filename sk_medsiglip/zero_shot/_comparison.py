@@ -20,9 +20,6 @@ from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.prompts import check_prompts, lint_prompts
 from sk_medsiglip.zero_shot._prompt_cosines import Choice, encode_choices, log_odds
-from sk_medsiglip.zero_shot._target import check_target
-
-__all__ = ["compare_prompts"]
 
 _FIGURES = (
     *("auc", "auc_low", "auc_high", "gain", "gain_low", "gain_high"),
@@ -133,7 +130,7 @@ def compare_prompts(
     check_level(level)
     rows: NDArray[np.floating] = check_array(X, dtype=[np.float64, np.float32])
     question = check_prompts(prompts, templates)
-    labels = check_target(compare_prompts, rows, y, question)
+    labels = question.read_labels(compare_prompts, rows, y)
     patients = group_numbers(groups, len(rows))
     side: dict[str, Any] = {"revision": revision, "device": device, "cache": cache}
     report = lint_prompts(

@@ -13,8 +13,6 @@ from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.zero_shot._comparison import compare_prompts
 
-__all__ = ["PromptComparisonDisplay"]
-
 _COLOURS = {"positive": "#c65d00", "negative": "#1f5fa8", "": "#1f5fa8"}
 _ENSEMBLE, _WORSE = "#222222", "#b00020"
 _HEIGHT_OF_A_ROW = 0.28  # inches

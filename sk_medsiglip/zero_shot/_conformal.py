@@ -52,8 +52,6 @@ from sk_medsiglip.zero_shot._conformal_quantile import (
 )
 from sk_medsiglip.zero_shot._conformal_split import learns, split_patients, take
 
-__all__ = ["ConformalZeroShot"]
-
 
 def _weights_of_last_step(estimator: Any, sample_weight: Any) -> dict[str, Any]:
     """Return weights under the name by which ``fit`` hands them to the classifier."""

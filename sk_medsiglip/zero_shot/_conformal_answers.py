@@ -22,14 +22,6 @@ from sklearn.utils.validation import column_or_1d
 from sk_medsiglip._labels import check_indicator, check_labels
 from sk_medsiglip.prompts import check_columns
 
-__all__ = [
-    "Answers",
-    "check_discrete_labels",
-    "find_answers",
-    "list_probabilities",
-    "match_labels",
-]
-
 
 class Answers(NamedTuple):
     """What a classifier may answer.

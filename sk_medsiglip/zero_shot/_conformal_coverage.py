@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from sk_medsiglip._intervals import share_estimate
 from sk_medsiglip.zero_shot._conformal_answers import Answers
 
-__all__ = ["report_coverage"]
-
 
 def report_coverage(
     sets: NDArray[np.bool_],

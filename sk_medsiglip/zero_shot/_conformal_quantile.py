@@ -12,14 +12,6 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.zero_shot._conformal_answers import Answers
 
-__all__ = [
-    "class_quantiles",
-    "needed_patients",
-    "patient_quantile",
-    "say_few",
-    "score_classes",
-]
-
 #: A sum of a few thousand weights is off by less than this.
 _ROUNDING = 1e-9
 

@@ -15,8 +15,6 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_random_state, get_tags
 
-__all__ = ["learns", "split_patients", "take"]
-
 
 def learns(estimator: Any) -> bool:
     """Tell whether ``fit`` takes anything from its data."""

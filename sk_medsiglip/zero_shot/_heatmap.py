@@ -16,8 +16,6 @@ from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.images import CTWindows, Percentiles, Window, image_rows
 from sk_medsiglip.prompts import encode_class_vectors
 
-__all__ = ["heatmap_of", "map_on_image", "prompt_heatmap"]
-
 
 def prompt_heatmap(
     image: Any,

@@ -18,8 +18,6 @@ from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
 from sk_medsiglip.zero_shot._heatmap import heatmap_of, map_on_image, prompt_heatmap
 from sk_medsiglip.zero_shot._prompt_search import PromptSearchCV
 
-__all__ = ["HeatmapDisplay"]
-
 #: Pixels a side that are drawn of larger images; more than a figure shows.
 _MAX_SHOWN = 1024
 

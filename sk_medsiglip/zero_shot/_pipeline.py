@@ -12,8 +12,6 @@ from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
 
-__all__ = ["make_zero_shot_pipeline"]
-
 
 def make_zero_shot_pipeline(
     prompts: Mapping[Any, Any],

@@ -12,8 +12,6 @@ from sk_medsiglip._labels import Labels
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.prompts import Question, encode_question
 
-__all__ = ["Choice", "PromptCosines", "encode_choices", "log_odds"]
-
 
 def log_odds(logits: NDArray[np.float64], answer: int) -> NDArray[np.float64]:
     """Return how much likelier an answer is than all others together.

@@ -33,9 +33,6 @@ from sk_medsiglip.prompts import Question, check_prompts
 from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
 from sk_medsiglip.zero_shot._prompt_cosines import Choice, encode_choices, log_odds
 from sk_medsiglip.zero_shot._prompt_selection import Selection, select
-from sk_medsiglip.zero_shot._target import check_target
-
-__all__ = ["PromptSearchCV"]
 
 _NO_GAIN: dict[str, Any] = {
     **dict.fromkeys(("plain", "chosen", "gain", "gain_low", "gain_high"), np.nan),
@@ -221,7 +218,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         """
         rows = check_embeddings(self, X)
         question = check_prompts(self.candidates, self.templates)
-        labels = check_target(self, rows, y, question)
+        labels = question.read_labels(self, rows, y)
         patients = None if groups is None else check_groups(groups, len(rows))
         embedder = MedSigLIPTextEmbedder(self.model, **self._text_side())
         choices = encode_choices(question, labels, rows, embedder)

@@ -14,8 +14,6 @@ from sk_medsiglip._scoring import best_settings
 from sk_medsiglip._splits import make_folds
 from sk_medsiglip.zero_shot._prompt_cosines import Choice, log_odds
 
-__all__ = ["Selection", "quality", "select"]
-
 
 @dataclass(frozen=True, eq=False)
 class Selection:

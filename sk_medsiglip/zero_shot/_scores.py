@@ -6,8 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_expit, softmax
 
-__all__ = ["SCORINGS", "pooled_cosines", "probabilities", "scores"]
-
 SCORINGS = {"softmax", "sigmoid", "cosine"}
 
 

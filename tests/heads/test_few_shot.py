@@ -444,7 +444,7 @@ def test_in_a_search_with_embedder_and_groups(phantoms, findings):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_wrong_input_is_refused(X, classes, findings, head):
-    with pytest.raises(ValueError, match=r"labels \['nodule'\], which no prompt"):
+    with pytest.raises(ValueError, match="nodule"):
         head(CLASSES, model="demo").fit(X[:2], ["normal", "nodule"])
     with pytest.raises(ValueError, match=r"must be \(n_samples,\)"):
         head(PAIR, model="demo").fit(X, findings)

@@ -177,7 +177,7 @@ def test_comparison_refuses_what_does_not_fit(data):
     X, Y, y, _ = data
     with pytest.raises(ValueError, match=r"must be \(n_samples, 2\)"):
         compare_prompts(FINDINGS, X, Y[:, 0], model="demo")
-    with pytest.raises(ValueError, match="which no prompt stands for"):
+    with pytest.raises(ValueError, match="labels"):
         compare_prompts(CLASSES, X, np.where(y == "heart", "lung", y), model="demo")
     with pytest.raises(ValueError, match="model='google/medsiglip-448'"):
         compare_prompts(ONE, np.ones((4, 1152)), [0, 1, 0, 1], model="demo")

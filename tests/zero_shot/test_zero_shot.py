@@ -151,7 +151,7 @@ def test_templates_cross_prompts(make, checkpoint, shared_store):
 
 def test_labels_outside_the_prompts_are_an_error(make, X):
     y = np.array(["effusion", "normal", "fracture"] * 20)
-    with pytest.raises(ValueError, match=r"\['fracture'\], which no prompt stands for"):
+    with pytest.raises(ValueError, match="fracture"):
         make(CLASSES).fit(X, y)
     with pytest.raises(ValueError, match=r"the labels \[2\]"):
         make(PAIR).fit(X, np.full(60, 2))
