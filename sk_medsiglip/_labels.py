@@ -34,7 +34,7 @@ class Labels:
 
     @property
     def n_rows(self) -> int:
-        """Number of rows of coefficients: 1 for two classes, else 1 a class or label."""
+        """Number of rows of coefficients, 1 for two classes."""
         if self.classes is None:
             return int(self.target.shape[1])
         return 1 if len(self.classes) == 2 else len(self.classes)
@@ -85,7 +85,7 @@ class Labels:
     def weights(
         self, class_weight: Any, sample_weight: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the weights of the samples, for several labels ``(n_samples, n_labels)``."""
+        """Return the weights of the samples, a column a label if there are several."""
         if class_weight is None:
             return sample_weight
         columns = [
@@ -108,7 +108,7 @@ class Labels:
         return (weight > 0) & known
 
     def keep(self, rows: NDArray[np.bool_]) -> Labels:
-        """Return the labels of some samples, without the classes that none of them has."""
+        """Return the labels of some samples, and only the classes that they have."""
         target = self.target[rows]
         if self.classes is None:
             return Labels(None, target, self.names)
@@ -209,15 +209,15 @@ def check_labels(
     return Labels(classes, index)
 
 
-def known_labels(y: Any, classes: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
+def known_labels(y: Any, classes: Any = None) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """Return the labels of the samples that have any, and the rows of these samples.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,), (n_samples, 1) or (n_samples, n_labels)
         Labels as :func:`check_labels` reads them.
-    classes : ndarray of shape (n_classes,) or (n_labels, 2)
-        Classes of the classifier that is compared with them.
+    classes : ndarray of shape (n_classes,) or (n_labels, 2), default=None
+        Classes of the classifier that is compared with them. By default, any.
 
     Returns
     -------
@@ -228,12 +228,17 @@ def known_labels(y: Any, classes: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """
     values = y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)
     if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    expected = np.shape(classes)[:-1]
-    if values.shape[1:] != expected:
+        values = column_or_1d(values, warn=classes is None)
+    if classes is not None and values.shape[1:] != np.shape(classes)[:-1]:
+        expected = np.shape(classes)[:-1] or "one"
         raise ValueError(
-            f"y has shape {values.shape}; this classifier answers {expected or 'one'} "
+            f"y has shape {values.shape}; this classifier answers {expected} "
             "question(s) a sample."
+        )
+    if values.ndim not in (1, 2):
+        raise ValueError(
+            "y must be (n_samples,), a class a sample, or (n_samples, n_labels); got "
+            f"shape {values.shape}."
         )
     values = check_indicator(values) if values.ndim == 2 else values
     known = ~np.asarray(pd.isna(values)).reshape(len(values), -1)
@@ -241,8 +246,13 @@ def known_labels(y: Any, classes: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
     if not rows.size:
         raise ValueError("y holds no label: every entry is missing (NaN, None or NA).")
     truth = values[rows]
+    if truth.ndim == 2:
+        return truth, rows
     # Through a list: an array of objects has a type of its own again.
-    return np.array(truth.tolist()) if truth.dtype == object else truth, rows
+    truth = np.array(truth.tolist()) if truth.dtype == object else truth
+    assert_all_finite(truth, input_name="y")
+    check_classification_targets(truth)
+    return truth, rows
 
 
 def check_columns(y: Any, findings: Iterable[Any]) -> None:

@@ -1,36 +1,32 @@
-"""What every ``fit`` has in common; and the place of scikit-learn's private names.
+"""Fitting as all estimators do it, and the place of scikit-learn's private names.
 
 Estimators declare ``_parameter_constraints`` and decorate ``fit``, as scikit-learn's
-own template for third-party estimators does. Should a release move these names, this
-file is what changes.
+own template for third-party estimators does. Should a release move these names, only
+this file changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from numbers import Integral as Integral
+from numbers import Real as Real
 from typing import Any
 
 import sklearn.base
+from sklearn.utils._param_validation import HasMethods as HasMethods
+from sklearn.utils._param_validation import Interval as Interval
+from sklearn.utils._param_validation import StrOptions as StrOptions
 
-# How the names begin under which scikit-learn keeps what set_output, set_fit_request
-# and callbacks say; the last one is there while a pipeline fits.
+# Beginnings of the names under which scikit-learn keeps the settings of set_output,
+# set_fit_request and callbacks; the last one is there while a pipeline fits.
 _SETTINGS = ("_skl", "_metadata_request", "_parent_callback")
 
 
 def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Any], Any]:
-    """Decorate ``fit``: as scikit-learn does, and with nothing of an earlier fit.
+    """Decorate ``fit`` as scikit-learn does, and clear what an earlier fit has set.
 
-    Parameters
-    ----------
-    prefer_skip_nested_validation : bool
-        As in scikit-learn: False where parameters are estimators of the user's.
-
-    Returns
-    -------
-    callable
-        The decorator. What an earlier fit has set is put aside before ``fit`` begins,
-        and comes back if it fails: an estimator holds one fit, whole.
+    The earlier attributes come back if ``fit`` fails, so an estimator holds one fit.
     """
     context = sklearn.base._fit_context(
         prefer_skip_nested_validation=prefer_skip_nested_validation
@@ -55,7 +51,7 @@ def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Any], Any]
 
 
 def _take_fitted(estimator: Any) -> dict[str, Any]:
-    """Remove what ``fit`` has set, and return it."""
+    """Remove the attributes that ``fit`` has set, and return them."""
     state, params = vars(estimator), estimator.get_params(deep=False)
     own = [n for n in state if n not in params and not n.startswith(_SETTINGS)]
     return {n: state.pop(n) for n in own if n.startswith("_") or n.endswith("_")}

@@ -4,9 +4,8 @@
 
     _linear_probe.py     LinearProbe: logistic regression, its penalty chosen
     _prompt_probe.py     PromptProbe: the same, penalised for leaving the prompts
-    _ss_text.py          SSTextClassifier: the closed form of SS-Text
+    _nearest_vector.py   SSTextClassifier and PrototypeClassifier: one vector a class
     _tip_adapter.py      TipAdapterClassifier: zero-shot logits and a cache of shots
-    _prototypes.py       PrototypeClassifier: mean images, shrunk to the prompts
     _explain.py          explain_head: which prompts lie near to a head's weights
 
     _logistic_path.py    fit_logistic_path: all folds, penalties and labels of one X
@@ -14,20 +13,18 @@
     _logistic_loss.py    their losses, elementwise
     _eigenbasis.py       coordinates in which they are small and nearly diagonal
 
-    _few_shot.py         what heads that know prompts share; _anchors.py, the prompts
+    _few_shot.py         the base of heads that know prompts; _anchors.py, the prompts
     _probes_together.py  fit_probes: linear probes of many draws from one X
-    _logit_classifier.py from logits to answers
-    _scores.py           what they are worth on rows that were left out
+    _scores.py           scores on rows that folds leave out
 """
 
 from sk_medsiglip._public import name_by_room
 from sk_medsiglip.heads._explain import explain_head
 from sk_medsiglip.heads._linear_probe import LinearProbe
 from sk_medsiglip.heads._logistic_path import LogisticPath, fit_logistic_path
+from sk_medsiglip.heads._nearest_vector import PrototypeClassifier, SSTextClassifier
 from sk_medsiglip.heads._probes_together import fit_probes
 from sk_medsiglip.heads._prompt_probe import PromptProbe
-from sk_medsiglip.heads._prototypes import PrototypeClassifier
-from sk_medsiglip.heads._ss_text import SSTextClassifier
 from sk_medsiglip.heads._tip_adapter import TipAdapterClassifier
 
 __all__ = [

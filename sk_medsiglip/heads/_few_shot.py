@@ -1,7 +1,7 @@
-"""What the heads with few labels share: prompts as starting points, one question each.
+"""The base of heads for few labels, which may start from prompts.
 
 A question is a choice among classes. Several labels a sample are as many questions of
-two classes. Rows are brought to length 1, as the model compares them.
+two classes. Rows are scaled to length 1, as the model compares them.
 """
 
 from __future__ import annotations
@@ -28,42 +28,37 @@ from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._anchors import make_anchors
 from sk_medsiglip.heads._scores import choose_cautiously, score_decisions
 
-#: What makes logits of cosines where no model says so.
+#: Scale that turns cosines into logits where there is no model to give one.
 DEFAULT_SCALE = 5.0
-
-#: How many images the prompts of a class count as where nobody says. Chosen on phantoms
-#: and PneumoniaMNIST with the demonstration checkpoint: up to 16 shots of each class
-#: cost .017 of the AUC of good prompts with 8, and at most .008 with 16.
-FAIR_COUNT = 16.0
 
 
 @dataclass(frozen=True, eq=False)
 class Shots:
     """The labelled samples of one question."""
 
-    rows: NDArray[np.float64]
-    target: NDArray[np.intp]
-    n_classes: int
-    sample_weight: NDArray[np.float64]
-    class_weight: NDArray[np.float64]
-    anchors: NDArray[np.float64] | None
-    scale: float
+    rows: NDArray[np.float64]  # (n_samples, n_features), of length 1
+    target: NDArray[np.intp]  # (n_samples,), index of the class
+    n_classes: int  # those without a sample included
+    sample_weight: NDArray[np.float64]  # (n_samples,)
+    class_weight: NDArray[np.float64]  # (n_classes,)
+    anchors: NDArray[np.float64] | None  # (n_classes, n_features), of the prompts
+    scale: float  # of logits, per cosine
     groups: NDArray[Any] | None
-    folds: Callable[[], Folds | None]
+    folds: Callable[[], Folds | None]  # None if the samples cannot be split
 
     @property
     def weight(self) -> NDArray[np.float64]:
-        """Of each sample, its class's weight included."""
+        """Weights of the samples, those of their classes included."""
         return self.sample_weight * self.class_weight[self.target]
 
     @property
     def onehot(self) -> NDArray[np.float64]:
-        """Labels by sample and class, as often as a sample counts."""
+        """Indicators of the classes, times the weight of each sample."""
         return np.eye(self.n_classes)[self.target] * self.sample_weight[:, None]
 
 
 class FewShotClassifier(LogitClassifier):
-    """Abstract: learns each question from its shots."""
+    """Abstract classifier that learns each question from its shots."""
 
     # scikit-learn's routing reads it: groups are asked for unless told otherwise.
     __metadata_request__fit: ClassVar[dict[str, Any]] = {"groups": True}
@@ -105,9 +100,9 @@ class FewShotClassifier(LogitClassifier):
             With prompts, classes are among theirs, and columns in the order of the
             findings.
         sample_weight : array-like of shape (n_samples,), default=None
-            Of each sample.
+            Weights of the samples.
         groups : array-like of shape (n_samples,), default=None
-            What must not be torn apart by inner folds, such as patients.
+            Groups that inner folds keep together, such as patients.
 
         Returns
         -------
@@ -125,7 +120,7 @@ class FewShotClassifier(LogitClassifier):
         labels = self._read_labels(rows, y)
         of_groups = None if groups is None else check_groups(groups, len(rows))
         counts = labels.counted(weight)
-        # Once for all labels, on the rows as passed, and only where a head asks.
+        # Dealt once for all labels, on the rows as passed, and only if a head asks.
         cv = getattr(self, "cv", None)
         deal = cache(partial(make_folds, labels, cv, of_groups, rows, counts))
         if not counts.all():
@@ -133,7 +128,7 @@ class FewShotClassifier(LogitClassifier):
             of_groups = None if of_groups is None else of_groups[counts]
             if self.prompts is None:
                 labels = labels.keep(counts)
-            else:  # classes are those of the prompts, with samples or without
+            else:  # classes of the prompts stay without a sample too
                 labels = replace(labels, target=labels.target[counts])
         kept = np.flatnonzero(counts)
         self.classes_ = labels.classes_attribute
@@ -179,7 +174,7 @@ class FewShotClassifier(LogitClassifier):
         *,
         cautious: bool = False,
     ) -> int:
-        """Return the setting whose logits are best on what the folds left out.
+        """Return the setting whose logits are best on the rows that folds leave out.
 
         A cautious choice is the first that is not worse by more than chance.
         """
@@ -195,7 +190,7 @@ class FewShotClassifier(LogitClassifier):
         return int(best_settings(means[0], -means[1]))
 
     def _read_labels(self, rows: NDArray[np.floating], y: ArrayLike) -> Labels:
-        """Check ``y`` against the prompts, if there are any, and note both."""
+        """Check ``y`` against the prompts, if there are any, and encode these."""
         self._anchors: NDArray[np.float64] | None = None
         self.logit_scale_ = DEFAULT_SCALE
         if self.prompts is None:
@@ -234,64 +229,13 @@ class FewShotClassifier(LogitClassifier):
         return tags
 
 
-class NearestVector(FewShotClassifier):
-    """Abstract: compares centred images with one vector a class."""
-
-    @abstractmethod
-    def _vectors(
-        self,
-        shots: Shots,
-        differences: NDArray[np.float64],
-        counts: NDArray[np.float64],
-        texts: NDArray[np.float64] | None,
-        fair: float,
-    ) -> NDArray[np.float64]:
-        """Return the vector of each class, of any length."""
-
-    def _learn(self, shots: Shots) -> dict[str, NDArray[np.float64]]:
-        onehot = shots.onehot
-        counts = onehot.sum(axis=0)
-        sums = onehot.T @ shots.rows
-        # All images of one kind share most of their direction, and texts another: what
-        # tells classes apart is how they differ from that.
-        seen = counts > 0
-        center = (sums[seen] / counts[seen, None]).mean(axis=0)
-        texts = shots.anchors
-        fair = FAIR_COUNT
-        if texts is not None:
-            texts = texts - texts.mean(axis=0)
-            # Prompts may differ more than images do, or less.
-            spread = _deviation(shots.rows - center, shots.sample_weight)
-            if spread > 0 and (of_texts := _deviation(texts)) > 0:
-                fair *= spread / of_texts
-        differences = sums - counts[:, None] * center
-        vectors = self._vectors(shots, differences, counts, texts, fair)
-        # How often a class counts is how likely it is before anything is seen.
-        prior = np.log(shots.class_weight)
-        return {"center": center, "vectors": unit_rows(vectors), "prior": prior}
-
-    def _answer(self, learned: Any, unit: NDArray[np.float64]) -> NDArray[np.float64]:
-        cosines = (unit - learned["center"]) @ learned["vectors"].T
-        return self.logit_scale_ * cosines + learned["prior"]
-
-    def _publish(self, learned: list[Any]) -> None:
-        vectors = np.array([one["vectors"] for one in learned])
-        several = self.classes_.ndim == 2
-        self.class_embeddings_ = vectors if several else vectors[0]
-
-
 def _folds_of(
     deal: Callable[[], Folds | None], rows: NDArray[np.intp], label: int
 ) -> Folds | None:
-    """Return the folds of some rows for one label, None if they ask about nobody."""
+    """Return the folds of some rows for one label; None if nothing is left out."""
     dealt = deal()
     folds = None if dealt is None else dealt.keep(rows, label)
     return folds if folds is not None and folds.test.any() else None
-
-
-def _deviation(rows: NDArray[np.float64], weights: Any = None) -> float:
-    """Return the root mean square of the lengths of centred rows."""
-    return float(np.sqrt(np.average((rows**2).sum(axis=1), weights=weights)))
 
 
 def unit_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -16,17 +15,15 @@ from sk_medsiglip._classifier import LogitClassifier
 from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip._scoring import best_settings, mean_of_known
-from sk_medsiglip._splits import check_groups, make_folds
+from sk_medsiglip._splits import Folds, check_groups, make_folds
 from sk_medsiglip._validation import Integral, Interval, Real, StrOptions, _fit_context
+from sk_medsiglip._warning import warn_user
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
-from sk_medsiglip.heads._logistic_path import LogisticPath, solve_path
+from sk_medsiglip.heads._logistic_path import LogisticPath, check_Cs, solve_path
 from sk_medsiglip.heads._scores import score_decisions
 
 #: The penalty where labels are too few to choose one: scikit-learn's default.
 FIXED_C = 1.0
-#: Logits at the beginning of a path are at most about this large: the constant model,
-#: but for the order of its answers. Much smaller ones would be rounded to none.
-CONSTANT_LOGIT = 1e-3
 
 
 class LinearProbe(LogitClassifier):
@@ -185,9 +182,9 @@ class LinearProbe(LogitClassifier):
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Classes; or 1 and 0 for each of several labels, NaN where it is not known.
         sample_weight : array-like of shape (n_samples,), default=None
-            Of each sample, in learning and in scoring.
+            Weights of the samples, in learning and in scoring.
         groups : array-like of shape (n_samples,), default=None
-            What must not be torn apart by the folds, such as patients.
+            Groups that the folds keep together, such as patients.
 
         Returns
         -------
@@ -227,35 +224,14 @@ class LinearProbe(LogitClassifier):
         else:
             path = self._solve(basis, labels, self.Cs_, folds.train, weights)
             asked = None if sample_weight is None else weight
-            chosen_by = dict.fromkeys(self._criteria())  # each once
-            found = [
-                score_decisions(path.decision, labels, folds, one, asked)
-                for one in chosen_by
-            ]
-            scores, log_scores = found[0], found[-1]
+            scores, log_scores = self._score(path.decision, labels, folds, asked)
             self.scores_ = scores[..., None, :]
             n_iter = path.n_iter[:, None]
             self.n_iter_ = n_iter if n_iter.ndim == 3 else np.moveaxis(n_iter, -1, 0)
             best = self._choose(scores, log_scores)
             if not self.refit:
                 return self._average(path, best_settings(scores, -log_scores))
-        everybody = np.ones((1, len(rows)), dtype=bool)
-        path = self._solve(basis, labels, np.unique(best), everybody, weights)
-        return self._take(path, labels, best)
-
-    def _take(
-        self, path: LogisticPath, labels: Labels, best: NDArray[np.float64]
-    ) -> Self:
-        """Take the coefficients of all samples, of each label at its best C."""
-        at = np.searchsorted(path.Cs, best)
-        if labels.classes is not None:
-            self.coef_, self.intercept_ = path.coef[0, at[0]], path.intercept[0, at[0]]
-        else:
-            each = np.arange(len(best))
-            self.coef_ = path.coef[0, at, each]
-            self.intercept_ = path.intercept[0, at, each]
-        self.C_: Any = best if labels.classes is None else float(best[0])
-        return self
+        return self._refit(basis, labels, weights, best)
 
     def _solve(
         self,
@@ -277,18 +253,28 @@ class LinearProbe(LogitClassifier):
             device=self.device,
         )
         if not path.converged.all():
-            warnings.warn(
+            warn_user(
                 f"{int((~path.converged).sum())} of {path.converged.size} fits did not "
                 f"converge in {self.max_iter} steps; raise max_iter or tol.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         return path
 
-    def _criteria(self) -> tuple[Any, Any]:
-        """Return what to choose by, and what decides between equal scores."""
+    def _score(
+        self,
+        decision: NDArray[np.floating],
+        labels: Labels,
+        folds: Folds,
+        weight: NDArray[np.float64] | None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the scores to choose by, and those that decide between equal ones."""
         log_loss = None if isinstance(self.Cs, Integral) else "neg_log_loss"
-        return self.scoring or log_loss, log_loss
+        log_scores = score_decisions(decision, labels, folds, log_loss, weight)
+        if self.scoring in (None, log_loss):
+            return log_scores, log_scores
+        return score_decisions(
+            decision, labels, folds, self.scoring, weight
+        ), log_scores
 
     def _choose(
         self, scores: NDArray[np.float64], log_scores: NDArray[np.float64]
@@ -302,6 +288,29 @@ class LinearProbe(LogitClassifier):
         self._warn_of_few(unknown)
         best = best_settings(means, -log_means)
         return np.where(unknown, FIXED_C, self.Cs_[best])
+
+    def _refit(
+        self,
+        basis: Eigenbasis,
+        labels: Labels,
+        weights: NDArray[np.float64],
+        best: NDArray[np.float64],
+    ) -> Self:
+        """Learn from all samples, each label at its best C.
+
+        C multiplies the weights, so that one path of one penalty serves all labels.
+        """
+        n_samples = len(basis.rows)
+        path = self._solve(
+            basis,
+            labels,
+            np.ones(1),
+            np.ones((1, n_samples), dtype=bool),
+            weights.reshape(n_samples, -1) * best,
+        )
+        self.coef_, self.intercept_ = path.coef[0, 0], path.intercept[0, 0]
+        self.C_: Any = best if labels.classes is None else float(best[0])
+        return self
 
     def _average(self, path: LogisticPath, best: NDArray[np.intp]) -> Self:
         """Take the mean of the folds' coefficients, each at its best C."""
@@ -322,24 +331,12 @@ class LinearProbe(LogitClassifier):
         if unknown.any():
             columns = f" of columns {np.flatnonzero(unknown)}"
             which = "" if unknown.size == 1 else columns
-            warnings.warn(
+            warn_user(
                 f"a class{which} has fewer than two samples (or groups), so no penalty "
                 f"can be chosen by cross-validation; C={FIXED_C:g} is used.",
                 UserWarning,
-                stacklevel=4,
             )
 
     def _logits(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
         # In float64: probabilities near 1 have no digits left in float32.
         return X.astype(np.float64, copy=False) @ self.coef_.T + self.intercept_
-
-
-def check_Cs(Cs: Any, squares: float = 0.0) -> NDArray[np.float64]:
-    """Return the values of ``Cs``, rising, for rows with a sum of squares."""
-    if isinstance(Cs, Integral):
-        constant = CONSTANT_LOGIT / max(squares, 100.0)
-        return np.append(constant, np.logspace(-4, 4, int(Cs)))
-    values = np.unique(np.asarray(Cs, dtype=np.float64))
-    if not (values.size and np.isfinite(values).all() and (values > 0).all()):
-        raise ValueError(f"Cs must be positive numbers, got {Cs!r}.")
-    return values

@@ -16,9 +16,15 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 from threadpoolctl import ThreadpoolController
 
+from sk_medsiglip._labels import Labels, check_indicator, check_labels
+from sk_medsiglip._validation import Integral
 from sk_medsiglip.heads._batched_lbfgs import Minimum, minimize
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
 from sk_medsiglip.heads._logistic_loss import BinaryLoss, SoftmaxLoss
+
+#: Logits at the beginning of a path are at most about this large: the constant model,
+#: but for the order of its answers. Much smaller ones would be rounded to none.
+CONSTANT_LOGIT = 1e-3
 
 # Products of fewer multiplications than these are done before a second thread is awake.
 SMALL_PRODUCT = 5e7
@@ -150,24 +156,12 @@ def fit_logistic_path(
     """
     rows: NDArray[np.floating] = check_array(X, dtype=[np.float64, np.float32])
     check_consistent_length(rows, y)
-    Cs = np.asarray(Cs, dtype=np.float64).reshape(-1)
-    if not (Cs.size and np.isfinite(Cs).all() and (Cs > 0).all()):
-        raise ValueError(f"Cs must be positive numbers, got {Cs.tolist()}.")
-    target = np.asarray(y)
-    classes = None
-    if target.ndim == 1:
-        classes, target = np.unique(target, return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(
-                f"y holds one class, {classes[:1].tolist()}; two are needed."
-            )
+    Cs = _positive(np.reshape(Cs, -1))
+    given = np.asarray(y)
+    if given.ndim == 2:  # a single column stays a table
+        labels = Labels(None, check_indicator(given))
     else:
-        target = target.astype(np.float64)
-        odd = ~np.isin(target, [0, 1]) & ~np.isnan(target)
-        if odd.any():
-            raise ValueError(
-                f"with several labels y holds 1, 0 and NaN; got {target[odd][0]}."
-            )
+        labels = check_labels(fit_logistic_path, rows, y)
     masks = _train_masks(folds, len(rows))
     if not masks.any(axis=1).all():
         raise ValueError("a fold has no rows to learn from.")
@@ -178,10 +172,10 @@ def fit_logistic_path(
             weights = _check_sample_weight(weights, rows, dtype=np.float64)
     return solve_path(
         make_eigenbasis(rows, fit_intercept=fit_intercept),
-        target,
+        labels.target,
         Cs,
         masks,
-        classes=classes,
+        classes=labels.classes,
         sample_weight=weights,
         tol=tol,
         max_iter=max_iter,
@@ -381,3 +375,18 @@ def _shares(
     if target.ndim == 2:
         share = share * ~np.isnan(target)
     return share
+
+
+def check_Cs(Cs: Any, squares: float = 0.0) -> NDArray[np.float64]:
+    """Return the values of ``Cs``, rising, for rows whose sum of squares is given."""
+    if isinstance(Cs, Integral):
+        constant = CONSTANT_LOGIT / max(squares, 100.0)
+        return np.append(constant, np.logspace(-4, 4, int(Cs)))
+    return np.unique(_positive(Cs))
+
+
+def _positive(Cs: Any) -> NDArray[np.float64]:
+    values = np.asarray(Cs, dtype=np.float64)
+    if not (values.size and np.isfinite(values).all() and (values > 0).all()):
+        raise ValueError(f"Cs must be positive numbers, got {Cs!r}.")
+    return values

@@ -1,9 +1,7 @@
 """Linear probes of many draws from one ``X``, in coordinates that are made once.
 
-A probe solves its folds, penalties and labels together already. What is left to share
-between draws is what comes before: the eigenbasis, an eigendecomposition as wide as the
-embeddings. A basis made from more rows than a draw has is a change of coordinates only,
-so the draw learns nothing of the rows that it does not hold.
+The draws share the eigenbasis. One made from more rows than a draw has is a change of
+coordinates only, so the draw learns nothing of the rows that it does not hold.
 """
 
 from __future__ import annotations
@@ -22,8 +20,8 @@ from threadpoolctl import threadpool_limits
 from sk_medsiglip._labels import Labels
 from sk_medsiglip._splits import Folds, make_folds, with_cv_among
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
-from sk_medsiglip.heads._linear_probe import LinearProbe, check_Cs
-from sk_medsiglip.heads._scores import score_decisions
+from sk_medsiglip.heads._linear_probe import LinearProbe
+from sk_medsiglip.heads._logistic_path import check_Cs
 
 # Shares of the width of X. A smaller draw's own basis, as small as it, is cheaper; and
 # smaller problems are too quick for threads.
@@ -77,7 +75,7 @@ def fit_probes(
 def _fit_in(
     basis: Eigenbasis, probe: LinearProbe, labels: Labels, folds: Folds, n_threads: int
 ) -> LinearProbe:
-    """Do what ``LinearProbe.fit`` does, with coordinates and folds that are there."""
+    """Fit a probe as ``LinearProbe.fit`` does, with coordinates and folds as given."""
     n_samples = len(basis.rows)
     probe.classes_ = labels.classes_attribute
     probe.n_features_in_ = len(basis.mean)
@@ -86,8 +84,8 @@ def _fit_in(
     def solve(Cs: NDArray[np.float64]) -> NDArray[np.floating]:
         return probe._solve(basis, labels, Cs, folds.train, weights).decision
 
-    # What is held of a block fits a core's cache, and its problems end at about the
-    # same time. The hardest, with the weakest penalties, begin.
+    # A block fits a core's cache, and its problems end at about the same time. The
+    # hardest, with the weakest penalties, go first.
     blocks = np.array_split(probe.Cs_[::-1], len(probe.Cs_) if n_threads > 1 else 1)
     if len(blocks) == 1:
         decision = solve(probe.Cs_)
@@ -96,21 +94,8 @@ def _fit_in(
         with threadpool_limits(each, "blas"), ThreadPoolExecutor(n_threads) as threads:
             found = list(threads.map(solve, blocks))
         decision = np.concatenate(found[::-1], axis=1)
-    scores, log_scores = (
-        score_decisions(decision, labels, folds, one, None) for one in probe._criteria()
-    )
-    best = probe._choose(scores, log_scores)
-    # A weight times C: each label at its own C, in one path of one penalty.
-    path = probe._solve(
-        basis,
-        labels,
-        np.ones(1),
-        np.ones((1, n_samples), dtype=bool),
-        weights.reshape(n_samples, -1) * best,
-    )
-    probe.coef_, probe.intercept_ = path.coef[0, 0], path.intercept[0, 0]
-    probe.C_ = best if labels.classes is None else float(best[0])
-    return probe
+    best = probe._choose(*probe._score(decision, labels, folds, None))
+    return probe._refit(basis, labels, weights, best)
 
 
 def _values(labels: Labels) -> NDArray[Any]:

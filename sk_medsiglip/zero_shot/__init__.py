@@ -5,19 +5,17 @@
     _classifier.py       ZeroShotClassifier
     _pipeline.py         make_zero_shot_pipeline: with images before it
     _scores.py           from cosines to scores to probabilities, a formula a scoring
-    _target.py           labels in the shape that a question asks for
     _calibration.py      temperature and bias
 
     _comparison.py       compare_prompts: what each prompt is worth
     _comparison_plot.py  PromptComparisonDisplay
-    _prompt_cosines.py   cosines with single prompts, and any mean of prompts from them
-    _prompt_search.py    PromptSearchCV; _prompt_selection.py chooses for it
+    _prompt_search.py    PromptSearchCV
+    _prompt_choices.py   cosines with single prompts, and greedy choice among them
 
     _conformal.py            ConformalZeroShot: sets that hold the truth
-    _conformal_split.py      who teaches and who calibrates
-    _conformal_answers.py    answers and labels in one shape
-    _conformal_quantile.py   the arithmetic, patients counted once
-    _conformal_coverage.py   what sets hold, and how large they are
+    _conformal_split.py      patients that teach, and others that calibrate
+    _conformal_answers.py    answers and labels of any classifier in one shape
+    _conformal_sets.py       scores, quantiles by patient, and coverage
 
     _heatmap.py          prompt_heatmap: which parts of an image are like a prompt
     _heatmap_plot.py     HeatmapDisplay

@@ -1,11 +1,9 @@
-"""Temperature and bias: scores to probabilities that mean what they say."""
+"""Calibration of scores by a temperature and biases."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,26 +12,18 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 from sk_medsiglip._labels import Labels
+from sk_medsiglip._warning import warn_user
 
 # How far the temperature may go from the one at which scores differ by about 1, both
 # ways: further, probabilities are 0 and 1, or all alike.
 _RANGE = 1e3
 
 
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """What ``scores / temperature + bias`` takes.
-
-    Parameters
-    ----------
-    temperature : float
-        One for all classes: the order of the scores of an image stays.
-    bias : ndarray of shape (n_classes,)
-        One a class, their sum 0.
-    """
+class Calibration(NamedTuple):
+    """Parameters of ``softmax(scores / temperature + bias)``."""
 
     temperature: float
-    bias: NDArray[np.float64]
+    bias: NDArray[np.float64]  # (n_classes,), their sum is 0
 
 
 def calibrate_scores(
@@ -47,30 +37,7 @@ def calibrate_scores(
 ) -> list[Calibration]:
     """Calibrate one question, or each of several findings by itself.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (n_samples, n_classes) or (n_samples, n_findings, 2)
-        Whatever a softmax would make probabilities of.
-    how : {"temperature", "temperature_bias", "prevalence"}
-        What is learned.
-    labels : Labels or None
-        Of the samples; needed by the first two.
-    prevalence : float, mapping or None
-        Shares by name; needed by the third.
-    names : ndarray of shape (n_classes,) or (n_findings,)
-        Of classes, or of one or several findings.
-    sample_weight : ndarray of shape (n_samples,), default=None
-        A weight of 3 is the sample three times.
-
-    Returns
-    -------
-    list of Calibration
-        One, or one a finding.
-
-    Raises
-    ------
-    ValueError
-        If what is needed is not there, or does not fit the names.
+    ``scores`` are ``(n_samples, n_classes)`` or ``(n_samples, n_findings, 2)``.
     """
     weight = np.ones(len(scores)) if sample_weight is None else sample_weight
     questions = [scores] if scores.ndim == 2 else list(scores.swapaxes(0, 1))
@@ -95,10 +62,10 @@ def calibrate_scores(
                 raise ValueError(
                     "all labels of y are of one class; calibrating needs two."
                 )
-            warnings.warn(
+            warn_user(
                 f"finding {str(names[i])!r} has labels of one kind only, or none: its "
                 "scores stay as they are.",
-                stacklevel=4,
+                UserWarning,
             )
             calibrations.append(Calibration(1.0, np.zeros(2)))
             continue
@@ -116,39 +83,15 @@ def fit_to_labels(
     *,
     with_bias: bool,
 ) -> Calibration:
-    """Choose the temperature, and a bias a class, that make labels likeliest.
+    """Choose the temperature, and a bias a class, that make the labels likeliest.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (n_samples, n_classes)
-        Logits, or anything that orders the classes.
-    target : ndarray of shape (n_samples,)
-        Index of each sample's class.
-    sample_weight : ndarray of shape (n_samples,), default=None
-        Weights; ones by default.
-    with_bias : bool
-        Also choose biases. They learn how frequent the classes are in ``target``.
-
-    Returns
-    -------
-    Calibration
-
-    Notes
-    -----
-    Temperature scaling [1]_, with biases the bias-corrected one [2]_. A share of ``1 /
-    (n_samples + 1)`` of each label is spread over all classes: otherwise a few samples
-    that scores tell apart would ask for a temperature of 0. Platt's larger shares
-    [3]_, made for tens of labels, kept probabilities too even: of four amounts this
-    one had the lowest log loss over 8 to 200 labels of drawn phantoms, and none was
-    better on PneumoniaMNIST by more than 0.02. Convex in ``1 / temperature`` and the
-    biases.
-
-    References
-    ----------
-    .. [1] Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
-    .. [2] Alexandari, Kundaje, Shrikumar, "Maximum Likelihood with Bias-Corrected
-       Calibration is Hard-To-Beat at Label Shift Adaptation", ICML 2020.
-    .. [3] Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
+    Temperature scaling (Guo et al., ICML 2017), with biases the bias-corrected one
+    (Alexandari et al., ICML 2020). A share of ``1 / (n_samples + 1)`` of each label is
+    spread over all classes: otherwise a few samples that scores tell apart would ask
+    for a temperature of 0. Platt's larger shares, made for tens of labels, kept
+    probabilities too even: of four amounts this one had the lowest log loss over 8 to
+    200 labels of drawn phantoms, and none was better on PneumoniaMNIST by more than
+    0.02.
     """
     n_samples, n_classes = scores.shape
     weight = np.ones(n_samples) if sample_weight is None else sample_weight
@@ -165,22 +108,7 @@ def fit_to_prevalence(
     prevalence: NDArray[np.floating],
     sample_weight: NDArray[np.float64] | None = None,
 ) -> Calibration:
-    """Choose biases that make the mean probability of each class its prevalence.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_samples, n_classes)
-        Of images whose classes nobody knows.
-    prevalence : ndarray of shape (n_classes,)
-        Share of each class among them; their sum is 1.
-    sample_weight : ndarray of shape (n_samples,), default=None
-        Weights; ones by default.
-
-    Returns
-    -------
-    Calibration
-        Of temperature 1: how sharp scores should be cannot be told without labels.
-    """
+    """Choose biases that make the mean probability of each class its prevalence."""
     shares = np.broadcast_to(prevalence, scores.shape)
     weight = np.ones(len(scores)) if sample_weight is None else sample_weight
     return _maximise(scores, shares, weight, with_temperature=False, with_bias=True)
@@ -193,7 +121,7 @@ def _check_prevalence(
     *,
     several: bool,
 ) -> list[NDArray[np.float64]]:
-    """Return the shares of the answers, of each question."""
+    """Return the shares of the answers for each question."""
     if prevalence is None:
         raise ValueError(
             "calibrate='prevalence' needs prevalence: {class or finding: share}."
@@ -274,12 +202,11 @@ def _maximise(
         options={"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-10},
     ).x
     if with_temperature and found[0] <= 1.01 / _RANGE:
-        warnings.warn(
+        warn_user(
             "labels and scores contradict each other, or have nothing to do with each "
             "other: calibrated probabilities are all alike. Do the labels mean what "
             "the prompts say?",
             UserWarning,
-            stacklevel=5,
         )
     temperature = unit / found[0] if with_temperature else 1.0
     return Calibration(float(temperature), found[1:] - found[1:].mean())

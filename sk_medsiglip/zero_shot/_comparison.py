@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,10 +15,11 @@ from sk_medsiglip._intervals import Estimate, area_estimate, combine
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers
+from sk_medsiglip._warning import warn_user
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.prompts import check_prompts, lint_prompts
-from sk_medsiglip.zero_shot._prompt_cosines import Choice, encode_choices, log_odds
+from sk_medsiglip.zero_shot._prompt_choices import Choice, encode_choices, log_odds
 
 _FIGURES = (
     *("auc", "auc_low", "auc_high", "gain", "gain_low", "gain_high"),
@@ -162,11 +162,10 @@ def _compare(
     ill = choice.target == told
     ensemble = _area(choice, told, choice.weights, who)
     if ill.all() or not ill.any():
-        warnings.warn(
+        warn_user(
             f"the labels of {str(choice.name or choice.classes[told])!r} are of one "
             "kind: there is no area to compute.",
             UserWarning,
-            stacklevel=3,
         )
     common = {
         "label": choice.name or choice.classes[told],

@@ -27,26 +27,27 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
     _check_sample_weight,
+    _num_samples,
     check_consistent_length,
     check_is_fitted,
     has_fit_parameter,
 )
 
 from sk_medsiglip._classifier import Classifier
+from sk_medsiglip._labels import known_labels
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers, with_cv_among
 from sk_medsiglip._validation import Interval, Real, StrOptions, _fit_context
 from sk_medsiglip.zero_shot._conformal_answers import (
     Answers,
-    check_discrete_labels,
     find_answers,
     list_probabilities,
     match_labels,
 )
-from sk_medsiglip.zero_shot._conformal_coverage import report_coverage
-from sk_medsiglip.zero_shot._conformal_quantile import (
+from sk_medsiglip.zero_shot._conformal_sets import (
     class_quantiles,
+    report_coverage,
     say_few,
     score_classes,
 )
@@ -245,33 +246,40 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
             names, as scikit-learn's ``cross_val_predict`` passes them: these are the
             classes then.
         """
-        target = check_discrete_labels(y)
+        if y is None:
+            raise ValueError(
+                "ConformalZeroShot requires y to be passed, but the target y is None."
+            )
+        truth, rows = known_labels(y)
         if not hasattr(self.estimator, "predict_proba"):
             raise TypeError(
                 f"estimator must have predict_proba, and {self.estimator!r} has not; "
                 "CalibratedClassifierCV gives a classifier one."
             )
-        check_consistent_length(X, target)
-        patients = group_numbers(groups, len(target))
+        check_consistent_length(X, y)
+        n_samples = _num_samples(X)
+        patients = group_numbers(groups, n_samples)
         weight = _check_sample_weight(sample_weight, patients, dtype=np.float64)
-        rows = np.flatnonzero(weight > 0)
+        counts = weight[rows] > 0
+        truth, rows = truth[counts], rows[counts]
         if learns(self.estimator):
-            parts = split_patients(
-                target[rows], patients[rows], self.calibration_size, self.random_state
+            learn, calibrate = split_patients(
+                truth, patients[rows], self.calibration_size, self.random_state
             )
-            learn, rows = (rows[part] for part in parts)
             given = {"sample_weight": sample_weight, "groups": groups}
             given = {name: one for name, one in given.items() if one is not None}
             if get_config()["enable_metadata_routing"]:
                 asked = process_routing(self, "fit", **given).estimator.fit
             else:
                 asked = _weights_of_last_step(self.estimator, sample_weight)
-            asked = {name: take(value, learn) for name, value in asked.items()}
-            taught: Any = target[learn]
-            if taught.dtype == object:  # without unknown labels it has a type again
-                taught = np.array(taught.tolist())
-            learner = with_cv_among(clone(self.estimator), learn, len(target))
-            self.estimator_ = learner.fit(take(X, learn), taught, **asked)
+            taught = truth[learn]
+            if taught.ndim == 2 and not np.isnan(taught).any():
+                taught = taught.astype(np.intp)
+            at = rows[learn]
+            asked = {name: take(value, at) for name, value in asked.items()}
+            learner = with_cv_among(clone(self.estimator), at, n_samples)
+            self.estimator_ = learner.fit(take(X, at), taught, **asked)
+            truth, rows = truth[calibrate], rows[calibrate]
         elif isinstance(self.estimator, FrozenEstimator):
             self.estimator_ = self.estimator
         else:
@@ -282,15 +290,13 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         answers = find_answers(self.estimator_, y)
         if answers.findings is not None:
             self.findings_ = answers.findings
-        self.classes_, truth = match_labels(answers, y, target)
+        self.classes_, labels = match_labels(answers, y, truth)
         self._has_codes = self.classes_ is not answers.classes
-        if len(rows) < len(target):
-            X, truth, patients = take(X, rows), truth[rows], patients[rows]
-        scores = self._scores(X)
+        scores = self._scores(X if len(rows) == n_samples else take(X, rows))
         self.quantiles_, self.n_calibration_ = class_quantiles(
             scores,
-            truth,
-            patients,
+            labels,
+            patients[rows],
             weight[rows],
             alpha=self.alpha,
             by_class=self.conditional == "class",
@@ -353,11 +359,12 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         check_is_fitted(self)
         check_level(level)
         answers = self._answers()
-        _, labels = match_labels(answers, y, check_discrete_labels(y))
-        patients = group_numbers(groups, len(labels))
-        sets = self.predict_set(X)
-        check_consistent_length(sets, labels)
-        return report_coverage(sets, labels, patients, answers, level)
+        check_consistent_length(X, y)
+        patients = group_numbers(groups, _num_samples(X))
+        truth, rows = known_labels(y)
+        _, labels = match_labels(answers, y, truth)
+        sets = self.predict_set(X if len(rows) == len(patients) else take(X, rows))
+        return report_coverage(sets, labels, patients[rows], answers, level)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the classifier's own answers.

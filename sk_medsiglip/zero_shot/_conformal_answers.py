@@ -1,8 +1,7 @@
-"""What a classifier answers and what ``y`` says, in one shape for conformal sets.
+"""Answers of any classifier and labels of any kind in one shape, for conformal sets.
 
-Any classifier may be wrapped: exclusive classes or several findings, in the shapes that
-scikit-learn's classifiers and ours have for them. Only ``ConformalZeroShot`` imports
-this.
+Exclusive classes or several findings may come in the shapes of scikit-learn's
+classifiers or of ours.
 """
 
 from __future__ import annotations
@@ -10,32 +9,18 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
-from sklearn.utils import assert_all_finite
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d
 
-from sk_medsiglip._labels import check_indicator, check_labels
-from sk_medsiglip.prompts import check_columns
+from sk_medsiglip._labels import check_columns, check_labels
 
 
 class Answers(NamedTuple):
-    """What a classifier may answer.
+    """The possible answers of a classifier: exclusive classes, or 0 and 1 a finding."""
 
-    Parameters
-    ----------
-    classes : ndarray of shape (n_classes,) or (n_findings, 2)
-        Exclusive classes; or 0 and 1 of each finding.
-    findings : ndarray of shape (n_findings,) or None
-        Names of the findings, where they have any.
-    """
-
-    classes: NDArray[Any]
-    findings: NDArray[Any] | None = None
+    classes: NDArray[Any]  # (n_classes,) or (n_findings, 2)
+    findings: NDArray[Any] | None = None  # names, if there are any
 
     @property
     def several(self) -> bool:
@@ -50,51 +35,8 @@ class Answers(NamedTuple):
         return list(self.findings.tolist())
 
 
-def check_discrete_labels(y: Any) -> NDArray[Any]:
-    """Return ``y`` as an array of discrete labels, NaN or None where one is unknown."""
-    if y is None:
-        raise ValueError(
-            "ConformalZeroShot requires y to be passed, but the target y is None."
-        )
-    target: NDArray[Any]
-    target = y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)
-    if target.ndim == 2 and target.shape[1] == 1:
-        target = column_or_1d(target, warn=True)
-    if target.ndim not in (1, 2):
-        raise ValueError(
-            "y must be (n_samples,), a class an image, or (n_samples, n_findings); "
-            f"got shape {target.shape}."
-        )
-    unknown = pd.isna(target)
-    if unknown.all():
-        raise ValueError("y holds no label: every entry is missing (NaN or None).")
-    if target.ndim == 2:
-        values = check_indicator(target)
-        return values if unknown.any() else values.astype(np.intp)
-    # Through a list: an array of objects has a type of its own again.
-    known = np.array(target[~unknown].tolist())
-    assert_all_finite(known, input_name="y")
-    check_classification_targets(known)
-    if target.dtype == object:
-        target = target.copy()
-        target[unknown] = None  # pandas' NA has no truth value
-    return target
-
-
 def find_answers(estimator: Any, y: ArrayLike) -> Answers:
-    """Return what a fitted classifier may answer.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Fitted.
-    y : array-like
-        Tells apart what ``classes_`` alone does not, and may name the findings.
-
-    Returns
-    -------
-    Answers
-    """
+    """Return the possible answers of a fitted classifier; ``y`` may name findings."""
     classes = estimator.classes_
     several = isinstance(classes, list) or np.ndim(classes) == 2
     last = estimator
@@ -112,77 +54,34 @@ def find_answers(estimator: Any, y: ArrayLike) -> Answers:
 
 
 def match_labels(
-    answers: Answers, y: Any, target: NDArray[Any]
+    answers: Answers, y: Any, truth: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """Return the classes as ``y`` has them, and where each label stands among them.
+    """Return the classes as ``y`` has them, and the place of each label among them.
 
-    Parameters
-    ----------
-    answers : Answers
-        What the classifier may answer.
-    y : array-like
-        As the user gave it: a DataFrame's columns must be in the findings' order.
-    target : ndarray
-        From :func:`check_discrete_labels`.
-
-    Returns
-    -------
-    classes : ndarray of shape (n_classes,) or (n_findings, 2)
-        Those of the answers; or 0 to ``n_classes - 1``, with a warning, where they are
-        names and ``y`` numbers them so.
-    labels : ndarray of shape (n_samples, 1) or (n_samples, n_findings)
-        -1 where the label is not known.
+    The classes are 0 to ``n_classes - 1``, with a warning, where ``y`` holds these
+    numbers in the place of names. A place of -1 stands for an unknown label.
     """
-    expected = target.shape[:1] + answers.classes.shape[:-1]
-    if target.shape != expected:
+    expected = truth.shape[:1] + answers.classes.shape[:-1]
+    if truth.shape != expected:
         wanted = (
             f"a column of 1 and 0 for each of the findings {answers.finding_names}"
             if answers.several
             else f"one of the classes {answers.classes.tolist()} an image"
         )
         raise ValueError(
-            f"y has shape {target.shape}, the classifier answers {expected}: {wanted}."
+            f"y has shape {truth.shape}, the classifier answers {expected}: {wanted}."
         )
     if answers.findings is not None:
         check_columns(y, answers.findings)
-    labels = np.full(target.shape, -1, dtype=np.intp)
-    is_known = ~pd.isna(target)
     if answers.several:
-        labels[is_known] = target[is_known]
-        return answers.classes, labels
-    known = np.array(target[is_known].tolist())
-    matches = known[:, None] == answers.classes
-    if matches.any(axis=1).all():
-        labels[is_known] = matches.argmax(axis=1)
-        return answers.classes, labels[:, None]
-    classes = _codes(known, answers.classes)
-    if classes is None:
-        strange = known[~matches.any(axis=1)].tolist()
-        raise ValueError(
-            f"y holds the labels {list(dict.fromkeys(strange))[:5]}, the classes are "
-            f"{answers.classes.tolist()}, and NaN is a label not known. For -1 as "
-            "'uncertain' replace it first: y.replace(-1, np.nan)."
-        )
-    labels[is_known] = known
-    return classes, labels[:, None]
+        return answers.classes, np.nan_to_num(truth, nan=-1).astype(np.intp)
+    labels = check_labels(match_labels, truth, truth, answers.classes)
+    assert labels.classes is not None
+    return labels.classes, labels.target[:, None]
 
 
 def list_probabilities(estimator: Any, X: Any, answers: Answers) -> NDArray[np.float64]:
-    """Return the probability of every class, for findings absent and present.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Fitted.
-    X : array-like
-        What it takes.
-    answers : Answers
-        From :func:`find_answers`.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_classes) or (n_samples, n_findings, 2)
-    """
+    """Return the probability of every class, for findings absent and present."""
     given: Any = estimator.predict_proba(X)
     if isinstance(given, list):  # one array a label, as forests have it
         pairs = zip(given, estimator.classes_, strict=True)
@@ -207,20 +106,10 @@ def _numbers_labels(classifier: Any) -> bool:
     )
 
 
-def _codes(known: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any] | None:
-    """Return 0 to ``n_classes - 1`` if labels are these in the place of names."""
-    try:
-        found = check_labels(None, known, known, classes).classes
-    except ValueError:
-        return None
-    codes = np.arange(len(classes))
-    return codes if found is not None and np.array_equal(found, codes) else None
-
-
 def _absent_and_present(
     shares: NDArray[np.floating], classes: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Return both columns of a label of which one value may never have been seen."""
+    """Return both columns of a label, of which one value may not have been seen."""
     if not np.isin(classes, [0, 1]).all():
         raise ValueError(
             f"the classifier's classes are {np.asarray(classes).tolist()}; of each of "

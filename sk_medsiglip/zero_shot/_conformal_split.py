@@ -1,14 +1,10 @@
-"""Who teaches a classifier and who calibrates its sets: never the same patient.
-
-Only ``ConformalZeroShot`` imports this.
-"""
+"""Patients that teach a classifier, and others that calibrate its sets."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import scipy.sparse
 from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
@@ -17,7 +13,7 @@ from sklearn.utils import _safe_indexing, check_random_state, get_tags
 
 
 def learns(estimator: Any) -> bool:
-    """Tell whether ``fit`` takes anything from its data."""
+    """Tell whether ``fit`` learns anything from its data."""
     if isinstance(estimator, FrozenEstimator):
         return False
     if isinstance(estimator, Pipeline):
@@ -25,9 +21,9 @@ def learns(estimator: Any) -> bool:
         return learns(last) or any(map(_adapts, before))
     return (
         bool(get_tags(estimator).target_tags.required)
-        # A zero-shot classifier that calibrates does, if only from images.
+        # A zero-shot classifier that calibrates learns, if only from images.
         or getattr(estimator, "calibrate", None) is not None
-        # A search or another meta-estimator may, whatever it holds.
+        # A search or another meta-estimator may learn, whatever it holds.
         or hasattr(estimator, "estimator")
     )
 
@@ -40,38 +36,12 @@ def split_patients(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return rows to learn from and rows to calibrate with, of other patients.
 
-    Parameters
-    ----------
-    target : ndarray of shape (n_samples,) or (n_samples, n_findings)
-        Classes; or 1 and 0. Rows of which nothing is known are in neither part.
-    patients : ndarray of shape (n_samples,)
-        Number of each image's patient.
-    calibration_size : float
-        Share of the patients of each class, and of those with and without each
-        finding, that calibrate.
-    random_state : int, RandomState or None
-        Who these are.
-
-    Returns
-    -------
-    learn, calibrate : ndarray
-        Row numbers.
-
-    Raises
-    ------
-    ValueError
-        If nobody is left to calibrate.
-
-    Notes
-    -----
     The rarest kind of those still to be shared out goes first, as in iterative
     stratification (Sechidis et al., 2011), so that two patients of it are one in each
-    part. A single one teaches: unlearned, a class could not be in a set.
+    part. A single one teaches: a class that was not learned could not be in a set.
     """
-    known = ~pd.isna(target)
-    rows = np.flatnonzero(known.any(axis=1) if known.ndim == 2 else known)
-    who, member = np.unique(patients[rows], return_inverse=True)
-    kinds = _kinds(target[rows])
+    who, member = np.unique(patients, return_inverse=True)
+    kinds = _kinds(target)
     has = np.zeros((len(who), kinds.shape[1]), dtype=bool)
     np.logical_or.at(has, member, kinds)
     n_patients = has.sum(axis=0)
@@ -89,14 +59,14 @@ def split_patients(
     chosen = calibrates[member]
     if not chosen.any():
         raise ValueError(
-            f"{len(rows)} sample(s) of {len(who)} patient(s) are too few for "
+            f"{len(target)} sample(s) of {len(who)} patient(s) are too few for "
             "the estimator to learn from some and calibrate with others."
         )
-    return rows[~chosen], rows[chosen]
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
 def take(X: Any, rows: NDArray[np.intp]) -> Any:
-    """Return some rows of whatever a classifier takes."""
+    """Return some rows of any input of a classifier."""
     if scipy.sparse.issparse(X):
         X = X.tocsr()
     elif not hasattr(X, "__getitem__"):
@@ -105,14 +75,14 @@ def take(X: Any, rows: NDArray[np.intp]) -> Any:
 
 
 def _adapts(step: Any) -> bool:
-    """Tell whether a transformer takes anything from its data, labels or not."""
+    """Tell whether a transformer learns anything from its data."""
     if step in (None, "passthrough") or isinstance(step, FrozenEstimator):
         return False
     return bool(get_tags(step).requires_fit)
 
 
 def _kinds(target: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return of which kinds each image is: its class, or findings there and absent."""
+    """Return the kinds of each image: its class, or its findings present and absent."""
     if target.ndim == 2:
         return np.hstack([target == 1, target == 0])
     classes, index = np.unique(target, return_inverse=True)

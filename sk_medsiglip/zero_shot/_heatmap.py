@@ -142,24 +142,7 @@ def prompt_heatmap(
 def heatmap_of(
     embedder: MedSigLIPEmbedder, image: Any, text: NDArray[np.floating], method: str
 ) -> NDArray[np.float32]:
-    """Return the map of an image for a text vector, by an embedder's recipe.
-
-    Parameters
-    ----------
-    embedder : MedSigLIPEmbedder
-        Whose model, and whose way from an image to pixels; by torch whatever its
-        engine.
-    image : path, bytes, file object, PIL image or array
-        One image.
-    text : ndarray of shape (embedding_dim,)
-        A vector of length 1, or the difference of two.
-    method : {"value", "legrad"}
-        See :func:`prompt_heatmap`.
-
-    Returns
-    -------
-    ndarray of shape (grid, grid), float32
-    """
+    """Return the map of an image for a text vector, by an embedder's recipe."""
     work = embedder._image_work()
     pixels = work.prepare(image_rows([image])[0])
     encoder = load_encoder(
@@ -175,22 +158,7 @@ def heatmap_of(
 def map_on_image(
     heatmap: NDArray[np.floating], rows: NDArray[Any], columns: NDArray[Any], side: Any
 ) -> NDArray[np.float32]:
-    """Interpolate a map between the centres of its patches.
-
-    Parameters
-    ----------
-    heatmap : ndarray of shape (grid, grid)
-        Over a square, or over whatever was resized to one.
-    rows, columns : ndarray
-        Where, from 0 at the top and the left, in any unit.
-    side : (float, float)
-        Height and width that the map covers, in that unit.
-
-    Returns
-    -------
-    ndarray of shape (len(rows), len(columns)), float32
-        Bilinear; beyond the outer centres as at them.
-    """
+    """Interpolate a map between the centres of its patches."""
     values = np.asarray(heatmap, dtype=np.float32)
     for axis, (places, length) in enumerate(zip((rows, columns), side, strict=True)):
         n = values.shape[axis]

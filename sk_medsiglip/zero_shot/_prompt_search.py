@@ -19,20 +19,25 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_medsiglip._classifier import Classifier
 from sk_medsiglip._embeddings import check_embeddings
-from sk_medsiglip._labels import Labels
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._resampling import auc_of_resamples, draw_counts, interval
 from sk_medsiglip._scoring import mean_of_known
-from sk_medsiglip._splits import check_groups, make_folds
+from sk_medsiglip._splits import check_groups
 from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
+from sk_medsiglip._warning import warn_user
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.exceptions import LabelCodesWarning
 from sk_medsiglip.prompts import Question, check_prompts
 from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
-from sk_medsiglip.zero_shot._prompt_cosines import Choice, encode_choices, log_odds
-from sk_medsiglip.zero_shot._prompt_selection import Selection, select
+from sk_medsiglip.zero_shot._prompt_choices import (
+    Choice,
+    Pairs,
+    encode_choices,
+    log_odds,
+    select,
+)
 
 _NO_GAIN: dict[str, Any] = {
     **dict.fromkeys(("plain", "chosen", "gain", "gain_low", "gain_high"), np.nan),
@@ -282,7 +287,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
                 (choice, of, folds, search, [everything, *(f[0] for f in folds)])
             )
         tasks = [delayed(job[3])(rows) for job in jobs for rows in job[4]]
-        found: list[Selection] = []
+        found: list[tuple[NDArray[np.float64], int]] = []
         with progress_bar(
             len(tasks), desc="choosing", unit="fold", verbose=self.verbose
         ) as bar:
@@ -295,11 +300,11 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
             mine, found = found[: len(learned)], found[len(learned) :]
             gain = dict(_NO_GAIN)
             if folds:
-                gain = self._gain(choice, of, folds, mine[1:])
+                gain = self._gain(choice, of, folds, [w for w, _ in mine[1:]])
             gained = gain["gain"] > 0
             line = {"finding": choice.name, "n_labels": len(choice.rows), **gain}
-            lines.append({**line, "n_steps": mine[0].n_steps if gained else 0})
-            chosen = mine[0].weights if gained else choice.weights
+            lines.append({**line, "n_steps": mine[0][1] if gained else 0})
+            chosen = mine[0][0] if gained else choice.weights
             places = np.concatenate(choice.prompts).tolist()
             weights |= dict(zip(places, chosen.tolist(), strict=True))
         self.best_prompts_ = _as_prompts(question, weights)
@@ -309,8 +314,8 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         self,
         choice: Choice,
         groups: NDArray | None,
-        folds: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
-        chosen: list[Selection],
+        folds: Pairs,
+        chosen: list[NDArray[np.float64]],
     ) -> dict[str, Any]:
         """Judge each fold by what the others chose, against the plain ensemble."""
         counts = draw_counts(
@@ -329,7 +334,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
             return mean_of_known(np.array(of_folds), axis=0)
 
         plain = resampled([choice.weights] * len(folds))
-        better = resampled([selection.weights for selection in chosen])
+        better = resampled(chosen)
         low, high, n_undefined = interval((better - plain)[1:])
         return {
             "plain": plain[0],
@@ -342,11 +347,9 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         }
 
 
-def _folds(
-    choice: Choice, cv: int, groups: NDArray | None
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    labels = Labels(np.arange(len(choice.classes)), choice.target)
-    folds = make_folds(labels, cv, groups, choice.cosines.images)
+def _folds(choice: Choice, cv: int, groups: NDArray | None) -> Pairs:
+    """Return the folds; none, with a warning, for a finding with too few labels."""
+    folds = choice.folds(cv, groups)
     if folds is None:
         of = f" of {choice.name!r}" if choice.name else ""
         problem = (
@@ -355,9 +358,9 @@ def _folds(
         )
         if not choice.name:
             raise ValueError(f"{problem}.")
-        warnings.warn(f"{problem}: they stay.", UserWarning, stacklevel=4)
+        warn_user(f"{problem}: they stay.", UserWarning)
         return []
-    return folds.pairs()
+    return folds
 
 
 def _resampled(

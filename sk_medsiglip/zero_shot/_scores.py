@@ -1,4 +1,4 @@
-"""From cosines to scores, and from scores to probabilities: one formula a scoring."""
+"""From cosines to scores to probabilities, a formula for each ``scoring``."""
 
 from __future__ import annotations
 
@@ -16,19 +16,8 @@ def pooled_cosines(
 ) -> NDArray[np.floating]:
     """Return the similarity of images and answers.
 
-    Parameters
-    ----------
-    unit_rows : ndarray of shape (n_samples, embedding_dim)
-        Images, of length 1.
-    vectors : ndarray of shape (n_vectors, embedding_dim)
-        Of the answers; or of the prompts of all answers, one after the other.
-    starts : ndarray of shape (n_answers,), default=None
-        Where the prompts of each answer begin. An answer is as similar as the most
-        similar of its prompts.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_answers)
+    ``vectors`` are those of the answers, or with ``starts`` those of the prompts of all
+    answers: an answer is as similar as the most similar of its prompts.
     """
     cosines = unit_rows @ vectors.T.astype(unit_rows.dtype)
     if starts is None:
@@ -39,21 +28,7 @@ def pooled_cosines(
 def scores(
     cosines: NDArray[np.floating], logit_scale: float, logit_bias: float, scoring: str
 ) -> NDArray[np.floating]:
-    """Return what a softmax (or its rival) turns into probabilities.
-
-    Parameters
-    ----------
-    cosines : ndarray of shape (..., n_answers)
-        From :func:`pooled_cosines`.
-    logit_scale, logit_bias : float
-        The model's.
-    scoring : {"softmax", "sigmoid", "cosine"}
-        Logits; logarithms of their sigmoids; the cosines themselves.
-
-    Returns
-    -------
-    ndarray of shape (..., n_answers)
-    """
+    """Return the scores that :func:`probabilities` takes."""
     if scoring == "cosine":
         return cosines
     logits = logit_scale * cosines + logit_bias
@@ -67,20 +42,8 @@ def probabilities(
 ) -> NDArray[np.float64]:
     """Return numbers from 0 to 1 whose sum over the answers is 1.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (..., n_answers)
-        From :func:`scores`, or calibrated ones.
-    scoring : {"softmax", "sigmoid", "cosine"}
-        The first two are a softmax of the scores. "cosine" is linear: each cosine
-        less the mean of the others' lies in [-2, 2] and is brought to ``[0, 2 /
-        n_answers]``.
-    calibrated : bool, default=False
-        Calibrated scores are logarithms of probabilities, whatever they came from.
-
-    Returns
-    -------
-    ndarray of shape (..., n_answers), float64
+    "cosine" is linear: each cosine less the mean of the others lies in [-2, 2] and is
+    brought to ``[0, 2 / n_answers]``. Calibrated scores are always logarithms.
     """
     # In float64: near 1, float32 has gaps that would make ties of different scores.
     exact = scores.astype(np.float64)

@@ -36,7 +36,7 @@ from sk_medsiglip import (
 )
 from sk_medsiglip.exceptions import LabelCodesWarning
 from sk_medsiglip.zero_shot import ConformalZeroShot
-from sk_medsiglip.zero_shot._conformal_quantile import (
+from sk_medsiglip.zero_shot._conformal_sets import (
     needed_patients,
     patient_quantile,
     score_classes,

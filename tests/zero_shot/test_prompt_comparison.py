@@ -26,12 +26,13 @@ from sk_medsiglip.zero_shot import (
     PromptSearchCV,
     compare_prompts,
 )
-from sk_medsiglip.zero_shot._prompt_cosines import (
+from sk_medsiglip.zero_shot._prompt_choices import (
     Choice,
-    PromptCosines,
+    _path,
+    _qualities,
     encode_choices,
+    select,
 )
-from sk_medsiglip.zero_shot._prompt_selection import _path, quality, select
 
 FINDINGS = {
     "effusion": {
@@ -254,8 +255,8 @@ def test_scores_of_the_report_by_hand(data):
     chosen = []
     for train, test in folds:
         alone = choice_of(ONE, X[train], y[train])
-        found = select(alone, np.arange(len(train)), groups=groups[train], **SELECT)
-        judged = choice_of(ONE, X[test], y[test]).logits(found.weights)
+        found, _ = select(alone, np.arange(len(train)), groups=groups[train], **SELECT)
+        judged = choice_of(ONE, X[test], y[test]).logits(found)
         chosen.append(roc_auc_score(y[test], judged[:, 1] - judged[:, 0]))
     assert report["chosen"] == pytest.approx(np.mean(chosen), abs=1e-6)
     assert report["gain"] == pytest.approx(report["chosen"] - report["plain"])
@@ -329,13 +330,14 @@ def test_a_prompt_that_is_taken_twice_weighs_double():
         [np.array([0]), np.array([1, 2])],
         np.arange(4000),
         target,
-        PromptCosines(cosines, np.eye(3)),
+        cosines,
+        np.eye(3),
         np.ones(3),
         10.0,
     )
-    found = select(choice, np.arange(4000), groups=None, **SELECT)
-    assert found.weights[2] > 0
-    assert found.weights[1] == pytest.approx(2 * found.weights[2])
+    found, _ = select(choice, np.arange(4000), groups=None, **SELECT)
+    assert found[2] > 0
+    assert found[1] == pytest.approx(2 * found[2])
 
 
 def test_the_fold_that_is_asked_has_no_say(data):
@@ -357,8 +359,8 @@ def test_the_fold_that_is_asked_has_no_say(data):
         everything = np.arange(len(X))
         first, *_, last = _path(choice, everything, "roc_auc", 6)
         could.append(
-            quality(choice.logits(last), y, "roc_auc")
-            - quality(choice.logits(first), y, "roc_auc")
+            _qualities(choice.logits(last)[..., None], y, "roc_auc")
+            - _qualities(choice.logits(first)[..., None], y, "roc_auc")
         )
     # On the rows that it chose by it would look good, on others it is worth nothing.
     assert np.mean(could) > 0.03

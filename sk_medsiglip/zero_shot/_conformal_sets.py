@@ -1,15 +1,15 @@
-"""The arithmetic of conformal sets: scores, and the quantile where patients count once.
-
-Only ``ConformalZeroShot`` imports this.
-"""
+"""The arithmetic of conformal sets: scores, quantiles by patient, coverage."""
 
 from __future__ import annotations
 
 from math import ceil
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from sk_medsiglip._intervals import share_estimate
 from sk_medsiglip.zero_shot._conformal_answers import Answers
 
 #: A sum of a few thousand weights is off by less than this.
@@ -19,20 +19,10 @@ _ROUNDING = 1e-9
 def score_classes(
     probabilities: NDArray[np.float64], method: str
 ) -> NDArray[np.float64]:
-    """Return how badly each class fits each image.
+    """Return how badly each class fits each image, from 0 to 1.
 
-    Parameters
-    ----------
-    probabilities : ndarray of shape (..., n_classes)
-        Sum to 1 over the last axis.
-    method : {"lac", "aps"}
-        "lac": what the class lacks to 1. "aps": what the likelier classes take
-        together, so that the likeliest is in every set.
-
-    Returns
-    -------
-    ndarray in the same shape
-        0 is the best fit, 1 the worst.
+    "lac" is 1 minus the probability of the class, "aps" the sum of those of the
+    likelier classes, so that the likeliest is in every set.
     """
     if method == "lac":
         return 1 - probabilities
@@ -49,34 +39,13 @@ def class_quantiles(
     scores: NDArray[np.float64],
     labels: NDArray[np.intp],
     patients: NDArray[np.intp],
-    weight: NDArray[np.float64] | None = None,
+    weight: NDArray[np.float64],
     *,
     alpha: float,
     by_class: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Return the quantile of every class, of each finding, and the patients behind it.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_samples, n_classes) or (n_samples, n_findings, 2)
-        From :func:`score_classes`.
-    labels : ndarray of shape (n_samples, 1) or (n_samples, n_findings)
-        Column of the true class, -1 where it is not known.
-    patients : ndarray of shape (n_samples,)
-        Number of each image's patient.
-    weight : ndarray of shape (n_samples,), default=None
-        Weights of a patient's images among each other.
-    alpha : float
-        Share of new patients' images that may lie above.
-    by_class : bool
-        Whether each class has a quantile of its own, or all have one together.
-
-    Returns
-    -------
-    quantiles, n_patients : ndarray of shape (n_classes,) or (n_findings, 2)
-    """
+    """Return the quantiles of all classes, and the number of patients behind each."""
     n_classes = scores.shape[-1]
-    weight = np.ones(len(patients)) if weight is None else weight
     quantiles = np.empty((labels.shape[1], n_classes))
     counts = np.empty(quantiles.shape, dtype=np.intp)
     for column, truth in enumerate(labels.T):
@@ -96,31 +65,12 @@ def patient_quantile(
     alpha: float,
     weight: NDArray[np.float64] | None = None,
 ) -> tuple[float, int]:
-    """Return the score that a new patient's image stays within, and of how many.
+    """Return the score that a new patient's image stays within, and the patients.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (n_samples,)
-        Of the true classes.
-    patients : ndarray of shape (n_samples,)
-        Number of each image's patient.
-    alpha : float
-        Share of new patients' images that may lie above.
-    weight : ndarray of shape (n_samples,), default=None
-        Weights of a patient's images among each other; ones by default.
-
-    Returns
-    -------
-    quantile : float
-        Infinite where there are too few patients to say.
-    n_patients : int
-
-    Notes
-    -----
     The weighted quantile of Lee, Barber and Willett (2023): of K patients, each
     spreads a weight of 1 / (K + 1) over its images, and the rest lies at infinity, for
     the new patient. With one image each this is the usual
-    ceil((K + 1) (1 - alpha))-th smallest score.
+    ceil((K + 1) (1 - alpha))-th smallest score. It is infinite for too few patients.
     """
     weight = np.ones(len(patients)) if weight is None else weight
     member = np.unique(patients, return_inverse=True)[1]
@@ -146,21 +96,7 @@ def say_few(
     alpha: float,
     by_class: bool,
 ) -> str:
-    """Return which classes have too few patients, and how many it takes.
-
-    Parameters
-    ----------
-    answers : Answers
-        Names them.
-    quantiles, n_patients : ndarray of shape (n_classes,) or (n_findings, 2)
-        From :func:`class_quantiles`; infinite where there are too few.
-    alpha, by_class
-        As there.
-
-    Returns
-    -------
-    str
-    """
+    """Return a sentence on the classes that have too few patients."""
     n_classes = quantiles.shape[-1]
     counts = n_patients.reshape(-1, n_classes)
     found = []
@@ -174,3 +110,60 @@ def say_few(
         f"without groups); there are fewer of {', '.join(dict.fromkeys(found))}. Every "
         "set holds these classes: label more, or raise alpha."
     )
+
+
+def report_coverage(
+    sets: NDArray[np.bool_],
+    labels: NDArray[np.intp],
+    patients: NDArray[np.intp],
+    answers: Answers,
+    level: float,
+) -> pd.DataFrame:
+    """Return coverage and set sizes of all images and of those of each true class."""
+    classes = [0, 1] if answers.several else answers.classes.tolist()
+    rows: dict[Any, dict[str, float]] = {}
+    for column, truth in enumerate(labels.T):
+        of_one = sets[:, column] if answers.several else sets
+        kinds = [("any", truth >= 0)]
+        kinds += [(label, truth == at) for at, label in enumerate(classes)]
+        for label, which in kinds:
+            name = (answers.finding_names[column], label)
+            rows[name if answers.several else label] = _row(
+                of_one[which], truth[which], patients[which], level
+            )
+    index = (
+        pd.MultiIndex.from_tuples(rows, names=["finding", "truth"])
+        if answers.several
+        else pd.Index(list(rows), name="truth", dtype=object)
+    )
+    return pd.DataFrame(list(rows.values()), index=index)
+
+
+def _row(
+    sets: NDArray[np.bool_],
+    truth: NDArray[np.intp],
+    patients: NDArray[np.intp],
+    level: float,
+) -> dict[str, float]:
+    """Return coverage and sizes of some images' sets; each patient counts once."""
+    _, member = np.unique(patients, return_inverse=True)
+    covered = sets[np.arange(len(truth)), truth]
+    size = sets.sum(axis=1)
+    figures = pd.DataFrame(
+        {
+            "coverage": covered,
+            "set_size": size,
+            "single": size == 1,
+            "empty": size == 0,
+            "full": size == sets.shape[1],
+        },
+        dtype=np.float64,
+    )
+    by_patient = figures.groupby(member).mean()
+    n_patients = len(by_patient)
+    coverage, *sizes = by_patient.mean().to_numpy()
+    share = share_estimate(by_patient["coverage"].to_numpy(), np.ones(n_patients))
+    low, high, _ = share.interval(level)
+    row = {"n": len(truth), "n_patients": n_patients, "coverage": coverage}
+    row |= {"low": low, "high": high}
+    return row | dict(zip(figures.columns[1:], sizes, strict=True))
