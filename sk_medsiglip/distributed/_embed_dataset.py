@@ -21,8 +21,6 @@ from sk_medsiglip.embedding import (
 )
 from sk_medsiglip.images import MAX_PIXELS, CTWindows, Percentiles, Window, recipe_key
 
-__all__ = ["EmbeddingReport", "embed_dataset"]
-
 
 @dataclass(frozen=True)
 class EmbeddingReport:

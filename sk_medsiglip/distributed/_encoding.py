@@ -38,30 +38,10 @@ from sk_medsiglip.encoder import (
     use_one_core,
 )
 
-__all__ = ["BlockReport", "EncoderSettings", "ShardEncoder"]
-
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """What an encoder actor needs to know.
-
-    Parameters
-    ----------
-    parameters : mapping
-        Of the ``MedSigLIPEmbedder`` that would do the same on one machine.
-    facts : ModelFacts
-        Of its model; other weights than these are refused.
-    storage : Storage
-        The output.
-    recipe : mapping
-        Of the output.
-    columns : tuple of str
-        The user's.
-    n_threads : int
-        Cores to compute on, on a CPU.
-    is_urgent : bool
-        Load the model at once, not when there is something to compute.
-    """
+    """What an encoder actor needs to know."""
 
     parameters: Mapping[str, Any]
     facts: ModelFacts
@@ -122,13 +102,7 @@ class BlockReport:
 
 
 class ShardEncoder:
-    """A model in memory that turns blocks into shards; threads may share it.
-
-    Parameters
-    ----------
-    settings : EncoderSettings
-        Of the job.
-    """
+    """A model in memory that turns blocks into shards; threads may share it."""
 
     def __init__(self, settings: EncoderSettings) -> None:
         self._settings = settings

@@ -11,8 +11,6 @@ import traceback
 
 from sk_medsiglip.exceptions import SkMedSiglipError
 
-__all__ = ["may_pass", "pack_error", "unpack_error"]
-
 
 def may_pass(error: BaseException) -> bool:
     """Whether the same work may succeed when it is tried again.

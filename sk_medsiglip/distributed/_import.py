@@ -21,8 +21,6 @@ from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.distributed._tables import read_table
 from sk_medsiglip.exceptions import DatasetError
 
-__all__ = ["import_embeddings", "load_embeddings"]
-
 
 def import_embeddings(
     out: str | os.PathLike[str],

@@ -20,8 +20,6 @@ from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.distributed._tables import new_table
 from sk_medsiglip.embedding import ModelFacts
 
-__all__ = ["Job"]
-
 #: Seconds between commits: what a driver that dies can lose the record of.
 _COMMIT_SECONDS = 5.0
 

@@ -44,16 +44,6 @@ from sk_medsiglip.distributed._shards import (
 from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.exceptions import CacheError
 
-__all__ = [
-    "MANIFEST",
-    "SHARDS",
-    "Commit",
-    "Failure",
-    "Manifest",
-    "ShardEntry",
-    "State",
-]
-
 FORMAT = "1"
 MANIFEST, SHARDS = "_manifest", "shards"
 
@@ -66,21 +56,7 @@ _KEY = np.dtype(f"S{KEY_BYTES}")
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """A shard as the manifest knows it.
-
-    Parameters
-    ----------
-    name : str
-        Of the file in ``shards/``.
-    n_bytes : int
-        Its size; a file of another size is not it.
-    keys : bytes
-        Of its rows, one after another.
-    columns : str
-        Equal for shards whose rows may lie in one file.
-    time : float
-        When its youngest row was committed, seconds since 1970.
-    """
+    """A shard as the manifest knows it."""
 
     name: str
     n_bytes: int
@@ -117,20 +93,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class State:
-    """What all commits together say.
-
-    Parameters
-    ----------
-    shards : dict of str to ShardEntry
-        Those that count, the oldest first.
-    failures : dict of bytes to Failure
-        The last of each source, by what its keys have in common.
-    commits : tuple of str
-        Names of the files that were read.
-    tables : tuple of str
-        Tables of the calls that ended, the last one last: it decides which rows there
-        are.
-    """
+    """What all commits together say."""
 
     shards: dict[str, ShardEntry] = field(default_factory=dict)
     failures: dict[bytes, Failure] = field(default_factory=dict)
@@ -155,15 +118,7 @@ class State:
 
 
 class Manifest:
-    """The commits of one output.
-
-    Parameters
-    ----------
-    storage : Storage
-        The output.
-    recipe : mapping or None
-        What rows of this output must have in common; None to read any.
-    """
+    """The commits of one output."""
 
     def __init__(self, storage: Storage, recipe: Mapping[str, Any] | None) -> None:
         self._storage = storage
@@ -172,19 +127,7 @@ class Manifest:
         self._n_commits = 0
 
     def load(self) -> State:
-        """Read all commits.
-
-        Returns
-        -------
-        State
-
-        Raises
-        ------
-        ValueError
-            If the output holds rows of another model or recipe.
-        CacheError
-            If a commit is damaged, or another version wrote it.
-        """
+        """Read all commits."""
         texts = self._read_commits()
         commits = {name: self._parse(name, text) for name, text in texts.items()}
         replaced = {name for commit in commits.values() for name in commit.replaces}
@@ -208,13 +151,7 @@ class Manifest:
         )
 
     def commit(self, commit: Commit) -> str:
-        """Put one commit; it counts when this returns, and not before.
-
-        Returns
-        -------
-        str
-            Its name.
-        """
+        """Put one commit; it counts when this returns, and not before."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         name = f"{stamp}-{self._job}-{self._n_commits:06}.json"
         self._n_commits += 1
@@ -222,13 +159,7 @@ class Manifest:
         return name
 
     def adopt(self, state: State) -> State:
-        """Commit whole shards that no commit names: their job died just before.
-
-        Returns
-        -------
-        State
-            With them.
-        """
+        """Commit whole shards that no commit names: their job died just before."""
         orphans = self._storage.sizes(SHARDS).keys() - state.shards.keys()
         entries = tuple(
             entry

@@ -32,8 +32,6 @@ from sk_medsiglip.embedding import (
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import image_fingerprint, image_rows, redact
 
-__all__ = ["ERROR", "HINT", "PIXELS", "REASON", "SKIPPED", "Reader"]
-
 #: Columns of a block that do not go into a shard.
 PIXELS, REASON, HINT, SKIPPED = "_pixels", "_reason", "_hint", "_skipped"
 
@@ -56,21 +54,7 @@ _PLAIN = re.compile(r"[\w.,&=%+-]*")
 
 @dataclass(frozen=True)
 class _Row:
-    """An image on its way.
-
-    Parameters
-    ----------
-    source : str, bytes or None
-        What is read.
-    shown : str
-        What the output calls it.
-    index : int
-        Row of its table.
-    key : bytes
-        Of its row in the output.
-    size, mtime : int or None
-        Of a file.
-    """
+    """An image on its way."""
 
     source: Any
     shown: str
@@ -82,29 +66,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class Reader:
-    """How rows become pixels, for all tasks of a job.
-
-    Parameters
-    ----------
-    parameters : mapping
-        Of the ``MedSigLIPEmbedder`` that would do the same on one machine.
-    facts : ModelFacts
-        Of its model, so that reading needs no checkpoint.
-    image_column : str
-        Of the table.
-    columns : tuple of str
-        Others to pass on.
-    base : str
-        What relative paths start from.
-    n_block : int
-        Images a block.
-    n_jobs : int or None
-        Reading threads of a task.
-    isolated : bool
-        Read in a process of its own, whose death is a failure of one image.
-    table : NewTable or None
-        Gets the rows as they are in the user's table, embedded already or not.
-    """
+    """How rows become pixels, for all tasks of a job."""
 
     parameters: Mapping[str, Any]
     facts: ModelFacts
@@ -119,24 +81,7 @@ class Reader:
     def blocks(
         self, piece: Piece, done: NDArray[np.bytes_], number: int = 0
     ) -> Iterator[Any]:
-        """Yield tables of at most ``n_block`` images with their pixels.
-
-        Parameters
-        ----------
-        piece : Piece
-            Rows of the table.
-        done : ndarray of bytes
-            Keys of rows that are embedded, sorted.
-        number : int, default=0
-            Place of the piece in the table.
-
-        Yields
-        ------
-        pyarrow.Table
-            A row an image: key, source, size, mtime, fingerprint, pixels, or why there
-            are none; and the user's columns. Images that are embedded, or were in this
-            piece before, are left out; the last table has their number.
-        """
+        """Yield tables of at most ``n_block`` images with their pixels."""
         seen: set[bytes] = set()
         n_skipped = 0
         ready = None
@@ -240,13 +185,7 @@ class Reader:
         return _Plain(self.prepare)
 
     def prepare(self, source: Any) -> tuple[bytes, NDArray[np.uint8]]:
-        """Return the fingerprint of an image and its pixels at the model's size.
-
-        Raises
-        ------
-        ImageReadError
-            If it cannot be read.
-        """
+        """Return the fingerprint of an image and its pixels at the model's size."""
         if source is None:
             raise ImageReadError(
                 "there is no path", "Fill it in, or leave the row out."

@@ -14,8 +14,6 @@ from typing import Any, Protocol
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.distributed._storage import find_file_system
 
-__all__ = ["CsvPiece", "ParquetPiece", "Piece", "TablePiece"]
-
 
 class Piece(Protocol):
     """Some rows of a table."""
@@ -47,21 +45,7 @@ class TablePiece:
 
 @dataclass(frozen=True)
 class CsvPiece:
-    """Whole records of a CSV file, by where they begin and end in it.
-
-    Parameters
-    ----------
-    url : str
-        The file.
-    start, stop : int
-        Bytes.
-    n_rows : int
-        Records in between.
-    names : tuple of str
-        The columns.
-    separator : str
-        Between cells.
-    """
+    """Whole records of a CSV file, by where they begin and end in it."""
 
     url: str
     start: int
@@ -91,19 +75,7 @@ class CsvPiece:
 
 @dataclass(frozen=True)
 class ParquetPiece:
-    """Rows of one row group of a Parquet file.
-
-    Parameters
-    ----------
-    url : str
-        The file.
-    row_group : int
-        Which.
-    start, n_rows : int
-        Which of its rows.
-    names : tuple of str
-        Columns to read.
-    """
+    """Rows of one row group of a Parquet file."""
 
     url: str
     row_group: int

@@ -38,21 +38,6 @@ from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cache import EXPORT_COLUMNS, Space, rows_as_table
 
-__all__ = [
-    "KEY_BYTES",
-    "OWN_COLUMNS",
-    "SOURCE_BYTES",
-    "column_signature",
-    "make_key",
-    "make_shard",
-    "name_shard",
-    "own_name",
-    "read_keys",
-    "read_recipe",
-    "stored_name",
-    "write_table",
-]
-
 #: A key, and the part of it that is the source's alone.
 KEY_BYTES, SOURCE_BYTES = 16, 12
 
@@ -78,27 +63,7 @@ def own_name(stored: str) -> str:
 
 
 def make_key(name: str, state: bytes) -> bytes:
-    """Return the key of a source in one state.
-
-    Parameters
-    ----------
-    name : str
-        The same wherever it is asked for: an absolute path, a URL.
-    state : bytes
-        Changes when the content may have changed.
-
-    Returns
-    -------
-    bytes of length 16
-        The first 12 tell sources apart (that two of 10**9 share them has a chance of
-        10**-11), the last 4 the states of one source.
-
-    Examples
-    --------
-    >>> old, new = make_key("/a.png", b"1"), make_key("/a.png", b"2")
-    >>> old == new, old[:SOURCE_BYTES] == new[:SOURCE_BYTES]
-    (False, True)
-    """
+    """Return the key of a source in one state."""
     source = blake3(name.encode("utf-8", "surrogateescape")).digest(SOURCE_BYTES)
     return source + blake3(state).digest(KEY_BYTES - SOURCE_BYTES)
 
@@ -111,25 +76,7 @@ def make_shard(
     models: Sequence[Mapping[str, Any]],
     recipe: Mapping[str, Any],
 ) -> Any:
-    """Return a shard as a file in memory.
-
-    Parameters
-    ----------
-    space : Space
-        What computed the vectors.
-    rows : pyarrow.Table
-        Columns key, source, size, mtime, fingerprint, and the user's.
-    vectors : ndarray of shape (len(rows), embedding_dim)
-        Their embeddings.
-    models : sequence of mapping
-        As a cache keeps them.
-    recipe : mapping
-        JSON-able.
-
-    Returns
-    -------
-    pyarrow.Buffer
-    """
+    """Return a shard as a file in memory."""
     table = rows_as_table(space, rows["fingerprint"].to_pylist(), vectors, models)
     about = table.schema.metadata | {
         _RECIPE: json.dumps(dict(recipe), sort_keys=True).encode()
@@ -173,25 +120,13 @@ def name_shard(keys: Sequence[bytes], space: str) -> str:
 
 
 def read_keys(file: Any) -> bytes:
-    """Return the keys of a shard, one after another.
-
-    Parameters
-    ----------
-    file : file object
-        Only the footer and one column are read.
-    """
+    """Return the keys of a shard, one after another."""
     column = _parquet_file(file).read(columns=["key"])["key"]
     return b"".join(column.to_pylist())
 
 
 def read_recipe(file: Any) -> dict[str, Any]:
-    """Return a shard's recipe.
-
-    Raises
-    ------
-    ValueError
-        If it is no shard.
-    """
+    """Return a shard's recipe."""
     about = _parquet_file(file).schema_arrow.metadata or {}
     try:
         return read_json(about[_RECIPE])

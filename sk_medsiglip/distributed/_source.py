@@ -20,8 +20,6 @@ from sk_medsiglip.distributed._rows import CsvPiece, ParquetPiece, Piece, TableP
 from sk_medsiglip.distributed._storage import Storage, find_file_system
 from sk_medsiglip.exceptions import DatasetError
 
-__all__ = ["Collection", "find_collection"]
-
 #: Column of paths, of a folder and of a plain list.
 _PATH = "path"
 
@@ -39,19 +37,7 @@ PieceSize = Callable[[int], int]
 
 @dataclass(frozen=True)
 class Collection:
-    """Rows with an image each, not read yet.
-
-    Parameters
-    ----------
-    pieces : list of Piece
-        All rows.
-    image_column : str
-        Which column holds the images, or says where they are.
-    columns : tuple of str
-        The others that are kept.
-    base : str
-        What relative paths start from.
-    """
+    """Rows with an image each, not read yet."""
 
     pieces: list[Piece]
     image_column: str
@@ -70,32 +56,7 @@ def find_collection(
     columns: Sequence[str] | None,
     piece_size: PieceSize,
 ) -> Collection:
-    """Look at a source as far as it takes to share it out.
-
-    Parameters
-    ----------
-    source : str, path-like, DataFrame, pyarrow.Table or sequence
-        As for ``embed_dataset``.
-    path_column : str or None
-        The column of images; None finds it.
-    columns : sequence of str or None
-        Others to keep; None keeps all.
-    piece_size : callable
-        From the number of rows to that of a piece.
-
-    Returns
-    -------
-    Collection
-
-    Raises
-    ------
-    DatasetError
-        If there is nothing there.
-    ValueError
-        If it holds no row or no such column, or cannot be understood.
-    TypeError
-        If it is nothing of the kind.
-    """
+    """Look at a source as far as it takes to share it out."""
     if isinstance(source, str | os.PathLike):
         return _find_stored(os.fspath(source), path_column, columns, piece_size)
     table = _as_table(source)

@@ -21,8 +21,6 @@ from typing import Any
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.distributed._storage import Storage
 
-__all__ = ["NewTable", "new_table", "read_table", "remove_old_tables"]
-
 _TABLES = "tables"
 
 #: Nanoseconds after which a table that no commit names is that of a job that died.
@@ -31,15 +29,7 @@ _JOB_LASTS = 7 * 86_400 * 10**9
 
 @dataclass(frozen=True)
 class NewTable:
-    """A table that is being written.
-
-    Parameters
-    ----------
-    storage : Storage
-        The output.
-    name : str
-        Begins with the time, so that names sort by it.
-    """
+    """A table that is being written."""
 
     storage: Storage
     name: str

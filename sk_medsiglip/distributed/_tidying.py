@@ -46,8 +46,6 @@ from sk_medsiglip.distributed._shards import (
 from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.distributed._tables import remove_old_tables
 
-__all__ = ["FAILURES", "tidy"]
-
 FAILURES = "failures.parquet"
 
 _MARK = "tidying-"
@@ -72,23 +70,7 @@ class _Part:
 
 
 def tidy(manifest: Manifest, storage: Storage, rows_per_shard: int) -> State:
-    """Put an output in order.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        Of the output.
-    storage : Storage
-        The output.
-    rows_per_shard : int
-        Rows of a full shard.
-
-    Returns
-    -------
-    State
-        In order, unless another job was at it for too long: then what counts is right,
-        if not in order, and the next job puts it so.
-    """
+    """Put an output in order."""
     with _alone(storage) as is_alone:
         state = manifest.load()
         if not is_alone:

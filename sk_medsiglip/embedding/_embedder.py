@@ -18,8 +18,6 @@ from sk_medsiglip.embedding._model_rows import ModelFacts, ModelRows, find_facts
 from sk_medsiglip.encoder import ENGINES
 from sk_medsiglip.exceptions import CheckpointError
 
-__all__ = ["Embedder", "plain_rows"]
-
 
 class Embedder(VersionedPickle, TransformerMixin, BaseEstimator):
     """Abstract: a transformer that names a model and holds nothing of it."""
@@ -51,18 +49,7 @@ class Embedder(VersionedPickle, TransformerMixin, BaseEstimator):
     verbose: int | bool
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Name the columns of the output; neither ``fit`` nor weights are needed.
-
-        Parameters
-        ----------
-        input_features : ignored
-            Images and texts have no columns.
-
-        Returns
-        -------
-        ndarray of shape (embedding_dim,), object
-            ``"medsiglipembedder0"``, ``"medsiglipembedder1"``, ...
-        """
+        """Name the columns of the output; neither ``fit`` nor weights are needed."""
         facts = find_facts(self.model, self.revision, self.cache)
         prefix = type(self).__name__.lower()
         return np.array(

@@ -30,8 +30,6 @@ from sk_medsiglip.images import (
     validate_intensity,
 )
 
-__all__ = ["MedSigLIPEmbedder"]
-
 _ROWS_IN_WARNING = 5
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["map_ahead"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -21,26 +19,7 @@ def map_ahead(
     window: Callable[[], int],
     initializer: Callable[[], None] | None = None,
 ) -> Iterator[R]:
-    """Yield ``work(item)`` of every item, in order.
-
-    Parameters
-    ----------
-    work : callable
-        Runs in the threads; what it raises is raised here.
-    items : iterable
-        Taken one by one, as there is room.
-    n_threads : int
-        Under 1, the work is done by the caller's own thread, when it asks.
-    window : callable
-        Returns how many results may wait for the caller: the bound on memory.
-    initializer : callable or None, default=None
-        Called once in every thread.
-
-    Yields
-    ------
-    R
-        Items whose turn has not come when the caller stops are not worked on.
-    """
+    """Yield ``work(item)`` of every item, in order."""
     if n_threads < 1:
         yield from map(work, items)
         return

@@ -182,21 +182,7 @@ def _recall(
 
 
 class ModelRows:
-    """Rows of one model and recipe, for one call of ``transform``.
-
-    Parameters
-    ----------
-    kind : {"image", "text"}
-        Which tower.
-    recipe : str
-        How content becomes the tower's input.
-    facts : ModelFacts
-        Of the model.
-    model, revision, dtype, device, engine
-        As the estimator has them.
-    cache : EmbeddingCache or None
-        The store.
-    """
+    """Rows of one model and recipe, for one call of ``transform``."""
 
     def __init__(
         self,
@@ -311,23 +297,7 @@ class ModelRows:
         out: NDArray[np.float32],
         encode: Callable[[NDArray[np.intp]], NDArray[np.float32]],
     ) -> NDArray[np.bool_]:
-        """Fill ``out`` from the store, and by model passes for what is missing.
-
-        Parameters
-        ----------
-        fingerprints : sequence of bytes
-            No two are equal.
-        out : ndarray of shape (len(fingerprints), embedding_dim)
-            Written in place.
-        encode : callable
-            Takes positions and returns their vectors.
-
-        Returns
-        -------
-        ndarray of bool
-            False where another worker is computing the row at this moment: ask again
-            after :meth:`wait`.
-        """
+        """Fill ``out`` from the store, and by model passes for what is missing."""
         done = self.get(fingerprints, out)
         missing = np.flatnonzero(~done)
         if not missing.size:

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from sk_medsiglip.embedding._map_ahead import map_ahead
 from sk_medsiglip.exceptions import ImageReadError
 
-__all__ = ["Prepared", "read_ahead"]
-
 # The fingerprint of an image and its pixels at the model's size.
 Prepared = tuple[bytes, NDArray[np.uint8]]
 

@@ -24,8 +24,6 @@ from sk_medsiglip.embedding._model_rows import (
 )
 from sk_medsiglip.exceptions import TruncatedTextWarning, UnknownTextWarning
 
-__all__ = ["MedSigLIPTextEmbedder", "check_texts"]
-
 # Marks of texts, kept beside their vectors so that warnings come on every call.
 _LONG, _UNKNOWN = b"long\0", b"unknown\0"
 _ROWS_IN_WARNING = 5
@@ -255,24 +253,7 @@ def _encode(
 
 
 def check_texts(X: ArrayLike) -> list[str]:
-    """Return the texts of ``X`` as a list.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_samples,) or (n_samples, 1)
-        A list, tuple, array, Series or one-column DataFrame of str.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    TypeError
-        If ``X`` is one text, or holds something else than texts.
-    ValueError
-        If ``X`` is empty, has several columns, or holds an empty text.
-    """
+    """Return the texts of ``X`` as a list."""
     if isinstance(X, str):
         raise TypeError(f"X is one text; pass a list of texts: [{X[:40]!r}].")
     if hasattr(X, "to_pylist"):  # an array of pyarrow

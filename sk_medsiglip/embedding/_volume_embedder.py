@@ -31,8 +31,6 @@ from sk_medsiglip.images import (
     validate_intensity,
 )
 
-__all__ = ["MedSigLIPVolumeEmbedder"]
-
 _NAMED_IN_WARNING = 5
 
 
