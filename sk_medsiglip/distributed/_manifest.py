@@ -36,38 +36,22 @@ from numpy.typing import NDArray
 from sk_medsiglip._json import read_json
 from sk_medsiglip.distributed._shards import (
     KEY_BYTES,
+    SHARDS,
     SOURCE_BYTES,
-    column_signature,
-    read_keys,
-    read_recipe,
+    ShardEntry,
+    find_shard,
 )
 from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.exceptions import CacheError
 
 FORMAT = "1"
-MANIFEST, SHARDS = "_manifest", "shards"
+MANIFEST = "_manifest"
 
 #: Times that the commits are listed while others remove some.
 _ATTEMPTS = 5
 
 #: A numpy type for keys: sorts and compares as bytes do.
 _KEY = np.dtype(f"S{KEY_BYTES}")
-
-
-@dataclass(frozen=True)
-class ShardEntry:
-    """A shard as the manifest knows it."""
-
-    name: str
-    n_bytes: int
-    keys: bytes
-    columns: str
-    time: float
-
-    @property
-    def n_rows(self) -> int:
-        """Rows."""
-        return len(self.keys) // KEY_BYTES
 
 
 @dataclass(frozen=True)
@@ -160,31 +144,17 @@ class Manifest:
 
     def adopt(self, state: State) -> State:
         """Commit whole shards that no commit names: their job died just before."""
+
+        def find(name: str) -> ShardEntry | None:
+            return find_shard(self._storage, name, self._recipe)
+
         orphans = self._storage.sizes(SHARDS).keys() - state.shards.keys()
-        entries = tuple(
-            entry
-            for entry in self._storage.at_once(self._read_orphan, sorted(orphans))
-            if entry is not None
-        )
+        found = self._storage.at_once(find, sorted(orphans))
+        entries = tuple(entry for entry in found if entry is not None)
         if not entries:
             return state
         self.commit(Commit(entries))
         return self.load()
-
-    def _read_orphan(self, name: str) -> ShardEntry | None:
-        path = f"{SHARDS}/{name}"
-        try:
-            with self._storage.open(path) as file:
-                if read_recipe(file) != self._recipe:
-                    return None
-            with self._storage.open(path) as file:
-                keys = read_keys(file)
-            with self._storage.open(path) as file:
-                n_bytes, schema = file.size(), _schema(file)
-        except (OSError, ValueError):
-            # No shard, a damaged one, or another job has just removed it.
-            return None
-        return ShardEntry(name, n_bytes, keys, column_signature(schema), time.time())
 
     def _read_commits(self) -> dict[str, bytes]:
         # Another job may put its commits together while they are read here: then one
@@ -261,12 +231,6 @@ def _read_entries(shards: Mapping[str, Any]) -> Iterator[ShardEntry]:
         yield ShardEntry(
             name, int(said["bytes"]), keys, said["columns"], float(said["time"])
         )
-
-
-def _schema(file: Any) -> Any:
-    from pyarrow import parquet
-
-    return parquet.read_schema(file)
 
 
 def _describe_difference(there: Any, here: Mapping[str, Any]) -> str:

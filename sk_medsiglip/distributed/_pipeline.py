@@ -14,16 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip.distributed._cluster import Pool, quiet_context, ray_module
-from sk_medsiglip.distributed._encoding import (
-    BlockReport,
-    EncoderSettings,
-    ShardEncoder,
-)
-from sk_medsiglip.distributed._errors import may_pass, pack_error
+from sk_medsiglip.distributed._encoding import EncoderSettings, ShardEncoder
 from sk_medsiglip.distributed._reading import ERROR, Reader
-from sk_medsiglip.distributed._rows import Piece
+from sk_medsiglip.distributed._reports import BlockReport, may_pass, pack_error
+from sk_medsiglip.distributed._source import Piece
 
 #: CPUs that a reading task reserves: under one, so that it fits beside an encoder.
 _READER_CPUS = 0.9
@@ -91,7 +86,8 @@ def _read_piece(
         except Exception as error:
             if may_pass(error):
                 raise
-            pa = import_optional("pyarrow", extra="ray", purpose="Embedding there")
+            import pyarrow as pa
+
             yield pa.table({ERROR: [pack_error(error)]})
 
     return read

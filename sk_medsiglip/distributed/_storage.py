@@ -82,6 +82,24 @@ class Storage:
                 "the URL of one in an object store, that this and all nodes may write."
             ) from error
 
+    def put_table(self, name: str, table: Any, **options: Any) -> int:
+        """Write a table as a Parquet file; return its size in bytes."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        sink = pa.BufferOutputStream()
+        parquet.write_table(table, sink, **options)
+        content = sink.getvalue()
+        self.put(name, content)
+        return int(content.size)
+
+    def read_table(self, name: str) -> Any:
+        """Return the table in a Parquet file."""
+        from pyarrow import parquet
+
+        with self.open(name) as file:
+            return parquet.read_table(file)
+
     def get(self, name: str) -> bytes:
         """Return the content of a file."""
         with self._file_system.open_input_stream(self._path(name)) as stream:
