@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.cache import FileStamp, content_stamp, file_stamps
-from sk_medsiglip.embedding._map_ahead import map_ahead
 from sk_medsiglip.embedding._model_rows import ModelRows
-from sk_medsiglip.embedding._read_ahead import Prepared, read_ahead
+from sk_medsiglip.embedding._read_ahead import Prepared, map_ahead, read_ahead
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import image_fingerprint, source_identity
 
@@ -101,7 +100,7 @@ class _Collection:
         # Taken before any file is read: a file that changes while it is read must not
         # be remembered in its new state with its old content.
         self._stamps = (
-            source_stamps(sources) if work.rows.is_kept else [None] * len(sources)
+            source_stamps(sources) if work.rows.cache else [None] * len(sources)
         )
         shape = (len(sources), work.rows.facts.embedding_dim)
         self._vectors = np.full(shape, np.nan, np.float32)
@@ -156,13 +155,13 @@ class _Collection:
 
     def _read_batches(self, todo: list[int]) -> Iterator[_Batch]:
         """Yield what was read, in the size of a model pass."""
-        batch = _Batch()
+        batch, self._size = _Batch(), self._work.batch_size()
         for row, prepared in read_ahead(
             self._sources,
             todo,
             self._prepare,
             n_jobs=self._work.n_jobs,
-            window=self._work.batch_size,
+            window=lambda: self._size,
         ):
             if isinstance(prepared, ImageReadError):
                 self._fail(row, prepared)
@@ -174,9 +173,10 @@ class _Collection:
                 batch.pixels[row] = pixels
             else:
                 self._advance(1)
-            if len(batch.pixels) >= self._work.batch_size():
+            if len(batch.pixels) >= self._size:
                 yield batch
-                batch = _Batch()
+                # It may have grown, or memory may have been found too small.
+                batch, self._size = _Batch(), self._work.batch_size()
         if batch.read:
             yield batch
 

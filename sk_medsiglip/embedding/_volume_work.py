@@ -136,7 +136,7 @@ class _Collection:
 
     def _stamp(self, parts: StudyParts) -> FileStamp | None:
         """Return the state of a study; to be taken before any file is read."""
-        if not self._rows.is_kept:
+        if self._rows.cache is None:
             return None
         return combined_stamp(source_stamps(parts.sources), parts.kind.encode())
 
