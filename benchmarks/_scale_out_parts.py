@@ -18,19 +18,18 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.reading import draw_radiograph, write_dicom
 from sk_medsiglip.cache import Space
-from sk_medsiglip.distributed._manifest import SHARDS, ShardEntry
 from sk_medsiglip.distributed._reading import Reader
-from sk_medsiglip.distributed._rows import TablePiece
 from sk_medsiglip.distributed._shards import (
     KEY_BYTES,
-    column_signature,
+    ShardEntry,
     make_key,
     make_shard,
-    name_shard,
+    put_shard,
 )
+from sk_medsiglip.distributed._source import TablePiece
 from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.distributed._tidying import _merge, _Part
-from sk_medsiglip.embedding._model_rows import ModelFacts
+from sk_medsiglip.embedding import ModelFacts
 from sk_medsiglip.images import read_image, read_resized
 
 __all__ = ["measure_parts"]
@@ -133,14 +132,8 @@ def _measure_writing(scratch: Path, n_repeats: int) -> dict[str, float]:
     def write() -> None:
         entries.clear()
         for rows, vectors in blocks:
-            content = make_shard(space, rows, vectors, models=[], recipe={})
-            keys = rows["key"].to_pylist()
-            name = name_shard(keys, space.line)
-            storage.put(f"{SHARDS}/{name}", content)
-            signature = column_signature(rows.schema)
-            entries.append(
-                ShardEntry(name, content.size, b"".join(keys), signature, time.time())
-            )
+            shard = make_shard(space, rows, vectors, models=[], recipe={})
+            entries.append(put_shard(storage, shard))
 
     def merge() -> Any:
         return _merge(storage, [_Part(e, np.ones(_BLOCK, bool)) for e in entries])

@@ -35,8 +35,7 @@ from numpy.typing import NDArray
 from benchmarks._measure import best_of, in_turns, setting, write_results
 from sk_medsiglip import MedSigLIPEmbedder
 from sk_medsiglip.cache import EmbeddingCache, Space, file_stamps
-from sk_medsiglip.embedding._image_work import ImageWork
-from sk_medsiglip.embedding._model_rows import ModelFacts
+from sk_medsiglip.embedding import ModelFacts, image_space
 
 WIDTH, BATCH = 1152, 32
 SPACE = Space("image", "folder", "0" * 40, "pixels", "float32", "torch", WIDTH)
@@ -272,8 +271,8 @@ def measure_paths(
     cache.remember_model(model, None, vars(facts))
     embedder = MedSigLIPEmbedder(model, cache=cache)
     # What the embedder itself would have noted when it read these files.
-    work: ImageWork = embedder._image_work()
-    label = work.rows._space("float32", "torch")
+    work = embedder._image_work()
+    label = image_space(model, facts, "float32", "torch")
     known = {fingerprint: row for fingerprint, row in zip(keys, rows, strict=True)}
     for start in range(0, len(rows), 4096):
         cache.put_many(label, keys[start : start + 4096], rows[start : start + 4096])

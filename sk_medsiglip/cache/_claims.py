@@ -19,20 +19,12 @@ from sk_medsiglip.cache._location import make_folder, open_file
 from sk_medsiglip.cache._locks import lock_byte, unlock_byte
 from sk_medsiglip.cache._space import Space
 
-__all__ = ["Claims"]
-
 N_OFFSETS = 2**30  # within what every platform's byte locks can address
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.05  # seconds between two looks
 
 
 class Claims:
-    """The claims of one process on the rows of one location.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File whose bytes are locked. It holds nothing, and is made when first needed.
-    """
+    """The claims of one process on the rows of one location."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

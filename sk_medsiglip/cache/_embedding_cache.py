@@ -20,8 +20,6 @@ from sk_medsiglip.cache._repair import VerifyReport
 from sk_medsiglip.cache._space import Space
 from sk_medsiglip.cache._store import Store
 
-__all__ = ["EmbeddingCache"]
-
 
 class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
     """Embeddings on disk: one float32 row for one image or text.

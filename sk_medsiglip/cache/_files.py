@@ -20,15 +20,6 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-__all__ = [
-    "FileStamp",
-    "combined_stamp",
-    "content_stamp",
-    "file_keys",
-    "file_stamps",
-    "is_at_rest",
-]
-
 # The kernel stamps files with the time of its last timer tick, 1 to 10 ms ago.
 FINE_GRAIN = 50_000_000  # nanoseconds, on file systems that keep fractions of a second
 COARSE_GRAIN = 2_000_000_000  # nanoseconds, FAT's two seconds

@@ -24,8 +24,6 @@ from sk_medsiglip.cache._recent_rows import RECENT_SCHEMA, RecentRows
 from sk_medsiglip.cache._space import Space
 from sk_medsiglip.exceptions import CacheError, CacheFormatError
 
-__all__ = ["DamagedIndex", "Index"]
-
 INDEX_FORMAT = 2  # 1 had no recent rows; it is brought up to 2 where it is opened
 
 # A place is a segment's number times 2**32 plus the row's number in it; a block is 256
@@ -63,31 +61,7 @@ class DamagedIndex(Exception):
 
 
 class Index:
-    """One connection to the index of a store.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file, which must exist unless ``create``.
-    create : bool, default=False
-        Make the file and its tables where they are missing. The caller must hold the
-        store's lock.
-
-    Attributes
-    ----------
-    writable : bool
-        False where the file lies in a read-only folder or on a full disk. Rows of
-        writers that died there may then go unseen.
-
-    Raises
-    ------
-    DamagedIndex
-        If it is no SQLite file, or a damaged or unfinished one.
-    CacheFormatError
-        If another version wrote it.
-    CacheError
-        If the file cannot be opened.
-    """
+    """One connection to the index of a store."""
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path

@@ -21,26 +21,13 @@ from sk_medsiglip.cache._repair import build_index, unlink_index
 from sk_medsiglip.cache._segments import list_segments
 from sk_medsiglip.exceptions import CacheError, CacheFormatError
 
-__all__ = ["LiveIndex"]
-
 ATTEMPTS = 3  # of one question, while others clear the store or mend its index
 
 T = TypeVar("T")
 
 
 class LiveIndex:
-    """The index of one location, for all threads of one process.
-
-    Parameters
-    ----------
-    location : pathlib.Path
-        Folder of the store; made by the first write.
-
-    Attributes
-    ----------
-    lock : threading.RLock
-        Held for every use of the connection, by one thread at a time.
-    """
+    """The index of one location, for all threads of one process."""
 
     def __init__(self, location: Path) -> None:
         self.location = location
@@ -50,13 +37,7 @@ class LiveIndex:
         self._index: Index | None = None
 
     def ask(self, question: Callable[[Index], T], *, otherwise: T) -> T:
-        """Return the index's answer, or ``otherwise`` if nothing was ever stored.
-
-        Raises
-        ------
-        CacheError
-            If the index cannot be read, and cannot be rebuilt either.
-        """
+        """Return the index's answer, or ``otherwise`` if nothing was ever stored."""
         try:
             if _identify(self.path) is None and not list_segments(self.folder):
                 return otherwise
@@ -69,13 +50,7 @@ class LiveIndex:
             ) from error
 
     def write(self, change: Callable[[Index], T]) -> T:
-        """Make a change, in an index that is made if missing.
-
-        Raises
-        ------
-        CacheError
-            If nothing can be written.
-        """
+        """Make a change, in an index that is made if missing."""
 
         def make(index: Index) -> T:
             if not index.writable:
@@ -85,13 +60,7 @@ class LiveIndex:
         return self._use(make)
 
     def check(self) -> int | None:
-        """Look for damage in the whole file and rebuild it if there is any.
-
-        Returns
-        -------
-        int or None
-            None if it was sound, else the number of bad rows met in rebuilding.
-        """
+        """Look for damage in the whole file and rebuild it if there is any."""
         with self.lock:
             seen = _identify(self.path)
             try:

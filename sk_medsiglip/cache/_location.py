@@ -12,8 +12,6 @@ import platformdirs
 
 from sk_medsiglip.exceptions import CacheError
 
-__all__ = ["CONVERTED", "make_folder", "open_file", "resolve_location", "share"]
-
 CONVERTED = "converted"
 ENVIRONMENT_VARIABLE = "SK_MEDSIGLIP_CACHE"
 FOLDER_MODE = 0o700

@@ -19,8 +19,6 @@ from pathlib import Path
 
 from sk_medsiglip.cache._location import open_file
 
-__all__ = ["holding", "lock_byte", "lock_file", "unlock_byte"]
-
 if sys.platform == "win32":
     import msvcrt
 

@@ -26,13 +26,7 @@ _LOGIT = ("logit_scale", "logit_bias")
 
 
 class Models:
-    """The facts on models that one location keeps.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Folder of the files; made when first needed.
-    """
+    """The facts on models that one location keeps."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,19 +77,7 @@ class Models:
         return len({r["facts"].get("revision", r["name"]) for r in self.records()})
 
     def remember_record(self, record: Any) -> bool:
-        """Write what another store's :meth:`records` returned.
-
-        Returns
-        -------
-        bool
-            False where this store knows the model at another revision: that stays,
-            since what was fitted here asks for it.
-
-        Raises
-        ------
-        CacheError
-            If it is not such a record, or cannot be written.
-        """
+        """Write what another store's :meth:`records` returned."""
         name = record.get("name") if isinstance(record, dict) else None
         # A name becomes a file's: it must be the hash that this class makes.
         if not isinstance(name, str) or re.fullmatch(r"[0-9a-f]{32}", name) is None:

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["find_file_system", "network_file_system"]
-
 # File systems that several machines can have mounted at once. FUSE names what it
 # carries behind a point: "fuse.sshfs".
 _NETWORK_TYPES = frozenset(
@@ -25,20 +23,7 @@ _NETWORK_FUSE = frozenset(
 
 
 def network_file_system(path: Path) -> str | None:
-    """Return the type of the network file system that a path is on, else None.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        A file or folder; its nearest parent that exists decides.
-
-    Returns
-    -------
-    str or None
-        ``"nfs4"``, ``"cifs"``, ``"fuse.sshfs"``, ... None also where the system does
-        not say: read from ``/proc/self/mountinfo`` on Linux, asked of ``mount`` on
-        macOS, of the kind of drive on Windows.
-    """
+    """Return the type of the network file system that a path is on, else None."""
     there = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
     there = Path(os.path.realpath(there))
     if sys.platform == "win32":
@@ -59,20 +44,7 @@ def network_file_system(path: Path) -> str | None:
 
 
 def find_file_system(mounts: list[tuple[str, str]], path: str) -> str | None:
-    """Return the type of the file system that a path lies on.
-
-    Parameters
-    ----------
-    mounts : list of (str, str)
-        Where something is mounted and its type, in the order of mounting: what comes
-        later lies on top.
-    path : str
-        Absolute, without links.
-
-    Returns
-    -------
-    str or None
-    """
+    """Return the type of the file system that a path lies on."""
     best, found = -1, None
     for point, kind in mounts:
         inside = path == point or path.startswith(point.rstrip("/") + "/")

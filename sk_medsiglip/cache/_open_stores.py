@@ -19,8 +19,6 @@ from pathlib import Path
 
 from sk_medsiglip.cache._store import Store
 
-__all__ = ["open_store"]
-
 N_IDLE = 4  # stores kept open though no cache refers to them
 
 _lock = threading.RLock()

@@ -14,8 +14,6 @@ from sk_medsiglip.cache._segment_layout import ROWS_START, row_bytes
 from sk_medsiglip.cache._segment_writer import SegmentWriter
 from sk_medsiglip.cache._segments import Segment, list_segments
 
-__all__ = ["prune"]
-
 
 def prune(index: Index, folder: Path, max_bytes: int) -> int:
     """Shrink the segments in ``folder`` to ``max_bytes``; return the bytes freed.

@@ -21,22 +21,13 @@ from sk_medsiglip.cache._segments import Segment
 from sk_medsiglip.cache._space import Space
 from sk_medsiglip.exceptions import CacheError, CacheWarning
 
-__all__ = ["Reader"]
-
 MOST_PLACES = 1_000_000  # places kept in memory, about 150 bytes each
 MOST_SEGMENTS = 128  # segments kept open
 USES_EVERY = 60.0  # seconds between two records of what was read
 
 
 class Reader:
-    """What one process has open and knows of a location's rows.
-
-    Parameters
-    ----------
-    index : LiveIndex
-        Says where rows lie. Its lock guards what is kept here too; reading a segment
-        needs none.
-    """
+    """What one process has open and knows of a location's rows."""
 
     def __init__(self, index: LiveIndex) -> None:
         self._index = index

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["RECENT_SCHEMA", "RecentRows"]
-
 # The place of a put's first row, and the keys of all of them.
 RECENT_SCHEMA = """
 CREATE TABLE IF NOT EXISTS recent (first INTEGER PRIMARY KEY, keys BLOB NOT NULL);
@@ -23,13 +21,7 @@ MOST_RECENT = 32_768  # rows; reading as many anew, when others wrote, takes 3 m
 
 
 class RecentRows:
-    """What one connection knows of them.
-
-    Parameters
-    ----------
-    connection : sqlite3.Connection
-        To an index that holds the table. Its errors are the caller's to handle.
-    """
+    """What one connection knows of them."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

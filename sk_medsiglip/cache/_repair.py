@@ -12,8 +12,6 @@ from sk_medsiglip.cache._index import Index
 from sk_medsiglip.cache._segment_layout import DamagedSegment
 from sk_medsiglip.cache._segments import Segment, list_segments
 
-__all__ = ["VerifyReport", "adopt_rows", "build_index", "check_rows", "unlink_index"]
-
 
 @dataclass(frozen=True)
 class VerifyReport:

@@ -33,21 +33,6 @@ from sk_medsiglip.cache._location import open_file
 from sk_medsiglip.cache._space import FINGERPRINT_BYTES, Space
 from sk_medsiglip.exceptions import CacheFormatError
 
-__all__ = [
-    "ROWS_START",
-    "ROW_HEAD_BYTES",
-    "DamagedSegment",
-    "as_bytes",
-    "make_header",
-    "open_fd",
-    "read_at",
-    "read_header",
-    "row_bytes",
-    "row_checksums",
-    "split",
-    "write_all",
-]
-
 SEGMENT_FORMAT = 1
 MAGIC = b"skmsiglp"
 HEADER_BYTES = 2048  # one of the two copies

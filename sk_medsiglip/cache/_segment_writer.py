@@ -26,8 +26,6 @@ from sk_medsiglip.cache._segment_layout import (
 from sk_medsiglip.cache._space import FINGERPRINT_BYTES, Space
 from sk_medsiglip.exceptions import CacheError
 
-__all__ = ["SegmentWriter"]
-
 
 class SegmentWriter:
     """The one writer of a segment; made by :meth:`create` or :meth:`resume`."""
@@ -86,13 +84,7 @@ class SegmentWriter:
     def append(
         self, fingerprints: Sequence[bytes], vectors: NDArray[np.float32]
     ) -> None:
-        """Write rows at the end, all of them or none.
-
-        Raises
-        ------
-        OSError
-            If the disk is full. The file is as it was.
-        """
+        """Write rows at the end, all of them or none."""
         rows = np.empty((len(vectors), self._row_bytes), np.uint8)
         rows[:, :FINGERPRINT_BYTES] = np.frombuffer(
             b"".join(fingerprints), np.uint8

@@ -24,36 +24,12 @@ from sk_medsiglip.cache._segment_layout import (
 )
 from sk_medsiglip.cache._space import FINGERPRINT_BYTES
 
-__all__ = ["Segment", "list_segments"]
-
 ROWS_PER_CALL = 256  # two buffers a row; the system takes 1024 at a time
 ROWS_PER_CHUNK = 2048  # when a whole segment is read
 
 
 class Segment:
-    """A segment, opened for reading.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-
-    Attributes
-    ----------
-    id : int
-        Its number.
-    space : Space
-        What all its rows have in common.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is gone.
-    DamagedSegment
-        If its header is damaged.
-    CacheError
-        If another version wrote it.
-    """
+    """A segment, opened for reading."""
 
     def __init__(self, path: Path) -> None:
         self._fd = open_fd(path, os.O_RDONLY)  # closed when the last reader lets go
@@ -85,28 +61,7 @@ class Segment:
         targets: Sequence[int],
         failures: dict[int, OSError],
     ) -> NDArray[np.bool_]:
-        """Read rows into ``out[targets]``; say which of them are what they should be.
-
-        Parameters
-        ----------
-        rows : ndarray of int
-            Row numbers. Neighbours in the file are read in one go where they are
-            neighbours here.
-        fingerprints : sequence of bytes
-            The fingerprint that each row must have.
-        out : ndarray of shape (n, width), float32, C-contiguous
-            Where the vectors go, without a detour.
-        targets : sequence of int
-            The row of ``out`` for each.
-        failures : dict of int to OSError
-            Gets, by their target, the rows that could not be read just now.
-
-        Returns
-        -------
-        ndarray of bool
-            False for damaged rows, those beyond the end, those of other content, and
-            failures.
-        """
+        """Read rows into ``out[targets]``; say which of them are as expected."""
         n_bytes = self._vector_bytes
         flat = as_bytes(out)
         heads = np.zeros((len(rows), ROW_HEAD_BYTES), np.uint8)
@@ -158,25 +113,7 @@ class Segment:
     def scan(
         self, start: int = 0
     ) -> Iterator[tuple[int, list[bytes], NDArray[np.float32], NDArray[np.bool_]]]:
-        """Read and check all rows from ``start`` on, a chunk at a time.
-
-        Yields
-        ------
-        first : int
-            Number of the chunk's first row.
-        fingerprints : list of bytes
-            What the rows say that they are.
-        vectors : ndarray of shape (n, width), float32
-            The vectors.
-        good : ndarray of shape (n,), bool
-            Whether each row matches its checksum. Rows on a bad part of the disk do
-            not.
-
-        Raises
-        ------
-        OSError
-            If no row of a chunk can be read: that is no damage, and may pass.
-        """
+        """Read and check all rows from ``start`` on, a chunk at a time."""
         record = np.dtype(
             [
                 ("fingerprint", f"V{FINGERPRINT_BYTES}"),

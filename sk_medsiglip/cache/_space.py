@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from sk_medsiglip._json import read_json
 
-__all__ = ["FINGERPRINT_BYTES", "Space"]
-
 FINGERPRINT_BYTES = 32  # a blake3 digest
 MAX_WIDTH = 2**20  # values of a vector; bounds what a damaged line may ask for
 

@@ -30,24 +30,9 @@ from sk_medsiglip.cache._space import Space
 from sk_medsiglip.cache._writer import Writer
 from sk_medsiglip.exceptions import CacheError
 
-__all__ = ["Store"]
-
 
 class Store:
-    """One location, as one process has it open.
-
-    Parameters
-    ----------
-    location : pathlib.Path
-        Folder of the store; made by the first write.
-
-    Attributes
-    ----------
-    claims : Claims
-        Who computes what.
-    models : Models
-        What is known of models.
-    """
+    """One location, as one process has it open."""
 
     def __init__(self, location: Path) -> None:
         self.location = location

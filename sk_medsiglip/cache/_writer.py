@@ -19,20 +19,12 @@ from sk_medsiglip.cache._segments import Segment
 from sk_medsiglip.cache._space import Space
 from sk_medsiglip.exceptions import CacheError
 
-__all__ = ["Writer"]
-
 SEGMENT_LIMIT = 256 * 2**20  # bytes; a finished segment is only ever read
 ROWS_PER_PUT = 1024  # rows of one append and one transaction; they fit into L2
 
 
 class Writer:
-    """What one process appends to: one segment for each space that it stores.
-
-    Parameters
-    ----------
-    index : LiveIndex
-        Where rows are entered. Its lock guards the segments too.
-    """
+    """What one process appends to: one segment for each space that it stores."""
 
     def __init__(self, index: LiveIndex) -> None:
         self._index = index

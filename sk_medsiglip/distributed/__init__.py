@@ -6,11 +6,11 @@ The room, from what a caller sees down to the bytes::
     _job.py             attempts and commits, until every row is accounted for
     _pipeline.py        the stream, by Ray Data: reading tasks, a pool of encoders
     _reading.py         a piece of the table -> pixels of what is missing
-    _isolated.py        reading in a process that may die of an image
+    _isolated.py        reading in a process that an image may end
     _encoding.py        pixels -> a shard: the work of an encoder
-    _source.py, _rows.py    what the user points at, cut into pieces
+    _source.py          what the user points at, cut into pieces
     _tidying.py         the end: small shards together, no row twice, failures
-    _errors.py          errors that no retry helps against, from a worker to the caller
+    _reports.py         what a worker tells its caller: a block done, or an error
     _import.py          from shards to a cache, or to an array and a table
     _tables.py          the user's table, as the last call had it
     _manifest.py        which shards count

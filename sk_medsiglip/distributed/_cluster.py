@@ -15,15 +15,6 @@ from sk_medsiglip._optional import import_optional
 from sk_medsiglip.embedding import ModelFacts
 from sk_medsiglip.encoder import image_batch_sizes
 
-__all__ = [
-    "Pool",
-    "choose_pool",
-    "connected",
-    "quiet_context",
-    "quiet_logger",
-    "ray_module",
-]
-
 #: Bytes of shared memory of a Ray that is started here; blocks beyond it wait.
 _OBJECT_STORE_BYTES = 2 * 2**30
 
@@ -44,21 +35,7 @@ _ENCODER_CPUS = 0.01
 
 @dataclass(frozen=True)
 class Pool:
-    """How many encoders, and what each takes.
-
-    Parameters
-    ----------
-    least, most : int
-        Encoders.
-    n_threads : int
-        Cores that each computes on, without a GPU.
-    n_gpus : int
-        That each reserves: 0 or 1.
-    calls : int
-        Blocks that one works on at a time: one computes while others are written.
-    n_cores : int
-        Of the cluster.
-    """
+    """How many encoders, and what each takes."""
 
     least: int
     most: int
@@ -86,15 +63,7 @@ def ray_module() -> Any:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Any]:
-    """Give Ray, connected; what is started or connected here is left again.
-
-    Parameters
-    ----------
-    address : str or None
-        Of a cluster; "auto" is the one of this machine, "local" one that is started on
-        it for as long as this lasts. None takes the cluster that ``RAY_ADDRESS`` names,
-        or is "local". A connection that there is goes before all.
-    """
+    """Give Ray, connected; what is started or connected here is left again."""
     ray = ray_module()
     if ray.is_initialized():
         yield ray
@@ -127,13 +96,7 @@ def connected(address: str | None) -> Iterator[Any]:
 
 @contextmanager
 def quiet_logger(name: str) -> Iterator[None]:
-    """Keep one of Ray's loggers from warning, for a while.
-
-    Parameters
-    ----------
-    name : str
-        Of the logger.
-    """
+    """Keep one of Ray's loggers from warning, for a while."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -195,15 +158,7 @@ def _address_of_this_machine() -> str:
 
 @contextmanager
 def quiet_context(target_block_bytes: int, may_lose: int) -> Iterator[None]:
-    """Make settings of Ray Data for one job, and keep it from talking.
-
-    Parameters
-    ----------
-    target_block_bytes : int
-        A task hands over what it made as soon as it is more than this.
-    may_lose : int
-        Tasks that may fail before everything does.
-    """
+    """Make settings of Ray Data for one job, and keep it from talking."""
     ray = ray_module()
     data = ray.data
     context = data.DataContext.get_current().copy()
@@ -233,18 +188,7 @@ def quiet_context(target_block_bytes: int, may_lose: int) -> Iterator[None]:
 def choose_pool(
     concurrency: int | tuple[int, int] | str, device: str, facts: ModelFacts
 ) -> Pool:
-    """Return the encoders that the cluster as it is now has room for.
-
-    Parameters
-    ----------
-    concurrency : int, (int, int) or "auto"
-        Encoders, or fewest and most. "auto" is one a GPU, else one for each share of
-        the CPUs: a core for a light model, up to 8 for a heavy one.
-    device : str
-        Of the embedder: "cpu" leaves GPUs alone.
-    facts : ModelFacts
-        Of the model.
-    """
+    """Return the encoders that the cluster as it is now has room for."""
     nodes = [node["Resources"] for node in ray_module().nodes() if node["Alive"]]
     gpus = 0 if device == "cpu" else int(sum(node.get("GPU", 0) for node in nodes))
     cores = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]

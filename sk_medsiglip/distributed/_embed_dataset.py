@@ -21,8 +21,6 @@ from sk_medsiglip.embedding import (
 )
 from sk_medsiglip.images import MAX_PIXELS, CTWindows, Percentiles, Window, recipe_key
 
-__all__ = ["EmbeddingReport", "embed_dataset"]
-
 
 @dataclass(frozen=True)
 class EmbeddingReport:
@@ -192,7 +190,8 @@ def embed_dataset(
 
     Notes
     -----
-    Memory does not grow with the collection, but for 16 bytes an image in the driver. A
+    Of the collection, the driver holds 16 bytes an image, and the table itself where
+    that is a CSV file or in memory; a Parquet table is read by the workers alone. A
     worker, an encoder or a node that is lost costs the blocks it had: Ray does them
     again elsewhere. An image that kills its readers is read once more in a process of
     its own, and is a failure if it ends that too. Failures are tried again whenever the

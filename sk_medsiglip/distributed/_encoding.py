@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cache import EmbeddingCache, Space, model_records
-from sk_medsiglip.distributed._errors import may_pass, pack_error
-from sk_medsiglip.distributed._manifest import SHARDS, Failure, ShardEntry
+from sk_medsiglip.distributed._manifest import Failure
 from sk_medsiglip.distributed._reading import ERROR, HINT, PIXELS, REASON, SKIPPED
+from sk_medsiglip.distributed._reports import BlockReport, may_pass, pack_error
 from sk_medsiglip.distributed._shards import (
-    column_signature,
+    ShardEntry,
     make_shard,
-    name_shard,
+    put_shard,
     stored_name,
 )
 from sk_medsiglip.distributed._storage import Storage
@@ -31,36 +30,16 @@ from sk_medsiglip.embedding import (
     facts_of,
     image_space,
 )
-from sk_medsiglip.encoder import (
-    Encoder,
-    load_encoder,
-    passes_at_once,
-    use_one_core,
-)
-
-__all__ = ["BlockReport", "EncoderSettings", "ShardEncoder"]
+from sk_medsiglip.encoder import Encoder, load_encoder, passes_at_once, use_one_core
 
 
 @dataclass(frozen=True)
 class EncoderSettings:
     """What an encoder actor needs to know.
 
-    Parameters
-    ----------
-    parameters : mapping
-        Of the ``MedSigLIPEmbedder`` that would do the same on one machine.
-    facts : ModelFacts
-        Of its model; other weights than these are refused.
-    storage : Storage
-        The output.
-    recipe : mapping
-        Of the output.
-    columns : tuple of str
-        The user's.
-    n_threads : int
-        Cores to compute on, on a CPU.
-    is_urgent : bool
-        Load the model at once, not when there is something to compute.
+    ``parameters`` are those of the ``MedSigLIPEmbedder`` that would do the same on one
+    machine. An urgent actor loads the model at once, and not when there is something
+    to compute.
     """
 
     parameters: Mapping[str, Any]
@@ -73,66 +52,20 @@ class EncoderSettings:
 
 
 @dataclass(frozen=True)
-class BlockReport:
-    """What became of a block."""
+class _Model:
+    """A model in memory, and what shards say about it."""
 
-    shard: ShardEntry | None = None
-    failures: tuple[Failure, ...] = ()
-    n_skipped: int = 0
-    error: bytes | None = None
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of the user's table."""
-        n_new = 0 if self.shard is None else self.shard.n_rows
-        return n_new + len(self.failures) + self.n_skipped
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> BlockReport:
-        """Return the report that an actor put into a row of a table."""
-        shard = None
-        if row["name"] is not None:
-            shard = ShardEntry(
-                row["name"], row["n_bytes"], row["keys"], row["columns"], row["time"]
-            )
-        failures = tuple(Failure(**failure) for failure in row["failures"])
-        return cls(shard, failures, row["n_skipped"], row["error"])
-
-    def to_table(self) -> Any:
-        """Return the report as a table of one row."""
-        pa = import_optional("pyarrow", extra="ray", purpose="Embedding on a cluster")
-        texts = dict.fromkeys(("source", "reason", "hint"), pa.string())
-        failure = texts | {"key": pa.binary(), "time": pa.float64()}
-        schema = pa.schema(
-            {
-                "name": pa.string(),
-                "n_bytes": pa.int64(),
-                "keys": pa.binary(),
-                "columns": pa.string(),
-                "time": pa.float64(),
-                "failures": pa.list_(pa.struct(failure)),
-                "n_skipped": pa.int64(),
-                "error": pa.binary(),
-            }
-        )
-        row = {} if self.shard is None else asdict(self.shard)
-        row["failures"] = [asdict(failure) for failure in self.failures]
-        row["n_skipped"], row["error"] = self.n_skipped, self.error
-        return pa.Table.from_pylist([row], schema)
+    encoder: Encoder
+    passes: int
+    space: Space
+    records: list[dict[str, Any]]
 
 
 class ShardEncoder:
-    """A model in memory that turns blocks into shards; threads may share it.
-
-    Parameters
-    ----------
-    settings : EncoderSettings
-        Of the job.
-    """
+    """A model in memory that turns blocks into shards; threads may share it."""
 
     def __init__(self, settings: EncoderSettings) -> None:
         self._settings = settings
-        self._embedder = MedSigLIPEmbedder(**settings.parameters)
         self._lock = threading.Lock()
         self._loading: Future[_Model] | None = None
         if settings.is_urgent:
@@ -163,26 +96,22 @@ class ShardEncoder:
 
     def _write(self, block: Any, readable: Sequence[int]) -> ShardEntry:
         settings = self._settings
-        model = self._model
+        model = self._start_loading().result()
         if model.passes > 1 and model.encoder.device == "cpu":
             use_one_core()
         vectors = self._embed(model.encoder, block, readable)
         names = ["key", "source", "size", "mtime", "fingerprint"]
         names += map(stored_name, settings.columns)
         rows = block.select(names).take(readable)
-        content = make_shard(
+        shard = make_shard(
             model.space, rows, vectors, models=model.records, recipe=settings.recipe
         )
-        keys = rows["key"].to_pylist()
-        name = name_shard(keys, model.space.line)
-        settings.storage.put(f"{SHARDS}/{name}", content)
-        signature = column_signature(rows.schema)
-        return ShardEntry(name, content.size, b"".join(keys), signature, time.time())
+        return put_shard(settings.storage, shard)
 
     def _embed(
         self, encoder: Encoder, block: Any, readable: Sequence[int]
     ) -> NDArray[np.float32]:
-        """Return a vector a readable image, each picture computed once."""
+        """Return a vector for each readable image; each picture is computed once."""
         px = self._settings.facts.image_size
         pixels = _as_array(block[PIXELS]).reshape(-1, px, px, 3)
         fingerprints = block["fingerprint"].to_pylist()
@@ -193,7 +122,7 @@ class ShardEncoder:
         vectors = np.empty((len(places), self._settings.facts.embedding_dim), "f4")
         start = 0
         while start < len(places):
-            asked = self._embedder.batch_size
+            asked = self._settings.parameters.get("batch_size", "auto")
             n = encoder.image_batch_size if asked == "auto" else int(asked)
             part = places[start : start + n]
             vectors[start : start + len(part)] = encoder.encode_images(pixels[part])
@@ -201,33 +130,21 @@ class ShardEncoder:
         row_of = {fingerprint: row for row, fingerprint in enumerate(first)}
         return vectors[[row_of[fingerprints[i]] for i in readable]]
 
-    @property
-    def _model(self) -> _Model:
-        """The weights, loaded once, whichever thread comes first."""
-        return self._start_loading().result()
-
     def _start_loading(self) -> Future[_Model]:
-        """Load in a thread, while images are read that come first."""
+        """Load the weights once, in a thread, while images are read that come first."""
         with self._lock:
             if self._loading is None:
                 pool = ThreadPoolExecutor(1, "loading")
-                self._loading = pool.submit(_load, self._embedder, self._settings)
+                self._loading = pool.submit(_load, self._settings)
                 pool.shutdown(wait=False)
             return self._loading
 
 
-@dataclass(frozen=True)
-class _Model:
-    """A model in memory, and what shards say about it."""
-
-    encoder: Encoder
-    passes: int
-    space: Space
-    records: list[dict[str, Any]]
-
-
-def _load(embedder: MedSigLIPEmbedder, settings: EncoderSettings) -> _Model:
-    _use_cores(settings.n_threads)
+def _load(settings: EncoderSettings) -> _Model:
+    # Ray sets the number of cores by what an actor reserves, which is not what it
+    # uses. Engines look at it when they are imported, which nothing does before.
+    os.environ["OMP_NUM_THREADS"] = str(settings.n_threads)
+    embedder = MedSigLIPEmbedder(**settings.parameters)
     encoder = load_encoder(
         embedder.model,
         settings.facts.revision,
@@ -247,19 +164,15 @@ def _load(embedder: MedSigLIPEmbedder, settings: EncoderSettings) -> _Model:
 
 
 def _values(block: Any, name: str) -> list[Any]:
-    """Return what a column holds, if the block has it."""
-    if name not in block.column_names:
-        return []
-    return [value for value in block[name].to_pylist() if value is not None]
+    """Return the values of a column, if the block has it."""
+    return block[name].drop_null().to_pylist() if name in block.column_names else []
 
 
 def _failures_of(failed: Any) -> tuple[Failure, ...]:
     now = time.time()
-    names = {"source": "source", "reason": REASON, "hint": HINT, "key": "key"}
-    columns = {name: failed[column].to_pylist() for name, column in names.items()}
     return tuple(
-        Failure(**{name: cells[i] for name, cells in columns.items()}, time=now)
-        for i in range(failed.num_rows)
+        Failure(row["source"], row[REASON], row[HINT], row["key"], now)
+        for row in failed.select(["source", REASON, HINT, "key"]).to_pylist()
     )
 
 
@@ -272,12 +185,3 @@ def _as_array(column: Any) -> NDArray[np.uint8]:
         for chunk in column.chunks
     ]
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
-
-
-def _use_cores(n: int) -> None:
-    """Compute on as many cores as this actor's share.
-
-    Ray sets the number by what an actor reserves, which is not what it uses. The
-    engines look at it when they are imported, which nothing in an actor does before.
-    """
-    os.environ["OMP_NUM_THREADS"] = str(n)

@@ -12,16 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.cache import EmbeddingCache, ImportReport, Space
-from sk_medsiglip.distributed._manifest import SHARDS, Manifest, State
-from sk_medsiglip.distributed._shards import OWN_COLUMNS, own_name, read_recipe
+from sk_medsiglip.distributed._manifest import Manifest, State
+from sk_medsiglip.distributed._shards import OWN_COLUMNS, SHARDS, own_name, recipe_of
 from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.distributed._tables import read_table
 from sk_medsiglip.exceptions import DatasetError
-
-__all__ = ["import_embeddings", "load_embeddings"]
 
 
 def import_embeddings(
@@ -123,37 +120,34 @@ def load_embeddings(out: str | os.PathLike[str]) -> Bunch:
     piece: they are Parquet files, described in the module ``_shards``, with the columns
     of the table as they were when an image was embedded.
     """
-    pa = import_optional("pyarrow", extra="parquet", purpose="Reading shards")
-    parquet = import_optional("pyarrow.parquet", extra="parquet", purpose="Shards")
     storage = Storage(os.fspath(out))
     state = _find_shards(storage)
-    told = read_table(storage, state.table) if state.table else None
+    import pyarrow as pa
+
     tables, parts = [], []
-    recipe: dict = {}
     for name in state.shards:
-        with storage.open(f"{SHARDS}/{name}") as file:
-            recipe = recipe or read_recipe(file)
-        with storage.open(f"{SHARDS}/{name}") as file:
-            table = parquet.read_table(file)
-        spaces = set(table["space"].to_pylist())
-        width = Space.from_line(next(iter(spaces))).width
+        table = storage.read_table(f"{SHARDS}/{name}")
+        width = Space.from_line(table["space"][0].as_py()).width
         flat = b"".join(table["vector"].to_pylist())
         parts.append(np.frombuffer(flat, "<f4").reshape(-1, width))
         mine = [n for n in table.column_names if n not in OWN_COLUMNS]
-        columns = ["key"] if state.table else ["key", "source", *mine]
-        tables.append(table.select(columns))
-    whole = pa.concat_tables(tables, promote_options="permissive")
+        tables.append(table.select(["key", "source", *mine]))
+    recipe = recipe_of(tables[0].schema)
     X = np.concatenate(parts)
-    if told is not None:
-        rows, places = _join(told["key"].to_pylist(), whole["key"].to_pylist())
-        whole, X = told.take(rows), X[places]
-    sources = whole["source"].to_pylist()
+    if state.table:
+        embedded = [key for table in tables for key in table["key"].to_pylist()]
+        whole = read_table(storage, state.table)
+        rows, places = _join(whole["key"].to_pylist(), embedded)
+        whole, X = whole.take(rows), X[places]
+    else:
+        whole = pa.concat_tables(tables, promote_options="permissive")
     own = {
         own_name(name): whole[name]
         for name in whole.column_names
         if name not in ("key", "source")
     }
     frame = pa.table({"source": whole["source"]} | own).to_pandas()
+    sources = whole["source"].to_pylist()
     return Bunch(X=X, frame=frame, sources=sources, recipe=recipe)
 
 

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import ImageReadError
 
-__all__ = ["IsolatedReader"]
-
 #: Seconds that one image may take: some decoders do not die but never end.
 _PATIENCE = 600.0
 
@@ -27,15 +25,7 @@ _reader: Any = None
 
 
 class IsolatedReader:
-    """A context that gives a function like ``Reader.prepare``; threads may share it.
-
-    Parameters
-    ----------
-    reader : Reader
-        What reads in the other processes.
-    n_processes : int
-        That read at a time; each is started when it is first needed.
-    """
+    """A context that gives a function like ``Reader.prepare``; threads may share it."""
 
     def __init__(self, reader: Any, n_processes: int) -> None:
         self._reader = reader

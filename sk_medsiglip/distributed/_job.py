@@ -10,17 +10,15 @@ from typing import Any
 
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.distributed._cluster import choose_pool
-from sk_medsiglip.distributed._encoding import BlockReport, EncoderSettings
-from sk_medsiglip.distributed._errors import may_pass, unpack_error
+from sk_medsiglip.distributed._encoding import EncoderSettings
 from sk_medsiglip.distributed._manifest import Commit, Manifest
 from sk_medsiglip.distributed._pipeline import run_pipeline
 from sk_medsiglip.distributed._reading import Reader
+from sk_medsiglip.distributed._reports import BlockReport, may_pass, unpack_error
 from sk_medsiglip.distributed._source import Collection
 from sk_medsiglip.distributed._storage import Storage
-from sk_medsiglip.distributed._tables import new_table
+from sk_medsiglip.distributed._tables import NewTable
 from sk_medsiglip.embedding import ModelFacts
-
-__all__ = ["Job"]
 
 #: Seconds between commits: what a driver that dies can lose the record of.
 _COMMIT_SECONDS = 5.0
@@ -67,7 +65,7 @@ class Job:
         self._verbose = verbose
         self._pool = choose_pool(concurrency, parameters["device"], facts)
         self.manifest = Manifest(storage, recipe)
-        self._table = new_table(storage)
+        self._table = NewTable(storage)
         self.n_embedded = 0
         self.n_failed = 0
         self.n_restarts = 0

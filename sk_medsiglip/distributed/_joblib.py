@@ -21,8 +21,6 @@ from joblib import parallel_config, register_parallel_backend
 
 from sk_medsiglip.distributed._cluster import connected, quiet_logger, ray_module
 
-__all__ = ["RayTraffic", "parallel_on_ray"]
-
 _NAME = "ray-sharing-arrays"
 
 #: Bytes from which an array is worth an object of its own.

@@ -36,62 +36,22 @@ from numpy.typing import NDArray
 from sk_medsiglip._json import read_json
 from sk_medsiglip.distributed._shards import (
     KEY_BYTES,
+    SHARDS,
     SOURCE_BYTES,
-    column_signature,
-    read_keys,
-    read_recipe,
+    ShardEntry,
+    find_shard,
 )
 from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.exceptions import CacheError
 
-__all__ = [
-    "MANIFEST",
-    "SHARDS",
-    "Commit",
-    "Failure",
-    "Manifest",
-    "ShardEntry",
-    "State",
-]
-
 FORMAT = "1"
-MANIFEST, SHARDS = "_manifest", "shards"
+MANIFEST = "_manifest"
 
 #: Times that the commits are listed while others remove some.
 _ATTEMPTS = 5
 
 #: A numpy type for keys: sorts and compares as bytes do.
 _KEY = np.dtype(f"S{KEY_BYTES}")
-
-
-@dataclass(frozen=True)
-class ShardEntry:
-    """A shard as the manifest knows it.
-
-    Parameters
-    ----------
-    name : str
-        Of the file in ``shards/``.
-    n_bytes : int
-        Its size; a file of another size is not it.
-    keys : bytes
-        Of its rows, one after another.
-    columns : str
-        Equal for shards whose rows may lie in one file.
-    time : float
-        When its youngest row was committed, seconds since 1970.
-    """
-
-    name: str
-    n_bytes: int
-    keys: bytes
-    columns: str
-    time: float
-
-    @property
-    def n_rows(self) -> int:
-        """Rows."""
-        return len(self.keys) // KEY_BYTES
 
 
 @dataclass(frozen=True)
@@ -117,20 +77,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class State:
-    """What all commits together say.
-
-    Parameters
-    ----------
-    shards : dict of str to ShardEntry
-        Those that count, the oldest first.
-    failures : dict of bytes to Failure
-        The last of each source, by what its keys have in common.
-    commits : tuple of str
-        Names of the files that were read.
-    tables : tuple of str
-        Tables of the calls that ended, the last one last: it decides which rows there
-        are.
-    """
+    """What all commits together say."""
 
     shards: dict[str, ShardEntry] = field(default_factory=dict)
     failures: dict[bytes, Failure] = field(default_factory=dict)
@@ -155,15 +102,7 @@ class State:
 
 
 class Manifest:
-    """The commits of one output.
-
-    Parameters
-    ----------
-    storage : Storage
-        The output.
-    recipe : mapping or None
-        What rows of this output must have in common; None to read any.
-    """
+    """The commits of one output."""
 
     def __init__(self, storage: Storage, recipe: Mapping[str, Any] | None) -> None:
         self._storage = storage
@@ -172,19 +111,7 @@ class Manifest:
         self._n_commits = 0
 
     def load(self) -> State:
-        """Read all commits.
-
-        Returns
-        -------
-        State
-
-        Raises
-        ------
-        ValueError
-            If the output holds rows of another model or recipe.
-        CacheError
-            If a commit is damaged, or another version wrote it.
-        """
+        """Read all commits."""
         texts = self._read_commits()
         commits = {name: self._parse(name, text) for name, text in texts.items()}
         replaced = {name for commit in commits.values() for name in commit.replaces}
@@ -208,13 +135,7 @@ class Manifest:
         )
 
     def commit(self, commit: Commit) -> str:
-        """Put one commit; it counts when this returns, and not before.
-
-        Returns
-        -------
-        str
-            Its name.
-        """
+        """Put one commit; it counts when this returns, and not before."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         name = f"{stamp}-{self._job}-{self._n_commits:06}.json"
         self._n_commits += 1
@@ -222,38 +143,18 @@ class Manifest:
         return name
 
     def adopt(self, state: State) -> State:
-        """Commit whole shards that no commit names: their job died just before.
+        """Commit whole shards that no commit names: their job died just before."""
 
-        Returns
-        -------
-        State
-            With them.
-        """
+        def find(name: str) -> ShardEntry | None:
+            return find_shard(self._storage, name, self._recipe)
+
         orphans = self._storage.sizes(SHARDS).keys() - state.shards.keys()
-        entries = tuple(
-            entry
-            for entry in self._storage.at_once(self._read_orphan, sorted(orphans))
-            if entry is not None
-        )
+        found = self._storage.at_once(find, sorted(orphans))
+        entries = tuple(entry for entry in found if entry is not None)
         if not entries:
             return state
         self.commit(Commit(entries))
         return self.load()
-
-    def _read_orphan(self, name: str) -> ShardEntry | None:
-        path = f"{SHARDS}/{name}"
-        try:
-            with self._storage.open(path) as file:
-                if read_recipe(file) != self._recipe:
-                    return None
-            with self._storage.open(path) as file:
-                keys = read_keys(file)
-            with self._storage.open(path) as file:
-                n_bytes, schema = file.size(), _schema(file)
-        except (OSError, ValueError):
-            # No shard, a damaged one, or another job has just removed it.
-            return None
-        return ShardEntry(name, n_bytes, keys, column_signature(schema), time.time())
 
     def _read_commits(self) -> dict[str, bytes]:
         # Another job may put its commits together while they are read here: then one
@@ -330,12 +231,6 @@ def _read_entries(shards: Mapping[str, Any]) -> Iterator[ShardEntry]:
         yield ShardEntry(
             name, int(said["bytes"]), keys, said["columns"], float(said["time"])
         )
-
-
-def _schema(file: Any) -> Any:
-    from pyarrow import parquet
-
-    return parquet.read_schema(file)
 
 
 def _describe_difference(there: Any, here: Mapping[str, Any]) -> str:

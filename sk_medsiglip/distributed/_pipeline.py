@@ -14,18 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip.distributed._cluster import Pool, quiet_context, ray_module
-from sk_medsiglip.distributed._encoding import (
-    BlockReport,
-    EncoderSettings,
-    ShardEncoder,
-)
-from sk_medsiglip.distributed._errors import may_pass, pack_error
+from sk_medsiglip.distributed._encoding import EncoderSettings, ShardEncoder
 from sk_medsiglip.distributed._reading import ERROR, Reader
-from sk_medsiglip.distributed._rows import Piece
-
-__all__ = ["run_pipeline"]
+from sk_medsiglip.distributed._reports import BlockReport, may_pass, pack_error
+from sk_medsiglip.distributed._source import Piece
 
 #: CPUs that a reading task reserves: under one, so that it fits beside an encoder.
 _READER_CPUS = 0.9
@@ -44,29 +37,7 @@ def run_pipeline(
     *,
     may_lose: int = 0,
 ) -> Generator[BlockReport, None, None]:
-    """Yield a report on each block, as they come.
-
-    Parameters
-    ----------
-    pieces : sequence of Piece
-        Rows of the table.
-    reader : Reader
-        How rows become pixels.
-    encoder : EncoderSettings
-        How pixels become shards.
-    pool : Pool
-        How many encoders.
-    done : ndarray of bytes
-        Keys of rows that are embedded, sorted.
-    may_lose : int, default=0
-        Pieces or blocks that may fail for good before the whole stream does. There is
-        no report on them.
-
-    Raises
-    ------
-    ray.exceptions.RayError
-        If what Ray tried again did not succeed. Blocks that were reported are written.
-    """
+    """Yield a report on each block, as they come."""
     ray = ray_module()
     # A little less than a block, so that each is handed over as soon as it is read.
     block_bytes = int(0.8 * reader.n_block * reader.facts.image_size**2 * 3)
@@ -115,7 +86,8 @@ def _read_piece(
         except Exception as error:
             if may_pass(error):
                 raise
-            pa = import_optional("pyarrow", extra="ray", purpose="Embedding there")
+            import pyarrow as pa
+
             yield pa.table({ERROR: [pack_error(error)]})
 
     return read

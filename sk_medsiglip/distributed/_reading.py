@@ -9,18 +9,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cache import FileStamp
 from sk_medsiglip.distributed._isolated import IsolatedReader
-from sk_medsiglip.distributed._rows import Piece
 from sk_medsiglip.distributed._shards import SOURCE_BYTES, make_key, stored_name
+from sk_medsiglip.distributed._source import Piece
 from sk_medsiglip.distributed._tables import NewTable
 from sk_medsiglip.embedding import (
     MedSigLIPEmbedder,
@@ -31,8 +30,6 @@ from sk_medsiglip.embedding import (
 )
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import image_fingerprint, image_rows, redact
-
-__all__ = ["ERROR", "HINT", "PIXELS", "REASON", "SKIPPED", "Reader"]
 
 #: Columns of a block that do not go into a shard.
 PIXELS, REASON, HINT, SKIPPED = "_pixels", "_reason", "_hint", "_skipped"
@@ -56,21 +53,7 @@ _PLAIN = re.compile(r"[\w.,&=%+-]*")
 
 @dataclass(frozen=True)
 class _Row:
-    """An image on its way.
-
-    Parameters
-    ----------
-    source : str, bytes or None
-        What is read.
-    shown : str
-        What the output calls it.
-    index : int
-        Row of its table.
-    key : bytes
-        Of its row in the output.
-    size, mtime : int or None
-        Of a file.
-    """
+    """An image on its way."""
 
     source: Any
     shown: str
@@ -82,29 +65,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class Reader:
-    """How rows become pixels, for all tasks of a job.
-
-    Parameters
-    ----------
-    parameters : mapping
-        Of the ``MedSigLIPEmbedder`` that would do the same on one machine.
-    facts : ModelFacts
-        Of its model, so that reading needs no checkpoint.
-    image_column : str
-        Of the table.
-    columns : tuple of str
-        Others to pass on.
-    base : str
-        What relative paths start from.
-    n_block : int
-        Images a block.
-    n_jobs : int or None
-        Reading threads of a task.
-    isolated : bool
-        Read in a process of its own, whose death is a failure of one image.
-    table : NewTable or None
-        Gets the rows as they are in the user's table, embedded already or not.
-    """
+    """How rows become pixels, for all tasks of a job."""
 
     parameters: Mapping[str, Any]
     facts: ModelFacts
@@ -119,24 +80,7 @@ class Reader:
     def blocks(
         self, piece: Piece, done: NDArray[np.bytes_], number: int = 0
     ) -> Iterator[Any]:
-        """Yield tables of at most ``n_block`` images with their pixels.
-
-        Parameters
-        ----------
-        piece : Piece
-            Rows of the table.
-        done : ndarray of bytes
-            Keys of rows that are embedded, sorted.
-        number : int, default=0
-            Place of the piece in the table.
-
-        Yields
-        ------
-        pyarrow.Table
-            A row an image: key, source, size, mtime, fingerprint, pixels, or why there
-            are none; and the user's columns. Images that are embedded, or were in this
-            piece before, are left out; the last table has their number.
-        """
+        """Yield tables of at most ``n_block`` images with their pixels."""
         seen: set[bytes] = set()
         n_skipped = 0
         ready = None
@@ -168,7 +112,8 @@ class Reader:
 
     def _told(self, table: Any, rows: Sequence[_Row]) -> Any:
         """Return what the user's table says of each row, beside its key."""
-        pa = import_optional("pyarrow", extra="ray", purpose="Embedding on a cluster")
+        import pyarrow as pa
+
         ours = {
             "key": pa.array([row.key for row in rows], pa.binary()),
             "source": pa.array([row.shown for row in rows], pa.string()),
@@ -189,6 +134,8 @@ class Reader:
 
     def _block(self, table: Any, rows: Sequence[_Row], prepare: Any) -> Any:
         """Read images; return them as a table."""
+        import pyarrow as pa
+
         px = self.facts.image_size
         pixels = np.zeros((len(rows), px, px, 3), np.uint8)
         fingerprints: list[bytes | None] = [None] * len(rows)
@@ -206,18 +153,6 @@ class Reader:
                 errors[i] = read
             else:
                 fingerprints[i], pixels[i] = read
-        return self._to_table(table, rows, pixels, fingerprints, errors)
-
-    def _to_table(
-        self,
-        table: Any,
-        rows: Sequence[_Row],
-        pixels: NDArray[np.uint8],
-        fingerprints: Sequence[bytes | None],
-        errors: Sequence[ImageReadError | None],
-    ) -> Any:
-        pa = import_optional("pyarrow", extra="ray", purpose="Embedding on a cluster")
-        kind = pa.binary(pixels[0].size)
         columns = {
             "key": pa.array([row.key for row in rows], pa.binary(len(rows[0].key))),
             "source": pa.array([row.shown for row in rows], pa.string()),
@@ -227,52 +162,27 @@ class Reader:
             REASON: pa.array([e and e.reason for e in errors], pa.string()),
             HINT: pa.array([e and e.hint for e in errors], pa.string()),
             PIXELS: pa.FixedSizeBinaryArray.from_buffers(
-                kind, len(rows), [None, pa.py_buffer(pixels)]
+                pa.binary(3 * px * px), len(rows), [None, pa.py_buffer(pixels)]
             ),
         }
         chosen = table.take([row.index for row in rows])
         return pa.table(columns | {stored_name(n): chosen[n] for n in self.columns})
 
-    def _preparing(self) -> Any:
+    def _preparing(self) -> AbstractContextManager[Any]:
         """Return, as a context, what turns a source into fingerprint and pixels."""
         if self.isolated:
             return IsolatedReader(replace(self, isolated=False), _PROCESSES)
-        return _Plain(self.prepare)
+        return nullcontext(self.prepare)
 
     def prepare(self, source: Any) -> tuple[bytes, NDArray[np.uint8]]:
-        """Return the fingerprint of an image and its pixels at the model's size.
-
-        Raises
-        ------
-        ImageReadError
-            If it cannot be read.
-        """
+        """Return the fingerprint of an image and its pixels at the model's size."""
         if source is None:
             raise ImageReadError(
                 "there is no path", "Fill it in, or leave the row out."
             )
-        pixels = self._prepare_pixels(source)
+        embedder = MedSigLIPEmbedder(**self.parameters)
+        pixels = prepare_image(embedder, self.facts, source)
         return image_fingerprint(pixels), pixels
-
-    @cached_property
-    def _prepare_pixels(self) -> Any:
-        return partial(prepare_image, MedSigLIPEmbedder(**self.parameters), self.facts)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_prepare_pixels"}
-
-
-class _Plain:
-    """A context that gives what it was made with."""
-
-    def __init__(self, prepare: Any) -> None:
-        self._prepare = prepare
-
-    def __enter__(self) -> Any:
-        return self._prepare
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 def _make_row(index: int, source: Any, shown: str, stamp: FileStamp | None) -> _Row:
@@ -335,7 +245,8 @@ def _find_fresh(
 
 def _with_skipped(table: Any, n: int) -> Any:
     """Return a last table that also says how many images were left out."""
-    pa = import_optional("pyarrow", extra="ray", purpose="Embedding on a cluster")
+    import pyarrow as pa
+
     if table is None:
         return pa.table({SKIPPED: pa.array([n], pa.int64())})
     counts = [n, *[0] * (table.num_rows - 1)]

@@ -1,4 +1,4 @@
-"""What a shard is: a Parquet file of embedded images. The one place that says so.
+"""Shards: the Parquet files of embedded images in ``shards/``.
 
 A shard holds some images, a row each, no image twice, in no order::
 
@@ -27,7 +27,9 @@ meaning, so that :meth:`EmbeddingCache.import_parquet` takes a shard.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,23 +37,10 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from sk_medsiglip._json import read_json
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cache import EXPORT_COLUMNS, Space, rows_as_table
+from sk_medsiglip.distributed._storage import Storage
 
-__all__ = [
-    "KEY_BYTES",
-    "OWN_COLUMNS",
-    "SOURCE_BYTES",
-    "column_signature",
-    "make_key",
-    "make_shard",
-    "name_shard",
-    "own_name",
-    "read_keys",
-    "read_recipe",
-    "stored_name",
-    "write_table",
-]
+SHARDS = "shards"
 
 #: A key, and the part of it that is the source's alone.
 KEY_BYTES, SOURCE_BYTES = 16, 12
@@ -66,6 +55,27 @@ _RECIPE = b"sk_medsiglip.recipe"
 _OF_TABLE = "table."
 
 
+@dataclass(frozen=True)
+class ShardEntry:
+    """A shard as the manifest knows it.
+
+    ``keys`` are those of its rows, one after another; ``columns`` is equal for shards
+    whose rows may lie in one file; ``time`` is when its youngest row was written, in
+    seconds since 1970.
+    """
+
+    name: str
+    n_bytes: int
+    keys: bytes
+    columns: str
+    time: float
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.keys) // KEY_BYTES
+
+
 def stored_name(name: str) -> str:
     """Return what a column of the user's table is called in shards and tables."""
     ours = name in OWN_COLUMNS or name.startswith(("_", _OF_TABLE))
@@ -78,26 +88,9 @@ def own_name(stored: str) -> str:
 
 
 def make_key(name: str, state: bytes) -> bytes:
-    """Return the key of a source in one state.
+    """Return the key of a source in one state: 12 bytes of its name, 4 of its state.
 
-    Parameters
-    ----------
-    name : str
-        The same wherever it is asked for: an absolute path, a URL.
-    state : bytes
-        Changes when the content may have changed.
-
-    Returns
-    -------
-    bytes of length 16
-        The first 12 tell sources apart (that two of 10**9 share them has a chance of
-        10**-11), the last 4 the states of one source.
-
-    Examples
-    --------
-    >>> old, new = make_key("/a.png", b"1"), make_key("/a.png", b"2")
-    >>> old == new, old[:SOURCE_BYTES] == new[:SOURCE_BYTES]
-    (False, True)
+    That two of 10**9 sources share their 12 bytes has a chance of 10**-11.
     """
     source = blake3(name.encode("utf-8", "surrogateescape")).digest(SOURCE_BYTES)
     return source + blake3(state).digest(KEY_BYTES - SOURCE_BYTES)
@@ -111,25 +104,7 @@ def make_shard(
     models: Sequence[Mapping[str, Any]],
     recipe: Mapping[str, Any],
 ) -> Any:
-    """Return a shard as a file in memory.
-
-    Parameters
-    ----------
-    space : Space
-        What computed the vectors.
-    rows : pyarrow.Table
-        Columns key, source, size, mtime, fingerprint, and the user's.
-    vectors : ndarray of shape (len(rows), embedding_dim)
-        Their embeddings.
-    models : sequence of mapping
-        As a cache keeps them.
-    recipe : mapping
-        JSON-able.
-
-    Returns
-    -------
-    pyarrow.Buffer
-    """
+    """Return rows (key, source, size, mtime, fingerprint, ...) and their vectors."""
     table = rows_as_table(space, rows["fingerprint"].to_pylist(), vectors, models)
     about = table.schema.metadata | {
         _RECIPE: json.dumps(dict(recipe), sort_keys=True).encode()
@@ -137,78 +112,62 @@ def make_shard(
     for name in rows.column_names:
         if name != "fingerprint":
             table = table.append_column(rows.schema.field(name), rows[name])
-    return write_table(table.replace_schema_metadata(about))
+    return table.replace_schema_metadata(about)
 
 
-def write_table(table: Any) -> Any:
-    """Return a table of a shard's columns as a file in memory."""
-    pa = _pyarrow()
-    parquet = import_optional("pyarrow.parquet", extra="ray", purpose="Writing shards")
-    sink = pa.BufferOutputStream()
-    flat = [f for f in table.schema if not pa.types.is_nested(f.type)]
-    texts = [f.name for f in flat if pa.types.is_string(f.type)]
+def put_shard(storage: Storage, table: Any, when: float | None = None) -> ShardEntry:
+    """Write a shard under the name that its rows give it: the same rows, the same name.
+
+    Two jobs, or a task that was tried again, therefore write one file and not two.
+    """
+    import pyarrow as pa
+
+    keys = b"".join(table["key"].to_pylist())
+    digest = blake3(table["space"][0].as_py().encode() + keys)
+    name = f"{digest.hexdigest(16)}.parquet"
+    flat = [field for field in table.schema if not pa.types.is_nested(field.type)]
+    texts = [field.name for field in flat if pa.types.is_string(field.type)]
     # Random bits do not compress; names, paths and labels do, ten times and more.
     dense = ("fingerprint", "checksum", "vector", "key")
-    parquet.write_table(
+    n_bytes = storage.put_table(
+        f"{SHARDS}/{name}",
         table,
-        sink,
         compression={
             name: "none" if name in dense else "zstd" for name in table.column_names
         },
         use_dictionary=["space", *texts],
-        write_statistics=[f.name for f in flat if f.name not in dense],
+        write_statistics=[field.name for field in flat if field.name not in dense],
     )
-    return sink.getvalue()
+    when = time.time() if when is None else when
+    return ShardEntry(name, n_bytes, keys, _signature(table.schema), when)
 
 
-def name_shard(keys: Sequence[bytes], space: str) -> str:
-    """Return the name of the shard of these rows: the same rows, the same name.
+def find_shard(storage: Storage, name: str, recipe: Any) -> ShardEntry | None:
+    """Return the entry of a file, None if it is not a whole shard of this recipe."""
+    from pyarrow import parquet
 
-    Two jobs, or a task that was tried again, therefore write one file and not two.
-    """
-    digest = blake3(space.encode())
-    for key in keys:
-        digest.update(key)
-    return f"{digest.hexdigest(16)}.parquet"
-
-
-def read_keys(file: Any) -> bytes:
-    """Return the keys of a shard, one after another.
-
-    Parameters
-    ----------
-    file : file object
-        Only the footer and one column are read.
-    """
-    column = _parquet_file(file).read(columns=["key"])["key"]
-    return b"".join(column.to_pylist())
-
-
-def read_recipe(file: Any) -> dict[str, Any]:
-    """Return a shard's recipe.
-
-    Raises
-    ------
-    ValueError
-        If it is no shard.
-    """
-    about = _parquet_file(file).schema_arrow.metadata or {}
     try:
-        return read_json(about[_RECIPE])
-    except (KeyError, ValueError) as error:
-        raise ValueError("a Parquet file that is no shard") from error
+        with storage.open(f"{SHARDS}/{name}") as stream:
+            file = parquet.ParquetFile(stream)
+            if recipe_of(file.schema_arrow) != recipe:
+                return None
+            keys = b"".join(file.read(columns=["key"])["key"].to_pylist())
+            signature = _signature(file.schema_arrow)
+            return ShardEntry(name, stream.size(), keys, signature, time.time())
+    except (OSError, ValueError, KeyError):
+        # Not a shard, a damaged one, or another job has just removed it.
+        return None
 
 
-def column_signature(schema: Any) -> str:
+def recipe_of(schema: Any) -> dict[str, Any]:
+    """Return the recipe in a shard's schema."""
+    return read_json((schema.metadata or {})[_RECIPE])
+
+
+def _signature(schema: Any) -> str:
     """Return text that is equal for shards whose rows may lie in one file."""
-    columns = [f"{field.name}:{field.type}" for field in schema]
+    first = ("key", "source", "size", "mtime", "fingerprint")
+    fields = [schema.field(name) for name in first]
+    fields += [field for field in schema if field.name not in OWN_COLUMNS]
+    columns = [f"{field.name}:{field.type}" for field in fields]
     return blake3(json.dumps(columns).encode()).hexdigest(8)
-
-
-def _parquet_file(file: Any) -> Any:
-    parquet = import_optional("pyarrow.parquet", extra="ray", purpose="Reading shards")
-    return parquet.ParquetFile(file)
-
-
-def _pyarrow() -> Any:
-    return import_optional("pyarrow", extra="ray", purpose="Writing shards")

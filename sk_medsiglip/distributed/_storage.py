@@ -15,8 +15,6 @@ from typing import Any, TypeVar
 
 from sk_medsiglip._optional import import_optional
 
-__all__ = ["Storage", "find_file_system"]
-
 T = TypeVar("T")
 
 #: File systems on which a file shows while it is being written.
@@ -27,23 +25,7 @@ _REQUESTS = 32
 
 
 def find_file_system(url: str) -> tuple[Any, str]:
-    """Return what reads and writes a place, and its path there.
-
-    Parameters
-    ----------
-    url : str
-        A path on this machine, or a URL that pyarrow or fsspec knows.
-
-    Returns
-    -------
-    file_system : pyarrow.fs.FileSystem
-    path : str
-
-    Raises
-    ------
-    MissingDependencyError
-        If pyarrow is missing, or what fsspec needs for the protocol.
-    """
+    """Return what reads and writes a place, and its path there."""
     fs = _pyarrow_fs()
     if "://" not in url:
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(url))
@@ -64,12 +46,6 @@ class Storage:
     """One folder, and the files below it by their names with ``/``.
 
     Pickles hold the URL alone; each process opens its own connection.
-
-    Parameters
-    ----------
-    url : str
-        A path, or a URL such as ``s3://bucket/folder``. Credentials come from where
-        pyarrow or fsspec look for them.
     """
 
     def __init__(self, url: str) -> None:
@@ -77,15 +53,7 @@ class Storage:
         self.url = url if "://" in url else find_file_system(url)[1]
 
     def put(self, name: str, content: Any) -> None:
-        """Write a whole file: others find all of it, the file before it, or none.
-
-        Parameters
-        ----------
-        name : str
-            Below the folder.
-        content : bytes-like
-            All of the file.
-        """
+        """Write a whole file: others find all of it, the file before it, or none."""
         path = self._path(name)
         if self._file_system.type_name not in _NOT_ATOMIC:
             # An object appears when it is complete.
@@ -103,13 +71,7 @@ class Storage:
             raise
 
     def check_writable(self) -> None:
-        """Write a file and remove it, before hours of work and not after.
-
-        Raises
-        ------
-        OSError
-            If that fails, with the reason.
-        """
+        """Write a file and remove it, before hours of work and not after."""
         name = f".{uuid.uuid4().hex}"
         try:
             self.put(name, b"0")
@@ -119,6 +81,24 @@ class Storage:
                 f"{self.url} cannot be written to: {error}. Give as out a folder, or "
                 "the URL of one in an object store, that this and all nodes may write."
             ) from error
+
+    def put_table(self, name: str, table: Any, **options: Any) -> int:
+        """Write a table as a Parquet file; return its size in bytes."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        sink = pa.BufferOutputStream()
+        parquet.write_table(table, sink, **options)
+        content = sink.getvalue()
+        self.put(name, content)
+        return int(content.size)
+
+    def read_table(self, name: str) -> Any:
+        """Return the table in a Parquet file."""
+        from pyarrow import parquet
+
+        with self.open(name) as file:
+            return parquet.read_table(file)
 
     def get(self, name: str) -> bytes:
         """Return the content of a file."""

@@ -6,8 +6,7 @@ from call to call; so each call writes its table anew, a file a piece, in ``tabl
     key, source    of the image, as in shards
     ...            the other columns of the user's table
 
-The manifest names the table that counts: that of the call that began last of those that
-ended.
+The manifest names the table that counts: the one of the last call that ended.
 """
 
 from __future__ import annotations
@@ -15,61 +14,46 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip.distributed._storage import Storage
-
-__all__ = ["NewTable", "new_table", "read_table", "remove_old_tables"]
 
 _TABLES = "tables"
 
-#: Nanoseconds after which a table that no commit names is that of a job that died.
+#: Nanoseconds after which a table that no commit names belongs to a job that died.
 _JOB_LASTS = 7 * 86_400 * 10**9
+
+
+def _new_name() -> str:
+    """Return a name that begins with the time, so that names sort by it."""
+    return f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}"
 
 
 @dataclass(frozen=True)
 class NewTable:
-    """A table that is being written.
-
-    Parameters
-    ----------
-    storage : Storage
-        The output.
-    name : str
-        Begins with the time, so that names sort by it.
-    """
+    """A table that is being written under a name of its own."""
 
     storage: Storage
-    name: str
+    name: str = field(default_factory=_new_name)
 
     def put(self, number: int, tables: Sequence[Any]) -> None:
         """Write the rows of a piece; written again, they take their own place."""
-        pa = import_optional("pyarrow", extra="ray", purpose="Embedding on a cluster")
-        parquet = import_optional("pyarrow.parquet", extra="ray", purpose="Tables")
-        sink = pa.BufferOutputStream()
-        parquet.write_table(pa.concat_tables(tables), sink, compression="zstd")
+        import pyarrow as pa
+
         name = f"{_TABLES}/{self.name}-{number:08}.parquet"
-        self.storage.put(name, sink.getvalue())
-
-
-def new_table(storage: Storage) -> NewTable:
-    """Return a table under a name of its own."""
-    return NewTable(storage, f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}")
+        self.storage.put_table(name, pa.concat_tables(tables), compression="zstd")
 
 
 def read_table(storage: Storage, name: str) -> Any:
     """Return a table, its rows in the user's order."""
-    pa = import_optional("pyarrow", extra="parquet", purpose="Reading tables")
-    parquet = import_optional("pyarrow.parquet", extra="parquet", purpose="Tables")
+    import pyarrow as pa
+
     parts = sorted(one for one in storage.sizes(_TABLES) if one.startswith(name))
-
-    def read(part: str) -> Any:
-        with storage.open(f"{_TABLES}/{part}") as file:
-            return parquet.read_table(file)
-
-    return pa.concat_tables(storage.at_once(read, parts), promote_options="permissive")
+    paths = [f"{_TABLES}/{part}" for part in parts]
+    return pa.concat_tables(
+        storage.at_once(storage.read_table, paths), promote_options="permissive"
+    )
 
 
 def remove_old_tables(storage: Storage, tables: Sequence[str]) -> None:

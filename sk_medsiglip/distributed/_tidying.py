@@ -19,34 +19,30 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip.distributed._cluster import ray_module
 from sk_medsiglip.distributed._manifest import (
     MANIFEST,
-    SHARDS,
     Commit,
     Failure,
     Manifest,
-    ShardEntry,
     State,
 )
 from sk_medsiglip.distributed._shards import (
     KEY_BYTES,
+    SHARDS,
     SOURCE_BYTES,
-    name_shard,
-    write_table,
+    ShardEntry,
+    put_shard,
 )
 from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.distributed._tables import remove_old_tables
-
-__all__ = ["FAILURES", "tidy"]
 
 FAILURES = "failures.parquet"
 
@@ -72,23 +68,7 @@ class _Part:
 
 
 def tidy(manifest: Manifest, storage: Storage, rows_per_shard: int) -> State:
-    """Put an output in order.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        Of the output.
-    storage : Storage
-        The output.
-    rows_per_shard : int
-        Rows of a full shard.
-
-    Returns
-    -------
-    State
-        In order, unless another job was at it for too long: then what counts is right,
-        if not in order, and the next job puts it so.
-    """
+    """Put an output in order."""
     with _alone(storage) as is_alone:
         state = manifest.load()
         if not is_alone:
@@ -147,11 +127,8 @@ def _put_mark(storage: Storage, name: str) -> None:
 
 def _keep_mark(storage: Storage, name: str, stop: threading.Event) -> None:
     while not stop.wait(_BEAT):
-        try:
+        with suppress(OSError):  # a storage may answer again the next time
             _put_mark(storage, name)
-        except OSError:
-            # A storage that does not answer now may do so the next time.
-            continue
 
 
 def _other_marks(
@@ -238,27 +215,16 @@ def _merge_all(
 
 def _merge(storage: Storage, parts: Sequence[_Part]) -> ShardEntry | None:
     """Write one shard of the rows that stay; None if there are none."""
-    pa = import_optional("pyarrow", extra="ray", purpose="Embedding on a cluster")
-    parquet = import_optional("pyarrow.parquet", extra="ray", purpose="Shards")
+    import pyarrow as pa
+
     tables = []
     for part in parts:
-        with storage.open(f"{SHARDS}/{part.entry.name}") as file:
-            table = parquet.read_table(file)
+        table = storage.read_table(f"{SHARDS}/{part.entry.name}")
         tables.append(table if part.kept.all() else table.filter(part.kept))
     whole = pa.concat_tables(tables).unify_dictionaries()
     if not whole.num_rows:
         return None
-    keys = whole["key"].to_pylist()
-    name = name_shard(keys, whole["space"][0].as_py())
-    content = write_table(whole)
-    storage.put(f"{SHARDS}/{name}", content)
-    return ShardEntry(
-        name,
-        content.size,
-        b"".join(keys),
-        parts[0].entry.columns,
-        max(part.entry.time for part in parts),
-    )
+    return put_shard(storage, whole, max(part.entry.time for part in parts))
 
 
 # ----------------------------------------------------------------------------- failures
@@ -273,8 +239,8 @@ def _find_failures(state: State, sources: NDArray[np.bytes_]) -> list[Failure]:
 
 
 def _write_failures(storage: Storage, failures: Sequence[Failure]) -> None:
-    pa = import_optional("pyarrow", extra="ray", purpose="Embedding on a cluster")
-    parquet = import_optional("pyarrow.parquet", extra="ray", purpose="Shards")
+    import pyarrow as pa
+
     table = pa.table(
         {
             "source": pa.array([f.source for f in failures], pa.string()),
@@ -285,6 +251,4 @@ def _write_failures(storage: Storage, failures: Sequence[Failure]) -> None:
             ),
         }
     )
-    sink = pa.BufferOutputStream()
-    parquet.write_table(table, sink)
-    storage.put(FAILURES, sink.getvalue())
+    storage.put_table(FAILURES, table)

@@ -11,15 +11,15 @@ keeps. The files::
     _volume_work.py      of studies: slices of many share the model's batches
     _pooling.py          the rows of a study's slices to one row
     _model_rows.py       from the store what is there, from the model what is not
-    _read_ahead.py       reads in threads while the model works
-    _map_ahead.py        works ahead in threads while the caller is busy
+    _model_facts.py      what is known of a model before it is loaded
+    _read_ahead.py       work ahead in threads while the caller is busy
 """
 
 from sk_medsiglip._public import name_by_room
 from sk_medsiglip.embedding._embedder import plain_rows
 from sk_medsiglip.embedding._image_embedder import MedSigLIPEmbedder, prepare_image
 from sk_medsiglip.embedding._image_work import source_stamps
-from sk_medsiglip.embedding._model_rows import (
+from sk_medsiglip.embedding._model_facts import (
     ModelFacts,
     facts_of,
     find_facts,
@@ -27,14 +27,20 @@ from sk_medsiglip.embedding._model_rows import (
     open_cache,
 )
 from sk_medsiglip.embedding._read_ahead import read_ahead
-from sk_medsiglip.embedding._text_embedder import MedSigLIPTextEmbedder
+from sk_medsiglip.embedding._text_embedder import (
+    EncodedTexts,
+    MedSigLIPTextEmbedder,
+    encode_texts,
+)
 from sk_medsiglip.embedding._volume_embedder import MedSigLIPVolumeEmbedder
 
 __all__ = [
+    "EncodedTexts",
     "MedSigLIPEmbedder",
     "MedSigLIPTextEmbedder",
     "MedSigLIPVolumeEmbedder",
     "ModelFacts",
+    "encode_texts",
     "facts_of",
     "find_facts",
     "image_space",

@@ -14,11 +14,10 @@ from sklearn.utils import Tags
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._validation import Integral, Interval, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
-from sk_medsiglip.embedding._model_rows import ModelFacts, ModelRows, find_facts
+from sk_medsiglip.embedding._model_facts import ModelFacts, find_facts, open_cache
+from sk_medsiglip.embedding._model_rows import ModelRows
 from sk_medsiglip.encoder import ENGINES
 from sk_medsiglip.exceptions import CheckpointError
-
-__all__ = ["Embedder", "plain_rows"]
 
 
 class Embedder(VersionedPickle, TransformerMixin, BaseEstimator):
@@ -51,29 +50,22 @@ class Embedder(VersionedPickle, TransformerMixin, BaseEstimator):
     verbose: int | bool
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Name the columns of the output; neither ``fit`` nor weights are needed.
-
-        Parameters
-        ----------
-        input_features : ignored
-            Images and texts have no columns.
-
-        Returns
-        -------
-        ndarray of shape (embedding_dim,), object
-            ``"medsiglipembedder0"``, ``"medsiglipembedder1"``, ...
-        """
+        """Name the columns of the output; neither ``fit`` nor weights are needed."""
         facts = find_facts(self.model, self.revision, self.cache)
         prefix = type(self).__name__.lower()
         return np.array(
             [f"{prefix}{i}" for i in range(facts.embedding_dim)], dtype=object
         )
 
-    def _record_model(self, facts: ModelFacts) -> Self:
-        self.revision_ = facts.revision
+    def _record_model(self) -> Self:
+        self.revision_ = find_facts(self.model, self.revision, self.cache).revision
         return self
 
-    def _check_same_model(self, facts: ModelFacts) -> None:
+    def _model_rows(self, kind: str, facts: ModelFacts | None = None) -> ModelRows:
+        """Return where rows come from, as the parameters are now."""
+        cache = open_cache(self.cache)
+        if facts is None:
+            facts = find_facts(self.model, self.revision, cache)
         fitted = getattr(self, "revision_", facts.revision)
         if fitted != facts.revision:
             raise CheckpointError(
@@ -82,24 +74,19 @@ class Embedder(VersionedPickle, TransformerMixin, BaseEstimator):
                 "mix. Fit again, or get the fitted weights back: for a hub model "
                 f"pass revision={fitted!r}, for a folder restore its files."
             )
-
-    def _model_rows(
-        self,
-        kind: str,
-        recipe: str,
-        facts: ModelFacts,
-        cache: EmbeddingCache | None,
-    ) -> ModelRows:
         return ModelRows(
             kind,
-            recipe,
+            # The key of an image's row is the model's very input, whatever led to it.
+            "pixels"
+            if kind == "image"
+            else f"text-1;lower;max_length={facts.text_tokens}",
             facts,
-            model=self.model,
-            revision=self.revision,
-            dtype=self.dtype,
-            device=self.device,
-            engine=self.engine,
-            cache=cache,
+            self.model,
+            self.revision,
+            self.dtype,
+            self.device,
+            self.engine,
+            cache,
         )
 
     def _finish(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:

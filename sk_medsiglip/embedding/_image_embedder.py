@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from functools import partial
 from typing import Any, Self
 
@@ -12,10 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Tags
 
 from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
+from sk_medsiglip._warning import warn_user
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding._embedder import Embedder
 from sk_medsiglip.embedding._image_work import ImageWork
-from sk_medsiglip.embedding._model_rows import ModelFacts, find_facts, open_cache
+from sk_medsiglip.embedding._model_facts import ModelFacts
 from sk_medsiglip.encoder import load_image_processor
 from sk_medsiglip.exceptions import ImageReadError, UnreadableImageWarning
 from sk_medsiglip.images import (
@@ -29,8 +29,6 @@ from sk_medsiglip.images import (
     recipe_key,
     validate_intensity,
 )
-
-__all__ = ["MedSigLIPEmbedder"]
 
 _ROWS_IN_WARNING = 5
 
@@ -205,7 +203,7 @@ class MedSigLIPEmbedder(Embedder):
             If the model cannot be had.
         """
         image_rows(X)
-        return self._record_model(find_facts(self.model, self.revision, self.cache))
+        return self._record_model()
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return one row an image.
@@ -283,12 +281,9 @@ class MedSigLIPEmbedder(Embedder):
 
     def _image_work(self) -> ImageWork:
         """Return how images become rows, as the parameters are now."""
-        cache = open_cache(self.cache)
-        facts = find_facts(self.model, self.revision, cache)
-        self._check_same_model(facts)
+        rows = self._model_rows("image")
+        facts = rows.facts
         reading = recipe_key(self.intensity, self.frame)
-        # The key of a row is the model's very input, whatever led to it.
-        rows = self._model_rows("image", "pixels", facts, cache)
         auto = self.batch_size == "auto"
         return ImageWork(
             rows,
@@ -347,10 +342,9 @@ def _warn_about_unreadable(failures: dict[int, ImageReadError], total: int) -> N
     more = len(failures) - len(shown)
     if more:
         shown.append(f"and {more} more")
-    warnings.warn(
+    warn_user(
         f"{len(failures)} of {total} images cannot be read and are rows of NaN:\n  "
         + "\n  ".join(shown)
         + "\nsk_medsiglip.images.check_images(X) lists them all and which to keep.",
         UnreadableImageWarning,
-        stacklevel=3,
     )

@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.cache import FileStamp, content_stamp, file_stamps
-from sk_medsiglip.embedding._map_ahead import map_ahead
 from sk_medsiglip.embedding._model_rows import ModelRows
-from sk_medsiglip.embedding._read_ahead import Prepared, read_ahead
+from sk_medsiglip.embedding._read_ahead import Prepared, map_ahead, read_ahead
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import image_fingerprint, source_identity
-
-__all__ = ["EmbeddedImages", "ImageWork", "source_stamps"]
 
 #: Questions to servers at a time.
 _REQUESTS = 16
@@ -30,17 +27,7 @@ _READ_AHEAD = 16
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedImages:
-    """Rows of a collection, in its order.
-
-    Parameters
-    ----------
-    vectors : ndarray of shape (n_samples, embedding_dim), float32
-        NaN where an image failed.
-    fingerprints : list of bytes or None
-        Of the pixels that the model gets; None where an image failed.
-    failures : dict of int to ImageReadError
-        By row.
-    """
+    """Rows of a collection, in its order."""
 
     vectors: NDArray[np.float32]
     fingerprints: list[bytes | None]
@@ -49,25 +36,7 @@ class EmbeddedImages:
 
 @dataclass(frozen=True, eq=False)
 class ImageWork:
-    """How images become rows, for one call of ``transform``.
-
-    Parameters
-    ----------
-    rows : ModelRows
-        Where rows come from.
-    recipe : str
-        How a source becomes the model's pixels, for the memory of sources.
-    prepare : callable
-        From a source to the pixels at the model's size.
-    batch_size : callable
-        Returns the images in the next model pass.
-    n_jobs : int or None
-        Reading threads.
-    verbose : int
-        Over 0 shows a progress bar while there is something to compute.
-    keep_going : bool
-        Collect errors instead of raising the first.
-    """
+    """How images become rows, for one call of ``transform``."""
 
     rows: ModelRows
     recipe: str
@@ -82,18 +51,7 @@ class ImageWork:
         return _Collection(self, sources).embed()
 
     def find_outdated(self, sources: Sequence[Any]) -> list[int]:
-        """Read sources again; forget, and return, those remembered as another picture.
-
-        Parameters
-        ----------
-        sources : sequence
-            Those that are not remembered are not read.
-
-        Returns
-        -------
-        list of int
-            Rows.
-        """
+        """Forget, and return, sources that are remembered as another picture."""
         stamps = source_stamps(sources)
         known = self.rows.recall_files(stamps, self.recipe)
         remembered = [row for row, fingerprint in enumerate(known) if fingerprint]
@@ -119,15 +77,7 @@ class ImageWork:
 
 @dataclass(eq=False)
 class _Batch:
-    """Images on their way to the model.
-
-    Parameters
-    ----------
-    read : list of int
-        Rows that were read, repeats too.
-    pixels : dict of int to ndarray
-        By row, each picture once.
-    """
+    """Images on their way to the model."""
 
     read: list[int] = field(default_factory=list)
     pixels: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
@@ -150,7 +100,7 @@ class _Collection:
         # Taken before any file is read: a file that changes while it is read must not
         # be remembered in its new state with its old content.
         self._stamps = (
-            source_stamps(sources) if work.rows.is_kept else [None] * len(sources)
+            source_stamps(sources) if work.rows.cache else [None] * len(sources)
         )
         shape = (len(sources), work.rows.facts.embedding_dim)
         self._vectors = np.full(shape, np.nan, np.float32)
@@ -205,13 +155,13 @@ class _Collection:
 
     def _read_batches(self, todo: list[int]) -> Iterator[_Batch]:
         """Yield what was read, in the size of a model pass."""
-        batch = _Batch()
+        batch, self._size = _Batch(), self._work.batch_size()
         for row, prepared in read_ahead(
             self._sources,
             todo,
             self._prepare,
             n_jobs=self._work.n_jobs,
-            window=self._work.batch_size,
+            window=lambda: self._size,
         ):
             if isinstance(prepared, ImageReadError):
                 self._fail(row, prepared)
@@ -223,9 +173,10 @@ class _Collection:
                 batch.pixels[row] = pixels
             else:
                 self._advance(1)
-            if len(batch.pixels) >= self._work.batch_size():
+            if len(batch.pixels) >= self._size:
                 yield batch
-                batch = _Batch()
+                # It may have grown, or memory may have been found too small.
+                batch, self._size = _Batch(), self._work.batch_size()
         if batch.read:
             yield batch
 

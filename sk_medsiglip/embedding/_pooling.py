@@ -8,8 +8,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NAMED_POOLINGS", "Pooling", "pool", "pooled_names"]
-
 #: By name, or a function from the rows (n_slices, embedding_dim) to one row.
 Pooling: TypeAlias = str | Callable[[NDArray[np.float32]], Any]
 
@@ -32,20 +30,7 @@ NAMED_POOLINGS: dict[str, dict[str, Callable[[NDArray[Any]], NDArray[Any]]]] = {
 
 
 def pool(pooling: Pooling, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return one row of float32.
-
-    Parameters
-    ----------
-    pooling : str or callable
-        As the estimator has it.
-    rows : ndarray of shape (n_slices, embedding_dim)
-        At least one.
-
-    Raises
-    ------
-    ValueError
-        If a function does not return a row of numbers.
-    """
+    """Return one row of float32."""
     if isinstance(pooling, str):
         parts = [part(rows) for part in NAMED_POOLINGS[pooling].values()]
         return np.concatenate(parts).astype(np.float32)

@@ -1,23 +1,23 @@
-"""Read and prepare images in threads while the model works on earlier ones."""
+"""Work on the next items in threads while the caller is busy with earlier ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import NDArray
 
-from sk_medsiglip.embedding._map_ahead import map_ahead
 from sk_medsiglip.exceptions import ImageReadError
-
-__all__ = ["Prepared", "read_ahead"]
 
 # The fingerprint of an image and its pixels at the model's size.
 Prepared = tuple[bytes, NDArray[np.uint8]]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def read_ahead(
@@ -59,3 +59,29 @@ def read_ahead(
     # A single image needs no thread.
     n_threads = min(effective_n_jobs(n_jobs), len(rows)) if len(rows) > 1 else 0
     yield from map_ahead(attempt, rows, n_threads=n_threads, window=window)
+
+
+def map_ahead(
+    work: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    n_threads: int,
+    window: Callable[[], int],
+    initializer: Callable[[], None] | None = None,
+) -> Iterator[R]:
+    """Yield ``work(item)`` of every item, in order."""
+    if n_threads < 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(n_threads, "ahead", initializer) as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= window() + n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

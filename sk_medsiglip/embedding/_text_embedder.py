@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from blake3 import blake3
@@ -14,17 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._validation import _fit_context
+from sk_medsiglip._warning import warn_user
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding._embedder import Embedder
-from sk_medsiglip.embedding._model_rows import (
-    ModelFacts,
-    ModelRows,
-    find_facts,
-    open_cache,
-)
+from sk_medsiglip.embedding._model_facts import ModelFacts
+from sk_medsiglip.embedding._model_rows import ModelRows
 from sk_medsiglip.exceptions import TruncatedTextWarning, UnknownTextWarning
-
-__all__ = ["MedSigLIPTextEmbedder", "check_texts"]
 
 # Marks of texts, kept beside their vectors so that warnings come on every call.
 _LONG, _UNKNOWN = b"long\0", b"unknown\0"
@@ -119,7 +113,7 @@ class MedSigLIPTextEmbedder(Embedder):
         self
         """
         check_texts(X)
-        return self._record_model(find_facts(self.model, self.revision, self.cache))
+        return self._record_model()
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return one row a text.
@@ -141,22 +135,7 @@ class MedSigLIPTextEmbedder(Embedder):
             If the weights are others than at ``fit``.
         """
         self._validate_params()
-        texts = check_texts(X)
-        cache = open_cache(self.cache)
-        facts = find_facts(self.model, self.revision, cache)
-        self._check_same_model(facts)
-        recipe = f"text-1;lower;max_length={facts.text_tokens}"
-        rows = self._model_rows("text", recipe, facts, cache)
-
-        # Equal texts are one row, however often they occur.
-        unique = list(dict.fromkeys(texts))
-        position = {text: i for i, text in enumerate(unique)}
-        vectors, marks = self._embed_unique(unique, rows)
-        for mark, warn in ((_LONG, _warn_about_long), (_UNKNOWN, _warn_about_unknown)):
-            marked = [i for i, text in enumerate(texts) if (mark, text) in marks]
-            if marked:
-                warn(marked, facts)
-        return self._finish(vectors[[position[text] for text in texts]])
+        return _encode_texts(self, check_texts(X), self._model_rows("text"))
 
     def logit_parameters(self) -> tuple[float, float]:
         """Return ``logit_scale`` and ``logit_bias`` of the model.
@@ -171,47 +150,98 @@ class MedSigLIPTextEmbedder(Embedder):
             The factor itself; the checkpoint stores its logarithm.
         logit_bias : float
         """
-        cache = open_cache(self.cache)
-        facts = find_facts(self.model, self.revision, cache)
-        if facts.logit_scale is None or facts.logit_bias is None:
-            encoder = self._model_rows("text", "", facts, cache).encoder
-            return encoder.logit_scale, encoder.logit_bias
-        return facts.logit_scale, facts.logit_bias
+        return self._model_rows("text").logit_parameters()
 
-    def _embed_unique(
-        self, texts: list[str], rows: ModelRows
-    ) -> tuple[NDArray[np.float32], set[tuple[bytes, str]]]:
-        """Return the vectors, and the marks of the texts to warn about."""
-        fingerprints = [blake3(text.encode("utf-8")).digest() for text in texts]
-        vectors = np.empty((len(texts), rows.facts.embedding_dim), np.float32)
-        known = rows.get(fingerprints, vectors)
-        todo = np.flatnonzero(~known)
-        marks = _recall_marks([texts[i] for i in np.flatnonzero(known)], rows)
-        if todo.size:
-            marks |= _find_marks([texts[i] for i in todo], rows)
-        with progress_bar(
-            len(texts),
-            done=len(texts) - todo.size,
-            desc=f"embedding ({rows.numerics})" if todo.size else "embedding",
-            unit="text",
-            verbose=self.verbose,
-        ) as bar:
+
+class EncodedTexts(NamedTuple):
+    """Texts as vectors, and what turns cosines with them into logits.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n_texts, embedding_dim), float32
+        As ``transform`` returns them.
+    logit_scale, logit_bias : float
+        As :meth:`MedSigLIPTextEmbedder.logit_parameters` returns them.
+    """
+
+    vectors: NDArray[np.float32]
+    logit_scale: float
+    logit_bias: float
+
+
+def encode_texts(
+    embedder: MedSigLIPTextEmbedder, texts: ArrayLike, facts: ModelFacts | None = None
+) -> EncodedTexts:
+    """Return the vectors of texts and the parameters of the logit in one call.
+
+    Parameters
+    ----------
+    embedder : MedSigLIPTextEmbedder
+    texts : array-like of shape (n_texts,)
+    facts : ModelFacts or None, default=None
+        From :func:`find_facts`, where the caller has them already.
+
+    Returns
+    -------
+    EncodedTexts
+    """
+    embedder._validate_params()
+    rows = embedder._model_rows("text", facts)
+    vectors = _encode_texts(embedder, check_texts(texts), rows)
+    return EncodedTexts(vectors, *rows.logit_parameters())
+
+
+def _encode_texts(
+    embedder: MedSigLIPTextEmbedder, texts: list[str], rows: ModelRows
+) -> NDArray[np.float32]:
+    # Equal texts are one row, however often they occur.
+    unique = list(dict.fromkeys(texts))
+    position = {text: i for i, text in enumerate(unique)}
+    vectors, marks = _embed_unique(embedder, unique, rows)
+    for mark, warn in ((_LONG, _warn_about_long), (_UNKNOWN, _warn_about_unknown)):
+        marked = [i for i, text in enumerate(texts) if (mark, text) in marks]
+        if marked:
+            warn(marked, rows.facts)
+    return embedder._finish(vectors[[position[text] for text in texts]])
+
+
+def _embed_unique(
+    embedder: MedSigLIPTextEmbedder, texts: list[str], rows: ModelRows
+) -> tuple[NDArray[np.float32], set[tuple[bytes, str]]]:
+    """Return the vectors, and the marks of the texts to warn about."""
+    fingerprints = [blake3(text.encode("utf-8")).digest() for text in texts]
+    vectors = np.empty((len(texts), rows.facts.embedding_dim), np.float32)
+    known = rows.get(fingerprints, vectors)
+    todo = np.flatnonzero(~known)
+    marks = _recall_marks([texts[i] for i in np.flatnonzero(known)], rows)
+    if todo.size:
+        marks |= _find_marks([texts[i] for i in todo], rows)
+    with progress_bar(
+        len(texts),
+        done=len(texts) - todo.size,
+        desc=f"embedding ({rows.numerics})" if todo.size else "embedding",
+        unit="text",
+        verbose=embedder.verbose,
+    ) as bar:
+        while todo.size:
+            elsewhere: list[np.intp] = []
             while todo.size:
-                elsewhere: list[np.intp] = []
-                while todo.size:
-                    auto = self.batch_size == "auto"
-                    size = rows.text_batch_size() if auto else int(self.batch_size)
-                    batch, todo = todo[:size], todo[size:]
-                    wanted = [fingerprints[i] for i in batch]
-                    filled = np.empty((batch.size, vectors.shape[1]), np.float32)
-                    chosen = [texts[i] for i in batch]
-                    done = rows.fill(wanted, filled, partial(_encode, rows, chosen))
-                    vectors[batch[done]] = filled[done]
-                    elsewhere.extend(batch[~done])
-                    bar.update(int(done.sum()))
-                rows.wait([fingerprints[i] for i in elsewhere])
-                todo = np.array(elsewhere, dtype=np.intp)
-        return vectors, marks
+                auto = embedder.batch_size == "auto"
+                size = rows.text_batch_size() if auto else int(embedder.batch_size)
+                batch, todo = todo[:size], todo[size:]
+                filled = np.empty((batch.size, vectors.shape[1]), np.float32)
+                chosen = [texts[i] for i in batch]
+                done = rows.fill(
+                    [fingerprints[i] for i in batch],
+                    filled,
+                    partial(_encode, rows, chosen),
+                )
+                vectors[batch[done]] = filled[done]
+                elsewhere.extend(batch[~done])
+                bar.update(int(done.sum()))
+            rows.wait([fingerprints[i] for i in elsewhere])
+            todo = np.array(elsewhere, dtype=np.intp)
+    return vectors, marks
 
 
 def _find_marks(texts: list[str], rows: ModelRows) -> set[tuple[bytes, str]]:
@@ -255,24 +285,7 @@ def _encode(
 
 
 def check_texts(X: ArrayLike) -> list[str]:
-    """Return the texts of ``X`` as a list.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_samples,) or (n_samples, 1)
-        A list, tuple, array, Series or one-column DataFrame of str.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    TypeError
-        If ``X`` is one text, or holds something else than texts.
-    ValueError
-        If ``X`` is empty, has several columns, or holds an empty text.
-    """
+    """Return the texts of ``X`` as a list."""
     if isinstance(X, str):
         raise TypeError(f"X is one text; pass a list of texts: [{X[:40]!r}].")
     if hasattr(X, "to_pylist"):  # an array of pyarrow
@@ -304,24 +317,20 @@ def check_texts(X: ArrayLike) -> list[str]:
 
 
 def _warn_about_long(rows: list[int], facts: ModelFacts) -> None:
-    """Warn of texts whose ends the model does not read."""
-    warnings.warn(
+    warn_user(
         f"Texts longer than the {facts.text_tokens} tokens that the model reads, whose "
         f"ends are ignored: {len(rows)}, in rows {_named(rows)}. Shorten them, or "
         "split them into sentences, embed those and average the rows.",
         TruncatedTextWarning,
-        stacklevel=3,
     )
 
 
 def _warn_about_unknown(rows: list[int], facts: ModelFacts) -> None:
-    """Warn of texts without a word that the model knows."""
-    warnings.warn(
+    warn_user(
         f"Texts without a word that the model knows: {len(rows)}, in rows "
         f"{_named(rows)}. They are in another script, or hold signs only; all such "
         "texts mean the same to it. Write them in English.",
         UnknownTextWarning,
-        stacklevel=3,
     )
 
 

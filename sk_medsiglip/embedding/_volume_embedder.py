@@ -15,7 +15,7 @@ from sklearn.utils import Tags
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
 from sk_medsiglip.embedding._image_embedder import MedSigLIPEmbedder
-from sk_medsiglip.embedding._model_rows import find_facts
+from sk_medsiglip.embedding._model_facts import find_facts
 from sk_medsiglip.embedding._pooling import (
     NAMED_POOLINGS,
     Pooling,
@@ -30,8 +30,6 @@ from sk_medsiglip.images import (
     study_rows,
     validate_intensity,
 )
-
-__all__ = ["MedSigLIPVolumeEmbedder"]
 
 _NAMED_IN_WARNING = 5
 

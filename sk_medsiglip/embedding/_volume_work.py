@@ -16,8 +16,6 @@ from sk_medsiglip.embedding._read_ahead import read_ahead
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import Study, StudyParts, open_study, study_parts
 
-__all__ = ["PooledStudies", "VolumeWork"]
-
 # Part of the key of a study: raise it whenever the same files would give other slices.
 _STUDY_VERSION = 2
 
@@ -34,19 +32,7 @@ _FINGERPRINT_BYTES = 32
 
 @dataclass(eq=False)
 class PooledStudies:
-    """Rows of a collection of studies, and what went wrong.
-
-    Parameters
-    ----------
-    vectors : ndarray of shape (n_studies, n_columns), float32
-        NaN where a study failed.
-    failures : dict of int to ImageReadError
-        Studies of which nothing could be read, by row.
-    left_out : list of ImageReadError
-        Slices that are missing in the rows of their studies.
-    like_hounsfield : list of int
-        Rows of NIfTI volumes that look like a CT and were not shown as one.
-    """
+    """Rows of a collection of studies, and what went wrong."""
 
     vectors: NDArray[np.float32]
     failures: dict[int, ImageReadError] = field(default_factory=dict)
@@ -56,23 +42,7 @@ class PooledStudies:
 
 @dataclass(frozen=True, eq=False)
 class VolumeWork:
-    """How studies become rows, for one call of ``transform``.
-
-    Parameters
-    ----------
-    images : ImageWork
-        How their slices do.
-    finish : callable
-        What the embedder does to rows on their way out.
-    pool : callable
-        From the rows of a study to one.
-    n_columns : int
-        Length of that.
-    n_slices, plane, series, max_pixels
-        How a study becomes slices.
-    verbose : int
-        Over 0 shows a progress bar.
-    """
+    """How studies become rows, for one call of ``transform``."""
 
     images: ImageWork
     finish: Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -166,7 +136,7 @@ class _Collection:
 
     def _stamp(self, parts: StudyParts) -> FileStamp | None:
         """Return the state of a study; to be taken before any file is read."""
-        if not self._rows.is_kept:
+        if self._rows.cache is None:
             return None
         return combined_stamp(source_stamps(parts.sources), parts.kind.encode())
 

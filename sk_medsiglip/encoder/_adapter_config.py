@@ -43,24 +43,7 @@ _MAX_RANK = 4096
 
 
 def lora_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those settings of ``adapter_config.json`` that decide its weights.
-
-    Parameters
-    ----------
-    config : mapping
-        Content of the file.
-
-    Returns
-    -------
-    dict
-        Keyword arguments of ``peft.LoraConfig``.
-
-    Raises
-    ------
-    ValueError
-        If a key is neither known nor empty, or its value is of another type, out of
-        range, or a regular expression beyond the simple ones.
-    """
+    """Return those settings of ``adapter_config.json`` that decide its weights."""
     settings = {}
     for key, value in config.items():
         if key in PASSING or key in _OF_FEATURES_THAT_ARE_OFF:

@@ -22,17 +22,6 @@ from sk_medsiglip._optional import import_optional
 from sk_medsiglip.encoder._adapter_config import PASSING, lora_settings
 from sk_medsiglip.exceptions import CheckpointError, CheckpointWarning
 
-__all__ = [
-    "ADAPTER_CONFIG",
-    "ADAPTER_WEIGHTS",
-    "TUNED_WEIGHTS",
-    "TUNING",
-    "Adapter",
-    "apply_adapter",
-    "digest_adapter",
-    "read_adapter",
-]
-
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TUNED_WEIGHTS = "tuned_weights.safetensors"
@@ -44,19 +33,7 @@ _UNDIGESTED = PASSING - {"eva_config"}
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that was found, before any weight is read.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Where its files lie.
-    base_model : str
-        The checkpoint that it changes, as it was named in training.
-    base_revision : str or None
-        That checkpoint's commit or folder digest, where it is on record.
-    record : str
-        Name of the file that says so.
-    """
+    """An adapter that was found, before any weight is read."""
 
     folder: Path
     base_model: str
@@ -151,23 +128,7 @@ def digest_adapter(folder: Path, base_revision: str) -> str:
 
 
 def apply_adapter(network: Any, folder: Path) -> None:
-    """Change a network's weights, in place, by an adapter.
-
-    Parameters
-    ----------
-    network : transformers.SiglipModel
-        Of the adapter's base, in float32: what low-rank matrices add would be rounded
-        away in less.
-    folder : pathlib.Path
-        Of the adapter.
-
-    Raises
-    ------
-    MissingDependencyError
-        If peft, which low-rank adapters need, is not installed.
-    CheckpointError
-        If it does not fit the network.
-    """
+    """Change a network's weights, in place, by an adapter."""
     if (folder / TUNED_WEIGHTS).is_file():
         _replace_weights(network, folder)
     if (folder / ADAPTER_CONFIG).is_file():

@@ -13,23 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["pool_patches"]
-
 
 def pool_patches(head: Any, patches: torch.Tensor) -> torch.Tensor:
-    """Return what transformers' pooling head returns.
-
-    Parameters
-    ----------
-    head : transformers' SiglipMultiheadAttentionPoolingHead
-        Whose weights are used.
-    patches : tensor of shape (n_images, n_patches, width)
-        After the last layer.
-
-    Returns
-    -------
-    tensor of shape (n_images, width)
-    """
+    """Return what transformers' pooling head returns."""
     from torch.nn import functional as F
 
     attention = head.attention

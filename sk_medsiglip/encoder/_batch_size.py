@@ -6,15 +6,6 @@ import sys
 
 from threadpoolctl import threadpool_limits
 
-__all__ = [
-    "BatchSize",
-    "image_batch_sizes",
-    "passes_at_once",
-    "ran_out_of_memory",
-    "text_batch_sizes",
-    "use_one_core",
-]
-
 # On a CPU, one image of MedSigLIP's 1024 patches is as fast as more, and so are 16 of
 # the demonstration checkpoint's 64: what a pass needs stays in the CPU's caches. A GPU
 # starts where its multipliers are busy, and takes more where memory allows.
@@ -37,22 +28,7 @@ _WITHOUT_MEMORY = ("could not create a primitive", "could not execute a primitiv
 
 
 class BatchSize:
-    """The size of the next pass: doubled while passes succeed, halved when one fails.
-
-    Parameters
-    ----------
-    size : int
-        Of the first pass.
-    most : int
-        Never more than this.
-
-    Attributes
-    ----------
-    size : int
-        Suggested for the next pass.
-    limit : int
-        What memory is known not to exceed; no pass may be larger.
-    """
+    """Size of the next pass: doubled while passes succeed, halved when one fails."""
 
     def __init__(self, size: int, most: int) -> None:
         self.size = size

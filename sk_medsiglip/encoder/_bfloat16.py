@@ -11,8 +11,6 @@ from functools import lru_cache
 
 from sk_medsiglip.encoder._openvino_towers import cpu_has_bfloat16
 
-__all__ = ["bfloat16_gain", "bfloat16_pays"]
-
 #: The gain from which on it is worth the digits. The processors measured are far on
 #: either side: 0.6 and 1.9.
 WORTH_IT = 1.3

@@ -24,15 +24,6 @@ from sk_medsiglip.encoder._adapters import (
 from sk_medsiglip.encoder._hub import commits_here, hub_folder
 from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
 
-__all__ = [
-    "DEMO_FOLDER",
-    "Checkpoint",
-    "damaged",
-    "find_checkpoint",
-    "is_demonstration",
-    "named_shards",
-]
-
 DEMO_FOLDER = Path(__file__).parent / "demo_checkpoint"
 
 # What decides a vector: weights, architecture, tokenizer, image processor.

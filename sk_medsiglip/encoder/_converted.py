@@ -20,30 +20,13 @@ from blake3 import blake3
 from sk_medsiglip._json import read_json
 from sk_medsiglip.exceptions import CheckpointError
 
-__all__ = ["load_converted", "store_converted"]
-
 _FACTS = "facts.json"
 
 
 def store_converted(
     folder: Path, write: Callable[[Path], None], facts: dict[str, Any]
 ) -> None:
-    """Write a conversion to its folder; nobody ever sees half of it.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Its place. Where another process was faster, its work is kept.
-    write : callable
-        Writes the files into the folder that it is given.
-    facts : dict
-        What to know of the checkpoint besides; becomes JSON.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written (disk full, no permission); nothing is left behind.
-    """
+    """Write a conversion to its folder; nobody ever sees half of it."""
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # mkdtemp makes folders that only their owner can open.
     scratch = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
@@ -63,26 +46,7 @@ def store_converted(
 
 
 def load_converted(folder: Path) -> dict[str, Any] | None:
-    """Return the facts of a conversion, or None where there is none.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Its place.
-
-    Returns
-    -------
-    dict or None
-
-    Raises
-    ------
-    CheckpointError
-        If a file of it is damaged or missing.
-
-    Notes
-    -----
-    Reads every byte: about half a second a GB from a warm disk.
-    """
+    """Return the facts of a conversion, or None where there is none."""
     if not folder.is_dir():
         return None
     try:

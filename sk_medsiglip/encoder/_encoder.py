@@ -24,8 +24,6 @@ from sk_medsiglip.encoder._torch_towers import weights_not_finite
 from sk_medsiglip.encoder._towers import Towers
 from sk_medsiglip.exceptions import CheckpointError, OutOfMemoryError
 
-__all__ = ["Encoder"]
-
 
 class Encoder:
     """A SigLIP checkpoint in memory, safe to share between threads.

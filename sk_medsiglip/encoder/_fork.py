@@ -11,8 +11,6 @@ import os
 
 from sk_medsiglip.exceptions import ForkedProcessError
 
-__all__ = ["check_device_after_fork", "one_thread_in_forked_child"]
-
 _forked = False
 _limited = False
 
@@ -28,20 +26,7 @@ def one_thread_in_forked_child() -> None:
 
 
 def check_device_after_fork(device: str, pid: int) -> None:
-    """Raise if weights on a GPU were loaded by a parent of this process.
-
-    Parameters
-    ----------
-    device : str
-        Where the weights are.
-    pid : int
-        The process that loaded them.
-
-    Raises
-    ------
-    ForkedProcessError
-        If this process cannot use them.
-    """
+    """Raise if weights on a GPU were loaded by a parent of this process."""
     if device.startswith("cuda") and pid != os.getpid():
         raise ForkedProcessError(
             "This worker was made by fork after the model was loaded on the GPU, and "

@@ -11,36 +11,13 @@ from pathlib import Path
 
 from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
 
-__all__ = ["check_hub_access", "commits_here", "hub_folder", "is_downloaded"]
-
 # Never a pickle: a repository that also holds pytorch_model.bin is read without it.
 _SMALL_FILES = ["*.json", "*.model", "*.txt"]
 _WEIGHT_FILES = [*_SMALL_FILES, "*.safetensors"]
 
 
 def hub_folder(model: str, revision: str | None, *, weights: bool) -> Path:
-    """Return the snapshot folder of a hub checkpoint, downloading what is missing.
-
-    Parameters
-    ----------
-    model : str
-        Repository, ``"google/medsiglip-448"``.
-    revision : str or None
-        Commit, branch or tag; None is the commit already in the local hub cache, or
-        the newest where there is none.
-    weights : bool
-        Whether the weights are needed too, or the configuration alone (a few kB).
-
-    Returns
-    -------
-    pathlib.Path
-        The snapshot folder, whose name is the commit.
-
-    Raises
-    ------
-    ModelAccessError
-        If the checkpoint is gated, unknown, or there is no network.
-    """
+    """Return the snapshot folder of a hub checkpoint, downloading what is missing."""
     commit = _cached_commit(model, revision)
     if commit is not None:
         folder = _snapshot(model, commit, weights=weights, offline=True)

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from sk_medsiglip.encoder._checkpoints import find_checkpoint
 from sk_medsiglip.exceptions import CheckpointError
 
-__all__ = ["load_image_processor", "pixel_scaling"]
-
 _MEND = 'Mend its preprocessor_config.json, or use resize="medsiglip".'
 
 

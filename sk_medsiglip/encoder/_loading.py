@@ -15,15 +15,6 @@ from sk_medsiglip.encoder._tokenizer import load_tokenizer
 from sk_medsiglip.encoder._torch_towers import TorchTowers
 from sk_medsiglip.encoder._towers import Towers
 
-__all__ = [
-    "ENGINES",
-    "choose_device",
-    "choose_dtype",
-    "choose_engine",
-    "clear_encoders",
-    "load_encoder",
-]
-
 ENGINES = ("torch", "openvino")
 
 # MedSigLIP is 3.5 GB in float32: two are a base and its fine-tuned sister.

@@ -24,8 +24,6 @@ from sk_medsiglip.encoder._image_processor import pixel_scaling
 from sk_medsiglip.encoder._torch_towers import load_network, quiet_transformers
 from sk_medsiglip.exceptions import CacheWarning, ForkedProcessError
 
-__all__ = ["OpenVINOTowers", "converted_folder", "cpu_has_bfloat16"]
-
 # Raise it whenever the same checkpoint would be converted into something else.
 _VERSION = 3
 
@@ -44,27 +42,7 @@ _started_in: int | None = None
 
 
 class OpenVINOTowers:
-    """Both towers on the CPU; see :class:`Towers`.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        With its weights, unless it was converted before.
-    dtype : {"float32", "bfloat16"}
-        What products are computed in. Kept weights have 32 bits for float32, 16 (of
-        IEEE's half precision) for bfloat16.
-    kept_in : pathlib.Path or None
-        Folder of converted checkpoints; None converts and keeps nothing.
-
-    Raises
-    ------
-    MissingDependencyError
-        If OpenVINO is not installed.
-    ForkedProcessError
-        If a parent of this forked process used OpenVINO.
-    CheckpointError
-        If the checkpoint or its conversion is damaged.
-    """
+    """Both towers on the CPU; see :class:`Towers`."""
 
     engine = "openvino"
     device = "cpu"

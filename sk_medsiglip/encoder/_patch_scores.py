@@ -22,8 +22,6 @@ from sk_medsiglip.exceptions import OutOfMemoryError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PATCH_METHODS", "score_patches"]
-
 PATCH_METHODS = ("value", "legrad")
 
 # As LeGrad's authors have it for SigLIP.

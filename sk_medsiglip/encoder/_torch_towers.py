@@ -25,8 +25,6 @@ from sk_medsiglip.exceptions import CheckpointError, ForkedProcessError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TorchTowers", "load_network", "quiet_transformers", "weights_not_finite"]
-
 
 @dataclass(frozen=True, eq=False)
 class _Sent:
@@ -37,15 +35,7 @@ class _Sent:
 
 
 class TorchTowers:
-    """Both towers on one device; see :class:`Towers`.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        With its weights.
-    device, dtype : str
-        As ``choose_device`` and ``choose_dtype`` return them.
-    """
+    """Both towers on one device; see :class:`Towers`."""
 
     engine = "torch"
 

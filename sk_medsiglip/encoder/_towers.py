@@ -7,8 +7,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Towers"]
-
 
 class Towers(Protocol):
     """The image and the text tower of one checkpoint, ready to run.
@@ -16,15 +14,6 @@ class Towers(Protocol):
     A pass has three steps. ``send`` and ``fetch`` may run in several threads at a
     time; ``run_images`` and ``run_texts`` in one. On a GPU they only queue work, so
     that copies of one batch go on beside the computation of another.
-
-    Attributes
-    ----------
-    engine : str
-        ``"torch"`` or ``"openvino"``.
-    device, dtype : str
-        Where, and in which numeric type.
-    logit_scale, logit_bias : float
-        Of ``logit = logit_scale * cosine + logit_bias``.
     """
 
     engine: str

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip.embedding import MedSigLIPTextEmbedder, plain_rows
+from sk_medsiglip.embedding import (
+    MedSigLIPTextEmbedder,
+    ModelFacts,
+    encode_texts,
+    find_facts,
+)
 from sk_medsiglip.exceptions import PromptError, PromptWarning
 from sk_medsiglip.prompts._question import Question
 
@@ -73,7 +78,8 @@ def encode_question(
     PromptError
         If the prompts of a class cancel out, or weights meet a maximum.
     """
-    width = len(embedder.get_feature_names_out())
+    facts = find_facts(embedder.model, embedder.revision, embedder.cache)
+    width = facts.embedding_dim
     if width != n_features:
         origin = _MODELS_BY_WIDTH.get(n_features)
         named = f", as model={origin!r} gives" if origin else ""
@@ -88,7 +94,7 @@ def encode_question(
             "use ensemble='embeddings' or 'scores'."
         )
     texts = question.texts
-    each = _encode_each(texts, embedder)
+    each, scale, bias = _encode_each(texts, embedder, facts)
     starts = _starts(texts)
     means = _average(each, starts, question.weights)
     if ensemble != "scores":
@@ -96,7 +102,8 @@ def encode_question(
     _warn_of_equal_classes(means, question)
     return ClassVectors(
         means.astype(np.float32),
-        *embedder.logit_parameters(),
+        scale,
+        bias,
         prompt_vectors=each.astype(np.float32),
         starts=starts,
     )
@@ -145,18 +152,21 @@ def encode_class_vectors(
     PromptError
         If the prompts of a class cancel out.
     """
-    means = _average(_encode_each(texts, embedder), _starts(texts), None)
+    means = _average(_encode_each(texts, embedder)[0], _starts(texts), None)
     return _to_length_one(means, texts).astype(np.float32)
 
 
 def _encode_each(
-    texts: Sequence[Sequence[str]], embedder: MedSigLIPTextEmbedder
-) -> NDArray[np.float64]:
-    """Return a vector of length 1 for every text, group after group."""
+    texts: Sequence[Sequence[str]],
+    embedder: MedSigLIPTextEmbedder,
+    facts: ModelFacts | None = None,
+) -> tuple[NDArray[np.float64], float, float]:
+    """Return a vector of length 1 for every text, and the logit's scale and bias."""
     flat = [text for group in texts for text in group]
-    vectors = plain_rows(embedder, flat).astype(np.float64)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors
+    vectors, scale, bias = encode_texts(embedder, flat, facts)
+    each = vectors.astype(np.float64)
+    each /= np.linalg.norm(each, axis=1, keepdims=True)
+    return each, scale, bias
 
 
 def _starts(texts: Sequence[Sequence[str]]) -> NDArray[np.intp]:

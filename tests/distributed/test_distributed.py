@@ -31,26 +31,26 @@ from sk_medsiglip.distributed import (
     import_embeddings,
     load_embeddings,
 )
-from sk_medsiglip.distributed._encoding import (
-    BlockReport,
-    EncoderSettings,
-    ShardEncoder,
-)
-from sk_medsiglip.distributed._errors import may_pass, pack_error, unpack_error
+from sk_medsiglip.distributed._encoding import EncoderSettings, ShardEncoder
 from sk_medsiglip.distributed._isolated import IsolatedReader
-from sk_medsiglip.distributed._manifest import (
-    MANIFEST,
-    SHARDS,
-    Commit,
-    Failure,
-    Manifest,
-    ShardEntry,
-)
+from sk_medsiglip.distributed._manifest import MANIFEST, Commit, Failure, Manifest
 from sk_medsiglip.distributed._reading import PIXELS, REASON, Reader
-from sk_medsiglip.distributed._shards import KEY_BYTES, make_key, read_keys
+from sk_medsiglip.distributed._reports import (
+    BlockReport,
+    may_pass,
+    pack_error,
+    unpack_error,
+)
+from sk_medsiglip.distributed._shards import (
+    KEY_BYTES,
+    SHARDS,
+    ShardEntry,
+    find_shard,
+    make_key,
+)
 from sk_medsiglip.distributed._source import find_collection
 from sk_medsiglip.distributed._storage import Storage
-from sk_medsiglip.distributed._tables import new_table
+from sk_medsiglip.distributed._tables import NewTable
 from sk_medsiglip.distributed._tidying import (
     _alone,
     _find_youngest,
@@ -59,7 +59,7 @@ from sk_medsiglip.distributed._tidying import (
     _source_array,
     tidy,
 )
-from sk_medsiglip.embedding._model_rows import find_facts
+from sk_medsiglip.embedding import find_facts
 from sk_medsiglip.exceptions import (
     CacheError,
     CheckpointError,
@@ -82,7 +82,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def facts():
-    return find_facts("demo", None, None)
+    return find_facts("demo")
 
 
 def in_tens(n_rows):
@@ -135,8 +135,7 @@ def test_csv_pieces_hold_as_many_rows_as_asked(tmp_path):
     frame = pd.DataFrame({"path": [f"{i}.png" for i in range(1000)], "n": range(1000)})
     frame.to_csv(tmp_path / "t.csv", index=False)
     found = find_collection(tmp_path / "t.csv", None, None, lambda n: n // 3)
-    # Cut at every 64th record only.
-    assert [piece.n_rows for piece in found.pieces] == [384, 384, 232]
+    assert [piece.n_rows for piece in found.pieces] == [333, 333, 333, 1]
     assert collect(found)["n"].to_pylist() == [str(i) for i in range(1000)]
 
 
@@ -149,12 +148,12 @@ def test_tsv_and_crlf_and_empty_lines(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"path,age\na.png,1\nb.png\n", "record 2 has 1 cells.*names 2"),
+        (b"path,age\na.png,1\nb.png\n", "Expected 2 columns, got 1: b.png"),
         (b"path,path\na.png,1\n", "name each column once"),
         (b"path,age\n", "holds no rows"),
-        (b"", "name each column once"),
+        (b"", "cannot be read as a CSV file"),
         (b"path\n\xff\xfe\n", "cannot be read as a CSV file"),
-        (b'path\n"a.png\n', "cannot be read as a CSV file"),
+        (b'path,age\n"a.png,1\n', "cannot be read as a CSV file"),
     ],
 )
 def test_bad_csv_files_are_refused_before_the_job(tmp_path, text, said):
@@ -272,6 +271,7 @@ def work(facts, tmp_path):
             for block in reader.blocks(piece, known, number):
                 for row in encoder(block).to_pylist():
                     reports.append(BlockReport.from_row(row))
+        assert [unpack_error(r.error) for r in reports if r.error] == []
         assert sum(report.n_rows for report in reports) == found.n_rows
         return reports
 
@@ -701,8 +701,8 @@ def test_merged_shards_hold_every_kept_row_once(work, images):
     groups = list(_group(entries, keep, 1000))
     assert [len(group) for group in groups] == [len(entries)]
     merged = _merge(storage, groups[0])
-    with storage.open(f"{SHARDS}/{merged.name}") as file:
-        assert read_keys(file) == merged.keys
+    found = find_shard(storage, merged.name, RECIPE)
+    assert found == replace(merged, time=found.time)
     expected = [
         entry.keys[16 * i : 16 * i + 16]
         for entry, mask in zip(entries, keep, strict=True)
@@ -722,7 +722,7 @@ def call(work):
 
     def run(source, **settings):
         manifest = Manifest(storage, RECIPE)
-        table = new_table(storage)
+        table = NewTable(storage)
         reports = embed(source, done=manifest.load().keys(), table=table, **settings)
         commit_all(storage, reports)
         manifest.commit(Commit(table=table.name))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from sk_medsiglip import EmbeddingCache, MedSigLIPEmbedder
-from sk_medsiglip.embedding._map_ahead import map_ahead
 from sk_medsiglip.embedding._model_rows import ModelRows
+from sk_medsiglip.embedding._read_ahead import map_ahead
 from sk_medsiglip.encoder import image_batch_sizes, load_encoder
 from sk_medsiglip.encoder._batch_size import BatchSize
 from sk_medsiglip.exceptions import ImageReadError
