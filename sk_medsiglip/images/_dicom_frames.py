@@ -1,51 +1,37 @@
-"""Frames of one DICOM file as slices: its tags are read once, not once a frame.
+"""Frames of one DICOM file as slices, whose tags are read once.
 
-An enhanced file of 300 frames says something of each of them before the pixels start;
-reading all of that for each frame would be most of the work.
+The header of an enhanced file describes all of its frames; reading it again for each
+frame would be most of the work.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._dicom import decode_dicom, open_dicom
 from sk_medsiglip.images._dicom_pixels import PixelElement
-from sk_medsiglip.images._held import Held
-from sk_medsiglip.images._lazy import LazyImage
+from sk_medsiglip.images._lazy import Held, LazyImage
 from sk_medsiglip.images._picture import Picture
 from sk_medsiglip.images._sources import describe, open_source
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["DicomFrame", "DicomTags"]
 
-
-@dataclass(frozen=True, eq=False)
-class _Read:
+class _Tags(NamedTuple):
     """The tags of a file, and where its pixels are."""
 
     dataset: Dataset
     element: PixelElement
     offset: int
-    inflated: bytes | None
+    source: Any  # the file, or its inflated content
 
 
-class DicomTags(Held[_Read]):
-    """The tags of one multi-frame file, shared by its frames.
-
-    Parameters
-    ----------
-    source : path, bytes or file object
-        The file.
-    max_pixels : int
-        Larger frames are refused.
-    """
+class DicomTags(Held[_Tags]):
+    """The tags of one multi-frame file, shared by its frames."""
 
     def __init__(self, source: Any, max_pixels: int) -> None:
         super().__init__()
@@ -54,36 +40,27 @@ class DicomTags(Held[_Read]):
 
     def picture(self, index: int) -> Picture:
         """Return one frame."""
-        read = self.content()
+        tags = self.content()
         # The tags of a frame are written over those of the file: in a copy.
-        own = read.dataset[:]
-        own.file_meta = read.dataset.file_meta
-        with self._pixels(read) as stream:
-            stream.seek(read.offset)
-            return decode_dicom(own, replace(read.element, stream=stream), index)
+        own = tags.dataset[:]
+        own.file_meta = tags.dataset.file_meta
+        # Frames are read by several threads: each opens the file itself.
+        with open_source(tags.source) as stream:
+            stream.seek(tags.offset)
+            return decode_dicom(own, replace(tags.element, stream=stream), index)
 
-    def _load(self) -> _Read:
+    def _load(self) -> _Tags:
         with open_source(self.source) as stream:
             dataset, element = open_dicom(stream, max_pixels=self._max_pixels)
             with decoding("its DICOM tags cannot be read", "Copy or export it again."):
-                # Each element is parsed when it is first looked at: now, and not in
-                # the copy of every frame.
+                # pydicom parses an element at its first use: now, and not in the copy
+                # of every frame.
                 for _ in dataset:
                     continue
-            offset = element.stream.tell()
-            inflated = None
+            source, offset = self.source, element.stream.tell()
             if isinstance(element.stream, io.BytesIO):
-                inflated = element.stream.getvalue()
-        return _Read(dataset, element, offset, inflated)
-
-    @contextmanager
-    def _pixels(self, read: _Read) -> Iterator[BinaryIO]:
-        """Give a stream of the reader's own: frames are read by several threads."""
-        if read.inflated is not None:
-            yield io.BytesIO(read.inflated)
-            return
-        with open_source(self.source) as stream:
-            yield stream
+                source = element.stream.getvalue()
+            return _Tags(dataset, element, offset, source)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._arrays import load_array, meaning_of_values
 from sk_medsiglip.images._decoding import decoding
-from sk_medsiglip.images._picture import Picture, refuse_too_large
+from sk_medsiglip.images._picture import Picture, choose_frame, refuse_too_large
 from sk_medsiglip.images._pillow_bits import (
     count_directories,
     deep_values,
@@ -21,29 +21,9 @@ from sk_medsiglip.images._pillow_bits import (
     unread,
 )
 
-__all__ = ["choose_frame", "format_of", "load_pil", "load_picture_file"]
+_ORIENTATION, _PHOTOMETRIC = 0x0112, 262
 
 _AGAIN = "Copy or download it again; if a viewer opens it, save it from there as PNG."
-
-_SIGNATURES = {
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"II*\x00": "TIFF",
-    b"MM\x00*": "TIFF",
-    b"II+\x00": "TIFF",
-    b"MM\x00+": "TIFF",
-    b"BM": "BMP",
-}
-
-
-def format_of(head: bytes) -> str | None:
-    """Return the format that a file's first bytes announce, if Pillow is to read it."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    for signature, name in _SIGNATURES.items():
-        if head.startswith(signature):
-            return name
-    return None
 
 
 def load_picture_file(
@@ -52,9 +32,8 @@ def load_picture_file(
     """Decode one file that announces itself as ``format``."""
     with decoding(f"its {format} header cannot be read", _AGAIN):
         try:
-            # Only the decoder that the content asks for: an unknown file is not
-            # tried on every format that Pillow has.
-            # Pillow's own way to the last of n pages takes n * n steps.
+            # Counted here, since Pillow's own way to the last of n pages takes n * n
+            # steps.
             n_pages = count_directories(stream) if format == "TIFF" else None
             image = Image.open(stream, formats=[format])
         except Image.DecompressionBombError as error:
@@ -69,7 +48,13 @@ def load_picture_file(
                 raise
             raise known from None
     with image:
-        _seek_frame(image, format, frame, n_pages)
+        with decoding("its frames cannot be counted", _AGAIN):
+            # Phones append previews to a JPEG; the picture is the first.
+            is_single = format == "JPEG"
+            n_frames = 1 if is_single else n_pages or getattr(image, "n_frames", 1)
+            index = choose_frame(frame, int(n_frames))
+            if index:
+                image.seek(index)
         return load_pil(image, format=format, max_pixels=max_pixels)
 
 
@@ -97,41 +82,6 @@ def load_pil(
     return Picture(
         values, meaning_of_values(values), format, inverted=negative, alpha=alpha
     )
-
-
-def choose_frame(frame: int | str | None, n_frames: int) -> int:
-    """Return the index of the frame to read from a file of ``n_frames``."""
-    if n_frames == 1 and frame in (None, "middle"):
-        return 0
-    if frame is None:
-        raise ImageReadError(
-            f"it holds {n_frames} frames, and one image is needed",
-            'Say which: frame=0, ..., or frame="middle".',
-        )
-    index = n_frames // 2 if frame == "middle" else int(frame)
-    if index >= n_frames:
-        raise ImageReadError(
-            f"frame={index} is asked for, and it holds {n_frames}",
-            f'Use an index below {n_frames}, or frame="middle".',
-        )
-    return index
-
-
-_ORIENTATION = 0x0112
-_PHOTOMETRIC = 262
-
-
-def _seek_frame(
-    image: Image.Image, format: str, frame: int | str | None, n_pages: int | None
-) -> None:
-    if format == "JPEG":
-        # Phones append previews to a JPEG; the picture is the first.
-        choose_frame(frame, 1)
-        return
-    with decoding("its frames cannot be counted", _AGAIN):
-        index = choose_frame(frame, n_pages or int(getattr(image, "n_frames", 1)))
-        if index:
-            image.seek(index)
 
 
 def _is_negative_tiff(image: Image.Image) -> bool:

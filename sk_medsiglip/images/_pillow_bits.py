@@ -1,7 +1,7 @@
-"""All the bits of a picture that Pillow opens, where it would keep eight or mix them.
+"""All the bits of a picture, where Pillow would keep eight or mix them.
 
-Pillow has no mode for colours of 16 bits and drops their low bytes. It can be told,
-though, which byte of each number to take: so such a picture is decoded twice.
+Pillow has no mode for colours of 16 bits, but it can be told which byte of each number
+to take: such a picture is decoded twice.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from PIL import Image, ImageOps, TiffImagePlugin
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._sources import content_of_file_object
 
-__all__ = ["count_directories", "deep_values", "keep_byte_order", "signed", "unread"]
-
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _FORMAT = 258, 262, 277, 284, 339
 _SEPARATE = 2
 
@@ -35,10 +33,9 @@ _AS_ARRAY = "Read it with tifffile.imread(path) and pass the array."
 
 
 def deep_values(image: Image.Image) -> NDArray[np.uint16] | None:
-    """Return the 16-bit channels of an image that is not loaded, (H, W, 3) or 4.
+    """Return the 16-bit channels of an image, (H, W, 3) or 4; None of other kinds.
 
-    The image itself is left alone. None if it is of another kind. Premultiplied
-    colours come without their opacity: they are on black already.
+    Premultiplied colours come without their opacity: they are on black already.
     """
     rawmode = _rawmode(image)
     tags = getattr(image, "tag_v2", {})
@@ -82,10 +79,7 @@ def deep_values(image: Image.Image) -> NDArray[np.uint16] | None:
 
 
 def keep_byte_order(image: Image.Image) -> None:
-    """Undo that Pillow swaps the bytes of compressed floats and signed integers.
-
-    libtiff has swapped them already.
-    """
+    """Keep Pillow from swapping bytes that libtiff has swapped already."""
     if getattr(image, "tile", None) and image.tile[0][0] == "libtiff":  # type: ignore[attr-defined]
         rawmode = _rawmode(image)
         native = re.sub(r";(16|32)B([SF])$", r";\1N\2", rawmode)
