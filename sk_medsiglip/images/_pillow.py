@@ -34,7 +34,7 @@ def load_picture_file(
         try:
             # Counted here, since Pillow's own way to the last of n pages takes n * n
             # steps.
-            n_pages = count_directories(stream) if format == "TIFF" else None
+            n_pages = count_directories(stream) if format == "TIFF" else 0
             image = Image.open(stream, formats=[format])
         except Image.DecompressionBombError as error:
             raise ImageReadError(
@@ -50,9 +50,10 @@ def load_picture_file(
     with image:
         with decoding("its frames cannot be counted", _AGAIN):
             # Phones append previews to a JPEG; the picture is the first.
-            is_single = format == "JPEG"
-            n_frames = 1 if is_single else n_pages or getattr(image, "n_frames", 1)
-            index = choose_frame(frame, int(n_frames))
+            n_frames = 1
+            if format != "JPEG":
+                n_frames = n_pages or int(getattr(image, "n_frames", 1))
+            index = choose_frame(frame, n_frames)
             if index:
                 image.seek(index)
         return load_pil(image, format=format, max_pixels=max_pixels)
