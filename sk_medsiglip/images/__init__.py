@@ -18,19 +18,17 @@ rooms above this one and may change. The files::
 
     _arrays.py           arrays: shapes, types, and the meaning of their values
     _pillow.py           PNG, JPEG, TIFF, WebP, BMP, and images open in Pillow
-    _pillow_bits.py      all the bits of these, where Pillow would keep eight
     _region.py           Region: a rectangle of an image
     _tiles.py            only the tiles of a TIFF that a region needs
     _urls.py             images behind URLs
     _url_errors.py       the errors of file systems behind URLs
 
-    _dicom.py            one frame of a DICOM file as a picture
+    _dicom.py            one frame of a DICOM file as a picture, or as a slice
     _dicom_grey.py       the meaning of stored values, and how the tags show them
     _dicom_pixels.py     the pixels of one frame
     _dicom_codecs.py     the codecs of compressed pixels, and the bits that count
     _dicom_jpeg.py       JPEG headers, checked before a codec sees them; GDCM
     _dicom_mosaic.py     slices that lie side by side in one image
-    _dicom_frames.py     frames of one file as slices
     _dicom_series.py     series among the files of a study, their slices in order
 
     _study.py            one study of any kind, as slices in order

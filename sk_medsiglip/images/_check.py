@@ -126,11 +126,9 @@ def check_images(
     validate_frame(frame)
     rows = image_rows(X)
 
-    def look(row: int, source: Any) -> tuple[dict[str, Any], bytes | None]:
-        return _look(row, source, intensity, frame, max_pixels)
-
     results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
-        delayed(look)(row, source) for row, source in enumerate(rows)
+        delayed(_look)(row, source, intensity, frame, max_pixels)
+        for row, source in enumerate(rows)
     )
     looked_at = []
     first_of: dict[bytes, int] = {}

@@ -1,7 +1,8 @@
-"""One frame of a DICOM file as a picture.
+"""One frame of a DICOM file as a picture, or as a slice.
 
 Only the tags named here are kept, none of them a patient's. Only the header and the
-bytes of one frame are read, however many frames there are.
+bytes of one frame are read, however many frames there are. Slices share the header: to
+read it again for each frame of an enhanced file would be most of the work.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import functools
 import io
 import struct
 import zlib
-from typing import TYPE_CHECKING, Any, BinaryIO
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError
@@ -19,7 +21,9 @@ from sk_medsiglip.images._dicom_codecs import check_codec, hint_for
 from sk_medsiglip.images._dicom_grey import GREY_TAGS, dicom_picture
 from sk_medsiglip.images._dicom_mosaic import MOSAIC_TAGS, count_tiles, cut_tile
 from sk_medsiglip.images._dicom_pixels import PIXEL_TAGS, PixelElement, stored_values
+from sk_medsiglip.images._lazy import Held, LazyImage
 from sk_medsiglip.images._picture import Picture, choose_frame, refuse_too_large
+from sk_medsiglip.images._sources import describe, open_source
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -196,3 +200,61 @@ def _no_pixels(dataset: Dataset, *, has_data: bool) -> ImageReadError:
         f"it holds no pixels: it is a {kind} object",
         "Leave it out; only DICOM files with an image can be embedded.",
     )
+
+
+class _Tags(NamedTuple):
+    """The tags of a file, and where its pixels are."""
+
+    dataset: Dataset
+    element: PixelElement
+    offset: int
+    source: Any  # the file, or its inflated content
+
+
+class DicomTags(Held[_Tags]):
+    """The tags of one multi-frame file, shared by its frames."""
+
+    def __init__(self, source: Any, max_pixels: int) -> None:
+        super().__init__()
+        self.source = source
+        self._max_pixels = max_pixels
+
+    def picture(self, index: int) -> Picture:
+        """Return one frame."""
+        tags = self.content()
+        # The tags of a frame are written over those of the file: in a copy.
+        own = tags.dataset[:]
+        own.file_meta = tags.dataset.file_meta
+        # Frames are read by several threads: each opens the file itself.
+        with open_source(tags.source) as stream:
+            stream.seek(tags.offset)
+            return decode_dicom(own, replace(tags.element, stream=stream), index)
+
+    def _load(self) -> _Tags:
+        with open_source(self.source) as stream:
+            dataset, element = open_dicom(stream, max_pixels=self._max_pixels)
+            with decoding("its DICOM tags cannot be read", "Copy or export it again."):
+                # pydicom parses an element at its first use: now, and not in the copy
+                # of every frame.
+                for _ in dataset:
+                    continue
+            source, offset = self.source, element.stream.tell()
+            if isinstance(element.stream, io.BytesIO):
+                source = element.stream.getvalue()
+            return _Tags(dataset, element, offset, source)
+
+
+@dataclass(frozen=True, eq=False)
+class DicomFrame(LazyImage):
+    """One frame of a file."""
+
+    tags: DicomTags
+    index: int
+
+    def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
+        """Decode it; the tags are read if they are not in memory."""
+        return self.tags.picture(self.index)
+
+    def describe(self) -> str:
+        """Return the file and the frame."""
+        return f"{describe(self.tags.source)}, frame {self.index}"

@@ -48,7 +48,13 @@ def source_identity(source: Any) -> tuple[str | None, bytes] | None:
     if path is not None:
         return path, b""
     if isinstance(source, str):
-        return _identity_of_url(source)
+        archive = local_archive(source)
+        if archive is not None:
+            path, member = archive
+            path = os.path.abspath(os.path.expanduser(path))
+            return path, blake3(member.encode()).digest()
+        state = url_state(source)
+        return None if state is None else (None, state)
     if isinstance(source, bytes | bytearray | memoryview):
         return None, blake3(b"bytes\0").update(bytes(source)).digest()
     # Subclasses may mean more than their numbers: masks, units.
@@ -57,16 +63,6 @@ def source_identity(source: Any) -> tuple[str | None, bytes] | None:
         values = np.ascontiguousarray(source).reshape(-1)
         return None, digest.update(values.view(np.uint8).data).digest()
     return None
-
-
-def _identity_of_url(url: str) -> tuple[str | None, bytes] | None:
-    archive = local_archive(url)
-    if archive is not None:
-        path, member = archive
-        path = os.path.abspath(os.path.expanduser(path))
-        return path, blake3(member.encode()).digest()
-    state = url_state(url)
-    return None if state is None else (None, state)
 
 
 def image_fingerprint(pixels: NDArray[np.uint8]) -> bytes:

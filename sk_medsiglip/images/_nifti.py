@@ -74,10 +74,13 @@ class NiftiVolume(Held[NDArray[Any]]):
 
     def picture(self, index: int, max_pixels: int) -> Picture:
         """Return one plane, in the orientation in which DICOM slices are shown."""
+        from nibabel.orientations import apply_orientation
+
         sizes = zip(_AXES, _canonical_shape(self._header), strict=True)
         width, height = (size for axis, size in sizes if axis != self.plane)
         refuse_too_large(height, width, max_pixels)
-        canonical = _to_canonical(self.content(), self._header)
+        # A view whose axes point right, forwards and up (RAS+).
+        canonical = apply_orientation(self.content(), self._header.orientation)
         values = _plane(canonical, self.plane, index)
         values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
         in_unit = self._in_unit
@@ -215,15 +218,6 @@ def _canonical_shape(header: _Header) -> list[int]:
     for size, (axis, _) in zip(header.shape, header.orientation, strict=True):
         sizes[int(axis)] = size
     return sizes
-
-
-def _to_canonical(voxels: NDArray[Any], header: _Header) -> NDArray[Any]:
-    """Return a view whose axes point right, forwards and up (RAS+)."""
-    axes = header.orientation[:, 0].astype(int)
-    for place, direction in enumerate(header.orientation[:, 1]):
-        if direction < 0:
-            voxels = np.flip(voxels, place)
-    return voxels.transpose(np.argsort(axes))
 
 
 def _plane(canonical: NDArray[Any], plane: str, index: int) -> NDArray[Any]:

@@ -24,8 +24,8 @@ from sk_medsiglip.images._picture import Picture, render, render_resized
 from sk_medsiglip.images._pillow import load_picture_file, load_pil
 from sk_medsiglip.images._sources import (
     alone_with,
-    describe,
     is_readable_stream,
+    naming,
     open_source,
 )
 
@@ -120,12 +120,9 @@ def read_image(
            [153, 204, 255]], dtype=uint8)
     """
     validate_intensity(intensity)
-    picture = load_picture(source, frame=frame, max_pixels=max_pixels)
-    try:
+    with naming(source):
+        picture = load_picture(source, frame=frame, max_pixels=max_pixels)
         return render(picture, intensity)
-    except ImageReadError as error:
-        error.source = describe(source)
-        raise
 
 
 def read_resized(
@@ -138,18 +135,15 @@ def read_resized(
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
     """Return ``resize_bilinear(read_image(...), size, pad=pad)``, for less work."""
-    picture = load_picture(source, frame=frame, max_pixels=max_pixels)
-    try:
+    with naming(source):
+        picture = load_picture(source, frame=frame, max_pixels=max_pixels)
         return render_resized(picture, intensity, size, pad=pad)
-    except ImageReadError as error:
-        error.source = describe(source)
-        raise
 
 
 def load_picture(source: Any, *, frame: int | str | None, max_pixels: int) -> Picture:
     """Decode one image and leave its values as stored."""
     validate_frame(frame)
-    try:
+    with naming(source):
         if isinstance(source, LazyImage):
             return source.load(frame=frame, max_pixels=max_pixels)
         if isinstance(source, np.ndarray):
@@ -161,9 +155,6 @@ def load_picture(source: Any, *, frame: int | str | None, max_pixels: int) -> Pi
                 return load_pil(source, max_pixels=max_pixels)
             array = as_array(source)
         return load_array(array, max_pixels=max_pixels)
-    except ImageReadError as error:
-        error.source = describe(source)
-        raise
 
 
 def _load_file(source: Any, *, frame: int | str | None, max_pixels: int) -> Picture:

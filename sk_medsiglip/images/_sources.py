@@ -72,6 +72,16 @@ def source_name(source: Any) -> str | None:
     return describe(source) if named else None
 
 
+@contextmanager
+def naming(source: Any) -> Iterator[None]:
+    """Let errors name a source, in place of a part of it that they may name."""
+    try:
+        yield
+    except ImageReadError as error:
+        error.source = describe(source)
+        raise
+
+
 #: Whether a path has no part that is empty, "." or "..".
 _IS_TIDY = re.compile(r"(?:/(?!\.{0,2}(?:/|$))[^/]+)+\Z").match
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
-from sk_medsiglip.images._dicom_frames import DicomFrame, DicomTags
+from sk_medsiglip.images._dicom import DicomFrame, DicomTags
 from sk_medsiglip.images._dicom_series import (
     Header,
     Stack,
@@ -27,7 +27,6 @@ from sk_medsiglip.images._kinds import DICOM, NIFTI, PACKED_DICOM, kind_of
 from sk_medsiglip.images._lazy import LazyImage
 from sk_medsiglip.images._nifti import NiftiVolume
 from sk_medsiglip.images._picture import Picture
-from sk_medsiglip.images._pillow_bits import count_directories
 from sk_medsiglip.images._read import as_array
 from sk_medsiglip.images._sources import (
     alone_with,
@@ -35,8 +34,10 @@ from sk_medsiglip.images._sources import (
     folder_path,
     is_readable_stream,
     list_files,
+    naming,
     open_source,
 )
+from sk_medsiglip.images._tiles import count_directories
 
 #: Names that promise a DICOM image, so that a cut copy is not passed over in silence.
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -80,16 +81,11 @@ def study_parts(item: Any) -> StudyParts:
         If a folder cannot be listed.
     """
     folder = folder_path(item)
-    if folder is None:
-        items = _items(item)
-        if items is None:
-            return StudyParts("item", [item])
-        return StudyParts("list", items)
-    try:
-        return StudyParts("folder", list(list_files(folder)))
-    except ImageReadError as error:
-        error.source = describe(item)
-        raise
+    if folder is not None:
+        with naming(item):
+            return StudyParts("folder", list_files(folder))
+    items = _items(item)
+    return StudyParts("item", [item]) if items is None else StudyParts("list", items)
 
 
 def _items(item: Any) -> list[Any] | None:
@@ -131,15 +127,12 @@ def open_study(
             raise ImageReadError("it holds no image", "Remove it from X.")
         return study
     except ImageReadError as error:
-        error.source = error.source or _describe(item)
+        items = _items(item)
+        n_images = "" if items is None else f"{type(item).__name__} of {len(items)}"
+        error.source = error.source or (
+            describe(item) if items is None else f"{n_images} images"
+        )
         raise
-
-
-def _describe(item: Any) -> str:
-    items = _items(item)
-    if items is None:
-        return describe(item)
-    return f"{type(item).__name__} of {len(items)} images"
 
 
 @dataclass(frozen=True)

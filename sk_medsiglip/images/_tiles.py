@@ -1,4 +1,4 @@
-"""Parts of TIFF pages: only the tiles or strips that a box touches are decoded.
+"""TIFF pages by tiles: only the tiles or strips that a box touches are decoded.
 
 Slides have billions of pixels. Memory holds the box and one tile, and the result equals
 bit by bit what Pillow decodes of the whole page.
@@ -20,7 +20,6 @@ from PIL import Image
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._picture import choose_frame, refuse_too_large
-from sk_medsiglip.images._pillow_bits import count_directories
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -35,6 +34,9 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
 _UNASSOCIATED_ALPHA = 2
 _GREY_TYPES = {"uint8", "uint16", "float32"}
 _ORIENTATION = 274
+
+#: More than any stack of pictures has.
+_MOST_DIRECTORIES = 10_000
 
 _AGAIN = "Copy or download it again."
 
@@ -72,6 +74,60 @@ def find_page(
         return TiledPage(stream, page) if _is_read(page) else None
 
 
+def read_page(
+    stream: BinaryIO, frame: int | str | None, max_pixels: int
+) -> NDArray[Any] | None:
+    """Return the values of a page of a type that Pillow does not read, if possible."""
+    if not can_read_tiles():
+        return None
+    import tifffile
+
+    with decoding("its TIFF header cannot be read", _AGAIN):
+        index = choose_frame(frame, count_directories(stream))
+        page = tifffile.TiffFile(stream).pages[index].aspage()
+        is_colour = page.photometric == _RGB
+        if not _is_upright(page) or page.dtype.kind not in "uif":
+            return None
+        if page.extrasamples not in ((), (_UNASSOCIATED_ALPHA,)):
+            return None
+        if not is_colour and (page.photometric, page.samplesperpixel) != (1, 1):
+            return None
+    refuse_too_large(page.imagelength, page.imagewidth, max_pixels)
+    size = page.imagewidth, page.imagelength
+    return TiledPage(stream, page).read(0, 0, *size, max_pixels=max_pixels)
+
+
+def count_directories(stream: BinaryIO) -> int:
+    """Return the number of pages of a TIFF file, without reading their tags."""
+    stream.seek(0)
+    head = stream.read(16)
+    order = "little" if head[:2] == b"II" else "big"
+    is_big = 43 in head[2:4]
+    n_count, n_entry, n_next = (8, 20, 8) if is_big else (2, 12, 4)
+
+    def number(data: bytes) -> int:
+        return int.from_bytes(data, order)  # type: ignore[arg-type]
+
+    place = number(head[8:16] if is_big else head[4:8])
+    seen: set[int] = set()
+    while place and place not in seen:
+        seen.add(place)
+        if len(seen) > _MOST_DIRECTORIES:
+            raise ImageReadError(
+                f"it holds more than {_MOST_DIRECTORIES} pages",
+                "Split it into files of fewer pages.",
+            )
+        stream.seek(place)
+        n_entries = number(stream.read(n_count))
+        if not n_entries:  # it points behind the end
+            seen.discard(place)
+            break
+        stream.seek(place + n_count + n_entry * n_entries)
+        place = number(stream.read(n_next))
+    stream.seek(0)
+    return len(seen)
+
+
 def _levels(file: TiffFile, frame: int | str | None) -> list[Any]:
     """Return the pages of one picture, from the largest to the smallest."""
     n_pages = len(file.pages)
@@ -88,9 +144,8 @@ def _levels(file: TiffFile, frame: int | str | None) -> list[Any]:
         for page in level.pages
         if page is not None
     )
-    if len(first.pages) > 1 or n_levels > len(first.levels):
-        choose_frame(None, n_pages)
-    if others and not file.is_svs:
+    is_several = len(first.pages) > 1 or n_levels > len(first.levels)
+    if is_several or (others and not file.is_svs):
         choose_frame(None, n_pages)
     return [level.pages[0] for level in first.levels]
 
@@ -108,12 +163,17 @@ def _has_sizes(page: TiffPage) -> bool:
     )
 
 
-def _is_read(page: TiffPage) -> bool:
+def _is_upright(page: TiffPage) -> bool:
+    """Whether its tiles can be decoded and put side by side."""
     if not _has_sizes(page):
         return False
     if page.compression not in _READ or page.imagedepth != 1 or page.tiledepth > 1:
         return False
-    if page.dtype is None or page.tags.valueof(_ORIENTATION, 1) != 1:
+    return page.dtype is not None and page.tags.valueof(_ORIENTATION, 1) == 1
+
+
+def _is_read(page: TiffPage) -> bool:
+    if not _is_upright(page):
         return False
     kind, samples = page.photometric, page.samplesperpixel
     stored = page.dtype.name

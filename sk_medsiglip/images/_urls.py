@@ -184,7 +184,7 @@ def _without_signature(url: str) -> str:
 
 def _fetch(url: str, max_bytes: int, check: Callable[[bytes], None]) -> bytes:
     file_system, path = _file_system(url)
-    if "http" in _protocols(file_system):
+    if "http" in file_system.protocol:  # one name, or several
         return _download(file_system, path, max_bytes, check)
     record = file_system.info(path)
     if record.get("type") == "directory":
@@ -285,11 +285,6 @@ def _redirects() -> Any:
     config = aiohttp.TraceConfig()
     config.on_request_redirect.append(refuse)
     return config
-
-
-def _protocols(file_system: Any) -> tuple[str, ...]:
-    protocol = file_system.protocol
-    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
 def _download(
