@@ -11,8 +11,6 @@ from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._intensity import Tone, ramp
 from sk_medsiglip.images._picture import Picture, refuse_too_large
 
-__all__ = ["load_array", "meaning_of_values", "white_of"]
-
 #: Largest value of the bit depths that 16-bit files are known to hold.
 _WHITES = (255, 4095, 65535)
 

@@ -1,15 +1,12 @@
-"""A look at every image of a collection before it meets the model."""
+"""A check of every image of a collection before it meets the model."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
 
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.exceptions import (
@@ -18,18 +15,16 @@ from sk_medsiglip.exceptions import (
     SkMedSiglipWarning,
 )
 from sk_medsiglip.images._arrays import white_of
-from sk_medsiglip.images._fingerprint import image_fingerprint
+from sk_medsiglip.images._identity import image_fingerprint
 from sk_medsiglip.images._intensity import (
     Intensity,
     validate_frame,
     validate_intensity,
 )
-from sk_medsiglip.images._picture import Picture, render
+from sk_medsiglip.images._picture import grey_values, render
 from sk_medsiglip.images._read import MAX_PIXELS, load_picture
 from sk_medsiglip.images._rows import image_rows
 from sk_medsiglip.images._sources import describe
-
-__all__ = ["check_images"]
 
 _COLUMNS = {
     "row": "int64",
@@ -46,9 +41,6 @@ _COLUMNS = {
     "high": "float64",
     "duplicate_of": "Int64",
 }
-
-#: Pixels that are brought to their unit at a time, as float64.
-_CHUNK = 2**18
 
 
 def check_images(
@@ -134,11 +126,9 @@ def check_images(
     validate_frame(frame)
     rows = image_rows(X)
 
-    def look(row: int, source: Any) -> tuple[dict[str, Any], bytes | None]:
-        return _look(row, source, intensity, frame, max_pixels)
-
     results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
-        delayed(look)(row, source) for row, source in enumerate(rows)
+        delayed(_look)(row, source, intensity, frame, max_pixels)
+        for row, source in enumerate(rows)
     )
     looked_at = []
     first_of: dict[bytes, int] = {}
@@ -167,45 +157,25 @@ def _look(
     frame: int | str | None,
     max_pixels: int,
 ) -> tuple[dict[str, Any], bytes | None]:
-    """Return one row of the table, and what its pixels are known by."""
+    """Return one row of the table, and the fingerprint of its pixels."""
     result: dict[str, Any] = {"row": row, "source": describe(source)}
     try:
         picture = load_picture(source, frame=frame, max_pixels=max_pixels)
         result |= {"format": picture.format, "modality": picture.modality}
         result["height"], result["width"] = picture.values.shape[:2]
         result["dtype"] = str(picture.values.dtype)
-        result["low"], result["high"] = _grey_range(picture)
+        values = grey_values(picture)
+        if values.size:
+            result["low"], result["high"] = float(values.min()), float(values.max())
         content = image_fingerprint(render(picture, intensity))
     except ImageReadError as error:
         reason, hint = error.reason, error.hint
     except MissingDependencyError as error:
-        # A library for a few of the files; the others can be looked at without it.
+        # Only some of the files need the library; the others can be read without it.
         reason, hint = "a library that reads it is not installed", str(error)
     else:
         return result | {"readable": True, "reason": "", "hint": ""}, content
     return result | {"readable": False, "reason": reason, "hint": hint}, None
-
-
-def _grey_range(picture: Picture) -> tuple[float, float]:
-    """Return the smallest and largest value, in their unit, without padding."""
-    lows, highs = [], []
-    for values in _chunks(picture.values, picture.padding):
-        in_unit = values if picture.in_unit is None else picture.in_unit(values)
-        lows.append(in_unit.min())
-        highs.append(in_unit.max())
-    return (float(min(lows)), float(max(highs))) if lows else (np.nan, np.nan)
-
-
-def _chunks(
-    values: NDArray[Any], padding: tuple[float, float] | None
-) -> Iterator[NDArray[Any]]:
-    n_rows = max(1, _CHUNK // values[0].size)
-    for start in range(0, len(values), n_rows):
-        chunk = values[start : start + n_rows]
-        if padding is not None:
-            chunk = chunk[(chunk < padding[0]) | (chunk > padding[1])]
-        if chunk.size:
-            yield chunk
 
 
 def _warn_of_mixed_whites(table: pd.DataFrame) -> None:

@@ -6,11 +6,9 @@ The ``datasets`` library is not imported here: whoever holds one of its objects 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
-
-__all__ = ["DatasetColumn", "column_of", "encoded_image"]
 
 #: Features whose rows are sources as they are stored: paths, URLs, the bytes of files.
 _PLAIN = ("string", "large_string", "binary", "large_binary")
@@ -20,17 +18,7 @@ _ARRAYS = ("Array2D", "Array3D", "List", "LargeList", "Sequence")
 
 
 class DatasetColumn(Sequence[Any]):
-    """Images of one column; a row is fetched from disk or memory when it is asked for.
-
-    Several threads may ask at once.
-
-    Parameters
-    ----------
-    rows : Dataset or Column
-        What is indexed by an integer.
-    name : str or None
-        The column of a Dataset; None if ``rows`` gives the images themselves.
-    """
+    """Images of one column, fetched row by row; several threads may do so at once."""
 
     def __init__(self, rows: Any, name: str | None) -> None:
         self._rows = rows
@@ -39,12 +27,7 @@ class DatasetColumn(Sequence[Any]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Any]: ...
-
-    def __getitem__(self, index: int | slice) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
@@ -62,15 +45,7 @@ def encoded_image(row: Any) -> Any:
 
 
 def column_of(X: Any) -> DatasetColumn | None:
-    """Return the rows of an object of the ``datasets`` library, None of any other.
-
-    Raises
-    ------
-    TypeError
-        If it has no length or no images.
-    ValueError
-        If it is a data set of several columns.
-    """
+    """Return the rows of an object of the ``datasets`` library, None of any other."""
     if type(X).__module__.partition(".")[0] != "datasets":
         return None
     kind = type(X).__name__

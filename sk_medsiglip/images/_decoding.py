@@ -18,26 +18,10 @@ from PIL.Image import DecompressionBombWarning
 
 from sk_medsiglip.exceptions import ImageReadError, MissingDependencyError
 
-__all__ = ["decoding"]
-
 
 @contextmanager
 def decoding(reason: str, hint: str) -> Iterator[None]:
-    """Turn whatever a codec library raises into one error, and keep it quiet.
-
-    Parameters
-    ----------
-    reason : str
-        What the failure means to the owner of the image.
-    hint : str
-        What to do about it.
-
-    Raises
-    ------
-    ImageReadError
-        With the reason and the kind of the error; the error itself is its cause.
-        Errors that are not about this image (no memory, a missing library) pass.
-    """
+    """Turn whatever a codec library raises into one error, and keep it quiet."""
     _install_filters()
     _here.depth = getattr(_here, "depth", 0) + 1
     try:

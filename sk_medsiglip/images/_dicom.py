@@ -1,8 +1,8 @@
-"""DICOM files: what one holds, and one frame of it as a picture.
+"""One frame of a DICOM file as a picture, or as a slice.
 
-Of a file only the tags named here are kept, and no patient's among them. Read are the
-tags before the pixels and then the bytes of the one frame that is asked for, so a cine
-of 300 frames costs no more than its header and a frame.
+Only the tags named here are kept, none of them a patient's. Only the header and the
+bytes of one frame are read, however many frames there are. Slices share the header: to
+read it again for each frame of an enhanced file would be most of the work.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import functools
 import io
 import struct
 import zlib
-from typing import TYPE_CHECKING, Any, BinaryIO
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError
@@ -20,31 +21,21 @@ from sk_medsiglip.images._dicom_codecs import check_codec, hint_for
 from sk_medsiglip.images._dicom_grey import GREY_TAGS, dicom_picture
 from sk_medsiglip.images._dicom_mosaic import MOSAIC_TAGS, count_tiles, cut_tile
 from sk_medsiglip.images._dicom_pixels import PIXEL_TAGS, PixelElement, stored_values
-from sk_medsiglip.images._picture import Picture, refuse_too_large
-from sk_medsiglip.images._pillow import choose_frame
+from sk_medsiglip.images._lazy import Held, LazyImage
+from sk_medsiglip.images._picture import Picture, choose_frame, refuse_too_large
+from sk_medsiglip.images._sources import describe, open_source
 
 if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.uid import UID
 
-__all__ = [
-    "count_frames",
-    "decode_dicom",
-    "inflated",
-    "is_dicom",
-    "load_dicom",
-    "open_dicom",
-    "tags_of",
-]
 
-_TAGS: list[Any] = [
-    "SOPClassUID",
-    "Modality",
-    "NumberOfFrames",
+_TAGS: tuple[Any, ...] = (
+    *("SOPClassUID", "Modality", "NumberOfFrames"),
     *PIXEL_TAGS,
     *GREY_TAGS,
     *MOSAIC_TAGS,
-]
+)
 
 #: The elements that hold pixels, by group and element.
 _PIXEL_KEYWORDS = {
@@ -66,22 +57,10 @@ _GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _NOT_DEFLATED = b"1.2.840.10008.1.2.1\0\0\0"
 
-#: What a deflated file may inflate to: three colours of 16 bits a pixel, and tags.
+#: Limit for an inflated file: three colours of 16 bits a pixel, and tags.
 _PIXEL_BYTES, _TAG_BYTES = 6, 2**24
 
 _AGAIN = "Copy or export it again."
-
-
-def is_dicom(head: bytes) -> bool:
-    """Whether a file's first bytes are DICOM, with or without the preamble."""
-    if head[128:132] == b"DICM":
-        return True
-    # Without it, as old archives export: the first tag is of group 2 or 8, its
-    # element low, little or big endian.
-    group, element = head[0:2], head[2:4]
-    little = group in (b"\x02\x00", b"\x08\x00") and element[1:] == b"\x00"
-    big = group in (b"\x00\x02", b"\x00\x08") and element[:1] == b"\x00"
-    return (little or big) and len(head) >= 16
 
 
 def load_dicom(
@@ -102,7 +81,6 @@ def count_frames(dataset: Dataset) -> int:
 
 def open_dicom(stream: BinaryIO, *, max_pixels: int) -> tuple[Dataset, PixelElement]:
     """Read the tags of a DICOM image, and where its pixels are."""
-    import_optional("pydicom", extra="dicom", purpose="Reading DICOM files")
     with decoding("its DICOM tags cannot be read", _AGAIN):
         dataset, element = _read(stream, max_pixels)
         if element is None or not (dataset.get("Rows") and dataset.get("Columns")):
@@ -113,7 +91,7 @@ def open_dicom(stream: BinaryIO, *, max_pixels: int) -> tuple[Dataset, PixelElem
 
 
 def decode_dicom(dataset: Dataset, element: PixelElement, index: int) -> Picture:
-    """Decode one frame; what the tags say of it is copied over the file's, in place."""
+    """Decode one frame; the frame's own tags replace those of the file, in place."""
     with decoding(
         "its pixels are damaged, cut short, or unlike its tags", hint_for(dataset)
     ):
@@ -125,9 +103,17 @@ def decode_dicom(dataset: Dataset, element: PixelElement, index: int) -> Picture
         return dicom_picture(dataset, values, index)
 
 
+def read_tags(stream: BinaryIO, *tags: Any) -> Dataset:
+    """Return some tags of a file, read up to its pixels."""
+    pydicom = import_optional("pydicom", extra="dicom", purpose="Reading DICOM files")
+    return pydicom.dcmread(
+        stream, force=True, stop_before_pixels=True, specific_tags=_tags_of(*tags)
+    )
+
+
 @functools.cache
-def tags_of(*names: Any) -> list[Any]:
-    """Return tags of the dictionary, which takes longer than reading a small file."""
+def _tags_of(*names: Any) -> list[Any]:
+    """Look tags up once, which takes longer than reading a small file."""
     from pydicom.tag import Tag
 
     return [Tag(name) for name in names]
@@ -135,21 +121,17 @@ def tags_of(*names: Any) -> list[Any]:
 
 def _read(stream: BinaryIO, max_pixels: int) -> tuple[Dataset, PixelElement | None]:
     """Return the tags before the pixels, and where those are, if anywhere."""
-    import pydicom
-
     stream = inflated(stream, max_pixels)
-    dataset = pydicom.dcmread(
-        stream, force=True, stop_before_pixels=True, specific_tags=tags_of(*_TAGS)
-    )
+    dataset = read_tags(stream, *_TAGS)
     if not dataset.file_meta.get("TransferSyntaxUID"):
         dataset.file_meta.TransferSyntaxUID = _syntax_of(dataset)
     return dataset, _pixel_element(stream, dataset)
 
 
 def inflated(stream: BinaryIO, max_pixels: int) -> BinaryIO:
-    """Return the stream; of a deflated file one that reads as if it were not.
+    """Return the stream, inflated if the file is deflated.
 
-    pydicom would inflate two megabytes to two gigabytes without a question.
+    pydicom would inflate two megabytes to two gigabytes without a limit.
     """
     head = stream.read(_HEAD_BYTES)
     stream.seek(0)
@@ -185,7 +167,7 @@ def _syntax_of(dataset: Dataset) -> UID:
 
 
 def _pixel_element(stream: BinaryIO, dataset: Dataset) -> PixelElement | None:
-    """Read the head of the element that ``stream`` stands at."""
+    """Read the head of the element at the position of ``stream``."""
     head = stream.read(8)
     if len(head) < 8:
         return None
@@ -196,27 +178,17 @@ def _pixel_element(stream: BinaryIO, dataset: Dataset) -> PixelElement | None:
         return None
     # A length of four bytes follows in both encodings, in the explicit one after
     # two letters and two zeros. Some writers change to the implicit one on the way.
-    if implicit or not head[4:6].isalpha():
-        return PixelElement(
-            keyword, "OW", stream, _length(struct.unpack(f"{order}L", head[4:])[0])
-        )
-    length = stream.read(4)
-    if len(length) < 4:
-        return None
-    return PixelElement(
-        keyword,
-        head[4:6].decode("ascii"),
-        stream,
-        _length(struct.unpack(f"{order}L", length)[0]),
-    )
-
-
-def _length(announced: int) -> int | None:
-    return None if announced == _UNDEFINED else announced
+    vr, length = "OW", head[4:]
+    if not implicit and head[4:6].isalpha():
+        vr, length = head[4:6].decode("ascii"), stream.read(4)
+        if len(length) < 4:
+            return None
+    (n_bytes,) = struct.unpack(f"{order}L", length)
+    return PixelElement(keyword, vr, stream, None if n_bytes == _UNDEFINED else n_bytes)
 
 
 def _no_pixels(dataset: Dataset, *, has_data: bool) -> ImageReadError:
-    """Return the error that names what the file holds instead."""
+    """Return the error that names the kind of object."""
     uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
     # The dictionary's name of the kind of object; an unknown one stays unnamed.
     kind = uid.name if uid and uid.name != uid else "DICOM"
@@ -228,3 +200,61 @@ def _no_pixels(dataset: Dataset, *, has_data: bool) -> ImageReadError:
         f"it holds no pixels: it is a {kind} object",
         "Leave it out; only DICOM files with an image can be embedded.",
     )
+
+
+class _Tags(NamedTuple):
+    """The tags of a file, and where its pixels are."""
+
+    dataset: Dataset
+    element: PixelElement
+    offset: int
+    source: Any  # the file, or its inflated content
+
+
+class DicomTags(Held[_Tags]):
+    """The tags of one multi-frame file, shared by its frames."""
+
+    def __init__(self, source: Any, max_pixels: int) -> None:
+        super().__init__()
+        self.source = source
+        self._max_pixels = max_pixels
+
+    def picture(self, index: int) -> Picture:
+        """Return one frame."""
+        tags = self.content()
+        # The tags of a frame are written over those of the file: in a copy.
+        own = tags.dataset[:]
+        own.file_meta = tags.dataset.file_meta
+        # Frames are read by several threads: each opens the file itself.
+        with open_source(tags.source) as stream:
+            stream.seek(tags.offset)
+            return decode_dicom(own, replace(tags.element, stream=stream), index)
+
+    def _load(self) -> _Tags:
+        with open_source(self.source) as stream:
+            dataset, element = open_dicom(stream, max_pixels=self._max_pixels)
+            with decoding("its DICOM tags cannot be read", "Copy or export it again."):
+                # pydicom parses an element at its first use: now, and not in the copy
+                # of every frame.
+                for _ in dataset:
+                    continue
+            source, offset = self.source, element.stream.tell()
+            if isinstance(element.stream, io.BytesIO):
+                source = element.stream.getvalue()
+            return _Tags(dataset, element, offset, source)
+
+
+@dataclass(frozen=True, eq=False)
+class DicomFrame(LazyImage):
+    """One frame of a file."""
+
+    tags: DicomTags
+    index: int
+
+    def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
+        """Decode it; the tags are read if they are not in memory."""
+        return self.tags.picture(self.index)
+
+    def describe(self) -> str:
+        """Return the file and the frame."""
+        return f"{describe(self.tags.source)}, frame {self.index}"

@@ -1,18 +1,17 @@
-"""Compressed DICOM pixels: which codec decodes which, and what if none can.
+"""Compressed DICOM pixels: the choice of a codec, and the bits that count.
 
-Where several can, the best kept one is taken: openjpeg before Pillow, Pillow before
-GDCM. GDCM's decoders end the whole process on some damaged files, so it is only called
-for what no other free codec decodes, by ``_dicom_jpeg.py``, which looks first.
+GDCM ends the whole process on some damaged files, so it is only called for frames that
+no other free codec decodes, by ``_dicom_jpeg.py``, which checks them first.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images._dicom_bits import keep_stored_bits
 from sk_medsiglip.images._dicom_jpeg import (
     GDCM_SYNTAXES,
     JPEG_2000,
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.pixels.decoders.base import Decoder
 
-__all__ = ["check_codec", "decode_frame", "hint_for"]
 
 #: Of the plugins of pydicom those that are tried, best first. "pylibjpeg" stands for
 #: its plugins openjpeg and rle, which are in our extra, and libjpeg, which is GPL and
@@ -72,17 +70,7 @@ def hint_for(dataset: Dataset) -> str:
 
 
 def decode_frame(dataset: Dataset, stream: BinaryIO, index: int) -> NDArray[Any]:
-    """Return one frame of compressed pixels: grey (H, W), or RGB (H, W, 3).
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The tags before the pixels.
-    stream : binary file
-        Stands at the offset table. Only the frame that is asked for is read.
-    index : int
-        Which frame, from 0.
-    """
+    """Return one frame of compressed pixels: grey (H, W), or RGB (H, W, 3)."""
     from pydicom.pixels.utils import as_pixel_options
 
     options = as_pixel_options(dataset, pixel_keyword="PixelData")
@@ -228,3 +216,26 @@ def _by_gdcm(dataset: Dataset, frame: bytes, header: JPEGHeader) -> NDArray[Any]
 
         return convert_color_space(values, "YBR_FULL", "RGB")
     return values
+
+
+def keep_stored_bits(
+    values: NDArray[Any], n_bits: int, high_bit: int | None = None
+) -> NDArray[Any]:
+    """Return values without the bits that are not theirs, signs extended."""
+    available = 8 * values.dtype.itemsize
+    highest = n_bits - 1 if high_bit is None else high_bit
+    if not n_bits - 1 <= highest < available:  # it cannot be
+        highest = n_bits - 1
+    above = available - 1 - highest
+    unused = available - n_bits
+    if unused <= 0 or (above == unused and _is_clean(values, n_bits)):
+        return values
+    values = np.left_shift(values, above)
+    return np.right_shift(values, unused, out=values)
+
+
+def _is_clean(values: NDArray[Any], n_bits: int) -> bool:
+    if values.dtype.kind == "u":
+        return bool(values.max() < 2**n_bits)
+    limit = 2 ** (n_bits - 1)
+    return bool(-limit <= values.min() and values.max() < limit)

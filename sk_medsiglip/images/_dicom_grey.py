@@ -1,13 +1,13 @@
-"""What the stored values of a DICOM frame mean, and how its tags show them.
+"""The meaning of the stored values of a DICOM frame, and how its tags show them.
 
-In the standard's order (PS3.3 C.11): the modality transformation gives values their
-unit, the VOI transformation chooses what is black and white, and MONOCHROME1 is turned
-at the end. :mod:`._picture` applies them.
+In the order of the standard (PS3.3 C.11): the modality transformation gives values
+their unit, the VOI transformation chooses black and white, and MONOCHROME1 is inverted.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -29,25 +29,15 @@ from sk_medsiglip.images._picture import Picture
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["GREY_TAGS", "dicom_picture", "own_scale"]
 
-GREY_TAGS = [
-    "ImageType",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "RescaleType",
-    "ModalityLUTSequence",
-    "WindowCenter",
-    "WindowWidth",
-    "VOILUTFunction",
-    "VOILUTSequence",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-]
+GREY_TAGS = (
+    *("ImageType", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("RescaleIntercept", "RescaleSlope", "RescaleType", "ModalityLUTSequence"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
 
-#: Pictures that were made to be looked at: their values are brightness already.
+#: Modalities whose values are brightness already: pictures made for viewing.
 _AS_STORED = {"ES", "GM", "IVUS", "OP", "SM", "US", "XC"}
 
 #: Rescale types of Hounsfield units; the tag may be left out for them.
@@ -60,7 +50,7 @@ Unit = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def own_scale(dataset: Dataset, index: int) -> Any:
-    """Return what the tags decide of how an image is shown, to compare two of them."""
+    """Return the part of the tags that decides the scale, to compare two images."""
     modality = dataset.get("Modality")
     if modality == "MR":
         return None
@@ -71,28 +61,47 @@ def own_scale(dataset: Dataset, index: int) -> Any:
         if first:
             return first, str(dataset.get("VOILUTFunction") or "LINEAR")
     if modality in _AS_STORED or int(dataset.get("BitsStored") or 16) <= 8:
-        return [_numbers(dataset, f"Rescale{name}") for name in ("Slope", "Intercept")]
+        return [numbers(dataset, f"Rescale{name}") for name in ("Slope", "Intercept")]
     return None
 
 
-def dicom_picture(dataset: Dataset, values: NDArray[Any], index: int) -> Picture:
-    """Return decoded values, (H, W) or RGB (H, W, 3), as a picture.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The tags. What enhanced objects say of a frame is copied to where others say
-        it, in place.
-    values : ndarray
-        As decoded.
-    index : int
-        Which frame they are.
-    """
+def modality_of(dataset: Dataset) -> str | None:
+    """Return the modality, if it is a code and not text of somebody's own."""
     modality = str(dataset.get("Modality") or "")
-    # A code of the standard; anything else has no business in a table of results.
-    known = modality if re.fullmatch(r"[A-Z0-9]{2,16}", modality) else None
+    return modality if re.fullmatch(r"[A-Z0-9]{2,16}", modality) else None
+
+
+def numbers(dataset: Dataset, name: str) -> list[float]:
+    """Return the numbers of a tag, or none if one of them cannot be used.
+
+    Text is parsed here: pydicom's objects for numbers take ten times as long.
+    """
+    from pydicom.datadict import dictionary_VR
+
+    element: Any = dataset.get_item(name)
+    if element is None:
+        return []
+    try:
+        if isinstance(element.value, bytes) and (
+            element.VR or dictionary_VR(element.tag)
+        ) in ("DS", "IS"):
+            value: Any = element.value.strip(b" \0").split(b"\\")
+        else:
+            value = dataset.get(name)
+        several = hasattr(value, "__iter__") and not isinstance(value, str)
+        found = [float(number) for number in (value if several else [value])]
+    except (TypeError, ValueError, OverflowError):
+        return []
+    return found if all(map(math.isfinite, found)) else []
+
+
+def dicom_picture(dataset: Dataset, values: NDArray[Any], index: int) -> Picture:
+    """Return decoded values, (H, W) or RGB (H, W, 3), as a picture."""
+    modality = modality_of(dataset)
     if values.ndim == 3:
-        return Picture(values, _colour_tone(dataset, values), "DICOM", known)
+        is_shown = values.dtype == np.uint8
+        tone = None if is_shown else ramp(0, 2 ** int(dataset.BitsStored) - 1)
+        return Picture(values, tone, "DICOM", modality)
     _bring_up_frame_tags(dataset, index)
     padding = _padding(dataset, values)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -105,9 +114,9 @@ def dicom_picture(dataset: Dataset, values: NDArray[Any], index: int) -> Picture
     voi = tuple(_voi_tones(dataset, _lowest(dataset, values, in_unit) < 0))
     return Picture(
         values,
-        auto=_auto(dataset, values, known, in_unit, voi),
+        auto=_auto(dataset, values, modality, in_unit, voi),
         format="DICOM",
-        modality=known,
+        modality=modality,
         in_unit=in_unit,
         inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
         padding=padding,
@@ -118,14 +127,8 @@ def dicom_picture(dataset: Dataset, values: NDArray[Any], index: int) -> Picture
     )
 
 
-def _colour_tone(dataset: Dataset, values: NDArray[Any]) -> Tone | None:
-    if values.dtype == np.uint8:
-        return None
-    return ramp(0, 2 ** int(dataset.BitsStored) - 1)
-
-
 def _bring_up_frame_tags(dataset: Dataset, index: int) -> None:
-    """Copy what enhanced objects say per frame to where others say it."""
+    """Copy the tags of one frame of an enhanced object to the top level."""
     groups = list(dataset.get("SharedFunctionalGroupsSequence") or [])
     groups += list(dataset.get("PerFrameFunctionalGroupsSequence") or [])[index:][:1]
     for group in groups:
@@ -138,20 +141,19 @@ def _bring_up_frame_tags(dataset: Dataset, index: int) -> None:
 
 
 def _in_unit(dataset: Dataset) -> Unit | None:
-    """Return the modality transformation: stored values to Hounsfield units, say."""
+    """Return the modality transformation, for example to Hounsfield units."""
     for item in filter(_has_table, dataset.get("ModalityLUTSequence") or []):
         is_signed = dataset.get("PixelRepresentation") == 1
         return _lookup(dataset, item, is_signed)[0]
-    try:
-        given = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
-        if None in given:
-            return None
-        slope, intercept = (float(number) for number in given)
-    except (TypeError, ValueError):
-        # A value like "10,4". Where brightness hangs on no unit, none is needed.
-        if dataset.get("Modality") in {"MR", *_AS_STORED}:
-            return None
-        raise
+    names = "RescaleSlope", "RescaleIntercept"
+    given = [numbers(dataset, name) for name in names]
+    if not all(len(found) == 1 for found in given):
+        # A value like "10,4" matters only where brightness depends on the unit.
+        is_needed = dataset.get("Modality") not in {"MR", *_AS_STORED}
+        if is_needed and None not in [dataset.get(name) for name in names]:
+            raise ValueError("the rescale is not a number")
+        return None
+    (slope,), (intercept,) = given
     return lambda stored: stored.astype(np.float64) * slope + intercept
 
 
@@ -174,9 +176,8 @@ def _is_hounsfield(
 ) -> bool:
     """Whether the values of a CT are Hounsfield units.
 
-    A capture of a screen has no rescale, or one that changes nothing and leaves its 8
-    bits positive. Maps of iodine or electron density name another type; those of
-    perfusion name none, and are derived.
+    Captures of a screen have no rescale, or keep 8 positive bits. Maps of iodine or
+    electron density name another type; those of perfusion name none, and are derived.
     """
     if in_unit is None:
         return False
@@ -200,7 +201,7 @@ def _auto(
     in_unit: Unit | None,
     voi: tuple[Tone, ...],
 ) -> Intensity | Tone | None:
-    """Return what ``intensity="auto"`` is for a grey image of this modality."""
+    """Return the meaning of ``intensity="auto"`` for a grey image of this modality."""
     if modality == "CT" and _is_hounsfield(dataset, values, in_unit):
         return CTWindows()
     if modality == "MR":
@@ -223,7 +224,7 @@ def _served(
     in_unit: Unit | None,
     recipe: GoogleServing,
 ) -> Tone:
-    """Return what Google's serving container does with CT and radiographs."""
+    """Return the tone that Google's serving container gives CT and radiographs."""
     is_ct = dataset.Modality == "CT"
     windows = _windows(dataset)
     low, high = -np.inf, np.inf
@@ -243,7 +244,7 @@ def _served(
 
 
 def _voi_tones(dataset: Dataset, has_negative: bool) -> Iterator[Tone]:
-    """Give each VOI table of the file, then each window; those that can be used."""
+    """Yield the usable VOI tables of the file, then its windows."""
     for item in filter(_has_table, dataset.get("VOILUTSequence") or []):
         yield _table_tone(dataset, item, has_negative)
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
@@ -252,17 +253,14 @@ def _voi_tones(dataset: Dataset, has_negative: bool) -> Iterator[Tone]:
 
 
 def _windows(dataset: Dataset) -> list[tuple[float, float]]:
-    centers, widths = (_numbers(dataset, f"Window{name}") for name in _WINDOW)
+    centers, widths = numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth")
     pairs = zip(centers, widths, strict=False)
     return [(center, width) for center, width in pairs if width > 0]
 
 
-_WINDOW = ("Center", "Width")
-
-
 def _table_tone(dataset: Dataset, item: Dataset, has_negative: bool) -> Tone:
     @functools.cache
-    def lookup() -> tuple[Unit, Tone]:  # not before it is used: it may be damaged
+    def lookup() -> tuple[Unit, Tone]:  # read when it is used: it may be damaged
         with decoding("its lookup table is damaged", "Copy or export it again."):
             table, white = _lookup(dataset, item, has_negative)
             return table, ramp(0, white)
@@ -292,20 +290,6 @@ def _sigmoid(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.rint(255 / (1 + np.exp(-4 * values))).astype(np.uint8)
 
 
-def _numbers(dataset: Dataset, name: str) -> list[float]:
-    """Return the numbers of a tag that may hold none, one or several.
-
-    What is no number is as good as none: no other tag depends on a window.
-    """
-    try:
-        value = dataset.get(name)
-        several = hasattr(value, "__iter__") and not isinstance(value, str)
-        numbers = [float(number) for number in (value if several else [value])]
-    except (TypeError, ValueError, OverflowError):
-        return []
-    return numbers if np.isfinite(numbers).all() else []
-
-
 # Lookup tables and padding
 
 
@@ -317,8 +301,7 @@ def _has_table(item: Dataset) -> bool:
 def _lookup(dataset: Dataset, item: Dataset, is_signed: bool) -> tuple[Unit, float]:
     """Return a lookup table of the file as a function, and its white.
 
-    ``is_signed`` says whether the values that enter it may be negative, since the
-    16 bits of its first value do not.
+    Its first value has 16 bits without a sign: ``is_signed`` says how to read them.
     """
     n_entries, first, bits = (int(value) for value in item.LUTDescriptor)
     n_entries = n_entries % 2**16 or 2**16
@@ -340,7 +323,7 @@ def _lookup(dataset: Dataset, item: Dataset, is_signed: bool) -> tuple[Unit, flo
 
 
 def _padding(dataset: Dataset, values: NDArray[Any]) -> tuple[float, float] | None:
-    """Return the stored values, first to last, that are no part of the picture."""
+    """Return the first and the last stored value that stand for padding."""
     first = dataset.get("PixelPaddingValue")
     if not isinstance(first, int | float):
         return None
@@ -353,10 +336,7 @@ def _padding(dataset: Dataset, values: NDArray[Any]) -> tuple[float, float] | No
 
 
 def _as_stored(dataset: Dataset, values: NDArray[Any], value: float) -> int:
-    """Return a padding value as the pixels hold it.
-
-    Some writers give a negative one unsigned, or with bits above the stored ones.
-    """
+    """Return a padding value as the pixels hold it; some writers drop its sign."""
     bits = int(dataset.get("BitsStored") or 8 * values.dtype.itemsize)
     pattern = int(value) % 2**bits
     if values.dtype.kind == "i" and pattern >= 2 ** (bits - 1):

@@ -1,33 +1,20 @@
-"""The headers of compressed frames, and those that only GDCM decodes.
+"""The headers of compressed frames, and the frames that only GDCM decodes.
 
-These are JPEG lossless, JPEG-LS, and JPEG of 12 bits a sample.
-
-GDCM trusts its caller: sizes that differ from the frame's own end the process instead
-of raising. So the frame's header is read here first, and GDCM is told what stands in
-it. pydicom, which hands it the DICOM tags, also refuses 12 bits, which GDCM decodes.
+These are JPEG lossless, JPEG-LS, and JPEG of 12 bits a sample. GDCM ends the whole
+process where a header is damaged or its sizes differ from those announced. So it is
+given only frames whose header is well formed, with the sizes that the header has.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images._jpeg_header import check_jpeg, codestream
-
-__all__ = [
-    "GDCM_SYNTAXES",
-    "JPEG_2000",
-    "JPEG_LS",
-    "JPEGHeader",
-    "decode_by_gdcm",
-    "has_gdcm",
-    "jpeg_header",
-]
 
 #: Second bytes of the markers that start a frame: JPEG's but DHT, JPG and DAC, and
 #: that of JPEG-LS.
@@ -36,7 +23,10 @@ _FRAME_STARTS = (set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}
 #: Markers without a length: TEM, RST0 to RST7.
 _BARE = {0x01, *range(0xD0, 0xD8)}
 
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_START_OF_IMAGE, _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xd8", 0xDA, 0xD9
+_HUFFMAN_TABLES, _QUANTISATION_TABLES, _RESTART_INTERVAL = 0xC4, 0xDB, 0xDD
+_COMMENT, _APPLICATION = 0xFE, range(0xE0, 0xF0)
+_PRESETS = 0xF8  # of JPEG-LS
 
 #: RGB or grey, YCbCr, YCCK.
 _ADOBE_CODES = (b"\x00", b"\x01", b"\x02")
@@ -46,7 +36,7 @@ _EXTENDED, _LOSSLESS, JPEG_LS = 0xC1, 0xC3, 0xF7
 #: The marker of the sizes of a codestream, which comes first.
 JPEG_2000 = 0x51
 
-#: What GDCM is told, by process: what a frame is decides, not what the tags call it.
+#: Transfer syntaxes for GDCM, by process: the frame decides, not its tags.
 GDCM_SYNTAXES = {
     _EXTENDED: "JPEGExtendedProcess2_4",
     _LOSSLESS: "JPEGLosslessProcess14",
@@ -54,23 +44,21 @@ GDCM_SYNTAXES = {
 }
 
 
-@dataclass(frozen=True)
-class JPEGHeader:
-    """What the header of a JPEG, JPEG-LS or JPEG 2000 frame says.
+_BOXES = b"\x00\x00\x00\x0cjP  "  # of a JP2 file, around the codestream
+_CODESTREAM_BOX = b"jp2c"
 
-    Parameters
-    ----------
-    process : int
-        Second byte of the start-of-frame marker: 0xC0 is baseline, 0xC1 extended,
-        0xC3 lossless, 0xF7 JPEG-LS; 0x51 stands for JPEG 2000.
-    precision : int
-        Bits a sample.
-    rows, columns, samples : int
-        Size in pixels, and values a pixel.
-    """
+#: Baseline, extended, progressive, lossless; arithmetic coding and hierarchies are not
+#: used in DICOM.
+_FRAMES = {0xC0: "DCT", 0xC1: "DCT", 0xC2: "DCT", 0xC3: "lossless", 0xF7: "LS"}
 
-    process: int
-    precision: int
+_AGAIN = "Copy or export it again; if a viewer opens it, export it uncompressed."
+
+
+class JPEGHeader(NamedTuple):
+    """The header of a JPEG, JPEG-LS or JPEG 2000 frame."""
+
+    process: int  # second byte of the start-of-frame marker, or JPEG_2000
+    precision: int  # bits a sample
     rows: int
     columns: int
     samples: int
@@ -118,10 +106,7 @@ def has_gdcm() -> bool:
 def decode_by_gdcm(
     frame: bytes, header: JPEGHeader
 ) -> NDArray[np.unsignedinteger[Any]]:
-    """Return the samples of one frame, (H, W) or (H, W, 3), as they were coded.
-
-    Unsigned, of 8 or 16 bits; no colour is converted.
-    """
+    """Return the unsigned samples of one frame as coded, (H, W) or (H, W, 3)."""
     import gdcm
 
     # What is wrong becomes an error of ours; GDCM would print it too.
@@ -150,22 +135,16 @@ def decode_by_gdcm(
     image.SetDataElement(element)
     image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
     colours = "RGB" if header.samples == 3 else "MONOCHROME2"
-    image.SetPhotometricInterpretation(
-        gdcm.PhotometricInterpretation(
-            gdcm.PhotometricInterpretation.GetPIType(colours)
-        )
-    )
+    kinds = gdcm.PhotometricInterpretation
+    image.SetPhotometricInterpretation(kinds(kinds.GetPIType(colours)))
     if header.samples == 3:
         image.SetPlanarConfiguration(0)
     n_bytes = 1 if header.precision <= 8 else 2
     # Told of 16 bits, it tries the wrong one of its decoders first, which prints that.
     is_grey_dct = header.process == _EXTENDED and header.samples == 1
     allocated = header.precision if is_grey_dct else 8 * n_bytes
-    image.SetPixelFormat(
-        gdcm.PixelFormat(
-            header.samples, allocated, header.precision, header.precision - 1, 0
-        )
-    )
+    bits = allocated, header.precision, header.precision - 1
+    image.SetPixelFormat(gdcm.PixelFormat(header.samples, *bits, 0))
     text = image.GetBuffer()
     if text is None:
         raise ValueError("GDCM could not decode the frame")
@@ -182,21 +161,118 @@ def _without_remarks(frame: bytes, process: int) -> bytes:
     GDCM ends the process at a JFIF version or an Adobe colour code that it does not
     know. Only a known Adobe code says something about the samples.
     """
-    kept, place = [frame[:2]], 2
-    while frame[place + 1] != _START_OF_SCAN:
-        if frame[place + 1] == 0xFF:
+    kept, pixels = [frame[:2]], b""
+    for marker, content, end in _segments(frame):
+        is_adobe = content[:5] == b"Adobe" and content[11:12] in _ADOBE_CODES
+        if (marker == _COMMENT or marker in _APPLICATION) and not is_adobe:
+            continue
+        is_scan = marker == _START_OF_SCAN
+        if is_scan and process == _EXTENDED:  # GDCM ignores other values, and prints
+            content = content[:-3] + b"\x00\x3f\x00"
+        length = (len(content) + 2).to_bytes(2, "big")
+        kept.append(b"\xff" + bytes([marker]) + length + content)
+        if is_scan:
+            pixels = frame[end:]
+            break
+    return b"".join([*kept, pixels])
+
+
+def check_jpeg(frame: bytes) -> None:
+    """Raise unless the header of a frame is whole, up to the first coded byte."""
+    kind, n_components = "", 0
+    for marker, content, _ in _segments(frame):
+        if marker in _FRAMES:
+            if kind:
+                raise _damaged("has two frame headers")
+            kind, n_components = _FRAMES[marker], _components(content)
+        elif marker == _HUFFMAN_TABLES:
+            _check_huffman_tables(content)
+        elif marker == _QUANTISATION_TABLES:
+            _check_quantisation_tables(content)
+        elif marker == _RESTART_INTERVAL and len(content) != 2:
+            raise _damaged("has a restart interval of another length")
+        elif marker == _START_OF_SCAN:
+            _check_scan(content, kind, n_components)
+            return
+    raise _damaged("ends before its pixels")
+
+
+def codestream(frame: bytes) -> bytes:
+    """Return a frame without the boxes around a JPEG 2000 codestream."""
+    place = 0
+    while frame.startswith(_BOXES) and place < len(frame):
+        if frame[place + 4 : place + 8] == _CODESTREAM_BOX:
+            return frame[place + 8 :]
+        length = int.from_bytes(frame[place : place + 4], "big")
+        if length < 8:
+            raise ImageReadError("its JPEG 2000 frame has a damaged box", _AGAIN)
+        place += length
+    return frame
+
+
+def _segments(frame: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Yield marker, content and end of each segment; every byte belongs to one."""
+    if frame[:2] != _START_OF_IMAGE:
+        raise _damaged("does not start as one")
+    place = 2
+    while place + 4 <= len(frame):
+        if frame[place] != 0xFF:
+            raise _damaged("has bytes between its segments")
+        marker = frame[place + 1]
+        if marker == 0xFF:  # a fill byte
             place += 1
             continue
-        marker = frame[place + 1]
-        end = place + 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
-        segment = frame[place:end]
-        is_remark = marker == 0xFE or 0xE0 <= marker <= 0xEF
-        is_adobe = segment[4:9] == b"Adobe" and segment[15:16] in _ADOBE_CODES
-        if not is_remark or is_adobe:
-            kept.append(segment)
+        known = {_START_OF_SCAN, _HUFFMAN_TABLES, _QUANTISATION_TABLES}
+        known |= {_RESTART_INTERVAL, _COMMENT, _PRESETS, *_FRAMES, *_APPLICATION}
+        if marker not in known:
+            raise _damaged(f"has a segment of unknown kind {marker:#04x}")
+        length = int.from_bytes(frame[place + 2 : place + 4], "big")
+        end = place + 2 + length
+        if length < 2 or end > len(frame):
+            raise _damaged("has a segment that is cut short")
+        yield marker, frame[place + 4 : end], end
         place = end
-    end = place + 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
-    scan = frame[place:end]
-    if process == _EXTENDED:  # what else stands there is ignored, and printed
-        scan = scan[:-3] + b"\x00\x3f\x00"
-    return b"".join([*kept, scan, frame[end:]])
+
+
+def _components(content: bytes) -> int:
+    """Return the number of colours in a frame header."""
+    if len(content) < 9 or len(content) != 6 + 3 * content[5]:
+        raise _damaged("has a damaged frame header")
+    for factors in content[7::3]:
+        if not (1 <= factors >> 4 <= 4 and 1 <= factors & 15 <= 4):
+            raise _damaged("has impossible sampling factors")
+    return content[5]
+
+
+def _check_scan(content: bytes, kind: str, n_components: int) -> None:
+    if not kind:
+        raise _damaged("has no frame header")
+    if not content or len(content) != 4 + 2 * content[0]:
+        raise _damaged("has a damaged scan header")
+    if not 1 <= content[0] <= n_components:
+        raise _damaged("has a scan of components that it does not have")
+    predictor, end = content[-3], content[-2]
+    if kind == "lossless" and not (1 <= predictor <= 7 and end == 0):
+        raise _damaged("has an unknown predictor")
+
+
+def _check_huffman_tables(content: bytes) -> None:
+    place = 0
+    while place < len(content):
+        counts = content[place + 1 : place + 17]
+        place += 17 + sum(counts)
+        if len(counts) < 16 or sum(counts) > 256 or place > len(content):
+            raise _damaged("has a damaged Huffman table")
+
+
+def _check_quantisation_tables(content: bytes) -> None:
+    place = 0
+    while place < len(content):
+        precision, table = content[place] >> 4, content[place] & 15
+        place += 1 + 64 * (precision + 1)
+        if precision > 1 or table > 3 or place > len(content):
+            raise _damaged("has a damaged quantisation table")
+
+
+def _damaged(what: str) -> ImageReadError:
+    return ImageReadError(f"its JPEG frame {what}", _AGAIN)

@@ -1,7 +1,6 @@
 """Mosaics: all slices of a volume side by side in one image, as two vendors write MR.
 
-How many there are stands in private tags alone. The slices fill a square of tiles row
-by row; the last tiles may be empty.
+Only private tags give their number. They fill a square of tiles row by row.
 """
 
 from __future__ import annotations
@@ -18,26 +17,19 @@ from sk_medsiglip.exceptions import ImageReadError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["MOSAIC_TAGS", "count_tiles", "cut_tile"]
 
 #: The number itself by Siemens; its header of many fields, where the number is one;
 #: and the number by United Imaging (UIH).
 _SIEMENS, _CSA, _UIH = (0x0019, 0x100A), (0x0029, 0x1010), (0x0065, 0x1050)
 
-MOSAIC_TAGS: list[Any] = ["ImageType", _SIEMENS, _CSA, _UIH]
+MOSAIC_TAGS: tuple[Any, ...] = ("ImageType", _SIEMENS, _CSA, _UIH)
 
 #: The name of the field fills 64 bytes; 36 more come before its value.
 _CSA_FIELD = re.compile(rb"NumberOfImagesInMosaic\0.{77}(\d+)", re.DOTALL)
 
 
 def count_tiles(dataset: Dataset) -> int:
-    """Return how many slices an image holds side by side; 1 where it is no mosaic.
-
-    Raises
-    ------
-    ImageReadError
-        If it is a mosaic and the tags that tell how to cut it are missing.
-    """
+    """Return how many slices an image holds side by side; 1 where it is no mosaic."""
     n_tiles = _number(dataset, _UIH)
     if not n_tiles and "MOSAIC" in (dataset.get("ImageType") or []):
         n_tiles = _number(dataset, _SIEMENS) or _csa_number(dataset)
@@ -49,7 +41,7 @@ def count_tiles(dataset: Dataset) -> int:
     ):
         return n_tiles
     raise ImageReadError(
-        "it is a mosaic of several slices, and how to cut it is not told",
+        "it is a mosaic of several slices, and its header does not tell how to cut it",
         "Keep the private tags (0019,100A) or (0029,1010) where files are anonymised, "
         "or convert the series to NIfTI by dcm2niix.",
     )
@@ -65,10 +57,7 @@ def cut_tile(values: NDArray[Any], n_tiles: int, index: int) -> NDArray[Any]:
 
 
 def _number(dataset: Dataset, tag: tuple[int, int]) -> int:
-    """Return a private number, which may have come as bytes of an unknown type.
-
-    0 if it is missing.
-    """
+    """Return a private number, which may be bytes of an unknown type, or 0."""
     if tag not in dataset:
         return 0
     value = dataset[tag].value

@@ -13,38 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images._dicom_bits import keep_stored_bits
-from sk_medsiglip.images._dicom_codecs import decode_frame
+from sk_medsiglip.images._dicom_codecs import decode_frame, keep_stored_bits
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["PIXEL_TAGS", "PixelElement", "stored_values"]
 
-PIXEL_TAGS = [
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "PlanarConfiguration",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "RedPaletteColorLookupTableDescriptor",
-    "GreenPaletteColorLookupTableDescriptor",
-    "BluePaletteColorLookupTableDescriptor",
-    "RedPaletteColorLookupTableData",
-    "GreenPaletteColorLookupTableData",
-    "BluePaletteColorLookupTableData",
-    "SegmentedRedPaletteColorLookupTableData",
-    "SegmentedGreenPaletteColorLookupTableData",
-    "SegmentedBluePaletteColorLookupTableData",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-]
+PIXEL_TAGS = (
+    *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
+    *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    *(
+        name.format(colour)
+        for colour in ("Red", "Green", "Blue")
+        for name in (
+            "{}PaletteColorLookupTableDescriptor",
+            "{}PaletteColorLookupTableData",
+            "Segmented{}PaletteColorLookupTableData",
+        )
+    ),
+)
 
-#: What one sample of a pixel may be in ours; the rest is left to pydicom.
+#: Bits of a sample that are read here; other sizes are left to pydicom.
 _PLAIN = {8, 16, 32}
 
 _FLOATS = {"FloatPixelData": "f4", "DoubleFloatPixelData": "f8"}
@@ -62,34 +52,18 @@ _AGAIN = "Copy or export it again."
 
 @dataclass(frozen=True)
 class PixelElement:
-    """Where a file holds its pixels.
+    """The place of the pixels in a file."""
 
-    Parameters
-    ----------
-    keyword : str
-        ``"PixelData"``, ``"FloatPixelData"`` or ``"DoubleFloatPixelData"``.
-    vr : str
-        Value representation: ``"OB"``, ``"OW"``, ...
-    stream : binary file
-        Stands at the first byte of the value.
-    length : int or None
-        Bytes of the value; None for compressed pixels.
-    """
-
-    keyword: str
-    vr: str
-    stream: BinaryIO
-    length: int | None
+    keyword: str  # "PixelData", "FloatPixelData" or "DoubleFloatPixelData"
+    vr: str  # "OB", "OW", ...
+    stream: BinaryIO  # at the first byte of the value
+    length: int | None  # in bytes; None for compressed pixels
 
 
 def stored_values(
     dataset: Dataset, element: PixelElement, index: int
 ) -> NDArray[np.number[Any]]:
-    """Return one frame: stored grey values (H, W), or RGB (H, W, 3).
-
-    In the machine's byte order. Bits that are not stored ones, old overlays for
-    instance, are gone; signs are where the tags announce them.
-    """
+    """Return one frame: stored grey values (H, W), or RGB (H, W, 3)."""
     interpretation = _interpretation(dataset)
     _check_bits(dataset)
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
@@ -197,7 +171,7 @@ def _fill(values: NDArray[Any], element: PixelElement, index: int) -> None:
 
 
 def _by_pydicom(dataset: Dataset, element: PixelElement, index: int) -> NDArray[Any]:
-    """Decode what is uncompressed and yet no plain array, a mask of bits say."""
+    """Decode uncompressed pixels that are not a plain array, such as masks of bits."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import as_pixel_options
 

@@ -1,55 +1,38 @@
-"""Which DICOM files of a study are one series, and in which order its slices lie.
+"""DICOM files of a study: which of them are one series, and the order of its slices.
 
-Of a file only its header is read here. The identifiers that tell series apart stay
-inside this module: no message holds them.
+Only headers are read here. The identifiers that tell series apart appear in no message.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
-
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
-from sk_medsiglip.images._dicom import count_frames, inflated, tags_of
-from sk_medsiglip.images._dicom_grey import GREY_TAGS, own_scale
+from sk_medsiglip.images._dicom import count_frames, inflated, read_tags
+from sk_medsiglip.images._dicom_grey import GREY_TAGS, modality_of, numbers, own_scale
 from sk_medsiglip.images._dicom_mosaic import MOSAIC_TAGS
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["Header", "Stack", "choose_stacks", "read_header", "stacks_of"]
-
-_TAGS: list[Any] = [
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "ConcatenationUID",
-    "ConcatenationFrameOffsetNumber",
-    "Modality",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "InstanceNumber",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
+_TAGS: tuple[Any, ...] = (
+    *("SOPClassUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "BitsStored"),
+    *("ConcatenationUID", "ConcatenationFrameOffsetNumber", "NumberOfFrames"),
+    *("SeriesInstanceUID", "SeriesNumber", "InstanceNumber"),
+    *("ImageOrientationPatient", "ImagePositionPatient"),
     *MOSAIC_TAGS,
-    "BitsStored",
     *GREY_TAGS,
-]
+)
 
-#: Modalities whose images are slices of a body even where no position is told.
+#: Modalities whose images are slices of a body even without a position.
 _CROSS_SECTIONAL = {"CT", "MR", "NM", "PT"}
 
-#: What lies beside the images of a study: segmentations, dose, presentation.
+#: Objects that accompany the images of a study: segmentations, dose, presentation.
 _NO_PICTURES = {"KO", "PR", "REG", "RTDOSE", "SEG"}
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -59,72 +42,38 @@ _SAME_DIRECTION = 0.01
 
 _LISTED = 20
 
+Numbers = tuple[float, ...]
+
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """What a DICOM image says of its place in a study.
-
-    Parameters
-    ----------
-    source : path, bytes or file object
-        The file.
-    place : int
-        Among the files as given: the last resort of every order.
-    modality : str
-        A code of the standard, or ``"unknown"``.
-    series, uid : str
-        Identifiers of the series and of the image; never shown.
-    number, instance : float
-        SeriesNumber and InstanceNumber; infinite where missing. The parts of one
-        object that was divided count by their first frame.
-    orientation : tuple of 6 float or None
-        Direction cosines of a row and of a column, which all frames share.
-    position : tuple of 3 float or None
-        Of the first pixel, mm. None unless there is an orientation.
-    depths : tuple of float
-        Place of each frame along the normal; 0 where that is not told.
-    is_multi_frame : bool
-        Whether it is to be read frame by frame.
-    scales : frozenset
-        How the file's own tags show its frames; one element if all alike.
-    is_extra : bool
-        A localizer, a capture of the screen, a segmentation: left out where there is
-        something else.
-    """
+    """The tags of a DICOM image that give its place in a study."""
 
     source: Any
-    place: int
-    modality: str
-    series: str
+    place: int  # among the files as given: the last resort of every order
+    modality: str  # a code of the standard, or "unknown"
+    series: str  # identifiers of the series and of the image; never shown
     uid: str
-    number: float
-    instance: float
-    orientation: tuple[float, ...] | None
-    position: tuple[float, ...] | None
-    depths: tuple[float, ...]
+    number: float  # SeriesNumber and InstanceNumber; infinite where missing. Parts of
+    instance: float  # one object that was divided count by their first frame.
+    orientation: Numbers | None  # direction cosines, which all frames share
+    position: Numbers | None  # of the first pixel, mm; None without an orientation
+    depths: Numbers  # place of each frame along the normal, or 0
     is_multi_frame: bool
-    scales: frozenset[str]
-    is_extra: bool
+    scales: frozenset[str]  # of the frames, by the file's own tags
+    is_extra: bool  # localizers and captures are left out beside other images
 
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Images of one series and one orientation.
-
-    Parameters
-    ----------
-    headers : tuple of Header
-        Its files.
-    slices : tuple of (Header, int or None)
-        Each file, or each frame of one, in order.
-    """
+    """Images of one series and one orientation: its files, and its slices in order."""
 
     headers: tuple[Header, ...]
     slices: tuple[tuple[Header, int | None], ...]
 
     @classmethod
     def of(cls, headers: Iterable[Header]) -> Stack:
-        """Put the frames of files in order, which no renaming changes."""
+        """Put the frames of files in an order that no renaming changes."""
         places = [
             # Echoes and repetitions lie at one place; a micrometre is rounding.
             (round(depth, 3), header.instance, header.place, frame, header)
@@ -140,19 +89,13 @@ class Stack:
 
     @property
     def modality(self) -> str:
-        """Of the first; a series has one."""
+        """The modality, which a series shares."""
         return self.headers[0].modality
 
     @property
     def is_volume(self) -> bool:
         """Whether its images are slices, and not views such as radiographs."""
-        first = self.headers[0]
-        return first.position is not None or first.modality in _CROSS_SECTIONAL
-
-    @property
-    def n_slices(self) -> int:
-        """Images in it, frames counted."""
-        return len(self.slices)
+        return self.headers[0].position is not None or self.modality in _CROSS_SECTIONAL
 
     @property
     def is_alike(self) -> bool:
@@ -161,85 +104,69 @@ class Stack:
 
     @property
     def plane(self) -> str | None:
-        """Return the anatomical plane that it is nearest to, if that is told."""
+        """The nearest anatomical plane, if the orientation is known."""
         orientation = self.headers[0].orientation
         if orientation is None:
             return None
-        axis = int(np.argmax(np.abs(_normal(orientation))))
-        return ("sagittal", "coronal", "axial")[axis]
+        normal = [abs(value) for value in _normal(orientation)]
+        return ("sagittal", "coronal", "axial")[normal.index(max(normal))]
 
 
 def read_header(
     stream: BinaryIO, source: Any, place: int, max_pixels: int
 ) -> Header | None:
-    """Read where an image belongs; None for DICOM files that hold no image."""
-    pydicom = import_optional("pydicom", extra="dicom", purpose="Reading DICOM files")
+    """Read where an image belongs; None for DICOM files without an image."""
     with decoding("its DICOM tags cannot be read", "Copy or export it again."):
-        dataset = pydicom.dcmread(
-            inflated(stream, max_pixels),
-            force=True,
-            specific_tags=tags_of(*_TAGS),
-            stop_before_pixels=True,
-        )
+        dataset = read_tags(inflated(stream, max_pixels), *_TAGS)
         if not dataset.get("Rows") or not dataset.get("Columns"):
             return None
-        modality = str(dataset.get("Modality") or "")
         n_frames = count_frames(dataset)
-        n_bytes = stream.seek(0, io.SEEK_END)
-        if n_frames > n_bytes:
+        if n_frames > stream.seek(0, io.SEEK_END):
             raise ImageReadError(
                 f"it announces {n_frames} frames, more than it has bytes",
                 "Copy or export it again.",
             )
         groups = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
-        planes = _planes(dataset, groups, n_frames)
-        first = planes[0] if planes else None
+        orientation, position, depths = _geometry(dataset, groups, n_frames)
         is_part = bool(dataset.get("ConcatenationUID"))
-        offset = _number(dataset, "ConcatenationFrameOffsetNumber")
+        instance = "ConcatenationFrameOffsetNumber" if is_part else "InstanceNumber"
         return Header(
             source,
             place,
-            modality if re.fullmatch(r"[A-Z0-9]{2,16}", modality) else "unknown",
-            str(dataset.get("SeriesInstanceUID") or ""),
-            str(dataset.get("SOPInstanceUID") or ""),
-            _number(dataset, "SeriesNumber"),
-            offset if is_part else _number(dataset, "InstanceNumber"),
-            first.orientation if first else None,
-            first.position if first else None,
-            tuple(plane.depth for plane in planes) or (0.0,) * n_frames,
-            n_frames > 1,
-            frozenset(
+            modality=modality_of(dataset) or "unknown",
+            series=str(dataset.get("SeriesInstanceUID") or ""),
+            uid=str(dataset.get("SOPInstanceUID") or ""),
+            number=_number(dataset, "SeriesNumber"),
+            instance=_number(dataset, instance),
+            orientation=orientation,
+            position=position,
+            depths=depths,
+            is_multi_frame=n_frames > 1,
+            scales=frozenset(
                 repr(own_scale(dataset[:] if groups else dataset, index))
                 for index in range(min(n_frames, len(groups) or 1))
             ),
-            _is_extra(dataset, modality),
+            is_extra=_is_extra(dataset),
         )
 
 
 def stacks_of(headers: Iterable[Header]) -> list[Stack]:
     """Sort images into stacks, by SeriesNumber, then by where the first image lies.
 
-    Neither the names of the files nor the order in which they are given count, unless
-    the headers leave two images without any difference.
+    Neither the names of the files nor their order count, unless the headers leave two
+    images without any difference.
     """
     series: dict[str, list[Header]] = {}
     known: dict[Any, Header] = {}
     for header in headers:
-        if known.setdefault(_identity(header), header) is not header:
-            continue
-        series.setdefault(header.series, []).append(header)
+        if known.setdefault(_identity(header), header) is header:
+            series.setdefault(header.series, []).append(header)
     stacks = [stack for members in series.values() for stack in _stacks(members)]
     return sorted(stacks, key=lambda stack: _rank(stack.headers[0]))
 
 
 def choose_stacks(stacks: Sequence[Stack], series: int | None) -> list[Stack]:
-    """Return what is to be embedded: one series, or all the views.
-
-    Raises
-    ------
-    ImageReadError
-        If several series are there and none is asked for, or not the one asked for.
-    """
+    """Return what is to be embedded: one series, or all the views."""
     shown = [s for s in stacks if not s.headers[0].is_extra] or list(stacks)
     if series is not None:
         if series >= len(shown):
@@ -251,7 +178,7 @@ def choose_stacks(stacks: Sequence[Stack], series: int | None) -> list[Stack]:
     if len(shown) > 1 and any(stack.is_volume for stack in shown):
         raise ImageReadError(
             f"it holds {len(shown)} series, and one is needed",
-            f"Say which by series=, an index: {_listing(shown)}.",
+            f"Choose one by series=, an index: {_listing(shown)}.",
         )
     return shown
 
@@ -259,7 +186,7 @@ def choose_stacks(stacks: Sequence[Stack], series: int | None) -> list[Stack]:
 def _listing(stacks: Sequence[Stack]) -> str:
     texts = []
     for index, stack in enumerate(stacks[:_LISTED]):
-        n = stack.n_slices
+        n = len(stack.slices)
         texts.append(f"{index} is {stack.modality}, {n} slice{'s' if n > 1 else ''}")
     if len(stacks) > _LISTED:
         texts.append(f"and {len(stacks) - _LISTED} more")
@@ -291,84 +218,77 @@ def _belongs(header: Header, first: Header) -> bool:
     if header.orientation is None or first.orientation is None:
         is_alike = header.is_multi_frame == first.is_multi_frame
         return is_alike and header.orientation is first.orientation
-    difference = np.subtract(header.orientation, first.orientation)
-    return bool(np.abs(difference).max() < _SAME_DIRECTION)
+    return _is_parallel(header.orientation, first.orientation)
 
 
 def _rank(header: Header) -> tuple[Any, ...]:
-    return (
-        header.number,
-        header.position or (math.inf,),
-        header.instance,
-        header.series,
-        header.place,
-    )
+    position = header.position or (math.inf,)
+    return header.number, position, header.instance, header.series, header.place
 
 
-def _normal(orientation: tuple[float, ...]) -> np.ndarray:
-    return np.cross(orientation[:3], orientation[3:])
+def _geometry(
+    dataset: Dataset, groups: Sequence[Dataset], n_frames: int
+) -> tuple[Numbers | None, Numbers | None, Numbers]:
+    """Return the orientation, the first position, and the depth of each frame.
 
-
-@dataclass(frozen=True)
-class _Plane:
-    """Where one frame lies; its depth is that along the normal of the first."""
-
-    orientation: tuple[float, ...]
-    position: tuple[float, ...]
-    depth: float
-
-
-def _planes(dataset: Dataset, groups: Sequence[Dataset], n_frames: int) -> list[_Plane]:
-    """Return the plane of each frame; none at all unless all are told and parallel.
-
-    Where nothing is said frame by frame, all of them lie in that of the file.
+    Frames that name no plane of their own lie in that of the file. Unless all planes
+    are known and parallel, there are no planes.
     """
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
-    per_frame = groups if len(groups) == n_frames else [None]
-    planes: list[_Plane] = []
-    for group in per_frame:
-        orientation = _numbers(dataset, "ImageOrientationPatient", 6)
-        position = _numbers(dataset, "ImagePositionPatient", 3)
-        for holder in [*shared, *([] if group is None else [group])]:
-            for item in list(holder.get("PlaneOrientationSequence") or [])[:1]:
-                orientation = _numbers(item, "ImageOrientationPatient", 6)
-            for item in list(holder.get("PlanePositionSequence") or [])[:1]:
-                position = _numbers(item, "ImagePositionPatient", 3)
-        if orientation is None or position is None:
-            return []
-        if not planes:
-            first, normal = orientation, _normal(orientation)
-        elif np.abs(np.subtract(orientation, first)).max() >= _SAME_DIRECTION:
-            return []
-        depth = float(normal @ np.array(position))
-        planes.append(_Plane(orientation, position, depth))
-    return planes if len(planes) == n_frames else planes * n_frames
+    per_frame = [[group] for group in groups] if len(groups) == n_frames else [[]]
+    planes = [_plane([dataset, *shared, *own]) for own in per_frame]
+    orientation, position = planes[0]
+    if orientation is None or position is None:
+        return None, None, (0.0,) * n_frames
+    normal, depths = _normal(orientation), []
+    for own_orientation, own_position in planes:
+        if own_orientation is None or own_position is None:
+            return None, None, (0.0,) * n_frames
+        if not _is_parallel(own_orientation, orientation):
+            return None, None, (0.0,) * n_frames
+        depths.append(sum(a * b for a, b in zip(normal, own_position, strict=True)))
+    return orientation, position, tuple(depths * (n_frames // len(depths)))
 
 
-def _is_extra(dataset: Dataset, modality: str) -> bool:
+def _plane(holders: Sequence[Dataset]) -> tuple[Numbers | None, Numbers | None]:
+    """Return orientation and position, of which the last holder that has them counts.
+
+    The first holder is the file, the others are functional groups.
+    """
+    orientation = _vector(holders[0], "ImageOrientationPatient", 6)
+    position = _vector(holders[0], "ImagePositionPatient", 3)
+    for group in holders[1:]:
+        for item in list(group.get("PlaneOrientationSequence") or [])[:1]:
+            orientation = _vector(item, "ImageOrientationPatient", 6)
+        for item in list(group.get("PlanePositionSequence") or [])[:1]:
+            position = _vector(item, "ImagePositionPatient", 3)
+    return orientation, position
+
+
+def _normal(orientation: Numbers) -> Numbers:
+    a, b, c, d, e, f = orientation
+    return b * f - c * e, c * d - a * f, a * e - b * d
+
+
+def _is_parallel(one: Numbers, other: Numbers) -> bool:
+    return all(abs(a - b) < _SAME_DIRECTION for a, b in zip(one, other, strict=True))
+
+
+def _is_extra(dataset: Dataset) -> bool:
     kinds = dataset.get("ImageType") or []
-    names = [kinds] if isinstance(kinds, str) else [str(kind) for kind in kinds]
     return (
-        "LOCALIZER" in names
-        or modality in _NO_PICTURES
+        "LOCALIZER" in ([kinds] if isinstance(kinds, str) else kinds)
+        or dataset.get("Modality") in _NO_PICTURES
         or str(dataset.get("SOPClassUID") or "").startswith(_SECONDARY_CAPTURE)
     )
 
 
 def _number(dataset: Dataset, name: str) -> float:
     """Return a number of the header, infinite where there is no usable one."""
-    try:
-        number = float(dataset.get(name))
-    except (TypeError, ValueError, OverflowError):
-        return math.inf
-    return number if math.isfinite(number) else math.inf
+    found = numbers(dataset, name)
+    return found[0] if len(found) == 1 else math.inf
 
 
-def _numbers(dataset: Dataset, name: str, count: int) -> tuple[float, ...] | None:
-    try:
-        numbers = tuple(float(value) for value in dataset.get(name) or ())
-    except (TypeError, ValueError, OverflowError):
-        return None
-    if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        return None
-    return numbers
+def _vector(dataset: Dataset, name: str, count: int) -> Numbers | None:
+    found = numbers(dataset, name)
+    return tuple(found) if len(found) == count else None

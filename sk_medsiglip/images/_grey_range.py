@@ -1,18 +1,22 @@
-"""Black and white for a whole series: statistics over all its slices."""
+"""The slices of a series, and black and white over all of them."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip.images._intensity import Percentiles
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._arrays import meaning_of_values
+from sk_medsiglip.images._intensity import CTWindows, Percentiles
+from sk_medsiglip.images._lazy import LazyImage
 from sk_medsiglip.images._picture import Picture
-
-__all__ = ["GreyRange"]
+from sk_medsiglip.images._read import load_picture
+from sk_medsiglip.images._sources import describe
 
 #: Bits of a float32's mantissa that are dropped: what is left holds every integer up
 #: to 131,072, and other values to one part in that many.
@@ -23,16 +27,9 @@ _MERGE_AT = 2**18
 
 
 class GreyRange:
-    """Limits of all the grey values of a series, found at the first question.
+    """Limits of all the grey values of a series, computed by the first to ask.
 
-    Slices are decoded one at a time, so memory does not grow with the series. The
-    slices of one series may ask from several threads; one of them does the work.
-
-    Parameters
-    ----------
-    pictures : callable
-        Returns the pictures of all slices, one after the other. Slices that cannot be
-        read are to be left out: reading them says why.
+    Slices are decoded one at a time, so memory does not grow with the series.
     """
 
     def __init__(self, pictures: Callable[[], Iterable[Picture]]) -> None:
@@ -42,18 +39,17 @@ class GreyRange:
 
     @property
     def is_known(self) -> bool:
-        """Whether the work was done already."""
+        """Whether the slices have been read."""
         return self._histogram is not None
 
     def limits(self, wanted: Percentiles) -> tuple[float, float]:
-        """Return black and white in the unit of the image, as ``Picture.limits`` is."""
+        """Return black and white in the unit of the image."""
         histogram = self._all_values()
         return histogram.percentile(wanted.low), histogram.percentile(wanted.high)
 
     def extremes(self) -> tuple[float, float]:
         """Return the smallest and the largest value, exactly."""
-        histogram = self._all_values()
-        return histogram.lowest, histogram.highest
+        return self.limits(Percentiles(0, 100))
 
     def _all_values(self) -> _Histogram:
         with self._lock:
@@ -70,41 +66,34 @@ class _Histogram:
     """Distinct values and how often each occurs."""
 
     def __init__(self) -> None:
-        self.lowest, self.highest = 0.0, 0.0
+        self.lowest, self.highest = np.inf, -np.inf
         self._values = np.empty(0)
         self._counts = np.empty(0, np.int64)
         self._waiting: list[tuple[NDArray[Any], NDArray[Any]]] = []
-        self._n_waiting = 0
-        self._is_empty = True
 
     def add(self, values: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
         if not values.size:
             return
-        low, high = float(values.min()), float(values.max())
-        if self._is_empty:
-            self.lowest, self.highest = low, high
-        self._is_empty = False
-        self.lowest, self.highest = min(self.lowest, low), max(self.highest, high)
+        self.lowest = min(self.lowest, float(values.min()))
+        self.highest = max(self.highest, float(values.max()))
         self._waiting.append((_rounded(values), counts))
-        self._n_waiting += values.size
         # Merging costs as much as what is there already: wait until it pays.
-        if self._n_waiting > max(_MERGE_AT, self._values.size):
+        n_waiting = sum(part[0].size for part in self._waiting)
+        if n_waiting > max(_MERGE_AT, self._values.size):
             self.merge()
 
     def merge(self) -> None:
         parts = [(self._values, self._counts), *self._waiting]
-        values = np.concatenate([part[0] for part in parts])
-        counts = np.concatenate([part[1] for part in parts])
-        order = np.argsort(values, kind="stable")
-        values, counts = values[order], counts[order]
-        first = np.flatnonzero(np.diff(values, prepend=np.nan))
-        self._values = values[first]
-        self._counts = np.add.reduceat(counts, first) if first.size else counts
-        self._waiting, self._n_waiting = [], 0
+        values, counts = (np.concatenate(part) for part in zip(*parts, strict=True))
+        self._values, places = np.unique(values, return_inverse=True)
+        self._counts = np.bincount(places, counts).astype(np.int64)
+        self._waiting = []
+        if not self._values.size:
+            self.lowest, self.highest = 0.0, 0.0
 
     def percentile(self, percent: float) -> float:
         """Return what ``np.percentile`` would of all values, one for each count."""
-        if percent in (0, 100) or self._is_empty:
+        if percent in (0, 100) or not self._values.size:
             return self.highest if percent == 100 else self.lowest
         ends = np.cumsum(self._counts)
         place = percent / 100 * (int(ends[-1]) - 1)
@@ -144,3 +133,62 @@ def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
     half = np.uint32(1 << (_DROPPED_BITS - 1))
     mask = np.uint32(0xFFFF_FFFF ^ ((1 << _DROPPED_BITS) - 1))
     return ((bits + half) & mask).view(np.float32).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesSlice(LazyImage):
+    """A file, a frame of one, or a plane of an array, as part of a series."""
+
+    source: Any
+    frame: int | None
+    name: str
+    grey_range: GreyRange
+    is_alike: bool  # the files' own tags show all slices on one scale
+
+    def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
+        """Decode it; ``frame`` has no meaning for a slice."""
+        picture = load_picture(self.source, frame=self.frame, max_pixels=max_pixels)
+        auto = picture.auto
+        is_judged = auto is not None and picture.format != "DICOM"
+        if is_judged and np.isfinite(picture.values).all():
+            # By the range of the series, or a slice of small values would be brighter
+            # than its neighbours.
+            extremes = np.array(self.grey_range.extremes(), picture.values.dtype)
+            auto = meaning_of_values(extremes)
+        is_grey = picture.values.ndim == 2 and picture.format == "DICOM"
+        if is_grey and not self.is_alike and not isinstance(auto, CTWindows):
+            # With a window for each slice, one value would have several greys.
+            auto = Percentiles()
+        return replace(picture, auto=auto, limits=self.grey_range.limits)
+
+    def describe(self) -> str:
+        """Return its file and frame, or its place in the array."""
+        return self.name
+
+
+def series_of(
+    parts: Sequence[tuple[Any, int | None]], max_pixels: int, *, is_alike: bool = True
+) -> list[Any]:
+    """Return the slices of (source, frame) pairs; a single file stays as it is."""
+    if len(parts) == 1 and parts[0][1] is None:
+        return [parts[0][0]]
+
+    def pictures() -> Iterator[Picture]:
+        for source, frame in parts:
+            try:
+                yield load_picture(source, frame=frame, max_pixels=max_pixels)
+            except ImageReadError:
+                # Left out here; reading the slice itself says what is wrong.
+                continue
+
+    grey_range = GreyRange(pictures)
+    return [
+        SeriesSlice(source, frame, _name(source, frame, place), grey_range, is_alike)
+        for place, (source, frame) in enumerate(parts)
+    ]
+
+
+def _name(source: Any, frame: int | None, place: int) -> str:
+    if isinstance(source, np.ndarray):
+        return f"slice {place}, {describe(source)}"
+    return describe(source) if frame is None else f"{describe(source)}, frame {frame}"

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from sk_medsiglip.images._lazy import LazyImage
 from sk_medsiglip.images._sources import source_path
 from sk_medsiglip.images._urls import local_archive, url_state
-
-__all__ = ["source_identity"]
 
 
 def source_identity(source: Any) -> tuple[str | None, bytes] | None:
@@ -49,7 +48,13 @@ def source_identity(source: Any) -> tuple[str | None, bytes] | None:
     if path is not None:
         return path, b""
     if isinstance(source, str):
-        return _identity_of_url(source)
+        archive = local_archive(source)
+        if archive is not None:
+            path, member = archive
+            path = os.path.abspath(os.path.expanduser(path))
+            return path, blake3(member.encode()).digest()
+        state = url_state(source)
+        return None if state is None else (None, state)
     if isinstance(source, bytes | bytearray | memoryview):
         return None, blake3(b"bytes\0").update(bytes(source)).digest()
     # Subclasses may mean more than their numbers: masks, units.
@@ -60,11 +65,22 @@ def source_identity(source: Any) -> tuple[str | None, bytes] | None:
     return None
 
 
-def _identity_of_url(url: str) -> tuple[str | None, bytes] | None:
-    archive = local_archive(url)
-    if archive is not None:
-        path, member = archive
-        path = os.path.abspath(os.path.expanduser(path))
-        return path, blake3(member.encode()).digest()
-    state = url_state(url)
-    return None if state is None else (None, state)
+def image_fingerprint(pixels: NDArray[np.uint8]) -> bytes:
+    """Return 32 bytes that stand for an image.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W, 3), uint8
+        RGB; at the model's size, where it stands for a row of the store. The vector
+        is a function of these pixels, so that no key could be safer; and all that
+        gives the same pixels (another format, another name, a window that changes
+        nothing) shares a row.
+
+    Returns
+    -------
+    bytes
+        BLAKE3 of shape and pixels.
+    """
+    digest = blake3(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()

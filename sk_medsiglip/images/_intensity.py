@@ -11,22 +11,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "CTWindows",
-    "GoogleServing",
-    "Intensity",
-    "NAMED_INTENSITIES",
-    "Percentiles",
-    "Tone",
-    "VOI",
-    "Window",
-    "ramp",
-    "recipe_key",
-    "resolve_intensity",
-    "validate_frame",
-    "validate_intensity",
-]
-
 #: Part of the cache key: raise it whenever the same file would give other pixels.
 _READING_VERSION = 3
 

@@ -1,33 +1,70 @@
-"""One image inside something bigger: a slice of a volume, a region of a slide."""
+"""An image inside something bigger, such as a slice of a volume, read when needed."""
 
 from __future__ import annotations
 
+import threading
+import weakref
 from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
 
 from sk_medsiglip.images._picture import Picture
 
-__all__ = ["LazyImage"]
-
 
 class LazyImage(ABC):
-    """Abstract: an image that is a few bytes until its turn to be read comes.
-
-    It may stand wherever a path may. Rows are read by several threads, so ``load`` of
-    two images of one volume may run at the same moment.
-    """
+    """Abstract: an image that is a few bytes until it is read, by any thread."""
 
     @abstractmethod
     def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
-        """Decode it; raise ``ImageReadError`` without a source, which is added."""
+        """Decode it; the caller adds the source to an ``ImageReadError``."""
 
     @abstractmethod
     def describe(self) -> str:
-        """Return how messages name it; no tag of a patient."""
+        """Return its name in messages, without any tag of a patient."""
 
     def whole(self) -> object | None:
         """Return the path, URL, bytes or array that it is a part of, if just one."""
         return None
 
     def part(self) -> str:
-        """Return a text that says which part; equal for equal parts."""
+        """Return a text for the part; equal parts have equal texts."""
         return ""
+
+
+T = TypeVar("T")
+
+#: Readers work in the order of the collection: no more than two studies are in use.
+_N_HELD = 2
+
+_in_use = threading.Lock()
+_recent: list[weakref.ref[Held]] = []
+
+
+class Held(ABC, Generic[T]):
+    """Abstract: a big thing that one thread loads when it is needed.
+
+    The two that were used last, of the whole process, stay loaded.
+    """
+
+    def __init__(self) -> None:
+        self._loading = threading.Lock()
+        self._content: T | None = None
+
+    def content(self) -> T:
+        """Return the loaded thing; load it if it is not in memory."""
+        with self._loading:
+            content = self._load() if self._content is None else self._content
+            self._content = content
+        self._note_use()
+        return content
+
+    @abstractmethod
+    def _load(self) -> T: ...
+
+    def _note_use(self) -> None:
+        with _in_use:
+            others = [ref for ref in _recent if ref() is not None and ref() is not self]
+            _recent[:] = [*others, weakref.ref(self)]
+            while len(_recent) > _N_HELD:
+                oldest = _recent.pop(0)()
+                if oldest is not None:
+                    oldest._content = None

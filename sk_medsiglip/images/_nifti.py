@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -16,15 +15,10 @@ from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._grey_range import GreyRange
-from sk_medsiglip.images._held import Held
 from sk_medsiglip.images._intensity import Percentiles
-from sk_medsiglip.images._lazy import LazyImage
+from sk_medsiglip.images._lazy import Held, LazyImage
 from sk_medsiglip.images._picture import Picture, refuse_too_large
 from sk_medsiglip.images._sources import describe, open_source
-
-__all__ = ["NIFTI", "NiftiVolume", "packed_kind_of"]
-
-NIFTI = "nifti"
 
 _HEADER_BYTES = 540
 
@@ -41,29 +35,9 @@ _DAMAGED = "its voxels are damaged or cut short"
 _AGAIN = "Copy or convert it again."
 
 
-def packed_kind_of(stream: BinaryIO) -> str | None:
-    """Return "nifti" for NIfTI, gzipped or not; "packed dicom" for DICOM in gzip.
-
-    None for anything else. The stream is rewound.
-    """
-    head = stream.read(_HEADER_BYTES)
-    is_packed = head.startswith(b"\x1f\x8b")
-    if is_packed:
-        stream.seek(0)
-        try:
-            head = gzip.GzipFile(fileobj=stream).read(_HEADER_BYTES)
-        except (OSError, EOFError, zlib.error):
-            head = b""
-    stream.seek(0)
-    if is_packed and head[128:132] == b"DICM":
-        return "packed dicom"
-    is_first = head[344:348] in (b"n+1\0", b"ni1\0")
-    return NIFTI if is_first or head[4:8] in (b"n+2\0", b"ni2\0") else None
-
-
 @dataclass(frozen=True, eq=False)
 class _Header:
-    """What a header says of the voxels."""
+    """Shape, type, axes and rescale of the voxels."""
 
     shape: tuple[int, ...]
     type: np.dtype
@@ -73,17 +47,7 @@ class _Header:
 
 
 class NiftiVolume(Held[NDArray[Any]]):
-    """One NIfTI file: the header at once, the voxels when a slice is read.
-
-    Voxels of an uncompressed file are mapped, not read.
-
-    Parameters
-    ----------
-    source : path, bytes or file object
-        The file.
-    plane : {"axial", "coronal", "sagittal"}
-        Which planes are the slices.
-    """
+    """A NIfTI file: the header is read at once, the voxels with the first slice."""
 
     def __init__(self, source: Any, plane: str) -> None:
         super().__init__()
@@ -91,13 +55,12 @@ class NiftiVolume(Held[NDArray[Any]]):
         self.plane = plane
         with open_source(source) as stream:
             self._header, _, _ = _open(stream)
-        sizes = _canonical_shape(self._header)
-        self._n_slices = sizes[_AXES.index(plane)]
         self.grey_range = GreyRange(self._slabs)
 
     def slices(self) -> list[NiftiSlice]:
         """Return its planes: feet to head, front to back, or left to right."""
-        return [NiftiSlice(self, index) for index in range(self._n_slices)]
+        n_slices = _canonical_shape(self._header)[_AXES.index(self.plane)]
+        return [NiftiSlice(self, index) for index in range(n_slices)]
 
     def looks_like_hounsfield(self) -> bool:
         """Whether values that were read so far are those of a CT."""
@@ -111,10 +74,13 @@ class NiftiVolume(Held[NDArray[Any]]):
 
     def picture(self, index: int, max_pixels: int) -> Picture:
         """Return one plane, in the orientation in which DICOM slices are shown."""
+        from nibabel.orientations import apply_orientation
+
         sizes = zip(_AXES, _canonical_shape(self._header), strict=True)
         width, height = (size for axis, size in sizes if axis != self.plane)
         refuse_too_large(height, width, max_pixels)
-        canonical = _to_canonical(self.content(), self._header)
+        # A view whose axes point right, forwards and up (RAS+).
+        canonical = apply_orientation(self.content(), self._header.orientation)
         values = _plane(canonical, self.plane, index)
         values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
         in_unit = self._in_unit
@@ -190,7 +156,8 @@ def _is_even(low: float, high: float, tolerance: float) -> bool:
 def _open(stream: BinaryIO) -> tuple[_Header, Any, Any]:
     """Return the header, nibabel's proxy of the voxels, the stream it reads from."""
     nibabel = import_optional("nibabel", extra="nifti", purpose="Reading NIfTI files")
-    n_bytes = _size(stream)
+    n_bytes = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
     is_packed = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
     unpacked: Any = gzip.GzipFile(fileobj=stream) if is_packed else stream
@@ -223,12 +190,6 @@ def _open(stream: BinaryIO) -> tuple[_Header, Any, Any]:
     return header, stored, unpacked
 
 
-def _size(stream: BinaryIO) -> int:
-    size = stream.seek(0, io.SEEK_END)
-    stream.seek(0)
-    return size
-
-
 def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     if min(shape, default=0) < 1:
         raise ImageReadError("it has no voxels", "Remove it from X.")
@@ -259,21 +220,8 @@ def _canonical_shape(header: _Header) -> list[int]:
     return sizes
 
 
-def _to_canonical(voxels: NDArray[Any], header: _Header) -> NDArray[Any]:
-    """Return a view whose axes point right, forwards and up (RAS+)."""
-    axes = header.orientation[:, 0].astype(int)
-    for place, direction in enumerate(header.orientation[:, 1]):
-        if direction < 0:
-            voxels = np.flip(voxels, place)
-    return voxels.transpose(np.argsort(axes))
-
-
 def _plane(canonical: NDArray[Any], plane: str, index: int) -> NDArray[Any]:
-    """Return rows from top to bottom, columns from left to right, as they are shown.
-
-    The order of the planes is that of DICOM: along the cross product of a row and a
-    column.
-    """
+    """Return one plane as it is shown; planes are in the order that DICOM has."""
     if plane == "axial":  # the patient's right at the left, front at the top
         return canonical[::-1, ::-1, index].T
     if plane == "coronal":  # the patient's right at the left, head at the top

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,57 +23,26 @@ from sk_medsiglip.images._intensity import (
 )
 from sk_medsiglip.images._resize import resize_bilinear
 
-__all__ = [
-    "Picture",
-    "percentile_limits",
-    "refuse_too_large",
-    "render",
-    "render_resized",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What a reader hands over: stored values and what they mean.
+    """One decoded image: stored values and their meaning."""
 
-    Parameters
-    ----------
-    values : ndarray of shape (H, W) or (H, W, 3)
-        As stored, in the machine's byte order.
-    auto : Intensity, Tone, ImageReadError or None
-        What ``intensity="auto"`` does: a tone is given the values in their unit, an
-        error is raised, None shows uint8 values as they are.
-    format : str
-        ``"PNG"``, ``"DICOM"``, ``"array"``, ...
-    modality : str or None
-        DICOM modality.
-    in_unit : callable or None
-        Stored values to the unit that windows are given in; None if that is the same.
-    inverted : bool
-        Whether low values are bright (MONOCHROME1).
-    padding : tuple of (float, float) or None
-        Stored values, first to last, that are no part of the picture.
-    alpha : ndarray of shape (H, W), uint8, or None
-        Opacity.
-    voi : tuple of Tone
-        The tables and windows that a file brings itself.
-    serving : callable or None
-        What Google's container does with it; None does what ``auto`` does.
-    limits : callable or None
-        Percentiles to black and white, in unit: those of the whole series that the
-        image is a slice of. None asks the image's own values.
-    """
-
-    values: NDArray[Any]
+    values: NDArray[Any]  # (H, W) or (H, W, 3), in the machine's byte order
+    #: The meaning of ``intensity="auto"``. A tone is given the values in their unit, an
+    #: error is raised, None shows uint8 values as they are.
     auto: Intensity | Tone | ImageReadError | None
-    format: str
+    format: str  # "PNG", "DICOM", "array", ...
     modality: str | None = None
+    #: Stored values to the unit of windows; None if that is the same.
     in_unit: Callable[[NDArray[Any]], NDArray[Any]] | None = None
-    inverted: bool = False
-    padding: tuple[float, float] | None = None
-    alpha: NDArray[np.uint8] | None = None
-    voi: tuple[Tone, ...] = ()
+    inverted: bool = False  # low values are bright (MONOCHROME1)
+    padding: tuple[float, float] | None = None  # first and last stored value of padding
+    alpha: NDArray[np.uint8] | None = None  # opacity (H, W)
+    voi: tuple[Tone, ...] = ()  # the file's own tables and windows
+    #: The tone of Google's container; None is that of "auto".
     serving: Callable[[GoogleServing], Tone] | None = None
+    #: Black and white of percentiles over the whole series; None asks its own values.
     limits: Callable[[Percentiles], tuple[float, float]] | None = None
 
 
@@ -96,9 +65,8 @@ def render_resized(
 ) -> NDArray[np.uint8]:
     """Return the same bytes as ``resize_bilinear(render(...))``, for less work.
 
-    The resize looks at four pixels for each of its own. Of a big image only those are
-    brightened: a fraction of the pixels of a radiograph, and the result is equal
-    whatever the window, where windowing after the resize would not be.
+    Each pixel of the result comes from four: only those are brightened, and the result
+    is exact for every window, which windowing after the resize is not.
     """
     values, show = picture.values, _brightness(picture, intensity)
     if picture.alpha is not None or (show and values.size <= 4 * size**2):
@@ -119,6 +87,24 @@ def refuse_too_large(height: int, width: int, max_pixels: int) -> None:
             "If the file can be trusted, raise max_pixels; a slide must be cut into "
             "tiles.",
         )
+
+
+def choose_frame(frame: int | str | None, n_frames: int) -> int:
+    """Return the index of the frame to read from a file of ``n_frames``."""
+    if n_frames == 1 and frame in (None, "middle"):
+        return 0
+    if frame is None:
+        raise ImageReadError(
+            f"it holds {n_frames} frames, and one image is needed",
+            'Say which: frame=0, ..., or frame="middle".',
+        )
+    index = n_frames // 2 if frame == "middle" else int(frame)
+    if index >= n_frames:
+        raise ImageReadError(
+            f"frame={index} is asked for, and it holds {n_frames}",
+            f'Use an index below {n_frames}, or frame="middle".',
+        )
+    return index
 
 
 def _brightness(picture: Picture, intensity: Intensity | str) -> Tone | None:
@@ -178,17 +164,22 @@ def _own_voi(wanted: VOI, picture: Picture) -> Tone:
     return picture.voi[wanted.index]
 
 
+def grey_values(picture: Picture) -> NDArray[Any]:
+    """Return the values of a picture in their unit, without padding."""
+    values = picture.values
+    if picture.padding is not None:
+        first, last = picture.padding
+        values = values[(values < first) | (values > last)]
+    return values if picture.in_unit is None else picture.in_unit(values)
+
+
 def percentile_limits(wanted: Percentiles, picture: Picture) -> tuple[float, float]:
     """Return black and white of a picture, in its unit."""
     if picture.limits is not None:
         return picture.limits(wanted)
-    sample = picture.values
-    if picture.padding is not None:
-        first, last = picture.padding
-        kept = sample[(sample < first) | (sample > last)]
-        sample = kept if kept.size else sample
-    if picture.in_unit is not None:
-        sample = picture.in_unit(sample)
+    sample = grey_values(picture)
+    if not sample.size:
+        sample = grey_values(replace(picture, padding=None))
     if (wanted.low, wanted.high) == (0, 100):
         return float(sample.min()), float(sample.max())
     # float64, since float16 overflows on the way

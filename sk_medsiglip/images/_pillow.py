@@ -1,61 +1,66 @@
-"""PNG, JPEG, TIFF, WebP and BMP files, and images that are open in Pillow."""
+"""PNG, JPEG, TIFF, WebP and BMP files, and images that are open in Pillow.
+
+Pillow has no mode for colours of 16 bits, but it can be told which byte of each number
+to take: such a picture is decoded twice.
+"""
 
 from __future__ import annotations
 
+import io
+import re
+import sys
 from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._arrays import load_array, meaning_of_values
 from sk_medsiglip.images._decoding import decoding
-from sk_medsiglip.images._picture import Picture, refuse_too_large
-from sk_medsiglip.images._pillow_bits import (
-    count_directories,
-    deep_values,
-    keep_byte_order,
-    signed,
-    unread,
-)
+from sk_medsiglip.images._picture import Picture, choose_frame, refuse_too_large
+from sk_medsiglip.images._sources import content_of_file_object
+from sk_medsiglip.images._tiles import count_directories, read_page
 
-__all__ = ["choose_frame", "format_of", "load_pil", "load_picture_file"]
+_ORIENTATION = 0x0112
+_BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _FORMAT = 258, 262, 277, 284, 339
+_SEPARATE = 2
+
+#: Of the TIFF tag SampleFormat.
+_KINDS = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
+
+_NATIVE, _OTHER = ("L", "B") if sys.byteorder == "little" else ("B", "L")
+
+_AS_ARRAY = "Read it with tifffile.imread(path) and pass the array."
 
 _AGAIN = "Copy or download it again; if a viewer opens it, save it from there as PNG."
 
-_SIGNATURES = {
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"II*\x00": "TIFF",
-    b"MM\x00*": "TIFF",
-    b"II+\x00": "TIFF",
-    b"MM\x00+": "TIFF",
-    b"BM": "BMP",
-}
 
-
-def format_of(head: bytes) -> str | None:
-    """Return the format that a file's first bytes announce, if Pillow is to read it."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    for signature, name in _SIGNATURES.items():
-        if head.startswith(signature):
-            return name
-    return None
+class _OtherPixels(ImageReadError):
+    """The pixels of a file are of a type that Pillow does not have."""
 
 
 def load_picture_file(
     stream: BinaryIO, *, format: str, frame: int | str | None, max_pixels: int
 ) -> Picture:
     """Decode one file that announces itself as ``format``."""
+    try:
+        return _load_by_pillow(stream, format, frame, max_pixels)
+    except _OtherPixels:
+        values = read_page(stream, frame, max_pixels) if format == "TIFF" else None
+        if values is None:
+            raise
+        return replace(load_array(values, max_pixels=max_pixels), format=format)
+
+
+def _load_by_pillow(
+    stream: BinaryIO, format: str, frame: int | str | None, max_pixels: int
+) -> Picture:
     with decoding(f"its {format} header cannot be read", _AGAIN):
         try:
-            # Only the decoder that the content asks for: an unknown file is not
-            # tried on every format that Pillow has.
             # Pillow's own way to the last of n pages takes n * n steps.
-            n_pages = count_directories(stream) if format == "TIFF" else None
+            n_pages = count_directories(stream) if format == "TIFF" else 0
             image = Image.open(stream, formats=[format])
         except Image.DecompressionBombError as error:
             raise ImageReadError(
@@ -69,7 +74,14 @@ def load_picture_file(
                 raise
             raise known from None
     with image:
-        _seek_frame(image, format, frame, n_pages)
+        with decoding("its frames cannot be counted", _AGAIN):
+            # Phones append previews to a JPEG; the picture is the first.
+            n_frames = 1
+            if format != "JPEG":
+                n_frames = n_pages or int(getattr(image, "n_frames", 1))
+            index = choose_frame(frame, n_frames)
+            if index:
+                image.seek(index)
         return load_pil(image, format=format, max_pixels=max_pixels)
 
 
@@ -97,41 +109,6 @@ def load_pil(
     return Picture(
         values, meaning_of_values(values), format, inverted=negative, alpha=alpha
     )
-
-
-def choose_frame(frame: int | str | None, n_frames: int) -> int:
-    """Return the index of the frame to read from a file of ``n_frames``."""
-    if n_frames == 1 and frame in (None, "middle"):
-        return 0
-    if frame is None:
-        raise ImageReadError(
-            f"it holds {n_frames} frames, and one image is needed",
-            'Say which: frame=0, ..., or frame="middle".',
-        )
-    index = n_frames // 2 if frame == "middle" else int(frame)
-    if index >= n_frames:
-        raise ImageReadError(
-            f"frame={index} is asked for, and it holds {n_frames}",
-            f'Use an index below {n_frames}, or frame="middle".',
-        )
-    return index
-
-
-_ORIENTATION = 0x0112
-_PHOTOMETRIC = 262
-
-
-def _seek_frame(
-    image: Image.Image, format: str, frame: int | str | None, n_pages: int | None
-) -> None:
-    if format == "JPEG":
-        # Phones append previews to a JPEG; the picture is the first.
-        choose_frame(frame, 1)
-        return
-    with decoding("its frames cannot be counted", _AGAIN):
-        index = choose_frame(frame, n_pages or int(getattr(image, "n_frames", 1)))
-        if index:
-            image.seek(index)
 
 
 def _is_negative_tiff(image: Image.Image) -> bool:
@@ -170,3 +147,112 @@ def _opacity_by_colour(
     is_there = values != np.array(transparent)
     is_there = is_there if values.ndim == 2 else is_there.any(axis=-1)
     return is_there.astype(np.uint8) * 255
+
+
+def deep_values(image: Image.Image) -> NDArray[np.uint16] | None:
+    """Return the 16-bit channels of an image, (H, W, 3) or 4; None of other kinds.
+
+    Premultiplied colours come without their opacity: they are on black already.
+    """
+    rawmode = _rawmode(image)
+    tags = getattr(image, "tag_v2", {})
+    is_separate = (
+        tags.get(_PLANES) == _SEPARATE
+        and tags.get(_SAMPLES, 1) > 1
+        and max(tags.get(_BITS, (1,))) > 8
+    )
+    match = re.fullmatch(r"(\w+);16([BLN])", rawmode)
+    if not is_separate and (match is None or match[1] == "I"):
+        return None
+    channels, order = match.groups() if match else ("", "")
+    order = order.replace("N", _NATIVE)
+    frame = image.tell()
+    if is_separate or channels == "CMYK" or (frame and image.format == "PNG"):
+        raise _OtherPixels(
+            "its pixels are colours of 16 bits in CMYK, in planes or in a later frame "
+            "of a PNG file, which are not read",
+            _AS_ARRAY if image.format == "TIFF" else "Save the frame as a file.",
+        )
+    content = content_of_file_object(image.fp)  # type: ignore[attr-defined]
+
+    def decoded(rawmode: str) -> NDArray[Any]:
+        with Image.open(io.BytesIO(content), formats=[image.format or ""]) as copy:
+            if frame:
+                copy.seek(frame)
+            _change_rawmode(copy, rawmode)
+            copy.load()
+            return np.asarray(ImageOps.exif_transpose(copy)).astype(np.uint16)
+
+    if channels == "LA":  # four bytes, as those of RGBA are
+        bytes = decoded("RGBA")
+        grey, alpha = (bytes[..., i] << 8 | bytes[..., i + 1] for i in (0, 2))
+        return np.dstack([grey, grey, grey, alpha])
+    # As they are stored, since Pillow would divide the colours by their opacity.
+    raw = channels.replace("a", "A")
+    high = decoded(f"{raw};16{order}")
+    low = decoded(f"{raw};16{_OTHER if order == _NATIVE else _NATIVE}")
+    values = high << 8 | low
+    return values[..., :3] if channels == "RGBa" else values
+
+
+def keep_byte_order(image: Image.Image) -> None:
+    """Keep Pillow from swapping bytes that libtiff has swapped already."""
+    if getattr(image, "tile", None) and image.tile[0][0] == "libtiff":  # type: ignore[attr-defined]
+        rawmode = _rawmode(image)
+        native = re.sub(r";(16|32)B([SF])$", r";\1N\2", rawmode)
+        if native != rawmode:
+            _change_rawmode(image, native)
+
+
+def signed(values: NDArray[Any], image: Image.Image) -> NDArray[Any]:
+    """Return TIFF values in their own type, where Pillow's mode has another."""
+    if not hasattr(image, "tag_v2"):
+        return values
+    kind = image.tag_v2.get(_FORMAT, (1,))[0]
+    if kind == 2 and values.dtype == np.uint8:
+        return values.view(np.int8)
+    if kind == 1 and values.dtype == np.int32:
+        return values.view(np.uint32)
+    return values
+
+
+def unread(stream: BinaryIO) -> ImageReadError | None:
+    """Return the error for a TIFF file whose pixels are of a type unknown to Pillow."""
+    stream.seek(0)
+    try:
+        header = stream.read(8)
+        header += stream.read(8 if 43 in header[2:4] else 0)  # BigTIFF
+        tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+        stream.seek(tags.next)
+        tags.load(stream)
+        bits, samples = tags.get(_BITS, (1,)), int(tags.get(_SAMPLES, 1))
+        kind = _KINDS.get(tags.get(_FORMAT, (1,))[0], "unknown")
+    except Exception:  # damaged: whatever its parsing stumbles over
+        return None
+    if _PHOTOMETRIC not in tags or not bits:
+        return None
+    each = "values" if samples == 1 else f"{samples} values"
+    return _OtherPixels(
+        f"its pixels are {each} of {bits[0]} bits ({kind}), which are not read from "
+        "TIFF files",
+        f"{_AS_ARRAY} Or save it as 8 or 16-bit grey or RGB.",
+    )
+
+
+def _rawmode(image: Image.Image) -> str:
+    """Return how Pillow is to unpack the first tile; "" if nothing is left to do."""
+    tiles = getattr(image, "tile", None)
+    if not tiles:
+        return ""
+    args = tiles[0][3]
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _change_rawmode(image: Image.Image, rawmode: str) -> None:
+    def changed(args: Any) -> Any:
+        return (rawmode, *args[1:]) if isinstance(args, tuple) else rawmode
+
+    image.tile = [  # type: ignore[attr-defined]
+        tile._replace(args=changed(tile.args))
+        for tile in image.tile  # type: ignore[attr-defined]
+    ]

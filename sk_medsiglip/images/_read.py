@@ -1,4 +1,4 @@
-"""Any one image to RGB pixels: which reader takes it."""
+"""One image of any kind to RGB pixels: the choice of the reader."""
 
 from __future__ import annotations
 
@@ -12,53 +12,28 @@ from PIL import Image
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._arrays import load_array
 from sk_medsiglip.images._decoding import decoding
-from sk_medsiglip.images._dicom import is_dicom, load_dicom
+from sk_medsiglip.images._dicom import load_dicom
 from sk_medsiglip.images._intensity import (
     Intensity,
     validate_frame,
     validate_intensity,
 )
+from sk_medsiglip.images._kinds import DICOM, HEAD_BYTES, NIFTI, kind_of, refuse_other
 from sk_medsiglip.images._lazy import LazyImage
-from sk_medsiglip.images._nifti import NIFTI, packed_kind_of
 from sk_medsiglip.images._picture import Picture, render, render_resized
-from sk_medsiglip.images._pillow import format_of, load_picture_file, load_pil
+from sk_medsiglip.images._pillow import load_picture_file, load_pil
 from sk_medsiglip.images._sources import (
     alone_with,
-    describe,
     is_readable_stream,
+    naming,
     open_source,
 )
-from sk_medsiglip.images._urls import HEAD_BYTES
-
-__all__ = ["MAX_PIXELS", "as_array", "load_picture", "read_image", "read_resized"]
 
 #: Pillow's own limit for a "decompression bomb": 512 MiB as 8-bit RGB.
 MAX_PIXELS = 178_956_970
 
 #: Bound of what a URL may send: 16-bit RGB and alpha, and metadata.
 _BYTES_PER_PIXEL, _BYTES_BESIDE_PIXELS = 8, 2**24
-
-#: Formats that are not read, by bytes at their start, so that the error can name them.
-_OTHER_FORMATS = {
-    b"GIF8": "a GIF image",
-    b"\x00\x00\x00\x0cjP": "a JPEG 2000 image outside of DICOM",
-    b"\xff\x4f\xff\x51": "a JPEG 2000 image outside of DICOM",
-    b"\xff\x0a": "a JPEG XL image",
-    b"\x00\x00\x00\x0cJXL": "a JPEG XL image",
-    b"ftypavi": "an AVIF image",
-    b"ftyphei": "a HEIC image",
-    b"ftyphev": "a HEIC image",
-    b"ftypmif1": "a HEIC or AVIF image",
-    b"ftypmsf1": "a HEIC or AVIF image",
-    b"ftyp": "a video",
-    b"8BPS": "a Photoshop file",
-    b"NRRD": "an NRRD volume",
-    b"%PDF": "a PDF document",
-    b"\x93NUMPY": "a NumPy file",
-    b"\x1f\x8b": "a gzip archive (unpack it by gunzip)",
-    b"PK\x03\x04": "a zip archive",
-    b"\x89HDF": "an HDF5 file",
-}
 
 
 def read_image(
@@ -145,12 +120,9 @@ def read_image(
            [153, 204, 255]], dtype=uint8)
     """
     validate_intensity(intensity)
-    picture = load_picture(source, frame=frame, max_pixels=max_pixels)
-    try:
+    with naming(source):
+        picture = load_picture(source, frame=frame, max_pixels=max_pixels)
         return render(picture, intensity)
-    except ImageReadError as error:
-        error.source = describe(source)
-        raise
 
 
 def read_resized(
@@ -163,18 +135,15 @@ def read_resized(
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
     """Return ``resize_bilinear(read_image(...), size, pad=pad)``, for less work."""
-    picture = load_picture(source, frame=frame, max_pixels=max_pixels)
-    try:
+    with naming(source):
+        picture = load_picture(source, frame=frame, max_pixels=max_pixels)
         return render_resized(picture, intensity, size, pad=pad)
-    except ImageReadError as error:
-        error.source = describe(source)
-        raise
 
 
 def load_picture(source: Any, *, frame: int | str | None, max_pixels: int) -> Picture:
     """Decode one image and leave its values as stored."""
     validate_frame(frame)
-    try:
+    with naming(source):
         if isinstance(source, LazyImage):
             return source.load(frame=frame, max_pixels=max_pixels)
         if isinstance(source, np.ndarray):
@@ -186,9 +155,6 @@ def load_picture(source: Any, *, frame: int | str | None, max_pixels: int) -> Pi
                 return load_pil(source, max_pixels=max_pixels)
             array = as_array(source)
         return load_array(array, max_pixels=max_pixels)
-    except ImageReadError as error:
-        error.source = describe(source)
-        raise
 
 
 def _load_file(source: Any, *, frame: int | str | None, max_pixels: int) -> Picture:
@@ -196,52 +162,24 @@ def _load_file(source: Any, *, frame: int | str | None, max_pixels: int) -> Pict
     most = None
     if frame is None:
         most = _BYTES_BESIDE_PIXELS + _BYTES_PER_PIXEL * max_pixels
-    with open_source(source, max_bytes=most, check_head=_refuse_other) as stream:
-        try:
-            head = stream.read(HEAD_BYTES)
-            stream.seek(0)
-        except OSError as error:
-            raise ImageReadError(
-                f"it cannot be read ({error.strerror})", "Check the disk."
-            ) from error
-        format = format_of(head)
-        if format is None and not is_dicom(head):
-            if packed_kind_of(stream) == NIFTI:
-                raise ImageReadError(
-                    "it is a NIfTI volume, and one image is needed",
-                    "Use MedSigLIPVolumeEmbedder or read_study, which take volumes.",
-                )
-            _refuse_other(head)
-        # A DICOM file may carry a TIFF header in its preamble.
-        if format is None or head[128:132] == b"DICM":
+    with open_source(source, max_bytes=most, check_head=refuse_other) as stream:
+        kind = kind_of(stream)
+        if kind == DICOM:
             return load_dicom(stream, frame=frame, max_pixels=max_pixels)
+        if kind == NIFTI:
+            raise ImageReadError(
+                "it is a NIfTI volume, and one image is needed",
+                "Use MedSigLIPVolumeEmbedder or read_study, which take volumes.",
+            )
+        refuse_other(stream.read(HEAD_BYTES))
+        stream.seek(0)
         return load_picture_file(
-            stream, format=format, frame=frame, max_pixels=max_pixels
+            stream, format=str(kind), frame=frame, max_pixels=max_pixels
         )
 
 
-def _refuse_other(head: bytes) -> None:
-    """Raise ImageReadError if a file's first bytes are not those of an image."""
-    if format_of(head) is not None or is_dicom(head):
-        return
-    # The box "ftyp" follows the length of its own.
-    other = next(
-        (
-            name
-            for start, name in _OTHER_FORMATS.items()
-            if head.startswith(start) or head.startswith(start, 4) and b"ftyp" in start
-        ),
-        "",
-    )
-    raise ImageReadError(
-        f"it is {other}, which is not read" if other else "its content is no image",
-        "PNG, JPEG, TIFF, WebP, BMP and DICOM are read; the content decides, not the "
-        "name. Convert others: in a viewer, or by ImageMagick, magick in.heic out.png.",
-    )
-
-
 def as_array(source: Any) -> NDArray[Any]:
-    """Return what tensors and other arrays hold."""
+    """Return the values of a tensor or another array."""
     if (
         source is None
         or source is pd.NA
@@ -252,7 +190,7 @@ def as_array(source: Any) -> NDArray[Any]:
         )
     if not hasattr(source, "__array__") or np.isscalar(source):
         raise ImageReadError(
-            "it is no image",
+            "it is not an image",
             "An image is a path, bytes, a file object, a PIL image or a NumPy array.",
         )
     with decoding(

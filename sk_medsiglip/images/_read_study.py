@@ -13,8 +13,6 @@ from sk_medsiglip.images._intensity import Intensity, validate_intensity
 from sk_medsiglip.images._read import MAX_PIXELS, read_image
 from sk_medsiglip.images._study import open_study, study_parts
 
-__all__ = ["HOUNSFIELD_WARNING", "PLANES", "read_study"]
-
 PLANES = ("axial", "coronal", "sagittal")
 
 #: What follows "Of this volume" or "Of rows 1, 2".

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,15 +11,13 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._arrays import meaning_of_values
-from sk_medsiglip.images._intensity import Percentiles, Tone
+from sk_medsiglip.images._intensity import Tone
+from sk_medsiglip.images._kinds import kind_of
 from sk_medsiglip.images._lazy import LazyImage
 from sk_medsiglip.images._picture import Picture, percentile_limits, refuse_too_large
-from sk_medsiglip.images._pillow import format_of
 from sk_medsiglip.images._read import load_picture
 from sk_medsiglip.images._sources import describe, is_readable_stream, open_source
 from sk_medsiglip.images._tiles import TiledPage, can_read_tiles, find_page
-
-__all__ = ["Region"]
 
 _SLIDES = 'pip install "sk-medsiglip[slides]"'
 
@@ -81,31 +78,15 @@ class Region(LazyImage):
 
     def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
         """Decode it."""
-        box = self._box()
-        refuse_too_large(box.height, box.width, max_pixels)
-        if isinstance(self.source, np.ndarray):
-            # Its values are there, or in a memory map that is not looked through.
-            max_pixels = max(max_pixels, self.source.size)
-        is_tiff = is_readable_stream(self.source) and _is_tiff(self.source)
-        if is_tiff and can_read_tiles():
-            picture = self._from_tiles(box, frame, max_pixels)
-            if picture is not None:
-                return picture
-        try:
-            self._refuse_level(box)
-            whole = load_picture(self.source, frame=frame, max_pixels=max_pixels)
-        except ImageReadError as error:
-            if is_tiff and not can_read_tiles():
-                error.hint = (
-                    f"{error.hint} To read only the part of a TIFF file that is "
-                    f"needed, install what does it: {_SLIDES}"
-                ).strip()
-            raise
-        box.refuse_outside(*whole.values.shape[:2])
-        return _cut(whole, box, functools.partial(percentile_limits, picture=whole))
+        least = {"x": 0, "y": 0, "width": 1, "height": 1, "level": 0}
+        numbers = {
+            name: _integer(getattr(self, name), name, lowest)
+            for name, lowest in least.items()
+        }
+        return replace(self, **numbers)._load(frame, max_pixels)
 
     def describe(self) -> str:
-        """Return the rectangle and how messages name the whole."""
+        """Return the rectangle and the name of the whole."""
         level = f", level {self.level}" if self.level else ""
         return (
             f"region x={self.x} y={self.y} width={self.width} height={self.height}"
@@ -121,33 +102,64 @@ class Region(LazyImage):
         box = (self.x, self.y, self.width, self.height, self.level)
         return ",".join(str(number) for number in box)
 
-    def _box(self) -> _Box:
-        return _Box(
-            _integer(self.x, "x", 0),
-            _integer(self.y, "y", 0),
-            _integer(self.width, "width", 1),
-            _integer(self.height, "height", 1),
-            _integer(self.level, "level", 0),
+    def _load(self, frame: int | str | None, max_pixels: int) -> Picture:
+        refuse_too_large(self.height, self.width, max_pixels)
+        if isinstance(self.source, np.ndarray):
+            # It is in memory, or in a memory map of which only a part is read.
+            max_pixels = max(max_pixels, self.source.size)
+        is_tiff = is_readable_stream(self.source) and _is_tiff(self.source)
+        if is_tiff and can_read_tiles():
+            picture = self._from_tiles(frame, max_pixels)
+            if picture is not None:
+                return picture
+        try:
+            if self.level:
+                raise ImageReadError(
+                    f"level {self.level} is asked for, and it is not a TIFF pyramid "
+                    "that can be read in parts",
+                    "Use level=0.",
+                )
+            whole = load_picture(self.source, frame=frame, max_pixels=max_pixels)
+        except ImageReadError as error:
+            if is_tiff and not can_read_tiles():
+                error.hint = (
+                    f"{error.hint} To read only a part of a TIFF file, install the "
+                    f"libraries for it: {_SLIDES}"
+                ).strip()
+            raise
+        self._refuse_outside(*whole.values.shape[:2])
+        rows = slice(self.y, self.y + self.height)
+        columns = slice(self.x, self.x + self.width)
+        return replace(
+            whole,
+            values=whole.values[rows, columns],
+            alpha=None if whole.alpha is None else whole.alpha[rows, columns],
+            limits=functools.partial(percentile_limits, picture=whole),
         )
 
-    def _from_tiles(
-        self, box: _Box, frame: int | str | None, max_pixels: int
-    ) -> Picture | None:
+    def _from_tiles(self, frame: int | str | None, max_pixels: int) -> Picture | None:
         with open_source(self.source, in_parts=True) as stream:
-            page = find_page(stream, frame=frame, level=box.level)
+            page = find_page(stream, frame=frame, level=self.level)
             if page is None:
                 return None
-            box.refuse_outside(page.height, page.width)
-            picture = _picture(page, box, max_pixels)
+            self._refuse_outside(page.height, page.width)
+            picture = _picture(page, self, max_pixels)
 
         @functools.cache
         def whole() -> Picture:
             with open_source(self.source, in_parts=True) as stream:
-                page = find_page(stream, frame=frame, level=box.level)
+                page = find_page(stream, frame=frame, level=self.level)
                 assert page is not None  # as it was a moment ago
-                everything = _Box(0, 0, page.width, page.height, box.level)
-                _refuse_statistics_of_too_much(everything, max_pixels)
-                return _picture(page, everything, max_pixels)
+                try:
+                    refuse_too_large(page.height, page.width, max_pixels)
+                except ImageReadError as error:
+                    error.hint = (
+                        "The brightness of this region depends on the values of the "
+                        "whole image. Fix it: intensity=Window(center, width)."
+                    )
+                    raise
+                size = {"width": page.width, "height": page.height}
+                return _picture(page, replace(self, x=0, y=0, **size), max_pixels)
 
         def auto(values: NDArray[Any]) -> NDArray[np.uint8]:
             meaning = meaning_of_values(whole().values)
@@ -160,38 +172,15 @@ class Region(LazyImage):
             picture, auto=tone, limits=lambda wanted: percentile_limits(wanted, whole())
         )
 
-    def _refuse_level(self, box: _Box) -> None:
-        if box.level:
+    def _refuse_outside(self, height: int, width: int) -> None:
+        right, lower = self.x + self.width, self.y + self.height
+        if right > width or lower > height:
             raise ImageReadError(
-                f"level {box.level} is asked for, and it is no TIFF pyramid that is "
-                "read in parts",
-                "Use level=0.",
+                f"the region ends at x={right}, y={lower}, outside of the image, which "
+                f"is {width} wide and {height} high",
+                "Coordinates are pixels of the image as stored, not of a resized one; "
+                "cut the region at the image's edge.",
             )
-
-
-@dataclass(frozen=True)
-class _Box:
-    """A rectangle whose numbers are integers."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-    level: int
-
-    def refuse_outside(self, height: int, width: int) -> None:
-        if self.x + self.width <= width and self.y + self.height <= height:
-            return
-        raise ImageReadError(
-            f"the region ends at x={self.x + self.width}, y={self.y + self.height}, "
-            f"outside of the image, which is {width} wide and {height} high",
-            "Coordinates are pixels of the image as stored, not of a resized one; "
-            "cut the region at the image's edge.",
-        )
-
-    def slices(self) -> tuple[slice, slice]:
-        rows = slice(self.y, self.y + self.height)
-        return rows, slice(self.x, self.x + self.width)
 
 
 def _integer(value: Any, name: str, least: int) -> int:
@@ -202,8 +191,8 @@ def _integer(value: Any, name: str, least: int) -> int:
     )
     if not is_whole:
         raise ImageReadError(
-            f"{name}={value} of the region is no integer",
-            "Positions and sizes are whole pixels; drop rows where one is missing.",
+            f"{name}={value} of the region is not an integer",
+            "Positions and sizes are whole pixels; drop rows without them.",
         )
     if value < least:
         raise ImageReadError(
@@ -215,17 +204,10 @@ def _integer(value: Any, name: str, least: int) -> int:
 
 def _is_tiff(source: Any) -> bool:
     with open_source(source, in_parts=True) as stream:
-        try:
-            head = stream.read(132)
-        except OSError as error:
-            raise ImageReadError(
-                f"it cannot be read ({error.strerror})", "Check the disk."
-            ) from error
-    # A DICOM file may carry a TIFF header in its preamble.
-    return format_of(head) == "TIFF" and head[128:132] != b"DICM"
+        return kind_of(stream) == "TIFF"
 
 
-def _picture(page: TiledPage, box: _Box, max_pixels: int) -> Picture:
+def _picture(page: TiledPage, box: Region, max_pixels: int) -> Picture:
     values = page.read(box.x, box.y, box.width, box.height, max_pixels=max_pixels)
     alpha = None
     if values.ndim == 3 and values.shape[2] == 4:
@@ -234,24 +216,3 @@ def _picture(page: TiledPage, box: _Box, max_pixels: int) -> Picture:
     if inverted and values.dtype == np.uint8:
         values, inverted = 255 - values, False  # as Pillow gives them
     return Picture(values, None, "TIFF", inverted=inverted, alpha=alpha)
-
-
-def _refuse_statistics_of_too_much(box: _Box, max_pixels: int) -> None:
-    try:
-        refuse_too_large(box.height, box.width, max_pixels)
-    except ImageReadError as error:
-        error.hint = (
-            "How bright a region is depends on the values of the whole image here. "
-            "Say it instead: intensity=Window(center, width)."
-        )
-        raise
-
-
-def _cut(
-    whole: Picture, box: _Box, limits: Callable[[Percentiles], tuple[float, float]]
-) -> Picture:
-    rows, columns = box.slices()
-    alpha = None if whole.alpha is None else whole.alpha[rows, columns]
-    return replace(
-        whole, values=whole.values[rows, columns], alpha=alpha, limits=limits
-    )

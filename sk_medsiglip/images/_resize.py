@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import ImageReadError
 
-__all__ = ["pad_to_square", "resize_bilinear"]
-
 #: Numbers of the result that are made at a time: so few stay in the CPU's cache.
 _NUMBERS = 43_000
 

@@ -1,4 +1,4 @@
-"""What one item of ``X`` is: its name in messages, its path, its bytes."""
+"""One item of ``X``: its name in messages, its path, its bytes; files in folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images._file import BoundedFile
 from sk_medsiglip.images._lazy import LazyImage
 from sk_medsiglip.images._urls import (
     fetch,
@@ -25,17 +24,7 @@ from sk_medsiglip.images._urls import (
     redact,
 )
 
-__all__ = [
-    "alone_with",
-    "content_of_file_object",
-    "describe",
-    "is_readable_stream",
-    "open_source",
-    "source_name",
-    "source_path",
-]
-
-#: So many that two sources rarely wait for each other.
+#: Enough that two sources rarely wait for each other.
 _N_LOCKS = 64
 
 _locks = [threading.RLock() for _ in range(_N_LOCKS)]
@@ -45,22 +34,18 @@ _locks = [threading.RLock() for _ in range(_N_LOCKS)]
 def alone_with(*objects: Any) -> Iterator[None]:
     """Hold the locks of objects that several rows, and so threads, may share.
 
-    Pillow loads an image when it is first looked at and is not safe in two threads
-    then; open files have one position; whatever else turns itself into an array may
-    do so from a file too.
+    Pillow loads an image when it is first used, which is not thread-safe; open files
+    have one position.
     """
     places = sorted({id(one) // 16 % _N_LOCKS for one in objects if one is not None})
     with ExitStack() as held:
-        for place in places:  # in one order, so that no two threads wait for another
+        for place in places:  # always in one order, or two threads could deadlock
             held.enter_context(_locks[place])
         yield
 
 
 def describe(source: Any) -> str:
-    """Return how a message names a source: a path as given, or what it is.
-
-    Of a URL without user, password and query, which may be secret.
-    """
+    """Return the name of a source in messages; a URL is shown without its secrets."""
     if isinstance(source, str | os.PathLike):
         return redact(os.fsdecode(os.fspath(source))) or "''"
     if isinstance(source, bytes | bytearray | memoryview):
@@ -87,6 +72,16 @@ def source_name(source: Any) -> str | None:
     return describe(source) if named else None
 
 
+@contextmanager
+def naming(source: Any) -> Iterator[None]:
+    """Let errors name a source, in place of a part of it that they may name."""
+    try:
+        yield
+    except ImageReadError as error:
+        error.source = describe(source)
+        raise
+
+
 #: Whether a path has no part that is empty, "." or "..".
 _IS_TIDY = re.compile(r"(?:/(?!\.{0,2}(?:/|$))[^/]+)+\Z").match
 
@@ -108,7 +103,7 @@ def source_path(source: Any) -> str | None:
 
 
 def is_readable_stream(source: Any) -> bool:
-    """Whether ``open_source`` takes it."""
+    """Whether ``open_source`` accepts the source."""
     kinds = (str, os.PathLike, bytes, bytearray, memoryview)
     return isinstance(source, kinds) or hasattr(source, "read")
 
@@ -121,11 +116,7 @@ def open_source(
     max_bytes: int | None = None,
     check_head: Callable[[bytes], None] | None = None,
 ) -> Iterator[BinaryIO]:
-    """Give a binary stream that stands at the first byte of the source.
-
-    A URL is fetched whole at once, within the bounds of ``fetch``; ``in_parts``, as it
-    is read.
-    """
+    """Open a source; a URL is fetched whole, or ``in_parts`` while it is read."""
     if isinstance(source, str | os.PathLike):
         given = os.fsdecode(os.fspath(source))
         if not is_url(given) or file_url_path(given) is not None:
@@ -154,64 +145,59 @@ def _open_path(given: str) -> BinaryIO:
         status = os.stat(path)
         # Opening a pipe would wait for a writer that may never come.
         if not stat.S_ISREG(status.st_mode):
-            _refuse_non_file(status.st_mode)
+            raise ImageReadError(*_why_not_a_file(status.st_mode))
         if status.st_size == 0:
             raise ImageReadError(
                 "the file is empty", "Copy or download it again, or remove it."
             )
         return BoundedFile(path)
-    except FileNotFoundError as error:
-        if os.path.islink(path):
-            raise ImageReadError(
-                "it is a link to a file that does not exist",
-                "Restore the file that it points to, or remove the link.",
-            ) from error
-        if re.match(r"\w{2,}:/[^/]", given):
-            raise ImageReadError(
-                "it is a URL that lost a slash", "Pass URLs as str, not as Path."
-            ) from None
-        if "\\" in given and os.sep == "/":
-            raise ImageReadError(
-                "there is no such file, and its path is written as on Windows",
-                'Use slashes: X.str.replace("\\\\", "/"), and the folder on this '
-                "machine.",
-            ) from error
-        raise ImageReadError(
-            "there is no such file",
-            "Check the spelling; a relative path starts at the working directory, "
-            "which os.getcwd() shows.",
-        ) from error
-    except PermissionError as error:
-        raise ImageReadError(
-            "there is no permission to read it",
-            "Change the permissions of the file and its folders, or ask its owner.",
-        ) from error
-    except OSError as error:
-        raise ImageReadError(
-            f"it cannot be opened ({error.strerror})", "Check the path and the disk."
-        ) from error
     except ImageReadError:
         raise
-    except ValueError as error:  # a null character
-        raise ImageReadError(
-            "it is not a possible path", "Check how the path was put together."
-        ) from error
+    except (OSError, ValueError) as error:
+        raise ImageReadError(*_why_not_opened(error, given, path)) from error
 
 
-def _refuse_non_file(mode: int) -> None:
-    if stat.S_ISDIR(mode):
-        raise ImageReadError(
-            "it is a directory",
-            'Pass the files in it: sorted(Path(folder).glob("*.png")).',
+def _why_not_opened(error: Exception, given: str, path: str) -> tuple[str, str]:
+    """Return the reason and the hint for a path that cannot be opened."""
+    if isinstance(error, PermissionError):
+        reason = "there is no permission to read it"
+        hint = "Change the permissions of the file and its folders, or ask its owner."
+    elif isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        reason = f"it cannot be opened ({error.strerror})"
+        hint = "Check the path and the disk."
+    elif isinstance(error, ValueError):  # a null character
+        reason = "it is not a possible path"
+        hint = "Check how the path was put together."
+    elif os.path.islink(path):
+        reason = "it is a link to a file that does not exist"
+        hint = "Restore the file that it points to, or remove the link."
+    elif re.match(r"\w{2,}:/[^/]", given):
+        reason = "it is a URL that lost a slash"
+        hint = "Pass URLs as str, not as Path."
+    elif "\\" in given and os.sep == "/":
+        reason = "there is no such file, and its path is written as on Windows"
+        hint = (
+            'Use slashes: X.str.replace("\\\\", "/"), and the folder on this machine.'
         )
+    else:
+        reason = "there is no such file"
+        hint = (
+            "Check the spelling; a relative path starts at the working directory, "
+            "which os.getcwd() shows."
+        )
+    return reason, hint
+
+
+def _why_not_a_file(mode: int) -> tuple[str, str]:
+    if stat.S_ISDIR(mode):
+        hint = 'Pass the files in it: sorted(Path(folder).glob("*.png")).'
+        return "it is a directory", hint
     kind = "pipe" if stat.S_ISFIFO(mode) else "device or socket"
-    raise ImageReadError(
-        f"it is a {kind}, not a file", "Save its content to a file first."
-    )
+    return f"it is a {kind}, not a file", "Save its content to a file first."
 
 
 def content_of_file_object(source: Any) -> bytes:
-    """Return all that an open file holds; it then stands where it stood."""
+    """Return the content of an open file and restore its position."""
     try:
         with alone_with(source):
             position = source.tell()
@@ -230,3 +216,62 @@ def content_of_file_object(source: Any) -> bytes:
             "the file object was opened as text", 'Open it with mode "rb".'
         )
     return content
+
+
+class BoundedFile(io.BufferedReader):
+    """A file whose ``read`` never sets aside more memory than the file is long.
+
+    A damaged header may ask for four gigabytes of a file of a few hundred bytes.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(io.FileIO(path, "rb"))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to ``size`` bytes, or all that is left."""
+        if size is not None and size > 0:
+            size = min(size, max(0, self._size - self.tell()))
+        return super().read(size)
+
+
+def folder_path(item: Any) -> str | None:
+    """Return the absolute path of an item that is a folder, else None."""
+    path = source_path(item)
+    return path if path is not None and os.path.isdir(path) else None
+
+
+def list_files(folder: str) -> list[str]:
+    """Return all visible files below a folder, numbers in names sorted as numbers."""
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:
+        path = waiting.pop()
+        try:
+            status = os.stat(path)
+            # A link may lead back to a folder above it.
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        waiting.append(entry.path)
+                    elif entry.is_file():
+                        found.append(entry.path)
+        except OSError as error:
+            raise ImageReadError(
+                f"a folder in it cannot be listed ({error.strerror})",
+                "Change its permissions, or ask its owner.",
+            ) from error
+    return sorted(found, key=_natural)
+
+
+def _natural(path: str) -> tuple[list[str | int], str]:
+    # Text and digits take turns, so text is compared with text, numbers with numbers.
+    parts: list[str | int] = list(re.split(r"([0-9]+)", path))
+    parts[1::2] = [int(digits) for digits in parts[1::2]]
+    return parts, path

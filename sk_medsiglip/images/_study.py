@@ -14,7 +14,7 @@ from PIL import Image
 
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
-from sk_medsiglip.images._dicom_frames import DicomFrame, DicomTags
+from sk_medsiglip.images._dicom import DicomFrame, DicomTags
 from sk_medsiglip.images._dicom_series import (
     Header,
     Stack,
@@ -22,21 +22,22 @@ from sk_medsiglip.images._dicom_series import (
     read_header,
     stacks_of,
 )
+from sk_medsiglip.images._grey_range import series_of
+from sk_medsiglip.images._kinds import DICOM, NIFTI, PACKED_DICOM, kind_of
 from sk_medsiglip.images._lazy import LazyImage
 from sk_medsiglip.images._nifti import NiftiVolume
 from sk_medsiglip.images._picture import Picture
-from sk_medsiglip.images._pillow_bits import count_directories
 from sk_medsiglip.images._read import as_array
-from sk_medsiglip.images._series_slice import series_of
 from sk_medsiglip.images._sources import (
     alone_with,
     describe,
+    folder_path,
     is_readable_stream,
+    list_files,
+    naming,
     open_source,
 )
-from sk_medsiglip.images._study_folder import folder_path, kind_of, list_files
-
-__all__ = ["Study", "StudyParts", "open_study", "study_parts"]
+from sk_medsiglip.images._tiles import count_directories
 
 #: Names that promise a DICOM image, so that a cut copy is not passed over in silence.
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -44,21 +45,11 @@ _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The slices of a study, a few bytes each until they are read.
+    """The slices of a study in order, a few bytes each until they are read."""
 
-    Parameters
-    ----------
-    slices : list
-        Sources for ``read_image``, in order.
-    damaged : list
-        Files that cannot be placed since their header cannot be read.
-    volumes : list of NiftiVolume
-        That slices are planes of.
-    """
-
-    slices: list[Any]
-    damaged: list[Any] = field(default_factory=list)
-    volumes: list[NiftiVolume] = field(default_factory=list)
+    slices: list[Any]  # sources for ``read_image``
+    damaged: list[Any] = field(default_factory=list)  # files without a readable header
+    volumes: list[NiftiVolume] = field(default_factory=list)  # that slices belong to
 
     def take(self, n_slices: int | None) -> list[Any]:
         """Return slices spread evenly, first and last included; one is the middle.
@@ -75,7 +66,7 @@ class Study:
 
 
 class StudyParts(NamedTuple):
-    """What decides a study: the files of a folder, the images of a list, or itself."""
+    """The sources of a study: the files of a folder, images of a list, or the item."""
 
     kind: Literal["folder", "list", "item"]
     sources: list[Any]
@@ -90,16 +81,11 @@ def study_parts(item: Any) -> StudyParts:
         If a folder cannot be listed.
     """
     folder = folder_path(item)
-    if folder is None:
-        items = _items(item)
-        if items is None:
-            return StudyParts("item", [item])
-        return StudyParts("list", items)
-    try:
-        return StudyParts("folder", list(list_files(folder)))
-    except ImageReadError as error:
-        error.source = describe(item)
-        raise
+    if folder is not None:
+        with naming(item):
+            return StudyParts("folder", list_files(folder))
+    items = _items(item)
+    return StudyParts("item", [item]) if items is None else StudyParts("list", items)
 
 
 def _items(item: Any) -> list[Any] | None:
@@ -141,20 +127,17 @@ def open_study(
             raise ImageReadError("it holds no image", "Remove it from X.")
         return study
     except ImageReadError as error:
-        error.source = error.source or _describe(item)
+        items = _items(item)
+        n_images = "" if items is None else f"{type(item).__name__} of {len(items)}"
+        error.source = error.source or (
+            describe(item) if items is None else f"{n_images} images"
+        )
         raise
-
-
-def _describe(item: Any) -> str:
-    items = _items(item)
-    if items is None:
-        return describe(item)
-    return f"{type(item).__name__} of {len(items)} images"
 
 
 @dataclass(frozen=True)
 class _Opening:
-    """How studies are opened."""
+    """The options that studies are opened with."""
 
     plane: str
     series: int | None
@@ -173,58 +156,62 @@ class _Opening:
         headers: list[Header] = []
         volumes: list[str] = []
         pictures: list[tuple[str, str]] = []
-        damaged: list[str] = []
+        damaged: list[Any] = []
         for place, path in enumerate(files):
+            has_dicom_name = path.lower().removesuffix(".gz").endswith(_DICOM_SUFFIXES)
             try:
-                with open_source(path) as stream:
-                    kind = kind_of(stream)
-                    if kind == "dicom":
-                        header = read_header(stream, path, place, self.max_pixels)
-                        headers += [] if header is None else [header]
-                        continue
+                kind, header = self._look_at(path, place)
             except ImageReadError as error:
-                # An empty file is no image that went lost, unless its name says so.
-                if error.reason != "the file is empty" or _is_dicom_name(path):
+                # An empty file is not a lost image, unless its name says so.
+                if error.reason != "the file is empty" or has_dicom_name:
                     damaged.append(path)
                 continue
-            if kind == "nifti":
+            if header is not None:
+                headers.append(header)
+            elif kind == NIFTI:
                 volumes.append(path)
-            elif kind == "packed dicom" or (kind is None and _is_dicom_name(path)):
+            elif kind == PACKED_DICOM or (kind is None and has_dicom_name):
                 damaged.append(path)
-            elif kind is not None:
-                pictures.append((path, kind))
-        # What an export puts beside its DICOM files are icons and a viewer.
+            elif kind not in (None, DICOM):
+                pictures.append((path, str(kind)))
+        # Pictures beside the DICOM files of an export are icons and a viewer.
         if headers:
             slices = self._slices_of(choose_stacks(stacks_of(headers), self.series))
-            return Study(slices, [*damaged])
+            return Study(slices, damaged)
         if volumes:
             return self._one_volume(volumes, damaged)
         parts = [part for path, kind in pictures for part in _frames(path, kind)]
         if not parts:
-            return Study([], [*damaged])
+            return Study([], damaged)
         self._check_series_and_plane(len(parts))
-        return Study(series_of(parts, self.max_pixels), [*damaged])
+        return Study(series_of(parts, self.max_pixels), damaged)
+
+    def _look_at(self, item: Any, place: int) -> tuple[str | None, Header | None]:
+        """Return the kind of a file, and its header if it is a DICOM image."""
+        with open_source(item) as stream:
+            kind = kind_of(stream)
+            if kind != DICOM:
+                return kind, None
+            return kind, read_header(stream, item, place, self.max_pixels)
 
     def _open_list(self, items: Sequence[Any]) -> Study:
-        """Take everything that was given; slices of one series change places."""
-        studies: list[Study | None] = []
+        """Keep the order of the list, except for the slices of one series."""
+        studies: dict[int, Study] = {}
         headers: list[Header] = []
         for place, item in enumerate(items):
             header = self._header_of(item, place)
             if header is None:
-                studies.append(self._open_item(item))
+                studies[place] = self._open_item(item)
             else:
                 headers.append(header)
-                studies.append(None)
         stacks = stacks_of(headers)
         if self.series is not None and headers:
             stacks = choose_stacks(stacks, self.series)
         for stack in stacks:
             slices = iter(self._slices_of([stack]))
             for header in sorted(stack.headers, key=lambda header: header.place):
-                own = [next(slices) for _ in header.depths]
-                studies[header.place] = Study(own)
-        found = [study for study in studies if study is not None]
+                studies[header.place] = Study([next(slices) for _ in header.depths])
+        found = [studies[place] for place in sorted(studies)]
         return Study(
             [source for study in found for source in study.slices],
             volumes=[volume for study in found for volume in study.volumes],
@@ -241,20 +228,13 @@ class _Opening:
     def _open_file(self, item: Any) -> Study:
         if _is_url(item):
             return Study([item])
-        with open_source(item) as stream:
-            kind = kind_of(stream)
-            header = (
-                read_header(stream, item, 0, self.max_pixels)
-                if kind == "dicom"
-                else None
-            )
-        if kind == "nifti":
+        kind, header = self._look_at(item, 0)
+        if kind == NIFTI:
             return self._one_volume([item], [])
         if header is not None:
-            return Study(
-                self._slices_of(choose_stacks(stacks_of([header]), self.series))
-            )
-        is_picture = kind not in (None, "dicom", "packed dicom")
+            stacks = choose_stacks(stacks_of([header]), self.series)
+            return Study(self._slices_of(stacks))
+        is_picture = kind not in (None, DICOM, PACKED_DICOM)
         parts = _frames(item, str(kind)) if is_picture else [(item, None)]
         self._check_series_and_plane(len(parts))
         return Study(series_of(parts, self.max_pixels))
@@ -276,7 +256,7 @@ class _Opening:
         if index is None and len(paths) > 1:
             raise ImageReadError(
                 f"it holds {len(paths)} NIfTI files, and one is needed",
-                "Say which by series=, an index in the order of their names, or pass "
+                "Choose one by series=, an index in the order of their names, or pass "
                 "the file itself.",
             )
         if (index or 0) >= len(paths):
@@ -285,7 +265,7 @@ class _Opening:
                 f"Use an index below {len(paths)}.",
             )
         volume = NiftiVolume(paths[index or 0], self.plane)
-        return Study(list(volume.slices()), [*damaged], [volume])
+        return Study(volume.slices(), [*damaged], [volume])
 
     def _slices_of(self, stacks: Sequence[Stack]) -> list[Any]:
         slices: list[Any] = []
@@ -334,13 +314,9 @@ class _Opening:
         if not is_readable_stream(item) or _is_url(item) or folder_path(item):
             return None
         try:
-            with open_source(item) as stream:
-                if kind_of(stream) == "dicom":
-                    return read_header(stream, item, place, self.max_pixels)
+            return self._look_at(item, place)[1]
         except ImageReadError:
-            # Reading it says the same, with its place in the list.
-            return None
-        return None
+            return None  # reading it says the same, with its place in the list
 
 
 @dataclass(frozen=True, eq=False)
@@ -360,10 +336,6 @@ class _Unreadable(LazyImage):
 def _is_url(item: Any) -> bool:
     """Whether it is remote; one image then, since a look inside is a download."""
     return isinstance(item, str) and "://" in item
-
-
-def _is_dicom_name(path: str) -> bool:
-    return path.lower().removesuffix(".gz").endswith(_DICOM_SUFFIXES)
 
 
 def _is_volume(values: NDArray[Any]) -> bool:

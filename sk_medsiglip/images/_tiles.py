@@ -1,14 +1,14 @@
-"""Parts of TIFF pages: only the tiles or strips that a box touches are decoded.
+"""TIFF pages by tiles: only the tiles or strips that a box touches are decoded.
 
-Slides have billions of pixels. tifffile finds the page and its tiles, imagecodecs
-decodes one tile at a time, and memory holds the box and one tile. What is read in this
-way equals, bit by bit, what Pillow decodes of the whole page.
+Slides have billions of pixels. Memory holds the box and one tile, and the result equals
+bit by bit what Pillow decodes of the whole page.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import io
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,14 +19,11 @@ from PIL import Image
 
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
-from sk_medsiglip.images._picture import refuse_too_large
-from sk_medsiglip.images._pillow import choose_frame
-from sk_medsiglip.images._pillow_bits import count_directories
+from sk_medsiglip.images._picture import choose_frame, refuse_too_large
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-__all__ = ["TiledPage", "can_read_tiles", "find_page"]
 
 #: Compressions by their number in a file; JPEG 2000 within TIFF is Aperio's.
 _NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _OLD_DEFLATE = 1, 5, 7, 8, 32773, 32946
@@ -35,7 +32,11 @@ _READ = {_NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _OLD_DEFLATE, *_JPEG2000}
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
 _UNASSOCIATED_ALPHA = 2
+_GREY_TYPES = {"uint8", "uint16", "float32"}
 _ORIENTATION = 274
+
+#: More than any stack of pictures has.
+_MOST_DIRECTORIES = 10_000
 
 _AGAIN = "Copy or download it again."
 
@@ -49,29 +50,7 @@ def can_read_tiles() -> bool:
 def find_page(
     stream: BinaryIO, *, frame: int | str | None, level: int
 ) -> TiledPage | None:
-    """Return the page that holds the image, if it can be read in parts.
-
-    Parameters
-    ----------
-    stream : binary file
-        A TIFF file; needed as long as the page is.
-    frame : int, "middle" or None
-        Which page. None takes the first one's pyramid, if there is no other picture
-        but the label, macro and thumbnail of an Aperio slide.
-    level : int
-        Of the pyramid; 0 is the largest.
-
-    Returns
-    -------
-    TiledPage or None
-        None for pages that are left to Pillow: turned by their orientation, with a
-        palette, CMYK, bits below 8, 16-bit colour, or another compression.
-
-    Raises
-    ------
-    ImageReadError
-        If there is no such frame or level.
-    """
+    """Return the page that holds the image, if it can be read in parts."""
     import tifffile
 
     try:
@@ -95,6 +74,60 @@ def find_page(
         return TiledPage(stream, page) if _is_read(page) else None
 
 
+def read_page(
+    stream: BinaryIO, frame: int | str | None, max_pixels: int
+) -> NDArray[Any] | None:
+    """Return the values of a page of a type that Pillow does not read, if possible."""
+    if not can_read_tiles():
+        return None
+    import tifffile
+
+    with decoding("its TIFF header cannot be read", _AGAIN):
+        index = choose_frame(frame, count_directories(stream))
+        page = tifffile.TiffFile(stream).pages[index].aspage()
+        is_colour = page.photometric == _RGB
+        if not _is_upright(page) or page.dtype.kind not in "uif":
+            return None
+        if page.extrasamples not in ((), (_UNASSOCIATED_ALPHA,)):
+            return None
+        if not is_colour and (page.photometric, page.samplesperpixel) != (1, 1):
+            return None
+    refuse_too_large(page.imagelength, page.imagewidth, max_pixels)
+    size = page.imagewidth, page.imagelength
+    return TiledPage(stream, page).read(0, 0, *size, max_pixels=max_pixels)
+
+
+def count_directories(stream: BinaryIO) -> int:
+    """Return the number of pages of a TIFF file, without reading their tags."""
+    stream.seek(0)
+    head = stream.read(16)
+    order = "little" if head[:2] == b"II" else "big"
+    is_big = 43 in head[2:4]
+    n_count, n_entry, n_next = (8, 20, 8) if is_big else (2, 12, 4)
+
+    def number(data: bytes) -> int:
+        return int.from_bytes(data, order)  # type: ignore[arg-type]
+
+    place = number(head[8:16] if is_big else head[4:8])
+    seen: set[int] = set()
+    while place and place not in seen:
+        seen.add(place)
+        if len(seen) > _MOST_DIRECTORIES:
+            raise ImageReadError(
+                f"it holds more than {_MOST_DIRECTORIES} pages",
+                "Split it into files of fewer pages.",
+            )
+        stream.seek(place)
+        n_entries = number(stream.read(n_count))
+        if not n_entries:  # it points behind the end
+            seen.discard(place)
+            break
+        stream.seek(place + n_count + n_entry * n_entries)
+        place = number(stream.read(n_next))
+    stream.seek(0)
+    return len(seen)
+
+
 def _levels(file: TiffFile, frame: int | str | None) -> list[Any]:
     """Return the pages of one picture, from the largest to the smallest."""
     n_pages = len(file.pages)
@@ -111,15 +144,14 @@ def _levels(file: TiffFile, frame: int | str | None) -> list[Any]:
         for page in level.pages
         if page is not None
     )
-    if len(first.pages) > 1 or n_levels > len(first.levels):
-        choose_frame(None, n_pages)
-    if others and not file.is_svs:
+    is_several = len(first.pages) > 1 or n_levels > len(first.levels)
+    if is_several or (others and not file.is_svs):
         choose_frame(None, n_pages)
     return [level.pages[0] for level in first.levels]
 
 
 def _has_sizes(page: TiffPage) -> bool:
-    """Whether what a damaged header may have as text, list or zero is a number."""
+    """Whether all sizes and places are numbers: in a damaged header they may not be."""
     sizes = [page.imagelength, page.imagewidth, page.samplesperpixel]
     if page.tilewidth or page.tilelength:
         sizes += [page.tilelength, page.tilewidth]
@@ -131,21 +163,23 @@ def _has_sizes(page: TiffPage) -> bool:
     )
 
 
-def _is_read(page: TiffPage) -> bool:
+def _is_upright(page: TiffPage) -> bool:
+    """Whether its tiles can be decoded and put side by side."""
     if not _has_sizes(page):
         return False
     if page.compression not in _READ or page.imagedepth != 1 or page.tiledepth > 1:
         return False
-    if page.dtype is None or page.tags.valueof(_ORIENTATION, 1) != 1:
+    return page.dtype is not None and page.tags.valueof(_ORIENTATION, 1) == 1
+
+
+def _is_read(page: TiffPage) -> bool:
+    if not _is_upright(page):
         return False
     kind, samples = page.photometric, page.samplesperpixel
     stored = page.dtype.name
-    if kind == _WHITE_IS_ZERO:
-        grey_is_read = stored in ("uint8", "uint16")
-    else:
-        grey_is_read = stored in ("uint8", "uint16", "float32")
     if kind in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
-        return samples == 1 and page.bitspersample in (8, 16, 32) and grey_is_read
+        types = {"uint8", "uint16"} if kind == _WHITE_IS_ZERO else _GREY_TYPES
+        return samples == 1 and page.bitspersample in (8, 16, 32) and stored in types
     if stored != "uint8" or page.bitspersample != 8:
         return False
     if kind == _YCBCR:
@@ -159,27 +193,19 @@ def _is_read(page: TiffPage) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class TiledPage:
-    """One page of an open TIFF file.
-
-    Parameters
-    ----------
-    stream : binary file
-        The file.
-    page : tifffile.TiffPage
-        The page, of a kind that ``find_page`` lets through.
-    """
+    """One page of an open TIFF file."""
 
     stream: BinaryIO
     page: TiffPage
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """The height in pixels."""
         return self.page.imagelength
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """The width in pixels."""
         return self.page.imagewidth
 
     @property
@@ -190,19 +216,7 @@ class TiledPage:
     def read(
         self, x: int, y: int, width: int, height: int, *, max_pixels: int
     ) -> NDArray[Any]:
-        """Return the stored values of a box that is inside of the page.
-
-        Returns
-        -------
-        ndarray of shape (height, width) or (height, width, channels)
-            Tiles that the file leaves out, as slides may where there is no tissue,
-            are 0.
-
-        Raises
-        ------
-        ImageReadError
-            If a tile is damaged or cut short, or one alone exceeds ``max_pixels``.
-        """
+        """Return the stored values of a box that is inside of the page."""
         page = self.page
         tile_height, tile_width = self._tile_shape()
         refuse_too_large(tile_height, tile_width, max_pixels)
@@ -210,19 +224,14 @@ class TiledPage:
         across = math.ceil(self.width / tile_width)
         down = math.ceil(self.height / tile_height)
         values = np.zeros((height, width, page.samplesperpixel), page.dtype)
-        for plane in range(planes):
-            channels = slice(plane, plane + 1) if planes > 1 else slice(None)
-            for row in range(y // tile_height, (y + height - 1) // tile_height + 1):
-                for column in range(x // tile_width, (x + width - 1) // tile_width + 1):
-                    index = (plane * down + row) * across + column
-                    tile = self._decode(index)
-                    if tile is not None:
-                        _paste(
-                            tile,
-                            values[..., channels],
-                            row * tile_height - y,
-                            column * tile_width - x,
-                        )
+        rows = range(y // tile_height, (y + height - 1) // tile_height + 1)
+        columns = range(x // tile_width, (x + width - 1) // tile_width + 1)
+        for plane, row, column in itertools.product(range(planes), rows, columns):
+            tile = self._decode((plane * down + row) * across + column)
+            if tile is not None:
+                channels = slice(plane, plane + 1) if planes > 1 else slice(None)
+                top, left = row * tile_height - y, column * tile_width - x
+                _paste(tile, values[..., channels], top, left)
         return values[..., 0] if page.samplesperpixel == 1 else values
 
     def _tile_shape(self) -> tuple[int, int]:
@@ -242,12 +251,8 @@ class TiledPage:
         encoded = self._read_bytes(offset, count)
         with decoding("a tile of it is damaged", _AGAIN):
             self._check_header(encoded)
-            tile, _, _ = page.decode(
-                encoded,
-                index,
-                jpegtables=page.jpegtables,
-                jpegheader=page.jpegheader,
-            )
+            tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+            tile, _, _ = page.decode(encoded, index, **tables)
         return None if tile is None else tile[0]
 
     def _read_bytes(self, offset: int, count: int) -> bytes:
@@ -263,13 +268,12 @@ class TiledPage:
 
     def _check_header(self, encoded: bytes) -> None:
         """Refuse a tile whose own header asks for more memory than a tile is."""
-        if self.page.compression == _JPEG:
-            names = ["JPEG"]
-        elif self.page.compression in _JPEG2000:
-            names = ["JPEG2000"]
-        else:
+        format = {_JPEG: "JPEG", **dict.fromkeys(_JPEG2000, "JPEG2000")}.get(
+            self.page.compression
+        )
+        if format is None:
             return
-        with Image.open(io.BytesIO(encoded), formats=names) as tile:
+        with Image.open(io.BytesIO(encoded), formats=[format]) as tile:
             width, height = tile.size
         tile_height, tile_width = self._tile_shape()
         if width > tile_width or height > max(tile_height, 8):
@@ -277,7 +281,7 @@ class TiledPage:
 
 
 def _paste(tile: NDArray[Any], values: NDArray[Any], top: int, left: int) -> None:
-    """Copy what of a tile lies within the box."""
+    """Copy the part of a tile that lies within the box."""
     tile = tile[max(-top, 0) :, max(-left, 0) :]
     top, left = max(top, 0), max(left, 0)
     target = values[top : top + tile.shape[0], left : left + tile.shape[1]]

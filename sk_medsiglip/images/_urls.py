@@ -18,25 +18,11 @@ from blake3 import blake3
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError, MissingDependencyError
+from sk_medsiglip.images._kinds import HEAD_BYTES
 from sk_medsiglip.images._url_errors import guarded
-
-__all__ = [
-    "HEAD_BYTES",
-    "MAX_FILE_BYTES",
-    "fetch",
-    "file_url_path",
-    "is_url",
-    "local_archive",
-    "open_in_parts",
-    "redact",
-    "url_state",
-]
 
 #: A larger file is refused before it is downloaded; an image of it would not fit.
 MAX_FILE_BYTES = 4 * 2**30
-
-#: First bytes by which the formats of images are told apart.
-HEAD_BYTES = 132
 
 #: Seconds: until a connection stands, without a byte, and for one file in all.
 CONNECT_SECONDS, SILENCE_SECONDS, TOTAL_SECONDS = 30.0, 60.0, 3600.0
@@ -100,8 +86,8 @@ def redact(url: str) -> str:
 def _links(url: str) -> list[str]:
     """Split a chain such as ``zip://a.png::https://host/b.zip``.
 
-    Nothing stands behind the link that names a host: a "::" in it is an address of
-    IPv6, or part of a path, password or query.
+    The link that names a host is the last: its "::" belong to an address of IPv6, a
+    path, a password or a query.
     """
     links: list[str] = []
     while _CONTAINER.match(url) and "::" in url:
@@ -145,26 +131,7 @@ def fetch(
     max_bytes: int | None = None,
     check_head: Callable[[bytes], None] | None = None,
 ) -> bytes:
-    """Return the content of a URL.
-
-    Parameters
-    ----------
-    url : str
-        The URL.
-    max_bytes : int, default=None
-        Longer files are refused, by what the server announces or while they come, and
-        in any case those longer than ``MAX_FILE_BYTES``.
-    check_head : callable, default=None
-        Called with the first ``HEAD_BYTES`` bytes of a download, as soon as they are
-        there; raises ``ImageReadError`` to end it.
-
-    Raises
-    ------
-    ImageReadError
-        If it is not there, too large, refused, cut off, or does not come in time.
-    MissingDependencyError
-        If the package for its protocol is not installed.
-    """
+    """Return the content of a URL."""
 
     def check(head: bytes) -> None:
         if re.match(rb"\s*<(!doctype html|html)", head, re.IGNORECASE):
@@ -191,16 +158,7 @@ def open_in_parts(url: str) -> Iterator[BinaryIO]:
 
 
 def url_state(url: str) -> bytes | None:
-    """Return a digest of what the server says about the file's present content.
-
-    Returns
-    -------
-    bytes or None
-        Of its address and size, and of its ETag, checksum, version or time of change.
-        None if the server gives none of these or cannot be asked: reading it will
-        tell. Signatures of S3 and Google Cloud Storage in a query do not count, since
-        tomorrow's are others.
-    """
+    """Return a digest of what the server says about the file's present content."""
     try:
         record = guarded(_record, url)
     except ImageReadError:
@@ -226,7 +184,7 @@ def _without_signature(url: str) -> str:
 
 def _fetch(url: str, max_bytes: int, check: Callable[[bytes], None]) -> bytes:
     file_system, path = _file_system(url)
-    if "http" in _protocols(file_system):
+    if "http" in file_system.protocol:  # one name, or several
         return _download(file_system, path, max_bytes, check)
     record = file_system.info(path)
     if record.get("type") == "directory":
@@ -329,11 +287,6 @@ def _redirects() -> Any:
     return config
 
 
-def _protocols(file_system: Any) -> tuple[str, ...]:
-    protocol = file_system.protocol
-    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
-
-
 def _download(
     file_system: Any, path: str, max_bytes: int, check: Callable[[bytes], None]
 ) -> bytes:
@@ -371,7 +324,7 @@ def _refuse_too_long(size: int | None, max_bytes: int) -> None:
 
 
 class _Guarded(io.RawIOBase):
-    """A remote file whose errors are ours."""
+    """A remote file that raises our errors."""
 
     def __init__(self, remote: Any) -> None:
         self._remote = remote

@@ -362,7 +362,7 @@ def test_unreadable_images_are_failures_with_their_reason(work, images, tmp_path
     )
     assert state.n_rows == 1
     reasons = {f.source.rpartition("/")[2]: f.reason for f in state.failures.values()}
-    assert reasons["bad.png"] == "its content is no image"
+    assert reasons["bad.png"] == "it is not an image file"
     assert reasons["gone.png"] == "there is no such file"
     assert "there is no path" in reasons.values()
 

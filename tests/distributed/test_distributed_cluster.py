@@ -150,7 +150,7 @@ def test_a_job_from_table_to_laptop(
     assert str(report).startswith(f"{N_IMAGES} embedded, 0 skipped, 2 failed (fail")
     check_rows(out, expected)
     failures = pd.read_parquet(out / "failures.parquet").set_index("source")
-    assert failures["reason"]["bad.png"] == "its content is no image"
+    assert failures["reason"]["bad.png"] == "it is not an image file"
     assert "ended the process" in failures["reason"][DEADLY]
     frame = load_embeddings(out).frame.set_index("source")
     assert frame["patient"].to_dict() == dict(table.to_numpy())

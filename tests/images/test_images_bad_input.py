@@ -81,9 +81,9 @@ def what_is_read():
 #: Content of a file -> reason, hint; None stands for the list of formats.
 CONTENTS = {
     "empty": (b"", "the file is empty", "Copy or download it again, or remove it."),
-    "text": (b"patient,label\n1,0\n" * 50, "its content is no image", None),
-    "one byte": (b"\x08", "its content is no image", None),
-    "zeros": (bytes(5000), "its content is no image", None),
+    "text": (b"patient,label\n1,0\n" * 50, "it is not an image file", None),
+    "one byte": (b"\x08", "it is not an image file", None),
+    "zeros": (bytes(5000), "it is not an image file", None),
     "gif": (encoded("GIF"), "it is a GIF image, which is not read", None),
     "jpeg 2000": (
         encoded("JPEG2000"),
@@ -175,7 +175,7 @@ def test_max_pixels_of_arrays_and_pil_images():
 
 def test_a_header_that_announces_gigabytes_costs_no_memory(tmp_path):
     # ``read(n)`` of an ordinary file sets n bytes aside first.
-    from sk_medsiglip.images._file import BoundedFile
+    from sk_medsiglip.images._sources import BoundedFile
 
     path = tmp_path / "small"
     path.write_bytes(b"0123456789")

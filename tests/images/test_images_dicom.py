@@ -45,7 +45,7 @@ UNREADABLE = {
     "test_files/empty_charset_LEI.dcm": NO_IMAGE.format("DICOM"),
     "test_files/meta_missing_tsyntax.dcm": "it is a DICOM object without rows and",
     "test_files/nested_priv_SQ.dcm": "it is a DICOM object without rows and columns",
-    "test_files/no_meta.dcm": "its content is no image",
+    "test_files/no_meta.dcm": "it is not an image file",
     "test_files/no_meta_group_length.dcm": "its pixels are missing or cut short",
     "test_files/priv_SQ.dcm": "its pixels are missing or cut short",
     "test_files/reportsi": NO_IMAGE.format("Basic Text SR Storage"),

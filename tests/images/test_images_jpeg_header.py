@@ -11,7 +11,7 @@ from PIL import Image
 from pydicom.encaps import get_frame
 
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images._jpeg_header import check_jpeg, codestream
+from sk_medsiglip.images._dicom_jpeg import check_jpeg, codestream
 
 REAL = {
     "lossless": "SC_rgb_jpeg_gdcm.dcm",

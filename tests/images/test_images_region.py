@@ -121,13 +121,13 @@ def test_values_that_need_the_whole_image_are_refused_where_it_is_too_large():
 REFUSED = {
     "negative": ((-1, 0, 5, 5), "x=-1 of the region is too small"),
     "no width": ((0, 0, 0, 5), "width=0 of the region is too small"),
-    "half a pixel": ((0.5, 0, 5, 5), "x=0.5 of the region is no integer"),
-    "NaN": ((0, float("nan"), 5, 5), "y=nan of the region is no integer"),
-    "infinity": ((0, 0, float("inf"), 5), "width=inf of the region is no integer"),
-    "missing": ((0, 0, 5, None), "height=None of the region is no integer"),
-    "pd.NA": ((0, 0, 5, pd.NA), "height=<NA> of the region is no integer"),
-    "text": (("0", 0, 5, 5), "x=0 of the region is no integer"),
-    "a truth": ((True, 0, 5, 5), "x=True of the region is no integer"),
+    "half a pixel": ((0.5, 0, 5, 5), "x=0.5 of the region is not an integer"),
+    "NaN": ((0, float("nan"), 5, 5), "y=nan of the region is not an integer"),
+    "infinity": ((0, 0, float("inf"), 5), "width=inf of the region is not an integer"),
+    "missing": ((0, 0, 5, None), "height=None of the region is not an integer"),
+    "pd.NA": ((0, 0, 5, pd.NA), "height=<NA> of the region is not an integer"),
+    "text": (("0", 0, 5, 5), "x=0 of the region is not an integer"),
+    "a truth": ((True, 0, 5, 5), "x=True of the region is not an integer"),
     "too far right": ((396, 0, 5, 5), "ends at x=401, y=5, outside .* 400 wide and"),
     "too far down": ((0, 296, 5, 5), "ends at x=5, y=301, .* and 300 high"),
 }
@@ -150,7 +150,7 @@ def test_numbers_as_tables_hold_them():
 
 def test_regions_of_what_is_no_image():
     assert "no such file" in error_of(Region("gone.png", 0, 0, 1, 1)).reason
-    assert "no image" in error_of(Region(b"text" * 50, 0, 0, 1, 1)).reason
+    assert "not an image" in error_of(Region(b"text" * 50, 0, 0, 1, 1)).reason
     assert "channels" in error_of(Region(np.zeros((3, 9, 9)), 0, 0, 1, 1)).reason
     assert "no pixels" in error_of(Region(np.zeros((0, 9)), 0, 0, 1, 1)).reason
     error = error_of(Region(png(GREY), 0, 0, 1, 1, level=1))

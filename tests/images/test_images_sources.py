@@ -174,7 +174,7 @@ def test_zip_behind_http(server, tmp_path):
     server.files["/x.zip"] = (tmp_path / "x.zip").read_bytes()
     url = f"zip://a.png::{server.url}/x.zip"
     error = error_of(url)
-    assert "gives no parts of files" in error.reason
+    assert "only whole files" in error.reason
     assert "simplecache::" in error.hint
     server.with_ranges.add("/x.zip")
     np.testing.assert_array_equal(read_image(url), PIXELS)
@@ -245,7 +245,7 @@ def test_size_is_bounded_before_and_during_the_download(server, memory, monkeypa
 
 def test_a_body_without_end_is_left(server):
     server.files["/never-ends"] = bytes(2**16)
-    assert "its content is no image" in error_of(f"{server.url}/never-ends").reason
+    assert "it is not an image file" in error_of(f"{server.url}/never-ends").reason
     assert server.n_sent < 2**26
     server.files["/never-ends"] = encoded() + bytes(2**16)
     error = error_of(f"{server.url}/never-ends", max_pixels=1000)

@@ -143,7 +143,7 @@ def test_several_series_are_an_error_that_lists_them(tmp_path):
     with pytest.raises(ImageReadError) as caught:
         read_study(study)
     assert str(caught.value) == (
-        f"{study}: it holds 3 series, and one is needed. Say which by series=, an "
+        f"{study}: it holds 3 series, and one is needed. Choose one by series=, an "
         "index: 0 is MR, 7 slices; 1 is MR, 4 slices; 2 is CR, 1 slice."
     )
     assert [len(read_study(study, series=index)) for index in range(3)] == [7, 4, 1]
@@ -224,7 +224,7 @@ def test_cut_files_are_not_passed_over_in_silence(tmp_path):
     with pytest.raises(ImageReadError, match=r"late\.dcm: the file is empty"):
         read_study(folder)
     (folder / "late.dcm").write_bytes(bytes(40))
-    with pytest.raises(ImageReadError, match=r"late\.dcm: its content is no image"):
+    with pytest.raises(ImageReadError, match=r"late\.dcm: it is not an image file"):
         read_study(folder, n_slices=2)
     (folder / "late.dcm").unlink()
     cut = folder / "IM003"

@@ -13,7 +13,7 @@ from study_files import REAL, dicom, geometry, write_series
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import Percentiles, read_image, read_study
 from sk_medsiglip.images._grey_range import GreyRange
-from sk_medsiglip.images._held import Held
+from sk_medsiglip.images._lazy import Held
 from sk_medsiglip.images._picture import Picture
 
 # ------------------------------------------------------------------------ brightness
