@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from sk_medsiglip.images._sources import describe
+from sk_medsiglip.images import describe
 
 __all__ = ["Query", "as_queries", "encode_queries"]
 
