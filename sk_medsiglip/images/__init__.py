@@ -52,7 +52,6 @@ from sk_medsiglip.images._intensity import VOI, CTWindows, Percentiles, Window
 from sk_medsiglip.images._intensity import recipe_key as recipe_key
 from sk_medsiglip.images._intensity import validate_frame as validate_frame
 from sk_medsiglip.images._intensity import validate_intensity as validate_intensity
-from sk_medsiglip.images._lazy import LazyImage as LazyImage
 from sk_medsiglip.images._read import MAX_PIXELS as MAX_PIXELS
 from sk_medsiglip.images._read import read_image
 from sk_medsiglip.images._read import read_resized as read_resized
@@ -63,7 +62,6 @@ from sk_medsiglip.images._region import Region
 from sk_medsiglip.images._resize import pad_to_square as pad_to_square
 from sk_medsiglip.images._resize import resize_bilinear as resize_bilinear
 from sk_medsiglip.images._rows import image_rows as image_rows
-from sk_medsiglip.images._sources import describe as describe
 from sk_medsiglip.images._sources import source_name as source_name
 from sk_medsiglip.images._sources import source_path as source_path
 from sk_medsiglip.images._study import Study as Study

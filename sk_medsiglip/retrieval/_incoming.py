@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from sklearn.utils.validation import check_array
 
 from sk_medsiglip.embedding import MedSigLIPVolumeEmbedder, plain_rows
 from sk_medsiglip.exceptions import ImageReadError, UnreadableImageWarning
-from sk_medsiglip.images import LazyImage, describe, image_rows, study_rows
+from sk_medsiglip.images import image_rows, source_name, study_rows
 from sk_medsiglip.retrieval._index import Rows
 from sk_medsiglip.retrieval._metadata import conform, conform_column
 from sk_medsiglip.retrieval._models import ImageEmbedder, strict_copy, to_length_one
@@ -113,9 +112,7 @@ class Images:
 
     def sources(self, start: int, stop: int) -> Iterable[str | None]:
         """Return paths and URLs, without the secret parts of a URL."""
-        some = (self.images[row] for row in range(start, stop))
-        named = str | LazyImage | os.PathLike
-        return [describe(one) if isinstance(one, named) else None for one in some]
+        return [source_name(self.images[row]) for row in range(start, stop)]
 
 
 Collection = Embeddings | Images
