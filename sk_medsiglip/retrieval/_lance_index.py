@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,9 +19,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sk_medsiglip._json import read_json
-from sk_medsiglip.retrieval._condition import Condition, In
-from sk_medsiglip.retrieval._errors import SearchIndexError
-from sk_medsiglip.retrieval._index import About, Found, Index, NextFree, Rows
+from sk_medsiglip.retrieval._index import (
+    About,
+    Found,
+    NextFree,
+    Rows,
+    SearchIndexError,
+)
 from sk_medsiglip.retrieval._lance_table import (
     TABLE,
     LanceSettings,
@@ -33,9 +37,7 @@ from sk_medsiglip.retrieval._lance_table import (
     open_table,
     read_schema,
 )
-from sk_medsiglip.retrieval._where_sql import where_sql
-
-__all__ = ["ANN_KINDS", "LanceIndex"]
+from sk_medsiglip.retrieval._where import Filter, ids_sql, where_sql
 
 #: Below this a search compares every row faster than it would use an index, and finds
 #: all of them.
@@ -62,19 +64,11 @@ _ROWS_AT_ONCE = 8192
 _NEXT = b"sk_medsiglip.next"
 
 
-class LanceIndex(Index):
-    """Rows in a table of LanceDB.
-
-    Parameters
-    ----------
-    about : About
-        Of the rows.
-    settings : LanceSettings
-        Where they are.
-    """
+class LanceIndex:
+    """Rows in a table of LanceDB."""
 
     def __init__(self, about: About, settings: LanceSettings) -> None:
-        super().__init__(about)
+        self.about = about
         self.settings = settings
         self._format = RowFormat(about, settings.storage)
         self._opened: Any = None
@@ -124,11 +118,13 @@ class LanceIndex(Index):
         return int(self._table.count_rows())
 
     @property
-    def storage(self) -> str:  # noqa: D102
+    def storage(self) -> str:
+        """How vectors are kept."""
         return self.settings.storage
 
     @property
-    def next_free(self) -> NextFree:  # noqa: D102
+    def next_free(self) -> NextFree:
+        """Number and id of the next row that is added, which no row ever had."""
         return self._after(self._removed(), self._scan_columns(self._counted()))
 
     def _counted(self) -> list[str]:
@@ -146,7 +142,8 @@ class LanceIndex(Index):
             free = free.after(named["number"], named.get("id", []))
         return free
 
-    def configure(self, params: Mapping[str, Any]) -> None:  # noqa: D102
+    def configure(self, params: Mapping[str, Any]) -> None:
+        """Search as a retriever's parameters say now."""
         names = ("nprobes", "ef", "refine_factor")
         self.settings = replace(self.settings, **{n: params[n] for n in names})
 
@@ -159,38 +156,39 @@ class LanceIndex(Index):
             self.settings = replace(self.settings, storage=storage)
             self._format = RowFormat(about, storage)
 
-    def begin_change(self) -> None:  # noqa: D102
+    def begin_change(self) -> None:
+        """Go to the rows that a change starts from, whoever wrote them."""
         self.refresh()
 
-    def append(self, batches: Iterable[Rows]) -> None:  # noqa: D102
+    def append(self, batches: Iterable[Rows]) -> None:
+        """Add rows; all of them or, after an error, none."""
         with Stream(batches, self._format) as stream:
             self._table.add(stream.reader)
         files = self._table.stats()["fragment_stats"]["num_small_fragments"]
         if files > _MANY_FILES:
             self._table.optimize()
 
-    def remove(self, ids: list[Any]) -> None:  # noqa: D102
+    def remove(self, ids: list[Any]) -> None:
+        """Take rows out; all of them are there."""
         before = self._removed()
         free = self._after(before, self._rows_of(ids, self._counted()))
         if free != before:
             # Numbers and ids of rows that are gone are not given to others.
-            self._table.update_field_metadata(
-                {
-                    "path": "number",
-                    "metadata": {_NEXT.decode(): json.dumps(asdict(free))},
-                }
-            )
+            counted = {_NEXT.decode(): json.dumps(free._asdict())}
+            self._table.update_field_metadata({"path": "number", "metadata": counted})
         for some in _in_parts(ids):
-            self._table.delete(self._sql(In("id", tuple(some))))
+            self._table.delete(ids_sql(some))
 
-    def replace(self, batches: Iterable[Rows]) -> None:  # noqa: D102
+    def replace(self, batches: Iterable[Rows]) -> None:
+        """Put rows in the place of those with their ids, which are there."""
         # All of them first: what they are made of is read from this very table, and
         # reading it while LanceDB waits for a batch could wait for ever.
         with Stream(list(batches), self._format) as stream:
             writer = self._table.merge_insert("id").when_matched_update_all()
             writer.execute(stream.reader)
 
-    def known(self, ids: list[Any]) -> NDArray[np.bool_]:  # noqa: D102
+    def known(self, ids: list[Any]) -> NDArray[np.bool_]:
+        """Return which of these ids are there."""
         wanted = pd.Index(np.array(ids, dtype=object))
         known = np.zeros(len(ids), bool)
         # A filter of thousands of ids costs memory that LanceDB keeps, half a kB each.
@@ -202,33 +200,36 @@ class LanceIndex(Index):
             known[here[here >= 0]] = True
         return known
 
-    def get(self, ids: list[Any], *, vectors: bool = True) -> Rows:  # noqa: D102
-        parts = self._rows_of(ids, self._format.selected(vectors=vectors))
+    def get(self, ids: list[Any]) -> Rows:
+        """Return rows by id, in this order; all of them are there."""
+        parts = self._rows_of(ids, self._format.selected(vectors=True))
         table = import_lance("pyarrow").concat_tables(parts)
-        rows = self._format.to_rows(table, vectors=vectors)
+        rows = self._format.to_rows(table, vectors=True)
         places = pd.Index(rows.table["id"].to_numpy(object))
-        return _in_order(rows, places.get_indexer(np.array(ids, dtype=object)))
+        return rows.take(places.get_indexer(np.array(ids, dtype=object)))
 
-    def scan(self, *, vectors: bool = True) -> Iterator[Rows]:  # noqa: D102
+    def scan(self, *, vectors: bool = True) -> Iterator[Rows]:
+        """Yield all rows in batches, by number within each."""
         pyarrow = import_lance("pyarrow")
         for batch in self._scan_columns(self._format.selected(vectors=vectors)):
             table = pyarrow.Table.from_batches([batch])
             rows = self._format.to_rows(table, vectors=vectors)
-            yield _in_order(rows, np.argsort(rows.numbers, kind="stable"))
+            yield rows.take(np.argsort(rows.numbers, kind="stable"), vectors=vectors)
 
-    def nearest(  # noqa: D102
+    def nearest(
         self,
         queries: NDArray[np.float32],
         n: int,
         *,
-        where: Condition | None = None,
+        where: Filter | None = None,
         table: bool = False,
         vectors: bool = False,
     ) -> list[Found]:
+        """Return the ``n`` nearest rows of every query, fewer where there are not n."""
         columns = ["number", *(["vector"] if vectors else [])]
         if table:
             columns = self._format.selected(vectors=vectors)
-        sql = None if where is None else self._sql(where)
+        sql = None if where is None else where_sql(where, self._format.names)
         has_ann = self._has_ann() and (
             sql is None or self._table.count_rows(sql) > _FEW_MATCHES
         )
@@ -324,30 +325,31 @@ class LanceIndex(Index):
     def _rows_of(self, ids: list[Any], columns: list[str]) -> Iterator[Any]:
         """Yield the rows with these ids, in any order, as Arrow tables."""
         for some in _in_parts(ids):
-            rows = self._table.search().where(self._sql(In("id", tuple(some))))
+            rows = self._table.search().where(ids_sql(some))
             yield rows.select(columns).to_arrow()
 
     def _scan_columns(self, columns: list[str]) -> Iterator[Any]:
         yield from self._table.search().select(columns).to_batches(_ROWS_AT_ONCE)
 
-    def _sql(self, where: Condition) -> str:
-        return where_sql(where, self._format.names, self.about.columns)
+    def state(self) -> dict[str, Any]:
+        """Return where the rows are, as plain values."""
+        return {
+            "kind": "lancedb",
+            "about": self.about.as_dict(),
+            "uri": self.settings.uri,
+            "storage": self.settings.storage,
+            "ann": self.settings.ann,
+        }
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return where the rows are."""
-        return {"about": self.about, "settings": self.settings}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        LanceIndex.__init__(self, state["about"], state["settings"])
-
-
-def _in_order(rows: Rows, order: NDArray[np.intp]) -> Rows:
-    has_vectors = len(rows.vectors) > 0
-    return Rows(
-        rows.numbers[order],
-        rows.vectors[order] if has_vectors else rows.vectors,
-        rows.table.iloc[order].reset_index(drop=True),
-    )
+    @classmethod
+    def of_state(
+        cls, state: Mapping[str, Any], options: Mapping[str, str] | None
+    ) -> LanceIndex:
+        """Return the index that :meth:`state` describes, not opened yet."""
+        settings = LanceSettings(
+            state["uri"], options, storage=state["storage"], ann=state["ann"]
+        )
+        return cls(About.from_dict(state["about"]), settings)
 
 
 def _in_parts(ids: list[Any]) -> Iterator[list[Any]]:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,22 +21,7 @@ from numpy.typing import NDArray
 
 from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.retrieval._errors import SearchIndexError
-from sk_medsiglip.retrieval._index import About, Rows
-from sk_medsiglip.retrieval._storage_options import StorageOptions
-
-__all__ = [
-    "TABLE",
-    "LanceSettings",
-    "RowFormat",
-    "Stream",
-    "connect",
-    "import_lance",
-    "is_lance",
-    "matrix",
-    "open_table",
-    "read_schema",
-]
+from sk_medsiglip.retrieval._index import About, Rows, SearchIndexError
 
 TABLE = "images"
 FORMAT = 1
@@ -49,26 +34,10 @@ _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*").fullmatch
 
 @dataclass(frozen=True)
 class LanceSettings:
-    """Where a table is and how it is searched.
-
-    Parameters
-    ----------
-    uri : str
-        Folder or URL of the database.
-    storage_options : StorageOptions or None
-        For an object store.
-    storage : {"float32", "float16"}
-        How vectors are kept.
-    ann : {"auto", "flat", "ivf_sq", "ivf_pq", "hnsw"}
-        What is built over them.
-    nprobes, ef : int or None
-        Of a search; None is LanceDB's own choice.
-    refine_factor : int
-        Of a search.
-    """
+    """Where a table is and how it is searched, by the parameters of a retriever."""
 
     uri: str
-    storage_options: StorageOptions | None
+    storage_options: Mapping[str, str] | None
     storage: str = "float32"
     ann: str = "auto"
     nprobes: int | None = None
@@ -126,7 +95,7 @@ def read_schema(schema: Any, uri: str) -> tuple[About, str]:
         facts = read_json((schema.metadata or {})[_SCHEMA_KEY], {"format": int})
         found = facts["format"]
         if found == FORMAT:
-            about = About.from_json(json.dumps(facts["about"]))
+            about = About.from_dict(facts["about"])
             item = schema.field("vector").type.value_type
             return about, item.to_pandas_dtype().__name__
     except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -143,18 +112,7 @@ def read_schema(schema: Any, uri: str) -> tuple[About, str]:
 class RowFormat:
     """Rows as Arrow, and back.
 
-    Parameters
-    ----------
-    about : About
-        Of the rows.
-    storage : {"float32", "float16"}
-        How vectors are kept.
-
-    Attributes
-    ----------
-    names : dict of str to str
-        What each column is called on disk: letters, digits and underscores.
-    schema : pyarrow.Schema
+    ``names`` are those of the columns on disk: letters, digits and underscores.
     """
 
     def __init__(self, about: About, storage: str) -> None:
@@ -223,13 +181,8 @@ class RowFormat:
 class Stream:
     """Rows as LanceDB reads them, batch by batch, in a thread of its own.
 
-    An error in a batch is raised as it is, where LanceDB would raise its text; and
-    whoever is interrupted stops the reading too, so that nothing is committed later.
-
-    Parameters
-    ----------
-    batches : iterable of Rows
-    form : RowFormat
+    An error in a batch is raised as it is, where LanceDB would raise its text; and an
+    interrupt stops the reading too, so that nothing is committed later.
     """
 
     def __init__(self, batches: Iterable[Rows], form: RowFormat) -> None:
@@ -243,16 +196,18 @@ class Stream:
     def _convert(self, batches: Iterable[Rows], form: RowFormat) -> Iterator[Any]:
         try:
             for rows in batches:
-                if self._stopped.is_set():
-                    raise RuntimeError("stopped by its caller")
+                self._check_running()
                 yield form.to_batch(rows)
-            if self._stopped.is_set():
-                raise RuntimeError("stopped by its caller")
+            self._check_running()
         except GeneratorExit:
             raise
         except BaseException as error:
             self._error = error
             raise
+
+    def _check_running(self) -> None:
+        if self._stopped.is_set():
+            raise RuntimeError("stopped by its caller")
 
     def __enter__(self) -> Self:
         return self

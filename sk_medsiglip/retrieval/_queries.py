@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from sk_medsiglip.images._sources import describe
+from sk_medsiglip.images import source_name
 
 __all__ = ["Query", "as_queries", "encode_queries"]
 
@@ -155,7 +155,7 @@ def _show(term: _Term) -> str:
     if term.kind == "embedding":
         return f"embedding=array of shape {term.value.shape}"
     is_path = isinstance(term.value, str | os.PathLike)
-    return f"image={describe(term.value)!r}" if is_path else "image=..."
+    return f"image={source_name(term.value)!r}" if is_path else "image=..."
 
 
 def _check_texts(text: Any) -> tuple[str, ...]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -16,47 +19,59 @@ from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
-from sk_medsiglip.retrieval._changes import Changes
 from sk_medsiglip.retrieval._diversity import near_duplicates
-from sk_medsiglip.retrieval._encoding import embed_images, encode_texts
 from sk_medsiglip.retrieval._exact_index import ExactIndex
-from sk_medsiglip.retrieval._identity import (
-    ImageEmbedder,
-    model_of,
-    recipe_of,
-)
 from sk_medsiglip.retrieval._incoming import (
     Collection,
     Embeddings,
     Images,
     batches,
+    is_embeddings,
+    replacements,
+)
+from sk_medsiglip.retrieval._index import About, Rows
+from sk_medsiglip.retrieval._index_folder import INDEX_FILE
+from sk_medsiglip.retrieval._lance_index import ANN_KINDS, LanceIndex
+from sk_medsiglip.retrieval._lance_table import LanceSettings, is_lance
+from sk_medsiglip.retrieval._metadata import conform, infer_kind, infer_kinds
+from sk_medsiglip.retrieval._models import (
+    ImageEmbedder,
+    check_image_embedder,
+    check_width,
+    embed_images,
+    encode_texts,
+    model_of,
+    recipe_of,
     to_length_one,
 )
-from sk_medsiglip.retrieval._index import About, Index, Rows
-from sk_medsiglip.retrieval._lance_index import (
-    ANN_KINDS,
-    LanceIndex,
-)
-from sk_medsiglip.retrieval._metadata import conform, infer_kind, infer_kinds
 from sk_medsiglip.retrieval._parquet_shards import ParquetShards
 from sk_medsiglip.retrieval._queries import as_queries, encode_queries
 from sk_medsiglip.retrieval._rejected import (
     Rejected,
+    rejected_table,
+    warn_about_rejected,
 )
-from sk_medsiglip.retrieval._results import results_table
 from sk_medsiglip.retrieval._row_facts import (
     check_ids,
     check_metadata,
     check_sources,
+    ids_as_list,
+    refuse_known,
+    refuse_unknown,
 )
-from sk_medsiglip.retrieval._selection import check_selection, nearest_selected
-from sk_medsiglip.retrieval._storing import Storing
+from sk_medsiglip.retrieval._selection import (
+    check_selection,
+    nearest_selected,
+    results_table,
+)
+from sk_medsiglip.retrieval._storage_options import StorageOptions
 from sk_medsiglip.retrieval._where import parse_where
 
-__all__ = ["ImageRetriever"]
+#: Models that an index may name without being asked about.
+_OURS = ("google/medsiglip-448", "demo")
 
 
-class ImageRetriever(VersionedPickle, Changes, Storing):
+class ImageRetriever(VersionedPickle, BaseEstimator):
     """Search a collection of images by words, by images, or by both.
 
     Parameters
@@ -272,7 +287,15 @@ class ImageRetriever(VersionedPickle, Changes, Storing):
         all_ids = check_ids(
             np.arange(len(collection)) if ids is None else ids, len(collection)
         )
-        about = self._about(collection, embedder, all_ids, kept_metadata)
+        model, revision = model_of(embedder or self._new_embedder())
+        about = About(
+            width=collection.width,
+            id_kind=infer_kind(all_ids, "ids"),
+            kinds={} if kept_metadata is None else infer_kinds(kept_metadata),
+            model=model,
+            revision=revision,
+            recipe=None if embedder is None else recipe_of(embedder),
+        )
         rejected: list[Rejected] = []
         index = self._build(
             about,
@@ -485,8 +508,12 @@ class ImageRetriever(VersionedPickle, Changes, Storing):
         queries, is_batch = as_queries(query)
         about = self._index.about
         condition = None if where is None else parse_where(where, about.columns)
+        embedder = self._any_embedder()
         vectors = encode_queries(
-            queries, about.width, self._encode_texts, self._embed_images
+            queries,
+            about.width,
+            lambda texts: encode_texts(texts, embedder, about),
+            lambda images: embed_images(images, embedder, about),
         )
         self._index.configure(self.get_params(deep=False))
         found = nearest_selected(
@@ -550,7 +577,332 @@ class ImageRetriever(VersionedPickle, Changes, Storing):
         table.index = pd.Index(numbers, dtype=np.int64, name="row")
         return table.sort_index()
 
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: Any = None,
+        *,
+        ids: ArrayLike | None = None,
+        metadata: pd.DataFrame | Mapping[str, Any] | None = None,
+        sources: ArrayLike | None = None,
+    ) -> Self:
+        """Add rows; the first ones build the index. See :meth:`fit` and :meth:`add`.
+
+        Parameters
+        ----------
+        X, y, ids, metadata, sources
+            As for :meth:`fit`.
+
+        Returns
+        -------
+        self
+        """
+        write = self.add if hasattr(self, "_index") else self.fit
+        return write(X, ids=ids, metadata=metadata, sources=sources)
+
+    def add(
+        self,
+        X: ArrayLike,
+        *,
+        ids: ArrayLike | None = None,
+        metadata: pd.DataFrame | Mapping[str, Any] | None = None,
+        sources: ArrayLike | None = None,
+    ) -> Self:
+        """Add rows to the index; after an error none of them is there.
+
+        Parameters
+        ----------
+        X : array-like
+            Images or embeddings, as for :meth:`fit`.
+        ids : array-like, default=None
+            Where ids are whole numbers, None counts on from the largest that was ever
+            in the index; an id that was removed is not given to another row.
+        metadata : DataFrame, default=None
+            Columns that it lacks are missing in the new rows; it must have no others
+            than the index.
+        sources : array-like, default=None
+            As for :meth:`fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an id is there already, or twice, or a value is of another kind than
+            its column's: names which.
+        CheckpointError, ValueError
+            If the vectors would be another model's, or images prepared otherwise.
+        """
+        check_is_fitted(self)
+        self._index.begin_change()
+        about = self._index.about
+        collection, _ = self._read(X, about)
+        n_rows, free = len(collection), self._index.next_free
+        if ids is None and about.id_kind == "text":
+            raise ValueError("the rows of this index have ids of text; pass ids=.")
+        all_ids = check_ids(
+            [*range(free.id, free.id + n_rows)] if ids is None else ids,
+            n_rows,
+            about.id_kind,
+        )
+        listed = all_ids.tolist()
+        known = self._index.known(listed)
+        if known.any():
+            raise refuse_known([listed[i] for i in np.flatnonzero(known)])
+        rejected: list[Rejected] = []
+        self._index.append(
+            batches(
+                collection,
+                ids=all_ids,
+                metadata=check_metadata(metadata, X, n_rows),
+                sources=check_sources(sources, n_rows),
+                kinds=about.kinds,
+                first_number=free.number,
+                rejected=rejected,
+            )
+        )
+        return self._report(rejected, n_rows)
+
+    def remove(self, ids: Any) -> Self:
+        """Take rows out.
+
+        Searches no longer find them. On the disk they are erased by ``save``, or with
+        ``index="lancedb"`` by ``optimize(keep_days=0)``.
+
+        Parameters
+        ----------
+        ids : one id, or array-like of ids
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the index has not all of them: names which; nothing is removed.
+        """
+        check_is_fitted(self)
+        self._index.begin_change()
+        self._index.remove(self._known_ids(ids))
+        self.n_samples_fit_ = len(self._index)
+        return self
+
+    def update(
+        self,
+        ids: Any,
+        X: ArrayLike | None = None,
+        *,
+        metadata: pd.DataFrame | Mapping[str, Any] | None = None,
+        sources: ArrayLike | None = None,
+    ) -> Self:
+        """Put other images, or other metadata, in the place of those of rows.
+
+        Parameters
+        ----------
+        ids : one id, or array-like of ids
+            Which rows.
+        X : array-like, default=None
+            Their new images or embeddings, in the order of ``ids``. None keeps the
+            vectors. What cannot be read leaves its row as it was.
+        metadata : DataFrame, default=None
+            New values of the columns that it has; others stay.
+        sources : array-like, default=None
+            New sources.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the index has not all of the ids: names which; nothing is changed.
+
+        Notes
+        -----
+        The new rows are in memory together before the first is put in place.
+        """
+        check_is_fitted(self)
+        if X is None and metadata is None and sources is None:
+            raise ValueError("nothing to update: pass X, metadata or sources.")
+        self._index.begin_change()
+        listed = self._known_ids(ids)
+        collection = None if X is None else self._read(X, self._index.about)[0]
+        if collection is not None and len(collection) != len(listed):
+            raise ValueError(
+                f"there are {len(listed)} ids and {len(collection)} images; each id "
+                "needs one."
+            )
+        rejected: list[Rejected] = []
+        self._index.replace(
+            replacements(
+                self._index.get,
+                self._index.about.kinds,
+                listed,
+                collection,
+                metadata=check_metadata(metadata, X, len(listed)),
+                sources=check_sources(sources, len(listed)),
+                rejected=rejected,
+            )
+        )
+        return self._report(rejected, len(listed))
+
+    def refresh(self) -> Self:
+        """See what other processes have stored since this one opened the index.
+
+        Until then every search is of the rows that there were when it was opened.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        SearchIndexError
+            If rows of an exact index were changed here and not saved, and another
+            process has saved it meanwhile: one of the two would be lost.
+        """
+        check_is_fitted(self)
+        self._index.refresh()
+        self.n_samples_fit_ = len(self._index)
+        return self
+
+    def optimize(self, *, keep_days: float = 7.0) -> Self:
+        """Tidy up after many changes, and erase rows that were removed.
+
+        Rows that were added since LanceDB's index was built are compared one by one
+        until this is called, or until many additions have called it. Files are written
+        anew without the rows that were removed or updated. ``index="exact"`` has
+        nothing to tidy: :meth:`save` writes only the rows that are there.
+
+        Parameters
+        ----------
+        keep_days : float, default=7.0
+            Age from which earlier versions of a LanceDB table are erased, in days.
+            Until then they hold the rows that were removed, and take as much space
+            again as was rewritten; a process that opened one goes on searching in it.
+            0 erases all of them at once: no other process may have the index open.
+
+        Returns
+        -------
+        self
+        """
+        check_is_fitted(self)
+        if not isinstance(keep_days, int | float) or not keep_days >= 0:
+            raise ValueError(f"keep_days must be 0 or more days, got {keep_days!r}.")
+        self._index.begin_change()
+        self._index.optimize(keep_days)
+        return self
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write an exact index into a folder; :meth:`load` opens it.
+
+        The folder's old index stays whole until the new one is, whatever happens.
+        From now on a pickle of this retriever holds the folder's name in the place of
+        the rows, as long as none is added, removed or updated.
+
+        Parameters
+        ----------
+        folder : str or path-like
+            A new one, or one that holds an index, which is replaced.
+
+        Raises
+        ------
+        ValueError
+            If the index is LanceDB's, which is stored at its ``uri`` already.
+        SearchIndexError
+            If another process has saved this index since it was opened here.
+        OSError
+            If it cannot be written, or holds other things.
+        """
+        check_is_fitted(self)
+        if not isinstance(self._index, ExactIndex):
+            raise ValueError(
+                f"this index is stored already: ImageRetriever.load({self.uri!r}) "
+                "opens it."
+            )
+        self._index.save(folder)
+
+    @classmethod
+    def load(
+        cls,
+        location: str | os.PathLike[str],
+        *,
+        embedder: ImageEmbedder | None = None,
+        **params: Any,
+    ) -> Self:
+        """Open a stored index; its vectors are read from the disk as they are used.
+
+        Parameters
+        ----------
+        location : str or path-like
+            A folder that :meth:`save` wrote, or the ``uri`` of ``index="lancedb"``.
+        embedder : MedSigLIPEmbedder, MedSigLIPVolumeEmbedder or None, default=None
+            What embeds images that are asked with or added. None is one with default
+            settings, of the model of the index. Text needs none.
+        **params
+            Other parameters of the retriever: ``metric``, ``device``, ``cache``,
+            ``storage_options``. ``model`` may say where the same weights lie on this
+            machine.
+
+        Returns
+        -------
+        ImageRetriever
+
+        Raises
+        ------
+        SearchIndexError
+            If there is no index, or it is damaged, or of a newer version.
+
+        Warns
+        -----
+        UserWarning
+            If the index, not the caller, says which model is loaded to encode words,
+            and it is neither the default nor the demonstration.
+        """
+        name = os.fspath(location)
+        in_files = (Path(name) / INDEX_FILE).exists() or is_lance(name) is False
+        kind = {"index": "exact"} if in_files else {"index": "lancedb", "uri": location}
+        retriever = cls(embedder=embedder, **{**kind, **params})
+        retriever._validate_params()
+        index = (
+            ExactIndex.load(location, retriever.device)
+            if in_files
+            else LanceIndex.load(retriever._lance_settings())
+        )
+        about = index.about
+        known = {"model": about.model, "revision": about.revision}
+        retriever.set_params(storage=index.storage, **{**known, **params})
+        if about.model not in _OURS and "model" not in params and embedder is None:
+            warnings.warn(
+                f"the index in {name!r} names the model {about.model!r}, which a "
+                "search by words would load. If you trust both, pass model=.",
+                UserWarning,
+                stacklevel=2,
+            )
+        retriever._index = index
+        retriever.n_features_in_ = about.width
+        retriever.n_samples_fit_ = len(index)
+        retriever.rejected_ = rejected_table([])
+        return retriever
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.three_d_array = True
+        # Such rows are kept out and reported.
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _any_embedder(self) -> ImageEmbedder:
+        """Return what embedded the images, or what the parameters say."""
+        return getattr(self, "embedder_", None) or self._new_embedder()
+
     def _new_embedder(self) -> ImageEmbedder:
+        """Return what embeds images as the parameters say, not fitted."""
         if self.embedder is not None:
             return self.embedder
         return MedSigLIPEmbedder(
@@ -561,39 +913,49 @@ class ImageRetriever(VersionedPickle, Changes, Storing):
             verbose=self.verbose,
         )
 
-    def _about(
-        self,
-        collection: Collection,
-        embedder: ImageEmbedder | None,
-        ids: pd.Series,
-        metadata: pd.DataFrame | None,
-    ) -> About:
-        if isinstance(collection, Embeddings):
-            width = collection.width
-        else:
-            width = len(embedder.get_feature_names_out())  # type: ignore[union-attr]
-        model, revision = model_of(embedder or self._new_embedder())
-        return About(
-            width=width,
-            id_kind=infer_kind(ids, "ids"),
-            kinds={} if metadata is None else infer_kinds(metadata),
-            model=model,
-            revision=revision,
-            recipe=None if embedder is None else recipe_of(embedder),
-        )
+    def _read(
+        self, X: Any, about: About | None
+    ) -> tuple[Collection, ImageEmbedder | None]:
+        """Return what ``X`` holds; raise if it does not belong into the index."""
+        if is_embeddings(X):
+            embeddings = Embeddings(X)
+            if about is not None:
+                check_width(embeddings.width, about)
+                validate_data(self, X, skip_check_array=True, reset=False)
+            return embeddings, None
+        embedder = clone(self._any_embedder() if about else self._new_embedder()).fit(X)
+        if about is not None:
+            check_image_embedder(embedder, about)
+        return Images(X, embedder), embedder
 
-    def _build(self, about: About, rows: Iterator[Rows]) -> Index:
+    def _build(self, about: About, rows: Iterator[Rows]) -> ExactIndex | LanceIndex:
         if self.index == "lancedb":
             return LanceIndex.build(about, self._lance_settings(), rows)
         index = ExactIndex(about, self.storage, self.device)
         index.append(rows)
         return index
 
+    def _report(self, rejected: list[Rejected], n_rows: int) -> Self:
+        """Set what is said of the last change, and warn of what was kept out."""
+        self.n_samples_fit_ = len(self._index)
+        self.rejected_ = rejected_table(rejected)
+        warn_about_rejected(rejected, n_rows)
+        return self
+
+    def _known_ids(self, ids: Any) -> list[Any]:
+        """Return ids as a list; raise if the index has not all of them."""
+        listed = ids_as_list(ids, self._index.about.id_kind)
+        known = self._index.known(listed)
+        if not known.all():
+            raise refuse_unknown([listed[i] for i in np.flatnonzero(~known)])
+        return listed
+
     def _query_vectors(self, X: Any) -> NDArray[np.float32]:
-        """Return the vectors of images or embeddings, of length 1."""
-        collection, _ = self._read(X, self._index.about)
+        """Return the vectors of images or embeddings, of unit length."""
+        about = self._index.about
+        collection, _ = self._read(X, about)
         if isinstance(collection, Images):
-            return self._embed_images(collection.sources)
+            return embed_images(collection.images, self._any_embedder(), about)
         vectors, usable = to_length_one(collection.vectors(0, len(collection)))
         if not usable.all():
             row = int(np.argmin(usable))
@@ -602,12 +964,6 @@ class ImageRetriever(VersionedPickle, Changes, Storing):
                 f"queries has no direction, {collection.reason(row)}."
             )
         return vectors
-
-    def _embed_images(self, images: Sequence[Any]) -> NDArray[np.float32]:
-        return embed_images(images, self._any_embedder(), self._index.about)
-
-    def _encode_texts(self, groups: Sequence[Sequence[str]]) -> NDArray[np.float32]:
-        return encode_texts(groups, self._any_embedder(), self._index.about)
 
     def _neighbors_of_rows(
         self, n: int
@@ -629,13 +985,51 @@ class ImageRetriever(VersionedPickle, Changes, Storing):
         cosine = np.clip(1 - scores, 0, 2)
         return cosine if self.metric == "cosine" else np.sqrt(2 * cosine)
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string = True
-        tags.input_tags.three_d_array = True
-        # Such rows are kept out and reported.
-        tags.input_tags.allow_nan = True
-        return tags
+    def _lance_settings(self) -> LanceSettings:
+        if self.uri is None:
+            raise ValueError(
+                'index="lancedb" needs a place for its rows: uri="folder", or '
+                'uri="s3://bucket/name".'
+            )
+        uri = os.fspath(self.uri)
+        if uri.startswith("db://"):
+            raise ValueError(
+                f"uri={uri!r} is a place in LanceDB's cloud, which is not supported. "
+                "Name a folder, or an object store: s3://bucket/name."
+            )
+        return LanceSettings(
+            uri if "://" in uri else os.path.abspath(os.path.expanduser(uri)),
+            self.storage_options,
+            storage=self.storage,
+            ann=self.ann,
+            nprobes=self.nprobes,
+            ef=self.ef,
+            refine_factor=self.refine_factor,
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # However it comes, by __init__ or set_params: it shows no secret.
+        if name == "storage_options":
+            value = StorageOptions.around(value)
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state with the index as plain values and arrays."""
+        state = super().__getstate__()
+        if "_index" in state:
+            state["_index"] = self._index.state()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.storage_options = self.storage_options
+        if hasattr(self, "_index"):
+            known: Any = self._index
+            self._index = (
+                ExactIndex.of_state(known)
+                if known["kind"] == "exact"
+                else LanceIndex.of_state(known, self.storage_options)
+            )
 
 
 def _at_least_one(rows: Iterator[Rows], rejected: list[Rejected]) -> Iterator[Rows]:

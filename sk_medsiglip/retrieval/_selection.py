@@ -1,20 +1,21 @@
-"""Results without near copies, and results that differ from each other."""
+"""Results as a user reads them: without near copies, unlike each other, as a table."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from sk_medsiglip.retrieval._condition import Condition
 from sk_medsiglip.retrieval._diversity import (
     maximal_marginal_relevance,
     near_duplicates,
 )
-from sk_medsiglip.retrieval._index import Found, Index
+from sk_medsiglip.retrieval._exact_index import ExactIndex
+from sk_medsiglip.retrieval._index import Found
+from sk_medsiglip.retrieval._lance_index import LanceIndex
+from sk_medsiglip.retrieval._where import Filter
 
-__all__ = ["check_selection", "nearest_selected"]
-
-#: Of how many candidates diverse results are chosen.
+#: Candidates, for each result, among which diverse results are chosen.
 _CANDIDATES, _FEWEST_CANDIDATES = 10, 100
 
 #: How many rows more are looked at when near copies took the places of others, and the
@@ -38,34 +39,15 @@ def _is_real(value: object) -> bool:
 
 
 def nearest_selected(
-    index: Index,
+    index: ExactIndex | LanceIndex,
     queries: NDArray[np.float32],
     n: int,
     *,
-    where: Condition | None,
+    where: Filter | None,
     deduplicate: float | None,
     diversity: float,
 ) -> list[Found]:
-    """Return the rows nearest to every query, with their tables.
-
-    Parameters
-    ----------
-    index : Index
-    queries : ndarray of shape (n_queries, width), float32
-        Of length 1.
-    n : int
-        How many for each.
-    where : Condition or None
-        Which rows may be found.
-    deduplicate : float or None
-        Cosine from which a row is left out for being like a better one.
-    diversity : float
-        Of maximal marginal relevance; 0 goes by the query alone.
-
-    Returns
-    -------
-    list of Found
-    """
+    """Return the rows nearest to every query, with their tables."""
     if deduplicate is None and not diversity:
         return index.nearest(queries, n, where=where, table=True)
     wanted = max(_CANDIDATES * n, _FEWEST_CANDIDATES) if diversity else n
@@ -78,10 +60,10 @@ def nearest_selected(
 
 
 def _distinct(
-    index: Index,
+    index: ExactIndex | LanceIndex,
     query: NDArray[np.float32],
     wanted: int,
-    where: Condition | None,
+    where: Filter | None,
     threshold: float | None,
 ) -> Found:
     """Return the best rows of which none is nearly the same as a better one."""
@@ -118,3 +100,17 @@ def _taken(found: Found, places: NDArray[np.intp]) -> Found:
         found.table.iloc[places].reset_index(drop=True),
         found.vectors[places],
     )
+
+
+def results_table(found: list[Found], *, is_batch: bool) -> pd.DataFrame:
+    """Return results as one table; in a batch, ``query`` is the first column."""
+    tables = []
+    for row, one in enumerate(found):
+        assert one.table is not None
+        table = one.table.reset_index(drop=True)
+        table.insert(2, "score", one.scores)
+        table.insert(0, "rank", np.arange(1, len(table) + 1))
+        if is_batch:
+            table.insert(0, "query", row)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)

@@ -6,8 +6,6 @@ from collections import UserDict
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["StorageOptions"]
-
 #: Parts of the names of options that are shown and pickled. All others may be secret.
 _PUBLIC = (
     "region",
@@ -66,7 +64,7 @@ class StorageOptions(UserDict[str, str]):
         return self
 
     def __reduce__(self) -> tuple:
-        return StorageOptions, (self.public,)
+        return dict, (self.public,)
 
 
 def _is_public(name: Any) -> bool:

@@ -1,42 +1,39 @@
 """The rows with the highest inner products, exactly, in bounded memory.
 
-Blocks of rows are multiplied in float32, and of every block only those are kept that
-could be among the best: whose score reaches that of the ``n``-th best so far less what
-rounding can do. What is left at the end, little more than ``n`` rows a query, is
-multiplied again in float64. So the result is that of float64, whatever the block, the
-library or the device, and equal rows have equal scores.
+Blocks of rows are multiplied in float32, and only those rows of a block are kept whose
+score reaches that of the ``n``-th best so far less what rounding can do. The rows that
+are left at the end, little more than ``n`` a query, are multiplied again in float64. So
+the result is that of float64, whatever the block, the library or the device, and equal
+rows have equal scores.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip.retrieval._products import (
-    NumpyProducts,
-    Products,
-    TorchProducts,
-    Where,
-)
+from sk_medsiglip.encoder import one_thread_in_forked_child
 
-__all__ = ["top_rows"]
-
-#: Rows of which only the highest score is looked at first.
+#: Number of rows of which only the highest score is looked at first.
 _GROUP = 32
-#: Most queries at a time.
+#: Largest number of queries at a time.
 _QUERIES = 2048
-#: Scores of a block that are aimed at, 2 MB, and the most, 16 MB.
+#: Scores of a block: 2 MB are aimed at, and 16 MB are the most.
 _SCORES, _MOST_SCORES = 2**19, 2**22
-#: Bounds of the rows of a block.
+#: Bounds of the number of rows of a block.
 _FEWEST_ROWS, _MOST_ROWS = 4096, 2**16
-#: Multiplications that numpy does in the time in which torch is imported, and how many
-#: it does in the time in which it converts one value from float16.
+#: Values of the rows in one product, 4.7 MB: they stay in the second-level cache of two
+#: cores, where converting and multiplying find them again.
+_PART_VALUES = 1024 * 1152
+#: Numbers of queries for which small products are faster than one large one.
+_FEW_QUERIES = range(2, 64)
+#: Multiplications that numpy does while torch is imported, and the number it does while
+#: it converts one value from float16.
 _SMALL_WORK, _HALF_WORK = 2e10, 100
-#: Values that are multiplied again at a time, in float64: 512 KB, which
+#: Values that are multiplied again at a time, in float64: 512 KB.
 _AGAIN_VALUES = 2**16
 
 _LOWEST = np.finfo(np.float32).min
@@ -47,177 +44,53 @@ def top_rows(
     rows: NDArray[np.floating],
     n: int,
     *,
-    mask: NDArray[Any] | None = None,
+    allowed: NDArray[np.int64] | None = None,
     device: str = "cpu",
-    block_rows: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Find the ``n`` rows of the highest inner product with each query.
+    """Return scores and positions of the ``n`` best rows of each query, best first.
 
-    Parameters
-    ----------
-    queries : ndarray of shape (n_queries, d), float32
-        Of length 1 each.
-    rows : ndarray of shape (n_rows, d), float32 or float16
-        Of length 1 each; may be memory-mapped. Nothing is normalised here.
-    n : int
-        How many to find; all allowed rows if there are fewer.
-    mask : ndarray, default=None
-        Which rows are allowed: bool of shape (n_rows,), or their positions, int64 in
-        increasing order. None allows all.
-    device : str, default="cpu"
-        Where to compute, as torch names devices; "auto" is "cuda" where there is one.
-        Rows cross to a GPU at every call.
-    block_rows : int, default=None
-        Rows at a time. None chooses by the number of queries.
-
-    Returns
-    -------
-    scores : ndarray of shape (n_queries, n), float32
-        The highest first: inner products in float64, rounded.
-    positions : ndarray of shape (n_queries, n), int64
-        Of the rows. Among equal scores the lowest comes first.
-
-    Raises
-    ------
-    TypeError
-        If an array is of another numeric type.
-    ValueError
-        If shapes do not fit, a position is not one of a row, positions are not in
-        order, ``n`` or ``block_rows`` is below 1, or the device cannot be used.
-
-    Notes
-    -----
-    Memory beyond the arguments and the result: on a CPU at most 16 MB of scores, 5 MB
-    of rows and about 200 bytes for each of ``n_queries * n``, of up to 2,048 queries at
-    a time. A larger ``block_rows`` takes more.
-
-    Rows whose scores float32 cannot tell from a query's ``n``-th best, within 1.5e-4 of
-    it at a width of 1152, are multiplied again one by one, a million in two seconds.
-    Equal queries are searched for once.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sk_medsiglip.retrieval._top_rows import top_rows
-    >>> rows = np.array([[1, 0], [0, 1], [0.6, 0.8], [0, 1]], dtype=np.float32)
-    >>> scores, positions = top_rows(rows[1:3], rows, 3)
-    >>> positions
-    array([[1, 3, 2],
-           [2, 1, 3]])
-    >>> scores
-    array([[1. , 1. , 0.8],
-           [1. , 0.8, 0.8]], dtype=float32)
+    Queries and rows are of unit length; rows are contiguous, float32 or float16, and
+    may be memory-mapped. ``allowed`` are ascending positions. Of equal scores the
+    lowest position comes first, and fewer rows come back where there are fewer.
     """
-    _check(queries, rows, n, block_rows)
-    allowed = None if mask is None else _check_mask(mask, len(rows))
-    n_allowed = len(rows) if allowed is None else _count(allowed)
+    n_allowed = len(rows) if allowed is None else len(allowed)
     n = min(n, n_allowed)
     scores = np.empty((len(queries), n), np.float32)
     positions = np.empty((len(queries), n), np.int64)
     if not scores.size:
         return scores, positions
+    torch, device = _choose_torch(len(queries), n_allowed, rows, device)
+    hidden = None
+    if allowed is not None and 2 * n_allowed > len(rows):
+        # Gathering rows costs about as much as the product of those left out.
+        hidden = np.ones(len(rows), bool)
+        hidden[allowed] = False
+        allowed = None
     for start in range(0, len(queries), _QUERIES):
         some, which = _different(queries[start : start + _QUERIES])
-        size = _block_size(len(some), n_allowed, block_rows)
+        size = _block_rows(len(some), n_allowed)
         group = _GROUP if size >= 2 * _GROUP * n else 1
-        size = -(-size // group) * group
-        products = _products(some, rows, size, group, n_allowed, device)
-        found = _search(products, some, rows, n, allowed, size, group)
+        products = _Products(
+            some, rows, -(-size // group) * group, group, torch, device
+        )
+        found = _search(products, some, rows, n, allowed, hidden)
         stop = start + len(which)
         scores[start:stop], positions[start:stop] = (part[which] for part in found)
     return scores, positions
 
 
-def _check(queries: Any, rows: Any, n: int, block_rows: int | None) -> None:
-    for name, array in (("queries", queries), ("rows", rows)):
-        if not isinstance(array, np.ndarray) or array.ndim != 2:
-            got = getattr(array, "shape", type(array).__name__)
-            raise ValueError(f"{name} must be an array of two dimensions, got {got}.")
-    if queries.dtype != np.float32:
-        raise TypeError(
-            f"queries must be float32, got {queries.dtype}; "
-            "use queries.astype(numpy.float32)."
-        )
-    if rows.dtype not in (np.float32, np.float16):
-        raise TypeError(
-            f"rows must be float32 or float16, got {rows.dtype}; "
-            "use rows.astype(numpy.float32)."
-        )
-    if queries.shape[1] != rows.shape[1]:
-        raise ValueError(
-            f"queries have {queries.shape[1]} values each and rows {rows.shape[1]}: "
-            "they must come from the same model."
-        )
-    for name, number in (("n", n), ("block_rows", block_rows)):
-        if number is not None and number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}.")
+def _choose_torch(
+    n_queries: int, n_allowed: int, rows: NDArray[np.floating], device: str
+) -> tuple[Any, str]:
+    """Return torch and its device; None for a search that is over before its import.
 
-
-def _check_mask(mask: Any, n_rows: int) -> NDArray[Any]:
-    """Return the allowed rows in the form in which they are fewer to go through."""
-    mask = np.asarray(mask)
-    if mask.ndim != 1 or mask.dtype.kind not in "biu":
-        raise ValueError(
-            "mask must be one bool a row, or positions of rows, got "
-            f"{mask.dtype} of shape {mask.shape}."
-        )
-    if mask.dtype == bool:
-        if len(mask) != n_rows:
-            raise ValueError(f"mask has {len(mask)} entries for {n_rows} rows.")
-        dense, positions = mask, np.flatnonzero(mask)
-    else:
-        positions = mask.astype(np.int64)
-        if np.any(np.diff(positions) <= 0):
-            raise ValueError("positions in mask must increase, without repeats.")
-        if len(positions) and not (0 <= positions[0] and positions[-1] < n_rows):
-            raise ValueError(
-                f"positions in mask must be from 0 to {n_rows - 1}, got "
-                f"{positions[0]} to {positions[-1]}."
-            )
-        dense = np.zeros(n_rows, bool)
-        dense[positions] = True
-    # Gathering rows costs about as much as the product of those left out.
-    return dense if 2 * len(positions) > n_rows else positions
-
-
-def _count(allowed: NDArray[Any]) -> int:
-    return int(np.count_nonzero(allowed)) if allowed.dtype == bool else len(allowed)
-
-
-def _different(
-    queries: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Return the different queries, and of each query which of them it is.
-
-    A collection that is searched for itself may hold thousands of one picture, all
-    black, say; each would meet thousands of equal scores.
+    Torch takes twice as many rows a second as numpy's OpenBLAS where queries are few,
+    and converts float16 six times as fast.
     """
-    numbers: dict[bytes, int] = {}
-    which = [numbers.setdefault(query.tobytes(), len(numbers)) for query in queries]
-    _, first = np.unique(which, return_index=True)
-    return np.ascontiguousarray(queries[first]), np.array(which)
-
-
-def _block_size(n_queries: int, n_rows: int, block_rows: int | None) -> int:
-    if block_rows is None:
-        aimed = np.clip(_SCORES // n_queries, _FEWEST_ROWS, _MOST_ROWS)
-        block_rows = int(min(aimed, _MOST_SCORES // n_queries))
-    return min(block_rows, n_rows)
-
-
-def _products(
-    queries: NDArray[np.float32],
-    rows: NDArray[np.floating],
-    size: int,
-    group: int,
-    n_allowed: int,
-    device: str,
-) -> Products:
-    """Return who multiplies."""
-    cost = len(queries) + (_HALF_WORK if rows.dtype == np.float16 else 0)
-    small = n_allowed * rows.shape[1] * cost < _SMALL_WORK
-    if device in ("auto", "cpu") and small and "torch" not in sys.modules:
-        return NumpyProducts(queries, rows, size, group)
+    cost = n_queries + (_HALF_WORK if rows.dtype == np.float16 else 0)
+    is_small = n_allowed * rows.shape[1] * cost < _SMALL_WORK
+    if device in ("auto", "cpu") and is_small and "torch" not in sys.modules:
+        return None, "cpu"
     import torch
 
     if device == "auto":
@@ -228,59 +101,178 @@ def _products(
         raise ValueError(
             f"device={device!r} cannot be used: {str(error).splitlines()[0]} Use 'cpu'."
         ) from error
-    return TorchProducts(queries, rows, size, group, device)
+    return torch, device
+
+
+def _different(
+    queries: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Return the different queries, and for each query its place among these.
+
+    A collection that is searched for itself may hold thousands of copies of one
+    picture; each would meet thousands of equal scores.
+    """
+    numbers: dict[bytes, int] = {}
+    which = [numbers.setdefault(query.tobytes(), len(numbers)) for query in queries]
+    _, first = np.unique(which, return_index=True)
+    return np.ascontiguousarray(queries[first]), np.array(which)
+
+
+def _block_rows(n_queries: int, n_allowed: int) -> int:
+    """Return the number of rows of a block."""
+    aimed = np.clip(_SCORES // n_queries, _FEWEST_ROWS, _MOST_ROWS)
+    return int(min(aimed, _MOST_SCORES // n_queries, n_allowed))
 
 
 def _search(
-    products: Products,
+    products: _Products,
     queries: NDArray[np.float32],
     rows: NDArray[np.floating],
     n: int,
-    allowed: NDArray[Any] | None,
-    size: int,
-    group: int,
+    allowed: NDArray[np.int64] | None,
+    hidden: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the best rows of different queries."""
     margin = 2 * products.error * np.linalg.norm(queries, axis=1)
     found = _Candidates(queries, rows, n, margin.astype(np.float32))
-    for where, positions, hidden in _blocks(len(rows), allowed, size):
-        products.multiply(where, len(positions))
-        if hidden is not None:
-            products.hide(hidden)
-        peaks = products.peaks()
-        groups, of = found.reaching(peaks)
-        if not len(groups):
+    n_rows = len(rows) if allowed is None else len(allowed)
+    for start in range(0, n_rows, products.size):
+        stop = min(start + products.size, n_rows)
+        where = slice(start, stop) if allowed is None else allowed[start:stop]
+        if hidden is not None and hidden[where].all():
             continue
+        products.multiply(where, stop - start)
+        if hidden is not None:
+            products.hide(np.flatnonzero(hidden[where]))
+        groups, of = found.reaching(products.peaks())
         values = products.values(groups, of)
         i, j = np.nonzero(values >= found.floor[of, np.newaxis])
-        found.add(of[i], positions[groups[i] * group + j], values[i, j])
+        place = start + groups[i] * products.group + j
+        found.add(of[i], place if allowed is None else allowed[place], values[i, j])
     return found.best()
 
 
-def _blocks(
-    n_rows: int, allowed: NDArray[Any] | None, size: int
-) -> Iterator[tuple[Where, NDArray[np.int64], NDArray[np.bool_] | None]]:
-    """Yield where rows are, their positions, and which of them are not allowed."""
-    if allowed is not None and allowed.dtype != bool:
-        for start in range(0, len(allowed), size):
-            some = allowed[start : start + size]
-            yield some, some, None
-        return
-    for start in range(0, n_rows, size):
-        stop = min(start + size, n_rows)
-        hidden = None
-        if allowed is not None:
-            hidden = ~allowed[start:stop]
-            if hidden.all():
-                continue
-            if not hidden.any():
-                hidden = None
-        yield slice(start, stop), np.arange(start, stop), hidden
+class _Products:
+    """Inner products of queries with one block of rows at a time, by numpy or torch.
+
+    They stay on the device; callers see the highest score of every group of rows, and
+    the few scores that they then ask for.
+    """
+
+    def __init__(
+        self,
+        queries: NDArray[np.float32],
+        rows: NDArray[np.floating],
+        size: int,
+        group: int,
+        torch: Any,
+        device: str,
+    ) -> None:
+        self.size, self.group = size, group
+        width = rows.shape[1]
+        # The bound of a float32 inner product's error, for vectors of unit length; four
+        # more for what is rounded on the way from scores to floors.
+        self.error = 1.01 * (width + 4) * 2.0**-24
+        self._is_half = rows.dtype == np.float16
+        part = min(size, max(64, _PART_VALUES // max(1, width)))
+        if torch is None:
+            self._library: Any = np
+            self._device: dict[str, str] = {}
+            self._queries, self._rows = queries.T, rows
+        else:
+            if device == "cpu":
+                one_thread_in_forked_child()
+            if not _keeps_digits(torch, device):
+                # Both factors cut to bfloat16, the coarsest there is.
+                self.error += 2 * 2.0**-8
+            self._library, self._device = torch, {"device": device}
+            self._queries = torch.tensor(queries, device=device).T.contiguous()
+            self._rows = torch.from_numpy(np.asarray(_Writable(rows)))
+        in_parts = self._is_half or len(queries) in _FEW_QUERIES
+        self._step = part if in_parts and device == "cpu" else size
+        self._part = part
+        self._scores = self._empty(size, len(queries))
+        self._converted = self._empty(self._step if self._is_half else 0, width)
+        self._used = 0
+
+    def multiply(self, where: slice | NDArray[np.int64], n: int) -> None:
+        """Compute the scores of the ``n`` rows ``where``."""
+        step = self._step if isinstance(where, slice) else min(self._step, self._part)
+        for start in range(0, n, step):
+            stop = min(start + step, n)
+            if isinstance(where, slice):
+                part = self._rows[where.start + start : where.start + stop]
+            else:
+                part = self._rows[where[start:stop]]
+            out = self._scores[start:stop]
+            self._library.matmul(self._on_device(part), self._queries, out=out)
+        self._used = -(-n // self.group) * self.group
+        self._scores[n : self._used] = -np.inf
+
+    def hide(self, places: NDArray[np.intp]) -> None:
+        """Set the scores of rows of the block to minus infinity."""
+        self._scores[places] = -np.inf
+
+    def peaks(self) -> NDArray[np.float32]:
+        """Return the highest score of each group of rows, (n_groups, n_queries)."""
+        return self._as_numpy(self._library.amax(self._grouped(), 1))
+
+    def values(
+        self, groups: NDArray[np.intp], of: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """Return the scores of some groups and queries, (n_pairs, group)."""
+        return self._as_numpy(self._grouped()[groups, :, of])
+
+    def _grouped(self) -> Any:
+        used = self._scores[: self._used]
+        return used.reshape(-1, self.group, used.shape[1])
+
+    def _on_device(self, part: Any) -> Any:
+        """Return rows as float32 on the device."""
+        if self._library is np:
+            return part.astype(np.float32, copy=False)
+        part = part.to(**self._device)
+        return self._converted[: len(part)].copy_(part) if self._is_half else part
+
+    def _empty(self, *shape: int) -> Any:
+        return self._library.empty(shape, dtype=self._library.float32, **self._device)
+
+    def _as_numpy(self, values: Any) -> NDArray[np.float32]:
+        return values if self._library is np else values.cpu().numpy()
+
+
+class _Writable:
+    """The memory of an array that may be read-only, of which torch would warn."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array  # keeps the memory
+        told = array.__array_interface__
+        self.__array_interface__ = {**told, "data": (told["data"][0], False)}
+
+
+def _keeps_digits(torch: Any, device: str) -> bool:
+    """Tell whether products are known to be computed in full float32.
+
+    A process may have allowed TF32 or bfloat16, in an older and a newer way; having
+    used both, it gets an error from asking.
+    """
+    kind = torch.device(device).type
+    if kind not in ("cpu", "cuda"):
+        return False
+    try:
+        if torch.get_float32_matmul_precision() != "highest":
+            return False
+    except RuntimeError:
+        return False
+    backend = torch.backends.mkldnn if kind == "cpu" else torch.backends.cuda
+    products = getattr(backend, "matmul", None)
+    return getattr(products, "fp32_precision", "ieee") in ("none", "ieee")
 
 
 class _Candidates:
     """Rows that may be among the best of some queries.
 
-    ``floor`` is what a score must reach, one a query; it rises as rows are found.
+    A score must reach ``floor``, one a query, which rises as rows are found.
     """
 
     def __init__(
@@ -290,10 +282,8 @@ class _Candidates:
         n: int,
         margin: NDArray[np.float32],
     ) -> None:
-        self._queries = queries
-        self._rows = rows
-        self._n = n
-        self._margin = margin
+        self._queries, self._rows = queries, rows
+        self._n, self._margin = n, margin
         self.floor = np.full(len(queries), _LOWEST, np.float32)
         self._query = np.empty(0, np.intp)
         self._position = np.empty(0, np.int64)
@@ -304,7 +294,7 @@ class _Candidates:
     def reaching(
         self, peaks: NDArray[np.float32]
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return which groups have a row that may be among the best, of which query."""
+        """Return the groups, and for which query, that may hold one of the best."""
         hit = peaks >= self.floor
         wanted = self._n * len(self.floor)
         if len(peaks) >= self._n and np.count_nonzero(hit) > 2 * wanted:
@@ -313,8 +303,7 @@ class _Candidates:
             nth = len(peaks) - self._n
             self._raise_floor(np.partition(peaks, nth, axis=0)[nth])
             hit = peaks >= self.floor
-        at = np.flatnonzero(hit)
-        return np.divmod(at, peaks.shape[1])
+        return np.divmod(np.flatnonzero(hit), peaks.shape[1])
 
     def add(
         self,
@@ -346,13 +335,11 @@ class _Candidates:
         order = np.lexsort((-score, query))
         counts = np.bincount(query, minlength=len(self.floor))
         enough = counts >= self._n
-        nth_best = np.full(len(self.floor), _LOWEST, np.float32)
         nth = np.cumsum(counts) - counts + self._n - 1
+        nth_best = np.full(len(self.floor), _LOWEST, np.float32)
         nth_best[enough] = score[order[nth[enough]]]
         self._raise_floor(nth_best)
-        keep = score >= self.floor[query]
-        self._query, self._position = query[keep], position[keep]
-        self._score = score[keep]
+        self._keep(score >= self.floor[query], query, position, score)
         if len(self._query) > 4 * max(self._n * len(self.floor), 2**12):
             self._multiply_again()
 
@@ -369,5 +356,8 @@ class _Candidates:
         query = self._query[order]
         starts = np.searchsorted(query, np.arange(len(self.floor)))
         kept = order[np.arange(len(query)) - starts[query] < self._n]
-        self._query, self._position = self._query[kept], self._position[kept]
-        self._score = self._score[kept]
+        self._keep(kept, self._query, self._position, self._score)
+
+    def _keep(self, kept: NDArray[Any], query: Any, position: Any, score: Any) -> None:
+        self._query, self._position = query[kept], position[kept]
+        self._score = score[kept]

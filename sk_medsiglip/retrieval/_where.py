@@ -1,10 +1,10 @@
-"""A filter in SQL, read into a :class:`Condition`.
+"""A filter in SQL: read by sqlglot, checked, and evaluated on a table or by LanceDB.
 
-What a user types is parsed by sqlglot and copied, node by node, into plain objects. A
-node that is not on the list is an error: functions, subqueries, other tables, several
-statements, comments. So there is nothing in a :class:`Condition` but names of columns
-that exist, six comparisons, and constants whose type is that of their column; and what
-an index evaluates is made from the Condition alone, never from the text.
+A text is parsed and rebuilt, node by node, from a short list of sqlglot's nodes;
+anything else is an error: functions, subqueries, other tables, several statements,
+comments. So a checked filter holds only names of columns that exist, comparisons, and
+constants whose type is that of their column, each written anew from its value. The text
+itself reaches neither pandas nor LanceDB.
 
 Missing values follow SQL: a comparison with one is neither true nor false, ``not`` does
 not change that, and only rows for which the whole is true are found.
@@ -15,25 +15,21 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import math
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import reduce
 from typing import Any
 
-from sk_medsiglip._optional import import_optional
-from sk_medsiglip.retrieval._condition import (
-    And,
-    Compare,
-    Condition,
-    Constant,
-    In,
-    IsMissing,
-    Like,
-    Not,
-    Or,
-)
-from sk_medsiglip.retrieval._errors import FilterError
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
-__all__ = ["parse_where"]
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.exceptions import SkMedSiglipError
+
+#: A checked ``sqlglot.Expression``.
+Filter = Any
 
 _MAX_LENGTH = 1_000_000
 
@@ -43,35 +39,38 @@ _MAX_COMPARISONS = 5_000
 _INT64_MAX = 2**63 - 1
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d.*)?").fullmatch
+_EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1), dt.timedelta(microseconds=1)
+
+#: Comparisons by the key of their node, and the key for exchanged sides.
+_COMPARE = {
+    "eq": operator.eq,
+    "neq": operator.ne,
+    "lt": operator.lt,
+    "lte": operator.le,
+    "gt": operator.gt,
+    "gte": operator.ge,
+}
+_FLIPPED = {"lt": "gt", "lte": "gte", "gt": "lt", "gte": "lte"}
+
+_WANTED = {
+    "text": "text in single quotes",
+    "boolean": "true or false",
+    "integer": "a number",
+    "number": "a number",
+    "time": "a time in quotes, as '2024-01-31' or '2024-01-31 16:30'",
+    "time_utc": "a time in quotes, as '2024-01-31 16:30+00:00'",
+}
 
 
-def parse_where(text: str, columns: Mapping[str, str]) -> Condition:
-    """Return what a filter says.
+class FilterError(SkMedSiglipError, ValueError):
+    """A filter (``where=``) is malformed, or says what filters may not say."""
 
-    Parameters
-    ----------
-    text : str
-        As after SQL's WHERE: ``"modality = 'CT' and age > 60"``.
-    columns : dict of str to str
-        Kinds of the columns that it may name.
 
-    Returns
-    -------
-    Condition
+def parse_where(text: str, columns: Mapping[str, str]) -> Filter:
+    """Return the checked filter of a text, for columns of these kinds.
 
-    Raises
-    ------
-    FilterError
-        If it is malformed, names a column that does not exist, compares one with a
-        constant of another type, or says anything that is not on the list.
-    MissingDependencyError
-        If sqlglot is not installed.
-
-    Examples
-    --------
-    >>> from sk_medsiglip.retrieval._where import parse_where
-    >>> parse_where("age > 60", {"age": "integer"})
-    Compare(column='age', op='>', constant=60)
+    >>> parse_where("60 < age", {"age": "integer"}).sql()
+    '"age" > 60'
     """
     if not isinstance(text, str):
         raise FilterError(
@@ -84,34 +83,71 @@ def parse_where(text: str, columns: Mapping[str, str]) -> Condition:
             f"where has {len(text):,} characters, more than {_MAX_LENGTH:,}."
         )
     try:
-        return _Reader(text, columns).read()
+        return _Reader(columns).read(text)
     except RecursionError:
         raise FilterError(
             "where is nested too deeply. Write a list of values as: column in (...)."
         ) from None
 
 
-class _Reader:
-    """One reading of one filter."""
+def rows_where(where: Filter, table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return the rows of a table for which a filter is true."""
+    return _truth(where, table).to_numpy(bool, na_value=False)
 
-    def __init__(self, text: str, columns: Mapping[str, str]) -> None:
-        self._sqlglot = import_optional(
-            "sqlglot", extra="retrieval", purpose="A filter (where=)"
-        )
-        self._exp = import_optional(
-            "sqlglot.expressions", extra="retrieval", purpose="A filter (where=)"
-        )
-        self._text = text
+
+def where_sql(where: Filter, names: Mapping[str, str]) -> str:
+    """Return a filter in DataFusion's SQL, which LanceDB reads.
+
+    ``names`` are those of the columns on disk: letters, digits and underscores only.
+    """
+    exp = _expressions()
+
+    def rename(node: Any) -> Any:
+        is_column = isinstance(node, exp.Column)
+        return exp.Var(this=f"`{names[node.name]}`") if is_column else node
+
+    return str(where.transform(rename).sql(comments=False, normalize_functions=False))
+
+
+def ids_sql(ids: Iterable[str | int]) -> str:
+    """Return the filter for some ids in DataFusion's SQL, by plain text: it is fast."""
+    listed = ", ".join(
+        str(one) if isinstance(one, int) else "'" + one.replace("'", "''") + "'"
+        for one in ids
+    )
+    return f"`id` IN ({listed})"
+
+
+def _sqlglot() -> Any:
+    return import_optional("sqlglot", extra="retrieval", purpose="A filter (where=)")
+
+
+def _expressions() -> Any:
+    return _sqlglot().expressions
+
+
+class _Reader:
+    """Builds a checked filter from one that was parsed."""
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        self._exp = _expressions()
         self._columns = columns
         self._n_comparisons = 0
 
-    def read(self) -> Condition:
-        """Parse and copy."""
+    def read(self, text: str) -> Filter:
+        """Parse and check a text."""
+        sqlglot = _sqlglot()
         try:
-            tokens = self._sqlglot.tokenize(self._text)
-            statements = self._sqlglot.parse(self._text)
-        except self._sqlglot.errors.SqlglotError as error:
-            raise FilterError(self._malformed(error)) from None
+            tokens = sqlglot.tokenize(text)
+            statements = sqlglot.parse(text)
+        except sqlglot.errors.SqlglotError as error:
+            found = (getattr(error, "errors", None) or [{}])[0]
+            place = f" near column {found['col']}" if "col" in found else ""
+            raise FilterError(
+                f"where cannot be read as SQL{place}: {text[:200]!r}. Write, for "
+                "example: modality = 'CT' and (age > 60 or age is null). Text stands "
+                "in single quotes, a name with spaces in double ones."
+            ) from None
         if any(token.comments for token in tokens):
             raise FilterError("where holds a comment (-- or /* */); leave it out.")
         if len(statements) != 1 or statements[0] is None:
@@ -120,25 +156,20 @@ class _Reader:
             )
         return self._condition(statements[0])
 
-    def _malformed(self, error: Any) -> str:
-        found = getattr(error, "errors", None)
-        place = f" near column {found[0]['col']}" if found and "col" in found[0] else ""
-        return (
-            f"where cannot be read as SQL{place}: {self._text[:200]!r}. Write, for "
-            "example: modality = 'CT' and (age > 60 or age is null). Text stands in "
-            "single quotes, a name with spaces in double ones."
-        )
-
-    def _condition(self, node: Any) -> Condition:
+    def _condition(self, node: Any) -> Filter:
         exp = self._exp
         if type(node) is exp.Paren:
             return self._condition(self._only(node, "this").this)
         if type(node) in (exp.And, exp.Or):
             # A long chain is as deep as it is long; flatten walks it without depth.
-            parts = tuple(map(self._condition, node.flatten(unnest=False)))
-            return And(parts) if type(node) is exp.And else Or(parts)
+            parts = map(self._condition, node.flatten(unnest=False))
+            join = type(node)
+            return reduce(
+                lambda left, right: join(this=left, expression=right),
+                map(_inner, parts),
+            )
         if type(node) is exp.Not:
-            return Not(self._condition(self._only(node, "this").this))
+            return _not(self._condition(self._only(node, "this").this))
         self._n_comparisons += 1
         if self._n_comparisons > _MAX_COMPARISONS:
             raise FilterError(
@@ -147,54 +178,43 @@ class _Reader:
             )
         return self._predicate(node)
 
-    def _predicate(self, node: Any) -> Condition:
+    def _predicate(self, node: Any) -> Filter:
         exp = self._exp
         if type(node) is exp.Column:
-            return self._alone(node)
-        ops = {
-            exp.EQ: "=",
-            exp.NEQ: "!=",
-            exp.LT: "<",
-            exp.LTE: "<=",
-            exp.GT: ">",
-            exp.GTE: ">=",
-        }
-        if type(node) in ops:
+            column = self._column(node)
+            if self._columns[column] != "boolean":
+                raise FilterError(
+                    f"{column!r} alone is not a condition: it is not true or false. "
+                    f"Compare it: {column} = ..."
+                )
+            return self._compared(column, "eq", True)
+        if node.key in _COMPARE:
             self._only(node, "this", "expression")
-            return self._comparison(node.this, ops[type(node)], node.expression)
+            return self._comparison(node.this, node.key, node.expression)
         if type(node) is exp.Between:
             self._only(node, "this", "low", "high")
-            low = self._comparison(node.this, ">=", node.args["low"])
-            return And((low, self._comparison(node.this, "<=", node.args["high"])))
+            low = self._comparison(node.this, "gte", node.args["low"])
+            high = self._comparison(node.this, "lte", node.args["high"])
+            return exp.And(this=low, expression=high)
         if type(node) is exp.In:
             return self._membership(self._only(node, "this", "expressions"))
         if type(node) is exp.Is:
             return self._is(self._only(node, "this", "expression"))
         if type(node) in (exp.Like, exp.ILike):
             like = self._like(self._only(node, "this", "expression", "negate"))
-            return Not(like) if node.args.get("negate") else like
+            return _not(like) if node.args.get("negate") else like
         raise self._refusal(node)
 
     def _only(self, node: Any, *names: str) -> Any:
-        """Return a node that says no more than what is read of it."""
+        """Return a node that says no more than these arguments of it."""
         if any(value for name, value in node.args.items() if name not in names):
             raise self._refusal(node)
         return node
 
-    def _alone(self, node: Any) -> Condition:
-        column = self._column(node)
-        if self._columns[column] != "boolean":
-            raise FilterError(
-                f"{column!r} alone is no condition: it is not true or false. Compare "
-                f"it: {column} = ..."
-            )
-        return Compare(column, "=", True)
-
-    def _comparison(self, left: Any, op: str, right: Any) -> Condition:
+    def _comparison(self, left: Any, key: str, right: Any) -> Filter:
         exp = self._exp
         if type(right) is exp.Column and type(left) is not exp.Column:
-            left, right = right, left
-            op = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(op, op)
+            left, right, key = right, left, _FLIPPED.get(key, key)
         column = self._column(left)
         if type(right) is exp.Null:
             raise FilterError(
@@ -204,16 +224,21 @@ class _Reader:
             raise FilterError(
                 f"{column!r} is compared with {right.name!r}, which is read as a "
                 "column. Text stands in single quotes: "
-                f"{column} {op} '{right.name}'. Two columns cannot be compared."
+                f"{column} = '{right.name}'. Two columns cannot be compared."
             )
         constant = self._constant(right, column)
-        if self._columns[column] == "boolean" and op not in ("=", "!="):
+        if self._columns[column] == "boolean" and key not in ("eq", "neq"):
             raise FilterError(f"{column!r} is true or false and has no order.")
         if self._columns[column] == "integer":
-            return _compare_integers(column, op, constant)
-        return Compare(column, op, constant)
+            key, constant = _whole_comparison(key, constant)
+        return self._compared(column, key, constant)
 
-    def _membership(self, node: Any) -> Condition:
+    def _compared(self, column: str, key: str, constant: Any) -> Filter:
+        kinds = {"eq": "EQ", "neq": "NEQ"}
+        node = getattr(self._exp, kinds.get(key, key.upper()))
+        return node(this=self._named(column), expression=self._node(constant, column))
+
+    def _membership(self, node: Any) -> Filter:
         column = self._column(node.this)
         listed = node.expressions
         if not listed:
@@ -224,23 +249,24 @@ class _Reader:
             )
         constants = [self._constant(item, column) for item in listed]
         if self._columns[column] == "integer":
-            whole = [c for c in constants if _is_int64(c)]
-            if not whole:
-                return _never(column)
-            return In(column, tuple(int(c) for c in whole))  # type: ignore[arg-type]
-        return In(column, tuple(constants))
+            constants = [int(one) for one in constants if _is_int64(one)]
+            if not constants:
+                return self._compared(column, "gt", _INT64_MAX)
+        nodes = [self._node(one, column) for one in constants]
+        return self._exp.In(this=self._named(column), expressions=nodes)
 
-    def _is(self, node: Any) -> Condition:
+    def _is(self, node: Any) -> Filter:
         exp = self._exp
         column = self._column(node.this)
+        missing = exp.Is(this=self._named(column), expression=exp.Null())
         if type(node.expression) is exp.Null:
-            return IsMissing(column)
+            return missing
         if type(node.expression) is exp.Boolean and self._columns[column] == "boolean":
-            value = Compare(column, "=", bool(node.expression.this))
-            return And((value, Not(IsMissing(column))))
+            value = self._compared(column, "eq", bool(node.expression.this))
+            return exp.And(this=value, expression=_not(missing))
         raise self._refusal(node)
 
-    def _like(self, node: Any) -> Condition:
+    def _like(self, node: Any) -> Filter:
         column = self._column(node.this)
         if self._columns[column] != "text" or not (
             type(node.expression) is self._exp.Literal and node.expression.is_string
@@ -252,7 +278,12 @@ class _Reader:
         pattern = node.expression.this
         if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
             raise FilterError("a pattern must not end in a single backslash.")
-        return Like(column, pattern, type(node) is self._exp.ILike)
+        return type(node)(
+            this=self._named(column), expression=self._exp.Literal.string(pattern)
+        )
+
+    def _named(self, column: str) -> Any:
+        return self._exp.column(column, quoted=True)
 
     def _column(self, node: Any) -> str:
         if type(node) is not self._exp.Column:
@@ -274,36 +305,29 @@ class _Reader:
             )
         return name
 
-    def _constant(self, node: Any, column: str) -> Constant:
+    def _constant(self, node: Any, column: str) -> Any:
+        """Return a constant as a value of its column's kind."""
         kind = self._columns[column]
         value = self._value(node)
         if kind == "text" and isinstance(value, str):
             return value
         if kind == "boolean" and isinstance(value, bool):
             return value
-        if kind in ("integer", "number") and _is_number(value):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if kind in ("integer", "number") and is_number:
             return float(value) if kind == "number" else value
         if kind in ("time", "time_utc") and isinstance(value, str):
             return _read_time(value, column, kind)
-        wanted = {
-            "text": "text in single quotes",
-            "boolean": "true or false",
-            "integer": "a number",
-            "number": "a number",
-            "time": "a time in quotes, as '2024-01-31' or '2024-01-31 16:30'",
-            "time_utc": "a time in quotes, as '2024-01-31 16:30+00:00'",
-        }[kind]
         raise FilterError(
-            f"{column!r} is compared with {node.sql()}; it needs {wanted}."
+            f"{column!r} is compared with {node.sql()}; it needs {_WANTED[kind]}."
         )
 
     def _value(self, node: Any) -> str | int | float | bool:
         """Return the constant that a node is."""
         exp = self._exp
         if type(node) is exp.Neg and type(node.this) is exp.Literal:
-            value = self._value(node.this)
-            if _is_number(value):
-                return -value  # type: ignore[operator]
+            if not node.this.is_string:
+                return -_read_number(node.this.this)
         if type(node) is exp.Boolean:
             return bool(node.this)
         if type(node) is exp.Cast and type(node.this) is exp.Literal:
@@ -317,6 +341,28 @@ class _Reader:
             return str(node.this) if node.is_string else _read_number(node.this)
         raise self._refusal(node)
 
+    def _node(self, value: Any, column: str) -> Any:
+        """Return a constant as DataFusion reads it, and :func:`_value` too."""
+        exp = self._exp
+        if isinstance(value, bool):
+            return exp.Boolean(this=value)
+        if isinstance(value, str):
+            return exp.Literal.string(value)
+        if isinstance(value, dt.datetime):
+            # As a number: text would go through nanoseconds, which end in 2262.
+            microseconds = self._node((value - _EPOCH) // _MICROSECOND, column)
+            zone = 'Some("UTC")' if self._columns[column] == "time_utc" else "None"
+            return self._cast(microseconds, f"Timestamp(Microsecond, {zone})")
+        if value == -_INT64_MAX - 1 and isinstance(value, int):
+            # It would be read as the negative of a number too large.
+            return self._cast(exp.Literal.string(str(value)), "Int64")
+        number = exp.Literal.number(repr(abs(value)))
+        return exp.Neg(this=number) if value < 0 else number
+
+    def _cast(self, constant: Any, kind: str) -> Any:
+        wanted = self._exp.Literal.string(kind)
+        return self._exp.Anonymous(this="arrow_cast", expressions=[constant, wanted])
+
     def _refusal(self, node: Any) -> FilterError:
         shown = node.sql() if hasattr(node, "sql") else str(node)
         return FilterError(
@@ -326,8 +372,15 @@ class _Reader:
         )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _inner(node: Filter) -> Filter:
+    """Return a filter as a part of another."""
+    exp = _expressions()
+    return exp.Paren(this=node) if isinstance(node, exp.Connector | exp.Not) else node
+
+
+def _not(node: Filter) -> Filter:
+    exp = _expressions()
+    return exp.Not(this=exp.Paren(this=node))
 
 
 def _read_number(text: str) -> int | float:
@@ -338,7 +391,7 @@ def _read_number(text: str) -> int | float:
     try:
         value = float(text)
     except ValueError:
-        raise FilterError(f"{text[:50]!r} is no number.") from None
+        raise FilterError(f"{text[:50]!r} is not a number.") from None
     if not math.isfinite(value):
         raise FilterError(f"{text[:50]!r} is too large a number.")
     return value
@@ -353,8 +406,8 @@ def _read_time(text: str, column: str, kind: str) -> dt.datetime:
         value = dt.datetime.fromisoformat(text.strip())
     except ValueError:
         raise FilterError(
-            f"{text[:50]!r} is no time; {column!r} holds times. Write '2024-01-31' or "
-            "'2024-01-31 16:30:00'."
+            f"{text[:50]!r} is not a time; {column!r} holds times. Write '2024-01-31' "
+            "or '2024-01-31 16:30:00'."
         ) from None
     if value.tzinfo is None:
         return value
@@ -366,30 +419,77 @@ def _read_time(text: str, column: str, kind: str) -> dt.datetime:
     return value.astimezone(dt.UTC).replace(tzinfo=None)
 
 
-def _is_int64(value: Any) -> bool:
+def _is_int64(value: float) -> bool:
     return value == math.floor(value) and -_INT64_MAX - 1 <= value <= _INT64_MAX
 
 
-def _compare_integers(column: str, op: str, value: Any) -> Condition:
-    """Return a comparison with a whole number that means the same."""
+def _whole_comparison(key: str, value: float) -> tuple[str, int]:
+    """Return a comparison with a whole number that means the same for int64."""
+    always, never = ("lte", _INT64_MAX), ("gt", _INT64_MAX)
     if not -_INT64_MAX - 1 <= value <= _INT64_MAX:
-        # Beyond all that the column can hold.
-        above = value > 0
-        holds = op == "!=" or (op in ("<", "<=")) == above and op != "="
-        return _always(column) if holds else _never(column)
+        is_below = key in ("lt", "lte")
+        holds = key == "neq" or (key != "eq" and is_below == (value > 0))
+        return always if holds else never
     if value == math.floor(value):
-        return Compare(column, op, int(value))
-    if op in ("=", "!="):
-        return _never(column) if op == "=" else _always(column)
-    if op in (">", ">="):
-        return Compare(column, ">", math.floor(value))
-    return Compare(column, "<", math.ceil(value))
+        return key, int(value)
+    if key in ("eq", "neq"):
+        return always if key == "neq" else never
+    return (
+        ("gt", math.floor(value)) if key in ("gt", "gte") else ("lt", math.ceil(value))
+    )
 
 
-def _always(column: str) -> Condition:
-    """Return what is true of every value, and unknown of a missing one."""
-    return Compare(column, "<=", _INT64_MAX)
+def _truth(where: Filter, table: pd.DataFrame) -> Any:
+    """Return True, False or missing of each row, by SQL's three truth values."""
+    exp = _expressions()
+    if isinstance(where, exp.Paren):
+        return _truth(where.this, table)
+    if isinstance(where, exp.Connector):
+        join = operator.and_ if isinstance(where, exp.And) else operator.or_
+        return reduce(join, (_truth(part, table) for part in where.flatten()))
+    if isinstance(where, exp.Not):
+        return ~_truth(where.this, table)
+    column = table[where.this.name]
+    if isinstance(where, exp.Is):
+        return column.isna().astype("boolean")
+    if isinstance(where, exp.In):
+        found = column.isin([_value(one) for one in where.expressions])
+    elif isinstance(where, exp.Like | exp.ILike):
+        flags = re.DOTALL | (re.IGNORECASE if isinstance(where, exp.ILike) else 0)
+        matches = re.compile(_as_regex(where.expression.this), flags).fullmatch
+        found = column.map(lambda one: matches(one) is not None, na_action="ignore")
+    else:
+        found = _COMPARE[where.key](column, _value(where.expression))
+    return found.astype("boolean").mask(column.isna())
 
 
-def _never(column: str) -> Condition:
-    return Compare(column, ">", _INT64_MAX)
+def _value(node: Any) -> Any:
+    """Return a constant of a checked filter as pandas compares it."""
+    exp = _expressions()
+    if isinstance(node, exp.Anonymous):
+        value, kind = map(_value, node.expressions)
+        if kind == "Int64":
+            return int(value)
+        time = pd.Timestamp(np.datetime64(value, "us"))
+        return time.tz_localize("UTC") if "UTC" in kind else time
+    if isinstance(node, exp.Neg):
+        return -_value(node.this)
+    if isinstance(node, exp.Boolean) or node.is_string:
+        return node.this
+    return _read_number(node.this)
+
+
+def _as_regex(pattern: str) -> str:
+    r"""Return a regular expression for ``%``, ``_`` and ``\``, which quotes them.
+
+    >>> _as_regex("a_100\\%%")
+    'a.100%.*'
+    """
+    parts = []
+    characters = iter(pattern)
+    for character in characters:
+        if character == "\\":
+            parts.append(re.escape(next(characters)))
+        else:
+            parts.append({"%": ".*", "_": "."}.get(character, re.escape(character)))
+    return "".join(parts)

@@ -526,7 +526,6 @@ def test_sources_are_paths_and_urls_without_secrets(files):
 def test_random_changes_leave_what_a_dict_would_hold(monkeypatch):
     """Model-based: 300 random changes, checked against plain Python after each 20."""
     monkeypatch.setattr("sk_medsiglip.retrieval._incoming.ROWS_AT_ONCE", 7)
-    monkeypatch.setattr("sk_medsiglip.retrieval._row_blocks._BLOCK_BYTES", 40 * 4 * 6)
     rng = np.random.default_rng(0)
 
     def make(n):

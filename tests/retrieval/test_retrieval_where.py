@@ -11,9 +11,7 @@ import pytest
 
 from sk_medsiglip.exceptions import MissingDependencyError
 from sk_medsiglip.retrieval import FilterError, ImageRetriever
-from sk_medsiglip.retrieval._condition import Compare
-from sk_medsiglip.retrieval._where import parse_where
-from sk_medsiglip.retrieval._where_sql import where_sql
+from sk_medsiglip.retrieval._where import parse_where, where_sql
 
 COLUMNS = {
     "id": "integer",
@@ -362,9 +360,8 @@ def test_constants_cannot_leave_their_quotes():
     hostile = "x' or 'a' = 'a"
     quoted = hostile.replace("'", "''")
     condition = parse_where(f"modality = '{quoted}'", COLUMNS)
-    assert condition == Compare("modality", "=", hostile)
     names = {name: "c" for name in COLUMNS}
-    assert where_sql(condition, names, COLUMNS) == f"(`c` = '{quoted}')"
+    assert where_sql(condition, names) == f"`c` = '{quoted}'"
 
 
 def test_a_hostile_column_name_is_a_name(tmp_path):

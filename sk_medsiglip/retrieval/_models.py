@@ -1,59 +1,48 @@
-"""Whose vectors an index holds, so that no others are asked for or mixed in."""
+"""The model whose vectors an index holds: it alone encodes queries and new rows."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
 
 from sk_medsiglip.embedding import (
     MedSigLIPEmbedder,
     MedSigLIPTextEmbedder,
     MedSigLIPVolumeEmbedder,
+    plain_rows,
 )
 from sk_medsiglip.exceptions import CheckpointError
 from sk_medsiglip.images import recipe_key
+from sk_medsiglip.prompts import encode_class_vectors
 from sk_medsiglip.retrieval._index import About
-
-__all__ = [
-    "ImageEmbedder",
-    "check_image_embedder",
-    "check_text_revision",
-    "check_width",
-    "image_part",
-    "model_of",
-    "prepared_as",
-    "recipe_of",
-    "text_embedder_of",
-]
 
 ImageEmbedder = MedSigLIPEmbedder | MedSigLIPVolumeEmbedder
 
 
-def image_part(embedder: ImageEmbedder) -> MedSigLIPEmbedder:
-    """Return what embeds one image: the embedder itself, or a volume's for slices."""
-    if isinstance(embedder, MedSigLIPEmbedder):
-        return embedder
-    fitted: Any = getattr(embedder, "embedder_", embedder.embedder)
-    return fitted if isinstance(fitted, MedSigLIPEmbedder) else embedder.embedder
-
-
 def model_of(embedder: ImageEmbedder) -> tuple[str, str | None]:
     """Return the model's name, and its revision as far as the embedder knows it."""
-    part = image_part(embedder)
+    part = _image_part(embedder)
     return os.fspath(part.model), getattr(part, "revision_", part.revision)
 
 
 def recipe_of(embedder: ImageEmbedder) -> str:
     """Return all that decides a vector but the model, as text."""
-    part = image_part(embedder)
+    part = _image_part(embedder)
     key = recipe_key(part.intensity, part.frame)
     reading = prepared_as(key, part.resize, part.pad)
     if isinstance(embedder, MedSigLIPEmbedder):
-        return reading  # rows are brought to length 1 here, normalize=True or not
-    pooling = embedder.pooling
-    named = pooling if isinstance(pooling, str) else _name_of(pooling)
+        return reading  # rows are scaled to unit length here, normalize=True or not
+    pooling: Any = embedder.pooling
+    if not isinstance(pooling, str):
+        kind = pooling if hasattr(pooling, "__qualname__") else type(pooling)
+        pooling = f"{kind.__module__}.{kind.__qualname__}"
     return (
-        f"{reading};volume;n_slices={embedder.n_slices};pooling={named};"
+        f"{reading};volume;n_slices={embedder.n_slices};pooling={pooling};"
         f"series={embedder.series};plane={embedder.plane};normalize={part.normalize}"
     )
 
@@ -63,15 +52,28 @@ def prepared_as(reading: str, resize: str, pad: bool) -> str:
     return f"{reading};{resize};pad={bool(pad)}"
 
 
-def _name_of(function: object) -> str:
-    kind = function if hasattr(function, "__qualname__") else type(function)
-    return f"{kind.__module__}.{kind.__qualname__}"
+def strict_copy(embedder: ImageEmbedder) -> ImageEmbedder:
+    """Return an embedder that raises an error for an unreadable image."""
+    strict = clone(embedder)
+    _image_part(strict).set_params(on_error="raise")
+    return strict
 
 
-def text_embedder_of(embedder: ImageEmbedder) -> MedSigLIPTextEmbedder:
-    """Return an embedder of texts by the same model, store and engine."""
-    part = image_part(embedder)
-    return MedSigLIPTextEmbedder(
+def embed_images(
+    images: Sequence[Any], embedder: ImageEmbedder, about: About
+) -> NDArray[np.float32]:
+    """Return vectors of unit length of the images in queries, all of them readable."""
+    strict = strict_copy(embedder).fit(images)
+    check_image_embedder(strict, about)
+    return to_length_one(plain_rows(strict, images))[0]
+
+
+def encode_texts(
+    groups: Sequence[Sequence[str]], embedder: ImageEmbedder, about: About
+) -> NDArray[np.float32]:
+    """Return a vector of unit length of each group of texts, as zero-shot does it."""
+    part = _image_part(embedder)
+    texts = MedSigLIPTextEmbedder(
         part.model,
         revision=part.revision,
         dtype=part.dtype,
@@ -80,47 +82,21 @@ def text_embedder_of(embedder: ImageEmbedder) -> MedSigLIPTextEmbedder:
         cache=part.cache,
         verbose=part.verbose,
     )
-
-
-def check_text_revision(embedder: MedSigLIPTextEmbedder, about: About) -> None:
-    """Raise if texts would be encoded by another model than the index's.
-
-    Raises
-    ------
-    CheckpointError
-        If the model's revision is another one.
-    ValueError
-        If its vectors have another width.
-    """
-    found = embedder.fit(["a text"]).revision_
-    _check_revision(os.fspath(embedder.model), found, about)
-    width = len(embedder.get_feature_names_out())
+    found = texts.fit(["a text"]).revision_
+    _check_revision(os.fspath(part.model), found, about)
+    width = len(texts.get_feature_names_out())
     if width != about.width:
         raise ValueError(
             f"the index holds vectors of width {about.width}, and "
-            f"model={os.fspath(embedder.model)!r} makes vectors of width {width} of "
+            f"model={os.fspath(part.model)!r} makes vectors of width {width} of "
             "texts: they cannot be compared. Volumes pooled by 'mean+max' are found by "
             "volumes only; else name the model that embedded the images."
         )
+    return encode_class_vectors(groups, texts)
 
 
 def check_image_embedder(embedder: ImageEmbedder, about: About) -> None:
-    """Raise if images would be embedded otherwise than those of the index.
-
-    Parameters
-    ----------
-    embedder : MedSigLIPEmbedder or MedSigLIPVolumeEmbedder
-        Fitted.
-    about : About
-        Of the index.
-
-    Raises
-    ------
-    CheckpointError
-        If its model is another one.
-    ValueError
-        If it prepares images otherwise.
-    """
+    """Raise if a fitted embedder makes other vectors than those of the index."""
     model, revision = model_of(embedder)
     _check_revision(model, revision, about)
     recipe = recipe_of(embedder)
@@ -140,6 +116,25 @@ def check_width(width: int, about: About) -> None:
             f"X has {width} features, but ImageRetriever is expecting {about.width} "
             f"features as input: the index holds embeddings by model={about.model!r}."
         )
+
+
+def to_length_one(
+    vectors: NDArray[np.floating],
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return rows of unit length, and which of them have a length at all."""
+    # In float64: the square of a large float32 is infinite.
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    usable = np.isfinite(lengths) & (lengths > 0)
+    lengths[~usable] = np.nan
+    return (vectors / lengths[:, None]).astype(np.float32), usable
+
+
+def _image_part(embedder: ImageEmbedder) -> MedSigLIPEmbedder:
+    """Return what embeds one image: the embedder itself, or a volume's for slices."""
+    if isinstance(embedder, MedSigLIPEmbedder):
+        return embedder
+    fitted: Any = getattr(embedder, "embedder_", embedder.embedder)
+    return fitted if isinstance(fitted, MedSigLIPEmbedder) else embedder.embedder
 
 
 def _check_revision(model: str, revision: str | None, about: About) -> None:

@@ -1,0 +1,242 @@
+"""An exact index on disk: a folder of plain arrays, whole or not there.
+
+Saving writes new arrays aside and then puts ``index.json``, which names them, in place
+by one rename. So a reader sees the old index or the new one, also after a process that
+was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip._files import UNFINISHED, new_file
+from sk_medsiglip._json import read_json
+from sk_medsiglip.retrieval._index import SearchIndexError
+
+INDEX_FILE = "index.json"
+FORMAT = 1
+
+_ROWS = "rows-"
+
+#: Arrays that no index names are removed by the next save, unless they are so new that
+#: another process may still be writing them.
+_DRAFT_SECONDS = 3600
+
+#: Another process may save between our reading of index.json and of what it names.
+_ATTEMPTS = 5
+
+#: Bytes of vectors that are read when an index is opened, to find NaN and infinity.
+_LOOKED_AT = 2**30
+
+_Opened = TypeVar("_Opened")
+
+
+def write_folder(
+    path: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    facts: Mapping[str, Any],
+    origin: tuple[str, str] | None,
+) -> tuple[str, str]:
+    """Write an index; return its folder and the name of its arrays.
+
+    ``origin`` is where the index was opened, so that what another process has saved
+    there since is not replaced.
+    """
+    replaced = _check_target(path)
+    home = os.path.realpath(path)
+    if replaced and origin and origin[0] == home and origin[1] != replaced:
+        raise saved_meanwhile(path)
+    path.mkdir(parents=True, exist_ok=True)
+    name = f"{_ROWS}{uuid.uuid4().hex}"
+    draft = path / name
+    draft.mkdir()
+    try:
+        for stem, values in arrays.items():
+            _write_array(draft / f"{stem}.npy", values)
+        sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir())}
+        named = {"format": FORMAT, "rows": name, "sizes": sizes, **facts}
+        with _only_heir(path, replaced):
+            with new_file(path / INDEX_FILE, durable=True) as file:
+                file.write_text(json.dumps(named, indent=1), encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    _clear(path, replaced, name)
+    return home, name
+
+
+def read_folder(
+    path: Path,
+    build: Callable[[dict[str, Any], dict[str, Any]], _Opened],
+) -> _Opened:
+    """Return what ``build`` makes of the facts and arrays in a folder."""
+    for attempt in range(_ATTEMPTS):
+        facts = read_index_file(path)
+        try:
+            return build(facts, _read_arrays(path / facts["rows"], facts))
+        except FileNotFoundError as error:
+            if attempt + 1 == _ATTEMPTS or read_index_file(path) == facts:
+                raise SearchIndexError(
+                    f"the index in {str(path)!r} lacks a file: {error.filename}. "
+                    "Copy the whole folder again, or build the index anew."
+                ) from error
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise SearchIndexError(
+                f"the index in {str(path)!r} is damaged: {error}. Copy it again, "
+                "or build it anew; embeddings come from the cache."
+            ) from error
+    raise AssertionError
+
+
+def read_index_file(path: Path) -> dict[str, Any]:
+    """Return what ``index.json`` says."""
+    file = path / INDEX_FILE
+    try:
+        facts = read_json(
+            file,
+            {"format": int},
+            {"rows": str, "n_rows": int, "sizes": dict, "next": dict, "storage": str},
+        )
+        found = facts["format"]
+        names = [facts["rows"], *facts["sizes"]]
+        if any(Path(name).name != name or not name for name in names):
+            raise ValueError("it names files outside of its folder")
+    except FileNotFoundError:
+        raise SearchIndexError(
+            f"there is no index in {str(path)!r}: it has no {INDEX_FILE}. "
+            "retriever.save(folder) writes one."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SearchIndexError(
+            f"{str(file)!r} is damaged: {error}. Copy the index again, or build it "
+            "anew; embeddings come from the cache."
+        ) from error
+    if found != FORMAT:
+        raise SearchIndexError(
+            f"the index in {str(path)!r} has format {found}; this version of "
+            f"sk_medsiglip reads format {FORMAT}. Upgrade sk_medsiglip."
+        )
+    return facts
+
+
+def saved_meanwhile(path: Path) -> SearchIndexError:
+    """Return the error for changes that would overwrite those of another process."""
+    return SearchIndexError(
+        f"another process has saved the index in {str(path)!r} since this one opened "
+        "it, and this one has changes of its own: one of the two would be lost. Make "
+        f"the changes again on what is stored now, ImageRetriever.load({str(path)!r}), "
+        "or save this one to another folder."
+    )
+
+
+def _read_arrays(folder: Path, facts: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return the arrays by name, vectors mapped from their file."""
+    arrays = {}
+    for name, size in facts["sizes"].items():
+        found = (folder / name).stat().st_size
+        if found != size:
+            raise ValueError(f"{name} has {found:,} bytes in the place of {size:,}")
+        # An empty file cannot be mapped.
+        is_mapped = name == "vectors.npy" and facts["n_rows"] > 0
+        arrays[name.removesuffix(".npy")] = np.load(
+            folder / name, mmap_mode="r" if is_mapped else None, allow_pickle=False
+        )
+    vectors, numbers = arrays["vectors"], arrays["numbers"]
+    width = facts["about"]["width"]
+    if vectors.shape != (facts["n_rows"], width) or len(numbers) != len(vectors):
+        raise ValueError(f"it holds vectors of shape {vectors.shape}")
+    kinds = vectors.dtype.name, numbers.dtype.name
+    if kinds != (facts["storage"], "int64") or not kinds[0].startswith("float"):
+        raise ValueError(f"vectors and numbers are of the types {kinds}")
+    if not vectors.flags.c_contiguous:
+        raise ValueError("the vectors are not stored row by row")
+    if vectors.nbytes <= _LOOKED_AT and not np.isfinite(vectors).all():
+        raise ValueError("a vector holds NaN or infinity")
+    return arrays
+
+
+def _write_array(path: Path, values: NDArray[Any]) -> None:
+    """Write one array, and have it on the disk when this returns."""
+    header = np.lib.format.header_data_from_array_1_0(values)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        # Not array.tofile, which does not say why a disk takes no more.
+        file.write(values.data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check_target(path: Path) -> str | None:
+    """Return the rows that will be replaced; refuse to mix with other files."""
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{str(path)!r} is a file; an index is a folder.")
+    if (path / INDEX_FILE).exists():
+        return str(read_index_file(path)["rows"])
+    others = [] if not path.exists() else [entry.name for entry in path.iterdir()]
+    if any(not name.startswith((_ROWS, INDEX_FILE, UNFINISHED)) for name in others):
+        raise FileExistsError(
+            f"{str(path)!r} holds other files, such as {sorted(others)[0]!r}, and is "
+            "not an index. Name a new folder, or an index to replace."
+        )
+    return None
+
+
+@contextmanager
+def _only_heir(path: Path, replaced: str | None) -> Iterator[None]:
+    """Let one process alone put an index in the place of another."""
+    claim = path / f"{INDEX_FILE}.after-{replaced}"
+    with claim.open("a") as file:
+        if not _lock(file):
+            raise saved_meanwhile(path)
+        try:
+            if _check_target(path) != replaced:
+                raise saved_meanwhile(path)
+            yield
+        finally:
+            claim.unlink(missing_ok=True)
+
+
+def _lock(file: Any) -> bool:
+    """Lock a file until it is closed or its process killed; tell whether it worked."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows, or a disk without locks
+        return True
+    return True
+
+
+def _clear(path: Path, replaced: str | None, kept: str) -> None:
+    """Remove the rows that were replaced, and what killed processes left behind."""
+    for entry in path.iterdir():
+        is_ours = entry.name.startswith((_ROWS, INDEX_FILE))
+        if not is_ours or entry.name in (INDEX_FILE, kept):
+            continue
+        if entry.name == replaced or _is_old(entry):
+            # Whoever has them mapped keeps them; Windows waits for the next save.
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
+
+def _is_old(entry: Path) -> bool:
+    try:
+        times = [e.stat().st_mtime for e in (entry, *entry.glob("*"))]
+    except OSError:
+        return False
+    return time.time() - max(times) > _DRAFT_SECONDS
