@@ -50,8 +50,7 @@ def check_embeddings(
 
 def is_matrix(X: Any) -> bool:
     """Return whether ``X`` is a matrix of numbers, as embeddings are; not images."""
-    try:
-        given = np.asarray(X)
-    except ValueError:  # images of several shapes
+    if getattr(X, "ndim", 2) != 2:  # images, which may be read from a disk
         return False
+    given = np.asarray(X[:1] if isinstance(X, list | tuple) else X)
     return given.ndim == 2 and given.dtype.kind in "biufc"

@@ -342,7 +342,14 @@ def with_cv_among(estimator: Any, rows: NDArray[Any], n_samples: int) -> Any:
     place[rows] = np.arange(len(place[rows]))
     pairs = [[place[side] for side in pair] for pair in check_cv(cv).split(place)]
     kept = [(train[train >= 0], test[test >= 0]) for train, test in pairs]
-    last.set_params(cv=[pair for pair in kept if all(map(len, pair))])
+    left = [pair for pair in kept if all(map(len, pair))]
+    if not left:
+        raise ValueError(
+            f"cv of {type(last).__name__} holds indices, and none of its splits has "
+            "rows of both sides among those that are fitted: pass a number, or a "
+            "splitter such as GroupKFold(5)."
+        )
+    last.set_params(cv=left)
     return estimator
 
 

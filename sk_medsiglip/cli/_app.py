@@ -109,7 +109,11 @@ app.command("check")(check)
 app.command("embed")(embed)
 app.command("zero-shot")(zero_shot)
 app.command("train")(train)
-app.command("tune")(tune)
+app.command(
+    "tune",
+    deprecated=True,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(tune)
 app.command("finetune")(finetune)
 app.command("predict")(predict)
 app.command("report")(report)

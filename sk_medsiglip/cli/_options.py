@@ -175,3 +175,39 @@ TrustOption = Annotated[
         "message that refuses it names it. Repeat it.",
     ),
 ]
+
+SearchOption = Annotated[
+    bool,
+    typer.Option(
+        "--search",
+        help="Choose the head and its settings by cross-validation; with prompts, "
+        "among those that know them too. Another head replaces the linear probe only "
+        "where it is better by more than chance.",
+    ),
+]
+TrialsOption = Annotated[
+    int, typer.Option("--n-trials", min=1, help="Trials of --search in all.")
+]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout", help="Seconds after which --search begins no further trial."
+    ),
+]
+StorageOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--storage",
+        help="SQLite file (.db) or journal (.journal) that keeps the trials of "
+        "--search: the same command again goes on where it was, and several at once "
+        "share them.",
+    ),
+]
+NestedOption = Annotated[
+    bool,
+    typer.Option(
+        "--nested",
+        help="Cross-validate the search itself: an estimate for new patients, at the "
+        "price of five more searches.",
+    ),
+]

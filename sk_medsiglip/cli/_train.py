@@ -28,6 +28,7 @@ from sk_medsiglip.cli._options import (
     EngineOption,
     JobsOption,
     ModelOption,
+    NestedOption,
     OnError,
     OnErrorOption,
     PadOption,
@@ -36,7 +37,11 @@ from sk_medsiglip.cli._options import (
     Resize,
     ResizeOption,
     RevisionOption,
+    SearchOption,
+    StorageOption,
     TemplateOption,
+    TimeoutOption,
+    TrialsOption,
 )
 from sk_medsiglip.cli._written_files import check_out
 
@@ -93,6 +98,11 @@ def train(
             "are better with few labels; try prompt-probe first.",
         ),
     ] = Head.linear_probe,
+    search: SearchOption = False,
+    n_trials: TrialsOption = 50,
+    timeout: TimeoutOption = None,
+    storage: StorageOption = None,
+    nested: NestedOption = False,
     out: Annotated[
         Path,
         typer.Option(
@@ -120,7 +130,9 @@ def train(
     batch_size: BatchSizeOption = None,
     n_jobs: JobsOption = None,
     cache: CacheOption = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the folds.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Of the folds and of the search.")
+    ] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the files if they exist.")
     ] = False,
@@ -136,6 +148,9 @@ def train(
 
     Example: sk-medsiglip train --labels labels.csv --label-column effusion
     --group-column patient
+
+    With --search the best of many heads is taken, and the report holds the best of
+    them; with --out model.joblib, neural networks and boosted trees are tried too.
     """
     # Late, so that --help is quick.
     from sk_medsiglip.cli._model_files import RUNS_CODE, check_model_file, save_model
@@ -166,7 +181,13 @@ def train(
     check_enough(task, groups, "Training")
     check_device(device)
     asked: dict[str, Any] | None = None
-    if head is not Head.linear_probe:
+    if search and head is not Head.linear_probe:
+        raise CommandError("--search chooses the head: leave out --head.")
+    if search and (prompts is not None or classes):
+        asked, _ = prompts_for_task(
+            task, file=prompts, classes=classes or [], positive=[], negative=[]
+        )
+    elif head is not Head.linear_probe:
         asked, made_up = prompts_for_task(
             task, file=prompts, classes=classes or [], positive=[], negative=[]
         )
@@ -196,6 +217,20 @@ def train(
     remarks += embedded.remarks()
     groups = None if groups is None else groups[readable]
     check_enough(task.rows(readable), groups, "Training")
+    if search:
+        from sk_medsiglip.cli._tune import Search
+
+        Search(
+            task.rows(readable),
+            embedded.X[readable],
+            groups,
+            embedder,
+            asked,
+            {**where, "templates": template},
+            {"n_trials": n_trials, "timeout": timeout, "storage": storage},
+            seed,
+        ).save(labels, out, remarks, model, nested=nested)
+        return
     training = Training(
         task.rows(readable),
         embedded.X[readable],

@@ -1,14 +1,16 @@
-"""``sk-medsiglip tune``: choose a head and its settings, save it, and report."""
+"""``sk-medsiglip train --search``: choose a head, save it, and report on the trials."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from sk_medsiglip.cli._console import (
     bar,
+    complain,
     console,
     make_table,
     model_notice,
@@ -16,37 +18,14 @@ from sk_medsiglip.cli._console import (
     show_code,
 )
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._options import (
-    BatchSizeOption,
-    CacheOption,
-    ClassOption,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    Engine,
-    EngineOption,
-    JobsOption,
-    ModelOption,
-    OnError,
-    OnErrorOption,
-    PadOption,
-    PathColumnOption,
-    PromptsOption,
-    Resize,
-    ResizeOption,
-    RevisionOption,
-    TemplateOption,
-)
-from sk_medsiglip.cli._train import Unknown
+from sk_medsiglip.cli._written_files import markdown_report
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sk_medsiglip.cli._labels import Task
+    from sk_medsiglip.embedding import MedSigLIPEmbedder
     from sk_medsiglip.model_selection import HeadSearchCV
-from sk_medsiglip.cli._written_files import check_out, markdown_report
-
-__all__ = ["tune"]
 
 _SHOWN_TRIALS = 10
 
@@ -57,214 +36,120 @@ _HEADS_OF_JOBLIB = ("mlp", "boosting")
 _HEADS_WITH_PROMPTS = ("prompt_probe", "ss_text", "tip_adapter")
 
 
-def tune(
-    labels: Annotated[
-        Path,
-        typer.Option(
-            "--labels",
-            help="CSV file with a column of paths and one or more of labels, or a "
-            "folder with a sub-folder a class.",
-        ),
-    ],
-    label_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label-column",
-            help="Column of classes, or of 0 and 1 for a finding. Repeat it for "
-            "several findings. Default: label.",
-        ),
-    ] = None,
-    group_column: Annotated[
-        str | None,
-        typer.Option(
-            "--group-column",
-            help="Column of patients: their images are never torn apart by folds.",
-        ),
-    ] = None,
-    n_trials: Annotated[
-        int, typer.Option("--n-trials", min=1, help="Trials in all.")
-    ] = 50,
-    timeout: Annotated[
-        float | None,
-        typer.Option("--timeout", help="Seconds after which no trial begins."),
-    ] = None,
-    storage: Annotated[
-        Path | None,
-        typer.Option(
-            "--storage",
-            help="SQLite file (.db) or journal (.journal) that keeps the trials: the "
-            "same command again goes on where it was, and several at once share them.",
-        ),
-    ] = None,
-    nested: Annotated[
-        bool,
-        typer.Option(
-            "--nested",
-            help="Cross-validate the search itself: what it is worth on new patients. "
-            "Five more searches.",
-        ),
-    ] = False,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            help="File to write: .skops, or .joblib (loading runs code), for which "
-            "neural networks and boosted trees are tried, too.",
-        ),
-    ] = Path("model.skops"),
-    uncertain: Annotated[
-        Unknown, typer.Option("--uncertain", help="What -1 in a finding means.")
-    ] = Unknown.ignore,
-    blank: Annotated[
-        Unknown, typer.Option("--blank", help="What an empty cell of a finding means.")
-    ] = Unknown.ignore,
-    prompts: PromptsOption = None,
-    classes: ClassOption = None,
-    template: TemplateOption = None,
-    path_column: PathColumnOption = None,
-    model: ModelOption = "google/medsiglip-448",
-    revision: RevisionOption = None,
-    resize: ResizeOption = Resize.medsiglip,
-    pad: PadOption = False,
-    on_error: OnErrorOption = OnError.raise_,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.auto,
-    engine: EngineOption = Engine.auto,
-    batch_size: BatchSizeOption = None,
-    n_jobs: JobsOption = None,
-    cache: CacheOption = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the search.")] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the files if they exist.")
-    ] = False,
-) -> None:
-    """Choose the best classifier for labelled images: a saved pipeline and a report.
+def tune(context: typer.Context) -> None:
+    """Choose a classifier: the former name of sk-medsiglip train --search.
 
-    Heads and their settings are tried on embeddings that are computed once. With
-    prompts (--prompts or --class) heads that know them are tried, too.
-
-    Use the result with: sk-medsiglip predict model.skops images/
-
-    Example: sk-medsiglip tune --labels labels.csv --label-column effusion
-    --group-column patient --storage trials.db
+    It takes the options of train, and will be removed in the next version.
     """
-    # Late, so that --help is quick.
-    from sk_medsiglip.cli._model_files import (
-        RUNS_CODE,
-        check_model_file,
-        foreign_types,
-        save_model,
-        trust_options,
+    complain(
+        "sk-medsiglip tune is now sk-medsiglip train --search; the old name will be "
+        "removed in the next version.",
+        "yellow",
     )
+    parent = context.parent
+    assert parent is not None
+    commands: Any = parent.command
+    train = commands.get_command(parent, "train")
+    with train.make_context(
+        "train", ["--search", *context.args], parent=parent
+    ) as asked:
+        train.invoke(asked)
 
-    report_file = out.with_suffix(".report.md")
-    check_model_file(out, overwrite)
-    check_out(report_file, overwrite)
-    from sklearn.pipeline import Pipeline, make_pipeline
 
-    from sk_medsiglip.cli._collection import FOLDER_LABEL, read_collection
-    from sk_medsiglip.cli._embedding import check_device, embed_images, local_model
-    from sk_medsiglip.cli._labels import read_labels
-    from sk_medsiglip.cli._prompts import prompts_for_task
-    from sk_medsiglip.cli._splits import check_enough
-    from sk_medsiglip.cli._training import named_labels, named_prompts
-    from sk_medsiglip.embedding import MedSigLIPEmbedder
-    from sk_medsiglip.model_selection import HeadSearchCV
+@dataclass(frozen=True, eq=False)
+class Search:
+    """A search over heads for one task, on embeddings."""
 
-    collection = read_collection(labels, path_column)
-    task, labelled, remarks = read_labels(
-        collection.frame,
-        label_column or [FOLDER_LABEL],
-        uncertain=uncertain.value,
-        blank=blank.value,
-        complete=False,
-    )
-    collection = collection.keep(labelled)
-    groups = collection.patients(group_column)
-    check_enough(task, groups, "A search")
-    check_device(device)
-    heads = [*_HEADS, *([] if out.suffix == ".skops" else _HEADS_OF_JOBLIB)]
-    asked: dict[str, Any] | None = None
-    if prompts is not None or classes:
-        asked, _ = prompts_for_task(
-            task, file=prompts, classes=classes or [], positive=[], negative=[]
+    task: Task
+    X: Any
+    groups: Any
+    embedder: MedSigLIPEmbedder
+    prompts: dict[str, Any] | None
+    text_side: dict[str, Any]
+    settings: dict[str, Any]
+    seed: int
+
+    def save(
+        self, labels: Path, out: Path, remarks: list[str], model: str, *, nested: bool
+    ) -> None:
+        """Search, save the pipeline and the report, and print both."""
+        from sklearn.pipeline import Pipeline, make_pipeline
+
+        from sk_medsiglip.cli._model_files import (
+            RUNS_CODE,
+            foreign_types,
+            save_model,
+            trust_options,
         )
-        heads += _HEADS_WITH_PROMPTS
-    where: dict[str, Any] = {"model": local_model(model), "revision": revision}
-    embedder = MedSigLIPEmbedder(
-        **where,
-        resize=resize.value,
-        pad=pad,
-        device=device,
-        dtype=dtype.value,
-        engine=engine.value,
-        batch_size=batch_size or "auto",
-        n_jobs=n_jobs,
-        cache=True if cache is None else str(cache),
-        on_error=on_error.value,
-        verbose=bar(),
-    ).fit(collection.paths)
-    embedded = embed_images(collection.paths, embedder)
-    readable = embedded.readable
-    remarks += embedded.remarks()
-    groups = None if groups is None else groups[readable]
-    check_enough(task.rows(readable), groups, "A search")
-    for remark in remarks:
-        say(remark, "yellow")
-    task, X = task.rows(readable), embedded.X[readable]
-    search = HeadSearchCV(
-        space=heads,
-        prompts=None if asked is None else named_prompts(task, asked),
-        templates=template,
-        **where,
-        cache=embedder.cache,
-        n_trials=n_trials,
-        timeout=timeout,
-        storage=storage,
-        random_state=seed,
-        verbose=bar(),
-    )
-    y = named_labels(task)
-    try:
-        search.fit(X, y, groups=groups)
-    except ValueError as error:
-        raise CommandError(str(error)) from None
-    # The file travels: nothing in it may speak of this machine.
-    embedder.set_params(verbose=0, device="auto", n_jobs=None, cache=True)
-    best = search.best_estimator_
-    steps = [step for _, step in best.steps] if isinstance(best, Pipeline) else [best]
-    if "cache" in steps[-1].get_params():
-        steps[-1].set_params(cache=True)
-    n_bytes = save_model(make_pipeline(embedder, *steps), out)
-    trials = _best_trials(search)
-    facts = _facts(search, groups is not None, None)
+        from sk_medsiglip.cli._training import named_labels
 
-    def write_report() -> None:
-        report = _report(labels, len(X), model, facts, trials, remarks)
-        report_file.write_text(report, encoding="utf-8")
+        for remark in remarks:
+            say(remark, "yellow")
+        search, y = self._make(out), named_labels(self.task)
+        try:
+            search.fit(self.X, y, groups=self.groups)
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+        # The file travels: nothing in it may speak of this machine.
+        self.embedder.set_params(verbose=0, device="auto", n_jobs=None, cache=True)
+        best = search.best_estimator_
+        steps = [s for _, s in best.steps] if isinstance(best, Pipeline) else [best]
+        if "cache" in steps[-1].get_params():
+            steps[-1].set_params(cache=True)
+        n_bytes = save_model(make_pipeline(self.embedder, *steps), out)
+        report_file = out.with_suffix(".report.md")
+        trials = _best_trials(search)
+        table = [trials.columns.tolist(), *trials.to_numpy().tolist()]
 
-    write_report()
-    if nested:  # last, since it takes long and may fail
-        expected = _nested(search, X, y, groups, task, seed)
-        facts = _facts(search, groups is not None, expected)
-        write_report()
+        def write_report(facts: list[str]) -> None:
+            lines = markdown_report(
+                f"Heads tried on {labels.name}",
+                len(self.X),
+                model,
+                table,
+                [*facts, *remarks],
+            )
+            report_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    table = make_table(*trials.columns)
-    for row in trials.itertuples(index=False):
-        table.add_row(*map(str, row))
-    console.print(table)
-    for fact in facts:
-        say(fact)
-    say(f"Wrote {out} ({n_bytes / 1000:,.0f} kB) and {report_file}.")
-    if out.suffix == ".skops":
-        trust = trust_options(foreign_types(out))
-        show_code(
-            f"sk-medsiglip predict {out} images/ --out predictions.csv {trust}".strip()
+        facts = _facts(search, self.groups is not None, None)
+        write_report(facts)
+        if nested:  # last, since it takes long and may fail
+            expected = _nested(search, self.X, y, self.groups, self.task, self.seed)
+            facts = _facts(search, self.groups is not None, expected)
+            write_report(facts)
+        shown = make_table(*trials.columns)
+        for row in trials.itertuples(index=False):
+            shown.add_row(*map(str, row))
+        console.print(shown)
+        for fact in facts:
+            say(fact)
+        say(f"Wrote {out} ({n_bytes / 1000:,.0f} kB) and {report_file}.")
+        if out.suffix == ".skops":
+            trust = trust_options(foreign_types(out))
+            command = f"sk-medsiglip predict {out} images/ --out predictions.csv"
+            show_code(f"{command} {trust}".strip())
+        else:
+            say(RUNS_CODE, "yellow")
+        say(model_notice(model), "yellow")
+
+    def _make(self, out: Path) -> HeadSearchCV:
+        from sk_medsiglip.cli._training import named_prompts
+        from sk_medsiglip.model_selection import HeadSearchCV
+
+        heads = [*_HEADS, *(_HEADS_OF_JOBLIB if out.suffix != ".skops" else [])]
+        prompts = None
+        if self.prompts is not None:
+            heads += _HEADS_WITH_PROMPTS
+            prompts = named_prompts(self.task, self.prompts)
+        return HeadSearchCV(
+            space=heads,
+            prompts=prompts,
+            **self.text_side,
+            cache=self.embedder.cache,
+            **self.settings,
+            random_state=self.seed,
+            verbose=bar(),
         )
-    else:
-        say(RUNS_CODE, "yellow")
-    say(model_notice(model), "yellow")
 
 
 def _nested(
@@ -311,11 +196,13 @@ def _nested_scores(
 
 
 def _best_trials(search: HeadSearchCV) -> pd.DataFrame:
-    """Return the best trials, best first, as texts."""
+    """Return the best trials as texts, the one that was chosen first."""
     import pandas as pd
 
     results = search.cv_results_
-    order = results["rank_test_score"].argsort(kind="stable")
+    order = results["rank_test_score"].argsort(kind="stable").tolist()
+    order.remove(search.best_index_)  # first, whatever its rank
+    order.insert(0, search.best_index_)
     lines, seen = [], set()
     for i in order:
         params = dict(results["params"][i])
@@ -350,23 +237,9 @@ def _facts(search: HeadSearchCV, grouped: bool, nested: str | None) -> list[str]
     facts = [
         f"{len(states)} trials, {states.count('pruned')} given up early; AUC by "
         f"{search.n_splits_}-fold cross-validation, {kept}.",
+        search.search_report_,
         f"The best of many is too good on average: {search.best_score_:.3f} is no "
         "estimate for new patients"
         + (". --nested makes one." if nested is None else "."),
     ]
     return facts if nested is None else [*facts, nested]
-
-
-def _report(
-    source: Path,
-    n_images: int,
-    model: str,
-    facts: list[str],
-    trials: pd.DataFrame,
-    remarks: list[str],
-) -> str:
-    """Return the report, in Markdown."""
-    rows = [trials.columns.tolist(), *trials.to_numpy().tolist()]
-    title = f"Heads tried on {source.name}"
-    lines = markdown_report(title, n_images, model, rows, [*facts, *remarks])
-    return "\n".join(lines) + "\n"

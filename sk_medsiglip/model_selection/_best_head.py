@@ -18,9 +18,8 @@ from sklearn.utils.validation import (
 
 from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import known_labels
+from sk_medsiglip.model_selection._head_scores import check_scorer
 from sk_medsiglip.prompts import check_columns
-
-__all__ = ["BestHead"]
 
 
 def _best_has(name: str) -> Callable[[BestHead], bool]:
@@ -45,8 +44,16 @@ class BestHead(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     estimator: Any
     embedder: Any
     refit: bool
+    scoring: Any
     best_estimator_: Any
-    scorer_: Callable[..., float]
+    classes_: NDArray[Any]
+
+    @property
+    def scorer_(self) -> Callable[..., float]:
+        """The scorer that ``scoring`` stands for."""
+        check_is_fitted(self, "classes_")
+        classes = None if np.ndim(self.classes_) == 2 else self.classes_
+        return check_scorer(self.scoring, classes)
 
     @available_if(_best_has("predict"))
     def predict(self, X: Any) -> NDArray[Any]:

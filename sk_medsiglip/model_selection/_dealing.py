@@ -1,18 +1,15 @@
-"""Deal groups out to parts so that every part gets its share of every count.
+"""Deals groups out to parts so that every part gets its share of every count.
 
-A group is a row of counts: its images, its positives of each label, and so on. What is
-made small is, over all counts and parts, the squared difference between the share of
-the count that the part has and the share that it should have. A rare label weighs as
-much as a common one. That is a sum of squares, so what a group's move would change is a
-product with the parts' differences, and all moves are judged by one matrix product.
+A group is a row of counts: its images, its positives of each label, and so on. The cost
+is the squared difference between the share of a count that a part has and the share
+that it should have, summed over counts and parts: a rare label weighs as much as a
+common one, and one matrix product tells what every move of a group would change.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["deal_groups"]
 
 # A gain below this is rounding; groups that are alike must tie on every machine.
 _DECIMALS = 11
@@ -29,29 +26,12 @@ Parts = NDArray[np.intp]
 def deal_groups(
     counts: Counts, shares: Counts, rng: np.random.RandomState, *, at_random: bool
 ) -> Parts:
-    """Return the part of every group.
+    """Return the part of every group; none is empty where there are enough groups.
 
-    Parameters
-    ----------
-    counts : ndarray of shape (n_groups, n_counts)
-        Not negative. The first is the size of a group, and above 0.
-    shares : ndarray of shape (n_parts,)
-        What each part should have of everything; sums to 1.
-    rng : RandomState
-        Where to begin, if at random; and which groups are tried for swaps.
-    at_random : bool
-        Begin with parts drawn at random, which differ from call to call; else with the
-        largest and rarest groups, each into the part that needs it most.
-
-    Returns
-    -------
-    ndarray of shape (n_groups,), int
-        No part is empty, if there are as many groups as parts.
-
-    Notes
-    -----
-    Moves, and swaps of two groups, are made while they help; the result is no optimum,
-    but near one. 5,000 groups with 15 counts take about a second.
+    ``counts`` has a row for each group, its size first, and ``shares`` of the parts sum
+    to 1. Groups begin in parts drawn at random, or the heaviest first, each in the part
+    that needs it most. Moves and swaps are then made while they help: the result is
+    near an optimum. 5,000 groups with 15 counts take about a second.
     """
     total = counts.sum(axis=0)
     groups = counts[:, total > 0] / total[total > 0]
@@ -84,16 +64,9 @@ def _deal_in_order(groups: Counts, shares: Counts) -> Parts:
 
 
 class _Dealing:
-    """Groups in parts, and what is better.
+    """Groups in parts, and the moves that make the cost smaller.
 
-    Parameters
-    ----------
-    groups : ndarray of shape (n_groups, n_counts)
-        Shares of all there is.
-    shares : ndarray of shape (n_parts,)
-        Wanted.
-    part : ndarray of shape (n_groups,), int
-        Where to begin.
+    ``groups`` are shares of all that is counted.
     """
 
     def __init__(self, groups: Counts, shares: Counts, part: Parts) -> None:
@@ -106,7 +79,7 @@ class _Dealing:
         np.add.at(self.off, part, groups)
 
     def cost(self) -> float:
-        """Return what is made small."""
+        """Return the cost."""
         return float(((self.off**2).sum(axis=1) / self.shares).sum())
 
     def move(self) -> None:

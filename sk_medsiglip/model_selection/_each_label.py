@@ -6,11 +6,17 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn import config_context
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags, get_tags
+from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    has_fit_parameter,
+)
 
 from sk_medsiglip._classifier import Classifier
 from sk_medsiglip._embeddings import check_embeddings
@@ -18,31 +24,6 @@ from sk_medsiglip._labels import check_labels
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._splits import check_groups, with_cv_among
 from sk_medsiglip._validation import _fit_context
-from sk_medsiglip.model_selection._group_fits import fit_with_groups
-
-__all__ = ["EachLabel", "ask_each_label"]
-
-
-def ask_each_label(estimator: Any, *, several: bool) -> Any:
-    """Return an estimator for what there is to learn: one question, or several.
-
-    Parameters
-    ----------
-    estimator : classifier
-        Not fitted; or a pipeline.
-    several : bool
-        Whether there are several labels.
-
-    Returns
-    -------
-    classifier
-        As it is, if it is of this package or takes nothing but several labels.
-    """
-    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-    ours = hasattr(last, "_logits") or type(last).__module__.startswith("sk_medsiglip.")
-    if not several or ours or not get_tags(last).target_tags.single_output:
-        return estimator
-    return EachLabel(estimator)
 
 
 def _has(name: str) -> Any:
@@ -65,12 +46,12 @@ class EachLabel(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):
     Parameters
     ----------
     estimator : classifier
-        Of two classes.
+        The classifier of two classes that is fitted to each label.
 
     Attributes
     ----------
     estimators_ : list
-        One a label; where all that is known is one value, that value.
+        The fitted classifiers, one a label; where only one value is known, that value.
     classes_ : ndarray of shape (n_labels, 2)
         A row ``[0, 1]`` each.
     label_names_ : ndarray of shape (n_labels,)
@@ -193,3 +174,61 @@ class EachLabel(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):
         tags.target_tags.multi_output = True
         tags.target_tags.single_output = False
         return tags
+
+
+def ask_each_label(estimator: Any, *, several: bool) -> Any:
+    """Return an estimator that learns one question, or each of several labels.
+
+    One of this package, or that takes nothing but several labels, stays as it is.
+    """
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    ours = hasattr(last, "_logits") or type(last).__module__.startswith("sk_medsiglip.")
+    if not several or ours or not get_tags(last).target_tags.single_output:
+        return estimator
+    return EachLabel(estimator)
+
+
+def fit_with_groups(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    groups: NDArray[Any] | None,
+    sample_weight: NDArray[np.float64] | None = None,
+) -> Any:
+    """Fit an estimator; groups reach whatever splits by them, weights the last step.
+
+    Groups go to a last step whose ``fit`` names them, else to splitters that request
+    them, such as ``GroupKFold`` in a ``GridSearchCV``.
+    """
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    given = {"sample_weight": sample_weight, "groups": groups}
+    own = {
+        name: value
+        for name, value in given.items()
+        if value is not None and has_fit_parameter(last, name)
+    }
+    if sample_weight is not None and "sample_weight" not in own:
+        raise ValueError(
+            f"{type(last).__name__} takes no sample_weight: leave it out of the "
+            "search, or repeat rows."
+        )
+    if groups is not None and "groups" not in own and _asks_for_groups(estimator):
+        # Without routing CalibratedClassifierCV and others hand them to no splitter.
+        with config_context(enable_metadata_routing=True):
+            return estimator.fit(X, y, groups=groups, **own)
+    # By hand: how they travel in a pipeline depends on whether scikit-learn's
+    # metadata routing is on.
+    for _, step in estimator.steps[:-1] if isinstance(estimator, Pipeline) else []:
+        if step not in (None, "passthrough"):
+            X = step.fit_transform(X, y)
+    last.fit(X, y, **own)
+    return estimator
+
+
+def _asks_for_groups(estimator: Any) -> bool:
+    """Tell whether something in an estimator requests groups, such as a splitter."""
+    try:
+        routing = get_routing_for_object(estimator)
+    except NotImplementedError:  # AdaBoost, for one, routes nothing
+        return False
+    return "groups" in routing.consumes("fit", ["groups"])

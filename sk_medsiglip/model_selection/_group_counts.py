@@ -1,4 +1,4 @@
-"""What ``y`` says, counted by group: what splits of whole groups spread evenly."""
+"""Counts of rows and labels by group, which splits of whole groups spread evenly."""
 
 from __future__ import annotations
 
@@ -15,26 +15,15 @@ from sklearn.utils.multiclass import type_of_target
 
 from sk_medsiglip._splits import group_numbers
 
-__all__ = ["GroupCounts", "count_groups"]
-
 _NAMED = 5
 Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
 class GroupCounts:
-    """What is counted of each group.
+    """The counts of each group, ``(n_groups,)`` or ``(n_groups, n_labels)``.
 
-    Parameters
-    ----------
-    sizes : ndarray of shape (n_groups,)
-        Rows.
-    positives, known : ndarray of shape (n_groups, n_labels)
-        Rows of which a label is true; of which it is known.
-    names : list
-        Of the labels, for a warning.
-    classes : bool
-        Whether labels are classes, of which a row has exactly one.
+    ``classes`` tells that every row has exactly one of the labels.
     """
 
     sizes: NDArray[np.float64]
@@ -45,7 +34,7 @@ class GroupCounts:
 
     @property
     def table(self) -> NDArray[np.float64]:
-        """What is to be spread evenly; where all is known, sizes say it already."""
+        """The counts to be spread evenly; known rows only where there are blanks."""
         has_blanks = (self.known < self.sizes[:, None]).any(axis=0)
         return np.column_stack([self.sizes, self.positives, self.known[:, has_blanks]])
 
@@ -72,25 +61,7 @@ class GroupCounts:
 
 
 def count_groups(y: Any, groups: Any) -> tuple[GroupCounts, Rows]:
-    """Count, in every group, its rows and the labels that they have.
-
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,) or (n_samples, n_labels)
-        Classes; or 1, 0, and NaN where a label is not known.
-    groups : array-like of shape (n_samples,) or None
-        None makes each row a group.
-
-    Returns
-    -------
-    counts : GroupCounts
-    group_of_row : ndarray of shape (n_samples,), int
-
-    Raises
-    ------
-    ValueError
-        If ``y`` holds something else, or a group is missing.
-    """
+    """Return the counts, and the number of each row's group."""
     true, known, names, classes = _read_y(y)
     n_rows = len(true)
     check_consistent_length(true, groups)
@@ -108,7 +79,7 @@ def count_groups(y: Any, groups: Any) -> tuple[GroupCounts, Rows]:
 
 
 def _read_y(y: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[Any], bool]:
-    """Return what is true and what is known, names, and whether they are classes."""
+    """Return the true and the known labels, names, and whether they are classes."""
     if y is None:
         raise ValueError("y is needed: the labels that are to be spread evenly.")
     columns = getattr(y, "columns", None)

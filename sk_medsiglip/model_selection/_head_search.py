@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from joblib import effective_n_jobs
+from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
-from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import get_scorer_names
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags, check_random_state, get_tags
@@ -25,8 +24,7 @@ from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip._persistence import VersionedPickle
-from sk_medsiglip._scoring import best_settings
-from sk_medsiglip._splits import check_groups, make_folds
+from sk_medsiglip._splits import check_groups
 from sk_medsiglip._validation import (
     HasMethods,
     Integral,
@@ -38,11 +36,7 @@ from sk_medsiglip._validation import (
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import plain_rows
 from sk_medsiglip.model_selection._best_head import BestHead
-from sk_medsiglip.model_selection._head_folds import split_labels
-from sk_medsiglip.model_selection._head_scores import check_scorer, needs_chances
-from sk_medsiglip.model_selection._head_space import Facts, HeadSpace, make_space
-
-__all__ = ["HeadSearchCV"]
+from sk_medsiglip.model_selection._head_scores import needs_probabilities
 
 _PROMPT_SIDE = ("templates", "model", "revision", "cache")
 
@@ -302,80 +296,48 @@ class HeadSearchCV(VersionedPickle, BestHead):
             If Optuna is not installed.
         """
         import_optional("optuna", extra="tune", purpose="HeadSearchCV")
-        from sk_medsiglip.model_selection import _head_storage as storages
-        from sk_medsiglip.model_selection import _head_study as studies
-        from sk_medsiglip.model_selection import _head_trials as trials
+        # Late, since these need Optuna.
+        from sk_medsiglip.model_selection._head_space import Facts, make_space
+        from sk_medsiglip.model_selection._head_trials import (
+            Objective,
+            quiet_heads,
+            split_rows,
+        )
 
         rows, embedder = self._embed(X)
         labels = check_labels(self, rows, y, blanks=True)
         patients = None if groups is None else check_groups(groups, len(rows))
         weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
-        cv, counts = self.cv, labels.counted(weight)
-        if not counts.all():
-            if not (cv is None or isinstance(cv, Integral)):
-                told = make_folds(labels, cv, patients, rows)
-                cv = told and told.keep(counts).pairs()
-            rows, weight, labels = rows[counts], weight[counts], labels.keep(counts)
-            patients = None if patients is None else patients[counts]
-        self.classes_ = labels.classes_attribute
-        if labels.names is not None:
-            self.label_names_ = labels.names
-        several = labels.classes is None
-        self.scorer_ = check_scorer(self.scoring, labels.classes)
-        folds = split_labels(labels, cv, patients, rows)
+        counts = labels.counted(weight)
+        kept = labels if counts.all() else labels.keep(counts)
+        self.classes_ = kept.classes_attribute
+        if kept.names is not None:
+            self.label_names_ = kept.names
+        folds = split_rows(labels, self.cv, patients, rows, counts)
         self.n_splits_ = len(folds)
         self.multimetric_ = False
-        data = trials.SearchData(
-            rows,
-            _as_fitted(labels),
-            labels.classes,
-            patients,
-            folds,
-            self.scorer_,
-            None if sample_weight is None else weight,
-        )
         seed = self._seed()
         n_train = min(len(train) for train, _ in folds)
-        settings = self._prompt_settings()
-        space = make_space(
-            self.space,
-            self.estimator,
-            Facts(n_train, rows.shape[1], several, seed, settings),
-            chances=needs_chances(self.scorer_),
-            weighted=sample_weight is not None,
+        several = kept.classes is None
+        facts = Facts(n_train, rows.shape[1], several, seed, self._prompt_settings())
+        left_out = {"svm"} if needs_probabilities(self.scorer_) else set()
+        left_out |= {"knn"} if sample_weight is not None else set()
+        objective = Objective(
+            rows,
+            _as_fitted(kept, counts),
+            patients,
+            None if sample_weight is None else weight,
+            np.flatnonzero(counts),
+            folds,
+            self.scorer_,
+            make_space(self.space, self.estimator, facts, left_out),
+            self.error_score,
         )
-        n_jobs = effective_n_jobs(self.n_jobs)
-        quiet = studies.quiet_optuna(self.verbose)
-        with tempfile.TemporaryDirectory() as folder, quiet:
-            where = None if self.storage is None else os.fspath(self.storage)
-            if where is None and n_jobs > 1:
-                where = str(Path(folder, "trials.journal"))
-            study = studies.HeadStudy(
-                where,
-                self.study_name,
-                seed,
-                self.sampler,
-                self.pruner,
-                space.first if isinstance(space, HeadSpace) else None,
-            )
-            marks = storages.fingerprint(data, self.scoring, space, seed)
-            storages.check_same_search(study.open(), where, marks)
-            study.run(
-                trials.Objective(data, space, self.error_score),
-                studies.Budget(self.n_trials, self.timeout),
-                self.callbacks,
-                n_jobs,
-                self.verbose,
-            )
-            self.study_ = study.detached()
-        self._collect()
+        trial = self._search(objective, seed)
         if self.refit:
             start = time.perf_counter()
-            trial = self.cv_results_["trial"][self.best_index_]
-            candidate = _candidate_of(space, self.study_.trials[trial])
-            everything = np.arange(len(rows))
-            with trials.quiet_heads(isinstance(space, HeadSpace)):
-                best = trials.fit_candidate(candidate.estimator, data, everything)
+            with quiet_heads(objective.space):
+                best = objective.fit(objective.make(trial), objective.rows)
             self.refit_time_ = time.perf_counter() - start
             self.best_estimator_ = best if embedder is None else _joined(embedder, best)
         return self
@@ -419,64 +381,49 @@ class HeadSearchCV(VersionedPickle, BestHead):
         settings = {name: getattr(self, name) for name in _PROMPT_SIDE}
         return {"prompts": self.prompts, **settings}
 
-    def _collect(self) -> None:
-        """Set what the trials say."""
-        from sk_medsiglip.model_selection._head_results import cv_results
-        from sk_medsiglip.model_selection._head_trials import ERROR
+    def _search(self, objective: Any, seed: int) -> Any:
+        """Run the trials, and return the one that is chosen."""
+        from sk_medsiglip.model_selection import _head_study as studies
+        from sk_medsiglip.model_selection._head_trials import choose, quiet_heads
 
-        self.cv_results_ = cv_results(self.study_.trials, self.n_splits_)
-        failed = [t for t in self.study_.trials if ERROR in t.user_attrs]
-        means = self.cv_results_["mean_test_score"]
-        if not len(means):
-            within = "" if self.timeout is None else f" within timeout={self.timeout} s"
-            raise ValueError(
-                f"no trial has ended{within}: nothing can be chosen. Give it more time."
+        n_jobs = effective_n_jobs(self.n_jobs)
+        quiet = studies.quiet_optuna(self.verbose)
+        with tempfile.TemporaryDirectory() as folder, quiet:
+            where = None if self.storage is None else os.fspath(self.storage)
+            if where is None and n_jobs > 1:
+                where = str(Path(folder, "trials.journal"))
+            sampler, pruner = copy.deepcopy((self.sampler, self.pruner))
+            study = studies.open_study(where, self.study_name, seed, sampler, pruner)
+            studies.begin(study, objective, self.scoring, seed)
+            run = delayed(studies.run_trials)
+            settings = self.n_trials, self.timeout, list(self.callbacks), self.verbose
+            Parallel(n_jobs)(
+                run(study, objective, *settings, worker) for worker in range(n_jobs)
             )
-        if np.isnan(means).all() or len(failed) == len(means):
-            said = (
-                f"{failed[0].user_attrs[ERROR]}\n"
-                "error_score='raise' shows where it comes from."
-                if failed
-                else "the pruner gave it up."
-            )
-            raise ValueError(
-                f"no trial of {len(means)} could be scored. The first one: {said}"
-            )
-        if failed:
-            worst = np.isnan(means[self.cv_results_["state"] == "failed"]).any()
-            warnings.warn(
-                f"{len(failed)} of {len(means)} trials failed and count as "
-                f"{'the worst' if worst else self.error_score}; the first by: "
-                f"{failed[0].user_attrs[ERROR]}",
-                FitFailedWarning,
-                stacklevel=3,
-            )
-        losses = self.cv_results_["mean_test_log_loss"]
-        self.best_index_ = int(best_settings(means, losses))
-        self.best_score_ = float(means[self.best_index_])
+            self.study_ = studies.detached(study)
+        trials = studies.counted(self.study_.trials)[: self.n_trials]
+        self.cv_results_ = studies.cv_results(trials, self.n_splits_)
+        studies.check_some_scored(trials, self.error_score, self.timeout)
+        with quiet_heads(objective.space):
+            chosen = choose(trials, self.cv_results_, objective)
+        self.best_index_, self.search_report_ = chosen
+        self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
         self.best_params_ = self.cv_results_["params"][self.best_index_]
+        return trials[self.best_index_]
 
 
-def _as_fitted(labels: Labels) -> Any:
-    """Return labels as heads take them: names of classes, or 1, 0 and NaN."""
+def _as_fitted(labels: Labels, counts: NDArray[np.bool_]) -> Any:
+    """Return labels as heads take them, of all rows; any value where none counts."""
+    shape = (len(counts), *labels.target.shape[1:])
+    target = np.zeros(shape, dtype=labels.target.dtype)
+    target[counts] = labels.target
     if labels.classes is not None:
-        return labels.classes[labels.target]
-    target = labels.target
+        return labels.classes[target]
     if not np.isnan(target).any():
         target = target.astype(int)
     if labels.names is not None:
         return pd.DataFrame(target, columns=labels.names)
     return target
-
-
-def _candidate_of(space: Any, trial: Any) -> Any:
-    """Return what a trial was about, made anew from its settings."""
-    from optuna.trial import FixedTrial
-
-    from sk_medsiglip.model_selection._head_trials import CHOSEN
-
-    made = space(FixedTrial(trial.params, number=trial.number))
-    return made.with_chosen(trial.user_attrs.get(CHOSEN, {}))
 
 
 def _joined(embedder: Any, best: Any) -> Pipeline:

@@ -1,258 +1,226 @@
-"""The study behind ``HeadSearchCV``: where trials are kept, who may run another.
-
-A file or database is shared by any number of processes, now or after a stop. What a
-trial draws depends on the seed and on its number alone, so it does not matter which
-process runs it, nor whether the search was stopped in between.
-"""
+"""Runs the trials of ``HeadSearchCV`` in an Optuna study, and reads them again."""
 
 from __future__ import annotations
 
-import copy
-import os
-import secrets
-import socket
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
+import joblib
 import numpy as np
 import optuna
-from joblib import Parallel, delayed
-from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import rankdata
+from sklearn.exceptions import FitFailedWarning
+from threadpoolctl import threadpool_limits
 
 from sk_medsiglip._progress import progress_bar
-from sk_medsiglip.model_selection._head_sampler import HeadSampler
-from sk_medsiglip.model_selection._head_storage import open_study
-from sk_medsiglip.model_selection._head_trials import ERROR, TRACEBACK, Objective
+from sk_medsiglip.model_selection._head_trials import ERROR, FOLDS, Objective
 
-__all__ = ["Budget", "HeadStudy", "is_counted", "quiet_optuna"]
-
-#: Seconds between looks at what other processes do.
-POLL = 0.3
-#: What a trial notes: who runs it, and that there was no room for it.
-WORKER, SURPLUS = "worker", "surplus"
-#: Runs of this process that go on. Of others its own number says nothing: a process
-#: before it may have had it, as in a container that was started again.
-_RUNS: set[str] = set()
+#: Seconds between signs of life of a trial on a database, and after how many without
+#: one it is run again.
+HEARTBEAT, GRACE = 10, 60
+#: Below so many values threads wait for each other longer than they compute.
+SMALL = 2_000_000
+SQLITE = (".db", ".sqlite", ".sqlite3")
+JOURNAL = (".journal", ".jsonl", ".log")
 
 
-@dataclass(frozen=True)
-class Budget:
-    """When to stop.
+def open_study(
+    where: str | None, name: str, seed: int, sampler: Any, pruner: Any
+) -> optuna.Study:
+    """Return a study, made if it is not there yet."""
+    storage = None if where is None else _open_storage(where)
+    return optuna.create_study(
+        study_name=name,
+        storage=storage,
+        sampler=sampler or _Sampler(seed),
+        pruner=pruner or optuna.pruners.MedianPruner(5, n_warmup_steps=1),
+        direction="maximize",
+        load_if_exists=True,
+    )
 
-    Parameters
-    ----------
-    n_trials : int
-        In all, over all processes and stops.
-    timeout : float or None
-        Seconds after which no trial begins.
+
+class _Sampler(optuna.samplers.TPESampler):
+    """Optuna's sampler, whose draws depend on the seed and a trial's number alone.
+
+    So a search that was stopped goes on as it would have gone on, and processes that
+    share a storage do not draw the same.
     """
 
-    n_trials: int
-    timeout: float | None
+    def __init__(self, seed: int, number: int = 0) -> None:
+        self.first_seed = seed
+        of_trial = np.random.SeedSequence([seed, number]).generate_state(1)[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            super().__init__(
+                seed=int(of_trial), multivariate=True, group=True, n_startup_trials=12
+            )
+
+    def reseed_rng(self) -> None:
+        """Do nothing: the numbers of trials differ already."""
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self.__init__(self.first_seed, trial.number)  # type: ignore[misc]
 
 
-@dataclass(eq=False)
-class HeadStudy:
-    """A study, and how to open it in another process.
+def _open_storage(where: str) -> BaseStorage:
+    """Return the storage of a file, its kind told by the name, or of a URL."""
+    url, kind = where, Path(where).suffix.lower()
+    if "://" not in where:
+        if not Path(where).absolute().parent.is_dir():
+            raise FileNotFoundError(
+                f"the folder of storage={where!r} does not exist; make it first."
+            )
+        if kind in JOURNAL:
+            return JournalStorage(JournalFileBackend(where))
+        if kind not in SQLITE:
+            raise ValueError(
+                f"storage must be an SQLite file ({', '.join(SQLITE)}), a journal "
+                f"({', '.join(JOURNAL)}) or a URL of Optuna's, got {where!r}."
+            )
+        url = f"sqlite:///{where}"
+    settings = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {}
+    for wait in (0.1, 1.0, None):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return RDBStorage(
+                    url,
+                    engine_kwargs=settings,
+                    heartbeat_interval=HEARTBEAT,
+                    grace_period=GRACE,
+                    heartbeat_stale_trial_callback=(
+                        optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=3)
+                    ),
+                )
+        except Exception as error:
+            # Of several processes that begin at once one makes the tables.
+            if wait is None or "sqlalchemy" not in type(error).__module__:
+                raise
+            time.sleep(wait)
+    raise AssertionError  # the loop returns or raises
 
-    Parameters
-    ----------
-    storage : str or None
-        File or URL; None keeps trials in memory.
-    name : str
-        Of the study.
-    seed : int
-        Of the sampler.
-    sampler, pruner : optuna sampler and pruner, or None
-        None for ours.
-    first : callable or None
-        Settings of first trials, by number.
-    """
 
-    storage: str | None
-    name: str
-    seed: int
-    sampler: Any = None
-    pruner: Any = None
-    first: Callable[[int], dict[str, Any] | None] | None = None
-    _study: Any = field(default=None, repr=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_study": None}  # other processes open their own
-
-    def open(self) -> optuna.Study:
-        """Return the study, made if it is not there yet."""
-        if self._study is None:
-            self._study = self._open()
-        return self._study
-
-    def _open(self) -> optuna.Study:
-        return open_study(
-            self.storage,
-            self.name,
-            copy.deepcopy(self.sampler) or HeadSampler(self.seed, self.first),
-            copy.deepcopy(self.pruner)
-            or optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
+def begin(study: optuna.Study, objective: Objective, scoring: Any, seed: int) -> None:
+    """Note the data and settings of a new study; refuse one of others."""
+    marks = {
+        "X": joblib.hash(objective.X),
+        "y": joblib.hash([np.asarray(objective.y), objective.weight]),
+        "groups": joblib.hash(objective.groups),
+        "cv": joblib.hash(objective.folds),
+        "scoring": _identity(scoring),
+        "space": _identity(objective.space.identity),
+        "random_state": str(seed),
+    }
+    # In this order: another process may note them just now.
+    trials = study.get_trials(deepcopy=False)
+    known = study.user_attrs.get("fingerprint", {})
+    differ = [name for name in marks if known.get(name) != marks[name]]
+    if not known and not trials:
+        study.set_user_attr("fingerprint", marks)
+        for params in objective.space.first:
+            study.enqueue_trial(params, skip_if_exists=True)
+    elif differ:
+        raise ValueError(
+            f"the study {study.study_name!r} in the storage was begun with other "
+            f"{', '.join(differ)}: its trials say nothing of these. To continue it, "
+            "fit with the same; to begin anew, give another study_name, or another "
+            "storage."
         )
 
-    def run(
-        self,
-        objective: Objective,
-        budget: Budget,
-        callbacks: Iterable[Callable[[Any, FrozenTrial], None]],
-        n_jobs: int,
-        verbose: int,
-    ) -> None:
-        """Run trials until there are enough."""
-        with _progress(self, budget.n_trials, n_jobs, verbose) as shows:
-            if n_jobs == 1:
-                run_trials(self, objective, budget, [*callbacks, *shows], verbose)
-                return
-            work = delayed(_run_beside_others)
-            Parallel(n_jobs)(
-                work(self, objective, budget, list(callbacks), verbose)
-                for _ in range(n_jobs)
-            )
 
-    def trials(self) -> list[FrozenTrial]:
-        """Return all trials, in the order of their numbers."""
-        return self.open().get_trials(deepcopy=False)
-
-    def detached(self) -> optuna.Study:
-        """Return the study as it is now, in memory: nothing open, fit for a pickle.
-
-        Nor is there anything of the machines that it ran on.
-        """
-        study = self.open()
-        with quiet_optuna(0):
-            alone = optuna.create_study(
-                study_name=self.name,
-                direction="maximize",
-                sampler=study.sampler,
-                pruner=study.pruner,
-            )
-            for name, value in study.user_attrs.items():
-                alone.set_user_attr(name, value)
-            trials = study.get_trials()
-            for trial in trials:
-                for name in (WORKER, SURPLUS, TRACEBACK):
-                    trial.user_attrs.pop(name, None)
-            alone.add_trials(trials)
-        return alone
+def _identity(value: Any) -> str:
+    """Return a text by which another process knows a function or an object again."""
+    try:
+        return joblib.hash(value)
+    except Exception:  # a lambda, for one, cannot be pickled
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value))}"
 
 
 def run_trials(
-    study: HeadStudy,
+    study: optuna.Study,
     objective: Objective,
-    budget: Budget,
-    callbacks: list[Callable[[Any, FrozenTrial], None]],
+    n_trials: int,
+    timeout: float | None,
+    callbacks: Iterable[Any],
     verbose: int,
+    worker: int,
 ) -> None:
-    """Run trials in this process, beside others that may do the same."""
-    end = np.inf if budget.timeout is None else time.monotonic() + budget.timeout
-    with quiet_optuna(verbose), _run_of_this_process() as run:
-        opened = study.open()
-        full = _Full(opened, objective, budget.n_trials, run)
-        while (left := end - time.monotonic()) > 0:
-            if not full.reached():
-                opened.optimize(
-                    full,
-                    timeout=None if np.isinf(left) else left,
-                    callbacks=[*callbacks, full.stop_if_reached],
-                )
-                if not full.reached():
-                    return  # out of time, or a callback stopped it
-            if not full.others_run():
-                return
-            time.sleep(POLL)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                optuna.storages.fail_stale_trials(opened)
+    """Run trials in this process until the study holds enough of them."""
+    if worker:  # the others draw by the seed as it is
+        study.sampler.reseed_rng()
 
+    def n_done(*_: Any) -> int:
+        return len(counted(study.get_trials(deepcopy=False)))
 
-def _run_beside_others(
-    study: HeadStudy,
-    objective: Objective,
-    budget: Budget,
-    callbacks: list[Callable[[Any, FrozenTrial], None]],
-    verbose: int,
-) -> None:
-    study = copy.copy(study)
-    with quiet_optuna(verbose):
-        sampler = study.open().sampler
-    sampler.reseed_rng()  # a user's own one must not draw the same twice
-    run_trials(study, objective, budget, callbacks, verbose)
-
-
-class _Full:
-    """The objective, for as many trials as there may be in all.
-
-    A trial counts those before it that are done or being run: of several processes
-    that begin one at the same time, exactly as many go on as there is room for.
-    """
-
-    def __init__(
-        self, study: optuna.Study, objective: Objective, n: int, run: str
-    ) -> None:
-        self._study, self._objective, self._n = study, objective, n
-        self._worker = _Worker.of_this_process(run)
-        self._beats = isinstance(study._storage, RDBStorage) or _wraps_rdb(study)
-
-    def __call__(self, trial: Trial) -> float:
-        trial.set_user_attr(WORKER, ":".join(self._worker))
-        begun = (TrialState.RUNNING, TrialState.WAITING)
-        if self._taken(*begun, before=trial.number) >= self._n:
-            trial.set_user_attr(SURPLUS, True)
-            trial.study.stop()
-            return float("nan")
-        return self._objective(trial)
-
-    def reached(self) -> bool:
-        """Tell whether there is nothing to run; what waits to be run again is."""
-        return self._taken(TrialState.RUNNING) >= self._n
-
-    def stop_if_reached(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        if self.reached():
+    def stop_if_enough(*_: Any) -> None:
+        if n_done() >= n_trials:
             study.stop()
 
-    def others_run(self) -> bool:
-        """Tell whether another process has a trial whose end can be waited for."""
-        return any(
-            one.state is TrialState.WAITING
-            or (one.state is TrialState.RUNNING and (self._beats or _is_near(one)))
-            for one in self._study.get_trials(deepcopy=False)
-            if not self._is_dead(one)
-        )
-
-    def _taken(self, *begun: TrialState, before: float = np.inf) -> int:
-        return sum(
-            is_counted(one) or (one.state in begun and not self._is_dead(one))
-            for one in self._study.get_trials(deepcopy=False)
-            if one.number < before
-        )
-
-    def _is_dead(self, trial: FrozenTrial) -> bool:
-        """Tell whether a trial's process is gone; a database finds out by itself."""
-        if self._beats or trial.state is not TrialState.RUNNING:
-            return False
-        return _is_near(trial) and not _lives(trial)
+    done = n_done()
+    if done >= n_trials:
+        return
+    threads = 1 if objective.X.size < SMALL else None
+    with (
+        quiet_optuna(verbose),
+        threadpool_limits(threads),
+        progress_bar(
+            n_trials, desc="trials", unit="trial", verbose=verbose, done=done
+        ) as bar,
+    ):
+        every = [*callbacks, lambda *_: bar.update(1), stop_if_enough]
+        study.optimize(objective, timeout=timeout, callbacks=every)
 
 
-def is_counted(trial: FrozenTrial) -> bool:
-    """Tell whether a trial is done: finished, given up, or failed by an error.
+def counted(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials that are done: finished, given up, or failed by an error.
 
-    Not those that were interrupted, died, or found no room.
+    Those that were interrupted, or whose process died, are not.
     """
-    if trial.state is TrialState.FAIL:
-        return ERROR in trial.user_attrs
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    done = (TrialState.COMPLETE, TrialState.PRUNED)
+    return [t for t in trials if t.state in done or ERROR in t.user_attrs]
+
+
+def check_some_scored(
+    trials: Sequence[FrozenTrial], error_score: Any, timeout: float | None
+) -> None:
+    """Warn of failed trials; raise if there is nothing to choose from."""
+    errors = [t.user_attrs[ERROR] for t in trials if ERROR in t.user_attrs]
+    within = "" if timeout is None else f" within timeout={timeout} s"
+    if not trials:
+        raise ValueError(
+            f"no trial has ended{within}: nothing can be chosen. Give it more time."
+        )
+    if all(ERROR in t.user_attrs or t.state is TrialState.PRUNED for t in trials):
+        raise ValueError(
+            f"no trial of {len(trials)} could be scored. The first one: "
+            f"{errors[0] if errors else 'the pruner gave it up.'}\n"
+            "error_score='raise' shows where an error comes from."
+        )
+    if errors:
+        worst = np.isnan(error_score)
+        warnings.warn(
+            f"{len(errors)} of {len(trials)} trials failed and count as "
+            f"{'the worst' if worst else error_score}; the first by: {errors[0]}",
+            FitFailedWarning,
+            stacklevel=4,
+        )
+
+
+def detached(study: optuna.Study) -> optuna.Study:
+    """Return the study as it is now, in memory: nothing open, fit for a pickle."""
+    alone = optuna.create_study(study_name=study.study_name, direction="maximize")
+    for name, value in study.user_attrs.items():
+        alone.set_user_attr(name, value)
+    trials = study.get_trials()
+    alone.add_trials(t for t in trials if t.state is not TrialState.WAITING)
+    return alone
 
 
 @contextmanager
@@ -267,107 +235,40 @@ def quiet_optuna(verbose: int) -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-@contextmanager
-def _progress(
-    study: HeadStudy, total: int, n_jobs: int, verbose: int
-) -> Iterator[list[Callable[[Any, FrozenTrial], None]]]:
-    """Show a bar of the trials of all processes; yield what moves it."""
-    done = sum(map(is_counted, study.trials()))
-    with progress_bar(
-        total, desc="trials", unit="trial", verbose=verbose, done=min(done, total)
-    ) as bar:
-
-        def show(*_: Any) -> None:
-            n = min(sum(map(is_counted, study.trials())), total)
-            bar.update(n - bar.n)
-
-        if not verbose:
-            yield []
-        elif n_jobs == 1:
-            yield [show]
-        else:
-            over = threading.Event()
-
-            def watch() -> None:
-                while not over.wait(1.0):
-                    show()
-
-            thread = threading.Thread(target=watch, daemon=True)
-            thread.start()
-            try:
-                yield []
-            finally:
-                over.set()
-                thread.join()
-                show()
-
-
-def _wraps_rdb(study: optuna.Study) -> bool:
-    return isinstance(getattr(study._storage, "_backend", None), RDBStorage)
-
-
-class _Worker(NamedTuple):
-    """Who runs a trial; the parts are strings, empty where they are not known."""
-
-    host: str
-    process: str
-    start: str
-    run: str
-
-    @classmethod
-    def of_this_process(cls, run: str) -> Self:
-        process = str(os.getpid())
-        return cls(socket.gethostname(), process, _start_of(process), run)
-
-    @classmethod
-    def of_trial(cls, trial: FrozenTrial) -> Self:
-        parts = trial.user_attrs.get(WORKER, "").split(":")
-        return cls(*[*parts, "", "", ""][:4])
-
-
-@contextmanager
-def _run_of_this_process() -> Iterator[str]:
-    """Note that a run goes on, under a name of its own."""
-    run = secrets.token_hex(4)
-    _RUNS.add(run)
-    try:
-        yield run
-    finally:
-        _RUNS.discard(run)
-
-
-def _start_of(process: str) -> str:
-    """Return when a process began, as Linux counts it; empty where that is not told."""
-    try:
-        told = Path("/proc", process, "stat").read_text(errors="replace")
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-    except OSError:
-        return ""
-    # The program's name, in brackets, may hold spaces. After it come fields 3 to 52;
-    # the 22nd is ticks of a clock that begins when the machine does.
-    return f"{boot[:8]}-{told.rpartition(')')[2].split()[19]}"
-
-
-def _is_near(trial: FrozenTrial) -> bool:
-    """Tell whether a trial was begun on this machine."""
-    return _Worker.of_trial(trial).host in ("", socket.gethostname())
-
-
-def _lives(trial: FrozenTrial) -> bool:
-    """Tell whether the process of a trial on this machine is there."""
-    _, process, start, run = _Worker.of_trial(trial)
-    if not process:  # begun a moment ago, or died within that
-        started = trial.datetime_start
-        return started is not None and time.time() - started.timestamp() < 10
-    if process == str(os.getpid()):
-        return run in _RUNS
-    if os.name == "nt":  # there, asking for a process would end it
-        return True
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    # Another process may have its number by now.
-    return not start or _start_of(process) in ("", start)
+def cv_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, Any]:
+    """Return the trials as the ``cv_results_`` of scikit-learn's searches."""
+    figures = {
+        name: np.full((len(trials), n_splits), np.nan)
+        for name in ("fit_time", "score_time", "log_loss", "score")
+    }
+    for i, trial in enumerate(trials):
+        for name, values in trial.user_attrs.get(FOLDS, {}).items():
+            figures[name][i, : len(values)] = values
+    results: dict[str, Any] = {}
+    for name in ("fit_time", "score_time"):
+        known = np.ma.masked_invalid(figures[name])
+        results[f"mean_{name}"] = known.mean(axis=1).filled(np.nan)
+        results[f"std_{name}"] = known.std(axis=1).filled(np.nan)
+    params = [trial.params for trial in trials]
+    for name in dict.fromkeys(name for one in params for name in one):
+        column = np.ma.MaskedArray(np.empty(len(trials), dtype=object), mask=True)
+        for i, one in enumerate(params):
+            if name in one:
+                column[i] = one[name]
+        results[f"param_{name}"] = column
+    results["params"] = params
+    scores = figures["score"]
+    for split in range(n_splits):
+        results[f"split{split}_test_score"] = scores[:, split]
+    # NaN where a fold is missing: means over different folds do not compare.
+    means = scores.mean(axis=1)
+    results["mean_test_score"] = means
+    results["mean_test_log_loss"] = figures["log_loss"].mean(axis=1)
+    results["std_test_score"] = scores.std(axis=1)
+    # Means that differ by rounding alone have one rank.
+    ranked = np.where(np.isnan(means), -np.inf, means).round(12)
+    results["rank_test_score"] = rankdata(-ranked, method="min").astype(np.int32)
+    results["trial"] = np.array([trial.number for trial in trials], dtype=np.intp)
+    states = ["failed" if ERROR in t.user_attrs else t.state.name for t in trials]
+    results["state"] = np.array([state.lower() for state in states])
+    return results

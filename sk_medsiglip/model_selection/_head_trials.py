@@ -1,109 +1,70 @@
-"""One trial of ``HeadSearchCV``: a candidate, fold by fold, until it is hopeless."""
+"""The trials of ``HeadSearchCV``, fold by fold, and the choice among them."""
 
 from __future__ import annotations
 
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
 from numpy.typing import NDArray
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.pipeline import Pipeline
-from sklearn.utils.class_weight import compute_class_weight
-from threadpoolctl import ThreadpoolController
 
-from sk_medsiglip._scoring import Answers, best_settings
-from sk_medsiglip._splits import with_cv_among
-from sk_medsiglip.heads import fit_logistic_path
-from sk_medsiglip.model_selection._group_fits import fit_with_groups
+from sk_medsiglip._labels import Labels
+from sk_medsiglip._scoring import best_settings, mean_of_known
+from sk_medsiglip._splits import group_numbers, make_folds, with_cv_among
+from sk_medsiglip.model_selection._each_label import fit_with_groups
 from sk_medsiglip.model_selection._head_scores import mean_log_loss
-from sk_medsiglip.model_selection._head_space import Candidate, HeadSpace
+from sk_medsiglip.model_selection._head_space import HEADS, PROBE, Space
+from sk_medsiglip.model_selection._multilabel_splits import (
+    MultilabelStratifiedGroupKFold,
+)
 
-__all__ = ["Objective", "SearchData", "fit_candidate", "quiet_heads", "take"]
+#: Names under which a trial keeps the figures of its folds, and its error.
+FOLDS, ERROR = "folds", "error"
+#: Parts of the patients that are left out in turn for a standard error.
+N_BLOCKS = 25
 
-#: Under these names a trial keeps what its values alone do not tell.
-FOLDS, CHOSEN, ERROR, TRACEBACK = "folds", "chosen", "error", "traceback"
-
-#: Below so many values threads wait for each other longer than they compute.
-SMALL = 2_000_000
-
-Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
-
-
-@dataclass(frozen=True, eq=False)
-class SearchData:
-    """What every trial learns from and is asked.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Embeddings.
-    y : ndarray or DataFrame
-        Labels, as the heads take them.
-    classes : ndarray or None
-        Sorted; None for several labels.
-    groups : ndarray or None
-        Patients.
-    folds : list of (ndarray, ndarray)
-        Rows to learn from and rows to be asked.
-    scorer : callable
-        Of ``(estimator, X, y)``.
-    weight : ndarray of shape (n_samples,) or None
-        Weights of the rows.
-    """
-
-    X: NDArray[np.floating]
-    y: Any
-    classes: NDArray[Any] | None
-    groups: NDArray[Any] | None
-    folds: list[Fold]
-    scorer: Callable[..., float]
-    weight: NDArray[np.float64] | None = None
-
-    def judge(self, fitted: Any, rows: NDArray[np.intp]) -> tuple[float, float]:
-        """Return the score of a fitted estimator on some rows, and its log loss."""
-        weight = {} if self.weight is None else {"sample_weight": self.weight[rows]}
-        asked = (fitted, self.X[rows], take(self.y, rows))
-        return float(self.scorer(*asked, **weight)), mean_log_loss(*asked, **weight)
+Rows = NDArray[np.intp]
+Fold = tuple[Rows, Rows]
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """What a trial is worth, as Optuna calls it.
+    """The function that Optuna makes large: the mean score over the folds.
 
-    Parameters
-    ----------
-    data : SearchData
-        The task.
-    space : callable
-        From a trial to a candidate.
-    error_score : "raise" or float
-        Whether an error ends the search, or what the trial counts as; NaN is the worst.
+    ``X``, ``y``, ``groups`` and ``weight`` hold all rows that the user passed, and
+    ``folds`` and ``rows`` the places of those that count, since an estimator may have
+    a ``cv`` of such places.
     """
 
-    data: SearchData
-    space: Callable[[Any], Candidate]
+    X: NDArray[np.floating]
+    y: Any
+    groups: NDArray[Any] | None
+    weight: NDArray[np.float64] | None
+    rows: Rows
+    folds: list[Fold]
+    scorer: Callable[..., float]
+    space: Space
     error_score: Any
 
     def __call__(self, trial: Trial) -> float:
-        """Return the mean over folds, or say that it is not worth going on."""
         try:
-            few = self.data.X.size < SMALL
-            with quiet_heads(isinstance(self.space, HeadSpace)), _threads(one=few):
-                candidate = self.space(trial)
-                if (twin := _twin(trial)) is not None:
+            with quiet_heads(self.space):
+                estimator = self.space.make(trial)
+                twin = _twin(trial)
+                if twin is not None:
                     return _repeat(trial, twin)
-                return self._run(trial, candidate)
+                return self._mean_score(trial, estimator)
         except optuna.TrialPruned:
             raise
         except Exception as error:
@@ -111,144 +72,208 @@ class Objective:
                 raise
             said = "".join(traceback.format_exception_only(error)).strip()
             trial.set_user_attr(ERROR, said)
-            trial.set_user_attr(TRACEBACK, traceback.format_exc(limit=-3))
             value = float(self.error_score)
             if not np.isnan(value):
-                scores = [value] * len(self.data.folds)
-                trial.set_user_attr(FOLDS, {"score": scores, "fit": [], "ask": []})
+                trial.set_user_attr(FOLDS, {"score": [value] * len(self.folds)})
             return value
 
-    def _run(self, trial: Trial, candidate: Candidate) -> float:
-        """Ask fold by fold; of a path, all penalties at once."""
-        rows: list[NDArray[np.float64]] = []  # (scores, log losses) of a fold
-        times: list[tuple[float, float]] = []
-        at_once = _solves_all_folds_at_once(candidate)
+    def make(self, trial: FrozenTrial) -> Any:
+        """Return the classifier of a trial that is over, not fitted."""
+        return self.space.make(FixedTrial(trial.params, number=trial.number))
+
+    def fit(self, estimator: Any, rows: Rows) -> Any:
+        """Fit an estimator to some rows."""
+        if len(rows) < len(self.X):
+            with_cv_among(estimator, rows, len(self.X))
+        groups = None if self.groups is None else self.groups[rows]
+        weight = None if self.weight is None else self.weight[rows]
+        return fit_with_groups(
+            estimator, self.X[rows], take(self.y, rows), groups, weight
+        )
+
+    def score(self, scorer: Callable[..., float], fitted: Any, rows: Rows) -> float:
+        """Return the score of a fitted estimator on some rows."""
+        weight = {} if self.weight is None else {"sample_weight": self.weight[rows]}
+        return float(scorer(fitted, self.X[rows], take(self.y, rows), **weight))
+
+    def difference(self, first: Any, second: Any) -> tuple[float, float]:
+        """Return how much better the second estimator is out of fold, and its error.
+
+        Both are asked about the same rows. The standard error is the jackknife's, over
+        blocks of whole patients, which holds for any score.
+        """
+        numbers = group_numbers(self.groups, len(self.X))
+        block = np.random.default_rng(0).permutation(numbers.max() + 1) % N_BLOCKS
+        block = block[numbers]
+        n_blocks = min(N_BLOCKS, len(np.unique(numbers[self.rows])))
+        scores = np.full((2, n_blocks + 1, len(self.folds)), np.nan)
+        for of_one, estimator in zip(scores, (first, second), strict=True):
+            for fold, (train, test) in enumerate(self.folds):
+                fitted = self.fit(clone(estimator), train)
+                asked = _Asked(fitted, self.X[test])
+                for left_out in range(n_blocks + 1):  # the last one is nobody
+                    asked.kept = np.flatnonzero(block[test] != left_out)
+                    rows = test[asked.kept]
+                    of_one[left_out, fold] = self._score_or_nan(asked, rows)
+        gains = np.diff(mean_of_known(scores, axis=2), axis=0)[0]
+        spread = ((gains[:-1] - gains[:-1].mean()) ** 2).sum()
+        return float(gains[-1]), float(np.sqrt(spread * (n_blocks - 1) / n_blocks))
+
+    def _score_or_nan(self, asked: _Asked, rows: Rows) -> float:
+        """Return a score, NaN where a class has no row left."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return self.score(self.scorer, asked, rows)
+            except ValueError:
+                return float("nan")
+
+    def _mean_score(self, trial: Trial, estimator: Any) -> float:
+        found: dict[str, list[float]] = {}
         pruned = False
-        for step, (scores, *seconds) in enumerate(self._folds(candidate, at_once)):
-            rows.append(scores)
-            times.append((seconds[0], seconds[1]))
-            trial.report(float(_best(rows)[1]), step)
-            last = step + 1 == len(self.data.folds)
-            # Where all folds are there already nothing is saved by stopping.
-            if not (last or at_once) and trial.should_prune():
+        for step, (train, test) in enumerate(self.folds):
+            times = [time.perf_counter()]
+            fitted = self.fit(clone(estimator), train)
+            times.append(time.perf_counter())
+            figures = {
+                "score": self.score(self.scorer, fitted, test),
+                "log_loss": self.score(mean_log_loss, fitted, test),
+            }
+            times.append(time.perf_counter())
+            figures["fit_time"], figures["score_time"] = np.diff(times).tolist()
+            for name, value in figures.items():
+                found.setdefault(name, []).append(value)
+            trial.report(float(np.mean(found["score"])), step)
+            if step + 1 < len(self.folds) and trial.should_prune():
                 pruned = True
                 break
-        best, value = _best(rows)
-        trial.set_user_attr(
-            FOLDS,
-            {
-                "score": [float(one[0, best]) for one in rows],
-                "log_loss": [float(one[1, best]) for one in rows],
-                "fit": [one[0] for one in times],
-                "ask": [one[1] for one in times],
-            },
-        )
-        if candidate.Cs is not None:
-            trial.set_user_attr(CHOSEN, {"C": float(candidate.Cs[best])})
+        trial.set_user_attr(FOLDS, found)
         if pruned:
             raise optuna.TrialPruned
+        value = float(np.mean(found["score"]))
         if np.isnan(value):
             trial.set_user_attr(ERROR, "no fold could be scored: the score is NaN.")
         return value
 
-    def _folds(
-        self, candidate: Candidate, at_once: bool
-    ) -> Iterator[tuple[NDArray[np.float64], float, float]]:
-        """Yield each fold's scores and log losses, and seconds of fit and score."""
-        if candidate.Cs is None:
-            for train, test in self.data.folds:
-                start = time.perf_counter()
-                fitted = fit_candidate(clone(candidate.estimator), self.data, train)
-                middle = time.perf_counter()
-                judged = np.array(self.data.judge(fitted, test))[:, None]
-                yield judged, middle - start, time.perf_counter() - middle
-            return
-        trains = [train for train, _ in self.data.folds]
-        parts = [trains] if at_once else [[train] for train in trains]
-        tests = iter(test for _, test in self.data.folds)
-        for part in parts:
-            start = time.perf_counter()
-            decision = self._solve(candidate, part)
-            solved = (time.perf_counter() - start) / len(part)
-            for logits in decision:
-                start = time.perf_counter()
-                test = next(tests)
-                classes = self.data.classes
-                answers = [Answers.of_logits(classes, one[test]) for one in logits]
-                judged = np.array([self.data.judge(one, test) for one in answers]).T
-                yield judged, solved, time.perf_counter() - start
 
-    def _solve(
-        self, candidate: Candidate, trains: list[NDArray[np.intp]]
-    ) -> NDArray[np.floating]:
-        """Return logits of all rows, fold by fold and penalty by penalty.
+def choose(
+    trials: Sequence[FrozenTrial], results: dict[str, Any], objective: Objective
+) -> tuple[int, str]:
+    """Return the row of the trial that is chosen, and a sentence that says why.
 
-        What is fitted before the head, and weights that even classes out, come from
-        the rows of one fold; then ``trains`` holds one.
-        """
-        rows, head = self.data.X, candidate.estimator
-        if isinstance(head, Pipeline):
-            before = clone(head[:-1])
-            before.fit(rows[trains[0]])
-            rows, head = before.transform(rows), head[-1]
-        weight = self.data.weight
-        if head.class_weight is not None:
-            weight = _balanced(np.asarray(self.data.y), trains[0], weight)
-        y, folds = np.asarray(self.data.y), [(train, None) for train in trains]
-        assert candidate.Cs is not None
-        path = fit_logistic_path(rows, y, candidate.Cs, folds, sample_weight=weight)
-        return path.decision
-
-
-def fit_candidate(estimator: Any, data: SearchData, rows: NDArray[np.intp]) -> Any:
-    """Fit an estimator to some rows; groups reach folds in it that ask for them."""
-    groups, weight = (
-        None if one is None else one[rows] for one in (data.groups, data.weight)
+    The best of many trials is the best by luck, too: it replaces ``LinearProbe`` only
+    where the paired difference by patient is above its standard error.
+    """
+    means, losses = results["mean_test_score"], results["mean_test_log_loss"]
+    heads = [trial.params.get("head") for trial in trials]
+    # The plainest first: of trials that are equal in both figures it wins.
+    order = sorted(range(len(trials)), key=lambda i: HEADS.index(heads[i] or HEADS[0]))
+    best = order[int(best_settings(means[order], losses[order]))]
+    known = ~np.isnan(means)
+    probes = [i for i in order if known[i] and trials[i].params == PROBE]
+    if not objective.space.heads or not probes:
+        name = heads[best] or "it"
+        return best, f"Of {len(trials)} trials, {name} scored best: {means[best]:.3f}."
+    probe = probes[0]
+    if best == probe:
+        return probe, (
+            f"LinearProbe scored {means[probe]:.3f}, and none of {len(trials) - 1} "
+            "other trials was better."
+        )
+    pair = [objective.make(trials[i]) for i in (probe, best)]
+    gain, error = objective.difference(*pair)
+    unit = "row" if objective.groups is None else "patient"
+    scores = (
+        f"{heads[best]}, the best of {len(trials) - 1} other trials, scored "
+        f"{means[best]:.3f} and LinearProbe {means[probe]:.3f}; the difference by "
+        f"{unit}, {gain:.3f}, is"
     )
-    if len(rows) < len(data.X):
-        with_cv_among(estimator, rows, len(data.X))
-    return fit_with_groups(estimator, data.X[rows], take(data.y, rows), groups, weight)
+    if gain > error:
+        return best, f"{scores} above its standard error of {error:.3f}: it is taken."
+    return probe, (
+        f"{scores} not above its standard error of {error:.3f}: LinearProbe is kept."
+    )
 
 
-def take(y: Any, rows: NDArray[np.intp]) -> Any:
+class _Asked:
+    """A fitted classifier that is asked about the same rows again and again."""
+
+    def __init__(self, fitted: Any, X: NDArray[np.floating]) -> None:
+        self.fitted = fitted
+        self.X = X
+        self.kept = np.arange(len(X))
+        self.answers: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.fitted, name)
+        if name not in ("predict", "predict_proba", "decision_function"):
+            return found
+        if name not in self.answers:
+            self.answers[name] = found(self.X)
+        said = self.answers[name]
+
+        def answer(X: Any) -> Any:
+            if isinstance(said, list):  # a table for each of several labels
+                return [one[self.kept] for one in said]
+            return said[self.kept]
+
+        answer.__name__ = name  # scikit-learn's scorers look at it
+        return answer
+
+
+def split_rows(
+    labels: Labels,
+    cv: Any,
+    groups: NDArray[Any] | None,
+    X: NDArray[np.floating],
+    counts: NDArray[np.bool_],
+) -> list[Fold]:
+    """Return the folds that all heads share, as places of the rows that count.
+
+    Several labels share one split too: steps before a head see no row that any label
+    is asked about.
+    """
+    kept = np.flatnonzero(counts)
+    of_kept = kept if groups is None else groups[kept]
+    if isinstance(cv, Integral) and labels.classes is None:
+        target = labels.target[kept]
+        rarest, what = _rarest(Labels(None, target, labels.names), of_kept)
+        if rarest > 1:
+            split = MultilabelStratifiedGroupKFold(min(int(cv), rarest))
+            pairs = split.split(target, target, of_kept)
+            return [(kept[train], kept[test]) for train, test in pairs]
+    else:
+        folds = make_folds(labels, cv, groups, X, counts)
+        if folds is not None:
+            sides = folds.pairs()
+            return [(train[counts[train]], test[counts[test]]) for train, test in sides]
+        _, what = _rarest(labels.keep(counts), of_kept)
+    unit = "samples" if groups is None else "groups"
+    raise ValueError(
+        f"{what} fewer than two {unit}: nothing can be chosen by cross-validation. "
+        "Leave it out, or take PromptProbe, which needs no folds."
+    )
+
+
+def _rarest(labels: Labels, groups: NDArray[Any]) -> tuple[int, str]:
+    """Return how many groups the rarest class or label value has, and its name."""
+    found = []
+    for i, target in enumerate(labels.by_label()):
+        if labels.classes is not None:
+            names = [f"class {one!r} has" for one in labels.classes.tolist()]
+        else:
+            label = f"column {i} of y"
+            if labels.names is not None:
+                label = repr(str(labels.names[i]))
+            names = [f"{label} is {value} in" for value in (0, 1)]
+        for value, name in enumerate(names):
+            found.append((len(np.unique(groups[target == value])), name))
+    return min(found, key=lambda one: one[0])
+
+
+def take(y: Any, rows: Rows) -> Any:
     """Return some rows of labels."""
     return y.iloc[rows] if isinstance(y, pd.DataFrame) else y[rows]
-
-
-def _solves_all_folds_at_once(candidate: Candidate) -> bool:
-    """Tell whether nothing that a fold needs must be fitted to it first."""
-    if candidate.Cs is None:
-        return False
-    head, stateless = candidate.estimator, True
-    if isinstance(head, Pipeline):
-        stateless = all(not step.__sklearn_tags__().requires_fit for step in head[:-1])
-        head = head[-1]
-    return stateless and head.class_weight is None
-
-
-def _balanced(
-    y: NDArray[Any], train: NDArray[np.intp], weight: NDArray[np.float64] | None
-) -> NDArray[np.float64]:
-    """Return weights of all rows that even out the classes of those learned from."""
-    if y.ndim == 2:
-        return np.column_stack([_balanced(one, train, weight) for one in y.T])
-    weight = np.ones(len(y)) if weight is None else weight.copy()
-    known = ~pd.isna(y)
-    learned = train[known[train]]
-    classes = np.unique(y[learned])
-    of_class = compute_class_weight(
-        "balanced", classes=classes, y=y[learned], sample_weight=weight[learned]
-    )
-    for name, one in zip(classes, of_class, strict=True):
-        weight[known & (y == name)] *= one
-    return weight
-
-
-def _best(rows: list[NDArray[np.float64]]) -> tuple[int, float]:
-    """Return the best setting of a path so far, and its mean over folds."""
-    scores, losses = np.array(rows).mean(axis=0)
-    best = int(best_settings(scores, losses))
-    return best, float(scores[best])
 
 
 def _twin(trial: Trial) -> FrozenTrial | None:
@@ -261,31 +286,20 @@ def _twin(trial: Trial) -> FrozenTrial | None:
 
 
 def _repeat(trial: Trial, twin: FrozenTrial) -> float:
-    """Give the answers of a trial that asked the same."""
-    for name in (FOLDS, CHOSEN, ERROR):
+    """Give the answers of a trial of the same settings."""
+    for name in (FOLDS, ERROR):
         if name in twin.user_attrs:
             trial.set_user_attr(name, twin.user_attrs[name])
-    for step, value in twin.intermediate_values.items():
-        trial.report(value, step)
     if twin.value is None or twin.state is TrialState.PRUNED:
         raise optuna.TrialPruned
     return twin.value
 
 
-def _threads(*, one: bool) -> AbstractContextManager[Any]:
-    return _libraries().limit(limits=1) if one else nullcontext()
-
-
-@lru_cache(maxsize=1)
-def _libraries() -> ThreadpoolController:
-    return ThreadpoolController()  # looks through what is loaded: some ms
-
-
 @contextmanager
-def quiet_heads(ours: bool) -> Iterator[None]:
-    """Keep what our own heads say of single folds from being said a hundred times."""
+def quiet_heads(space: Space) -> Iterator[None]:
+    """Keep warnings of our own heads about single folds from coming a hundred times."""
     with warnings.catch_warnings():
-        if ours:
+        if space.heads:
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", UserWarning)
         yield

@@ -1,11 +1,11 @@
-"""What is on both sides of a split and must not be: patients, pictures, near copies."""
+"""Finds patients, pictures and near copies that are on both sides of a split."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,11 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
+from sk_medsiglip._embeddings import is_matrix
 from sk_medsiglip._splits import group_numbers, shared_groups, written_ids
 from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
 from sk_medsiglip.exceptions import ImageReadError, LeakageWarning
 from sk_medsiglip.images import image_fingerprint, image_rows, read_resized
-from sk_medsiglip.model_selection._shared_rows import Finding, find_near, find_shared
-
-__all__ = ["check_leakage"]
 
 #: Side in pixels at which pictures are compared where no embedder says another.
 _SIZE = 448
@@ -35,7 +33,20 @@ _DTYPES = {
     "group": "object",
     "cosine": "float64",
 }
+#: Rows of the test and of the training side in one product: 16 MB of float32.
+_TEST_BLOCK, _TRAIN_BLOCK = 1024, 4096
 Rows = NDArray[np.intp]
+
+
+class _Finding(NamedTuple):
+    """A patient or picture that is on both sides."""
+
+    split: int
+    train_row: int
+    test_row: int
+    n_train: int
+    n_test: int
+    cosine: float
 
 
 def check_leakage(
@@ -165,25 +176,25 @@ def check_leakage(
         names = written_ids(groups)
         patients = group_numbers(names)
     n_by_chance = 0.0
-    found: dict[str, list[Finding]] = {
+    found: dict[str, list[_Finding]] = {
         "patient": [],
         "same picture": [],
         "nearly the same": [],
     }
     for split, (train, test) in enumerate(_pairs(splits, X, y, groups, n_rows)):
         if patients is not None:
-            found["patient"] += find_shared(split, patients, train, test, np.nan)
+            found["patient"] += _find_shared(split, patients, train, test, np.nan)
             shared = shared_groups(names[test], names[train])
             for doubt in shared.doubts("the test rows", "the training rows"):
                 warnings.warn(doubt, LeakageWarning, stacklevel=2)
-        found["same picture"] += find_shared(split, pictures, train, test, 1.0)
+        found["same picture"] += _find_shared(split, pictures, train, test, 1.0)
         if vectors is not None:
-            near = find_near(split, vectors, pictures, train, test, threshold)
+            near = _find_near(split, vectors, pictures, train, test, threshold)
             found["nearly the same"] += near
             if patients is not None and near:
                 asked = np.random.default_rng(0).permutation(train)[:_N_ASKED]
                 # Rows of one patient are taken for one picture, so others are found.
-                others = find_near(split, vectors, patients, train, asked, threshold)
+                others = _find_near(split, vectors, patients, train, asked, threshold)
                 pairs = np.array([pictures[list(one[1:3])] for one in others])
                 n_alike = (np.diff(pairs) != 0).sum() if others else 0
                 n_by_chance += n_alike / len(asked) * len(test)
@@ -193,8 +204,80 @@ def check_leakage(
     return table
 
 
+def _find_shared(
+    split: int, number: Rows, train: Rows, test: Rows, cosine: float
+) -> list[_Finding]:
+    """Return the patients or pictures on both sides; a number of -1 is none."""
+    sides = [
+        np.unique(number[rows], return_index=True, return_counts=True)
+        for rows in (train, test)
+    ]
+    (in_train, first_train, n_train), (in_test, first_test, n_test) = sides
+    both, i, j = np.intersect1d(in_train, in_test, True, return_indices=True)
+    findings = [
+        _Finding(
+            split,
+            int(train[first_train[a]]),
+            int(test[first_test[b]]),
+            int(n_train[a]),
+            int(n_test[b]),
+            cosine,
+        )
+        for one, a, b in zip(both, i, j, strict=True)
+        if one >= 0
+    ]
+    return sorted(findings)
+
+
+def _find_near(
+    split: int,
+    vectors: NDArray[np.float32],
+    pictures: Rows,
+    train: Rows,
+    test: Rows,
+    threshold: float,
+) -> list[_Finding]:
+    """Return the test rows that have a near copy in training, the nearest first.
+
+    ``vectors`` are scaled to unit length; rows that are skipped are all zeros. Rows of
+    one number in ``pictures`` are the same picture, which is another kind of finding.
+    """
+    findings = []
+    for block in _blocks(test, _TEST_BLOCK):
+        best = np.full(len(block), -np.inf)
+        nearest = np.zeros(len(block), np.intp)
+        n_near = np.zeros(len(block), np.intp)
+        for others in _blocks(train, _TRAIN_BLOCK):
+            cosines = vectors[block] @ vectors[others].T
+            i, j = np.nonzero(cosines >= threshold)
+            apart = pictures[block[i]] != pictures[others[j]]
+            i, j = i[apart], j[apart]
+            if not i.size:
+                continue
+            n_near += np.bincount(i, minlength=len(block))
+            # Of each test row the highest comes last, and so is the one that stays.
+            order = np.argsort(cosines[i, j], kind="stable")
+            here, where = np.full(len(block), -np.inf), np.zeros(len(block), np.intp)
+            here[i[order]] = cosines[i, j][order]
+            where[i[order]] = others[j[order]]
+            nearer = here > best
+            best[nearer], nearest[nearer] = here[nearer], where[nearer]
+        for row in np.flatnonzero(n_near):
+            cosine = min(1.0, float(best[row]))
+            counts = int(n_near[row]), 1
+            findings.append(
+                _Finding(split, int(nearest[row]), int(block[row]), *counts, cosine)
+            )
+    return sorted(findings, key=lambda one: (-one.cosine, one.test_row))
+
+
+def _blocks(rows: Rows, size: int) -> Iterator[Rows]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
 def _tabulate(
-    found: dict[str, list[Finding]], names: Any, max_rows: int | None
+    found: dict[str, list[_Finding]], names: Any, max_rows: int | None
 ) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for kind, findings in found.items():
@@ -217,7 +300,7 @@ def _read_X(
     X: Any, embeddings: Any, embedder: Any, n_jobs: int | None
 ) -> tuple[Any, NDArray[np.float32] | None]:
     """Return images to fingerprint, or None, and unit vectors, or None."""
-    if _is_embeddings(X):
+    if is_matrix(X):
         if embeddings is not None or embedder is not None:
             raise ValueError(
                 "X holds embeddings already: leave out embeddings and embedder, or "
@@ -237,15 +320,6 @@ def _read_X(
     vectors = _unit(embeddings)
     check_consistent_length(images, vectors)
     return images, vectors
-
-
-def _is_embeddings(X: Any) -> bool:
-    if isinstance(X, pd.DataFrame):
-        return X.shape[1] > 1 and all(dtype.kind in "biuf" for dtype in X.dtypes)
-    return bool(
-        getattr(X, "ndim", 0) == 2
-        and getattr(getattr(X, "dtype", None), "kind", "") in "biuf"
-    )
 
 
 def _unit(vectors: Any) -> NDArray[np.float32]:

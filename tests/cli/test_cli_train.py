@@ -291,7 +291,7 @@ def test_the_file_speaks_of_no_place_here(folder, tmp_path):
         assert b"some store" not in data
 
 
-@pytest.mark.parametrize("command", ["train", "tune"])
+@pytest.mark.parametrize("command", [["train"], ["train", "--search"]])
 def test_one_patient_or_one_label_ends_with_the_reason(folder, tmp_path, command):
     out = tmp_path / "model.skops"
     table = pd.read_csv(folder / "labels.csv")
@@ -300,7 +300,7 @@ def test_one_patient_or_one_label_ends_with_the_reason(folder, tmp_path, command
         table.to_csv(folder / "alike.csv", index=False)
         options = [one for name in columns for one in ("--label-column", name)]
         return run(
-            command, "--labels", folder / "alike.csv", *options, "--model", "demo",
+            *command, "--labels", folder / "alike.csv", *options, "--model", "demo",
             "--group-column", "patient", "--out", out, code=1,
         )  # fmt: skip
 

@@ -1,28 +1,16 @@
-"""``sk-medsiglip tune``, on files."""
+"""``sk-medsiglip train --search``, on files."""
 
 import numpy as np
 import pandas as pd
 import pytest
-import typer
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-from sk_medsiglip.cli._app import _Commands
-from sk_medsiglip.cli._predict import predict
-from sk_medsiglip.cli._tune import tune
+from sk_medsiglip.cli import app
 from sk_medsiglip.datasets import make_chest_phantoms
 
 N = 90
-
-app = typer.Typer(cls=_Commands)
-app.command("tune")(tune)
-app.command("predict")(predict)
-
-
-@app.callback()
-def _common(debug: bool = False) -> None:
-    """Hold what the group reads."""
 
 
 def run(*arguments, code=0):
@@ -48,12 +36,14 @@ def folder(tmp_path_factory):
 def test_a_finding_from_labels_to_predictions(folder, tmp_path):
     model, trials = tmp_path / "model.skops", tmp_path / "trials.db"
     command = (
-        "tune", "--labels", folder / "labels.csv", "--label-column", "effusion",
+        "train", "--search", "--labels", folder / "labels.csv",
+        "--label-column", "effusion",
         "--group-column", "patient", "--model", "demo", "--out", model,
         "--storage", trials,
     )  # fmt: skip
     said = run(*command, "--n-trials", 3)
     assert "3 trials" in said
+    assert "LinearProbe" in said
     assert "images of one patient together" in said
     assert "--nested makes one" in said
     said = run(*command, "--n-trials", 4, "--overwrite", "--nested")
@@ -83,7 +73,8 @@ def test_several_findings_and_prompts(folder, tmp_path):
     )
     model = tmp_path / "model.skops"
     said = run(
-        "tune", "--labels", folder / "blanks.csv", "--label-column", "effusion",
+        "train", "--search", "--labels", folder / "blanks.csv",
+        "--label-column", "effusion",
         "--label-column", "device", "--prompts", prompts, "--model", "demo",
         "--out", model, "--n-trials", 6,
     )  # fmt: skip
@@ -102,7 +93,8 @@ def test_a_finding_too_rare_for_nested_searches_loses_nothing(folder, tmp_path):
     table.to_csv(folder / "rare.csv", index=False)
     model = tmp_path / "model.skops"
     said = run(
-        "tune", "--labels", folder / "rare.csv", "--label-column", "effusion",
+        "train", "--search", "--labels", folder / "rare.csv",
+        "--label-column", "effusion",
         "--group-column", "patient", "--model", "demo", "--out", model,
         "--n-trials", 2, "--nested",
     )  # fmt: skip
@@ -123,16 +115,35 @@ def test_patients_that_are_not_known(folder, tmp_path):
     table.loc[[0, 3], "patient"] = ""
     table.to_csv(folder / "unknown.csv", index=False)
     said = run(
-        "tune", "--labels", folder / "unknown.csv", "--label-column", "effusion",
+        "train", "--search", "--labels", folder / "unknown.csv",
+        "--label-column", "effusion",
         "--group-column", "patient", "--model", "demo",
         "--out", tmp_path / "m.skops", code=2,
     )  # fmt: skip
     assert "2 of 90 images have no patient in column 'patient'" in said
 
 
+def test_the_former_name_works_and_says_the_new_one(folder, tmp_path):
+    options = (
+        "--labels", folder / "labels.csv", "--label-column", "effusion",
+        "--model", "demo", "--n-trials", 1,
+    )  # fmt: skip
+    said = run("tune", *options, "--out", tmp_path / "model.skops")
+    assert "is now sk-medsiglip train --search" in said
+    assert "1 trials" in said
+    assert "no column 'x'" in run(
+        "tune", *options, "--label-column", "x", "--out", tmp_path / "m.skops", code=2
+    )
+    said = run(
+        "train", "--search", "--head", "ss-text", *options,
+        "--out", tmp_path / "m.skops", code=2,
+    )  # fmt: skip
+    assert "leave out --head" in said
+
+
 def test_what_cannot_be_done_says_so(folder, tmp_path):
     command = (
-        "tune", "--labels", folder / "labels.csv", "--model", "demo",
+        "train", "--search", "--labels", folder / "labels.csv", "--model", "demo",
         "--out", tmp_path / "m.skops",
     )  # fmt: skip
     assert "no column 'label'" in run(*command, code=2)

