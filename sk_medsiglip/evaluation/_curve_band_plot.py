@@ -5,23 +5,82 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._drawn_names import drawn
-from sk_medsiglip._optional import import_optional
+from sk_medsiglip._intervals import Bounds, Estimate
+from sk_medsiglip._resampling import ranked_counts
 from sk_medsiglip._splits import group_numbers
-from sk_medsiglip.evaluation._asked_label import ask_label, resamples
-from sk_medsiglip.evaluation._curve_bands import (
-    CurveBand,
-    precision_recall_band,
-    roc_band,
-)
-from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare, short
+from sk_medsiglip.evaluation._answers import ask_label
+from sk_medsiglip.evaluation._display import COLOURS, FAINT, bare, new_axes, short
+from sk_medsiglip.evaluation._figures import Question, estimates, resamples
 
-__all__ = ["PrecisionRecallBandDisplay", "RocBandDisplay"]
+#: Places along the horizontal axis at which a band is known.
+_GRID = np.linspace(0, 1, 201)
+
+
+class CurveBand(NamedTuple):
+    """A curve with its band, and the area under it.
+
+    At each place of the grid the band is the interval over resamples; the interval of
+    the area is that of :func:`evaluate`.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    grid: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    area: float
+    area_interval: Bounds
+
+
+def roc_band(
+    question: Question,
+    counts: NDArray[np.integer],
+    patients: NDArray[np.intp],
+    level: float,
+) -> CurveBand:
+    """Return the share of the ill found, by the share of the well flagged."""
+
+    def curves(ill: Any, well: Any) -> tuple[Any, Any]:
+        return _shares(well), _shares(ill)
+
+    def at_grid(x: Any, y: Any) -> Any:
+        return np.interp(_GRID, x, y)
+
+    area = estimates(question, counts, ("roc_auc",), patients)["roc_auc"]
+    return _band(question, counts, curves, at_grid, area, level)
+
+
+def precision_recall_band(
+    question: Question,
+    counts: NDArray[np.integer],
+    patients: NDArray[np.intp],
+    level: float,
+) -> CurveBand:
+    """Return the share of the flagged that are ill, by the share of the ill found.
+
+    It begins at recall 0 with precision 1, as scikit-learn's curve. The band is of the
+    precision at the lowest recall that reaches a place.
+    """
+
+    def curves(ill: Any, well: Any) -> tuple[Any, Any]:
+        true = np.cumsum(ill, axis=1)
+        flagged = true + np.cumsum(well, axis=1)
+        precision = np.divide(true, flagged, out=np.ones_like(true), where=flagged > 0)
+        return _shares(ill), np.insert(precision, 0, 1.0, axis=1)
+
+    def at_grid(x: Any, y: Any) -> Any:
+        at = np.searchsorted(x, np.maximum(_GRID - 1e-12, 1e-12))
+        return y[np.minimum(at, len(y) - 1)]
+
+    metric = "average_precision"
+    area = estimates(question, counts, (metric,), patients)[metric]
+    return _band(question, counts, curves, at_grid, area, level)
 
 
 @dataclass(eq=False, repr=False)
@@ -139,11 +198,7 @@ class _BandDisplay(ABC):
         MissingDependencyError
             If matplotlib is not installed.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing a curve"
-        )
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(5, 5), layout="constrained")
+        ax = new_axes(ax, (5, 5), "Drawing a curve")
         n_drawn = sum(line.get_label()[:1] != "_" for line in ax.get_lines())
         if color is None:
             color = COLOURS[n_drawn % len(COLOURS)]
@@ -279,3 +334,40 @@ class PrecisionRecallBandDisplay(_BandDisplay):
 
     def _draw_chance(self, ax: Any, **style: Any) -> None:
         ax.axhline(self.prevalence, **style)
+
+
+def _shares(counted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return which share each threshold reaches, from none on."""
+    total = counted.sum(axis=1, keepdims=True)
+    reached = np.cumsum(counted, axis=1)
+    shares = np.divide(
+        reached, total, out=np.full(reached.shape, np.nan), where=total > 0
+    )
+    return np.concatenate([np.zeros_like(total), shares], axis=1)
+
+
+def _band(
+    question: Question,
+    counts: NDArray[np.integer],
+    curves: Callable[[Any, Any], tuple[Any, Any]],
+    at_grid: Callable[[Any, Any], Any],
+    area: Estimate,
+    level: float,
+) -> CurveBand:
+    """Draw a curve of each resample, from counts at every score, the highest first."""
+    drawn = np.full((len(counts), len(_GRID)), np.nan)
+    sample = np.empty(0), np.empty(0)
+    blocks = ranked_counts(question.ill, question.score, counts, question.rows)
+    for some, ill, well in blocks:
+        pairs = list(zip(*curves(ill[:, ::-1], well[:, ::-1]), strict=True))
+        if some.start == 0:
+            sample = pairs[0]
+        for place, (x, y) in enumerate(pairs, some.start):
+            if not np.isnan(x[-1] + y[-1]):
+                drawn[place] = at_grid(x, y)
+    tail = (1 - level) / 2
+    known = drawn[1:][~np.isnan(drawn[1:, 0])]
+    low = high = np.full(len(_GRID), np.nan)
+    if len(known):
+        low, high = np.quantile(known, [tail, 1 - tail], axis=0)
+    return CurveBand(*sample, _GRID, low, high, area.value, area.interval(level))

@@ -9,8 +9,6 @@ from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._intervals import placements
 
-__all__ = ["delong_test"]
-
 
 def delong_test(
     y_true: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike

@@ -12,11 +12,8 @@ from sklearn.decomposition import PCA
 from sklearn.utils import check_array, check_consistent_length
 
 from sk_medsiglip._drawn_names import drawn, drawn_lines
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip.embedding import plain_rows
-from sk_medsiglip.evaluation._palette import COLOURS, MARKERS, UNKNOWN, bare
-
-__all__ = ["EmbeddingMapDisplay"]
+from sk_medsiglip.evaluation._display import COLOURS, MARKERS, UNKNOWN, bare, new_axes
 
 
 @dataclass(eq=False, repr=False)
@@ -154,12 +151,8 @@ class EmbeddingMapDisplay:
         ValueError
             If there are more values than colours.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing embeddings"
-        )
         members = self._members()
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(5.6, 5), layout="constrained")
+        ax = new_axes(ax, (5.6, 5), "Drawing embeddings")
         self.scatters_: dict[Any, Any] = {}
         colours = iter(zip(COLOURS, MARKERS, strict=False))
         for value, rows in members.items():

@@ -17,20 +17,16 @@ from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._splits import check_groups, shared_groups
 from sk_medsiglip._validation import Integral
 from sk_medsiglip.embedding import plain_rows
-from sk_medsiglip.evaluation._answers import Truth, read_truth
-from sk_medsiglip.evaluation._draw_scores import (
-    Draw,
+from sk_medsiglip.evaluation._answers import read_truth
+from sk_medsiglip.evaluation._figures import check_metrics
+from sk_medsiglip.evaluation._label_draws import (
     Judge,
+    draw_rows,
     last_step,
     score_draws,
-    states_of,
 )
-from sk_medsiglip.evaluation._figures import check_metrics
-from sk_medsiglip.evaluation._label_draws import draw_orders, teaches
 from sk_medsiglip.exceptions import LeakageWarning
 from sk_medsiglip.model_selection import MultilabelStratifiedGroupShuffleSplit
-
-__all__ = ["label_efficiency"]
 
 _COLUMNS = ("estimator", "size", "repeat", "label", "score")
 
@@ -176,7 +172,7 @@ def label_efficiency(
     if truth.kind == "binary" and np.isnan(truth.target).any():
         raise ValueError("y holds blanks (NaN): leave these rows out.")
     judge = Judge(truth, test, metric)
-    draws = _draw(truth, pool, patients, sizes, n_repeats, random_state)
+    draws = draw_rows(truth, pool, patients, sizes, n_repeats, random_state)
     found: list[tuple[str, int, int, NDArray[np.float64]]] = []
     n_fits = len(free) + (len(prepared) - len(free)) * len(draws)
     with progress_bar(n_fits, desc="fitting", unit="fit", verbose=verbose) as bar:
@@ -286,25 +282,6 @@ def _prepare(estimators: Mapping[str, Any], X: Any) -> dict[str, tuple[Any, Any]
 
 def _needs_labels(estimator: Any) -> bool:
     return bool(get_tags(last_step(estimator)).target_tags.required)
-
-
-def _draw(
-    truth: Truth,
-    pool: NDArray[np.intp],
-    groups: NDArray[Any] | None,
-    sizes: list[int],
-    n_repeats: int,
-    random_state: int,
-) -> list[Draw]:
-    states = states_of(truth)
-    orders = draw_orders(
-        states[pool],
-        n_repeats,
-        groups=None if groups is None else groups[pool],
-        random_state=random_state,
-    )
-    rows = [(n, k, pool[order[:n]]) for n in sizes for k, order in enumerate(orders)]
-    return [Draw(n, k, r, teaches(states[r], truth.kind)) for n, k, r in rows]
 
 
 def _as_table(

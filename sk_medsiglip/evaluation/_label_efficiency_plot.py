@@ -10,12 +10,18 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from sk_medsiglip._drawn_names import drawn
-from sk_medsiglip._optional import import_optional
+from sk_medsiglip.evaluation._display import (
+    COLOURS,
+    FAINT,
+    INK,
+    MARKERS,
+    bare,
+    drawn_label,
+    metric_name,
+    new_axes,
+    short,
+)
 from sk_medsiglip.evaluation._label_efficiency import label_efficiency
-from sk_medsiglip.evaluation._metric_names import drawn_label, metric_name
-from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, MARKERS, bare, short
-
-__all__ = ["LabelEfficiencyDisplay"]
 
 _LOWER_IS_BETTER = ("brier", "ece")
 
@@ -123,15 +129,11 @@ class LabelEfficiencyDisplay:
         -----
         Sizes at which some draw could teach nothing of the label have no point.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing label efficiency"
-        )
         if not 0 < share <= 1:
             raise ValueError(f"share={share!r} must be above 0 and at most 1.")
         label = drawn_label(self.table, label)
         table = self.table[self.table["label"] == label]
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(6.4, 4.4), layout="constrained")
+        ax = new_axes(ax, (6.4, 4.4), "Drawing label efficiency")
         self.lines_: dict[str, Any] = {}
         places = iter(range(len(table)))
         for name, rows in table.groupby("estimator", sort=False):

@@ -11,13 +11,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._drawn_names import drawn, drawn_lines
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.evaluation._answers import Truth, ask, read_truth
+from sk_medsiglip.evaluation._display import new_axes
 from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.images import image_rows, read_image
-
-__all__ = ["MistakesDisplay", "find_mistakes"]
 
 #: Pixels a side that are drawn of larger images.
 _MAX_SHOWN = 256
@@ -188,15 +186,11 @@ class MistakesDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing mistakes"
-        )
         n = len(self.pictures)
         n_columns = max(1, min(n_columns, n))
         n_rows = max(1, -(-n // n_columns))
-        if ax is None:
-            size = (max(4.2, 2.1 * n_columns), 0.4 + 2.6 * n_rows)
-            _, ax = pyplot.subplots(figsize=size, layout="constrained")
+        size = (max(4.2, 2.1 * n_columns), 0.4 + 2.6 * n_rows)
+        ax = new_axes(ax, size, "Drawing mistakes")
         ax.set_axis_off()
         if self.title is not None:
             ax.set_title(drawn_lines(self.title, 60), fontsize=10)
@@ -228,28 +222,9 @@ class MistakesDisplay:
 def find_mistakes(
     truth: Truth, questions: list[Question], label: Any
 ) -> tuple[pd.DataFrame, int]:
-    """Return all mistakes, the worst first, and how many were asked about.
+    """Return all mistakes, the worst first, and how many images were asked about.
 
-    Parameters
-    ----------
-    truth : Truth
-        The labels.
-    questions : list of Question
-        What a classifier says of each.
-    label : object
-        As :meth:`MistakesDisplay.from_estimator` takes it.
-
-    Returns
-    -------
-    mistakes : DataFrame
-        Columns ``row``, ``true``, ``predicted`` and ``probability`` of what is true.
-    n_asked : int
-        Images whose label is known.
-
-    Raises
-    ------
-    ValueError
-        If there are no probabilities, or several findings and none is named.
+    The columns are ``row``, ``true``, ``predicted`` and ``probability`` of the truth.
     """
     if truth.kind == "findings" and label is None:
         raise ValueError(

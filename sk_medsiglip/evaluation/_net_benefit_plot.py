@@ -9,13 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip._splits import check_groups
-from sk_medsiglip.evaluation._asked_label import ask_label
+from sk_medsiglip.evaluation._answers import ask_label
+from sk_medsiglip.evaluation._display import COLOURS, FAINT, INK, bare, new_axes, short
 from sk_medsiglip.evaluation._net_benefit import net_benefit
-from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, bare, short
-
-__all__ = ["DecisionCurveDisplay"]
 
 
 @dataclass(eq=False)
@@ -171,11 +168,7 @@ class DecisionCurveDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing a decision curve"
-        )
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(6, 4.5), layout="constrained")
+        ax = new_axes(ax, (6, 4.5), "Drawing a decision curve")
         own, every = (
             self.table[self.table["strategy"] == one] for one in ("model", "treat all")
         )

@@ -13,12 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 from sklearn.utils import check_consistent_length
 
+from sk_medsiglip._intervals import share_estimate
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.evaluation._known_labels import KnownLabels, check_labels_and_scores
-from sk_medsiglip.evaluation._rates import measure_decisions
-
-__all__ = ["OperatingPoint", "choose_operating_point"]
 
 #: 0.95 * 20 is 19, whatever the last digit says.
 _ROUNDING = 1e-9
@@ -132,12 +130,25 @@ class OperatingPoint:
             )
         (finding,) = known
         check_consistent_length(y_true, groups)
-        return measure_decisions(
-            finding.present,
-            finding.score >= self.threshold,
-            group_numbers(groups, np.shape(y_true)[0])[finding.rows],
-            level=level,
-        )
+        patients = group_numbers(groups, np.shape(y_true)[0])[finding.rows]
+        present, flagged = finding.present, finding.score >= self.threshold
+        everybody = np.ones_like(present)
+        shares = {
+            "sensitivity": (present & flagged, present),
+            "specificity": (~present & ~flagged, ~present),
+            "ppv": (present & flagged, flagged),
+            "npv": (~present & ~flagged, ~flagged),
+            "prevalence": (present, everybody),
+            "flagged": (flagged, everybody),
+        }
+        rows = {}
+        for name, (hits, base) in shares.items():
+            counted = (np.bincount(patients, one) for one in (hits, base))
+            share = share_estimate(*counted)
+            low, high, _ = share.interval(level)
+            rows[name] = (share.value, low, high, int(base.sum()))
+        columns = ["value", "low", "high", "n"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def choose_operating_point(

@@ -10,15 +10,12 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from sk_medsiglip._intervals import share_estimate
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip._validation import Integral
-from sk_medsiglip.evaluation._asked_label import ask_label
-from sk_medsiglip.evaluation._calibration_line import calibration_line
-from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare, short
-
-__all__ = ["ReliabilityDisplay"]
+from sk_medsiglip.evaluation._answers import ask_label
+from sk_medsiglip.evaluation._calibration import calibration_line
+from sk_medsiglip.evaluation._display import COLOURS, FAINT, bare, new_axes, short
 
 _FEW = 5  # images in a bin, below which it says little
 
@@ -210,12 +207,7 @@ class ReliabilityDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing reliability"
-        )
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(5, 6), layout="constrained")
-        ax, below = _with_room_below(ax)
+        ax, below = _with_room_below(new_axes(ax, (5, 6), "Drawing reliability"))
         bins = self.bins
         words = f"ECE {self.calibration_error:.3f}"
         for name, (value, low, high) in self.line.items():

@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sk_medsiglip._embeddings import is_matrix
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.evaluation import _report_details as details
-from sk_medsiglip.evaluation import _report_sections as parts
 from sk_medsiglip.evaluation import _report_tables as tables
+from sk_medsiglip.evaluation._display import metric_name
 from sk_medsiglip.evaluation._evaluate import evaluate
 from sk_medsiglip.evaluation._leaks import count_copies, find_leaks, warn_of_leaks
 from sk_medsiglip.evaluation._net_benefit import check_prevalence
 from sk_medsiglip.evaluation._published import published_results
-from sk_medsiglip.evaluation._report_decisions import decisions
-from sk_medsiglip.evaluation._report_html import page
 from sk_medsiglip.evaluation._report_material import (
     Material,
     Part,
@@ -31,8 +31,6 @@ from sk_medsiglip.evaluation._report_material import (
     uses_demonstration,
 )
 from sk_medsiglip.evaluation._report_plot import check_drawing
-
-__all__ = ["write_report"]
 
 _TITLE = "Evaluation of a medical image classifier"
 _NAMED = 3  # labels in a title
@@ -255,30 +253,36 @@ def write_report(
         asked_once, test, others, table, leaks, names, sampling, embedder, warned,
         list(remarks), is_demo, count_copies(X, embedder),
     )  # fmt: skip
-    material.remarks += [parts.copies(material)] if material.n_copies else []
+    material.remarks += [material.copies] if material.n_copies else []
     with noted(warned):
-        points = details.operating_points(material, sensitivity)
-        mistakes = details.mistakes(material, images, show_mistakes)
-        sections = [
-            ("summary", "Summary", parts.summary(material)),
-            ("use", "Intended use and limits", parts.intended_use(notes or {})),
-            ("data", "Data and splits", parts.data(material, data)),
-            ("leakage", "Leakage", parts.leakage(material)),
-            ("figures", "Figures", tables.figures(material)),
-            ("differences", "Differences", tables.differences(material)),
-            ("curves", "Curves", tables.curves(material)),
-            ("calibration", "Calibration", tables.calibration(material)),
-            ("subgroups", "Subgroups", tables.subgroups(material)),
-            ("thresholds", "Operating points", points),
-            ("decisions", "Decisions", decisions(material, subgroups, prevalence)),
-            ("mistakes", "Worst mistakes", mistakes),
-            ("published", "Published figures", details.published(material, published)),
-            ("prompts", "Prompts", details.prompts(material)),
-            ("origins", "How it was made", details.origins(material, command)),
-        ]
-    shown = [(name, heading, part) for name, heading, part in sections if part]
-    title = title or f"{_TITLE}: {_words(material.labels)}"
-    _write(file, page(title, parts.heading(material), shown))
+        # Thresholds and mistakes first: they add to what the summary says.
+        context = {
+            "thresholds": details.operating_points(material, sensitivity),
+            "mistakes": details.mistakes(material, images, show_mistakes),
+            "title": title or f"{_TITLE}: {_words(material.labels)}",
+            "notes": notes or {},
+            "described": data,
+            "subgroups": subgroups,
+            "sensitivity": sensitivity,
+            "prevalence": prevalence,
+            "show_mistakes": show_mistakes,
+            "published": published,
+            "command": command,
+            "now": datetime.now(UTC),
+        }
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("sk_medsiglip", "evaluation"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters |= {"count": tables.count, "metric_name": metric_name}
+        template = environment.get_template("report.html.jinja")
+        page = template.render(
+            context, material=material, tables=tables, details=details
+        )
+    _write(file, page)
     for message, category in dict.fromkeys((str(one), type(one)) for one in warned):
         warnings.warn(message, category, stacklevel=2)
     return file

@@ -10,14 +10,20 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from sk_medsiglip._drawn_names import drawn
-from sk_medsiglip._optional import import_optional
+from sk_medsiglip.evaluation._display import (
+    COLOURS,
+    FAINT,
+    INK,
+    MARKERS,
+    bare,
+    drawn_label,
+    metric_name,
+    new_axes,
+    short,
+)
 from sk_medsiglip.evaluation._evaluate import evaluate
-from sk_medsiglip.evaluation._metric_names import drawn_label, metric_name
-from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, MARKERS, bare, short
+from sk_medsiglip.evaluation._judged import REST
 
-__all__ = ["SubgroupForestDisplay"]
-
-_REST = " - rest"
 _HEIGHT_OF_A_LINE = 0.26  # inches
 
 
@@ -133,15 +139,11 @@ class SubgroupForestDisplay:
         ValueError
             If the table holds no subgroup, or not what is asked for.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing subgroups"
-        )
         metric, label, table = self._chosen(metric, label, gaps)
         names = table["estimator"].unique().tolist()
         subgroups = table["subgroup"].unique().tolist()
-        if ax is None:
-            height = 1.3 + _HEIGHT_OF_A_LINE * len(subgroups) * max(1.2, len(names))
-            _, ax = pyplot.subplots(figsize=(7.5, height), layout="constrained")
+        height = 1.3 + _HEIGHT_OF_A_LINE * len(subgroups) * max(1.2, len(names))
+        ax = new_axes(ax, (7.5, height), "Drawing subgroups")
         self._draw_line(ax, table, gaps, names)
         for k, name in enumerate(names):
             rows = table[table["estimator"] == name].set_index("subgroup")
@@ -163,7 +165,7 @@ class SubgroupForestDisplay:
             ax.text(1.02, place, counted, va="center", **beside)
         over = {"transform": ax.transAxes, "fontsize": "small"}
         ax.text(1.02, 1.0, "images (with it)", va="bottom", **over)
-        levels = [drawn(one.removesuffix(_REST), 40) for one in subgroups]
+        levels = [drawn(one.removesuffix(REST), 40) for one in subgroups]
         ax.set_yticks(range(len(subgroups)), levels)
         ax.set_ylim(len(subgroups) - 0.4, -0.6)
         what = f"{metric_name(metric)} of {drawn(label, 40)}"
@@ -196,7 +198,7 @@ class SubgroupForestDisplay:
             raise ValueError(f"there is no metric {metric!r} in the table: {metrics}.")
         label = drawn_label(table, label)
         table = table[(table["metric"] == metric) & (table["label"] == label)]
-        is_gap = table["subgroup"].str.endswith(_REST)
+        is_gap = table["subgroup"].str.endswith(REST)
         if gaps and not is_gap.any():
             raise ValueError("the table holds no gaps: a subgroup needs a rest.")
         return metric, label, table[is_gap if gaps else ~is_gap].reset_index(drop=True)

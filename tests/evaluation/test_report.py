@@ -174,17 +174,22 @@ def test_nothing_is_fetched_and_nobody_is_named(data, full):
     assert "secret-folder" not in html
 
 
-def test_counts_leave_out_what_is_not_known(data, full):
+def test_counts_leave_out_what_is_not_known(data, full, tmp_path):
     column = data.y[JUDGE]["nodule"]
     ill, well, unknown = (column == 1).sum(), (column == 0).sum(), column.isna().sum()
     n_patients = len(set(data.patients[JUDGE][column == 1]))
     said = words(full.read_text(encoding="utf-8"))
     assert f"nodule {ill} {well} {unknown} {n_patients}" in said
+    # Of a single finding, too.
+    file, y = tmp_path / "r.html", column.astype("Int64")
+    write_report(file, data.simple, data.X[JUDGE], y, metrics=["roc_auc"], **FEW)
+    said = words(file.read_text(encoding="utf-8"))
+    assert f"nodule {ill} {well} {unknown} not given" in said
 
 
 def test_tables_have_captions_and_headers_and_pictures_words(full):
     html = full.read_text(encoding="utf-8")
-    tables = re.findall(r"<table.*?</table>", html)
+    tables = re.findall(r"(?s)<table.*?</table>", html)
     assert len(tables) > 8
     assert all("<caption>" in one for one in tables)
     assert all('scope="col"' in one and 'scope="row"' in one for one in tables)
