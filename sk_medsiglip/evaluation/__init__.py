@@ -25,7 +25,7 @@
     _reliability_plot.py     ReliabilityDisplay
     _subgroup_plot.py        SubgroupForestDisplay
     _label_efficiency_plot.py, _embedding_map_plot.py, _mistakes_plot.py
-    _display.py              axes, colours and names that displays share
+    _display.py              colours and names that displays share
 
     _report.py               write_report, which fills report.html.jinja
     _report_material.py      the parts of the data, and what was said of them

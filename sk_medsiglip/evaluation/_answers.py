@@ -1,4 +1,4 @@
-"""What estimators say of a test set, as questions that can be judged alike.
+"""Answers of estimators for a test set, as questions that can be judged alike.
 
 Scores of another program may stand in the place of an estimator.
 """
@@ -62,7 +62,7 @@ class Truth:
     def looking_for(self, label: Any) -> Truth:
         """Return the same labels; of two classes, with this one as the positive.
 
-        Of 0 and 1, any text is taken for the name of 1.
+        If the classes are 0 and 1, any text is taken for the name of 1.
         """
         if label in self.names or (self.kind == "binary" and label == self.classes[1]):
             return self

@@ -46,8 +46,8 @@ def expected_calibration_error(
         the reference has it. ``(n_samples, n_findings)`` with as many columns of
         labels: each finding by itself, as if 1-D.
     n_bins : int, default=15
-        Bins. Fewer images a bin make the error larger, however good the
-        probabilities.
+        Number of bins. The fewer images a bin holds, the larger the error, however
+        good the probabilities.
     strategy : {"uniform", "quantile"}, default="uniform"
         "uniform" cuts 0 to 1 into equal parts, each with its upper end; "quantile"
         puts about as many images into each.
@@ -55,7 +55,7 @@ def expected_calibration_error(
         Labels in the order of the columns of ``y_prob``: ``clf.classes_``. None takes
         labels to be 0, 1, 2, ...
     average : {"macro", None}, default="macro"
-        Of several findings: their mean, or one error each.
+        Whether to return the mean over several findings, or one error each.
 
     Returns
     -------

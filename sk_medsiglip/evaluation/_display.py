@@ -1,4 +1,4 @@
-"""What the displays share: axes, colours that everybody can tell apart, and names."""
+"""Colours that everybody can tell apart, and names as displays write them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from sk_medsiglip._drawn_names import drawn
-from sk_medsiglip._optional import import_optional
 
 #: Okabe and Ito's "Color Universal Design" (2008), in the order in which they are
 #: taken; yellow is left out, pale on white.
@@ -26,14 +25,6 @@ _NAMES = {
     "ppv": "PPV",
     "npv": "NPV",
 }
-
-
-def new_axes(ax: Any, size: tuple[float, float], purpose: str) -> Any:
-    """Return the given axes, or those of a new figure of this size in inches."""
-    pyplot = import_optional("matplotlib.pyplot", extra="plot", purpose=purpose)
-    if ax is None:
-        _, ax = pyplot.subplots(figsize=size, layout="constrained")
-    return ax
 
 
 def bare(ax: Any, *sides: str) -> None:

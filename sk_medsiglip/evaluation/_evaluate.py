@@ -92,7 +92,8 @@ def evaluate(
         "npv@prevalence=0.02", where so many have the finding;
         "net_benefit@threshold=0.1", of acting on probabilities from there on.
     pos_label : default=None
-        Of two classes, the one that is looked for; None is the second in sorted order.
+        The one of two classes that is looked for. By default, the second in sorted
+        order.
     interval : {"auto", "bootstrap"}, default="auto"
         "auto" takes for each figure the method that held the truth most reliably with
         few patients (see Notes), and resamples of patients where none is known.
@@ -194,16 +195,16 @@ def evaluate(
     its size in groups of three patients; where areas are equal but positive scores are
     spread wider in the subgroup, up to .12 of gaps are found at .05. With AUC .95
     against .80, three, ten and forty of 120 patients find it in about .2, .3 and .5 of
-    data sets: no gap found is not no gap. The interval is MOVER's; resampled gaps have
-    none below 100 patients a side, where it held the truth in as few as .47.
+    data sets: that no gap was found does not mean that there is none. The interval is
+    MOVER's; resampled gaps have none below 100 patients a side, where it held the truth
+    in as few as .47.
 
     "sensitivity@specificity" picks the threshold on the test set itself, in each
     resample anew: a point of the ROC curve, not a promise. For a promise choose it on
     other images, with :func:`choose_operating_point`. Of exclusive classes, macro and
     micro "accuracy", "balanced_accuracy" and "brier" are scikit-learn's
     ``accuracy_score``, ``balanced_accuracy_score`` and ``brier_score_loss``, one answer
-    an image. Scores that are no probabilities decide nothing: what
-    is of decisions is NaN.
+    an image. Scores outside [0, 1] are not thresholded: metrics of decisions are NaN.
 
     "ece" is that of each label, 15 bins. It is too large by an amount that shrinks with
     the number of images, so that it has no interval, no p-value, and subgroups no gap.

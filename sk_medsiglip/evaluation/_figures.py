@@ -44,7 +44,7 @@ _OF_DECISIONS = {
 }
 _OF_PROBABILITIES = {"brier", "ece"}
 #: Figures whose intervals need no resamples.
-BY_PATIENT = {"roc_auc"} | _OF_DECISIONS
+BY_PATIENT = {"roc_auc", "prevalence", "flagged"} | _OF_DECISIONS
 _AT = re.compile(r"(sensitivity|specificity)@(sensitivity|specificity)=(0?\.\d+)")
 #: Figures of another file; a number in a name is a share between 0 and 1.
 FURTHER = re.compile(
@@ -286,9 +286,11 @@ def _shares(tp: Any, fn: Any, fp: Any, tn: Any) -> dict[str, tuple[Any, Any]]:
     """Return of each share what counts, and out of what."""
     return {
         "accuracy": (tp + tn, tp + fn + fp + tn),
+        "flagged": (tp + fp, tp + fn + fp + tn),
         "jaccard": (tp, tp + fn + fp),
         "npv": (tn, tn + fn),
         "ppv": (tp, tp + fp),
+        "prevalence": (tp + fn, tp + fn + fp + tn),
         "sensitivity": (tp, tp + fn),
         "specificity": (tn, tn + fp),
     }

@@ -1,4 +1,4 @@
-"""``label_efficiency``: what a classifier is worth with how many labels."""
+"""``label_efficiency``: scores of classifiers against the number of labels."""
 
 from __future__ import annotations
 
@@ -53,8 +53,9 @@ def label_efficiency(
     Each draw of labelled images begins with one of every class or finding; see the
     notes.
 
-    Whether labelling is worth it at all: how many labels until a probe overtakes the
-    prompts, what prompts as a starting point save, where a curve is flat.
+    It shows whether labelling is worth it: how many labels a probe needs to overtake
+    the prompts, how many labels prompts save as a starting point, and where a curve is
+    flat.
 
     Parameters
     ----------
@@ -73,18 +74,19 @@ def label_efficiency(
         Patients: on one side of the split only, drawn one after another, and kept
         whole by inner folds of heads.
     n_repeats : int, default=20
-        Draws of each size, the same ones for all estimators.
+        Number of draws of each size, the same ones for all estimators.
     X_test, y_test, groups_test : default=None
-        What all are judged by. None holds out a part of ``X``, of other patients.
+        Test data for all classifiers. By default, a part of ``X`` is held out, of other
+        patients.
     test_size : float or int, default=0.25
         Share or number of images to hold out, where there is no ``X_test``.
     scoring : str, default="roc_auc"
         A metric of :func:`evaluate`.
     random_state : int, default=0
-        Same number, same split and same draws.
+        Seed of the split and of the draws.
     n_jobs : int, default=None
-        Processes, for estimators other than :class:`~sk_medsiglip.LinearProbe`, which
-        uses all cores anyway.
+        Number of processes, for estimators other than
+        :class:`~sk_medsiglip.LinearProbe`, which uses all cores anyway.
     verbose : int, default=0
         Over 0 shows a progress bar.
 

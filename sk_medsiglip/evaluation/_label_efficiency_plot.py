@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from sk_medsiglip._axes import new_axes
 from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip.evaluation._display import (
     COLOURS,
@@ -18,7 +19,6 @@ from sk_medsiglip.evaluation._display import (
     bare,
     drawn_label,
     metric_name,
-    new_axes,
     short,
 )
 from sk_medsiglip.evaluation._label_efficiency import label_efficiency
@@ -29,16 +29,16 @@ _LOWER_IS_BETTER = ("brier", "ece")
 class LabelEfficiencyDisplay:
     """Draw a table of :func:`label_efficiency`: one line a classifier.
 
-    A line is the mean over draws, its band the middle share of them: what the choice of
-    labelled images does, not how sure the test set makes a figure. What needs no label
-    is a dashed line across.
+    A line is the mean over draws, and its band holds the middle share of them: it shows
+    the effect of the choice of labelled images, not that of a small test set. A dashed
+    line across is a classifier that needs no labels.
 
     Parameters
     ----------
     table : DataFrame
         As :func:`label_efficiency` returns it.
     scoring : str, default=None
-        What the scores are, for the axis; None takes what the table notes.
+        Metric of the scores, named on the axis. By default, that noted in the table.
 
     Attributes
     ----------
@@ -107,11 +107,11 @@ class LabelEfficiencyDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a figure.
+            Axes to draw on. By default, a new figure.
         label : default=None
-            A class or finding; None is "macro", or the only one.
+            A class or finding. By default, "macro", or the only one.
         share : float, default=0.8
-            Of the draws that the band holds: 0.8 is from the 10th to the 90th
+            Share of the draws that the band holds: 0.8 is from the 10th to the 90th
             percentile.
 
         Returns

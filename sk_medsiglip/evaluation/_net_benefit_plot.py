@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from sk_medsiglip._axes import new_axes
 from sk_medsiglip._splits import check_groups
 from sk_medsiglip.evaluation._answers import ask_label
-from sk_medsiglip.evaluation._display import COLOURS, FAINT, INK, bare, new_axes, short
+from sk_medsiglip.evaluation._display import COLOURS, FAINT, INK, bare, short
 from sk_medsiglip.evaluation._net_benefit import net_benefit
 
 
@@ -130,7 +131,7 @@ class DecisionCurveDisplay:
     def from_predictions(
         cls, y_true: ArrayLike, y_prob: ArrayLike, **options: Any
     ) -> Self:
-        """Draw the curve of probabilities that are there.
+        """Draw the curve of probabilities, in place of a classifier.
 
         Parameters
         ----------

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 from sklearn.utils import check_consistent_length
 
-from sk_medsiglip._intervals import share_estimate
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers
+from sk_medsiglip.evaluation._figures import Question, estimates
 from sk_medsiglip.evaluation._known_labels import KnownLabels, check_labels_and_scores
 
 #: 0.95 * 20 is 19, whatever the last digit says.
@@ -130,23 +130,23 @@ class OperatingPoint:
             )
         (finding,) = known
         check_consistent_length(y_true, groups)
-        patients = group_numbers(groups, np.shape(y_true)[0])[finding.rows]
+        patients = group_numbers(groups, np.shape(y_true)[0])
         present, flagged = finding.present, finding.score >= self.threshold
-        everybody = np.ones_like(present)
-        shares = {
-            "sensitivity": (present & flagged, present),
-            "specificity": (~present & ~flagged, ~present),
-            "ppv": (present & flagged, flagged),
-            "npv": (~present & ~flagged, ~flagged),
-            "prevalence": (present, everybody),
-            "flagged": (flagged, everybody),
+        question = Question(None, finding.rows, present, finding.score, flagged, None)
+        bases = {
+            "sensitivity": present,
+            "specificity": ~present,
+            "ppv": flagged,
+            "npv": ~flagged,
+            "prevalence": np.ones_like(present),
+            "flagged": np.ones_like(present),
         }
-        rows = {}
-        for name, (hits, base) in shares.items():
-            counted = (np.bincount(patients, one) for one in (hits, base))
-            share = share_estimate(*counted)
-            low, high, _ = share.interval(level)
-            rows[name] = (share.value, low, high, int(base.sum()))
+        once = np.ones((1, len(patients)), np.int32)
+        found = estimates(question, once, tuple(bases), patients)
+        rows = {
+            name: (found[name].value, *found[name].interval(level)[:2], base.sum())
+            for name, base in bases.items()
+        }
         columns = ["value", "low", "high", "n"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 

@@ -37,7 +37,7 @@ def published_results(modality: str | None = None) -> pd.DataFrame:
     ----------
     modality : {"chest X-ray", "dermatology", "ophthalmology", "histopathology"}, \
 default=None
-        None is all.
+        Kind of images. By default, all kinds.
 
     Returns
     -------

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from sk_medsiglip._axes import new_axes
 from sk_medsiglip._intervals import share_estimate
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip._validation import Integral
 from sk_medsiglip.evaluation._answers import ask_label
 from sk_medsiglip.evaluation._calibration import calibration_line
-from sk_medsiglip.evaluation._display import COLOURS, FAINT, bare, new_axes, short
+from sk_medsiglip.evaluation._display import COLOURS, FAINT, bare, short
 
 _FEW = 5  # images in a bin, below which it says little
 
@@ -38,9 +39,9 @@ class ReliabilityDisplay:
         Value and bounds of "calibration_slope" and "calibration_intercept", those of
         :func:`evaluate`.
     level : float, default=0.95
-        Of the intervals.
+        Confidence level of the intervals.
     name : str, default=None
-        In the legend.
+        Name in the legend.
 
     Attributes
     ----------
@@ -110,13 +111,13 @@ class ReliabilityDisplay:
         groups : array-like of shape (n_samples,), default=None
             Patients.
         n_bins : int, default=15
-            Of equal width; 15 as in "ece" of :func:`evaluate`.
+            Number of bins of equal width; 15 as in "ece" of :func:`evaluate`.
         level : float, default=0.95
             Confidence level of the intervals.
         name : str, default=None
-            In the legend; None is the estimator's class.
+            Name in the legend. By default, the estimator's class.
         ax : matplotlib Axes, default=None
-            None makes a figure.
+            Axes to draw on. By default, a new figure.
 
         Returns
         -------
@@ -170,7 +171,7 @@ class ReliabilityDisplay:
     def from_predictions(
         cls, y_true: ArrayLike, y_prob: ArrayLike, **options: Any
     ) -> Self:
-        """Draw probabilities that are there.
+        """Draw probabilities, in place of a classifier.
 
         Parameters
         ----------
@@ -194,9 +195,9 @@ class ReliabilityDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a figure. The histogram stands below it.
+            Axes to draw on. By default, a new figure. The histogram stands below.
         color : default
-            Of the bins.
+            Colour of the bins.
 
         Returns
         -------

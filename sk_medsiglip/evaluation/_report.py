@@ -69,7 +69,7 @@ def write_report(
     random_state: int = 0,
     verbose: int | bool = 0,
 ) -> Path:
-    """Write what fitted classifiers are worth, as one HTML file.
+    """Write an evaluation of fitted classifiers as one HTML file.
 
     The file holds all it shows: styles, pictures, no scripts. It asks nothing of any
     network, and can be mailed, printed and kept. It names no patients and no paths.
@@ -98,42 +98,42 @@ def write_report(
         Share of patients with the label where the classifier will be used, such as
         0.02. At the chosen thresholds, PPV and NPV are then shown for this share too.
     X_train, y_train, groups_train : default=None
-        What was learned from: counted, and compared with the test set, patients and
-        pictures. Any of the three may be missing.
+        Training data. They are counted, and their patients and pictures are compared
+        with those of the test set. Any of the three may be missing.
     show_mistakes : int, default=0
-        Pictures of so many mistakes a label. **The file then holds patients' images**,
-        and says so.
+        Number of mistakes a label whose pictures are shown. **The file then holds
+        patients' images**, and says so.
     images : list of n_samples images, default=None
-        For these, where ``X`` holds embeddings.
+        Images for these pictures, where ``X`` holds embeddings.
     image_names : array-like of shape (n_samples,), default=None
-        What mistakes are called. None is "row 0" and so on. File names may name
-        patients.
+        Names of the test images, in the list of mistakes. By default, "row 0" and so
+        on. File names may name patients.
     embedder : MedSigLIPEmbedder, default=None
-        What made ``X``, where it holds embeddings, to name the model and its revision;
-        that of a pipeline is found.
+        Embedder that made ``X``, where it holds embeddings: the report names its model
+        and revision. That of a pipeline is found.
     published : str, default=None
         A modality, such as "chest X-ray": figures of the MedSigLIP model card stand
         beside those of the same label, as Google's (:func:`published_results`). The
         demonstration checkpoint is not MedSigLIP and cannot be compared.
     title : str, default=None
-        Title of the page. None names the labels that are judged.
+        Title of the page. By default, it names the labels that are judged.
     data : str, default=None
         Where the test images come from, in a sentence. If it names a public set that
         MedSigLIP was trained on, the report says so.
     remarks : sequence of str, default=()
         Sentences for the summary, such as how many images were left out, and why.
     notes : dict, default=None
-        What only people can say: "intended_use", "out_of_scope", "population",
-        "reference", "limits", "oversight", "contact". What is missing becomes a
-        marked blank; what has another name is added under it.
+        Statements that only people can make: "intended_use", "out_of_scope",
+        "population", "reference", "limits", "oversight", "contact". Missing ones become
+        marked blanks; those of other names are added.
     command : str, default=None
-        What was typed.
+        The command that was typed, if any.
     n_bootstrap : int, default=2000
-        Resamples.
+        Number of resamples.
     level : float, default=0.95
-        Of the intervals.
+        Confidence level of the intervals, for example 0.95.
     random_state : int, default=0
-        Same number, same intervals.
+        Seed of the random number generator.
     verbose : int, default=0
         Over 0 shows a progress bar.
 
@@ -154,7 +154,7 @@ def write_report(
     Warns
     -----
     LeakageWarning, UserWarning
-        What the report warns of, once it is written.
+        The warnings that the report shows, once it is written.
 
     See Also
     --------
@@ -253,7 +253,6 @@ def write_report(
         asked_once, test, others, table, leaks, names, sampling, embedder, warned,
         list(remarks), is_demo, count_copies(X, embedder),
     )  # fmt: skip
-    material.remarks += [material.copies] if material.n_copies else []
     with noted(warned):
         # Thresholds and mistakes first: they add to what the summary says.
         context = {

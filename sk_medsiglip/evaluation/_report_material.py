@@ -1,4 +1,4 @@
-"""What a report speaks of, gathered before a word of it is written."""
+"""Data, labels and answers that a report speaks of, gathered before it is written."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Material:
 
     @cached_property
     def questions(self) -> dict[str, list[Question]]:
-        """What each estimator says of each label."""
+        """The answers of each estimator for each label."""
         return {
             name: ask(name, one, self.test.X, self.truth)
             for name, one in self.estimators.items()
@@ -159,21 +159,8 @@ class Material:
         ]
 
     @property
-    def copies(self) -> str:
-        """How many test images are copies of another, as a sentence."""
-        n = self.test.n_images
-        if self.n_copies is None:
-            return "Whether test images are copies of each other was not looked for."
-        if not self.n_copies:
-            return f"None of the {n:,} test images is a copy of another test image."
-        return (
-            f"{self.n_copies:,} of the {n:,} test images are copies of another test "
-            "image. None of them was left out, so that each counts."
-        )
-
-    @property
     def sampling(self) -> dict[str, Any]:
-        """What intervals are drawn by."""
+        """Patients, and the settings of intervals."""
         return {"groups": self.test.groups, **self.settings}
 
     def part(self, name: str) -> Part | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from sk_medsiglip._axes import new_axes
 from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip.evaluation._display import (
     COLOURS,
@@ -18,7 +19,6 @@ from sk_medsiglip.evaluation._display import (
     bare,
     drawn_label,
     metric_name,
-    new_axes,
     short,
 )
 from sk_medsiglip.evaluation._evaluate import evaluate
@@ -119,11 +119,11 @@ class SubgroupForestDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a figure high enough for all lines.
+            Axes to draw on. By default, a new figure, high enough for all lines.
         metric : str, default=None
-            None is the first in the table.
+            Name of the metric. By default, the first in the table.
         label : default=None
-            A class or finding; None is "macro", or the only one.
+            A class or finding. By default, "macro", or the only one.
         gaps : bool, default=False
             Draw subgroup minus rest, with 0 as the line; else values, with that of all
             as the line and, of one classifier, its interval as a band.
