@@ -17,6 +17,11 @@ from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.prompts import check_columns
 
+NO_PROBABILITIES = (
+    "there are scores, but no probabilities from 0 to 1. Calibrate first, by "
+    "CalibratedClassifierCV."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Truth:
@@ -178,6 +183,16 @@ def ask_label(name: str, estimator: Any, X: Any, y: ArrayLike, label: Any) -> Qu
             f"{question.label!r}: images of one kind only. It takes some with and some "
             "without."
         )
+    return question
+
+
+def ask_probability(
+    name: str, estimator: Any, X: Any, y: ArrayLike, label: Any
+) -> Question:
+    """Ask for one label, as :func:`ask_label`, of which probabilities are needed."""
+    question = ask_label(name, estimator, X, y, label)
+    if question.probability is None:
+        raise ValueError(f"{question.label!r}: {NO_PROBABILITIES}")
     return question
 
 

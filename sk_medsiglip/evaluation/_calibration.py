@@ -93,12 +93,12 @@ def expected_calibration_error(
     probabilities = check_probabilities(y_prob)
     if probabilities.ndim == 2 and np.ndim(y_true) == 1:
         right = _is_right(y_true, probabilities, classes)
-        return _error(right, probabilities.max(axis=1), int(n_bins), strategy)
+        return binned_error(right, probabilities.max(axis=1), int(n_bins), strategy)
     # The given one, not the array: a DataFrame names its columns.
     findings = check_labels_and_scores(y_true, y_prob)
     errors = np.array(
         [
-            _error(one.present, np.clip(one.score, 0, 1), int(n_bins), strategy)
+            binned_error(one.present, np.clip(one.score, 0, 1), int(n_bins), strategy)
             for one in findings
         ]
     )
@@ -209,12 +209,13 @@ def _is_right(
     return known[probabilities.argmax(axis=1)] == labels
 
 
-def _error(
+def binned_error(
     came_true: NDArray[np.bool_],
     probability: NDArray[np.float64],
     n_bins: int,
-    strategy: str,
+    strategy: str = "uniform",
 ) -> float:
+    """Return the mean distance between probabilities and shares, over all images."""
     cuts = np.linspace(0, 1, n_bins + 1)
     edges = cuts if strategy == "uniform" else np.quantile(probability, cuts)
     bins = np.searchsorted(edges[1:-1], probability, side="left")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -217,12 +219,8 @@ def _of_ranks(
     blocks = ranked_counts(question.ill, question.score, counts, question.rows)
     for some, ill, well in blocks:
         for name in metrics:
-            if name == "roc_auc":
-                found[name][some] = area(ill, well)
-            elif name == "average_precision":
-                found[name][some] = _average_precision(ill, well)
-            else:
-                found[name][some] = _at(name, ill, well)
+            curve = _OF_CURVES.get(name, partial(_at, name))
+            found[name][some] = curve(ill, well)
     return found
 
 
@@ -235,6 +233,12 @@ def _average_precision(
     flagged = true + np.cumsum(well[:, ::-1], axis=1)
     precision = np.divide(true, flagged, out=np.zeros_like(true), where=flagged > 0)
     return _ratio((precision * ill[:, ::-1]).sum(axis=1), ill.sum(axis=1))
+
+
+_OF_CURVES: dict[str, Callable[[Any, Any], Any]] = {
+    "roc_auc": area,
+    "average_precision": _average_precision,
+}
 
 
 def _at(

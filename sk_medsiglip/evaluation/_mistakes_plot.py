@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sk_medsiglip._axes import draw_grid
 from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip.embedding import MedSigLIPEmbedder
-from sk_medsiglip.evaluation._answers import Truth, ask, read_truth
+from sk_medsiglip.evaluation._answers import NO_PROBABILITIES, Truth, ask, read_truth
 from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.images import image_rows, read_image
 
@@ -214,10 +214,7 @@ def find_mistakes(
             f"there are several findings: pass label=, one of {truth.names}."
         )
     if any(one.probability is None or one.decision is None for one in questions):
-        raise ValueError(
-            "there are scores, but no probabilities from 0 to 1 to say how wrong: "
-            "calibrate first, by CalibratedClassifierCV."
-        )
+        raise ValueError(NO_PROBABILITIES)
     if truth.kind == "classes" and label is None:
         probability = np.column_stack([one.risk for one in questions])
         decided = np.column_stack([one.decision for one in questions]).argmax(axis=1)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from sk_medsiglip._axes import new_axes
 from sk_medsiglip._splits import check_groups
-from sk_medsiglip.evaluation._answers import ask_label
+from sk_medsiglip.evaluation._answers import ask_probability
 from sk_medsiglip.evaluation._display import COLOURS, FAINT, INK, bare, short
 from sk_medsiglip.evaluation._net_benefit import net_benefit
 
@@ -110,19 +110,13 @@ class DecisionCurveDisplay:
             If the estimator gives no probabilities.
         """
         name = type(estimator).__name__ if name is None else name
-        question = ask_label(name, estimator, X, y, label)
-        if question.probability is None:
-            raise ValueError(
-                f"{question.label!r}: there are scores, but no probabilities from 0 to "
-                "1, and scores reach no threshold probability. Calibrate first, by "
-                "CalibratedClassifierCV."
-            )
+        question = ask_probability(name, estimator, X, y, label)
         unit, who = "images", None
         if groups is not None:
             who = check_groups(groups, np.shape(y)[0])[question.rows]
             unit = "patients" if len(np.unique(who)) == len(who) else unit
         table = net_benefit(
-            question.ill, question.probability, groups=who, level=level, **options
+            question.ill, question.risk, groups=who, level=level, **options
         )
         display = cls(table, level, name, question.label, unit)
         return display.plot(ax, color=color)

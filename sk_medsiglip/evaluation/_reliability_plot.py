@@ -14,8 +14,8 @@ from sk_medsiglip._intervals import share_estimate
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip._validation import Integral
-from sk_medsiglip.evaluation._answers import ask_label
-from sk_medsiglip.evaluation._calibration import calibration_line
+from sk_medsiglip.evaluation._answers import ask_probability
+from sk_medsiglip.evaluation._calibration import binned_error, calibration_line
 from sk_medsiglip.evaluation._display import COLOURS, FAINT, bare, short
 
 _FEW = 5  # images in a bin, below which it says little
@@ -133,18 +133,12 @@ class ReliabilityDisplay:
             raise ValueError(f"n_bins must be a positive int, got {n_bins!r}.")
         if name is None and hasattr(estimator, "predict"):
             name = type(estimator).__name__
-        question = ask_label(name or "y_prob", estimator, X, y, label)
-        probability = question.probability
-        if probability is None:
-            raise ValueError(
-                f"{question.label!r}: there are scores, but no probabilities from 0 to "
-                "1. Calibrate first, by CalibratedClassifierCV."
-            )
+        question = ask_probability(name or "y_prob", estimator, X, y, label)
+        probability = question.risk
         edges = np.linspace(0, 1, n_bins + 1)
         place = np.searchsorted(edges[1:-1], probability, side="left")
         inside = place[:, None] == np.arange(n_bins)
         who = group_numbers(groups, np.shape(y)[0])[question.rows]
-        gaps = np.abs((question.ill - probability) @ inside)
         line = calibration_line(question.ill, probability, who, int(who.max()) + 1)
         rows = []
         for k in np.flatnonzero(inside.any(axis=0)):
@@ -160,7 +154,7 @@ class ReliabilityDisplay:
         names = ["left", "right", "n", "probability", "observed", "low", "high"]
         display = cls(
             pd.DataFrame(rows, columns=names),
-            float(gaps.sum() / len(probability)),
+            binned_error(question.ill, probability, n_bins),
             {name: (one.value, *one.interval(level)[:2]) for name, one in line.items()},
             level=level,
             name=name,

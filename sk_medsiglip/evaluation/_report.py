@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sk_medsiglip._embeddings import is_matrix
+from sk_medsiglip._files import new_file
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.evaluation import _report_details as details
 from sk_medsiglip.evaluation import _report_tables as tables
@@ -281,7 +282,8 @@ def write_report(
         page = template.render(
             context, material=material, tables=tables, details=details
         )
-    _write(file, page)
+    with new_file(file) as draft:
+        draft.write_text(page, encoding="utf-8", errors="replace")
     for message, category in dict.fromkeys((str(one), type(one)) for one in warned):
         warnings.warn(message, category, stacklevel=2)
     return file
@@ -312,13 +314,3 @@ def _check_names(names: Any, n_images: int) -> list[str]:
     if len(names) != n_images:
         raise ValueError(f"image_names names {len(names)} images of {n_images}.")
     return [str(name) for name in names]
-
-
-def _write(file: Path, text: str) -> None:
-    """Write in one step: a reader never finds half a report."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_text(text, encoding="utf-8", errors="replace")
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)

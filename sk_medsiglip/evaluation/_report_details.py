@@ -71,25 +71,22 @@ def _point(
     if tuning is None or not tuning.ill.any():
         return [test.label, "none: no image with it", "0", *[""] * 5]
     part = material.part("tuning")
-    patients = None if part is None else part.groups
-    chosen_on = f"{tuning.ill.sum():,}"
-    if patients is not None:
-        with_it = pd.unique(np.asarray(patients)[tuning.rows[tuning.ill]])
-        chosen_on += f" of {len(with_it):,} patients"
+    assert part is not None  # it has been asked
+    n_patients = part.n_patients(tuning.rows[tuning.ill])
+    of = "" if n_patients is None else f" of {n_patients:,} patients"
     with noted(material.warned):
         # As a table, so that warnings name the label.
         (point,) = choose_operating_point(
             pd.DataFrame({tuning.label: tuning.ill.astype(float)}),
             tuning.risk[:, None],
             sensitivity=sensitivity,
-            groups=None if patients is None else np.asarray(patients)[tuning.rows],
+            groups=_among(part.groups, tuning.rows),
         ).values()  # type: ignore[union-attr]
     material.thresholds[name, test.label] = point.threshold
-    groups = material.test.groups
     measured = point.report(
         test.ill,
         test.risk,
-        groups=None if groups is None else np.asarray(groups)[test.rows],
+        groups=_among(material.test.groups, test.rows),
         level=material.settings["level"],
     )
     shown = ("sensitivity", "specificity", "ppv", "npv", "flagged")
@@ -101,9 +98,15 @@ def _point(
             f"{sensitivity:.0%} on the tuning set. On the test set it reaches "
             f"{reached:.1%} ({low:.1%} to {high:.1%}): it misses its target{sure}."
         )
+    chosen_on = f"{tuning.ill.sum():,}{of}"
     return [test.label, f"{point.threshold:.4g}", chosen_on] + [
         spread(*measured.loc[share, ["value", "low", "high"]]) for share in shown
     ]
+
+
+def _among(groups: Any, rows: Any) -> Any:
+    """Return the patients of some images, if patients were given."""
+    return None if groups is None else np.asarray(groups)[rows]
 
 
 def decisions(

@@ -148,9 +148,8 @@ class SubgroupForestDisplay:
         for k, name in enumerate(names):
             rows = table[table["estimator"] == name].set_index("subgroup")
             rows = rows.reindex(subgroups)
-            places = np.arange(len(subgroups)) + (k - (len(names) - 1) / 2) * 0.4 / max(
-                1, len(names) - 1
-            ) * (len(names) > 1)
+            aside = 0.4 * (k / max(1, len(names) - 1) - 0.5 * (len(names) > 1))
+            places = np.arange(len(subgroups)) + aside
             colour = COLOURS[k % len(COLOURS)]
             ax.hlines(places, rows["low"], rows["high"], color=colour, alpha=0.6)
             marker = MARKERS[k % len(MARKERS)]
