@@ -24,15 +24,14 @@ from sk_medsiglip.cli._options import (
 from sk_medsiglip.cli._train import Unknown
 from sk_medsiglip.cli._written_files import check_out
 
-__all__ = ["report"]
-
 
 def report(
     context: typer.Context,
     classifier: Annotated[
         Path,
         typer.Argument(
-            help="What train wrote: .skops, or .joblib, which runs code when loaded."
+            help="File written by train: .skops, or .joblib, which runs code when "
+            "loaded."
         ),
     ],
     source: Annotated[
@@ -57,8 +56,8 @@ def report(
         str | None,
         typer.Option(
             "--group-column",
-            help="Column of patients: intervals are over patients, and the same ones "
-            "in other files are found.",
+            help="Column of patients: intervals count them, and patients who are in "
+            "other files too are found.",
         ),
     ] = None,
     subgroup_column: Annotated[
@@ -72,16 +71,18 @@ def report(
     compare: Annotated[
         list[Path] | None,
         typer.Option(
-            "--compare", help="Another saved classifier, judged beside; repeat it."
+            "--compare", help="Another saved classifier to compare; repeat it."
         ),
     ] = None,
     train: Annotated[
         Path | None,
-        typer.Option("--train", help="What was learned from, to look for leakage."),
+        typer.Option("--train", help="Training data, to look for leakage."),
     ] = None,
     tune: Annotated[
         Path | None,
-        typer.Option("--tune", help="Other images, to choose thresholds on."),
+        typer.Option(
+            "--tune", help="Tuning data: other images, to choose thresholds on."
+        ),
     ] = None,
     sensitivity: Annotated[
         float,
@@ -103,8 +104,8 @@ def report(
         typer.Option(
             "--show-mistakes",
             min=0,
-            help="Pictures of so many mistakes a label. The file then holds patients' "
-            "images.",
+            help="Number of mistakes a label whose pictures are shown. The file then "
+            "holds patients' images.",
         ),
     ] = 0,
     published: Annotated[
@@ -112,7 +113,7 @@ def report(
         typer.Option(
             "--published",
             metavar="MODALITY",
-            help="Put the model card's figures beside: chest X-ray, dermatology, "
+            help="Compare with the model card's figures: chest X-ray, dermatology, "
             "ophthalmology or histopathology.",
         ),
     ] = None,
@@ -124,7 +125,9 @@ def report(
             "the class that sorts second.",
         ),
     ] = None,
-    title: Annotated[str | None, typer.Option("--title", help="Of the page.")] = None,
+    title: Annotated[
+        str | None, typer.Option("--title", help="Title of the page.")
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option("--data", help="Where the test images come from, in a sentence."),
@@ -133,8 +136,8 @@ def report(
         Path | None,
         typer.Option(
             "--notes",
-            help="JSON file of what only people can say: intended_use, out_of_scope, "
-            "population, reference, limits, oversight, contact.",
+            help="JSON file of statements that only people can make: intended_use, "
+            "out_of_scope, population, reference, limits, oversight, contact.",
         ),
     ] = None,
     uncertain: Annotated[
@@ -144,7 +147,10 @@ def report(
         Unknown, typer.Option("--blank", help="What an empty cell of a finding means.")
     ] = Unknown.ignore,
     resamples: Annotated[
-        int, typer.Option("--resamples", min=1, help="Of the intervals.")
+        int,
+        typer.Option(
+            "--resamples", min=1, help="Number of resamples behind the intervals."
+        ),
     ] = 2000,
     path_column: PathColumnOption = None,
     trust: TrustOption = None,

@@ -1,45 +1,40 @@
-"""Figures with intervals: what scores are worth, and what to do with them.
+"""Metrics with intervals, thresholds, displays, and the report.
 
 ::
 
-    _evaluate.py             evaluate: figures, differences, subgroups, by patient
-    _answers.py              what estimators say, as questions that are judged alike
-    _known_labels.py         labels and the scores that belong to them, checked
+    _evaluate.py             evaluate
+    _judged.py               rows of its table: figures, differences, gaps
+    _answers.py              answers of estimators, as questions judged alike
+    _figures.py              metrics of a question, in all resamples at once
+    _further_metrics.py      counts, and metrics at a threshold or prevalence
+    _permutations.py         p-values of gaps between subgroups
+    _known_labels.py         labels with the scores that belong to them
     _leaks.py                patients and pictures shared with other data
-    _figures.py              a question's figures in all resamples at once
-    _permutations.py         gaps of patients who change places
-    _rates.py                sensitivity, specificity and their like, with intervals
+
+    _calibration.py          expected_calibration_error; calibration slope, intercept
     _delong.py               delong_test
-    _calibration_error.py    expected_calibration_error
-    _calibration_line.py     calibration slope and intercept
     _net_benefit.py          net_benefit
-    _further_metrics.py      calibration, counts, figures at a threshold or prevalence
     _operating_point.py      choose_operating_point
     _published.py            published_results, known_training_data
 
-    _label_efficiency.py     label_efficiency: worth with how many labels
-    _label_draws.py          which images would have been labelled
-    _draw_scores.py          what classifiers of such draws are worth
+    _label_efficiency.py     label_efficiency
+    _label_draws.py          its draws of labelled images, and their scores
 
     _curve_band_plot.py      RocBandDisplay, PrecisionRecallBandDisplay
-    _curve_bands.py          curves of a sample and its resamples
     _net_benefit_plot.py     DecisionCurveDisplay
-    _reliability_plot.py, _subgroup_plot.py, _label_efficiency_plot.py,
-    _embedding_map_plot.py, _mistakes_plot.py    the other displays
-    _asked_label.py          the one label that a picture is of
-    _palette.py              colours that everybody can tell apart
-    _metric_names.py         how figures are called in tables and on axes
+    _reliability_plot.py     ReliabilityDisplay
+    _subgroup_plot.py        SubgroupForestDisplay
+    _label_efficiency_plot.py, _embedding_map_plot.py, _mistakes_plot.py
+    _display.py              colours and names that displays share
 
-    _report.py               write_report
-    _report_material.py      what it speaks of, gathered first
-    _report_sections.py, _report_tables.py, _report_details.py,
-    _report_decisions.py     its parts
+    _report.py               write_report, which fills report.html.jinja
+    _report_material.py      the parts of the data, and what was said of them
+    _report_tables.py, _report_details.py    rows of its tables
     _report_plot.py          its pictures
-    _report_html.py          elements whose texts are escaped, and the page
 """
 
 from sk_medsiglip._public import name_by_room
-from sk_medsiglip.evaluation._calibration_error import expected_calibration_error
+from sk_medsiglip.evaluation._calibration import expected_calibration_error
 from sk_medsiglip.evaluation._curve_band_plot import (
     PrecisionRecallBandDisplay,
     RocBandDisplay,

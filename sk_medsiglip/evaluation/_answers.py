@@ -1,4 +1,7 @@
-"""What estimators say of a test set, as questions that can be judged alike."""
+"""Answers of estimators for a test set, as questions that can be judged alike.
+
+Scores of another program may stand in the place of an estimator.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,20 @@ from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.prompts import check_columns
 
-__all__ = ["Truth", "ask", "read_truth"]
+NO_PROBABILITIES = (
+    "there are scores, but no probabilities from 0 to 1. Calibrate first, by "
+    "CalibratedClassifierCV."
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The labels of a test set.
+    """The labels of a test set: their names, and who has which.
 
-    Parameters
-    ----------
-    kind : {"binary", "classes", "findings"}
-        Two classes, several, or several findings of 0, 1 and NaN.
-    names : list
-        What is looked for: the second class, the classes, or the findings.
-    classes : ndarray
-        All classes, sorted; of two, the one that is looked for comes second;
-        ``[0, 1]`` for findings.
-    target : ndarray of shape (n_samples,) or (n_samples, n_findings)
-        Index of the class, NaN where that of a single finding is not known; or 1, 0,
-        NaN.
-    flipped : bool, default=False
-        Whether the one that is looked for sorts first.
+    ``kind`` is "binary", "classes" or "findings". The target holds indices of classes,
+    NaN where that of a single finding is not known; or 1, 0 and NaN of each finding.
+    Of two classes the one that is looked for comes second, and ``flipped`` tells
+    whether it sorts first.
     """
 
     kind: str
@@ -46,6 +42,15 @@ class Truth:
     def place(self, label: Any) -> int:
         """Return the place of a label among the names; of two classes there is one."""
         return 0 if label is None or self.kind == "binary" else self.names.index(label)
+
+    def columns(self) -> NDArray[np.float64]:
+        """Return 1, 0 and NaN for each name, of shape ``(n_samples, n_names)``."""
+        if self.kind == "findings":
+            return self.target
+        target = self.target[:, None].astype(np.float64)
+        known = ~np.isnan(target)
+        one_hot = np.where(known, target == np.arange(len(self.classes)), np.nan)
+        return one_hot[:, 1:] if self.kind == "binary" else one_hot
 
     def named_like(self, other: Truth) -> Truth:
         """Return the same labels by the names that another part of the data has."""
@@ -62,7 +67,7 @@ class Truth:
     def looking_for(self, label: Any) -> Truth:
         """Return the same labels; of two classes, with this one as the positive.
 
-        Of 0 and 1, any text is taken for the name of 1.
+        If the classes are 0 and 1, any text is taken for the name of 1.
         """
         if label in self.names or (self.kind == "binary" and label == self.classes[1]):
             return self
@@ -86,32 +91,9 @@ def read_truth(
 ) -> Truth:
     """Check labels against what the estimators know.
 
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,) or (n_samples, n_findings)
-        Labels.
-    estimators : list
-        Fitted estimators, or arrays of scores.
-    X : collection
-        What the labels belong to.
-    label : default=None
-        One that has to be among them; of two classes it is what is looked for, which
-        is else the second.
-
-    Returns
-    -------
-    Truth
-
-    Raises
-    ------
-    ValueError
-        If a label is none of the estimators' classes, or shapes do not fit; if there
-        is no such label.
-
-    Warns
-    -----
-    UserWarning
-        If the second of two classes is named as the absence of the first.
+    ``label`` has to be among them; of two classes it is the one that is looked for,
+    which is else the second, with a warning if that is named as the absence of the
+    first.
     """
     truth = _read(y, estimators, X)
     if label is not None:
@@ -151,24 +133,7 @@ def _read(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
 
 
 def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
-    """Return an estimator's answers, a question a label.
-
-    Parameters
-    ----------
-    name : str
-        For messages.
-    estimator : estimator or array-like
-        Fitted; or its scores: probabilities of the class that is looked for, of each
-        class in sorted order, or of each finding.
-    X : collection
-        The test set.
-    truth : Truth
-        Its labels.
-
-    Returns
-    -------
-    list of Question
-    """
+    """Return an estimator's answers, a question a label."""
     own = _findings_of(estimator)
     if truth.kind == "findings" and own not in (None, truth.names):
         raise ValueError(
@@ -185,24 +150,50 @@ def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
                 "it by labels of the kind that it was trained on."
             )
     scores, probability, decision = _say(name, estimator, X, truth)
-    if truth.kind == "findings":
-        rows = [np.flatnonzero(~np.isnan(column)) for column in truth.target.T]
-        ill = truth.target == 1
-    else:
-        rows = [np.flatnonzero(~np.isnan(truth.target))] * len(truth.names)
-        one_hot = truth.target[:, None] == np.arange(len(truth.classes))
-        ill = one_hot[:, 1:] if truth.kind == "binary" else one_hot
+    columns = truth.columns()
+    places = [np.flatnonzero(~np.isnan(column)) for column in columns.T]
     return [
         Question(
             label,
             known,
-            ill[known, k],
+            columns[known, k] == 1,
             scores[known, k],
             None if decision is None else decision[known, k],
             None if probability is None else probability[known, k],
         )
-        for k, (label, known) in enumerate(zip(truth.names, rows, strict=True))
+        for k, (label, known) in enumerate(zip(truth.names, places, strict=True))
     ]
+
+
+def ask_label(name: str, estimator: Any, X: Any, y: ArrayLike, label: Any) -> Question:
+    """Return what a classifier, its scores, or a question asked before say of a label.
+
+    None is the only label, of two classes the second.
+    """
+    if isinstance(estimator, Question):
+        return estimator
+    truth = read_truth(y, [estimator], X, label=label)
+    if label is None and len(truth.names) > 1:
+        raise ValueError(
+            f"there are several labels: pass label=, one of {truth.names}."
+        )
+    question = ask(name, estimator, X, truth)[truth.place(label)]
+    if question.ill.all() or not question.ill.any():
+        raise ValueError(
+            f"{question.label!r}: images of one kind only. It takes some with and some "
+            "without."
+        )
+    return question
+
+
+def ask_probability(
+    name: str, estimator: Any, X: Any, y: ArrayLike, label: Any
+) -> Question:
+    """Ask for one label, as :func:`ask_label`, of which probabilities are needed."""
+    question = ask_label(name, estimator, X, y, label)
+    if question.probability is None:
+        raise ValueError(f"{question.label!r}: {NO_PROBABILITIES}")
+    return question
 
 
 def _say(
@@ -211,32 +202,28 @@ def _say(
     """Return scores, probabilities and decisions, each ``(n_samples, n_names)``."""
     exclusive = truth.kind == "classes"
     if not hasattr(estimator, "predict"):
-        given = _columns(name, np.asarray(estimator, dtype=np.float64), truth)
+        given = _columns(name, estimator, truth)
         if (given < 0).any() or (given > 1).any():
             # Where such scores say yes is not known; of classes the highest does.
             return given, None, _decide(given, truth) if exclusive else None
         return given, given, _decide(given, truth)
-    probability = None
+    probability: Any = None
     if hasattr(estimator, "predict_proba"):
         said = estimator.predict_proba(X)
         if isinstance(said, list):  # scikit-learn's own, of several outputs
             said = np.column_stack(
                 [_present(*one) for one in zip(said, estimator.classes_, strict=True)]
             )
-        probability = _columns(name, np.asarray(said, np.float64), truth, estimator)
+        probability = _columns(name, said, truth, estimator)
     scores = probability
-    if hasattr(estimator, "decision_function") and truth.kind != "classes":
+    if hasattr(estimator, "decision_function") and (scores is None or not exclusive):
         # Probabilities near 0 and 1 tie; what they are made of does not.
-        said = np.asarray(estimator.decision_function(X), dtype=np.float64)
-        scores = _columns(name, said, truth, estimator)
-    elif scores is None:
-        if not hasattr(estimator, "decision_function"):
-            raise TypeError(
-                f"{name}: {type(estimator).__name__} has neither predict_proba nor "
-                "decision_function; there is nothing to rank by."
-            )
-        said = np.asarray(estimator.decision_function(X), dtype=np.float64)
-        scores = _columns(name, said, truth, estimator)
+        scores = _columns(name, estimator.decision_function(X), truth, estimator)
+    if scores is None:
+        raise TypeError(
+            f"{name}: {type(estimator).__name__} has neither predict_proba nor "
+            "decision_function; there is nothing to rank by."
+        )
     if truth.flipped:  # the estimator spoke of the second class
         scores = 1 - scores if scores is probability else -scores
         probability = None if probability is None else 1 - probability
@@ -252,9 +239,10 @@ def _say(
 
 
 def _columns(
-    name: str, said: NDArray[np.float64], truth: Truth, estimator: Any = None
+    name: str, answers: Any, truth: Truth, estimator: Any = None
 ) -> NDArray[np.float64]:
     """Bring answers into one column a name."""
+    said = np.asarray(answers, dtype=np.float64)
     n_samples, n_names = len(truth.target), len(truth.names)
     if truth.kind == "binary":
         if said.ndim == 2 and said.shape[1] == 2:
@@ -280,10 +268,11 @@ def _columns(
 
 
 def _warn_of_absence(truth: Truth) -> None:
-    if truth.kind != "binary":
-        return
     absence, presence = truth.names[0], truth.classes.tolist()[0]
-    if str(absence).casefold() in (f"no {presence}".casefold(), f"non-{presence}"):
+    if truth.kind == "binary" and str(absence).casefold() in (
+        f"no {presence}".casefold(),
+        f"non-{presence}",
+    ):
         warnings.warn(
             f"{absence!r} sorts second, so it is what is looked for: sensitivity is "
             f"that of {absence!r}. Pass pos_label={presence!r} (displays: label=) to "

@@ -5,30 +5,47 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from sk_medsiglip._axes import new_axes
 from sk_medsiglip._drawn_names import drawn
-from sk_medsiglip._optional import import_optional
+from sk_medsiglip._intervals import Bounds, Estimate
+from sk_medsiglip._resampling import ranked_counts
 from sk_medsiglip._splits import group_numbers
-from sk_medsiglip.evaluation._asked_label import ask_label, resamples
-from sk_medsiglip.evaluation._curve_bands import (
-    CurveBand,
-    precision_recall_band,
-    roc_band,
-)
-from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare, short
+from sk_medsiglip.evaluation._answers import ask_label
+from sk_medsiglip.evaluation._display import COLOURS, FAINT, bare, short
+from sk_medsiglip.evaluation._figures import Question, estimates, resamples
 
-__all__ = ["PrecisionRecallBandDisplay", "RocBandDisplay"]
+#: Places along the horizontal axis at which a band is known.
+_GRID = np.linspace(0, 1, 201)
+
+
+class CurveBand(NamedTuple):
+    """A curve with its band, and the area under it.
+
+    At each place of the grid the band is the interval over resamples; the interval of
+    the area is that of :func:`evaluate`.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    grid: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    area: float
+    area_interval: Bounds
 
 
 @dataclass(eq=False, repr=False)
 class _BandDisplay(ABC):
     """Abstract: a curve of a sample, with its band over resamples by patient."""
 
-    _band: ClassVar[Callable[..., CurveBand]]
+    _metric: ClassVar[str]
+    _curves: ClassVar[Callable[[Any, Any], tuple[Any, Any]]]
+    _at_grid: ClassVar[Callable[[Any, Any], Any]]
     _area: ClassVar[str]
     _axes: ClassVar[tuple[str, str]]
     _drawstyle: ClassVar[str]
@@ -70,16 +87,16 @@ class _BandDisplay(ABC):
         label : default=None
             A class or finding, where there are several.
         groups : array-like of shape (n_samples,), default=None
-            Patients, drawn whole. None draws images, and the band is too narrow where
-            patients have several.
+            Patients, who are drawn with all their images. Without them images are
+            drawn, and the band is too narrow where patients have several.
         n_bootstrap : int, default=1000
-            Resamples.
+            Number of resamples.
         level : float, default=0.95
-            Of the band, at each place of the horizontal axis.
+            Confidence level of the band, at each place of the horizontal axis.
         random_state : int, default=0
-            Same number, same band.
+            Seed of the random number generator.
         name : str, default=None
-            In the legend; None is the estimator's class.
+            Name in the legend. By default, the estimator's class.
         ax, color
             As :meth:`plot` takes them.
 
@@ -92,10 +109,13 @@ class _BandDisplay(ABC):
         question = ask_label(name or "y_score", estimator, X, y, label)
         counts = resamples(np.shape(y)[0], groups, n_bootstrap, level, random_state)
         patients = group_numbers(groups, np.shape(y)[0])
-        curve = cls._band(question, counts, patients, level)
-        prevalence = float(question.ill.mean())
+        area = estimates(question, counts, (cls._metric,), patients)[cls._metric]
         display = cls(
-            curve, prevalence=prevalence, level=level, name=name, label=question.label
+            _band(question, counts, cls._curves, cls._at_grid, area, level),
+            prevalence=float(question.ill.mean()),
+            level=level,
+            name=name,
+            label=question.label,
         )
         return display.plot(ax, color=color)
 
@@ -103,7 +123,7 @@ class _BandDisplay(ABC):
     def from_predictions(
         cls, y_true: ArrayLike, y_score: ArrayLike, **options: Any
     ) -> Self:
-        """Resample patients with scores that are there, and draw.
+        """Resample patients, with scores in place of a classifier, and draw.
 
         Parameters
         ----------
@@ -126,9 +146,10 @@ class _BandDisplay(ABC):
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a figure; that of another such display (``ax_``) holds both.
+            Axes to draw on; those of another such display (``ax_``) hold both. By
+            default, a new figure.
         color : default=None
-            None is the next of colours that can be told apart.
+            Colour of the curve. By default, the next of colours that can be told apart.
 
         Returns
         -------
@@ -139,11 +160,7 @@ class _BandDisplay(ABC):
         MissingDependencyError
             If matplotlib is not installed.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing a curve"
-        )
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(5, 5), layout="constrained")
+        ax = new_axes(ax, (5, 5), "Drawing a curve")
         n_drawn = sum(line.get_label()[:1] != "_" for line in ax.get_lines())
         if color is None:
             color = COLOURS[n_drawn % len(COLOURS)]
@@ -175,7 +192,7 @@ class _BandDisplay(ABC):
 
     @abstractmethod
     def _draw_chance(self, ax: Any, **style: Any) -> None:
-        """Draw what knows nothing."""
+        """Draw the curve of a random classifier."""
 
 
 class RocBandDisplay(_BandDisplay):
@@ -186,14 +203,13 @@ class RocBandDisplay(_BandDisplay):
     Parameters
     ----------
     curve : CurveBand
-        ``x`` the share of the well flagged, ``y`` the share of the ill found, and the
-        band.
+        The false positive rate ``x``, the sensitivity ``y``, and the band.
     prevalence : float
-        Share of the ill.
+        Share of images with the label.
     level : float, default=0.95
-        Of the band.
+        Confidence level of the band.
     name : str, default=None
-        In the legend.
+        Name in the legend.
     label : default=None
         Class or finding; in the title, if it is a name.
 
@@ -223,11 +239,20 @@ class RocBandDisplay(_BandDisplay):
     0.889
     """
 
-    _band = staticmethod(roc_band)
+    _metric = "roc_auc"
     _area = "AUC"
     _axes = ("false positive rate (1 − specificity)", "sensitivity")
     _drawstyle = "default"
     _corner = "lower right"
+
+    @staticmethod
+    def _curves(ill: Any, well: Any) -> tuple[Any, Any]:
+        """Return the share of the well flagged, and that of the ill found."""
+        return _shares(well), _shares(ill)
+
+    @staticmethod
+    def _at_grid(x: Any, y: Any) -> Any:
+        return np.interp(_GRID, x, y)
 
     def _draw_chance(self, ax: Any, **style: Any) -> None:
         ax.plot([0, 1], [0, 1], **style)
@@ -241,13 +266,13 @@ class PrecisionRecallBandDisplay(_BandDisplay):
     Parameters
     ----------
     curve : CurveBand
-        ``x`` the recall, ``y`` the precision, and the band.
+        The recall ``x``, the precision ``y``, and the band.
     prevalence : float
-        Share of the ill: the precision of what knows nothing.
+        Share of images with the label: the precision of a random classifier.
     level : float, default=0.95
-        Of the band.
+        Confidence level of the band.
     name : str, default=None
-        In the legend.
+        Name in the legend.
     label : default=None
         Class or finding; in the title, if it is a name.
 
@@ -260,7 +285,7 @@ class PrecisionRecallBandDisplay(_BandDisplay):
 
     See Also
     --------
-    RocBandDisplay : For what the band is, and is not.
+    RocBandDisplay : Its notes say what the band means.
 
     Examples
     --------
@@ -271,11 +296,65 @@ class PrecisionRecallBandDisplay(_BandDisplay):
     0.917
     """
 
-    _band = staticmethod(precision_recall_band)
+    _metric = "average_precision"
     _area = "AP"
     _axes = ("recall (sensitivity)", "precision (positive predictive value)")
     _drawstyle = "steps-pre"
     _corner = "lower left"
 
+    @staticmethod
+    def _curves(ill: Any, well: Any) -> tuple[Any, Any]:
+        """Return the share of the ill found, and that of the flagged who are ill.
+
+        It begins at recall 0 with precision 1, as scikit-learn's curve.
+        """
+        true = np.cumsum(ill, axis=1)
+        flagged = true + np.cumsum(well, axis=1)
+        precision = np.divide(true, flagged, out=np.ones_like(true), where=flagged > 0)
+        return _shares(ill), np.insert(precision, 0, 1.0, axis=1)
+
+    @staticmethod
+    def _at_grid(x: Any, y: Any) -> Any:
+        """Return the precision at the lowest recall that reaches a place."""
+        at = np.searchsorted(x, np.maximum(_GRID - 1e-12, 1e-12))
+        return y[np.minimum(at, len(y) - 1)]
+
     def _draw_chance(self, ax: Any, **style: Any) -> None:
         ax.axhline(self.prevalence, **style)
+
+
+def _shares(counted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return which share each threshold reaches, from none on."""
+    total = counted.sum(axis=1, keepdims=True)
+    reached = np.cumsum(counted, axis=1)
+    shares = np.divide(
+        reached, total, out=np.full(reached.shape, np.nan), where=total > 0
+    )
+    return np.concatenate([np.zeros_like(total), shares], axis=1)
+
+
+def _band(
+    question: Question,
+    counts: NDArray[np.integer],
+    curves: Callable[[Any, Any], tuple[Any, Any]],
+    at_grid: Callable[[Any, Any], Any],
+    area: Estimate,
+    level: float,
+) -> CurveBand:
+    """Draw a curve of each resample, from counts at every score, the highest first."""
+    drawn = np.full((len(counts), len(_GRID)), np.nan)
+    sample = np.empty(0), np.empty(0)
+    blocks = ranked_counts(question.ill, question.score, counts, question.rows)
+    for some, ill, well in blocks:
+        pairs = list(zip(*curves(ill[:, ::-1], well[:, ::-1]), strict=True))
+        if some.start == 0:
+            sample = pairs[0]
+        for place, (x, y) in enumerate(pairs, some.start):
+            if not np.isnan(x[-1] + y[-1]):
+                drawn[place] = at_grid(x, y)
+    tail = (1 - level) / 2
+    known = drawn[1:][~np.isnan(drawn[1:, 0])]
+    low = high = np.full(len(_GRID), np.nan)
+    if len(known):
+        low, high = np.quantile(known, [tail, 1 - tail], axis=0)
+    return CurveBand(*sample, _GRID, low, high, area.value, area.interval(level))

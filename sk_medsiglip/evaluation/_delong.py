@@ -9,20 +9,18 @@ from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._intervals import placements
 
-__all__ = ["delong_test"]
-
 
 def delong_test(
     y_true: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike
 ) -> tuple[float, float]:
-    """Compare two areas under the ROC curve, of independent samples.
+    """Compare the areas under two ROC curves of the same, independent samples.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
         True or 1 for ill. Rows must be independent: one image a patient.
     scores_a, scores_b : array-like of shape (n_samples,)
-        Of the same samples; higher means likelier ill.
+        Scores of the same samples; higher means likelier ill.
 
     Returns
     -------

@@ -11,12 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
 from sklearn.utils import check_array, check_consistent_length
 
+from sk_medsiglip._axes import new_axes
 from sk_medsiglip._drawn_names import drawn, drawn_lines
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip.embedding import plain_rows
-from sk_medsiglip.evaluation._palette import COLOURS, MARKERS, UNKNOWN, bare
-
-__all__ = ["EmbeddingMapDisplay"]
+from sk_medsiglip.evaluation._display import COLOURS, MARKERS, UNKNOWN, bare
 
 
 @dataclass(eq=False, repr=False)
@@ -30,13 +28,13 @@ class EmbeddingMapDisplay:
     Parameters
     ----------
     points : ndarray of shape (n_samples, 2)
-        Where.
+        Coordinates of the embeddings.
     explained : ndarray of shape (2,)
         Share of the variance that each axis holds.
     values : array-like of shape (n_samples,), default=None
-        What to colour by: up to six different ones; missing ones are grey.
+        Values to colour by: up to six different ones; missing ones are grey.
     title : str, default=None
-        Above.
+        Title of the axes.
 
     Attributes
     ----------
@@ -84,9 +82,9 @@ class EmbeddingMapDisplay:
         estimator : transformer
             Such as :class:`~sk_medsiglip.MedSigLIPEmbedder`.
         X : list of n_samples images
-            What it takes.
+            Images, as it takes them.
         y : array-like of shape (n_samples,), default=None
-            What to colour by.
+            Values to colour by.
         title, ax
             As :meth:`plot` and the class take them.
 
@@ -112,7 +110,7 @@ class EmbeddingMapDisplay:
         X : array-like of shape (n_samples, n_features)
             Embeddings, three or more.
         y : array-like of shape (n_samples,), default=None
-            What to colour by.
+            Values to colour by.
         title, ax
             As :meth:`plot` and the class take them.
 
@@ -139,9 +137,9 @@ class EmbeddingMapDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a figure.
+            Axes to draw on. By default, a new figure.
         size : float, default=14
-            Of a point, in square points.
+            Area of a point, in square points.
 
         Returns
         -------
@@ -154,12 +152,8 @@ class EmbeddingMapDisplay:
         ValueError
             If there are more values than colours.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing embeddings"
-        )
         members = self._members()
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(5.6, 5), layout="constrained")
+        ax = new_axes(ax, (5.6, 5), "Drawing embeddings")
         self.scatters_: dict[Any, Any] = {}
         colours = iter(zip(COLOURS, MARKERS, strict=False))
         for value, rows in members.items():

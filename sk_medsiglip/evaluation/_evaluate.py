@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -15,35 +13,36 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._embeddings import is_matrix
-from sk_medsiglip._intervals import Bounds, Estimate, combine, holm
+from sk_medsiglip._intervals import Estimate, holm
 from sk_medsiglip._progress import progress_bar
-from sk_medsiglip._resampling import check_resampling, draw_counts
+from sk_medsiglip._resampling import check_resampling
 from sk_medsiglip._splits import group_numbers
-from sk_medsiglip.evaluation._answers import Truth, ask, read_truth
+from sk_medsiglip.evaluation._answers import ask, read_truth
 from sk_medsiglip.evaluation._figures import (
     BY_PATIENT,
     FURTHER,
     Question,
     check_metrics,
     estimates,
+    resamples,
 )
 from sk_medsiglip.evaluation._further_metrics import further_estimates
+from sk_medsiglip.evaluation._judged import (
+    REST,
+    Figure,
+    Measure,
+    differences,
+    gaps,
+    labels_of_one_kind,
+)
 from sk_medsiglip.evaluation._leaks import find_leaks, warn_of_leaks
-from sk_medsiglip.evaluation._permutations import gap_p_value, permuted_members
 from sk_medsiglip.evaluation._published import warn_if_trained_on
-
-__all__ = ["evaluate", "subgroup_members"]
 
 _COLUMNS = (
     *("estimator", "label", "metric", "subgroup", "value", "low", "high"),
     *("p_value", "p_holm", "n", "n_positive", "n_undefined", "note"),
 )
 _MAX_LEVELS = 20
-# Patients on each side, below which resampled gaps cover far less than they say.
-_FEW = 100
-_REST = " - rest"
-
-Judge = Callable[[Question, tuple[str, ...]], dict[str, Estimate]]
 
 
 def evaluate(
@@ -93,7 +92,8 @@ def evaluate(
         "npv@prevalence=0.02", where so many have the finding;
         "net_benefit@threshold=0.1", of acting on probabilities from there on.
     pos_label : default=None
-        Of two classes, the one that is looked for; None is the second in sorted order.
+        The one of two classes that is looked for. By default, the second in sorted
+        order.
     interval : {"auto", "bootstrap"}, default="auto"
         "auto" takes for each figure the method that held the truth most reliably with
         few patients (see Notes), and resamples of patients where none is known.
@@ -195,16 +195,16 @@ def evaluate(
     its size in groups of three patients; where areas are equal but positive scores are
     spread wider in the subgroup, up to .12 of gaps are found at .05. With AUC .95
     against .80, three, ten and forty of 120 patients find it in about .2, .3 and .5 of
-    data sets: no gap found is not no gap. The interval is MOVER's; resampled gaps have
-    none below 100 patients a side, where it held the truth in as few as .47.
+    data sets: that no gap was found does not mean that there is none. The interval is
+    MOVER's; resampled gaps have none below 100 patients a side, where it held the truth
+    in as few as .47.
 
     "sensitivity@specificity" picks the threshold on the test set itself, in each
     resample anew: a point of the ROC curve, not a promise. For a promise choose it on
     other images, with :func:`choose_operating_point`. Of exclusive classes, macro and
     micro "accuracy", "balanced_accuracy" and "brier" are scikit-learn's
     ``accuracy_score``, ``balanced_accuracy_score`` and ``brier_score_loss``, one answer
-    an image. Scores that are no probabilities decide nothing: what
-    is of decisions is NaN.
+    an image. Scores outside [0, 1] are not thresholded: metrics of decisions are NaN.
 
     "ece" is that of each label, 15 bins. It is too large by an amount that shrinks with
     the number of images, so that it has no interval, no p-value, and subgroups no gap.
@@ -288,10 +288,7 @@ def evaluate(
         )
     counts = np.ones((1, n_samples), dtype=np.int32)
     if interval == "bootstrap" or set(wanted) - BY_PATIENT:
-        drawn = draw_counts(
-            n_samples, n_bootstrap, groups=groups, random_state=random_state
-        )
-        counts = np.vstack([counts, drawn])
+        counts = resamples(n_samples, groups, n_bootstrap, level, random_state)
     known = None if interval == "bootstrap" else patients
 
     def judge(question: Question, names: tuple[str, ...]) -> dict[str, Estimate]:
@@ -301,7 +298,8 @@ def evaluate(
         )
 
     asked = {name: ask(name, one, X, truth) for name, one in named.items()}
-    left_out = _labels_of_one_kind(next(iter(asked.values())))
+    one_kind = labels_of_one_kind(next(iter(asked.values())))
+    measure = Measure(wanted, truth, one_kind)
     judged = [(subgroup, chosen, asked) for subgroup, chosen in members.items()]
     if by_patient is not None:
         first = np.isin(np.arange(n_samples), np.unique(patients, return_index=True)[1])
@@ -310,246 +308,38 @@ def evaluate(
             for name, questions in asked.items()
         }
         judged.append((f"patients ({by_patient})", first, whole))
+    found: list[Figure] = []
     n_asked = (len(truth.names) + (len(truth.names) > 1)) * len(named) * len(judged)
-    measure = partial(_measure, metrics=wanted, truth=truth, left_out=left_out)
-    found: list[_Figure] = []
     with progress_bar(n_asked, desc="judging", unit="label", verbose=verbose) as bar:
+
+        def judge_one(question: Question, names: tuple[str, ...]) -> dict[str, Any]:
+            bar.update(1)
+            return judge(question, names)
+
         for subgroup, chosen, of_name in judged:
             of_estimator = []
             for name, questions in of_name.items():
-                measured = measure(name, subgroup, questions, chosen, judge, bar=bar)
-                found += measured
+                measured = measure(name, subgroup, questions, chosen, judge_one)
                 of_estimator.append(measured)
+                found += measured
             for a, b in combinations(of_estimator, 2):
-                found += _differences(a, b)
+                found += differences(a, b)
     permutation = {"n_draws": n_bootstrap, "random_state": random_state}
-    found += _gaps(
-        found, members, asked, measure, judge, wanted, truth, patients, permutation
-    )
+    found += gaps(found, members, asked, measure, judge, patients, permutation)
     table = pd.DataFrame([one.row(level) for one in found], columns=list(_COLUMNS))
-    is_gap = table["subgroup"].str.endswith(_REST).to_numpy()
+    is_gap = table["subgroup"].str.endswith(REST).to_numpy()
     for which in (is_gap, ~is_gap):  # each kind of question by itself
         table.loc[which, "p_holm"] = holm(table["p_value"].to_numpy(float)[which])
     return table
-
-
-@dataclass(frozen=True, eq=False)
-class _Figure:
-    """One row to be."""
-
-    estimator: str
-    label: Any
-    metric: str
-    subgroup: str
-    estimate: Estimate
-    n: int
-    n_positive: int
-    #: The p-value of a gap, and its note; differences have their interval's.
-    tested: tuple[float, str] | None = None
-    is_difference: bool = False
-    few: int | None = None
-
-    def row(self, level: float) -> tuple[Any, ...]:
-        estimate = self.estimate
-        low, high, note = estimate.interval(level)
-        if self.few is not None and estimate.draws is not None:
-            low, high, note = Bounds(np.nan, np.nan, f"{self.few} patients")
-        notes = [f"no interval: {note}"] if note else []
-        p_value = np.nan
-        if self.tested is not None:
-            p_value = self.tested[0]
-            notes += [self.tested[1]] if self.tested[1] else []
-        elif self.is_difference:
-            p_value = estimate.p_value()
-        drawn = estimate.draws
-        n_undefined = 0 if drawn is None else int(np.isnan(drawn).sum())
-        asked = self.estimator, self.label, self.metric, self.subgroup
-        found = estimate.value, low, high, p_value, np.nan  # Holm's comes at the end
-        return *asked, *found, self.n, self.n_positive, n_undefined, "; ".join(notes)
-
-
-def _measure(
-    name: str,
-    subgroup: str,
-    questions: list[Question],
-    chosen: NDArray[np.bool_],
-    judge: Judge,
-    metrics: tuple[str, ...],
-    truth: Truth,
-    left_out: set[int],
-    bar: Any = None,
-) -> list[_Figure]:
-    """Return the figures of one estimator on some of the samples."""
-    found, each = [], []
-    exclusive = truth.kind == "classes"
-    names = tuple(dict.fromkeys((*metrics, *(["sensitivity"] if exclusive else []))))
-    asked = [question.among(chosen) for question in questions]
-    for question in asked:
-        of_label = judge(question, names)
-        each.append(of_label)
-        found += [
-            _Figure(name, question.label, metric, subgroup, of_label[metric],
-                    len(question.ill), int(question.ill.sum()))
-            for metric in metrics
-        ]  # fmt: skip
-        if bar is not None:
-            bar.update(1)
-    if len(asked) == 1:
-        return found
-    whole = [one for k, one in enumerate(each) if k not in left_out]
-    pooled = _pool(asked)
-    micro = judge(pooled, names)
-    with_any = np.unique(pooled.rows[pooled.ill])
-    sizes = {
-        "macro": (int(chosen.sum()), len(with_any)),
-        "micro": (len(pooled.ill), int(pooled.ill.sum())),
-    }
-    # A mean without one of its parts would be the mean of something else.
-    mean = {
-        metric: combine([one[metric] for one in whole], [1 / len(whole)] * len(whole))
-        if whole
-        else combine([micro[metric]], [np.nan])
-        for metric in names
-    }
-    of_all = {"macro": mean, "micro": micro}
-    if exclusive:  # one answer an image, as scikit-learn counts it
-        same = {
-            "accuracy": micro["sensitivity"],
-            "balanced_accuracy": mean["sensitivity"],
-        }
-        if "brier" in metrics:
-            same["brier"] = combine([micro["brier"]], [len(asked)])
-        of_all = {label: {**one, **same} for label, one in of_all.items()}
-    found += [
-        _Figure(name, label, metric, subgroup, one[metric], *sizes[label])
-        for metric in metrics
-        for label, one in of_all.items()
-    ]
-    if bar is not None:
-        bar.update(1)
-    return found
-
-
-def _pool(questions: list[Question]) -> Question:
-    """Join the questions of all labels into one."""
-    probabilities = [one.probability for one in questions]
-    known = [one for one in probabilities if one is not None]
-    decisions = [one.decision for one in questions if one.decision is not None]
-    return Question(
-        "micro",
-        np.concatenate([one.rows for one in questions]),
-        np.concatenate([one.ill for one in questions]),
-        np.concatenate([one.score for one in questions]),
-        np.concatenate(decisions) if len(decisions) == len(questions) else None,
-        np.concatenate(known) if len(known) == len(questions) else None,
-    )
-
-
-def _differences(a: list[_Figure], b: list[_Figure]) -> list[_Figure]:
-    """Return the paired differences of two estimators."""
-    return [
-        replace(
-            one,
-            estimator=f"{one.estimator} - {other.estimator}",
-            estimate=combine([one.estimate, other.estimate], [1, -1]),
-            is_difference=True,
-        )
-        for one, other in zip(a, b, strict=True)
-    ]
-
-
-def _gaps(
-    found: list[_Figure],
-    members: Mapping[str, NDArray[np.bool_]],
-    asked: Mapping[str, list[Question]],
-    measure: Callable[..., list[_Figure]],
-    judge: Judge,
-    metrics: tuple[str, ...],
-    truth: Truth,
-    patients: NDArray[np.intp],
-    permutation: Mapping[str, Any],
-) -> list[_Figure]:
-    """Return how each subgroup differs from the rest, for each estimator.
-
-    Not by calibration errors, which are larger of fewer images, whatever they are of;
-    nor by figures that patients who change places cannot test.
-    """
-    metrics = tuple(m for m in metrics if m != "ece" and not FURTHER.fullmatch(m))
-    of = {(f.estimator, f.label, f.metric, f.subgroup): f for f in found}
-    gaps = []
-    for subgroup, chosen in members.items():
-        variable = subgroup.partition("=")[0]
-        alike = [m for s, m in members.items() if s.startswith(f"{variable}=")]
-        known = chosen if subgroup == "all" else np.any(alike, axis=0)
-        rest = known & ~chosen
-        if not metrics or not rest.any():
-            continue
-        few = min(len(np.unique(patients[side])) for side in (chosen, rest))
-        for name, questions in asked.items():
-            by = partial(measure, name, "", metrics=metrics)
-            permuted = _permuted_gaps(
-                by, questions, truth, chosen, rest, patients, permutation
-            )
-            for other in by(questions, rest, judge):
-                own = of[name, other.label, other.metric, subgroup]
-                gap = combine([own.estimate, other.estimate], [1, -1])
-                tested = gap_p_value(permuted[other.label, other.metric])
-                own = replace(own, subgroup=f"{subgroup}{_REST}", estimate=gap)
-                own = replace(own, tested=tested, few=few if few < _FEW else None)
-                gaps.append(own)
-    return gaps
-
-
-def _permuted_gaps(
-    measure: Callable[..., list[_Figure]],
-    questions: list[Question],
-    truth: Truth,
-    chosen: NDArray[np.bool_],
-    rest: NDArray[np.bool_],
-    patients: NDArray[np.intp],
-    permutation: Mapping[str, Any],
-) -> dict[tuple[Any, str], NDArray[np.float64]]:
-    """Return each gap as it is, then with patients rearranged."""
-    found = {}
-    # Of several findings each has a label pattern of its own, their means one of all.
-    singly = [[one] for one in questions] if truth.kind == "findings" else []
-    for some in [questions, *singly]:
-        inside = permuted_members(some, chosen, rest, patients, **permutation)
-        sides = [
-            measure(some, chosen | rest, lambda q, m, c=counts: estimates(q, c, m))
-            for counts in (inside, (chosen | rest) & ~inside)
-        ]
-        for own, other in zip(*sides, strict=True):
-            gap = combine([own.estimate, other.estimate], [1, -1])
-            assert gap.draws is not None  # they are not estimated by patient
-            found[own.label, own.metric] = np.r_[gap.value, gap.draws]
-    return found
-
-
-def _labels_of_one_kind(questions: list[Question]) -> set[int]:
-    single = {
-        k for k, one in enumerate(questions) if one.ill.all() or not one.ill.any()
-    }
-    if single:
-        names = ", ".join(repr(str(questions[k].label)) for k in sorted(single))
-        warnings.warn(
-            f"{names}: images of one kind only. There is no area or sensitivity to "
-            'compute, and "macro" is the mean of the others.',
-            UserWarning,
-            stacklevel=3,
-        )
-    return single
 
 
 def subgroup_members(given: Any, n_samples: int) -> dict[str, NDArray[np.bool_]]:
     """Return who is in each subgroup, by ``name=level``."""
     if given is None:
         return {}
-    if isinstance(given, pd.DataFrame | Mapping):
-        variables = {str(name): pd.Series(given[name]) for name in given}
-    else:
-        name = getattr(given, "name", None) or "subgroup"
-        variables = {str(name): pd.Series(given)}
+    if not isinstance(given, pd.DataFrame | Mapping):
+        given = {getattr(given, "name", None) or "subgroup": given}
+    variables = {str(name): pd.Series(given[name]) for name in given}
     found = {}
     for name, values in variables.items():
         if len(values) != n_samples:

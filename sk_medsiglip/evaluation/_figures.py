@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._intervals import (
     Estimate,
@@ -17,17 +20,12 @@ from sk_medsiglip._intervals import (
     resampled_estimate,
     share_estimate,
 )
-from sk_medsiglip._resampling import area, ranked_counts
-
-__all__ = [
-    "BY_PATIENT",
-    "DEFAULT_METRICS",
-    "FURTHER",
-    "Question",
-    "check_metrics",
-    "estimates",
-    "figures",
-]
+from sk_medsiglip._resampling import (
+    area,
+    check_resampling,
+    draw_counts,
+    ranked_counts,
+)
 
 DEFAULT_METRICS = (
     "roc_auc",
@@ -48,7 +46,7 @@ _OF_DECISIONS = {
 }
 _OF_PROBABILITIES = {"brier", "ece"}
 #: Figures whose intervals need no resamples.
-BY_PATIENT = {"roc_auc"} | _OF_DECISIONS
+BY_PATIENT = {"roc_auc", "prevalence", "flagged"} | _OF_DECISIONS
 _AT = re.compile(r"(sensitivity|specificity)@(sensitivity|specificity)=(0?\.\d+)")
 #: Figures of another file; a number in a name is a share between 0 and 1.
 FURTHER = re.compile(
@@ -66,20 +64,9 @@ Figures = dict[str, NDArray[np.float64]]
 class Question:
     """Whether something is so, of some samples, and what an estimator says.
 
-    Parameters
-    ----------
-    label : object
-        What it is about.
-    rows : ndarray of shape (n_asked,)
-        Places among all samples; one may come more than once.
-    ill : ndarray of bool, shape (n_asked,)
-        Whether it is so.
-    score : ndarray of shape (n_asked,)
-        Higher where it is likelier.
-    decision : ndarray of bool, shape (n_asked,), or None
-        What is predicted; None if nobody said from which score on it is so.
-    probability : ndarray of shape (n_asked,) or None
-        From 0 to 1; None if the estimator has none.
+    ``rows`` are places among all samples, of which one may come more than once; ``ill``
+    tells where it is so. There is no ``decision`` if nobody said from which score on it
+    is so, and no ``probability`` if the estimator gives none.
     """
 
     label: Any
@@ -88,6 +75,11 @@ class Question:
     score: NDArray[np.float64]
     decision: NDArray[np.bool_] | None
     probability: NDArray[np.float64] | None
+
+    @property
+    def risk(self) -> NDArray[np.float64]:
+        """Probabilities, which users can compare with a threshold; else scores."""
+        return self.score if self.probability is None else self.probability
 
     def among(self, chosen: NDArray[np.bool_]) -> Question:
         """Return the question asked of some samples only."""
@@ -102,21 +94,10 @@ class Question:
         )
 
     def of_patients(self, patients: NDArray[np.intp], how: str) -> Question:
-        """Return the question asked of whole patients.
+        """Return the question asked of whole patients, each in the first sample's row.
 
-        Parameters
-        ----------
-        patients : ndarray of int, shape (n_samples,)
-            Number of each sample's patient, from 0.
-        how : {"max", "mean"}
-            A patient's score is the highest of the images, and any flagged image flags
-            the patient; or it is their mean, and more than half of them flag.
-
-        Returns
-        -------
-        Question
-            Whether any image of the patient is so. A patient stands in the row of the
-            first sample.
+        With "max" the highest score counts and any flagged image flags the patient;
+        with "mean" the mean score, and more than half of the images must flag.
         """
         _, first = np.unique(patients, return_index=True)
         ids, who = np.unique(patients[self.rows], return_inverse=True)
@@ -136,24 +117,7 @@ class Question:
 
 
 def check_metrics(metrics: Any, *, further: bool = True) -> tuple[str, ...]:
-    """Return names of metrics, checked.
-
-    Parameters
-    ----------
-    metrics : str, sequence of str or None
-        None is the default ones.
-    further : bool, default=True
-        Whether those of :data:`FURTHER` are known too.
-
-    Returns
-    -------
-    tuple of str
-
-    Raises
-    ------
-    ValueError
-        If one is not known.
-    """
+    """Return names of metrics, checked; those of :data:`FURTHER` if they may come."""
     if metrics is None:
         return DEFAULT_METRICS
     wanted = (metrics,) if isinstance(metrics, str) else tuple(metrics)
@@ -182,22 +146,7 @@ def check_metrics(metrics: Any, *, further: bool = True) -> tuple[str, ...]:
 def figures(
     question: Question, counts: NDArray[np.integer], metrics: tuple[str, ...]
 ) -> Figures:
-    """Compute figures in every resample.
-
-    Parameters
-    ----------
-    question : Question
-        What was asked and answered.
-    counts : ndarray of shape (n_draws, n_samples)
-        How often each sample was drawn.
-    metrics : tuple of str
-        Which figures.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (n_draws,)
-        NaN where a figure is not defined: of a resample without any ill, say.
-    """
+    """Compute figures in every resample, NaN where one is not defined."""
     found: Figures = {}
     ranked = [m for m in metrics if m not in _OF_DECISIONS | _OF_PROBABILITIES]
     if ranked:
@@ -217,21 +166,8 @@ def estimates(
 ) -> dict[str, Estimate]:
     """Return figures with their intervals.
 
-    Parameters
-    ----------
-    question : Question
-        What was asked and answered.
-    counts : ndarray of shape (1 + n_draws, n_samples)
-        The sample itself first, then how often each sample was drawn.
-    metrics : tuple of str
-        Names of the figures.
-    patients : ndarray of int, shape (n_samples,), default=None
-        Number of each sample's patient, for intervals that need no resamples where one
-        is known. None takes resamples for all.
-
-    Returns
-    -------
-    dict of str to Estimate
+    The first row of ``counts`` is the sample itself, the others are resamples. With the
+    number of each sample's patient, intervals need no resamples where one is known.
     """
     by_patient = set() if patients is None else BY_PATIENT
     drawn = figures(question, counts, tuple(m for m in metrics if m not in by_patient))
@@ -260,6 +196,22 @@ def estimates(
     return {name: found[name] for name in metrics}
 
 
+def resamples(
+    n_samples: int,
+    groups: ArrayLike | None,
+    n_bootstrap: int,
+    level: float,
+    random_state: int,
+) -> NDArray[np.int32]:
+    """Return how often each sample is in each resample, the sample itself first."""
+    check_resampling(n_bootstrap, level)
+    check_consistent_length(np.empty(n_samples), groups)
+    counts = draw_counts(
+        n_samples, n_bootstrap, groups=groups, random_state=random_state
+    )
+    return np.vstack([np.ones_like(counts[:1]), counts])
+
+
 def _of_ranks(
     question: Question, counts: NDArray[np.integer], metrics: list[str]
 ) -> Figures:
@@ -267,12 +219,8 @@ def _of_ranks(
     blocks = ranked_counts(question.ill, question.score, counts, question.rows)
     for some, ill, well in blocks:
         for name in metrics:
-            if name == "roc_auc":
-                found[name][some] = area(ill, well)
-            elif name == "average_precision":
-                found[name][some] = _average_precision(ill, well)
-            else:
-                found[name][some] = _at(name, ill, well)
+            curve = _OF_CURVES.get(name, partial(_at, name))
+            found[name][some] = curve(ill, well)
     return found
 
 
@@ -285,6 +233,12 @@ def _average_precision(
     flagged = true + np.cumsum(well[:, ::-1], axis=1)
     precision = np.divide(true, flagged, out=np.zeros_like(true), where=flagged > 0)
     return _ratio((precision * ill[:, ::-1]).sum(axis=1), ill.sum(axis=1))
+
+
+_OF_CURVES: dict[str, Callable[[Any, Any], Any]] = {
+    "roc_auc": area,
+    "average_precision": _average_precision,
+}
 
 
 def _at(
@@ -336,9 +290,11 @@ def _shares(tp: Any, fn: Any, fp: Any, tn: Any) -> dict[str, tuple[Any, Any]]:
     """Return of each share what counts, and out of what."""
     return {
         "accuracy": (tp + tn, tp + fn + fp + tn),
+        "flagged": (tp + fp, tp + fn + fp + tn),
         "jaccard": (tp, tp + fn + fp),
         "npv": (tn, tn + fn),
         "ppv": (tp, tp + fp),
+        "prevalence": (tp + fn, tp + fn + fp + tn),
         "sensitivity": (tp, tp + fn),
         "specificity": (tn, tn + fp),
     }

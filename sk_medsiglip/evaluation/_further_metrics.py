@@ -8,31 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip._intervals import Estimate
-from sk_medsiglip.evaluation._calibration_line import calibration_line
+from sk_medsiglip.evaluation._calibration import calibration_line
 from sk_medsiglip.evaluation._figures import FURTHER, Question
 from sk_medsiglip.evaluation._net_benefit import benefit_estimate, fixed, flagged_shares
-
-__all__ = ["further_estimates"]
 
 
 def further_estimates(
     question: Question, metrics: tuple[str, ...], patients: NDArray[np.intp]
 ) -> dict[str, Estimate]:
-    """Return those of the figures that are not made of resamples or shares alone.
-
-    Parameters
-    ----------
-    question : Question
-        What was asked and answered.
-    metrics : tuple of str
-        Names of figures; those that do not fit :data:`FURTHER` are passed over.
-    patients : ndarray of int, shape (n_samples,)
-        Number of each sample's patient.
-
-    Returns
-    -------
-    dict of str to Estimate
-    """
+    """Return the figures that :data:`FURTHER` names; other names are passed over."""
     who, n = patients[question.rows], int(patients.max(initial=-1)) + 1
     found = {}
     for metric in filter(FURTHER.fullmatch, metrics):

@@ -9,23 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._labels import check_indicator
 
-__all__ = ["KnownLabels", "check_labels_and_scores"]
-
 
 class KnownLabels(NamedTuple):
-    """One finding, where its label is known.
-
-    Parameters
-    ----------
-    name : object
-        Column of a DataFrame, or the column's number; None if there is one finding.
-    present : ndarray of bool, shape (n_known,)
-        Whether it is there.
-    score : ndarray of shape (n_known,)
-        What says so.
-    rows : ndarray of shape (n_known,)
-        Places among all samples.
-    """
+    """One finding, where its label is known; the name is None if there is only one."""
 
     name: Any
     present: NDArray[np.bool_]
@@ -39,24 +25,9 @@ class KnownLabels(NamedTuple):
 
 
 def check_labels_and_scores(y_true: ArrayLike, y_score: ArrayLike) -> list[KnownLabels]:
-    """Return each finding's labels and scores.
+    """Return each finding's labels and scores, where the label is known.
 
-    Parameters
-    ----------
-    y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
-        1 and 0, NaN where a label is not known.
-    y_score : array-like in the same shape
-        Numbers, higher where the finding is likelier; infinite ones are.
-
-    Returns
-    -------
-    list of KnownLabels
-        One a finding.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, a finding has no label, or either holds anything else.
+    Scores may be infinite. The names of columns that both have must be in one order.
     """
     labels, scores = _labels(y_true), np.asarray(y_score, dtype=np.float64)
     if labels.shape != scores.shape or labels.ndim not in (1, 2):

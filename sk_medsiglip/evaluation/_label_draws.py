@@ -1,13 +1,60 @@
-"""Which images would have been labelled, had there been labels for only some."""
+"""Draws of images that would have been labelled, and scores of what they teach."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
 import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing, check_array
+from sklearn.utils.validation import has_fit_parameter
 
-from sk_medsiglip._splits import group_numbers
+from sk_medsiglip._labels import Labels
+from sk_medsiglip._splits import group_numbers, with_cv_among
+from sk_medsiglip.evaluation._answers import Truth, ask
+from sk_medsiglip.evaluation._figures import figures
+from sk_medsiglip.heads import LinearProbe, fit_probes
+from sk_medsiglip.model_selection import EachLabel
 
-__all__ = ["draw_orders", "teaches"]
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Rows that are labelled, and which labels they can teach."""
+
+    size: int
+    repeat: int
+    rows: NDArray[np.intp]
+    taught: NDArray[np.bool_]
+
+
+def draw_rows(
+    truth: Truth,
+    pool: NDArray[np.intp],
+    groups: NDArray[Any] | None,
+    sizes: list[int],
+    n_repeats: int,
+    random_state: int,
+) -> list[Draw]:
+    """Draw rows of each size, as often as they are repeated."""
+    columns = truth.columns()
+    states = columns == 1
+    if truth.kind != "classes":  # that it is not there has to be shown too
+        states = np.hstack([columns == 0, states])
+    orders = draw_orders(
+        states[pool],
+        n_repeats,
+        groups=None if groups is None else groups[pool],
+        random_state=random_state,
+    )
+    rows = [(n, k, pool[order[:n]]) for n in sizes for k, order in enumerate(orders)]
+    return [Draw(*one, has_both_sides(columns[one[-1]])) for one in rows]
 
 
 def draw_orders(
@@ -20,24 +67,8 @@ def draw_orders(
     """Draw orders in which the rows are labelled; the first n of one are a draw of n.
 
     So larger draws hold the smaller ones, as a collection that is labelled further.
-    First come rows that show something not seen so far, the rarest before all, until
-    all has been seen that there is; then patient after patient, at random.
-
-    Parameters
-    ----------
-    states : ndarray of bool, shape (n_samples, n_states)
-        What a row shows: one of several classes; or of each finding that it is there,
-        or that it is not.
-    n_repeats : int
-        Orders.
-    groups : ndarray of shape (n_samples,) or None
-        Patients; None takes each row as one.
-    random_state : int
-        Same number, same orders.
-
-    Returns
-    -------
-    list of ndarray of shape (n_samples,)
+    First come rows that show a state (a class, or that a finding is there, or not) not
+    seen so far, the rarest before all; then patient after patient, at random.
     """
     n_samples = len(states)
     member = group_numbers(groups, n_samples)
@@ -63,23 +94,166 @@ def draw_orders(
     return orders
 
 
-def teaches(states: NDArray[np.bool_], kind: str) -> NDArray[np.bool_]:
-    """Tell which labels a draw can teach: those that it shows both with and without.
+def has_both_sides(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which labels are shown both with and without, given a column of each."""
+    return np.asarray((columns == 1).any(axis=0) & (columns == 0).any(axis=0))
 
-    Parameters
-    ----------
-    states : ndarray of bool, shape (n_drawn, n_states)
-        Of the rows of a draw.
-    kind : {"binary", "classes", "findings"}
-        As :class:`Truth` has it.
 
-    Returns
-    -------
-    ndarray of bool, shape (n_labels,)
-        Of several classes those that are there, if there are two.
+class Judge:
+    """Scores a fitted classifier on the test set, label by label."""
+
+    def __init__(self, truth: Truth, test: NDArray[np.intp], metric: str) -> None:
+        self.truth, self.test, self.metric = truth, test, metric
+        self._asked = replace(truth, target=truth.target[test])
+        self.left_out = np.flatnonzero(~has_both_sides(self._asked.columns()))
+        if len(self.left_out):
+            names = ", ".join(repr(str(truth.names[k])) for k in self.left_out)
+            warnings.warn(
+                f"{names}: test images of one kind only. Nothing is scored, and "
+                '"macro" is the mean of the others.',
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def __call__(
+        self, name: str, fitted: Any, X: Any, taught: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
+        """Return a score a label; NaN where there is none, or it was not taught."""
+        truth, scores = self._asked, np.full(len(self.truth.names), np.nan)
+        places = np.arange(len(scores))
+        if taught is not None and truth.kind == "findings":
+            places = _columns(taught)
+            names = [truth.names[k] for k in places]
+            truth = replace(truth, names=names, target=truth.target[:, places])
+        once = np.ones((1, len(self.test)), dtype=np.int32)
+        rows = _safe_indexing(X, self.test)
+        for k, question in zip(places, ask(name, fitted, rows, truth), strict=True):
+            if k not in self.left_out:
+                scores[k] = figures(question, once, (self.metric,))[self.metric][0]
+        return scores
+
+
+def score_draws(
+    name: str,
+    estimator: Any,
+    X: Any,
+    y: Any,
+    groups: NDArray[Any] | None,
+    draws: list[Draw],
+    judge: Judge,
+    n_jobs: int | None,
+) -> Iterator[NDArray[np.float64]]:
+    """Fit an estimator to each draw, and yield its scores, one a label.
+
+    They are NaN where a draw teaches nothing of a label. Only the names of the columns
+    of ``y`` count; the judge knows the labels.
     """
-    shown = np.asarray(states.any(axis=0))
-    if kind == "findings":
-        return np.asarray(shown.reshape(2, -1).all(axis=0))
-    two = shown.sum() > 1
-    return np.array([two]) if kind == "binary" else shown & two
+    useful = [draw for draw in draws if draw.taught.any()]
+    scores: Iterator[NDArray[np.float64] | ValueError]
+    if type(estimator) is LinearProbe:
+        scores = _score_probes(name, estimator, X, groups, useful, judge)
+    else:
+        of_names = y.columns if isinstance(y, pd.DataFrame) else None
+        scores = Parallel(n_jobs=n_jobs, return_as="generator")(
+            delayed(_score_one)(name, estimator, X, of_names, groups, draw, judge)
+            for draw in useful
+        )
+    failed: list[ValueError] = []
+    for draw in draws:
+        found = next(scores) if draw.taught.any() else np.nan
+        if isinstance(found, ValueError):
+            failed.append(found)
+            found = np.nan
+        yield np.where(draw.taught, found, np.nan)
+    if failed and len(failed) == len(useful):
+        raise failed[0]
+    if failed:
+        warnings.warn(
+            f"{name} could not be fitted to, or asked after, {len(failed)} of "
+            f"{len(useful)} draws, which have no score. The first said: {failed[0]}",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _score_probes(
+    name: str,
+    probe: LinearProbe,
+    X: Any,
+    groups: NDArray[Any] | None,
+    draws: list[Draw],
+    judge: Judge,
+) -> Iterator[NDArray[np.float64]]:
+    """Fit linear probes to all draws together, and yield their scores."""
+    rows = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+    labelled = ((draw.rows, _labels_of(draw, judge.truth)) for draw in draws)
+    probes = fit_probes(probe, rows, labelled, groups)
+    precise = rows.astype(np.float64)  # once, not with every question
+    for draw in draws:
+        with warnings.catch_warnings():
+            _expect_few_labels()
+            fitted = next(probes)
+        yield judge(name, fitted, precise, draw.taught)
+
+
+def _labels_of(draw: Draw, truth: Truth) -> Labels:
+    if truth.kind == "findings":
+        return Labels(None, truth.target[np.ix_(draw.rows, _columns(draw.taught))])
+    present, index = np.unique(truth.target[draw.rows], return_inverse=True)
+    return Labels(truth.classes[present], index)
+
+
+def _columns(taught: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return the findings to fit; one alone twice, or it would be read as classes."""
+    places = np.flatnonzero(taught)
+    return np.repeat(places, 2) if len(places) == 1 else places
+
+
+def _score_one(
+    name: str,
+    estimator: Any,
+    X: Any,
+    columns: Any,
+    groups: NDArray[Any] | None,
+    draw: Draw,
+    judge: Judge,
+) -> NDArray[np.float64] | ValueError:
+    """Fit any estimator to one draw, and score it; return why, where that fails."""
+    truth, taught = judge.truth, draw.taught
+    one = with_cv_among(clone(estimator), draw.rows, len(truth.target))
+    last = last_step(estimator)
+    ours = type(last).__module__.startswith("sk_medsiglip.")
+    labels: Any = truth.target[draw.rows]
+    if truth.kind != "findings":
+        labels = truth.classes[labels]
+    elif not ours:
+        one, labels = EachLabel(one), labels[:, _columns(taught)]
+    elif getattr(last, "prompts", None) is None:
+        labels = labels[:, _columns(taught)]
+    else:
+        # Prompts name all findings, so all have a column. Each is learned by itself:
+        # what stands where nothing is known changes no other, and is not looked at.
+        labels[:, np.isnan(labels).all(axis=0)] = 0
+        labels = labels if columns is None else pd.DataFrame(labels, columns=columns)
+        taught = np.ones(len(taught), dtype=bool)
+    params = {}
+    if groups is not None and ours and has_fit_parameter(last, "groups"):
+        step = f"{one.steps[-1][0]}__" if isinstance(one, Pipeline) else ""
+        params = {f"{step}groups": groups[draw.rows]}
+    try:
+        with warnings.catch_warnings():
+            _expect_few_labels()
+            one.fit(_safe_indexing(X, draw.rows), labels, **params)
+        return judge(name, one, X, taught)
+    except ValueError as error:  # such as fewer images than neighbours
+        return error
+
+
+def _expect_few_labels() -> None:
+    """Pass over what a head says of few labels: they are what is measured here."""
+    warnings.filterwarnings("ignore", message="a class.* has fewer than two samples")
+
+
+def last_step(estimator: Any) -> Any:
+    """Return the classifier of a pipeline, or what is one itself."""
+    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator

@@ -1,4 +1,4 @@
-"""``label_efficiency``: what a classifier is worth with how many labels."""
+"""``label_efficiency``: scores of classifiers against the number of labels."""
 
 from __future__ import annotations
 
@@ -17,20 +17,16 @@ from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._splits import check_groups, shared_groups
 from sk_medsiglip._validation import Integral
 from sk_medsiglip.embedding import plain_rows
-from sk_medsiglip.evaluation._answers import Truth, read_truth
-from sk_medsiglip.evaluation._draw_scores import (
-    Draw,
+from sk_medsiglip.evaluation._answers import read_truth
+from sk_medsiglip.evaluation._figures import check_metrics
+from sk_medsiglip.evaluation._label_draws import (
     Judge,
+    draw_rows,
     last_step,
     score_draws,
-    states_of,
 )
-from sk_medsiglip.evaluation._figures import check_metrics
-from sk_medsiglip.evaluation._label_draws import draw_orders, teaches
 from sk_medsiglip.exceptions import LeakageWarning
 from sk_medsiglip.model_selection import MultilabelStratifiedGroupShuffleSplit
-
-__all__ = ["label_efficiency"]
 
 _COLUMNS = ("estimator", "size", "repeat", "label", "score")
 
@@ -57,8 +53,9 @@ def label_efficiency(
     Each draw of labelled images begins with one of every class or finding; see the
     notes.
 
-    Whether labelling is worth it at all: how many labels until a probe overtakes the
-    prompts, what prompts as a starting point save, where a curve is flat.
+    It shows whether labelling is worth it: how many labels a probe needs to overtake
+    the prompts, how many labels prompts save as a starting point, and where a curve is
+    flat.
 
     Parameters
     ----------
@@ -77,18 +74,19 @@ def label_efficiency(
         Patients: on one side of the split only, drawn one after another, and kept
         whole by inner folds of heads.
     n_repeats : int, default=20
-        Draws of each size, the same ones for all estimators.
+        Number of draws of each size, the same ones for all estimators.
     X_test, y_test, groups_test : default=None
-        What all are judged by. None holds out a part of ``X``, of other patients.
+        Test data for all classifiers. By default, a part of ``X`` is held out, of other
+        patients.
     test_size : float or int, default=0.25
         Share or number of images to hold out, where there is no ``X_test``.
     scoring : str, default="roc_auc"
         A metric of :func:`evaluate`.
     random_state : int, default=0
-        Same number, same split and same draws.
+        Seed of the split and of the draws.
     n_jobs : int, default=None
-        Processes, for estimators other than :class:`~sk_medsiglip.LinearProbe`, which
-        uses all cores anyway.
+        Number of processes, for estimators other than
+        :class:`~sk_medsiglip.LinearProbe`, which uses all cores anyway.
     verbose : int, default=0
         Over 0 shows a progress bar.
 
@@ -176,7 +174,7 @@ def label_efficiency(
     if truth.kind == "binary" and np.isnan(truth.target).any():
         raise ValueError("y holds blanks (NaN): leave these rows out.")
     judge = Judge(truth, test, metric)
-    draws = _draw(truth, pool, patients, sizes, n_repeats, random_state)
+    draws = draw_rows(truth, pool, patients, sizes, n_repeats, random_state)
     found: list[tuple[str, int, int, NDArray[np.float64]]] = []
     n_fits = len(free) + (len(prepared) - len(free)) * len(draws)
     with progress_bar(n_fits, desc="fitting", unit="fit", verbose=verbose) as bar:
@@ -286,25 +284,6 @@ def _prepare(estimators: Mapping[str, Any], X: Any) -> dict[str, tuple[Any, Any]
 
 def _needs_labels(estimator: Any) -> bool:
     return bool(get_tags(last_step(estimator)).target_tags.required)
-
-
-def _draw(
-    truth: Truth,
-    pool: NDArray[np.intp],
-    groups: NDArray[Any] | None,
-    sizes: list[int],
-    n_repeats: int,
-    random_state: int,
-) -> list[Draw]:
-    states = states_of(truth)
-    orders = draw_orders(
-        states[pool],
-        n_repeats,
-        groups=None if groups is None else groups[pool],
-        random_state=random_state,
-    )
-    rows = [(n, k, pool[order[:n]]) for n in sizes for k, order in enumerate(orders)]
-    return [Draw(n, k, r, teaches(states[r], truth.kind)) for n, k, r in rows]
 
 
 def _as_table(

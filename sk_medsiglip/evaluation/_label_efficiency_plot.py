@@ -9,13 +9,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from sk_medsiglip._axes import new_axes
 from sk_medsiglip._drawn_names import drawn
-from sk_medsiglip._optional import import_optional
+from sk_medsiglip.evaluation._display import (
+    COLOURS,
+    FAINT,
+    INK,
+    MARKERS,
+    bare,
+    drawn_label,
+    metric_name,
+    short,
+)
 from sk_medsiglip.evaluation._label_efficiency import label_efficiency
-from sk_medsiglip.evaluation._metric_names import drawn_label, metric_name
-from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, MARKERS, bare, short
-
-__all__ = ["LabelEfficiencyDisplay"]
 
 _LOWER_IS_BETTER = ("brier", "ece")
 
@@ -23,16 +29,16 @@ _LOWER_IS_BETTER = ("brier", "ece")
 class LabelEfficiencyDisplay:
     """Draw a table of :func:`label_efficiency`: one line a classifier.
 
-    A line is the mean over draws, its band the middle share of them: what the choice of
-    labelled images does, not how sure the test set makes a figure. What needs no label
-    is a dashed line across.
+    A line is the mean over draws, and its band holds the middle share of them: it shows
+    the effect of the choice of labelled images, not that of a small test set. A dashed
+    line across is a classifier that needs no labels.
 
     Parameters
     ----------
     table : DataFrame
         As :func:`label_efficiency` returns it.
     scoring : str, default=None
-        What the scores are, for the axis; None takes what the table notes.
+        Metric of the scores, named on the axis. By default, that noted in the table.
 
     Attributes
     ----------
@@ -101,11 +107,11 @@ class LabelEfficiencyDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a figure.
+            Axes to draw on. By default, a new figure.
         label : default=None
-            A class or finding; None is "macro", or the only one.
+            A class or finding. By default, "macro", or the only one.
         share : float, default=0.8
-            Of the draws that the band holds: 0.8 is from the 10th to the 90th
+            Share of the draws that the band holds: 0.8 is from the 10th to the 90th
             percentile.
 
         Returns
@@ -123,15 +129,11 @@ class LabelEfficiencyDisplay:
         -----
         Sizes at which some draw could teach nothing of the label have no point.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing label efficiency"
-        )
         if not 0 < share <= 1:
             raise ValueError(f"share={share!r} must be above 0 and at most 1.")
         label = drawn_label(self.table, label)
         table = self.table[self.table["label"] == label]
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(6.4, 4.4), layout="constrained")
+        ax = new_axes(ax, (6.4, 4.4), "Drawing label efficiency")
         self.lines_: dict[str, Any] = {}
         places = iter(range(len(table)))
         for name, rows in table.groupby("estimator", sort=False):

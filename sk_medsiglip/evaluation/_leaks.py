@@ -1,4 +1,4 @@
-"""What the test set shares with images that were learned from, or tuned on."""
+"""Patients and pictures that the test set shares with the training or tuning set."""
 
 from __future__ import annotations
 
@@ -18,25 +18,14 @@ from sk_medsiglip.exceptions import LeakageWarning
 from sk_medsiglip.images import image_rows
 from sk_medsiglip.model_selection import check_leakage
 
-__all__ = ["Leak", "count_copies", "find_leaks", "warn_of_leaks"]
-
 
 @dataclass(frozen=True)
 class Leak:
-    """What was looked for on both sides of a split, and how much of it was found.
+    """How many patients or pictures of the test set are in another part as well.
 
-    Parameters
-    ----------
-    part : str
-        The other side: "training" or "tuning".
-    kind : str
-        "patients", "same pictures" or "nearly the same pictures".
-    n_found : int or None
-        None where it could not be looked for.
-    n_by_chance : float or None, default=None
-        Expected number of pictures that are nearly the same by chance, if known.
-    doubts : sequence of str, default=()
-        Sentences on what could not be compared.
+    ``n_found`` is None where they could not be compared, ``n_by_chance`` the expected
+    number of pictures that are nearly the same, and ``doubts`` are sentences on what
+    could not be compared.
     """
 
     part: str
@@ -54,7 +43,7 @@ class Leak:
 
     @property
     def warnings(self) -> list[str]:
-        """What is to be warned of."""
+        """The sentences to warn with."""
         said = list(self.doubts)
         advice = (
             "figures flatter. Split by patient, and leave copies out; "
@@ -88,22 +77,8 @@ def find_leaks(
 ) -> list[Leak]:
     """Look for patients and pictures of the test set in another set.
 
-    Parameters
-    ----------
-    part : str
-        Name of the other set.
-    X, groups : collection and array-like
-        Images or embeddings of the test set, and its patients or None.
-    other, other_groups
-        Those of the other set, each None if not given; patients may be missing.
-    embedder : MedSigLIPEmbedder or None, default=None
-        Images are compared by its embeddings, which are in its cache.
-    name_ids : bool, default=True
-        Whether doubts may name a patient.
-
-    Returns
-    -------
-    list of Leak
+    What was not given is None. Images are compared by the rows of the embedder, if
+    there is one. Doubts name a patient only if ``name_ids``.
     """
     check_consistent_length(other, other_groups)
     n_found, doubts, here, there = None, [], "the test set", f"the {part} set"

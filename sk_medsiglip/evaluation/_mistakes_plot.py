@@ -10,17 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from sk_medsiglip._drawn_names import drawn, drawn_lines
-from sk_medsiglip._optional import import_optional
+from sk_medsiglip._axes import draw_grid
+from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip.embedding import MedSigLIPEmbedder
-from sk_medsiglip.evaluation._answers import Truth, ask, read_truth
+from sk_medsiglip.evaluation._answers import NO_PROBABILITIES, Truth, ask, read_truth
 from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.images import image_rows, read_image
 
-__all__ = ["MistakesDisplay", "find_mistakes"]
-
-#: Pixels a side that are drawn of larger images.
-_MAX_SHOWN = 256
 _WORDS = 26  # characters of a label that fit over a picture
 
 
@@ -42,7 +38,7 @@ class MistakesDisplay:
         One row a picture: ``row`` among the samples, ``true``, ``predicted``, and
         ``probability`` of what is true.
     title : str, default=None
-        Above all.
+        Title of the sheet.
 
     Attributes
     ----------
@@ -96,7 +92,7 @@ class MistakesDisplay:
         estimator : classifier
             Fitted, with ``predict_proba``.
         X : array-like or list of n_samples images
-            What it takes.
+            Images or embeddings, as it takes them.
         y : array-like of shape (n_samples,) or (n_samples, n_findings)
             True classes; or 1, 0, and NaN where a finding is not known.
         images : list of n_samples images, default=None
@@ -104,17 +100,18 @@ class MistakesDisplay:
             whatever :func:`~sk_medsiglip.images.read_image` takes; only those that are
             drawn are read.
         label : default=None
-            Of findings, which one; of classes, one to be looked at against the rest.
+            The finding, where there are several; or a class, to look at it against the
+            rest.
         n_images : int, default=12
-            At most.
+            Number of images to draw, at most.
         title : str, default=None
-            Above all; None counts.
+            Title of the sheet. By default, the number of mistakes.
         ax : matplotlib Axes, default=None
-            None makes a figure.
+            Axes to draw on. By default, a new figure.
         **reading
-            Of :func:`~sk_medsiglip.images.read_image`: ``intensity``, ``frame``. Of a
-            pipeline with a :class:`~sk_medsiglip.MedSigLIPEmbedder` images are read as
-            it reads them.
+            Parameters of :func:`~sk_medsiglip.images.read_image`, such as ``intensity``
+            and ``frame``. For a pipeline with a
+            :class:`~sk_medsiglip.MedSigLIPEmbedder` images are read as it reads them.
 
         Returns
         -------
@@ -157,7 +154,7 @@ class MistakesDisplay:
         y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
             As ``y`` in :meth:`from_estimator`.
         y_prob : array-like
-            Of the second class, of each class, or of each finding.
+            Probabilities of the second class, of each class, or of each finding.
         images : list of n_samples images
             As in :meth:`from_estimator`.
         **options
@@ -175,9 +172,9 @@ class MistakesDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a figure; else what the sheet is put into.
+            Axes that the sheet is put into. By default, a new figure.
         n_columns : int, default=4
-            Pictures beside each other.
+            Number of pictures in a row.
 
         Returns
         -------
@@ -188,96 +185,51 @@ class MistakesDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing mistakes"
+        captions = [
+            f"row {row.row}\n{drawn(f'true: {row.true}', _WORDS)}, "
+            f"p {row.probability:.2f}\n{drawn(f'said: {row.predicted}', _WORDS)}"
+            for row in self.mistakes.itertuples()
+        ]
+        self.ax_, self.axes_ = draw_grid(
+            ax,
+            list(zip(self.pictures, captions, strict=True)),
+            n_columns,
+            purpose="Drawing mistakes",
+            title=self.title,
+            nothing="no mistakes",
         )
-        n = len(self.pictures)
-        n_columns = max(1, min(n_columns, n))
-        n_rows = max(1, -(-n // n_columns))
-        if ax is None:
-            size = (max(4.2, 2.1 * n_columns), 0.4 + 2.6 * n_rows)
-            _, ax = pyplot.subplots(figsize=size, layout="constrained")
-        ax.set_axis_off()
-        if self.title is not None:
-            ax.set_title(drawn_lines(self.title, 60), fontsize=10)
-        if not n:
-            ax.text(0.5, 0.5, "no mistakes", ha="center", transform=ax.transAxes)
-        self.axes_: list[Any] = []
-        for place, (picture, row) in enumerate(
-            zip(self.pictures, self.mistakes.itertuples(), strict=True)
-        ):
-            i, j = divmod(place, n_columns)
-            # The words take the upper fifth of a tile.
-            corner = (j + 0.02) / n_columns, (n_rows - 1 - i + 0.02) / n_rows
-            tile = ax.inset_axes((*corner, 0.96 / n_columns, 0.76 / n_rows))
-            step = -(-max(picture.shape[:2]) // _MAX_SHOWN)
-            tile.imshow(picture[::step, ::step], cmap="gray")
-            tile.set(xticks=[], yticks=[])
-            tile.spines[:].set_visible(False)
-            tile.set_title(
-                f"row {row.row}\n{drawn(f'true: {row.true}', _WORDS)}, "
-                f"p {row.probability:.2f}\n{drawn(f'said: {row.predicted}', _WORDS)}",
-                fontsize=7,
-                pad=3,
-            )
-            self.axes_.append(tile)
-        self.ax_, self.figure_ = ax, ax.figure
+        self.figure_ = self.ax_.figure
         return self
 
 
 def find_mistakes(
     truth: Truth, questions: list[Question], label: Any
 ) -> tuple[pd.DataFrame, int]:
-    """Return all mistakes, the worst first, and how many were asked about.
+    """Return all mistakes, the worst first, and how many images were asked about.
 
-    Parameters
-    ----------
-    truth : Truth
-        The labels.
-    questions : list of Question
-        What a classifier says of each.
-    label : object
-        As :meth:`MistakesDisplay.from_estimator` takes it.
-
-    Returns
-    -------
-    mistakes : DataFrame
-        Columns ``row``, ``true``, ``predicted`` and ``probability`` of what is true.
-    n_asked : int
-        Images whose label is known.
-
-    Raises
-    ------
-    ValueError
-        If there are no probabilities, or several findings and none is named.
+    The columns are ``row``, ``true``, ``predicted`` and ``probability`` of the truth.
     """
     if truth.kind == "findings" and label is None:
         raise ValueError(
             f"there are several findings: pass label=, one of {truth.names}."
         )
-    known = [one.probability for one in questions if one.probability is not None]
-    decisions = [one.decision for one in questions if one.decision is not None]
-    if min(len(known), len(decisions)) < len(questions):
-        raise ValueError(
-            "there are scores, but no probabilities from 0 to 1 to say how wrong: "
-            "calibrate first, by CalibratedClassifierCV."
-        )
+    if any(one.probability is None or one.decision is None for one in questions):
+        raise ValueError(NO_PROBABILITIES)
     if truth.kind == "classes" and label is None:
-        probability = np.column_stack(known)
-        decided = np.column_stack(decisions).argmax(axis=1)
+        probability = np.column_stack([one.risk for one in questions])
+        decided = np.column_stack([one.decision for one in questions]).argmax(axis=1)
         rows = np.arange(len(truth.target))
         names = np.asarray(truth.names, dtype=object)
         of_true = probability[rows, truth.target]
         true, said = names[truth.target], names[decided]
     else:
-        place = truth.place(label)
-        one = questions[place]
+        one = questions[truth.place(label)]
         yes, no = str(one.label), f"no {one.label}"
         if truth.kind == "binary" and one.label == truth.classes[1]:
             no, yes = (str(name) for name in truth.classes)
         rows = one.rows
-        of_true = np.where(one.ill, known[place], 1 - known[place])
-        true, said = np.where(one.ill, yes, no), np.where(decisions[place], yes, no)
+        of_true = np.where(one.ill, one.risk, 1 - one.risk)
+        true, said = np.where(one.ill, yes, no), np.where(one.decision, yes, no)
     table = pd.DataFrame(
         {"row": rows, "true": true, "predicted": said, "probability": of_true}
     )

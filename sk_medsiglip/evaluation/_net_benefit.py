@@ -12,16 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from sk_medsiglip._intervals import Estimate, combine, share_estimate
 from sk_medsiglip._resampling import check_resampling
 from sk_medsiglip._splits import group_numbers
-from sk_medsiglip.evaluation._calibration_error import check_probabilities
+from sk_medsiglip.evaluation._calibration import check_probabilities
 from sk_medsiglip.evaluation._known_labels import check_labels_and_scores
-
-__all__ = [
-    "benefit_estimate",
-    "check_prevalence",
-    "fixed",
-    "flagged_shares",
-    "net_benefit",
-]
 
 
 def net_benefit(
@@ -175,22 +167,7 @@ def benefit_estimate(
 ) -> Estimate:
     """Return the net benefit of acting on some images.
 
-    Parameters
-    ----------
-    treated, present : ndarray of bool, shape (n_samples,)
-        Whether an image is acted on, and the finding is there.
-    who : ndarray of int, shape (n_samples,)
-        Number of each image's patient.
-    threshold : float
-        Threshold probability.
-    prevalence : float, default=None
-        Share of those with the finding, if it is not that of the images.
-    n_patients : int, default=0
-        Patients of the whole sample, if some have none of these images.
-
-    Returns
-    -------
-    Estimate
+    The number of patients is that of the whole sample, if some have none of these.
     """
     of_all = prevalence is None
     shares = flagged_shares(treated, present, who, n_patients, of_all=of_all)
@@ -203,18 +180,7 @@ def flagged_shares(
 ) -> list[Estimate]:
     """Return the shares that are flagged of those with the finding, and without it.
 
-    Parameters
-    ----------
-    flagged, present : ndarray of bool, shape (n_samples,)
-        What is predicted, and what is there.
-    who, n_patients
-        As :func:`benefit_estimate` takes them.
-    of_all : bool, default=False
-        Whether to return them as shares of all images.
-
-    Returns
-    -------
-    list of two Estimate
+    With ``of_all`` they are shares of all images.
     """
     return [
         share_estimate(

@@ -9,13 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from sk_medsiglip._optional import import_optional
+from sk_medsiglip._axes import new_axes
 from sk_medsiglip._splits import check_groups
-from sk_medsiglip.evaluation._asked_label import ask_label
+from sk_medsiglip.evaluation._answers import ask_probability
+from sk_medsiglip.evaluation._display import COLOURS, FAINT, INK, bare, short
 from sk_medsiglip.evaluation._net_benefit import net_benefit
-from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, bare, short
-
-__all__ = ["DecisionCurveDisplay"]
 
 
 @dataclass(eq=False)
@@ -112,19 +110,13 @@ class DecisionCurveDisplay:
             If the estimator gives no probabilities.
         """
         name = type(estimator).__name__ if name is None else name
-        question = ask_label(name, estimator, X, y, label)
-        if question.probability is None:
-            raise ValueError(
-                f"{question.label!r}: there are scores, but no probabilities from 0 to "
-                "1, and scores reach no threshold probability. Calibrate first, by "
-                "CalibratedClassifierCV."
-            )
+        question = ask_probability(name, estimator, X, y, label)
         unit, who = "images", None
         if groups is not None:
             who = check_groups(groups, np.shape(y)[0])[question.rows]
             unit = "patients" if len(np.unique(who)) == len(who) else unit
         table = net_benefit(
-            question.ill, question.probability, groups=who, level=level, **options
+            question.ill, question.risk, groups=who, level=level, **options
         )
         display = cls(table, level, name, question.label, unit)
         return display.plot(ax, color=color)
@@ -133,7 +125,7 @@ class DecisionCurveDisplay:
     def from_predictions(
         cls, y_true: ArrayLike, y_prob: ArrayLike, **options: Any
     ) -> Self:
-        """Draw the curve of probabilities that are there.
+        """Draw the curve of probabilities, in place of a classifier.
 
         Parameters
         ----------
@@ -171,11 +163,7 @@ class DecisionCurveDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing a decision curve"
-        )
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(6, 4.5), layout="constrained")
+        ax = new_axes(ax, (6, 4.5), "Drawing a decision curve")
         own, every = (
             self.table[self.table["strategy"] == one] for one in ("model", "treat all")
         )

@@ -15,10 +15,8 @@ from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers
+from sk_medsiglip.evaluation._figures import Question, estimates
 from sk_medsiglip.evaluation._known_labels import KnownLabels, check_labels_and_scores
-from sk_medsiglip.evaluation._rates import measure_decisions
-
-__all__ = ["OperatingPoint", "choose_operating_point"]
 
 #: 0.95 * 20 is 19, whatever the last digit says.
 _ROUNDING = 1e-9
@@ -132,12 +130,25 @@ class OperatingPoint:
             )
         (finding,) = known
         check_consistent_length(y_true, groups)
-        return measure_decisions(
-            finding.present,
-            finding.score >= self.threshold,
-            group_numbers(groups, np.shape(y_true)[0])[finding.rows],
-            level=level,
-        )
+        patients = group_numbers(groups, np.shape(y_true)[0])
+        present, flagged = finding.present, finding.score >= self.threshold
+        question = Question(None, finding.rows, present, finding.score, flagged, None)
+        bases = {
+            "sensitivity": present,
+            "specificity": ~present,
+            "ppv": flagged,
+            "npv": ~flagged,
+            "prevalence": np.ones_like(present),
+            "flagged": np.ones_like(present),
+        }
+        once = np.ones((1, len(patients)), np.int32)
+        found = estimates(question, once, tuple(bases), patients)
+        rows = {
+            name: (found[name].value, *found[name].interval(level)[:2], base.sum())
+            for name, base in bases.items()
+        }
+        columns = ["value", "low", "high", "n"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def choose_operating_point(

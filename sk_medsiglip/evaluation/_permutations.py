@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.evaluation._figures import Question
 
-__all__ = ["gap_p_value", "permuted_members"]
-
 _LARGEST_P = 0.05  # a test that cannot reach it says nothing
 _ROUNDING = 1e-9
 
@@ -32,27 +30,8 @@ def permuted_members(
     """Let patients of one label pattern change places between a subgroup and the rest.
 
     Of a patient with images on both sides the images change places, those of one label
-    pattern.
-
-    Parameters
-    ----------
-    questions : list of Question
-        The labels that make the pattern: whether a patient has images with each, and
-        without.
-    inside, outside : ndarray of bool, shape (n_samples,)
-        The samples of the subgroup, and of the rest.
-    patients : ndarray of int, shape (n_samples,)
-        Number of each sample's patient.
-    n_draws : int
-        Arrangements to draw, where there are more.
-    random_state : int
-        Seed of the random number generator.
-
-    Returns
-    -------
-    ndarray of bool, shape (1 + n_arrangements, n_samples)
-        The samples in the subgroup: as they are, then rearranged. All arrangements,
-        each once, where there are at most ``1 + n_draws``.
+    pattern. The first row is the subgroup as it is; the others are all arrangements,
+    each once, or ``n_draws`` where there are more.
     """
     n_samples = len(patients)
     asked = np.zeros(n_samples, dtype=bool)
@@ -112,17 +91,7 @@ def _arrangements(
 def gap_p_value(gaps: NDArray[np.float64]) -> tuple[float, str]:
     """Return how often rearranged patients differ as much, and what could be found.
 
-    Parameters
-    ----------
-    gaps : ndarray of shape (1 + n_arrangements,)
-        The gap as it is, then that of rearranged patients.
-
-    Returns
-    -------
-    p_value : float
-        Two-sided; NaN where none of 0.05 or less can be reached.
-    note : str
-        The gap that would have been found, or that none would.
+    The p-value is two-sided, and NaN where none of 0.05 or less can be reached.
     """
     if np.isnan(gaps[0]):
         return np.nan, ""

@@ -4,45 +4,17 @@ from __future__ import annotations
 
 import re
 import warnings
+from importlib.resources import files
 
 import numpy as np
 import pandas as pd
 
 from sk_medsiglip.exceptions import LeakageWarning
 
-__all__ = ["known_training_data", "published_results", "warn_if_trained_on"]
-
 _CARD = (
     "MedSigLIP model card, "
     "https://developers.google.com/health-ai-developer-foundations/medsiglip"
 )
-_CHEST = {
-    "enlarged cardiomediastinum": 0.858,
-    "cardiomegaly": 0.904,
-    "lung opacity": 0.931,
-    "lung lesion": 0.822,
-    "consolidation": 0.880,
-    "edema": 0.891,
-    "pneumonia": 0.864,
-    "atelectasis": 0.836,
-    "pneumothorax": 0.862,
-    "pleural effusion": 0.914,
-    "pleural other": 0.650,
-    "fracture": 0.708,
-    "support devices": 0.852,
-    "macro": 0.844,
-}
-_CHEST_IMAGES = 518
-# Zero-shot and linear probe.
-_OTHERS = {
-    ("dermatology", "79 skin conditions"): (0.851, 0.881),
-    ("ophthalmology", "diabetic retinopathy, 5 grades"): (0.759, 0.857),
-    ("histopathology", "invasive breast cancer"): (0.933, 0.930),
-    ("histopathology", "cervical dysplasia"): (0.889, 0.864),
-    ("histopathology", "prostate cancer, needle core"): (0.892, 0.886),
-    ("histopathology", "TCGA study types, 10"): (0.922, 0.970),
-    ("histopathology", "tissue types, 16"): (0.930, 0.972),
-}
 # Patterns of names in plain lower case; in capitals of the name as it is given, since
 # drawings may mimic X-rays.
 _TRAINED_ON = [
@@ -65,7 +37,7 @@ def published_results(modality: str | None = None) -> pd.DataFrame:
     ----------
     modality : {"chest X-ray", "dermatology", "ophthalmology", "histopathology"}, \
 default=None
-        None is all.
+        Kind of images. By default, all kinds.
 
     Returns
     -------
@@ -91,34 +63,23 @@ default=None
     >>> chest.loc["pleural effusion", ["value", "n"]].tolist()
     [0.914, 518.0]
     """
-    rows: list[tuple[str, str, str, float, float]] = [
-        ("chest X-ray", "zero-shot", label, value, _CHEST_IMAGES)
-        for label, value in _CHEST.items()
-    ]
-    rows += [
-        (of, how, label, value, np.nan)
-        for (of, label), values in _OTHERS.items()
-        for how, value in zip(("zero-shot", "linear probe"), values, strict=True)
-    ]
+    folder = files("sk_medsiglip.evaluation")
+    with folder.joinpath("published_results.csv").open(encoding="utf-8") as file:
+        facts = pd.read_csv(file)
     table = pd.DataFrame(
         {
-            "estimator": f"MedSigLIP {how} (model card)",
-            "label": label,
+            "estimator": "MedSigLIP " + facts["method"] + " (model card)",
+            "label": facts["label"],
             "metric": "roc_auc",
             "subgroup": "all",
-            "value": value,
-            "low": np.nan,
-            "high": np.nan,
-            "p_value": np.nan,
-            "p_holm": np.nan,
-            "n": n,
-            "n_positive": np.nan,
-            "n_undefined": np.nan,
+            "value": facts["value"],
+            **dict.fromkeys(("low", "high", "p_value", "p_holm"), np.nan),
+            "n": facts["n"],
+            **dict.fromkeys(("n_positive", "n_undefined"), np.nan),
             "note": "no interval was published",
-            "modality": of,
+            "modality": facts["modality"],
             "source": _CARD,
         }
-        for of, how, label, value, n in rows
     )
     if modality is None:
         return table
@@ -154,18 +115,7 @@ def known_training_data() -> pd.DataFrame:
 
 
 def warn_if_trained_on(data_set: str) -> None:
-    """Warn if a data set is one that MedSigLIP was trained on.
-
-    Parameters
-    ----------
-    data_set : str
-        Its name, in any spelling.
-
-    Warns
-    -----
-    LeakageWarning
-        If it is.
-    """
+    """Warn if a data set, in any spelling, is one that MedSigLIP was trained on."""
     plain = re.sub(r"[\W_]+", " ", data_set).casefold().strip()
     for name, _, spellings in _TRAINED_ON:
         if any(

@@ -9,16 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from sk_medsiglip._axes import new_axes
 from sk_medsiglip._intervals import share_estimate
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip._validation import Integral
-from sk_medsiglip.evaluation._asked_label import ask_label
-from sk_medsiglip.evaluation._calibration_line import calibration_line
-from sk_medsiglip.evaluation._palette import COLOURS, FAINT, bare, short
-
-__all__ = ["ReliabilityDisplay"]
+from sk_medsiglip.evaluation._answers import ask_probability
+from sk_medsiglip.evaluation._calibration import binned_error, calibration_line
+from sk_medsiglip.evaluation._display import COLOURS, FAINT, bare, short
 
 _FEW = 5  # images in a bin, below which it says little
 
@@ -41,9 +39,9 @@ class ReliabilityDisplay:
         Value and bounds of "calibration_slope" and "calibration_intercept", those of
         :func:`evaluate`.
     level : float, default=0.95
-        Of the intervals.
+        Confidence level of the intervals.
     name : str, default=None
-        In the legend.
+        Name in the legend.
 
     Attributes
     ----------
@@ -113,13 +111,13 @@ class ReliabilityDisplay:
         groups : array-like of shape (n_samples,), default=None
             Patients.
         n_bins : int, default=15
-            Of equal width; 15 as in "ece" of :func:`evaluate`.
+            Number of bins of equal width; 15 as in "ece" of :func:`evaluate`.
         level : float, default=0.95
             Confidence level of the intervals.
         name : str, default=None
-            In the legend; None is the estimator's class.
+            Name in the legend. By default, the estimator's class.
         ax : matplotlib Axes, default=None
-            None makes a figure.
+            Axes to draw on. By default, a new figure.
 
         Returns
         -------
@@ -135,18 +133,12 @@ class ReliabilityDisplay:
             raise ValueError(f"n_bins must be a positive int, got {n_bins!r}.")
         if name is None and hasattr(estimator, "predict"):
             name = type(estimator).__name__
-        question = ask_label(name or "y_prob", estimator, X, y, label)
-        probability = question.probability
-        if probability is None:
-            raise ValueError(
-                f"{question.label!r}: there are scores, but no probabilities from 0 to "
-                "1. Calibrate first, by CalibratedClassifierCV."
-            )
+        question = ask_probability(name or "y_prob", estimator, X, y, label)
+        probability = question.risk
         edges = np.linspace(0, 1, n_bins + 1)
         place = np.searchsorted(edges[1:-1], probability, side="left")
         inside = place[:, None] == np.arange(n_bins)
         who = group_numbers(groups, np.shape(y)[0])[question.rows]
-        gaps = np.abs((question.ill - probability) @ inside)
         line = calibration_line(question.ill, probability, who, int(who.max()) + 1)
         rows = []
         for k in np.flatnonzero(inside.any(axis=0)):
@@ -162,7 +154,7 @@ class ReliabilityDisplay:
         names = ["left", "right", "n", "probability", "observed", "low", "high"]
         display = cls(
             pd.DataFrame(rows, columns=names),
-            float(gaps.sum() / len(probability)),
+            binned_error(question.ill, probability, n_bins),
             {name: (one.value, *one.interval(level)[:2]) for name, one in line.items()},
             level=level,
             name=name,
@@ -173,7 +165,7 @@ class ReliabilityDisplay:
     def from_predictions(
         cls, y_true: ArrayLike, y_prob: ArrayLike, **options: Any
     ) -> Self:
-        """Draw probabilities that are there.
+        """Draw probabilities, in place of a classifier.
 
         Parameters
         ----------
@@ -197,9 +189,9 @@ class ReliabilityDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a figure. The histogram stands below it.
+            Axes to draw on. By default, a new figure. The histogram stands below.
         color : default
-            Of the bins.
+            Colour of the bins.
 
         Returns
         -------
@@ -210,12 +202,7 @@ class ReliabilityDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing reliability"
-        )
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(5, 6), layout="constrained")
-        ax, below = _with_room_below(ax)
+        ax, below = _with_room_below(new_axes(ax, (5, 6), "Drawing reliability"))
         bins = self.bins
         words = f"ECE {self.calibration_error:.3f}"
         for name, (value, low, high) in self.line.items():

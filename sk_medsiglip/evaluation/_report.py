@@ -5,23 +5,24 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sk_medsiglip._embeddings import is_matrix
+from sk_medsiglip._files import new_file
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.evaluation import _report_details as details
-from sk_medsiglip.evaluation import _report_sections as parts
 from sk_medsiglip.evaluation import _report_tables as tables
+from sk_medsiglip.evaluation._display import metric_name
 from sk_medsiglip.evaluation._evaluate import evaluate
 from sk_medsiglip.evaluation._leaks import count_copies, find_leaks, warn_of_leaks
 from sk_medsiglip.evaluation._net_benefit import check_prevalence
 from sk_medsiglip.evaluation._published import published_results
-from sk_medsiglip.evaluation._report_decisions import decisions
-from sk_medsiglip.evaluation._report_html import page
 from sk_medsiglip.evaluation._report_material import (
     Material,
     Part,
@@ -31,8 +32,6 @@ from sk_medsiglip.evaluation._report_material import (
     uses_demonstration,
 )
 from sk_medsiglip.evaluation._report_plot import check_drawing
-
-__all__ = ["write_report"]
 
 _TITLE = "Evaluation of a medical image classifier"
 _NAMED = 3  # labels in a title
@@ -71,7 +70,7 @@ def write_report(
     random_state: int = 0,
     verbose: int | bool = 0,
 ) -> Path:
-    """Write what fitted classifiers are worth, as one HTML file.
+    """Write an evaluation of fitted classifiers as one HTML file.
 
     The file holds all it shows: styles, pictures, no scripts. It asks nothing of any
     network, and can be mailed, printed and kept. It names no patients and no paths.
@@ -100,42 +99,42 @@ def write_report(
         Share of patients with the label where the classifier will be used, such as
         0.02. At the chosen thresholds, PPV and NPV are then shown for this share too.
     X_train, y_train, groups_train : default=None
-        What was learned from: counted, and compared with the test set, patients and
-        pictures. Any of the three may be missing.
+        Training data. They are counted, and their patients and pictures are compared
+        with those of the test set. Any of the three may be missing.
     show_mistakes : int, default=0
-        Pictures of so many mistakes a label. **The file then holds patients' images**,
-        and says so.
+        Number of mistakes a label whose pictures are shown. **The file then holds
+        patients' images**, and says so.
     images : list of n_samples images, default=None
-        For these, where ``X`` holds embeddings.
+        Images for these pictures, where ``X`` holds embeddings.
     image_names : array-like of shape (n_samples,), default=None
-        What mistakes are called. None is "row 0" and so on. File names may name
-        patients.
+        Names of the test images, in the list of mistakes. By default, "row 0" and so
+        on. File names may name patients.
     embedder : MedSigLIPEmbedder, default=None
-        What made ``X``, where it holds embeddings, to name the model and its revision;
-        that of a pipeline is found.
+        Embedder that made ``X``, where it holds embeddings: the report names its model
+        and revision. That of a pipeline is found.
     published : str, default=None
         A modality, such as "chest X-ray": figures of the MedSigLIP model card stand
         beside those of the same label, as Google's (:func:`published_results`). The
         demonstration checkpoint is not MedSigLIP and cannot be compared.
     title : str, default=None
-        Title of the page. None names the labels that are judged.
+        Title of the page. By default, it names the labels that are judged.
     data : str, default=None
         Where the test images come from, in a sentence. If it names a public set that
         MedSigLIP was trained on, the report says so.
     remarks : sequence of str, default=()
         Sentences for the summary, such as how many images were left out, and why.
     notes : dict, default=None
-        What only people can say: "intended_use", "out_of_scope", "population",
-        "reference", "limits", "oversight", "contact". What is missing becomes a
-        marked blank; what has another name is added under it.
+        Statements that only people can make: "intended_use", "out_of_scope",
+        "population", "reference", "limits", "oversight", "contact". Missing ones become
+        marked blanks; those of other names are added.
     command : str, default=None
-        What was typed.
+        The command that was typed, if any.
     n_bootstrap : int, default=2000
-        Resamples.
+        Number of resamples.
     level : float, default=0.95
-        Of the intervals.
+        Confidence level of the intervals, for example 0.95.
     random_state : int, default=0
-        Same number, same intervals.
+        Seed of the random number generator.
     verbose : int, default=0
         Over 0 shows a progress bar.
 
@@ -156,7 +155,7 @@ def write_report(
     Warns
     -----
     LeakageWarning, UserWarning
-        What the report warns of, once it is written.
+        The warnings that the report shows, once it is written.
 
     See Also
     --------
@@ -255,30 +254,36 @@ def write_report(
         asked_once, test, others, table, leaks, names, sampling, embedder, warned,
         list(remarks), is_demo, count_copies(X, embedder),
     )  # fmt: skip
-    material.remarks += [parts.copies(material)] if material.n_copies else []
     with noted(warned):
-        points = details.operating_points(material, sensitivity)
-        mistakes = details.mistakes(material, images, show_mistakes)
-        sections = [
-            ("summary", "Summary", parts.summary(material)),
-            ("use", "Intended use and limits", parts.intended_use(notes or {})),
-            ("data", "Data and splits", parts.data(material, data)),
-            ("leakage", "Leakage", parts.leakage(material)),
-            ("figures", "Figures", tables.figures(material)),
-            ("differences", "Differences", tables.differences(material)),
-            ("curves", "Curves", tables.curves(material)),
-            ("calibration", "Calibration", tables.calibration(material)),
-            ("subgroups", "Subgroups", tables.subgroups(material)),
-            ("thresholds", "Operating points", points),
-            ("decisions", "Decisions", decisions(material, subgroups, prevalence)),
-            ("mistakes", "Worst mistakes", mistakes),
-            ("published", "Published figures", details.published(material, published)),
-            ("prompts", "Prompts", details.prompts(material)),
-            ("origins", "How it was made", details.origins(material, command)),
-        ]
-    shown = [(name, heading, part) for name, heading, part in sections if part]
-    title = title or f"{_TITLE}: {_words(material.labels)}"
-    _write(file, page(title, parts.heading(material), shown))
+        # Thresholds and mistakes first: they add to what the summary says.
+        context = {
+            "thresholds": details.operating_points(material, sensitivity),
+            "mistakes": details.mistakes(material, images, show_mistakes),
+            "title": title or f"{_TITLE}: {_words(material.labels)}",
+            "notes": notes or {},
+            "described": data,
+            "subgroups": subgroups,
+            "sensitivity": sensitivity,
+            "prevalence": prevalence,
+            "show_mistakes": show_mistakes,
+            "published": published,
+            "command": command,
+            "now": datetime.now(UTC),
+        }
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("sk_medsiglip", "evaluation"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters |= {"count": tables.count, "metric_name": metric_name}
+        template = environment.get_template("report.html.jinja")
+        page = template.render(
+            context, material=material, tables=tables, details=details
+        )
+    with new_file(file) as draft:
+        draft.write_text(page, encoding="utf-8", errors="replace")
     for message, category in dict.fromkeys((str(one), type(one)) for one in warned):
         warnings.warn(message, category, stacklevel=2)
     return file
@@ -309,13 +314,3 @@ def _check_names(names: Any, n_images: int) -> list[str]:
     if len(names) != n_images:
         raise ValueError(f"image_names names {len(names)} images of {n_images}.")
     return [str(name) for name in names]
-
-
-def _write(file: Path, text: str) -> None:
-    """Write in one step: a reader never finds half a report."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_text(text, encoding="utf-8", errors="replace")
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)

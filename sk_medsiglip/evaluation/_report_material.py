@@ -1,4 +1,4 @@
-"""What a report speaks of, gathered before a word of it is written."""
+"""Data, labels and answers that a report speaks of, gathered before it is written."""
 
 from __future__ import annotations
 
@@ -21,30 +21,10 @@ from sk_medsiglip.evaluation._answers import Truth, ask, read_truth
 from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.evaluation._leaks import Leak
 
-__all__ = [
-    "Material",
-    "Part",
-    "Remembering",
-    "find_embedder",
-    "noted",
-    "steps",
-    "uses_demonstration",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One of the parts that data were split into.
-
-    Parameters
-    ----------
-    name : str
-        "test", "tuning" or "training".
-    X, y, groups
-        Images or embeddings, labels, patients; None where not given.
-    truth : Truth or None
-        The labels, checked.
-    """
+    """The test, tuning or training set; what was not given is None."""
 
     name: str
     X: Any
@@ -94,53 +74,23 @@ class Part:
         of = "" if n_patients is None else f" of {n_patients:,} patients"
         return f"{self.n_images:,} images{of}"
 
-    def counts(self, name: Any) -> tuple[int, int, int, int | None]:
-        """Return images with a label, without, not known; and patients with it."""
+    def counts(self) -> list[list[Any]]:
+        """Return images with each label, without, not known; and patients with it."""
         assert self.truth is not None  # who asks has labels
-        place = self.truth.names.index(name)
-        if self.truth.kind == "findings":
-            column = self.truth.target[:, place]
-        else:
-            of_class = place + (self.truth.kind == "binary")
-            target = self.truth.target
-            column = np.where(np.isnan(target), np.nan, target == of_class)
-        patients = self.n_patients(column == 1)
-        with_it, without, unknown = column == 1, column == 0, np.isnan(column)
-        return int(with_it.sum()), int(without.sum()), int(unknown.sum()), patients
+        rows = []
+        for label, column in zip(self.truth.names, self.truth.columns().T, strict=True):
+            sides = column == 1, column == 0, np.isnan(column)
+            n_patients = self.n_patients(column == 1)
+            patients = "not given" if n_patients is None else f"{n_patients:,}"
+            rows.append([label, *(f"{side.sum():,}" for side in sides), patients])
+        return rows
 
 
 @dataclass(eq=False)
 class Material:
     """Everything that the sections of a report need.
 
-    Parameters
-    ----------
-    estimators : dict
-        By name; those of classifiers remember what they said.
-    test : Part
-        What they are judged on.
-    others : list of Part
-        Tuning and training.
-    table : DataFrame
-        What :func:`evaluate` gave.
-    leaks : list of Leak
-        What was looked for.
-    names : list of str
-        What each image of the test set is called.
-    settings : dict
-        n_bootstrap, level and random_state.
-    embedder : MedSigLIPEmbedder or None
-        What makes embeddings of the images.
-    warned : list of Warning
-        What was warned of so far; grows.
-    remarks : list of str
-        Sentences for the summary; grows.
-    is_demo : bool
-        Whether a classifier uses the demonstration checkpoint.
-    n_copies : int or None
-        Test images with the same content as another one; None if not looked for.
-    thresholds : dict, default={}
-        Threshold of each (estimator, label) that one was chosen for; grows.
+    Sections are made one after another: warnings, remarks and thresholds grow.
     """
 
     estimators: dict[str, Any]
@@ -156,6 +106,8 @@ class Material:
     is_demo: bool
     n_copies: int | None
     thresholds: dict[tuple[str, Any], float] = field(default_factory=dict)
+    #: Labels whose curves are drawn: more would be a file of many megabytes.
+    max_drawn: int = 20
 
     @property
     def truth(self) -> Truth:
@@ -165,7 +117,7 @@ class Material:
 
     @cached_property
     def questions(self) -> dict[str, list[Question]]:
-        """What each estimator says of each label."""
+        """The answers of each estimator for each label."""
         return {
             name: ask(name, one, self.test.X, self.truth)
             for name, one in self.estimators.items()
@@ -193,30 +145,50 @@ class Material:
         return list(self.table["metric"].unique())
 
     @property
+    def overall_rows(self) -> pd.DataFrame:
+        """The figures of everybody, without subgroups."""
+        return self.table[self.table["subgroup"] == "all"]
+
+    @property
+    def without_probabilities(self) -> list[str]:
+        """Names of the estimators that give scores alone."""
+        return [
+            name
+            for name, asked in self.questions.items()
+            if any(one.probability is None for one in asked)
+        ]
+
+    @property
     def sampling(self) -> dict[str, Any]:
-        """What intervals are drawn by."""
+        """Patients, and the settings of intervals."""
         return {"groups": self.test.groups, **self.settings}
 
     def part(self, name: str) -> Part | None:
         """Return one of the other parts, if it was given."""
         return next((one for one in self.others if one.name == name), None)
 
-    def drawable(self, label: Any) -> bool:
-        """Return whether there are images with a label and without."""
-        (first, *_) = self.questions.values()
-        question = first[self.truth.place(label)]
-        return bool(question.ill.any() and not question.ill.all())
+    @property
+    def parts(self) -> list[Part]:
+        """All parts of the data."""
+        return [self.test, *self.others]
+
+    @property
+    def drawn(self) -> list[Any]:
+        """The labels whose curves are drawn: with images of both kinds, the first."""
+        (asked, *_) = self.questions.values()
+        both = [one.label for one in asked if one.ill.any() and not one.ill.all()]
+        return both[: self.max_drawn]
+
+    @property
+    def n_not_drawn(self) -> int:
+        """How many labels are left out of pictures."""
+        return len(self.labels) - len(self.drawn)
 
 
 class Remembering:
-    """An estimator that is asked once what it says of a test set.
+    """A fitted estimator that is asked once what it says of a test set.
 
     Figures and pictures all need the same answers, and images may be slow to embed.
-
-    Parameters
-    ----------
-    estimator : classifier
-        Fitted. Always asked of the same ``X``.
     """
 
     def __init__(self, estimator: Any) -> None:
@@ -263,18 +235,7 @@ def find_embedder(estimators: Mapping[str, Any]) -> MedSigLIPEmbedder | None:
 
 
 def uses_demonstration(estimators: Iterable[Any]) -> bool:
-    """Return whether one of the estimators uses the demonstration checkpoint.
-
-    Parameters
-    ----------
-    estimators : iterable
-        Estimators and pipelines. Scores, and heads that were fitted to embeddings, do
-        not know their model.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether an estimator uses the demonstration checkpoint, if it names one."""
     models = {
         str(value)
         for one in estimators

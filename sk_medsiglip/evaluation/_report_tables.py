@@ -1,280 +1,188 @@
-"""The figures of a report, as tables and pictures."""
+"""The figures of a report, as rows of its tables."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from math import nan
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from sk_medsiglip.evaluation._metric_names import metric_name
-from sk_medsiglip.evaluation._report_html import (
-    Html,
-    box,
-    element,
-    join,
-    paragraph,
-    pictures,
-    table,
-    terms,
-)
-from sk_medsiglip.evaluation._report_material import Material
+from sk_medsiglip.evaluation._display import metric_name
+from sk_medsiglip.evaluation._report_material import Material, steps
 from sk_medsiglip.evaluation._report_plot import (
+    Picture,
     draw_curves,
     draw_forest,
     draw_reliability,
 )
+from sk_medsiglip.exceptions import LeakageWarning, UnreadableImageWarning
 
-__all__ = [
-    "calibration",
-    "count",
-    "curves",
-    "differences",
-    "figures",
-    "level_of",
-    "overall_rows",
-    "spread",
-    "subgroups",
-]
-
-#: Labels of which curves are drawn: more would be a file of many megabytes.
-_MAX_DRAWN = 20
-_MEANINGS = {
-    "roc_auc": "Area under the ROC curve: how often an image with the label scores "
-    "above one without. 0.5 is chance, 1 is best.",
-    "average_precision": "Area under the precision-recall curve. A random classifier "
-    "scores the prevalence of the label.",
-    "balanced_accuracy": "Mean of sensitivity and specificity of what is predicted; of "
-    "several classes under macro the mean sensitivity.",
-    "f1": "Harmonic mean of precision and sensitivity of what is predicted.",
-    "brier": "Mean squared distance between probability and truth. 0 is best.",
-    "calibration_slope": "1 is right. Below 1, probabilities are too extreme: too near "
-    "0 and 1; above 1, too timid.",
-    "calibration_intercept": "0 is right. Above 0 the label is more frequent than the "
-    "probabilities say, below 0 rarer.",
-    "ece": "Expected calibration error, 15 bins: mean distance between a probability "
-    "and how often it comes true. 0 is best; larger of fewer images.",
+#: Attributes that a fitted estimator has only where data chose something.
+_TUNED = {
+    "scores_": "penalty of {} was chosen by cross-validation",
+    "best_params_": "settings of {} were chosen by cross-validation",
+    "best_prompts_": "prompts of {} were chosen by cross-validation",
+    "best_threshold_": "threshold of {} was chosen by cross-validation",
+    "calibrated_classifiers_": "probabilities of {} were calibrated",
+    "temperature_": "temperature of {} was fitted",
 }
 
 
-def figures(material: Material) -> Html:
-    """Return the figures of every classifier, a row a label."""
-    content = [
-        _wide_table(material, name, f"{name}: figures with {level_of(material)}")
-        for name in material.estimators
+class Cell(NamedTuple):
+    """A figure, and the lines below it: its interval and its p-value."""
+
+    value: str
+    below: list[str]
+
+
+def spread(
+    value: float, low: float, high: float, *, signed: bool = False, p_value: float = nan
+) -> Cell:
+    """Return a figure with its interval and p-value, where there are any."""
+    if np.isnan(value):
+        return Cell("not defined", [])
+    form = "+.3f" if signed else ".3f"
+    below = [] if np.isnan(low) else [f"{low:{form}} to {high:{form}}"]
+    if not np.isnan(p_value):
+        below.append("p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}")
+    return Cell(f"{value:{form}}", below)
+
+
+def count(n: Any) -> str:
+    """Return a number of images, in words."""
+    return "" if n is None or np.isnan(n) else f"{int(n):,}"
+
+
+def summary(material: Material) -> list[list[Any]]:
+    """Return the figure that speaks for all, a row a classifier."""
+    label = material.overall
+    of = material.overall_rows
+    of = of[(of["metric"] == material.metrics[0]) & (of["label"] == label)]
+    return [
+        [row.estimator, label, spread(row.value, row.low, row.high), count(row.n)]
+        for row in of[of["estimator"].isin(list(material.estimators))].itertuples()
     ]
-    undefined = int(overall_rows(material)["n_undefined"].max())
-    if undefined:
-        content.append(
-            paragraph(
-                f"In up to {undefined:,} of {material.settings['n_bootstrap']:,} "
-                "resamples a figure was not defined, such as an area where nobody has "
-                "the label; they are in no interval."
-            )
-        )
-    explained = [(metric_name(metric), _meaning(metric)) for metric in material.metrics]
-    if len(material.labels) > 1:
-        explained += [
-            ("macro", "Mean of the labels."),
-            ("micro", "The answers for all labels pooled."),
-        ]
-    return join(*content, element("h3", "What they mean"), terms(explained))
 
 
-def differences(material: Material) -> Html:
-    """Return by how much each pair of classifiers differs."""
-    names = list(material.estimators)
-    if len(names) < 2:
-        return Html()
-    pairs = [f"{a} - {b}" for i, a in enumerate(names) for b in names[i + 1 :]]
-    tables = (
-        _wide_table(material, pair, f"{pair}, with {level_of(material)}", signed=True)
-        for pair in pairs
-    )
-    return join(
-        *tables,
-        paragraph(
-            "Both are judged on the same images, so differences are paired: "
-            "intervals of the figures themselves may overlap where that of the "
-            "difference leaves out 0. p is two-sided and corrected for the number "
-            "of comparisons by Holm's method."
-        ),
-    )
+def leakage(material: Material) -> list[Warning]:
+    """Return the warnings of leakage so far."""
+    return [one for one in material.warned if isinstance(one, LeakageWarning)]
 
 
-def curves(material: Material) -> Html:
+def remarks(material: Material) -> list[str]:
+    """Return what to know before believing a figure, leakage left out."""
+    others = [
+        _without_paths(one)
+        for one in material.warned
+        if isinstance(one, UserWarning) and not isinstance(one, LeakageWarning)
+    ]
+    return [*material.remarks, *dict.fromkeys(others)]
+
+
+def tuned(material: Material) -> Iterator[str]:
+    """Yield sentences on what was tuned, and on how many images and patients."""
+    tuning, training = material.part("tuning"), material.part("training")
+    if tuning is not None and material.thresholds:
+        yield f"Thresholds were chosen on the tuning set, {tuning.size}."
+    where = "; their number is not known here"
+    if training is not None:
+        where = f", {training.size}"
+    for name, one in material.estimators.items():
+        last = steps(one)[-1]
+        said = [how for attribute, how in _TUNED.items() if hasattr(last, attribute)]
+        if hasattr(last, "get_params"):
+            for key, value in last.get_params(deep=False).items():
+                if isinstance(value, str) and value == "cv":
+                    said.append(f"{key} of {{}} was chosen by cross-validation")
+        for how in said:
+            yield f"The {how.format(name)} on its training images{where}."
+
+
+def figures(material: Material) -> dict[str, list[list[Any]]]:
+    """Return the figures of each classifier, a row a label."""
+    return {name: list(_rows(material, name)) for name in material.estimators}
+
+
+def differences(material: Material) -> dict[str, list[list[Any]]]:
+    """Return by how much each pair of classifiers differs, a row a label."""
+    pairs = [f"{a} - {b}" for a, b in combinations(material.estimators, 2)]
+    return {pair: list(_rows(material, pair, signed=True)) for pair in pairs}
+
+
+def curves(material: Material) -> list[Picture]:
     """Return ROC and precision-recall curves of every label."""
-    drawn: list[Html] = []
-    for label in _drawn_labels(material):
-        asked = material.said_of(label)
-        drawn += draw_curves(asked, material.test.y, material.sampling)
-    return join(pictures(drawn), _not_drawn(material))
+    return _drawn(material, draw_curves)
 
 
-def calibration(material: Material) -> Html:
-    """Return whether what is said to be likely happens as often, and pays to act on."""
-    without = [
-        name
-        for name, asked in material.questions.items()
-        if any(one.probability is None for one in asked)
-    ]
-    content: list[Any] = [
-        paragraph(
-            "On the diagonal, 30% of the images that were given a probability of 0.3 "
-            "have the label. Bars are intervals; the histogram counts images. At "
-            "another prevalence the points move, even of a classifier that is well "
-            "calibrated here."
-        )
-    ]
-    content += [
-        box(f"{name} gives scores, no probabilities: nothing to calibrate.")
-        for name in without
-    ]
-    drawn: list[Html] = []
-    for label in _drawn_labels(material):
-        asked = material.said_of(label, but=without)
-        drawn += draw_reliability(asked, material.test.y, material.sampling)
-    content.append(
-        paragraph(
-            "Decision curves: a threshold of 10% is the choice of someone for whom one "
-            "missed finding weighs as much as nine needless actions. A classifier is "
-            "of use where it lies above both treating all and treating none."
-        )
-    )
-    return join(*content, pictures(drawn), _not_drawn(material))
+def reliability(material: Material) -> list[Picture]:
+    """Return reliability and decision curves of every label."""
+    return _drawn(material, draw_reliability, material.without_probabilities)
 
 
-def subgroups(material: Material) -> Html:
-    """Return for whom the classifiers work, and for whom less."""
+def subgroups(material: Material) -> dict[str, Any]:
+    """Return pictures and tables of subgroups; nothing where there are none."""
     of = material.table
     every = [one for one in of["subgroup"].unique() if one != "all"]
-    unknown = box(
-        "No subgroups were given: nothing is known of whether it works as well for "
-        "everybody, such as by sex, age, scanner or site."
-    )
     if not every:
-        return unknown
+        return {}
     # Not the calibration error: of few images it is large, whatever they are of.
     first = next((m for m in material.metrics if m != "ece"), material.metrics[0])
     metrics = [m for m in dict.fromkeys((first, "brier")) if m in material.metrics]
-    forests = (
-        draw_forest(of, metric, material.overall, metric_name(metric))
-        for metric in metrics
-    )
-    content: list[Any] = [pictures(forests, "wide")]
-    levels = [one for one in every if not one.endswith(" - rest")]
     known = of.set_index(["estimator", "label", "metric", "subgroup"]).sort_index()
     labels = list(dict.fromkeys([material.overall, *material.labels]))
-    for name in material.estimators:
-        rows = []
+    tables: dict[str, Any] = {name: [] for name in material.estimators}
+    for name, rows in tables.items():
         for label in labels:
-            for level in levels:
-                first = known.loc[(name, label, metrics[0], level)]
-                row = [label, level, count(first["n"]), count(first["n_positive"])]
+            for level in [one for one in every if not one.endswith(" - rest")]:
+                first_row = known.loc[(name, label, metrics[0], level)]
+                row = [label, level, *map(count, first_row[["n", "n_positive"]])]
                 for metric in metrics:
                     one = known.loc[(name, label, metric, level)]
                     row.append(spread(one["value"], one["low"], one["high"]))
                     at = (name, label, metric, f"{level} - rest")
                     row.append(_gap(known.loc[at]) if at in known.index else "")
                 rows.append(row)
-        head = ["Label", "Subgroup", "Images", "With it"]
-        for metric in metrics:
-            head += [metric_name(metric), "minus the others"]
-        content.append(table(f"{name} by subgroup", head, rows, n_words=2))
-    content.append(
-        paragraph(
-            "Of gaps p tells whether images with the same label are alike in the "
-            "subgroup and outside: patients with the same labels change places. It is "
-            "corrected by Holm's method for all gaps of the table; without p there are "
-            "too few patients to say. With ten patients in a subgroup, an AUC of 0.80 "
-            "against 0.95 is found in one of three cases, so that no gap found is not "
-            "no gap. The interval is another computation, and may disagree with p. "
-            "Images without a value are in no subgroup. Rows "
-            '"patients (max)" are of whole patients, by their highest score.'
-        )
-    )
-    if all(one.startswith("patients (") for one in every):
-        content.append(unknown)
-    return join(*content)
+    return {
+        "forests": [draw_forest(of, one, material.overall) for one in metrics],
+        "head": [w for one in metrics for w in (metric_name(one), "minus the others")],
+        "tables": tables,
+        "given": not all(one.startswith("patients (") for one in every),
+    }
 
 
-def spread(
-    value: float, low: float, high: float, *, signed: bool = False, p_value: float = nan
-) -> Html:
-    """Return a figure, and below it its interval and p-value."""
-    if np.isnan(value):
-        return Html("not defined")
-    form = "+.3f" if signed else ".3f"
-    below = [] if np.isnan(low) else [f"{low:{form}} to {high:{form}}"]
-    if not np.isnan(p_value):
-        below.append("p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}")
-    lines = (element("span", f" {one}", class_="interval") for one in below)
-    return join(f"{value:{form}}", *lines)
+def _drawn(material: Material, draw: Any, but: Sequence[str] = ()) -> list[Picture]:
+    y, sampling = material.test.y, material.sampling
+    each = (draw(material.said_of(one, but), y, sampling) for one in material.drawn)
+    return [picture for pictures in each for picture in pictures]
 
 
-def _wide_table(
-    material: Material, name: str, caption: str, *, signed: bool = False
-) -> Html:
-    """Return one estimator's figures: a row a label, a column a metric."""
-    of = overall_rows(material)
-    of = of[of["estimator"] == name]
-    rows = []
-    for label in of["label"].unique():
-        own = of[of["label"] == label].set_index("metric")
-        first = own.iloc[0]
-        n = "" if label in ("macro", "micro") else count(first["n_positive"])
-        cells = [
-            _gap(own.loc[metric])
+def _rows(material: Material, name: str, *, signed: bool = False) -> Iterator[Any]:
+    """Yield one estimator's figures: a row a label, a column a metric."""
+    of = material.overall_rows
+    for label, own in of[of["estimator"] == name].groupby("label", sort=False):
+        by_metric = own.set_index("metric")
+        n = "" if label in ("macro", "micro") else count(own["n_positive"].iloc[0])
+        yield [label, *([] if signed else [n])] + [
+            _gap(by_metric.loc[metric])
             if signed
-            else spread(*own.loc[metric, ["value", "low", "high"]])
+            else spread(*by_metric.loc[metric, ["value", "low", "high"]])
             for metric in material.metrics
         ]
-        rows.append([label, *([] if signed else [n]), *cells])
-    head = ["Label", *([] if signed else ["Images with it"])]
-    return table(caption, [*head, *map(metric_name, material.metrics)], rows)
 
 
-def _gap(row: Any) -> Html:
+def _gap(row: Any) -> Cell:
     bounds = row["value"], row["low"], row["high"]
     return spread(*bounds, signed=True, p_value=row["p_holm"])
 
 
-def _meaning(metric: str) -> str:
-    if "@" in metric:
-        wanted, _, at = metric.partition("@")
-        kind, _, level = at.partition("=")
-        return (
-            f"Best {wanted} where {kind} is at least {level}. The threshold is picked "
-            "on the test set itself: a point of the curve, not a promise."
-        )
-    return _MEANINGS.get(metric, "Of what is predicted.")
-
-
-def overall_rows(material: Material) -> pd.DataFrame:
-    """Return the figures of everybody, without subgroups."""
-    return material.table[material.table["subgroup"] == "all"]
-
-
-def _drawn_labels(material: Material) -> list[Any]:
-    return [one for one in material.labels if material.drawable(one)][:_MAX_DRAWN]
-
-
-def _not_drawn(material: Material) -> Html:
-    left = len(material.labels) - len(_drawn_labels(material))
-    if not left:
-        return Html()
-    return paragraph(
-        f"Not drawn: {left} labels, past the first {_MAX_DRAWN} or with images of one "
-        "kind only."
-    )
-
-
-def level_of(material: Material) -> str:
-    """Return what intervals are called."""
-    return f"{material.settings['level']:.0%} intervals"
-
-
-def count(n: Any) -> str:
-    """Return a number of images, in words."""
-    return "" if n is None or np.isnan(n) else f"{int(n):,}"
+def _without_paths(warning: Warning) -> str:
+    """Return what a warning says, unless it names a file: that may name a patient."""
+    if isinstance(warning, UnreadableImageWarning):
+        return "Images that could not be read were left out; the program named them."
+    said = str(warning)
+    if re.search(r"[\w.]*[/\\][\w.]+[/\\.]", said):
+        return f"The program warned of a file ({type(warning).__name__})."
+    return said

@@ -9,15 +9,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from sk_medsiglip._axes import new_axes
 from sk_medsiglip._drawn_names import drawn
-from sk_medsiglip._optional import import_optional
+from sk_medsiglip.evaluation._display import (
+    COLOURS,
+    FAINT,
+    INK,
+    MARKERS,
+    bare,
+    drawn_label,
+    metric_name,
+    short,
+)
 from sk_medsiglip.evaluation._evaluate import evaluate
-from sk_medsiglip.evaluation._metric_names import drawn_label, metric_name
-from sk_medsiglip.evaluation._palette import COLOURS, FAINT, INK, MARKERS, bare, short
+from sk_medsiglip.evaluation._judged import REST
 
-__all__ = ["SubgroupForestDisplay"]
-
-_REST = " - rest"
 _HEIGHT_OF_A_LINE = 0.26  # inches
 
 
@@ -113,11 +119,11 @@ class SubgroupForestDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a figure high enough for all lines.
+            Axes to draw on. By default, a new figure, high enough for all lines.
         metric : str, default=None
-            None is the first in the table.
+            Name of the metric. By default, the first in the table.
         label : default=None
-            A class or finding; None is "macro", or the only one.
+            A class or finding. By default, "macro", or the only one.
         gaps : bool, default=False
             Draw subgroup minus rest, with 0 as the line; else values, with that of all
             as the line and, of one classifier, its interval as a band.
@@ -133,22 +139,17 @@ class SubgroupForestDisplay:
         ValueError
             If the table holds no subgroup, or not what is asked for.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing subgroups"
-        )
         metric, label, table = self._chosen(metric, label, gaps)
         names = table["estimator"].unique().tolist()
         subgroups = table["subgroup"].unique().tolist()
-        if ax is None:
-            height = 1.3 + _HEIGHT_OF_A_LINE * len(subgroups) * max(1.2, len(names))
-            _, ax = pyplot.subplots(figsize=(7.5, height), layout="constrained")
+        height = 1.3 + _HEIGHT_OF_A_LINE * len(subgroups) * max(1.2, len(names))
+        ax = new_axes(ax, (7.5, height), "Drawing subgroups")
         self._draw_line(ax, table, gaps, names)
         for k, name in enumerate(names):
             rows = table[table["estimator"] == name].set_index("subgroup")
             rows = rows.reindex(subgroups)
-            places = np.arange(len(subgroups)) + (k - (len(names) - 1) / 2) * 0.4 / max(
-                1, len(names) - 1
-            ) * (len(names) > 1)
+            aside = 0.4 * (k / max(1, len(names) - 1) - 0.5 * (len(names) > 1))
+            places = np.arange(len(subgroups)) + aside
             colour = COLOURS[k % len(COLOURS)]
             ax.hlines(places, rows["low"], rows["high"], color=colour, alpha=0.6)
             marker = MARKERS[k % len(MARKERS)]
@@ -163,7 +164,7 @@ class SubgroupForestDisplay:
             ax.text(1.02, place, counted, va="center", **beside)
         over = {"transform": ax.transAxes, "fontsize": "small"}
         ax.text(1.02, 1.0, "images (with it)", va="bottom", **over)
-        levels = [drawn(one.removesuffix(_REST), 40) for one in subgroups]
+        levels = [drawn(one.removesuffix(REST), 40) for one in subgroups]
         ax.set_yticks(range(len(subgroups)), levels)
         ax.set_ylim(len(subgroups) - 0.4, -0.6)
         what = f"{metric_name(metric)} of {drawn(label, 40)}"
@@ -196,7 +197,7 @@ class SubgroupForestDisplay:
             raise ValueError(f"there is no metric {metric!r} in the table: {metrics}.")
         label = drawn_label(table, label)
         table = table[(table["metric"] == metric) & (table["label"] == label)]
-        is_gap = table["subgroup"].str.endswith(_REST)
+        is_gap = table["subgroup"].str.endswith(REST)
         if gaps and not is_gap.any():
             raise ValueError("the table holds no gaps: a subgroup needs a rest.")
         return metric, label, table[is_gap if gaps else ~is_gap].reset_index(drop=True)

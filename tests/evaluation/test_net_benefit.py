@@ -9,7 +9,7 @@ from scipy.stats import norm, t
 from statsmodels.api import GLM, add_constant, families
 
 from sk_medsiglip.evaluation import DecisionCurveDisplay, evaluate, net_benefit
-from sk_medsiglip.evaluation._calibration_line import calibration_line
+from sk_medsiglip.evaluation._calibration import calibration_line
 from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.evaluation._further_metrics import further_estimates
 

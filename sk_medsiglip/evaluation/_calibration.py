@@ -1,4 +1,4 @@
-"""How far probabilities are from what happens."""
+"""How far probabilities are from the share that comes true, and in which way."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import expit, logit, stdtrit
+from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_consistent_length
 
+from sk_medsiglip._intervals import Estimate
 from sk_medsiglip._validation import Integral
 from sk_medsiglip.evaluation._known_labels import check_labels_and_scores
 
-__all__ = ["check_probabilities", "expected_calibration_error"]
-
 #: Sums of shares in float32 end this far above 1.
 _ROUNDING = 1e-6
+#: Probabilities of 0 and 1, which have no logit, count as the nearest float32.
+_NEAREST = float(np.finfo(np.float32).eps)
 
 
 def expected_calibration_error(
@@ -42,8 +46,8 @@ def expected_calibration_error(
         the reference has it. ``(n_samples, n_findings)`` with as many columns of
         labels: each finding by itself, as if 1-D.
     n_bins : int, default=15
-        Bins. Fewer images a bin make the error larger, however good the
-        probabilities.
+        Number of bins. The fewer images a bin holds, the larger the error, however
+        good the probabilities.
     strategy : {"uniform", "quantile"}, default="uniform"
         "uniform" cuts 0 to 1 into equal parts, each with its upper end; "quantile"
         puts about as many images into each.
@@ -51,7 +55,7 @@ def expected_calibration_error(
         Labels in the order of the columns of ``y_prob``: ``clf.classes_``. None takes
         labels to be 0, 1, 2, ...
     average : {"macro", None}, default="macro"
-        Of several findings: their mean, or one error each.
+        Whether to return the mean over several findings, or one error each.
 
     Returns
     -------
@@ -89,18 +93,83 @@ def expected_calibration_error(
     probabilities = check_probabilities(y_prob)
     if probabilities.ndim == 2 and np.ndim(y_true) == 1:
         right = _is_right(y_true, probabilities, classes)
-        return _error(right, probabilities.max(axis=1), int(n_bins), strategy)
+        return binned_error(right, probabilities.max(axis=1), int(n_bins), strategy)
     # The given one, not the array: a DataFrame names its columns.
     findings = check_labels_and_scores(y_true, y_prob)
     errors = np.array(
         [
-            _error(one.present, np.clip(one.score, 0, 1), int(n_bins), strategy)
+            binned_error(one.present, np.clip(one.score, 0, 1), int(n_bins), strategy)
             for one in findings
         ]
     )
     if findings[0].name is None or average == "macro":
         return float(errors.mean())
     return errors
+
+
+def calibration_line(
+    ill: NDArray[np.bool_],
+    probability: NDArray[np.float64],
+    who: NDArray[np.intp],
+    n_patients: int,
+) -> dict[str, Estimate]:
+    """Return the slope and the intercept of logistic recalibration.
+
+    The slope is that of a logistic regression of the labels on the logit of the
+    probabilities: 1 is right, below 1 they are too extreme, above 1 too timid. The
+    intercept is that of a regression with the slope held at 1 (calibration in the
+    large): 0 is right, above 0 the finding is more frequent than the probabilities say
+    [1]_.
+
+    Intervals are Student's, with the patients of the smaller side less one, and a
+    variance by patient that leaves each patient out in turn (one step of it, CR3) [2]_.
+    Both are NaN where there is no such line.
+
+    References
+    ----------
+    .. [1] Van Calster et al., "Calibration: the Achilles heel of predictive analytics",
+       BMC Medicine 2019.
+    .. [2] Bell and McCaffrey, "Bias reduction in standard errors for linear regression
+       with multi-stage samples", Survey Methodology 2002.
+    """
+    x = logit(np.clip(probability, _NEAREST, 1 - _NEAREST))
+    scale = x.std() or 1.0
+    Z = np.column_stack([np.ones_like(x), (x - x.mean()) / scale])
+    smaller = min(len(np.unique(who[side])) for side in (ill, ~ill))
+
+    def estimate(value: float, Z: Any, logits: Any, scale: float = 1) -> Estimate:
+        """Return the last coefficient, with what it moves by without each patient."""
+        moved, variance = np.zeros(n_patients), np.nan
+        if smaller > 1 and not np.isnan(value):
+            p = expit(logits)
+            scores = np.zeros((n_patients, Z.shape[1]))
+            information = np.zeros((n_patients, Z.shape[1], Z.shape[1]))
+            np.add.at(scores, who, Z * (ill - p)[:, None])
+            np.add.at(information, who, np.einsum("i,ij,ik->ijk", p * (1 - p), Z, Z))
+            # Without a patient the others may tell no slope: no inverse, but a limit.
+            rest = np.linalg.pinv(information.sum(axis=0) - information, hermitian=True)
+            moved = (rest @ scores[:, :, None])[:, -1, 0] / scale
+            variance = (1 - 1 / len(np.unique(who))) * (moved**2).sum()
+
+        def bounds(outside: Any) -> tuple[Any, Any]:
+            half = -stdtrit(max(1, smaller - 1), outside / 2) * np.sqrt(variance)
+            return value / scale - half, value / scale + half
+
+        few = f"{smaller} patient{'s' * (smaller != 1)} of a kind"
+        return Estimate(float(value / scale), moved, bounds, few if smaller < 2 else "")
+
+    slope = intercept = start = np.nan
+    if smaller:
+        low, high = logit(ill.mean()) - np.array([x.max() + 1, x.min() - 1])
+        intercept = brentq(lambda a: (ill - expit(a + x)).sum(), low, high)
+        if x[ill].min() < x[~ill].max() and x[~ill].min() < x[ill].max():
+            line = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10)
+            line.fit(Z[:, 1:], ill)
+            start, slope = line.intercept_[0], line.coef_[0, 0]
+    return {
+        "calibration_slope": estimate(slope, Z, start + slope * Z[:, 1], scale),
+        "calibration_intercept": estimate(intercept, Z[:, :1], intercept + x),
+    }
 
 
 def check_probabilities(y_prob: ArrayLike) -> NDArray[np.float64]:
@@ -140,12 +209,13 @@ def _is_right(
     return known[probabilities.argmax(axis=1)] == labels
 
 
-def _error(
+def binned_error(
     came_true: NDArray[np.bool_],
     probability: NDArray[np.float64],
     n_bins: int,
-    strategy: str,
+    strategy: str = "uniform",
 ) -> float:
+    """Return the mean distance between probabilities and shares, over all images."""
     cuts = np.linspace(0, 1, n_bins + 1)
     edges = cuts if strategy == "uniform" else np.quantile(probability, cuts)
     bins = np.searchsorted(edges[1:-1], probability, side="left")
