@@ -111,6 +111,8 @@ class Parameters(BaseEstimator):
         verbose: int | bool = 0,
         **deprecated: Any,
     ) -> None:
+        # scikit-learn's checks pass every name of the signature, this one too.
+        deprecated.pop("deprecated", None)
         self.embedder = _from_former(embedder, deprecated)
         self.objective = objective
         self.prompts = prompts

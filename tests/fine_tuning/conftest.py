@@ -1,8 +1,9 @@
 """Fixtures: one thread, small pictures with texts, and quick fine-tuners."""
 
+import gc
+
 import numpy as np
 import pytest
-import torch
 
 from sk_medsiglip import MedSigLIPEmbedder
 from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
@@ -11,12 +12,16 @@ OF_EMBEDDER = {"model", "cache", "device", "intensity"}
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    # The threads of a shared pass wait for each other if other tests run at the side.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def on_one_thread(one_thread):
+    """Train on one thread, and keep the collector to what the tests make.
+
+    transformers collects garbage in every fit, which among all the objects of torch
+    takes longer than a small fit itself.
+    """
+    gc.collect()
+    gc.freeze()
     yield
-    torch.set_num_threads(before)
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -67,7 +67,11 @@ def test_contrastive_training_teaches_words(bars):
         return roc_auc_score(upright, zero_shot.predict_proba(embed)[:, 1])
 
     tuner = MedSigLIPFineTuner(
-        "demo", prompts=prompts, epochs=8, batch_size=12, random_state=0
+        MedSigLIPEmbedder("demo"),
+        prompts=prompts,
+        epochs=8,
+        batch_size=12,
+        random_state=0,
     ).fit(big[:36], y[:36])
     embedder = tuner.as_embedder()
     held_out = slice(36, None)

@@ -288,15 +288,13 @@ def test_a_full_disk_is_told_and_costs_no_checkpoint_before(tmp_path, checkpoint
     assert "checkpoint-6" in again[1]
 
 
-def test_too_little_space_is_noticed_before_the_first_step(
-    tmp_path, fit, monkeypatch
-):
+def test_too_little_space_is_noticed_before_the_first_step(tmp_path, fit, monkeypatch):
     import shutil
 
     real = shutil.disk_usage
 
     def nearly_full(path):
-        return real(path)._replace(free=1_000_000)
+        return real(path)._replace(free=1_000)
 
     monkeypatch.setattr(shutil, "disk_usage", nearly_full)
     with pytest.raises(OSError, match="Checkpoints of this run take"):
