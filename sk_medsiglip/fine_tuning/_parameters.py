@@ -160,6 +160,7 @@ class Parameters(BaseEstimator):
         -------
         self
         """
+        params.pop("deprecated", None)
         former = {name: params.pop(name) for name in _MOVED if name in params}
         if former:
             line = ", ".join(f"embedder__{k}={v!r}" for k, v in former.items())

@@ -69,8 +69,11 @@ def test_contrastive_training_teaches_words(bars):
     tuner = MedSigLIPFineTuner(
         MedSigLIPEmbedder("demo"),
         prompts=prompts,
-        epochs=8,
+        towers="image",
+        epochs=4,
         batch_size=12,
+        learning_rate=3e-3,
+        augment=None,
         random_state=0,
     ).fit(big[:36], y[:36])
     embedder = tuner.as_embedder()
