@@ -345,10 +345,9 @@ def _binary_probe(X: Any, y: Any, X_test: Any) -> NDArray[Any]:
 
 def tuned(scratch: str, **settings: Any) -> MedSigLIPFineTuner:
     """Return a fine-tuner whose files go away with ``scratch``."""
+    embedder = MedSigLIPEmbedder("demo", cache=scratch)
     return MedSigLIPFineTuner(
-        "demo",
-        **{"epochs": 5, "batch_size": 32, "random_state": 0, "cache": scratch}
-        | settings,
+        embedder, **{"epochs": 5, "batch_size": 32, "random_state": 0} | settings
     )
 
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from benchmarks._measure import setting, write_results
 from benchmarks.engines import make_full_size
+from sk_medsiglip import MedSigLIPEmbedder
 from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
 
@@ -41,14 +42,14 @@ KINDS: dict[str, dict[str, Any]] = {
 _ONE_FIT = """
 import json, resource, sys, time
 import numpy as np
-from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
+from sk_medsiglip import MedSigLIPEmbedder, MedSigLIPFineTuner
 settings = json.loads(sys.argv[1])
 n = max(4, settings["batch_size"] * 2)
 images = np.random.default_rng(0).integers(0, 255, (n, 512, 512), dtype=np.uint8)
 y = [i % 2 for i in range(n)]
 if settings.get("objective", "contrastive") == "contrastive":
     y = [f"caption {i}" for i in range(n)]
-tuner = MedSigLIPFineTuner(**settings)
+tuner = MedSigLIPFineTuner(MedSigLIPEmbedder(settings.pop("model")), **settings)
 started = time.perf_counter()
 tuner.fit(images, y)
 print(json.dumps({
@@ -111,12 +112,11 @@ def speed(settings: dict[str, Any], n_steps: int, n_turns: int) -> dict[str, flo
 
         def fit(steps: int, every: int) -> float:
             tuner = MedSigLIPFineTuner(
-                "demo",
+                MedSigLIPEmbedder("demo", cache=scratch),
                 batch_size=BATCH,
                 max_steps=steps,
                 checkpoint_every=every,
                 random_state=0,
-                cache=scratch,
                 **settings,
             )
             return _seconds(lambda: tuner.fit(images, y))
@@ -147,28 +147,22 @@ def _bare(settings: dict[str, Any], images: Any, y: Any) -> Callable[[], None]:
 
     from sk_medsiglip.encoder import find_checkpoint
     from sk_medsiglip.fine_tuning._batches import Collator
-    from sk_medsiglip.fine_tuning._building import build_network
-    from sk_medsiglip.fine_tuning._material import check_material
+    from sk_medsiglip.fine_tuning._examples import check_examples
+    from sk_medsiglip.fine_tuning._inputs import read_inputs
+    from sk_medsiglip.fine_tuning._network import build_network
+    from sk_medsiglip.fine_tuning._processes import Processes
+    from sk_medsiglip.fine_tuning._settings import Settings
 
-    tuner = MedSigLIPFineTuner("demo", random_state=0, **settings)
+    embedder = MedSigLIPEmbedder("demo", cache=False)
+    tuner = MedSigLIPFineTuner(embedder, random_state=0, **settings)
+    told = Settings(**tuner.get_params(deep=False))
     checkpoint = find_checkpoint("demo")
-    material = check_material(tuner, images, y, None, checkpoint)
+    examples = check_examples(told, images, y, None, checkpoint)
     rows = np.arange(len(images))
-    network, _ = build_network(tuner, material, None, checkpoint, rows, bf16=False)
+    network, _ = build_network(told, examples, None, checkpoint, rows, bf16=False)
     network.train()
-    read = tuner.reader(checkpoint)
-    collator = Collator(
-        rows,
-        np.stack([read(one) for one in images]),
-        None,
-        rows.astype(np.int64),
-        material.pairs,
-        material.token_ids,
-        None,
-        material.targets,
-        None,
-        0,
-    )
+    inputs = read_inputs(told, examples, checkpoint, Path(), Processes())
+    collator = Collator(rows, examples, inputs, None, 0)
     batch = collator.take(rows[:BATCH], np.zeros(BATCH, np.intp))
     trained = [one for one in network.parameters() if one.requires_grad]
 

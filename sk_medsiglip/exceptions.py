@@ -12,6 +12,7 @@
     ├── ForkedProcessError      (RuntimeError) a forked worker cannot use the model
     ├── OutOfMemoryError        (MemoryError)  a model pass of one does not fit
     ├── DatasetError            (OSError)      a data set is missing or damaged
+    ├── RunFolderError          (OSError)      a fine-tuning run cannot be written
     └── MissingDependencyError  (ImportError)  an optional library is not installed
 
     SkMedSiglipWarning          (UserWarning)
@@ -48,6 +49,7 @@ __all__ = [
     "OutOfMemoryError",
     "PromptError",
     "PromptWarning",
+    "RunFolderError",
     "SkMedSiglipError",
     "SkMedSiglipWarning",
     "TruncatedTextWarning",
@@ -143,6 +145,10 @@ class OutOfMemoryError(SkMedSiglipError, MemoryError):
 
 class DatasetError(SkMedSiglipError, OSError):
     """A data set cannot be downloaded, or what was downloaded is not it."""
+
+
+class RunFolderError(SkMedSiglipError, OSError):
+    """A run cannot be written: the disk is full, or permission is missing."""
 
 
 class MissingDependencyError(SkMedSiglipError, ImportError):

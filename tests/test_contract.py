@@ -100,7 +100,9 @@ def estimators():
     """Return every public estimator: how it is made, and what ``fit`` takes."""
     frozen = {"n_trials": 2, "random_state": 0}
     tuner = {"objective": "classification", "max_steps": 1, "batch_size": 8}
-    lora = MedSigLIPFineTuner("demo", random_state=0, device="cpu", **tuner)
+    lora = MedSigLIPFineTuner(
+        MedSigLIPEmbedder("demo", device="cpu"), random_state=0, **tuner
+    )
     embedder = MedSigLIPEmbedder("demo")
     series = pd.Series({"effusion": 0.3, "normal": 0.7})
     return {

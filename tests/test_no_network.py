@@ -63,7 +63,8 @@ for index in ("exact", "lancedb"):
     found = sm.ImageRetriever(model="demo", index=index, uri=place)
     found.fit(images).search("effusion", n=2)
 tuner = sm.MedSigLIPFineTuner(
-    "demo", objective="classification", epochs=1, batch_size=8, random_state=0
+    sm.MedSigLIPEmbedder("demo"),
+    objective="classification", epochs=1, batch_size=8, random_state=0
 )
 tuner.fit(images, y)
 print("walked")

@@ -23,7 +23,7 @@ NAMES = list(estimators())
 # A room, or the package itself, and a public name.
 PUBLIC = re.compile(r"sk_medsiglip(\.[a-z]\w*)?\.[A-Za-z]\w*")
 # Rooms whose saved files still name private files.
-PRIVATE = re.compile(r"sk_medsiglip\.(model_selection|fine_tuning)\..*")
+PRIVATE = re.compile(r"sk_medsiglip\.(model_selection)\..*")
 
 
 def write():

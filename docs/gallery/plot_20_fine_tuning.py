@@ -64,7 +64,7 @@ def zero_shot_auc(model):
 before = zero_shot_auc("demo")
 new = {"hiatal hernia": prompts.pop("hiatal hernia")}
 tuner = MedSigLIPFineTuner(
-    "demo",
+    MedSigLIPEmbedder("demo"),
     prompts=new,
     keep=prompts,
     keep_weight=5.0,

@@ -145,6 +145,7 @@ def finetune(
     from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._embedding import check_device, choose_cache, local_model
     from sk_medsiglip.cli._prompts import read_prompts
+    from sk_medsiglip.embedding import MedSigLIPEmbedder
     from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
 
     asked = None if prompts is None else read_prompts(Path(prompts))
@@ -165,9 +166,18 @@ def finetune(
             say(remark, "yellow")
     check_device(device)
     model = local_model(model)
-    tuner = MedSigLIPFineTuner(
+    embedder = MedSigLIPEmbedder(
         model,
         revision=revision,
+        resize=resize.value,
+        pad=pad,
+        n_jobs=n_jobs,
+        device=device.partition(":")[0],
+        cache=choose_cache(cache),
+        verbose=bar(),
+    )
+    tuner = MedSigLIPFineTuner(
+        embedder,
         objective="contrastive" if captions or asked else "classification",
         prompts=asked,
         keep=kept,
@@ -179,11 +189,6 @@ def finetune(
         validation_fraction=validation or None,
         run_dir=run_dir,
         resume=resume,
-        resize=resize.value,
-        pad=pad,
-        n_jobs=n_jobs,
-        device=device.partition(":")[0],
-        cache=choose_cache(cache),
         random_state=seed,
         verbose=bar(),
     )

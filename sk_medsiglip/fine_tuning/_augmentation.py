@@ -1,7 +1,7 @@
-"""Mild changes of a picture that leave its findings what they are.
+"""Mild changes of training images, which leave their findings as they are.
 
-What happens to an image is drawn from the seed, the epoch and the row, not from a
-stream of random numbers: a run that was stopped goes on with the same pictures.
+They are drawn from the seed, the epoch and the row, not from a stream of random
+numbers: a run that was stopped continues with the same pictures.
 """
 
 from __future__ import annotations
@@ -17,38 +17,36 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Augmentation", "Changes", "apply_changes", "draw_changes"]
-
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far training images may be changed, each way by itself.
+    """Ranges of random changes to training images.
 
-    The defaults are what a second radiograph of the same patient may differ by. None
-    turns a picture over: the heart of a chest X-ray lies left.
+    The defaults are differences that a second radiograph of the same patient may show.
+    They do not mirror: the heart of a chest X-ray lies on the left.
 
     Parameters
     ----------
     rotation : float, default=5.0
-        Degrees, either way.
+        Largest rotation in degrees, in either direction.
     shift : float, default=0.03
-        Share of the width and of the height, either way.
+        Largest shift in either direction, as a share of width and height.
     scale : float, default=0.05
-        Share by which the picture grows or shrinks.
+        Largest share by which the picture grows or shrinks.
     brightness : float, default=0.08
-        Share of white that is added or taken.
+        Largest share of white that is added or taken away.
     contrast : float, default=0.15
-        Share by which the distance from the middle grey grows or shrinks.
+        Largest share by which distances from the middle grey grow or shrink.
     flip_left_right : bool, default=False
-        Mirror half of the images. Right for skin or histology; wrong wherever sides
-        mean something.
+        Mirror half of the images. Suits skin or histology, but not images whose sides
+        have a meaning.
     flip_up_down : bool, default=False
-        The same, upside down.
+        Turn half of the images upside down.
 
     Raises
     ------
     ValueError
-        If a number is negative or too large to be meant.
+        If a number is negative or implausibly large.
 
     Examples
     --------
@@ -79,40 +77,13 @@ class Augmentation:
                 )
 
 
-@dataclass(frozen=True, eq=False)
-class Changes:
-    """What happens to each image of a batch.
-
-    Parameters
-    ----------
-    affine : ndarray of shape (n, 2, 3), float32
-        From places in the changed picture to places in the picture, both from -1 to 1.
-    tone : ndarray of shape (n, 2), float32
-        Factor on the distance from the middle grey, and what is added to it; as
-        shares of white.
-    """
-
-    affine: NDArray[np.float32]
-    tone: NDArray[np.float32]
-
-
 def draw_changes(
     how: Augmentation, seed: int, epochs: Sequence[int], rows: Sequence[int]
-) -> Changes:
-    """Draw what happens to rows of a batch.
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Draw the changes of images: an affine map and a factor and shift of tones each.
 
-    Parameters
-    ----------
-    how : Augmentation
-        How far.
-    seed : int
-        Of the run.
-    epochs, rows : sequence of int
-        Of each image: equal ones are changed alike, whoever asks and when.
-
-    Returns
-    -------
-    Changes
+    Maps of shape (n, 2, 3) lead from the changed picture to the picture, in places
+    from -1 to 1. Tones are shares of white, around the middle grey.
     """
     affine = np.empty((len(rows), 2, 3), np.float32)
     tone = np.empty((len(rows), 2), np.float32)
@@ -130,29 +101,18 @@ def draw_changes(
         )
         cos, sin = math.cos(angle) / size, math.sin(angle) / size
         affine[i, :, :2] = np.array([[cos, -sin], [sin, cos]]) * flip
-        # From -1 to 1 are two widths.
+        # Places run from -1 to 1, over twice the width.
         affine[i, :, 2] = 2 * how.shift * across, 2 * how.shift * down
         tone[i] = 1 + how.contrast * hard, how.brightness * bright
-    return Changes(affine, tone)
+    return affine, tone
 
 
 def apply_changes(
     pixels: torch.Tensor, affine: torch.Tensor, tone: torch.Tensor
 ) -> torch.Tensor:
-    """Return changed pictures.
+    """Return changed pictures of shape (n, 3, height, width), values from 0 to 255.
 
-    Parameters
-    ----------
-    pixels : tensor of shape (n, 3, height, width), float
-        From 0 to 255.
-    affine : tensor of shape (n, 2, 3)
-    tone : tensor of shape (n, 2)
-        As in :class:`Changes`.
-
-    Returns
-    -------
-    tensor of shape (n, 3, height, width)
-        From 0 to 255. What lies outside the picture is as its nearest edge.
+    Beyond its edges a picture continues as at the nearest edge.
     """
     from torch.nn import functional as F
 

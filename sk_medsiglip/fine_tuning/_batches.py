@@ -1,140 +1,70 @@
-"""Which rows make a batch, and what of them the network needs.
+"""Batches: which rows each holds, and what the network needs to know of them.
 
-The order of a run is a function of its seed: batch number k is the same rows in every
-process, and after a restart. All epochs are one sequence, so that going on means to
-skip the first batches of it, which costs nothing.
+The order of a run is a function of its seed: batch number k holds the same rows in
+every process, and after a restart. All epochs are one sequence, so that a run resumes
+by skipping its first batches, which costs nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sk_medsiglip.fine_tuning._augmentation import Augmentation, draw_changes
-from sk_medsiglip.fine_tuning._kept import Kept
-from sk_medsiglip.fine_tuning._pairs import Pairs
-
-__all__ = ["Collator", "Rows", "RunOrder"]
+from sk_medsiglip.fine_tuning._examples import Examples
+from sk_medsiglip.fine_tuning._inputs import Inputs
 
 
+@dataclass(frozen=True)
 class RunOrder:
-    """The batches of one process, over all epochs.
+    """The batches of one process, over all epochs, as items ``epoch * n_rows + place``.
 
-    Parameters
-    ----------
-    n_rows : int
-        Training rows.
-    batch_size : int
-        Rows in a batch of one process.
-    n_batches : int
-        Of a process, in the whole run.
-    seed : int
-        Of the run.
-    n_processes, process : int
-        The batches of all processes with the same number make one step's batch: the
-        rows that a single process with a larger ``batch_size`` would take.
-
-    Notes
-    -----
-    Each epoch is a permutation; rows that do not fill its last batch wait for the next
-    one, which draws others. An item is ``epoch * n_rows + place``.
+    Each epoch is a permutation; rows that do not fill its last batch are left to the
+    next one. The batches of all processes with the same number make up the batch that
+    a single process with a larger ``batch_size`` would take.
     """
 
-    def __init__(
-        self,
-        n_rows: int,
-        batch_size: int,
-        n_batches: int,
-        seed: int,
-        n_processes: int = 1,
-        process: int = 0,
-    ) -> None:
-        self.batch_size = batch_size
-        self.batches_per_epoch = max(1, n_rows // (batch_size * n_processes))
-        self.drop_last = True
-        self._n_rows = n_rows
-        self._n_batches = n_batches
-        self._seed = seed
-        self._step = batch_size * n_processes
-        self._first = batch_size * process
+    n_rows: int
+    batch_size: int
+    n_batches: int
+    seed: int
+    n_processes: int = 1
+    process: int = 0
+    drop_last = True  # a loader asks
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """The number of whole batches in an epoch."""
+        return max(1, self.n_rows // (self.batch_size * self.n_processes))
 
     def __len__(self) -> int:
-        return self._n_batches
+        return self.n_batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        order: NDArray[np.intp] = np.empty(0, np.intp)
-        last = -1
-        for number in range(self._n_batches):
+        order, last = np.empty(0, np.intp), -1
+        for number in range(self.n_batches):
             epoch, place = divmod(number, self.batches_per_epoch)
             if epoch != last:
-                order = np.random.default_rng([self._seed, epoch]).permutation(
-                    self._n_rows
-                )
-                last = epoch
-            start = place * self._step + self._first
+                rng = np.random.default_rng([self.seed, epoch])
+                order, last = rng.permutation(self.n_rows), epoch
+            start = self.batch_size * (place * self.n_processes + self.process)
             chosen = order[start : start + self.batch_size]
-            yield (epoch * self._n_rows + chosen).tolist()
-
-
-class Rows(torch.utils.data.Dataset):
-    """Items of :class:`RunOrder` as they are: :class:`Collator` knows them."""
-
-    def __init__(self, n_items: int) -> None:
-        self._n_items = n_items
-
-    def __len__(self) -> int:
-        return self._n_items
-
-    def __getitem__(self, item: int) -> int:
-        return item
+            yield (epoch * self.n_rows + chosen).tolist()
 
 
 @dataclass(frozen=True, eq=False)
 class Collator:
-    """From rows to what the network takes.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n_rows,), int
-        Rows of the collection that are trained on, or judged on.
-    pixels : ndarray of shape (n_samples, size, size, 3), uint8, or None
-        Of the whole collection.
-    image_vectors : ndarray of shape (n_samples, width), float32, or None
-        Instead of pixels, where the image tower stays as it is.
-    image_ids : ndarray of shape (n_samples,), int
-        Equal numbers are equal pictures.
-    pairs : Pairs or None
-        Texts; None where there are classes.
-    token_ids : ndarray of shape (n_texts, text_tokens), int64, or None
-        Of all texts.
-    text_vectors : ndarray of shape (n_texts, width), float32, or None
-        Instead of tokens, where the text tower stays as it is.
-    targets : ndarray of shape (n_samples,) or (n_samples, n_labels), or None
-        Places of classes, or 1, 0 and NaN.
-    augmentation : Augmentation or None
-        None leaves pictures as they are.
-    seed : int
-        Of the run.
-    kept : Kept or None, default=None
-        Scores of images that are to stay.
-    """
+    """Turn items of :class:`RunOrder`, over some rows, into the tensors of a batch."""
 
     rows: NDArray[np.intp]
-    pixels: NDArray[np.uint8] | None
-    image_vectors: NDArray[np.float32] | None
-    image_ids: NDArray[np.int64]
-    pairs: Pairs | None
-    token_ids: NDArray[np.int64] | None
-    text_vectors: NDArray[np.float32] | None
-    targets: NDArray[Any] | None
+    examples: Examples
+    inputs: Inputs
     augmentation: Augmentation | None
     seed: int
-    kept: Kept | None = None
 
     def __call__(self, items: Sequence[int]) -> dict[str, torch.Tensor]:
         """Return the tensors of a batch."""
@@ -146,86 +76,66 @@ class Collator:
     ) -> dict[str, torch.Tensor]:
         """Return the tensors of rows of the collection.
 
-        Parameters
-        ----------
-        rows : ndarray of shape (n,)
-        epochs : ndarray of shape (n,) or None, default=None
-            Decide changes and which of several texts is shown. None changes nothing
-            and shows each image's first text.
-
-        Returns
-        -------
-        dict of str to tensor
+        Epochs decide the changes and which of several texts is shown. Without them
+        pictures are as they are, and each shows its first text.
         """
         batch = self.describe(rows, epochs)
-        if self.image_vectors is not None:
-            batch["image_vectors"] = torch.from_numpy(self.image_vectors[rows])
-        elif self.pixels is not None:
-            batch["pixels"] = torch.from_numpy(self._gather(self.pixels, rows))
+        inputs, token_ids = self.inputs, self.examples.token_ids
+        if inputs.image_vectors is not None:
+            batch["image_vectors"] = torch.from_numpy(inputs.image_vectors[rows])
+        elif inputs.pixels is not None:
+            batch["pixels"] = torch.from_numpy(_gather(inputs.pixels, rows))
             if self.augmentation is not None and epochs is not None:
-                changes = draw_changes(
+                affine, tone = draw_changes(
                     self.augmentation, self.seed, epochs.tolist(), rows.tolist()
                 )
-                batch["affine"] = torch.from_numpy(changes.affine)
-                batch["tone"] = torch.from_numpy(changes.tone)
-        if self.text_vectors is not None:
+                batch["affine"] = torch.from_numpy(affine)
+                batch["tone"] = torch.from_numpy(tone)
+        if inputs.text_vectors is not None:
             shown = batch["text_ids"].numpy()
-            batch["text_vectors"] = torch.from_numpy(self.text_vectors[shown])
-        elif self.token_ids is not None:
+            batch["text_vectors"] = torch.from_numpy(inputs.text_vectors[shown])
+        elif token_ids is not None:
             # A text that several rows show goes through the tower once.
             unique, place = np.unique(batch["text_ids"].numpy(), return_inverse=True)
-            batch["tokens"] = torch.from_numpy(self.token_ids[unique])
+            batch["tokens"] = torch.from_numpy(token_ids[unique])
             batch["token_of"] = torch.from_numpy(place)
-        if self.kept is not None and epochs is not None:
-            drawn = self.kept.draw(rows, int(epochs[0]), self.seed)
+        if inputs.kept is not None and epochs is not None:
+            drawn = inputs.kept.draw(rows, int(epochs[0]), self.seed)
             batch |= {name: torch.from_numpy(one) for name, one in drawn.items()}
         return batch
 
     def describe(
         self, rows: NDArray[np.intp], epochs: NDArray[np.intp] | None = None
     ) -> dict[str, torch.Tensor]:
-        """Return what the loss must know of rows besides their vectors.
-
-        Parameters
-        ----------
-        rows, epochs
-            As for :meth:`take`.
-
-        Returns
-        -------
-        dict of str to tensor
-        """
+        """Return what the loss must know of rows besides their vectors."""
         batch = {
             "rows": torch.from_numpy(rows.astype(np.int64)),
-            "image_ids": torch.from_numpy(self.image_ids[rows]),
+            "image_ids": torch.from_numpy(self.inputs.image_ids[rows]),
         }
-        if self.targets is not None:
-            batch["targets"] = torch.from_numpy(self.targets[rows])
-        pairs = self.pairs
-        if pairs is not None:
+        texts, targets = self.examples.texts, self.examples.targets
+        if targets is not None:
+            batch["targets"] = torch.from_numpy(targets[rows])
+        if texts is not None:
             when = [None] * len(rows) if epochs is None else epochs.tolist()
-            shown = [
-                pairs.shown(row, epoch, self.seed)
-                for row, epoch in zip(rows.tolist(), when, strict=True)
-            ]
-            batch["text_ids"] = torch.tensor(shown)
-            batch["true_texts"] = torch.from_numpy(_padded(pairs.true, rows))
-            batch["unknown_texts"] = torch.from_numpy(_padded(pairs.unknown, rows))
+            shown = map(texts.shown, rows.tolist(), when, [self.seed] * len(rows))
+            batch["text_ids"] = torch.tensor(list(shown))
+            batch["true_texts"] = torch.from_numpy(_padded(texts.true, rows))
+            batch["unknown_texts"] = torch.from_numpy(_padded(texts.unknown, rows))
         return batch
 
-    @staticmethod
-    def _gather(pixels: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.uint8]:
-        # In the order of the file, where it is one.
-        out = np.empty((len(rows), *pixels.shape[1:]), np.uint8)
-        for place in np.argsort(rows, kind="stable"):
-            out[place] = pixels[rows[place]]
-        return out
+
+def _gather(pixels: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+    # In the order of the rows, since the pixels may lie in a file.
+    out = np.empty((len(rows), *pixels.shape[1:]), np.uint8)
+    for place in np.argsort(rows, kind="stable"):
+        out[place] = pixels[rows[place]]
+    return out
 
 
 def _padded(
     texts: Sequence[NDArray[np.int64]], rows: NDArray[np.intp]
 ) -> NDArray[np.int64]:
-    """Return texts of rows as a table, filled up with -1."""
+    """Return the texts of rows as a table, filled up with -1."""
     chosen = [texts[row] for row in rows]
     table = np.full((len(rows), max(1, *map(len, chosen))), -1, np.int64)
     for line, some in zip(table, chosen, strict=True):

@@ -1,4 +1,4 @@
-"""The picture of a run: its losses, step by step."""
+"""The plot of a run: its losses, step by step."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import pandas as pd
 
 from sk_medsiglip._optional import import_optional
 
-__all__ = ["plot_history"]
-
-# Of the palette of Okabe and Ito, told apart by everybody.
+# Of the palette of Okabe and Ito, which suits colour-blind readers.
 _TRAINING, _VALIDATION, _BEST = "#999999", "#0072B2", "#D55E00"
 
 # Share of all steps over which the training loss is averaged.
@@ -18,26 +16,7 @@ _SMOOTHED = 0.05
 
 
 def plot_history(history: pd.DataFrame, best_step: int, ax: Any = None) -> Any:
-    """Draw the losses of a run.
-
-    Parameters
-    ----------
-    history : DataFrame
-        ``history_`` of a fine-tuner.
-    best_step : int
-        Whose weights were kept.
-    ax : matplotlib Axes or None, default=None
-        None makes a figure.
-
-    Returns
-    -------
-    matplotlib Axes
-
-    Raises
-    ------
-    MissingDependencyError
-        If matplotlib is not installed.
-    """
+    """Draw the losses of a run, and the step whose weights were kept."""
     pyplot = import_optional(
         "matplotlib.pyplot", extra="plot", purpose="Drawing the history"
     )

@@ -1,186 +1,211 @@
-"""What the towers get: pixels and tokens, or what a tower that stays would give."""
+"""Inputs of the towers: pixels, or the vectors of a tower that does not change.
+
+All images are read once, before the first step: decoding a file in every epoch costs
+more than many steps, and a broken one would end the run in the middle.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from blake3 import blake3
+from joblib import effective_n_jobs
 from numpy.typing import NDArray
 
-from sk_medsiglip.embedding import MedSigLIPTextEmbedder, plain_rows
+from sk_medsiglip._progress import progress_bar
+from sk_medsiglip.embedding import find_facts, open_cache, plain_rows, prepare_image
 from sk_medsiglip.encoder import Checkpoint
-from sk_medsiglip.fine_tuning._adapter_files import runs_folder
-from sk_medsiglip.fine_tuning._choices import needed_towers
-from sk_medsiglip.fine_tuning._image_bank import (
-    IN_MEMORY,
-    ImageBank,
-    forget_file,
-    map_bank,
-    read_bank,
+from sk_medsiglip.exceptions import ImageReadError, RunFolderError
+from sk_medsiglip.fine_tuning._examples import Examples
+from sk_medsiglip.fine_tuning._places import (
+    check_space,
+    make_private_folder,
+    runs_folder,
 )
-from sk_medsiglip.fine_tuning._kept import Kept, measure_kept
-from sk_medsiglip.fine_tuning._material import Material
 from sk_medsiglip.fine_tuning._processes import Processes
-from sk_medsiglip.fine_tuning._run_folder import RunFolderError
-from sk_medsiglip.fine_tuning._scratch import make_scratch
+from sk_medsiglip.fine_tuning._settings import Settings
+from sk_medsiglip.fine_tuning._texts import KeptScores, measure_kept
+from sk_medsiglip.images import image_fingerprint
 
-if TYPE_CHECKING:
-    from sk_medsiglip.fine_tuning._fine_tuner import MedSigLIPFineTuner
+#: Bytes up to which pixels stay in memory: 1,783 images at 448 px. More are written to
+#: a file that is mapped: 602 kB an image.
+IN_MEMORY = 1 << 30
 
-__all__ = ["Inputs", "read_inputs", "scratch_folder"]
+_ROWS_IN_ERROR = 5
+_FILE = "pixels.u8"
+
+# Images that are read between two looks at the results.
+_READ_AHEAD = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Inputs of all rows.
+    """Inputs of all rows: either pixels or image vectors; equal ids, equal pictures.
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (n_samples, size, size, 3), uint8, or None
-        None where the image tower stays as it is.
-    image_vectors : ndarray of shape (n_samples, width), float32, or None
-        What it gives then.
-    image_ids : ndarray of shape (n_samples,), int64
-        Equal numbers are equal pictures.
-    text_vectors : ndarray of shape (n_texts, width), float32, or None
-        What the text tower gives, where it stays as it is.
-    digest : str
-        Of the images.
-    kept : Kept or None
-        What is to stay as it is.
+    ``text_vectors`` are there where the text tower does not change.
     """
 
-    pixels: NDArray[np.uint8] | None
-    image_vectors: NDArray[np.float32] | None
     image_ids: NDArray[np.int64]
-    text_vectors: NDArray[np.float32] | None
     digest: str
-    kept: Kept | None
+    pixels: NDArray[np.uint8] | None = None
+    image_vectors: NDArray[np.float32] | None = None
+    text_vectors: NDArray[np.float32] | None = None
+    kept: KeptScores | None = None
 
 
 def read_inputs(
-    tuner: MedSigLIPFineTuner,
-    material: Material,
+    settings: Settings,
+    examples: Examples,
     checkpoint: Checkpoint,
     scratch: Path,
     processes: Processes,
 ) -> Inputs:
-    """Read all images, once; embed what will not change.
-
-    Parameters
-    ----------
-    tuner : MedSigLIPFineTuner
-    material : Material
-    checkpoint : Checkpoint
-        That is tuned.
-    scratch : pathlib.Path
-        Folder for what memory does not hold.
-    processes : Processes
-        Which share one file of pixels on each machine.
-
-    Returns
-    -------
-    Inputs
-
-    Raises
-    ------
-    ImageReadError
-        If images cannot be read.
-    """
-    needed = needed_towers(tuner)
-    text_vectors = None
-    if material.pairs is not None and "text" not in needed:
-        embedder = MedSigLIPTextEmbedder(
-            tuner.model,
-            revision=tuner.revision,
-            device=tuner.device,
-            cache=tuner.cache,
-            verbose=tuner.verbose,
+    """Read all images, and embed texts and images whose vectors will not change."""
+    text_vectors = kept = None
+    if examples.texts is not None and "text" not in settings.running_towers:
+        text_vectors = plain_rows(settings.text_embedder(), examples.texts.texts)
+    if examples.kept is not None:
+        kept = measure_kept(settings, examples.sources, examples.kept)
+    if "image" in settings.running_towers:
+        pixels, ids, digest = _share_pixels(
+            settings, examples.sources, checkpoint, scratch, processes
         )
-        text_vectors = plain_rows(embedder, material.pairs.texts)
-    kept = None
-    if material.kept is not None:
-        kept = measure_kept(tuner, material.sources, material.kept)
-    if "image" not in needed:
-        vectors = plain_rows(tuner.base_embedder(), material.sources)
-        ids = np.unique(vectors, axis=0, return_inverse=True)[1].astype(np.int64)
-        digest = blake3(vectors.tobytes()).hexdigest()
-        return Inputs(None, vectors, ids, text_vectors, digest, kept)
-    bank = _read_bank(tuner, material, checkpoint, scratch, processes)
-    return Inputs(bank.pixels, None, bank.ids, text_vectors, bank.digest, kept)
+        return Inputs(ids, digest, pixels, None, text_vectors, kept)
+    vectors = plain_rows(settings.embedder, examples.sources)
+    ids = np.unique(vectors, axis=0, return_inverse=True)[1].astype(np.int64)
+    digest = blake3(vectors.tobytes()).hexdigest()
+    return Inputs(ids, digest, None, vectors, text_vectors, kept)
 
 
-def _read_bank(
-    tuner: MedSigLIPFineTuner,
-    material: Material,
+def _share_pixels(
+    settings: Settings,
+    sources: Sequence[Any],
     checkpoint: Checkpoint,
     scratch: Path,
     processes: Processes,
-) -> ImageBank:
-    """Read the images in the first process of each machine, for all of it."""
-    size, n = checkpoint.image_size, len(material.sources)
-    alone = processes.n == 1
-    bank: ImageBank | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
+    """Read the images in the first process of each machine; the others map its file."""
+    base, size = settings.embedder, checkpoint.image_size
+    shape = (len(sources), size, size, 3)
+    n_bytes = int(np.prod(shape, dtype=np.int64))
+    in_memory = processes.n == 1 and n_bytes <= IN_MEMORY
+    read: tuple[NDArray[np.int64], str] | None = None
     failure: Exception | None = None
     if processes.is_first_here:
         try:
-            bank = read_bank(
-                material.sources,
-                tuner.reader(checkpoint),
-                size,
-                folder=scratch,
-                in_memory=alone and n * size * size * 3 <= IN_MEMORY,
-                is_shared=not alone,
-                n_jobs=tuner.n_jobs,
-                verbose=tuner.verbose,
+            if in_memory:
+                pixels = np.empty(shape, np.uint8)
+            else:
+                check_space(scratch, n_bytes, "The pixels of all images")
+                pixels = np.memmap(scratch / _FILE, np.uint8, "w+", shape=shape)
+            facts = find_facts(base.model, base.revision, open_cache(base.cache))
+            read = read_pixels(
+                sources,
+                partial(prepare_image, base, facts),
+                pixels,
+                base.n_jobs,
+                int(settings.verbose),
             )
         except (ValueError, OSError) as error:
-            if alone:
-                raise
             failure = error
-    if alone:
-        assert bank is not None
-        return bank
-    known = None if bank is None else (bank.ids, bank.digest)
-    known, failure = processes.share((known, failure), here=True)
-    if failure is not None:
+    read, failure = processes.share((read, failure), here=True)
+    if read is None:
+        assert failure is not None
         raise failure
-    assert known is not None
-    bank = bank or map_bank(scratch, n, size, *known)
+    if not processes.is_first_here:
+        pixels = np.memmap(scratch / _FILE, np.uint8, "r", shape=shape)
     processes.wait()
-    if processes.is_first_here:
-        forget_file(scratch)
-    return bank
+    if processes.is_first_here and not in_memory:
+        _forget_file(scratch)
+    return pixels, *read
+
+
+def _forget_file(scratch: Path) -> None:
+    """Take its name from a mapped file, so that it ends with its processes.
+
+    Windows cannot; there the folder is removed by the next run.
+    """
+    if os.name == "posix":
+        (scratch / _FILE).unlink()
+
+
+def read_pixels(
+    sources: Sequence[Any],
+    prepare: Callable[[Any], NDArray[np.uint8]],
+    pixels: NDArray[np.uint8],
+    n_jobs: int | None,
+    verbose: int,
+) -> tuple[NDArray[np.int64], str]:
+    """Fill an array with the pixels of all images; return their ids and a digest.
+
+    If some cannot be read, the error names the first and the rows of the others.
+    """
+    fingerprints: list[bytes] = [b""] * len(sources)
+    failures: dict[int, ImageReadError] = {}
+
+    def read(row: int) -> None:
+        try:
+            pixels[row] = prepare(sources[row])
+        except ImageReadError as error:
+            failures[row] = error.at_row(row)
+        else:
+            fingerprints[row] = image_fingerprint(pixels[row])
+
+    with (
+        progress_bar(
+            len(sources), desc="reading", unit="image", verbose=verbose
+        ) as bar,
+        ThreadPoolExecutor(effective_n_jobs(n_jobs)) as pool,
+    ):
+        for start in range(0, len(sources), _READ_AHEAD):
+            some = range(start, min(start + _READ_AHEAD, len(sources)))
+            for _ in pool.map(read, some):
+                bar.update()
+    if failures:
+        raise _all_failures(failures)
+    content = b"".join(fingerprints)
+    table = np.frombuffer(content, np.uint8).reshape(len(sources), -1)
+    ids = np.unique(table, axis=0, return_inverse=True)[1].astype(np.int64)
+    return ids, blake3(content).hexdigest()
+
+
+def _all_failures(failures: dict[int, ImageReadError]) -> ImageReadError:
+    """Return the first error, with the rows of the others in its hint."""
+    row, *others = sorted(failures)
+    first = failures[row]
+    if not others:
+        return first
+    named = ", ".join(map(str, others[:_ROWS_IN_ERROR]))
+    more = ", ..." if len(others) > _ROWS_IN_ERROR else ""
+    hint = (
+        f"{first.hint} {len(others)} more cannot be read, in rows {named}{more}; "
+        "sk_medsiglip.images.check_images(X) lists them all and which to keep."
+    )
+    return ImageReadError(first.reason, hint.strip(), source=first.source, row=row)
 
 
 @contextmanager
-def scratch_folder(tuner: MedSigLIPFineTuner, processes: Processes) -> Iterator[Path]:
-    """Make a folder on each machine, for as long as the run lasts.
+def scratch_folder(settings: Settings, processes: Processes) -> Iterator[Path]:
+    """Make a folder on each machine for as long as the run lasts.
 
-    Parameters
-    ----------
-    tuner : MedSigLIPFineTuner
-        It lies beside its ``run_dir``, or its store.
-    processes : Processes
-
-    Yields
-    ------
-    pathlib.Path
+    It lies beside ``run_dir``, or beside the store.
     """
-    near = runs_folder(tuner.cache)
-    if tuner.run_dir is not None:
-        near = Path(os.path.abspath(os.path.expanduser(tuner.run_dir))).parent
+    near = runs_folder(settings.embedder.cache)
+    if settings.run_path is not None:
+        near = settings.run_path.parent
     made = ""
     if processes.is_first_here:
         try:
-            made = str(make_scratch(near, "pixels"))
+            made = str(make_private_folder(near))
         except OSError as error:
             raise RunFolderError(
                 f"{str(near)!r} cannot be written ({error}). Pass another run_dir= or "

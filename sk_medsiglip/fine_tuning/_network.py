@@ -1,14 +1,18 @@
-"""What is trained: two towers, or one and a classifier, from a batch to its loss."""
+"""The network that is trained: towers and classifier, from a batch to its loss."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from sk_medsiglip.encoder import Checkpoint, load_network, pixel_scaling
 from sk_medsiglip.fine_tuning._augmentation import apply_changes
+from sk_medsiglip.fine_tuning._examples import Examples, positive_weights
 from sk_medsiglip.fine_tuning._losses import (
     binary_loss,
     class_loss,
@@ -17,60 +21,62 @@ from sk_medsiglip.fine_tuning._losses import (
     pair_signs,
     sigmoid_pair_loss,
 )
+from sk_medsiglip.fine_tuning._settings import Settings
+from sk_medsiglip.fine_tuning._texts import KeptScores
+from sk_medsiglip.fine_tuning._trainable import choose_trainable
 
-__all__ = ["Network", "Scaling", "Weighting", "embedding_features"]
 
+def build_network(
+    settings: Settings,
+    examples: Examples,
+    kept: KeptScores | None,
+    checkpoint: Checkpoint,
+    rows: NDArray[np.intp],
+    *,
+    bf16: bool,
+) -> tuple[Network, Any]:
+    """Load the checkpoint and add what is trained, low-rank matrices or a classifier.
 
-@dataclass(frozen=True)
-class Scaling:
-    """From pixel values to what the image tower takes: ``value * factor - shift``.
-
-    Parameters
-    ----------
-    factor, shift : tuple of float
-        Of each colour.
+    The second value is peft's model around the network, or None without an adapter.
     """
+    siglip = low_rank = None
+    running = settings.running_towers
+    if running:
+        # Frozen weights need no more digits than products have.
+        halved = bf16 and settings.train == "lora"
+        siglip = load_network(checkpoint, "bfloat16" if halved else "float32")
+        low_rank = choose_trainable(siglip, settings)
+        # Before towers are dropped, since transformers looks into both of them.
+        if settings.gradient_checkpointing:
+            _compute_again(siglip)
+        for tower, name in (("image", "vision_model"), ("text", "text_model")):
+            if tower not in running:
+                setattr(siglip, name, torch.nn.Identity())
+    network = Network(siglip, settings, examples.has_exclusive_classes)
+    if settings.classifies and examples.labels is not None:
+        network.add_classifier(checkpoint.embedding_dim, examples.labels.n_rows)
+    factor, shift = pixel_scaling(checkpoint.folder)
+    text_moves = "text" in running
+    constants = {
+        "factor": np.array(factor, np.float32).reshape(1, -1, 1, 1),
+        "shift": np.array(shift, np.float32).reshape(1, -1, 1, 1),
+        "weights": positive_weights(settings.pos_weight, examples, rows),
+        "kept_tokens": examples.kept_token_ids if text_moves else None,
+        "kept_vectors": None if kept is None or text_moves else kept.vectors,
+    }
+    for name, values in constants.items():
+        tensor = None if values is None else torch.from_numpy(values)
+        network.register_buffer(name, tensor, persistent=False)
+    return network, low_rank
 
-    factor: tuple[float, ...]
-    shift: tuple[float, ...]
 
-
-@dataclass(frozen=True, eq=False)
-class Weighting:
-    """How much answers count.
-
-    Parameters
-    ----------
-    same_caption : {"ignore", "positive", "negative"}
-        See :func:`pair_signs`.
-    several_classes : bool, default=False
-        Whether the classifier's rows are exclusive classes.
-    weights : tensor of shape (n_rows,) or None, default=None
-        Of positives, or of exclusive classes.
-    """
-
-    same_caption: str = "ignore"
-    several_classes: bool = False
-    weights: torch.Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Keeping:
-    """Texts by which images are to have the scores that they had.
-
-    Parameters
-    ----------
-    weight : float
-        How much a change counts.
-    tokens : tensor of shape (n_texts, text_tokens), int64, or None
-        Of the texts, where the text tower is trained.
-    vectors : tensor of shape (n_texts, width) or None
-        Theirs, of length 1, where it is not.
-    """
-
-    weight: float
-    tokens: torch.Tensor | None
-    vectors: torch.Tensor | None
+def _compute_again(siglip: Any) -> None:
+    """Let layers compute on the way back what they do not keep."""
+    settings = {"use_reentrant": False}
+    if hasattr(siglip, "activation_checkpointing_enable"):
+        siglip.activation_checkpointing_enable(settings)
+    else:  # its former name
+        siglip.gradient_checkpointing_enable(settings)
 
 
 class Network(torch.nn.Module):
@@ -78,83 +84,69 @@ class Network(torch.nn.Module):
 
     The loss is computed inside, so that a wrapper which averages gradients over
     processes meets all trained weights in one call.
-
-    Parameters
-    ----------
-    siglip : transformers.SiglipModel or None
-        Both towers; None where a classifier sees embeddings only.
-    scaling : Scaling
-        Of pixels.
-    width : int
-        Of an embedding.
-    n_outputs : int
-        Rows of the classifier; 0 has none, and compares images with texts.
-    weighting : Weighting
-    keeping : Keeping or None, default=None
     """
 
-    def __init__(
-        self,
-        siglip: Any,
-        scaling: Scaling,
-        width: int,
-        n_outputs: int,
-        weighting: Weighting,
-        keeping: Keeping | None = None,
-    ) -> None:
+    factor: torch.Tensor
+    shift: torch.Tensor
+    weights: torch.Tensor | None
+    kept_tokens: torch.Tensor | None
+    kept_vectors: torch.Tensor | None
+
+    def __init__(self, siglip: Any, settings: Settings, several_classes: bool) -> None:
         super().__init__()
         self.siglip = siglip
-        self.same_caption = weighting.same_caption
-        self.several_classes = weighting.several_classes
+        self.same_caption = settings.same_caption
+        self.keep_weight = settings.keep_weight
+        self.several_classes = several_classes
         self.classifier: torch.nn.Linear | None = None
-        if n_outputs:
-            self.classifier = torch.nn.Linear(width, n_outputs)
-            # Nothing is known of the classes yet: equal chances.
-            torch.nn.init.zeros_(self.classifier.weight)
-            torch.nn.init.zeros_(self.classifier.bias)
-        self.factor: torch.Tensor
-        self.shift: torch.Tensor
-        self.weights: torch.Tensor | None
-        self._put("factor", torch.tensor(scaling.factor).view(1, -1, 1, 1))
-        self._put("shift", torch.tensor(scaling.shift).view(1, -1, 1, 1))
-        self._put("weights", weighting.weights)
-        self.kept_tokens: torch.Tensor | None
-        self.kept_vectors: torch.Tensor | None
-        self.keep_weight = 0.0 if keeping is None else keeping.weight
-        self._put("kept_tokens", None if keeping is None else keeping.tokens)
-        self._put("kept_vectors", None if keeping is None else keeping.vectors)
 
-    def _put(self, name: str, values: torch.Tensor | None) -> None:
-        self.register_buffer(name, values, persistent=False)
+    def add_classifier(self, width: int, n_outputs: int) -> None:
+        """Add a linear layer that starts at zero, which gives equal probabilities."""
+        self.classifier = torch.nn.Linear(width, n_outputs)
+        torch.nn.init.zeros_(self.classifier.weight)
+        torch.nn.init.zeros_(self.classifier.bias)
 
     def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the loss of a batch, as :class:`Collator` makes them."""
         images = self._images(**batch)
-        loss = (
-            self._pairs_loss(images, **batch)
-            if self.classifier is None
-            else batch.get("share", 1.0)
-            * self.class_loss(
-                self.classifier(embedding_features(images)), batch["targets"]
-            )
-        )
+        if self.classifier is None:
+            loss = self._pairs_loss(images, **batch)
+        else:
+            logits = self.classifier(embedding_features(images))
+            # The share of the known labels of a step that this pass holds.
+            loss = self.class_loss(logits, batch["targets"]) * batch.get("share", 1.0)
         if "kept_scores" in batch:
             loss = loss + self.keep_weight * self._kept_loss(images, **batch)
         return {"loss": loss}
 
     def _pairs_loss(self, images: torch.Tensor, **batch: torch.Tensor) -> torch.Tensor:
         images, texts = self._directions(images, **batch)
+        return self.pair_loss(images, gather_rows(texts), batch, gather_rows)
+
+    def pair_loss(
+        self,
+        images: torch.Tensor,
+        texts: torch.Tensor,
+        batch: dict[str, torch.Tensor],
+        gather: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        """Return the sigmoid loss of images and texts of unit length.
+
+        ``gather`` turns what the batch says of its rows into that of all the texts.
+        """
         signs = pair_signs(
             batch["rows"],
-            gather_rows(batch["rows"]),
+            gather(batch["rows"]),
             batch["true_texts"],
             batch["unknown_texts"],
-            gather_rows(batch["text_ids"]),
-            gather_rows(batch["image_ids"]),
+            gather(batch["text_ids"]),
+            gather(batch["image_ids"]),
             batch["image_ids"],
             self.same_caption,
         )
-        return self.pair_loss(images, gather_rows(texts), signs)
+        return sigmoid_pair_loss(
+            images, texts, self.siglip.logit_scale, self.siglip.logit_bias, signs
+        )
 
     def _kept_loss(self, images: torch.Tensor, **batch: torch.Tensor) -> torch.Tensor:
         ids = batch["kept_ids"]
@@ -173,7 +165,7 @@ class Network(torch.nn.Module):
         )
 
     def encode(self, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return what the loss compares: logits or image vectors, and text vectors."""
+        """Return what the loss compares: logits, or vectors of images and texts."""
         images = self._images(**batch)
         if self.classifier is not None:
             return self.classifier(embedding_features(images)), None
@@ -192,31 +184,22 @@ class Network(torch.nn.Module):
     def _directions(
         self, images: torch.Tensor, **batch: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return vectors of images and of the texts they show, of length 1."""
+        """Return vectors of unit length: of images, and of the texts they show."""
         texts = batch.get("text_vectors")
         if texts is None:
             tower = self.siglip.text_model
             unique = tower(input_ids=batch["tokens"]).pooler_output
             texts = unique[batch["token_of"]]
-        # Of length 1 before they are gathered: what travels is what is compared.
         return F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
 
-    def pair_loss(
-        self, images: torch.Tensor, texts: torch.Tensor, signs: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the sigmoid loss of vectors."""
-        return sigmoid_pair_loss(
-            images, texts, self.siglip.logit_scale, self.siglip.logit_bias, signs
-        )
-
     def n_known(self, targets: torch.Tensor) -> torch.Tensor:
-        """Return what :meth:`class_loss` of these divides by: labels, or weights."""
+        """Return the divisor of :meth:`class_loss`: known labels, or their weights."""
         if self.several_classes and self.weights is not None:
             return self.weights.to(targets.device)[targets].sum()
         return (~torch.isnan(targets)).sum().float()
 
     def class_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy of a classifier's answers."""
+        """Return the cross-entropy of the classifier's logits."""
         if self.several_classes:
             return class_loss(logits, targets, self.weights)
         if targets.ndim == 1:
@@ -225,7 +208,7 @@ class Network(torch.nn.Module):
 
 
 def embedding_features(vectors: torch.Tensor) -> torch.Tensor:
-    """Return what the classifier sees of embeddings: directions, values about 1.
+    """Return embeddings scaled to length ``sqrt(width)``, for the classifier.
 
     The length of MedSigLIP's vectors says little of what they show, and a learning rate
     that suits one checkpoint would not suit another.

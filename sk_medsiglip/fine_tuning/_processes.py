@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-__all__ = ["Processes", "start_processes"]
-
 T = TypeVar("T")
 
 # One process reads all images while the others wait.
@@ -17,17 +15,7 @@ _PATIENCE = timedelta(hours=12)
 
 @dataclass(frozen=True)
 class Processes:
-    """Who else fits.
-
-    Parameters
-    ----------
-    n : int
-        How many, on all machines.
-    rank : int
-        Of this one.
-    local_rank : int
-        Of this one among those of its machine.
-    """
+    """The number of processes, and the rank of this one overall and on its machine."""
 
     n: int = 1
     rank: int = 0
@@ -35,24 +23,16 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes what there is to write."""
+        """Whether this process writes the files of the run."""
         return self.rank == 0
 
     @property
     def is_first_here(self) -> bool:
-        """Whether this process reads for the others of its machine."""
+        """Whether this process reads images for the others of its machine."""
         return self.local_rank == 0
 
     def share(self, value: T, *, here: bool = False) -> T:
-        """Return the first process's value in all of them.
-
-        Parameters
-        ----------
-        value : object
-            Of this process; only that of the first one matters.
-        here : bool, default=False
-            The first process of each machine, instead of the first of all.
-        """
+        """Return the value of the first process, overall or of this machine."""
         if self.n == 1:
             return value
         from torch import distributed
@@ -67,17 +47,7 @@ class Processes:
 
 
 def start_processes(device: str) -> Processes:
-    """Join the other processes of a launcher; without one there is this one only.
-
-    Parameters
-    ----------
-    device : str
-        "cpu" communicates over gloo, "cuda" over nccl.
-
-    Returns
-    -------
-    Processes
-    """
+    """Join the other processes of a launcher, if there is one."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Processes()
     from accelerate import PartialState  # type: ignore[import-untyped]

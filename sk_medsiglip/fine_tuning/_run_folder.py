@@ -1,32 +1,32 @@
-"""The folder of a run: what it is a run of, and the checkpoints it can go on from.
+"""The folder of a run: the facts that decide it, and checkpoints to resume from.
 
-A checkpoint counts when its digests have been written, last of all: what a kill or a
-full disk left half-written is never read. They are those of this very run, whose
-settings and data are on record beside them.
+A checkpoint counts when its digests have been written, last of all: one that a kill or
+a full disk left half-written is never read. It belongs to this very run, whose settings
+and data are on record beside it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
+from sk_medsiglip._files import new_file
 from sk_medsiglip._json import read_json
-from sk_medsiglip.exceptions import CheckpointError, SkMedSiglipError
-
-__all__ = [
-    "RunFolder",
-    "RunFolderError",
-    "check_complete",
-    "mark_complete",
-    "run_digest",
-]
+from sk_medsiglip.encoder import Checkpoint
+from sk_medsiglip.exceptions import CheckpointError, RunFolderError
+from sk_medsiglip.fine_tuning._as_json import to_json
+from sk_medsiglip.fine_tuning._examples import Examples
+from sk_medsiglip.fine_tuning._inputs import Inputs
+from sk_medsiglip.fine_tuning._places import make_private_folder, runs_folder
+from sk_medsiglip.fine_tuning._processes import Processes
+from sk_medsiglip.fine_tuning._settings import Settings
 
 _RUN = "run.json"
 _COMPLETE = "complete.json"
@@ -34,28 +34,91 @@ _STATE = "trainer_state.json"
 _CHECKPOINTS = "checkpoint-*"
 _FORMAT = 1
 
+# Settings that do not decide what a run computes, or are on record by content.
+_NOT_FACTS = frozenset({"embedder", "resume", "run_dir", "verbose"})
+_READING = ("resize", "pad", "intensity", "frame")
 
-class RunFolderError(SkMedSiglipError, OSError):
-    """A run cannot be written down: the disk is full, or there is no permission."""
+
+def run_facts(
+    settings: Settings,
+    examples: Examples,
+    inputs: Inputs,
+    checkpoint: Checkpoint,
+    n_processes: int,
+) -> dict[str, Any]:
+    """Return the facts that decide a run as JSON, without texts and paths."""
+    given = {one.name: getattr(settings, one.name) for one in fields(settings)}
+    given |= {name: getattr(settings.embedder, name) for name in _READING}
+    if not settings.has_seed:
+        given["random_state"] = None
+    facts = {k: to_json(v) for k, v in given.items() if k not in _NOT_FACTS}
+    for name in ("prompts", "keep"):
+        if facts[name] is not None:
+            facts[name] = _digest_of({name: facts[name]})
+    content = blake3()
+    if examples.texts is not None:
+        for ids in (*examples.texts.true, *examples.texts.unknown):
+            content.update(ids.tobytes() + b"|")
+        content.update("\0".join(examples.texts.texts).encode())
+    if examples.labels is not None:
+        content.update(examples.labels.target.tobytes())
+        content.update(repr(examples.labels.classes_attribute.tolist()).encode())
+    return facts | {
+        "base": checkpoint.revision,
+        "device type": settings.device,
+        "images": inputs.digest,
+        "y": content.hexdigest(length=16),
+        "groups": blake3(examples.patients.tobytes()).hexdigest(length=16),
+        "processes": n_processes,
+    }
 
 
-def run_digest(facts: Mapping[str, Any]) -> str:
-    """Return 32 hexadecimal digits of what decides a run."""
+def _digest_of(facts: Mapping[str, Any]) -> str:
     text = json.dumps(facts, sort_keys=True)
     return blake3(text.encode()).hexdigest(length=16)
 
 
+@contextmanager
+def open_run(
+    settings: Settings, facts: Mapping[str, Any], seed: int, processes: Processes
+) -> Iterator[tuple[RunFolder, int]]:
+    """Yield the folder of a run, and its seed: that of a stopped one if it resumes.
+
+    A folder that the user did not name is deleted when the run is done.
+    """
+    beside_store = runs_folder(settings.embedder.cache)
+    named = settings.run_path
+    if named is not None:
+        path = named
+    elif beside_store is not None:
+        path = beside_store / _digest_of(facts)
+    elif settings.resume:
+        raise ValueError(
+            "resume=True with cache=False needs run_dir=, the folder in which the run "
+            "that was stopped left its checkpoints."
+        )
+    else:
+        made = str(make_private_folder(None)) if processes.is_first else ""
+        path = Path(processes.share(made))
+    folder = RunFolder(path, facts)
+    if processes.is_first:
+        seed = folder.open(resume=settings.resume, seed=seed)
+    seed = processes.share(seed)
+    try:
+        yield folder, seed
+    except BaseException:
+        if named is None and beside_store is None and processes.is_first:
+            # Nobody could find it again.
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    processes.wait()
+    if named is None and processes.is_first:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Where.
-    facts : mapping
-        Settings and data that decide what the run computes; goes to JSON.
-    """
+    """The folder of one run, and the facts that decide it."""
 
     path: Path
     facts: Mapping[str, Any]
@@ -63,44 +126,27 @@ class RunFolder:
     def open(self, *, resume: bool, seed: int) -> int:
         """Make the folder ready, and return the seed of the run.
 
-        Parameters
-        ----------
-        resume : bool
-            Keep checkpoints of this run, and its seed; else they are deleted.
-        seed : int
-            For a new run.
-
-        Returns
-        -------
-        int
-
-        Raises
-        ------
-        CheckpointError
-            If it belongs to another run, and says by what that differs.
-        RunFolderError
-            If it holds something else, or cannot be written.
+        Checkpoints of this run, and its seed, are kept to resume it, else deleted.
         """
         record = self.path / _RUN
         if record.is_file():
             known = self._read(record)
+            for path in self.path.glob(_CHECKPOINTS):
+                if not resume:
+                    shutil.rmtree(path)
+                elif not (path / _COMPLETE).is_file():
+                    shutil.rmtree(path, ignore_errors=True)
             if resume:
-                self._delete_incomplete()
                 return int(known["seed"])
-            self._delete_checkpoints()
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise RunFolderError(
-                f"{str(self.path)!r} holds files that are no run of this package's. "
+                f"{str(self.path)!r} holds files that no run of this package wrote. "
                 "Pass an empty or new folder as run_dir=."
             )
-        text = json.dumps(
-            {"format": _FORMAT, "facts": dict(self.facts), "seed": seed}, indent=1
-        )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            scratch = record.with_suffix(".unfinished")
-            scratch.write_text(text, "utf-8")
-            os.replace(scratch, record)
+            whole = {"format": _FORMAT, "facts": dict(self.facts), "seed": seed}
+            _write_json(record, whole)
         except OSError as error:
             raise RunFolderError(
                 f"The run's folder {str(self.path)!r} cannot be written ({error}). "
@@ -109,39 +155,29 @@ class RunFolder:
         return seed
 
     def _read(self, record: Path) -> dict[str, Any]:
-        """Return what is on record, if it is of this run."""
+        """Return the record of the folder, if it is that of this run."""
         try:
             known = read_json(record, {"facts": dict, "seed": int})
-            differ = sorted(
-                name
-                for name in {*known["facts"], *self.facts}
-                if known["facts"].get(name) != self.facts.get(name)
-            )
         except ValueError:
             raise CheckpointError(
-                f"{str(record)!r} is damaged, so it is not known what run its "
-                "checkpoints are of. Delete the folder, or pass another run_dir=."
+                f"{str(record)!r} is damaged, so the run of its checkpoints is not "
+                "known. Delete the folder, or pass another run_dir=."
             ) from None
+        was, now = known["facts"], self.facts
+        differ = sorted(k for k in {*was, *now} if was.get(k) != now.get(k))
         if differ:
-            was = known["facts"]
             told = "; ".join(
-                f"{name} was {was.get(name)!r}, is {self.facts.get(name)!r}"
+                f"{name} was {was.get(name)!r}, is {now.get(name)!r}"
                 for name in differ[:3]
             )
             raise CheckpointError(
-                f"{str(self.path)!r} holds another run: {told}. Go on with that one by "
+                f"{str(self.path)!r} holds another run: {told}. Resume that one with "
                 "its own settings and data, or pass another run_dir=."
             )
         return known
 
     def last_checkpoint(self) -> Path | None:
-        """Return the newest complete checkpoint, or None.
-
-        Raises
-        ------
-        CheckpointError
-            If a file of it is not what was written.
-        """
+        """Return the newest complete checkpoint, or None."""
         complete = [
             path
             for path in self.path.glob(_CHECKPOINTS)
@@ -159,26 +195,15 @@ class RunFolder:
         check_complete(path)
         return path
 
-    def _delete_incomplete(self) -> None:
-        for path in self.path.glob(_CHECKPOINTS):
-            if not (path / _COMPLETE).is_file():
-                shutil.rmtree(path, ignore_errors=True)
-
-    def _delete_checkpoints(self) -> None:
-        for path in self.path.glob(_CHECKPOINTS):
-            shutil.rmtree(path)
-
 
 def mark_complete(checkpoint: Path) -> None:
-    """Write down what a checkpoint's files are, now that all are there."""
+    """Write the digests of a checkpoint's files, now that all are there."""
     digests = {
         path.name: _digest(path)
         for path in sorted(checkpoint.iterdir())
-        if path.is_file() and not path.name.startswith(_COMPLETE)
+        if path.is_file() and path.name != _COMPLETE
     }
-    scratch = checkpoint / (_COMPLETE + ".unfinished")
-    scratch.write_text(json.dumps(digests, indent=1), "utf-8")
-    os.replace(scratch, checkpoint / _COMPLETE)
+    _write_json(checkpoint / _COMPLETE, digests)
 
 
 def check_complete(checkpoint: Path) -> None:
@@ -196,9 +221,14 @@ def check_complete(checkpoint: Path) -> None:
     if wrong:
         raise CheckpointError(
             f"The checkpoint {str(checkpoint)!r} is damaged: {wrong[0]} is not what "
-            "was written. Delete that folder to go on from the one before it, or all "
-            "of the run's folder to start again."
+            "was written. Delete that folder to resume from the one before it, or the "
+            "whole folder of the run to start again."
         )
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with new_file(path) as draft:
+        draft.write_text(json.dumps(content, indent=1), "utf-8")
 
 
 def _digest(path: Path) -> str:

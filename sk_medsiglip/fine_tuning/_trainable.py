@@ -1,20 +1,19 @@
-"""Which weights are trained, and how fast each of them moves."""
+"""The weights that are trained: which, how fast each moves, and their file."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from sk_medsiglip._optional import import_optional
-
-__all__ = ["TRAIN", "TOWERS", "LowRank", "choose_trainable", "parameter_groups"]
-
-TRAIN = ("lora", "last_blocks", "head", "full")
-TOWERS = ("both", "image", "text")
+from sk_medsiglip.exceptions import CheckpointError
+from sk_medsiglip.fine_tuning._settings import Settings
 
 _NAMES = {"image": "vision_model", "text": "text_model"}
 _LAYERS = {
@@ -23,101 +22,58 @@ _LAYERS = {
 }
 _LOGIT = ("logit_scale", "logit_bias")
 
-# What comes before and after the layers of a tower.
-_BEFORE = re.compile(r"\b(embeddings)\b")
+# The layers of a tower, and what comes before them.
 _LAYER = re.compile(r"\b(vision_model|text_model)\.encoder\.layers\.(\d+)\.")
+_BEFORE = re.compile(r"\b(embeddings)\b")
 
-# Weight decay pulls matrices to zero; what is a vector has no reason to be small.
+# Weight decay pulls matrices towards zero; vectors have no reason to be small.
 _NO_DECAY_NAMES = ("probe", *_LOGIT)
 
+_FILE = "trained.safetensors"
 
-@dataclass(frozen=True)
-class LowRank:
-    """Settings of low-rank adaptation.
 
-    Parameters
-    ----------
-    rank : int
-        Of the added matrices.
-    alpha : float
-        They are multiplied by ``alpha / rank``.
-    dropout : float
-        Share of their inputs that is left out in training.
-    layers : {"attention", "all"}
-        Which linear layers of each block get one.
+def choose_trainable(siglip: Any, settings: Settings) -> Any:
+    """Set which weights of a frozen network are trained.
+
+    Returns peft's model around the network for "lora", else None.
     """
-
-    rank: int
-    alpha: float
-    dropout: float
-    layers: str
-
-
-def choose_trainable(
-    siglip: Any, train: str, towers: Sequence[str], n_blocks: int, low_rank: LowRank
-) -> Any:
-    """Set which weights of a network are trained.
-
-    Parameters
-    ----------
-    siglip : transformers.SiglipModel
-        None of whose weights is trained so far. Low-rank matrices are put into it.
-    train : {"lora", "last_blocks", "head", "full"}
-        "head" is each tower's head: the attention pooling, the text projection.
-        "last_blocks" is that, the last ``n_blocks`` layers and the norm after them.
-    towers : sequence of {"image", "text"}
-        Which. None at all trains nothing.
-    n_blocks : int
-        For "last_blocks".
-    low_rank : LowRank
-        For "lora".
-
-    Returns
-    -------
-    peft.PeftModel or None
-        What holds the adapter, for "lora".
-
-    Raises
-    ------
-    MissingDependencyError
-        If peft is not installed.
-    ValueError
-        If there are fewer layers than ``n_blocks``.
-    """
+    towers = settings.trained_towers
     if not towers:
         return None
-    if train == "lora":
-        return _add_low_rank(siglip, towers, low_rank)
-    for tower in towers:
-        _train_tower(getattr(siglip, _NAMES[tower]), tower, train, n_blocks)
-    # Both towers' vectors meet in the scale and the bias.
-    for name in _LOGIT if set(towers) == {"image", "text"} else ():
+    if settings.train == "lora":
+        return _add_low_rank(siglip, settings)
+    for name in towers:
+        tower = getattr(siglip, _NAMES[name])
+        if settings.train == "full":
+            tower.requires_grad_(True)
+            continue
+        if getattr(tower, "head", None) is not None:
+            tower.head.requires_grad_(True)
+        if settings.train == "last_blocks":
+            _train_last_blocks(tower, name, settings.n_blocks)
+    # The vectors of both towers meet in the scale and the bias.
+    for name in _LOGIT if len(towers) == 2 else ():
         getattr(siglip, name).requires_grad_(True)
     return None
 
 
-def _add_low_rank(siglip: Any, towers: Sequence[str], low_rank: LowRank) -> Any:
+def _add_low_rank(siglip: Any, settings: Settings) -> Any:
     import_optional("peft", extra="finetune", purpose="train='lora'")
     from peft import LoraConfig, get_peft_model
 
-    names = "|".join(_NAMES[tower] for tower in towers)
+    names = "|".join(_NAMES[tower] for tower in settings.trained_towers)
+    layers = _LAYERS[settings.lora_layers]
+    alpha = settings.lora_alpha
     config = LoraConfig(
-        r=low_rank.rank,
-        lora_alpha=low_rank.alpha,  # type: ignore[arg-type]
-        lora_dropout=low_rank.dropout,
-        target_modules=rf"({names})\.encoder\.layers\.\d+\.{_LAYERS[low_rank.layers]}",
+        r=settings.lora_rank,
+        lora_alpha=2 * settings.lora_rank if alpha is None else alpha,  # type: ignore[arg-type]
+        lora_dropout=settings.lora_dropout,
+        target_modules=rf"({names})\.encoder\.layers\.\d+\.{layers}",
     )
     return get_peft_model(siglip, config)
 
 
-def _train_tower(tower: Any, name: str, train: str, n_blocks: int) -> None:
-    if train == "full":
-        tower.requires_grad_(True)
-        return
-    if getattr(tower, "head", None) is not None:
-        tower.head.requires_grad_(True)
-    if train == "head":
-        return
+def _train_last_blocks(tower: Any, name: str, n_blocks: int) -> None:
     layers = tower.encoder.layers
     if n_blocks > len(layers):
         raise ValueError(
@@ -137,31 +93,17 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float,
 ) -> list[dict[str, Any]]:
-    """Return what the optimizer takes: trained weights by how fast they move.
+    """Return the trained weights as groups for the optimizer.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Whose ``classifier``, where there is one, is the new layer on top.
-    learning_rate : float
-        Of what is nearest to the top.
-    classifier_rate : float
-        Of the new layer.
-    weight_decay : float
-        Of matrices; norms, biases and single values have none.
-    layer_decay : float
-        Factor on the learning rate for each layer further down.
-
-    Returns
-    -------
-    list of dict
-        With ``params``, ``lr`` and ``weight_decay``.
+    The rate falls by ``layer_decay`` with each layer below the top; the network's
+    ``classifier`` has its own. Weight decay applies to matrices only.
     """
-    named = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
-    # Of the whole tower, trained or not: the top is the top.
+    # Layers count over the whole tower, trained or not: the top is the top.
     n_layers = _n_layers(name for name, _ in network.named_parameters())
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    for name, parameter in named:
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         rate = learning_rate * layer_decay ** _below_top(name, n_layers)
         if name.startswith("classifier."):
             rate = classifier_rate
@@ -173,12 +115,11 @@ def parameter_groups(
     ]
 
 
-def _n_layers(names: Any) -> dict[str, int]:
+def _n_layers(names: Iterable[str]) -> dict[str, int]:
     count: dict[str, int] = {}
     for name in names:
         if found := _LAYER.search(name):
-            tower, number = found[1], int(found[2])
-            count[tower] = max(count.get(tower, 0), number + 1)
+            count[found[1]] = max(count.get(found[1], 0), int(found[2]) + 1)
     return count
 
 
@@ -190,3 +131,33 @@ def _below_top(name: str, n_layers: dict[str, int]) -> int:
         tower = "vision_model" if "vision_model" in name else "text_model"
         return n_layers.get(tower, 0) + 1
     return 0
+
+
+def save_trained(network: torch.nn.Module, checkpoint: Path) -> None:
+    """Write the trained weights of a network; the others are those of the base."""
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    save_file(trained_tensors(network), checkpoint / _FILE)
+
+
+def load_trained(network: torch.nn.Module, checkpoint: Path) -> None:
+    """Put the trained weights of a complete checkpoint into a network."""
+    path = checkpoint / _FILE
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from error
+    own = trained_tensors(network)
+    if own.keys() != tensors.keys() or any(
+        own[name].shape != tensor.shape for name, tensor in tensors.items()
+    ):
+        raise CheckpointError(f"{str(path)!r} holds other weights than are trained.")
+    network.load_state_dict(tensors, strict=False)
+
+
+def trained_tensors(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the trained weights by name, in the memory of the CPU."""
+    return {
+        name: parameter.detach().cpu().contiguous()
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad
+    }

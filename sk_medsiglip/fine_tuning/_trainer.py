@@ -1,14 +1,16 @@
-"""transformers' ``Trainer`` for pairs and classes, and what it must not do its own way.
+"""transformers' ``Trainer`` for pairs and classes, with the parts that differ.
 
 Ours are the loss, the order of batches, validation over whole vectors, and checkpoints:
 only trained weights, as safetensors; optimizer and random state by ``weights_only``;
-each marked when it is complete. Its loop, schedules, processes and clipping stay.
+each marked when it is complete. The loop, schedules, processes and clipping are its
+own.
 """
 
 from __future__ import annotations
 
 import errno
 import pickle
+import random
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -28,71 +30,90 @@ from transformers import (
 )
 
 from sk_medsiglip._progress import progress_bar
-from sk_medsiglip.exceptions import CheckpointError
-from sk_medsiglip.fine_tuning._batches import Collator, Rows, RunOrder
+from sk_medsiglip.exceptions import CheckpointError, RunFolderError
+from sk_medsiglip.fine_tuning._batches import Collator, RunOrder
 from sk_medsiglip.fine_tuning._network import Network
-from sk_medsiglip.fine_tuning._pace import Pace
-from sk_medsiglip.fine_tuning._run_folder import RunFolderError, mark_complete
-from sk_medsiglip.fine_tuning._trainable import parameter_groups
-from sk_medsiglip.fine_tuning._trained_weights import load_trained, save_trained
-from sk_medsiglip.fine_tuning._validation_scores import validation_scores
+from sk_medsiglip.fine_tuning._run_folder import mark_complete
+from sk_medsiglip.fine_tuning._settings import Pace, Settings
+from sk_medsiglip.fine_tuning._trainable import (
+    load_trained,
+    parameter_groups,
+    save_trained,
+)
+from sk_medsiglip.fine_tuning._validation import validation_scores
 
-__all__ = ["TuningTrainer", "history_rows", "make_arguments"]
+# Length to which the gradient of a step is cut.
+_MAX_GRADIENT = 1.0
 
-# What torch's writer says when the disk is full; it raises no OSError.
+# Messages of torch's writer when the disk is full; it does not raise OSError.
 _WRITER_FAILED = ("PytorchStreamWriter", "unexpected pos", "No space left")
+
+# Names in the trainer's log, and in ``history_``.
+_LOGGED = {
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "gradient_norm",
+    "eval_loss": "validation_loss",
+    "eval_auc": "validation_auc",
+}
+
+
+@contextmanager
+def quiet_trainer() -> Iterator[None]:
+    """Silence the logs and warnings of transformers, and restore random states.
+
+    A run seeds the random numbers of Python, numpy and torch.
+    """
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    python, in_numpy = random.getstate(), np.random.get_state()
+    logging.set_verbosity_error()
+    try:
+        with (
+            warnings.catch_warnings(),
+            torch.random.fork_rng(range(torch.cuda.device_count())),
+        ):
+            # peft and transformers warn of each other's coming changes.
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        random.setstate(python)
+        np.random.set_state(in_numpy)
 
 
 def make_arguments(
-    pace: Pace,
-    folder: Path,
-    *,
-    seed: int,
-    device: str,
-    bf16: bool,
-    validates: bool,
+    settings: Settings, pace: Pace, folder: Path, seed: int, *, validates: bool
 ) -> TrainingArguments:
-    """Return what transformers' ``Trainer`` is told.
-
-    Parameters
-    ----------
-    pace : Pace
-    folder : pathlib.Path
-        For checkpoints.
-    seed : int
-    device : {"cpu", "cuda", "mps"}
-    bf16 : bool
-        Whether products are computed in bfloat16.
-    validates : bool
-        Whether there is a validation split.
-    """
+    """Return the arguments of transformers' ``Trainer``; checkpoints go to a folder."""
+    bf16 = settings.computes_in_bfloat16()
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=pace.batch_size,
-        gradient_accumulation_steps=pace.accumulate,
+        gradient_accumulation_steps=settings.accumulate,
         max_steps=pace.n_steps,
         learning_rate=pace.learning_rate,
-        lr_scheduler_type=pace.schedule,
+        lr_scheduler_type=settings.schedule.replace("constant", "constant_with_warmup"),
         warmup_steps=pace.warmup_steps,
-        weight_decay=pace.weight_decay,
-        max_grad_norm=pace.max_gradient,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=_MAX_GRADIENT,
         seed=seed,
-        use_cpu=device == "cpu",
+        use_cpu=settings.device == "cpu",
         bf16=bf16,
         logging_steps=1,
-        # What is no number is an error of ours, and looking costs a wait each step.
+        # We raise on NaN ourselves, and looking for it costs a wait in each step.
         logging_nan_inf_filter=False,
         eval_strategy="steps" if validates else "no",
         eval_steps=pace.check_every,
         save_strategy="steps",
         save_steps=pace.check_every,
-        # The newest may be half-written when the process dies; the best one is kept
-        # besides.
+        # The newest may be half-written when the process dies, and the best is kept.
         save_total_limit=3 if validates else 2,
         metric_for_best_model="eval_loss" if validates else None,
         greater_is_better=False if validates else None,
         ddp_find_unused_parameters=False,
-        dataloader_pin_memory=device == "cuda",
+        dataloader_pin_memory=settings.device == "cuda",
         disable_tqdm=True,
         report_to="none",
         remove_unused_columns=False,
@@ -106,81 +127,68 @@ def make_arguments(
 
 
 class TuningTrainer(Trainer):
-    """Train a :class:`Network`.
+    """Train a :class:`Network` on the rows of one collator, judged on another's."""
 
-    Parameters
-    ----------
-    network : Network
-    arguments : TrainingArguments
-    pace : Pace
-    collator : Collator
-        Of the training rows.
-    validation : Collator or None
-        Of those of validation.
-    seed : int
-        Of the order of rows.
-    verbose : int
-        Over 0 shows a progress bar.
-    """
+    optimizer: Any
+    control: Any
 
     def __init__(
         self,
         network: Network,
         arguments: TrainingArguments,
+        settings: Settings,
         pace: Pace,
         collator: Collator,
         validation: Collator | None,
-        *,
-        seed: int,
-        verbose: int | bool,
     ) -> None:
+        self._settings = settings
         self._pace = pace
         self._validation = validation
-        self._seed = seed
-        bar = _Bar(pace.n_steps, int(verbose) if arguments.process_index == 0 else 0)
-        callbacks: list[TrainerCallback] = [_CheckNumbers(), bar]
-        if validation is not None and pace.patience is not None:
-            callbacks.append(_StopEarly(pace.patience))
+        verbose = int(settings.verbose) if arguments.process_index == 0 else 0
+        callbacks = [_CheckNumbers(), _Bar(pace.n_steps, verbose)]
+        if validation is not None and settings.patience is not None:
+            callbacks.append(_StopEarly(settings.patience))
         super().__init__(
             model=network,
             args=arguments,
             data_collator=collator,
-            train_dataset=Rows(len(collator.rows)),
-            eval_dataset=None if validation is None else Rows(len(validation.rows)),
+            train_dataset=range(len(collator.rows)),
+            eval_dataset=None if validation is None else range(len(validation.rows)),
             callbacks=callbacks,
         )
-        # Its own print every log, or draw a bar with other words than ours.
+        # Ours replace its own, which print every log or draw a bar.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Return the batches of this process, over all epochs.
 
-        Not prepared by accelerate: the order already knows of the other processes.
+        They are not prepared by accelerate, since the order knows of all processes.
         """
         pace, args = self._pace, self.args
         n_rows = len(self.data_collator.rows)
         order = RunOrder(
             n_rows,
             pace.batch_size,
-            pace.n_steps * pace.accumulate,
-            self._seed,
+            pace.n_steps * self._settings.accumulate,
+            self.data_collator.seed,
             args.world_size,
             args.process_index,
         )
         n_epochs = -(-len(order) // order.batches_per_epoch)
         return torch.utils.data.DataLoader(
-            Rows(n_rows * n_epochs),
+            # The collator knows what an item means.
+            range(n_rows * n_epochs),  # type: ignore[arg-type]
             batch_sampler=order,
             collate_fn=self.data_collator,
             pin_memory=args.dataloader_pin_memory,
         )
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the passes of a step, each with its share of the labels of all.
+        """Return the passes of a step, each with its share of the known labels.
 
-        Each pass is a mean over what is known in it; weighed by these shares, their
-        mean is that of one pass with all rows, wherever the blanks are.
+        Each pass is a mean over its known labels; weighed by these shares, their mean
+        is that of one pass with all rows, wherever the blanks are.
         """
         passes, n_items = super().get_batch_samples(*args, **kwargs)
         if len(passes) > 1 and "targets" in passes[0]:
@@ -191,23 +199,19 @@ class TuningTrainer(Trainer):
                 one["share"] = share
         return passes, n_items
 
-    optimizer: Any
-    control: Any
-
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Return AdamW over groups of weights that move at their own speed."""
+        """Return AdamW over groups of weights that move at their own rates."""
         if self.optimizer is None:
-            pace = self._pace
             groups = parameter_groups(
                 self.model,
-                learning_rate=pace.learning_rate,
-                classifier_rate=pace.classifier_rate,
-                weight_decay=pace.weight_decay,
-                layer_decay=pace.layer_decay,
+                learning_rate=self._pace.learning_rate,
+                classifier_rate=self._pace.classifier_rate,
+                weight_decay=self._settings.weight_decay,
+                layer_decay=self._settings.layer_decay,
             )
-            # One pass over each weight, instead of a dozen small operations on it.
+            # Fused: one pass over each weight, instead of a dozen small operations.
             self.optimizer = torch.optim.AdamW(
-                groups, lr=pace.learning_rate, fused=True
+                groups, lr=self._pace.learning_rate, fused=True
             )
         return self.optimizer
 
@@ -217,18 +221,16 @@ class TuningTrainer(Trainer):
         ignore_keys: Any = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Judge the validation rows, over whole vectors: any number of processes."""
+        """Judge the validation rows; the result is that of a single process."""
         assert self._validation is not None
-        metrics = {
-            f"{metric_key_prefix}_{name}": value
-            for name, value in validation_scores(
-                self.model,
-                self._validation,
-                self._pace.batch_size * self.args.world_size,
-                self._pace.batch_size,
-                self.accelerator,
-            ).items()
-        }
+        scores = validation_scores(
+            self.model,
+            self._validation,
+            self._pace.batch_size * self.args.world_size,
+            self._pace.batch_size,
+            self.accelerator,
+        )
+        metrics = {f"{metric_key_prefix}_{name}": one for name, one in scores.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -236,7 +238,6 @@ class TuningTrainer(Trainer):
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Write the trained weights, and nothing that is a pickle of objects."""
         if self.args.should_save:
             save_trained(self.model, Path(output_dir or self.args.output_dir))
 
@@ -256,7 +257,7 @@ class TuningTrainer(Trainer):
             raise RunFolderError(
                 f"The checkpoint of step {self.state.global_step} cannot be written to "
                 f"{str(folder.parent)!r}: {error}. Free space there, then fit again "
-                "with resume=True: it goes on from the checkpoint before."
+                "with resume=True: it continues from the checkpoint before."
             ) from error
 
     def _load_from_checkpoint(
@@ -275,10 +276,10 @@ class TuningTrainer(Trainer):
 
 @contextmanager
 def _unpickling_refused(checkpoint: str | None) -> Iterator[None]:
-    """Say what a file is that torch's safe reader refuses."""
+    """Explain why torch's safe reader refused a file."""
     try:
         with warnings.catch_warnings():
-            # It says first that others than it write such pickles, and refuses then.
+            # Before it refuses a pickle, it warns that another program wrote it.
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             yield
     except pickle.UnpicklingError as error:
@@ -291,13 +292,13 @@ def _unpickling_refused(checkpoint: str | None) -> Iterator[None]:
 def _disk_failed(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-    return any(words in str(error) for words in _WRITER_FAILED) or isinstance(
-        error, SafetensorError
+    return isinstance(error, SafetensorError) or any(
+        words in str(error) for words in _WRITER_FAILED
     )
 
 
 class _Bar(TrainerCallback):
-    """The house's progress bar, with the loss beside it."""
+    """The progress bar of this package, with the losses beside it."""
 
     def __init__(self, n_steps: int, verbose: int) -> None:
         self._n_steps = n_steps
@@ -330,10 +331,10 @@ class _Bar(TrainerCallback):
 
 
 class _StopEarly(TrainerCallback):
-    """Stop when the validation loss has not been better for a while.
+    """Stop when the validation loss has not improved for a while.
 
-    All it knows is in the log that checkpoints carry: a run that goes on stops where
-    an unbroken one would.
+    It reads the log that checkpoints carry, so that a resumed run stops where an
+    unbroken one would.
     """
 
     def __init__(self, patience: int) -> None:
@@ -346,7 +347,7 @@ class _StopEarly(TrainerCallback):
 
 
 class _CheckNumbers(TrainerCallback):
-    """Stop a run whose loss is no number any more."""
+    """Stop a run whose loss is NaN or infinite."""
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any
@@ -363,24 +364,10 @@ class _CheckNumbers(TrainerCallback):
 def history_rows(
     log: list[dict[str, Any]], steps_per_epoch: float
 ) -> list[dict[str, float]]:
-    """Return one row a step from what the trainer logged.
-
-    Parameters
-    ----------
-    log : list of dict
-        ``TrainerState.log_history``.
-    steps_per_epoch : float
-    """
+    """Return one row a step from the trainer's log."""
     rows: dict[int, dict[str, float]] = {}
-    names = {
-        "loss": "loss",
-        "learning_rate": "learning_rate",
-        "grad_norm": "gradient_norm",
-        "eval_loss": "validation_loss",
-        "eval_auc": "validation_auc",
-    }
     for entry in log:
         step = int(entry["step"])
         row = rows.setdefault(step, {"step": step, "epoch": step / steps_per_epoch})
-        row.update({names[k]: v for k, v in entry.items() if k in names})
+        row.update({_LOGGED[k]: v for k, v in entry.items() if k in _LOGGED})
     return [row for row in rows.values() if len(row) > 2]

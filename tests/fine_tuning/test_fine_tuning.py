@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from children import start
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -28,59 +29,13 @@ from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.encoder import load_encoder
 from sk_medsiglip.fine_tuning import Augmentation, MedSigLIPFineTuner
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    # The threads of a shared pass wait for each other where other tests run beside.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def make(checkpoint, tmp_path):
-    """Return a maker of small, quick fine-tuners with a store of their own."""
-
-    def tuner(**settings):
-        given = {
-            "model": checkpoint,
-            "max_steps": 3,
-            "batch_size": 6,
-            "random_state": 0,
-            "cache": tmp_path / "store",
-            "device": "cpu",
-        }
-        return MedSigLIPFineTuner(**(given | settings))
-
-    return tuner
-
-
-@pytest.fixture(scope="module")
-def bars():
-    """Pictures of bars: upright or lying, bright or dark."""
-    rng = np.random.default_rng(0)
-    images = rng.normal(60, 10, (48, 28, 28))
-    upright, bright = rng.random((2, 48)) < 0.5
-    for image, up, strong in zip(images, upright, bright, strict=True):
-        place = rng.integers(4, 20)
-        bar = np.s_[:, place : place + 4] if up else np.s_[place : place + 4, :]
-        image[bar] += 150 if strong else 60
-    images = np.clip(images, 0, 255).astype(np.uint8)
-    texts = [
-        f"a {'bright' if strong else 'dark'} {'upright' if up else 'lying'} bar"
-        for up, strong in zip(upright, bright, strict=True)
-    ]
-    return images, texts, upright.astype(int), bright.astype(int)
-
-
 # ------------------------------------------------------------------- end to end
 
 
 def test_a_tuned_encoder_is_an_encoder_like_any_other(make, bars, tmp_path):
     images, texts, *_ = bars
     tuner = make().fit(images, texts)
-    assert tuner.history_["step"].tolist() == [1, 2, 3]
+    assert tuner.history_["step"].tolist() == [1, 2]
     assert np.isfinite(tuner.history_["loss"]).all()
     before = tuner.base_embedder().transform(images)
     after = tuner.transform(images)
@@ -93,7 +48,7 @@ def test_a_tuned_encoder_is_an_encoder_like_any_other(make, bars, tmp_path):
         MedSigLIPEmbedder(folder, cache=False, device="cpu").transform(images), after
     )
     text = MedSigLIPTextEmbedder(folder, cache=False, device="cpu").transform(texts)
-    same = MedSigLIPTextEmbedder(tuner.model, cache=False, device="cpu")
+    same = MedSigLIPTextEmbedder(tuner.embedder.model, cache=False, device="cpu")
     assert np.abs(text - same.transform(texts)).max() > 1e-3
     prompts = {"up": ["an upright bar"], "down": ["a lying bar"]}
     zero_shot = ZeroShotClassifier(prompts, model=folder, device="cpu").fit(after)
@@ -112,7 +67,14 @@ def test_contrastive_training_teaches_words(bars):
         return roc_auc_score(upright, zero_shot.predict_proba(embed)[:, 1])
 
     tuner = MedSigLIPFineTuner(
-        "demo", prompts=prompts, epochs=8, batch_size=12, random_state=0
+        MedSigLIPEmbedder("demo"),
+        prompts=prompts,
+        towers="image",
+        epochs=4,
+        batch_size=12,
+        learning_rate=3e-3,
+        augment=None,
+        random_state=0,
     ).fit(big[:36], y[:36])
     embedder = tuner.as_embedder()
     held_out = slice(36, None)
@@ -218,7 +180,7 @@ def test_a_head_alone_embeds_once_and_leaves_the_encoder(make, bars, monkeypatch
     def refuse(*_args, **_kwargs):
         raise AssertionError("images were read for a run that needs their rows only")
 
-    monkeypatch.setattr(_inputs, "read_bank", refuse)
+    monkeypatch.setattr(_inputs, "read_pixels", refuse)
     images, _, upright, _ = bars
     tuner = make(
         objective="classification", train="head", max_steps=80, learning_rate=0.1
@@ -264,7 +226,9 @@ def test_whole_weights_are_saved_but_not_pickled(make, bars, tmp_path, train):
     folder = tuner.save(tmp_path / "saved")
     # The store's own folder of adapters is not what the saved one lives by.
     shutil.rmtree(tmp_path / "store")
-    loaded = MedSigLIPFineTuner.load(folder).set_params(cache=tmp_path / "other")
+    loaded = MedSigLIPFineTuner.load(folder).set_params(
+        embedder__cache=tmp_path / "other"
+    )
     np.testing.assert_array_equal(loaded.transform(images), after)
     merged = loaded.merge(tmp_path / "merged")
     np.testing.assert_allclose(
@@ -287,7 +251,7 @@ def test_one_tower_alone(make, bars):
             images
         ), text.transform(texts)
 
-    base = vectors(image_only.model)
+    base = vectors(image_only.embedder.model)
     for tuner, changed in ((image_only, (True, False)), (text_only, (False, True))):
         now = vectors(tuner.as_embedder().model)
         for tower in range(2):
@@ -474,7 +438,7 @@ def test_embeddings_are_stored_under_base_and_adapter(make, bars, tmp_path):
 def test_a_pickle_holds_the_adapter_and_no_weights(bars, tmp_path):
     images, texts, *_ = bars
     big = np.kron(images[:8], np.ones((1, 4, 4), np.uint8))
-    tuner = MedSigLIPFineTuner("demo", max_steps=1, random_state=0)
+    tuner = MedSigLIPFineTuner(MedSigLIPEmbedder("demo"), max_steps=1, random_state=0)
     tuner.fit(big, texts[:8])
     pickled = pickle.dumps(tuner)
     # 98,304 trained values of 4 bytes; the checkpoint has 3.9 million.
@@ -483,27 +447,9 @@ def test_a_pickle_holds_the_adapter_and_no_weights(bars, tmp_path):
     np.save(tmp_path / "images.npy", big)
     np.save(tmp_path / "expected.npy", tuner.transform(big))
     # Another machine: another process, an empty store.
-    code = (
-        "import pickle, sys, numpy as np\n"
-        "folder = sys.argv[1]\n"
-        "tuner = pickle.load(open(folder + '/tuner.pkl', 'rb'))\n"
-        "found = tuner.transform(np.load(folder + '/images.npy'))\n"
-        "expected = np.load(folder + '/expected.npy')\n"
-        "assert np.abs(found - expected).max() < 1e-4\n"
-        "pipe = tuner.as_embedder()\n"
-        "assert pipe.revision == tuner.fingerprint_\n"
-    )
-    environment = {
-        "SK_MEDSIGLIP_CACHE": str(tmp_path / "empty"),
-        "OMP_NUM_THREADS": "1",
-        "PATH": "",
-    }
-    subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        check=True,
-    )
+    child = start("transform_a_pickle", tmp_path, SK_MEDSIGLIP_CACHE=tmp_path / "empty")
+    child.join()
+    assert child.exitcode == 0
 
 
 def test_clone_and_repr_carry_no_adapter(make, bars):
@@ -528,14 +474,16 @@ def test_save_and_load_is_the_same_fine_tuner(make, bars, tmp_path):
         validation_fraction=0.25,
     ).fit(images, np.where(upright == 1, "up", "down"))
     loaded = MedSigLIPFineTuner.load(tuner.save(tmp_path / "a"))
-    given = tuner.get_params() | {"cache": True, "model": str(tuner.model)}
-    assert loaded.get_params() == given
+    given = tuner.get_params(deep=False) | {"embedder": loaded.embedder}
+    assert loaded.get_params(deep=False) == given
+    moved = {"cache": True, "model": str(tuner.embedder.model)}
+    assert loaded.embedder.get_params() == tuner.embedder.get_params() | moved
     pd.testing.assert_frame_equal(loaded.history_, tuner.history_)
     assert loaded.classes_.tolist() == ["down", "up"]
     assert loaded.fingerprint_ == tuner.fingerprint_
     np.testing.assert_array_equal(loaded.validation_rows_, tuner.validation_rows_)
     np.testing.assert_array_equal(
-        loaded.set_params(cache=tuner.cache).predict_proba(images),
+        loaded.set_params(embedder__cache=tuner.embedder.cache).predict_proba(images),
         tuner.predict_proba(images),
     )
     # Saving over an earlier save is meant; over anything else it is not.
@@ -561,7 +509,7 @@ def test_plain_peft_and_plain_transformers_open_what_is_written(make, bars, tmp_
     folder = tuner.save(tmp_path / "saved")
     with pytest.warns(FutureWarning, match="is_gradient_checkpointing"):
         adapted = PeftModel.from_pretrained(
-            SiglipModel.from_pretrained(tuner.model), folder
+            SiglipModel.from_pretrained(tuner.embedder.model), folder
         )
     with torch.no_grad():
         theirs = adapted.base_model.model.vision_model(pixel_values=values)
@@ -623,14 +571,14 @@ def test_a_tuned_encoder_can_be_tuned_again(make, bars, tmp_path):
     ("named", "noticed"), [("medsiglip-448", True), ("siglip-base", False)]
 )
 def test_the_licence_is_noticed_beside_weights_that_it_covers(
-    checkpoint, bars, tmp_path, named, noticed
+    make, checkpoint, bars, tmp_path, named, noticed
 ):
     base = tmp_path / named
     shutil.copytree(checkpoint, base)
-    tuner = MedSigLIPFineTuner(
-        base, max_steps=1, batch_size=4, random_state=0, cache=tmp_path / "store"
-    ).fit(bars[0], bars[1])
-    unpickled = pickle.loads(pickle.dumps(tuner)).set_params(cache=tmp_path / "far")
+    tuner = make(model=base, max_steps=1, batch_size=4).fit(bars[0], bars[1])
+    unpickled = pickle.loads(pickle.dumps(tuner)).set_params(
+        embedder__cache=tmp_path / "far"
+    )
     folders = [
         tuner.save(tmp_path / "saved"),
         tuner.merge(tmp_path / "merged"),
@@ -664,7 +612,7 @@ def test_the_licence_is_noticed_beside_weights_that_it_covers(
 
 def test_medsiglip_is_known_by_its_sizes_too():
     from sk_medsiglip.encoder import Checkpoint
-    from sk_medsiglip.fine_tuning._adapter_files import is_medsiglip
+    from sk_medsiglip.fine_tuning._model_card import is_medsiglip
 
     sizes = Checkpoint("x", Path("x"), "r", 1152, 448, 14, 64)
     assert is_medsiglip("/models/mine", sizes)
@@ -768,7 +716,7 @@ def test_the_history_is_drawn(make, bars):
 
 def test_the_encoder_in_memory_is_not_the_one_that_is_trained(make, bars):
     images, texts, *_ = bars
-    encoder = load_encoder(make().model, device="cpu")
+    encoder = load_encoder(make().embedder.model, device="cpu")
     pixels = np.repeat(images[:2, ..., None], 3, -1)
     before = encoder.encode_images(pixels)
     make(train="full", learning_rate=0.01).fit(images, texts)

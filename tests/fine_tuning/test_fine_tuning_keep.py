@@ -9,19 +9,21 @@ import torch
 from sk_medsiglip import MedSigLIPTextEmbedder
 from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.fine_tuning import MedSigLIPFineTuner, _training
-from sk_medsiglip.fine_tuning._kept import Kept, kept_texts
 from sk_medsiglip.fine_tuning._losses import keep_loss
+from sk_medsiglip.fine_tuning._texts import KeptScores, kept_texts
 
 KEPT = ["a chest radiograph", "no abnormality", "a lateral view"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    # The threads of a shared pass wait for each other where other tests run beside.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture
+def make(make):
+    """Return a maker of fine-tuners that run long enough to forget."""
+
+    def tuner(**settings):
+        given = {"max_steps": 12, "batch_size": 8, "learning_rate": 3e-3}
+        return make(**(given | {"augment": None} | settings))
+
+    return tuner
 
 
 @pytest.fixture(scope="module")
@@ -32,30 +34,12 @@ def material():
     return images, ["a bar" if i % 2 == 0 else "no bar" for i in range(24)]
 
 
-@pytest.fixture
-def make(checkpoint, tmp_path):
-    def tuner(**settings):
-        given = {
-            "model": checkpoint,
-            "max_steps": 12,
-            "batch_size": 8,
-            "learning_rate": 3e-3,
-            "augment": None,
-            "random_state": 0,
-            "cache": tmp_path / "store",
-            "device": "cpu",
-        }
-        return MedSigLIPFineTuner(**(given | settings))
-
-    return tuner
-
-
 def moved(tuner, images):
     """Return how far scores by kept texts have changed, by their spread."""
     before = tuner.base_embedder().set_params(normalize=True).transform(images)
     after = tuner.as_embedder().set_params(normalize=True).transform(images)
     told = {"normalize": True, "cache": False, "device": "cpu"}
-    texts = MedSigLIPTextEmbedder(tuner.model, **told).transform(KEPT)
+    texts = MedSigLIPTextEmbedder(tuner.embedder.model, **told).transform(KEPT)
     new_texts = MedSigLIPTextEmbedder(tuner.as_embedder().model, **told).transform(KEPT)
     cosines = before @ texts.T
     change = (after @ new_texts.T - cosines) / cosines.std(axis=0)
@@ -112,7 +96,7 @@ def test_more_texts_than_images_take_turns(make, material):
     # Fifteen findings of two texts each: eight images look at four of them.
     rng = np.random.default_rng(0)
     mix = (np.eye(30)[1::2] - np.eye(30)[::2]).astype("f4")
-    kept = Kept(mix, np.eye(30, dtype="f4"), rng.random((24, 15)), rng.random(15))
+    kept = KeptScores(mix, np.eye(30, dtype="f4"), rng.random((24, 15)), rng.random(15))
     rows = np.arange(3, 11)
     seen = set()
     for epoch in range(40):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sk_medsiglip.fine_tuning import Augmentation
+from sk_medsiglip import MedSigLIPEmbedder
+from sk_medsiglip.fine_tuning import Augmentation, MedSigLIPFineTuner
 from sk_medsiglip.fine_tuning._augmentation import apply_changes, draw_changes
 from sk_medsiglip.fine_tuning._batches import RunOrder
 from sk_medsiglip.fine_tuning._losses import (
@@ -14,20 +15,9 @@ from sk_medsiglip.fine_tuning._losses import (
     pair_signs,
     sigmoid_pair_loss,
 )
-from sk_medsiglip.fine_tuning._pairs import caption_pairs, prompt_pairs
-from sk_medsiglip.fine_tuning._trainable import (
-    LowRank,
-    choose_trainable,
-    parameter_groups,
-)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from sk_medsiglip.fine_tuning._settings import Settings
+from sk_medsiglip.fine_tuning._texts import caption_texts, prompt_texts
+from sk_medsiglip.fine_tuning._trainable import choose_trainable, parameter_groups
 
 
 @pytest.fixture
@@ -185,47 +175,45 @@ def test_changes_belong_to_seed_epoch_and_row_alone():
     how = Augmentation()
     one = draw_changes(how, 5, [2], [40])
     many = draw_changes(how, 5, [2, 2, 3], [7, 40, 40])
-    np.testing.assert_array_equal(many.affine[1], one.affine[0])
-    np.testing.assert_array_equal(many.tone[1], one.tone[0])
-    assert (many.affine[2] != one.affine[0]).any()
-    assert (draw_changes(how, 6, [2], [40]).affine != one.affine).any()
+    np.testing.assert_array_equal(many[0][1], one[0][0])
+    np.testing.assert_array_equal(many[1][1], one[1][0])
+    assert (many[0][2] != one[0][0]).any()
+    assert (draw_changes(how, 6, [2], [40])[0] != one[0]).any()
 
 
 def test_each_change_can_be_switched_off_and_does_what_it_says():
     still = Augmentation(rotation=0, shift=0, scale=0, brightness=0, contrast=0)
     pixels = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 255
-    changes = draw_changes(still, 0, [0] * 3, range(3))
-    same = apply_changes(
-        pixels, torch.tensor(changes.affine), torch.tensor(changes.tone)
-    )
+    affine, tone = draw_changes(still, 0, [0] * 3, range(3))
+    same = apply_changes(pixels, torch.tensor(affine), torch.tensor(tone))
     torch.testing.assert_close(same, pixels, rtol=1e-5, atol=1e-3)
     mirrored = Augmentation(
         rotation=0, shift=0, scale=0, brightness=0, contrast=0, flip_left_right=True
     )
-    changes = draw_changes(mirrored, 0, [0] * 40, range(40))
-    turned = changes.affine[:, 0, 0] < 0
+    affine, tone = draw_changes(mirrored, 0, [0] * 40, range(40))
+    turned = affine[:, 0, 0] < 0
     assert 8 < turned.sum() < 32
-    assert (changes.affine[:, 1, 1] > 0).all()
+    assert (affine[:, 1, 1] > 0).all()
     row = int(np.flatnonzero(turned)[0])
     flipped = apply_changes(
         pixels[:1],
-        torch.tensor(changes.affine[row : row + 1]),
-        torch.tensor(changes.tone[row : row + 1]),
+        torch.tensor(affine[row : row + 1]),
+        torch.tensor(tone[row : row + 1]),
     )
     torch.testing.assert_close(flipped, pixels[:1].flip(3), rtol=1e-5, atol=1e-3)
 
 
 def test_changes_stay_as_mild_as_they_are_told():
     how = Augmentation(rotation=10, shift=0.1, scale=0.2, brightness=0.05, contrast=0.3)
-    changes = draw_changes(how, 1, [0] * 500, range(500))
-    size = np.hypot(changes.affine[:, 0, 0], changes.affine[:, 1, 0])
+    affine, tone = draw_changes(how, 1, [0] * 500, range(500))
+    size = np.hypot(affine[:, 0, 0], affine[:, 1, 0])
     assert 1 / 1.2 - 1e-6 <= size.min() < 0.87
     assert 1.2 < size.max() <= 1 / 0.8 + 1e-6
-    angle = np.degrees(np.arctan2(changes.affine[:, 1, 0], changes.affine[:, 0, 0]))
+    angle = np.degrees(np.arctan2(affine[:, 1, 0], affine[:, 0, 0]))
     assert 9 < np.abs(angle).max() <= 10.001
-    assert 0.18 < np.abs(changes.affine[:, :, 2]).max() <= 0.2
-    assert 0.27 < np.abs(changes.tone[:, 0] - 1).max() <= 0.3
-    assert 0.045 < np.abs(changes.tone[:, 1]).max() <= 0.05
+    assert 0.18 < np.abs(affine[:, :, 2]).max() <= 0.2
+    assert 0.27 < np.abs(tone[:, 0] - 1).max() <= 0.3
+    assert 0.045 < np.abs(tone[:, 1]).max() <= 0.05
 
 
 @pytest.mark.parametrize(
@@ -242,7 +230,7 @@ def test_changes_that_cannot_be_meant_are_refused(how, told):
 
 
 def test_one_of_several_texts_is_shown_and_all_have_their_turn():
-    pairs = caption_pairs([["a", "b", "c"], "d"], 2)
+    pairs = caption_texts([["a", "b", "c"], "d"], 2)
     shown = [pairs.shown(0, epoch, 3) for epoch in range(60)]
     assert set(shown) == {0, 1, 2}
     assert shown == [pairs.shown(0, epoch, 3) for epoch in range(60)]
@@ -263,7 +251,7 @@ def test_prompts_of_findings_say_what_is_there_every_second_time():
         "device": {"positive": ["a wire"], "negative": ["no wire"]},
     }
     y = np.array([[1, 0, np.nan], [0, 0, 0], [0, 1, 1], [1, 1, 0]], float)
-    pairs = prompt_pairs(prompts, None, y, labels_of(y))
+    pairs = prompt_texts(prompts, None, y, labels_of(y))
     named = [[pairs.texts[i] for i in ids] for ids in pairs.true]
     assert named[0] == ["a nodule", "no effusion"]
     assert sorted(pairs.texts[i] for i in pairs.unknown[0]) == ["a wire", "no wire"]
@@ -276,7 +264,7 @@ def test_prompts_of_findings_say_what_is_there_every_second_time():
 def test_prompts_of_classes_fill_templates():
     prompts = {"ill": ["a nodule", "a mass"], "well": ["nothing"]}
     y = np.array(["well", "ill", "ill", "well"])
-    pairs = prompt_pairs(prompts, ["an X-ray of {}"], y, labels_of(y))
+    pairs = prompt_texts(prompts, ["an X-ray of {}"], y, labels_of(y))
     assert [pairs.texts[i] for i in pairs.true[1]] == [
         "an X-ray of a nodule",
         "an X-ray of a mass",
@@ -288,7 +276,15 @@ def trained(checkpoint, train, towers=("image", "text"), n_blocks=1):
     from sk_medsiglip.encoder import find_checkpoint, load_network
 
     network = load_network(find_checkpoint(checkpoint), "float32")
-    choose_trainable(network, train, towers, n_blocks, LowRank(2, 4, 0.0, "attention"))
+    given = MedSigLIPFineTuner(
+        MedSigLIPEmbedder(),
+        train=train,
+        towers="both" if len(towers) == 2 else "".join(towers) or "both",
+        objective="contrastive" if towers else "classification",
+        n_blocks=n_blocks,
+        lora_rank=2,
+    )
+    choose_trainable(network, Settings(**given.get_params(deep=False)))
     return network, {n for n, p in network.named_parameters() if p.requires_grad}
 
 
@@ -312,7 +308,7 @@ def test_what_is_trained(checkpoint):
     assert all(".lora_A." in n or ".lora_B." in n for n in low_rank)
     # 2 towers of 2 layers, 4 products each, 2 matrices a product.
     assert len(low_rank) == 2 * 2 * 4 * 2
-    assert trained(checkpoint, "full", ())[1] == set()
+    assert trained(checkpoint, "head", ())[1] == set()
 
 
 def test_more_blocks_than_there_are(checkpoint):

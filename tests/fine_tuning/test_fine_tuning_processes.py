@@ -1,32 +1,16 @@
-"""Two processes that fit together: over gloo, as torchrun starts them."""
+"""Two processes that fit together over gloo, with the variables of torchrun."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from children import Towers, start_together, tuner_of, with_blanks
 from safetensors.torch import load as load_tensors
 
 from sk_medsiglip.datasets import make_chest_phantoms
-from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
-from sk_medsiglip.fine_tuning._losses import (
-    binary_loss,
-    class_loss,
-    pair_signs,
-    sigmoid_pair_loss,
-)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from sk_medsiglip.fine_tuning._losses import pair_signs
 
 
 @pytest.fixture(scope="module")
@@ -46,136 +30,18 @@ def given():
 
 
 @pytest.fixture(scope="module")
-def launched(given, tmp_path_factory):
-    """Two processes of one launch fit, take losses, and meet a broken image last.
-
-    Starting them is what costs here, so that they do everything; each part leaves
-    its files in the folder.
-    """
+def launched(given, checkpoint, tmp_path_factory):
+    """Two processes of one launch, and the folder that they wrote their files to."""
     folder = tmp_path_factory.mktemp("launched")
     torch.save(given, folder / "given.pt")
-    path = folder / "script.py"
-    path.write_text(FIT + LOSSES + BROKEN)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(path), str(folder)]
-    root = Path(__file__).parents[2]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(root),
-        "SK_MEDSIGLIP_CACHE": str(folder / "store"),
-    }
-    done = subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True
-    )
-    return folder, done
-
-
-FIT = """
-import json, os, sys
-import numpy as np
-from sk_medsiglip.datasets import make_chest_phantoms
-from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
-folder, rank = sys.argv[1], int(os.environ["RANK"])
-phantoms = make_chest_phantoms(20, random_state=0)
-def new(run_dir):
-    return MedSigLIPFineTuner(
-        "demo", random_state=0, device="cpu", max_steps=4, batch_size=4,
-        validation_fraction=0.3, checkpoint_every=2, run_dir=folder + run_dir,
-        learning_rate=3e-4,
-    )
-tuner = new("/run")
-images = list(phantoms.images)
-tuner.fit(images, phantoms.captions, groups=phantoms.groups)
-np.save(f"{folder}/vectors-{rank}.npy", tuner.transform(images))
-open(f"{folder}/adapter-{rank}", "wb").write(
-    tuner._tuned.files["adapter_model.safetensors"]
-)
-json.dump({
-    "loss": tuner.history_["loss"].tolist(),
-    "norm": tuner.history_["gradient_norm"].tolist(),
-    "validation": tuner.history_["validation_loss"].dropna().tolist(),
-    "best": tuner.best_step_,
-    "fingerprint": tuner.fingerprint_,
-}, open(f"{folder}/told-{rank}.json", "w"))
-"""
-
-LOSSES = """
-import torch
-from torch import distributed
-from torch.nn.parallel import DistributedDataParallel
-from sk_medsiglip.fine_tuning._losses import (
-    binary_loss, class_loss, gather_rows, pair_signs, sigmoid_pair_loss
-)
-
-class Towers(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.image = torch.nn.Linear(5, 4, dtype=torch.float64)
-        self.text = torch.nn.Linear(3, 4, dtype=torch.float64)
-        self.scale = torch.nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
-        self.bias = torch.nn.Parameter(torch.tensor(-2.0, dtype=torch.float64))
-
-    def forward(self, kind, x, t, ids, targets):
-        images = self.image(x)
-        if kind == "binary":
-            return binary_loss(images, targets, torch.tensor([2.0, 1, 1, 1]))
-        if kind == "classes":
-            weight = torch.tensor([1.0, 2, 3, 4])
-            return class_loss(images, targets[:, 0].nan_to_num(3).long(), weight)
-        rows, true, shown, pictures = ids
-        signs = pair_signs(rows, gather_rows(rows), true, true * 0 - 1,
-                           gather_rows(shown), gather_rows(pictures), pictures,
-                           "ignore")
-        texts = gather_rows(self.text(t))
-        return sigmoid_pair_loss(images, texts, self.scale, self.bias, signs)
-
-given = torch.load(folder + "/given.pt", weights_only=True)
-assert distributed.get_rank() == rank  # the group that fitting has opened
-mine = slice(4 * rank, 4 * rank + 4)
-found = {}
-for kind in ("pairs", "binary", "classes"):
-    network = DistributedDataParallel(Towers(), find_unused_parameters=True)
-    ids = tuple(one[mine] for one in given["ids"])
-    loss = network(kind, given["x"][mine], given["t"][mine], ids,
-                   given["targets"][mine])
-    loss.backward()
-    mean = loss.detach().clone()
-    distributed.all_reduce(mean)
-    found[kind] = {"loss": mean / 2} | {
-        name: parameter.grad
-        for name, parameter in network.module.named_parameters()
-        if parameter.grad is not None
-    }
-torch.save(found, f"{folder}/found-{rank}.pt")
-"""
-
-BROKEN = """
-images[3] = np.zeros((0, 5))
-try:
-    new("/broken").fit(images, phantoms.captions, groups=phantoms.groups)
-except ValueError as error:
-    open(f"{folder}/refused-{rank}", "w").write(str(error))
-    raise
-open(f"{folder}/fitted-{rank}", "w").close()
-"""
-
-
-class Towers(torch.nn.Module):
-    """As in the script above, for all rows at once."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.image = torch.nn.Linear(5, 4, dtype=torch.float64)
-        self.text = torch.nn.Linear(3, 4, dtype=torch.float64)
-        self.scale = torch.nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
-        self.bias = torch.nn.Parameter(torch.tensor(-2.0, dtype=torch.float64))
+    processes = start_together("fit_together", checkpoint, folder)
+    for one in processes:
+        one.join()
+    return folder, [one.exitcode for one in processes]
 
 
 def test_losses_and_gradients_are_those_of_one_process(launched, given):
-    folder, done = launched
-    assert (folder / "found-1.pt").exists(), done.stderr
+    folder, _ = launched
     rows, _, shown, _ = given["ids"]
     targets = given["targets"]
     signs = pair_signs(
@@ -191,16 +57,8 @@ def test_losses_and_gradients_are_those_of_one_process(launched, given):
     assert (signs == 0).sum() == 4
     for kind in ("pairs", "binary", "classes"):
         alone = Towers()
-        images = alone.image(given["x"])
-        if kind == "binary":
-            loss = binary_loss(images, targets, torch.tensor([2.0, 1, 1, 1]))
-        elif kind == "classes":
-            places = targets[:, 0].nan_to_num(3).long()
-            loss = class_loss(images, places, torch.tensor([1.0, 2, 3, 4]))
-        else:
-            loss = sigmoid_pair_loss(
-                images, alone.text(given["t"]), alone.scale, alone.bias, signs
-            )
+        ids = (rows, shown[:, None], shown, rows)
+        loss = alone(kind, given["x"], given["t"], ids, targets)
         loss.backward()
         for rank in range(2):
             found = torch.load(folder / f"found-{rank}.pt", weights_only=True)[kind]
@@ -215,17 +73,16 @@ def test_losses_and_gradients_are_those_of_one_process(launched, given):
                 torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-8)
 
 
-def test_two_processes_fit_as_one_with_their_batches_joined(launched, tmp_path):
-    folder, done = launched
-    assert (folder / "told-1.json").exists(), done.stderr
+def test_two_processes_fit_as_one_with_their_batches_joined(
+    launched, checkpoint, tmp_path
+):
+    folder, _ = launched
     told = [json.loads((folder / f"told-{r}.json").read_text()) for r in range(2)]
     assert told[0] == told[1]
     phantoms = make_chest_phantoms(20, random_state=0)
     images = list(phantoms.images)
-    alone = MedSigLIPFineTuner(
-        "demo",
-        random_state=0,
-        device="cpu",
+    alone = tuner_of(
+        checkpoint,
         max_steps=4,
         batch_size=8,
         validation_fraction=0.3,
@@ -241,7 +98,7 @@ def test_two_processes_fit_as_one_with_their_batches_joined(launched, tmp_path):
     )
     assert told[0]["best"] == alone.best_step_
     theirs = load_tensors((folder / "adapter-0").read_bytes())
-    ours = load_tensors(alone._tuned.files["adapter_model.safetensors"])
+    ours = load_tensors(alone._tuned["files"]["adapter_model.safetensors"])
     assert theirs.keys() == ours.keys()
     for name, tensor in ours.items():
         # Adam goes as far for a gradient near zero, whose sign another order of sums
@@ -257,14 +114,23 @@ def test_two_processes_fit_as_one_with_their_batches_joined(launched, tmp_path):
     assert {"rng_state_0.pth", "rng_state_1.pth", "optimizer.pt"} <= written
     complete = json.loads((folder / "run/checkpoint-4/complete.json").read_text())
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= complete.keys()
-    assert not list(folder.glob(".pixels-*"))
+    assert not list(folder.glob(".unfinished-*"))
+
+
+def test_accumulated_passes_of_processes_weigh_labels_with_blanks(
+    launched, checkpoint, tmp_path
+):
+    """Two processes of three passes, wherever the blanks are, are one batch."""
+    folder, _ = launched
+    alone = with_blanks(checkpoint, tmp_path / "alone", batch_size=12).history_
+    for rank in range(2):
+        together = pd.read_json(folder / f"blanks-{rank}.json")
+        for name in ("loss", "gradient_norm"):
+            np.testing.assert_allclose(together[name], alone[name], rtol=1e-5)
 
 
 def test_an_image_that_cannot_be_read_ends_both(launched):
-    folder, done = launched
-    assert done.returncode != 0
-    assert "row 3" in done.stderr
-    # Each by itself, not because the launcher ends the one when the other fails.
+    folder, exits = launched
+    assert exits == [1, 1]
     for rank in range(2):
         assert "row 3" in (folder / f"refused-{rank}").read_text()
-    assert not list(folder.glob("fitted-*"))

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,34 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from children import start, tuner_of
 
 from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.exceptions import CheckpointError
-from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-
-# A child process fits with the demonstration checkpoint; what it prints is JSON.
-CHILD = """
-import json, signal, sys
-# A shell ignores it for what it runs in the background, and children inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-import numpy as np
-import torch
-torch.set_num_threads(1)
-from sk_medsiglip.datasets import make_chest_phantoms
-from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
-phantoms = make_chest_phantoms(24, random_state=0)
-settings = json.loads(sys.argv[1])
-tuner = MedSigLIPFineTuner("demo", random_state=0, device="cpu", **settings)
-tuner.fit(list(phantoms.images), phantoms.captions, groups=phantoms.groups)
-print(json.dumps({
-    "loss": tuner.history_["loss"].tolist(),
-    "step": tuner.history_["step"].tolist(),
-    "fingerprint": tuner.fingerprint_,
-    "best": tuner.best_step_,
-}))
-"""
 
 SETTINGS = {
     "max_steps": 10,
@@ -51,25 +28,6 @@ SETTINGS = {
     "lora_dropout": 0.1,
     "checkpoint_every": 2,
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def start(settings):
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, json.dumps(settings)],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def wait_for_checkpoint(folder, process, step):
@@ -82,39 +40,45 @@ def wait_for_checkpoint(folder, process, step):
         ]
         if max(done, default=0) >= step:
             return
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.02)
+        assert process.is_alive()
+        time.sleep(0.01)
     raise AssertionError("no checkpoint was written")
 
 
 @pytest.fixture(scope="module")
-def material():
+def examples():
     phantoms = make_chest_phantoms(24, random_state=0)
     return list(phantoms.images), phantoms.captions, phantoms.groups
 
 
-def fit(material, **settings):
-    images, captions, groups = material
-    tuner = MedSigLIPFineTuner("demo", random_state=0, device="cpu", **settings)
-    return tuner.fit(images, captions, groups=groups)
+@pytest.fixture(scope="module")
+def fit(checkpoint, examples):
+    """Return a function that fits a small encoder on phantoms."""
+
+    def fitted(given=examples, **settings):
+        images, captions, groups = given
+        return tuner_of(checkpoint, **settings).fit(images, captions, groups=groups)
+
+    return fitted
 
 
 @posix_only
-def test_killed_and_resumed_is_an_unbroken_run(tmp_path, material):
+def test_killed_and_resumed_is_an_unbroken_run(tmp_path, fit, checkpoint):
     settings = SETTINGS | {"validation_fraction": 0.3}
-    whole = fit(material, **settings, run_dir=tmp_path / "whole")
+    whole = fit(**settings, run_dir=tmp_path / "whole")
     folder = tmp_path / "stopped"
-    child = start(settings | {"run_dir": str(folder), "max_steps": 10})
+    told = settings | {"run_dir": folder, "max_steps": 10}
+    child = start("fit", checkpoint, 24, told, tmp_path / "told")
     wait_for_checkpoint(folder, child, 4)
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
-    assert child.returncode == -signal.SIGKILL
+    child.kill()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     # What a kill can leave: half of the next checkpoint.
     half = folder / "checkpoint-99"
     half.mkdir()
     (half / "trained.safetensors").write_bytes(b"half of it")
 
-    resumed = fit(material, **settings, run_dir=folder, resume=True)
+    resumed = fit(**settings, run_dir=folder, resume=True)
     assert resumed.history_["step"].tolist() == list(range(1, 11))
     np.testing.assert_allclose(
         resumed.history_["loss"], whole.history_["loss"], atol=1e-5, rtol=0
@@ -132,40 +96,40 @@ def test_killed_and_resumed_is_an_unbroken_run(tmp_path, material):
 
 
 @posix_only
-def test_interrupted_and_resumed_without_naming_a_folder(tmp_path, material):
+def test_interrupted_and_resumed_without_naming_a_folder(tmp_path, fit, checkpoint):
     """The run finds its checkpoints by settings and data; done, they are gone."""
     settings = SETTINGS | {"cache": str(tmp_path / "store")}
-    child = start(settings)
+    child = start("fit", checkpoint, 24, settings, tmp_path / "told")
     runs = tmp_path / "store" / "runs"
     deadline = time.monotonic() + 240
     while not (started := [p for p in runs.glob("*") if (p / "run.json").exists()]):
-        assert child.poll() is None, child.communicate()[1]
+        assert child.is_alive()
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.01)
     (folder,) = started
     wait_for_checkpoint(folder, child, 2)
-    child.send_signal(signal.SIGINT)
-    _, told = child.communicate()
-    assert "KeyboardInterrupt" in told
+    os.kill(child.pid, signal.SIGINT)
+    child.join()
+    assert "KeyboardInterrupt" in (tmp_path / "told").read_text()
     assert folder.is_dir()
     # Pixels that were waiting beside it do not stay.
-    assert not list(runs.glob(".pixels-*"))
+    assert not list(runs.glob(".unfinished-*"))
 
-    resumed = fit(material, **settings, resume=True)
-    whole = fit(material, **SETTINGS, cache=tmp_path / "other")
+    resumed = fit(**settings, resume=True)
+    whole = fit(**SETTINGS, cache=tmp_path / "other")
     assert resumed.fingerprint_ == whole.fingerprint_
     assert not folder.exists()
     # Nothing is there to go on from: it starts, and gets there too.
-    again = fit(material, **settings, resume=True)
+    again = fit(**settings, resume=True)
     assert again.fingerprint_ == whole.fingerprint_
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory, material):
+def stopped(tmp_path_factory, fit):
     """The folder of a run that is done, as a run leaves it that is named."""
     folder = tmp_path_factory.mktemp("run") / "stopped"
     settings = SETTINGS | {"max_steps": 4}
-    fit(material, **settings, run_dir=folder)
+    fit(**settings, run_dir=folder)
     return folder, settings
 
 
@@ -178,11 +142,11 @@ def copied(stopped, tmp_path):
     return tmp_path / "run", settings
 
 
-def test_a_run_that_is_done_is_found_done(copied, material):
+def test_a_run_that_is_done_is_found_done(copied, fit):
     folder, settings = copied
     weights = folder / "checkpoint-4" / "trained.safetensors"
     before = weights.stat().st_mtime_ns
-    tuner = fit(material, **settings, run_dir=folder, resume=True)
+    tuner = fit(**settings, run_dir=folder, resume=True)
     assert tuner.n_steps_ == 4
     assert weights.stat().st_mtime_ns == before  # no step was taken again
 
@@ -218,7 +182,7 @@ class Bomb:
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "scheduler.pt"])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_planted_pickle_is_never_run(copied, material, tmp_path, name, wrapped):
+def test_a_planted_pickle_is_never_run(copied, fit, tmp_path, name, wrapped):
     from sk_medsiglip.fine_tuning._run_folder import mark_complete
 
     folder, settings = copied
@@ -230,14 +194,14 @@ def test_a_planted_pickle_is_never_run(copied, material, tmp_path, name, wrapped
         target.write_bytes(pickle.dumps(Bomb(planted)))
     # Noticed by its digest first; with a digest to match, by torch's reader.
     with pytest.raises(CheckpointError, match="not what was written"):
-        fit(material, **settings, run_dir=folder, resume=True)
+        fit(**settings, run_dir=folder, resume=True)
     (folder / "checkpoint-4" / "complete.json").unlink()
     mark_complete(folder / "checkpoint-4")
     if name == "rng_state.pth":
         # Random states are read where there are steps to go.
         _pretend_unfinished(folder)
     with pytest.raises(CheckpointError, match="holds more than numbers"):
-        fit(material, **settings, run_dir=folder, resume=True)
+        fit(**settings, run_dir=folder, resume=True)
     assert not planted.exists()
 
 
@@ -252,27 +216,27 @@ def _pretend_unfinished(folder):
     mark_complete(folder / "checkpoint-4")
 
 
-def test_a_damaged_checkpoint_is_named(copied, material):
+def test_a_damaged_checkpoint_is_named(copied, fit):
     folder, settings = copied
     weights = folder / "checkpoint-4" / "trained.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"trained.safetensors is not what was"):
-        fit(material, **settings, run_dir=folder, resume=True)
+        fit(**settings, run_dir=folder, resume=True)
     # As the message says: without it, the one before serves.
     import shutil
 
     shutil.rmtree(folder / "checkpoint-4")
-    assert fit(material, **settings, run_dir=folder, resume=True).n_steps_ == 4
+    assert fit(**settings, run_dir=folder, resume=True).n_steps_ == 4
 
 
-def test_another_run_is_told_by_what_differs(copied, material):
+def test_another_run_is_told_by_what_differs(copied, fit, examples):
     folder, settings = copied
-    images, captions, groups = material
+    images, captions, groups = examples
     other = settings | {"batch_size": 4}
     with pytest.raises(CheckpointError, match="batch_size was 6, is 4"):
-        fit(material, **other, run_dir=folder, resume=True)
+        fit(**other, run_dir=folder, resume=True)
     changed = [*captions[:-1], "a normal chest"]
     with pytest.raises(CheckpointError, match="y was '"):
         fit((images, changed, groups), **settings, run_dir=folder, resume=True)
@@ -281,78 +245,38 @@ def test_another_run_is_told_by_what_differs(copied, material):
         fit((turned, captions, groups), **settings, run_dir=folder, resume=True)
     # Not resumed, it must not take the place of the other run either.
     with pytest.raises(CheckpointError, match="holds another run"):
-        fit(material, **other, run_dir=folder)
+        fit(**other, run_dir=folder)
 
 
-def test_the_same_run_starts_anew_where_it_is_not_resumed(copied, material):
+def test_the_same_run_starts_anew_where_it_is_not_resumed(copied, fit):
     folder, settings = copied
     before = (folder / "checkpoint-4" / "trained.safetensors").stat().st_mtime_ns
-    tuner = fit(material, **settings, run_dir=folder)
+    tuner = fit(**settings, run_dir=folder)
     assert tuner.history_["step"].tolist() == [1, 2, 3, 4]
     after = (folder / "checkpoint-4" / "trained.safetensors").stat().st_mtime_ns
     assert after > before
 
 
-def test_a_folder_of_other_files_is_left_alone(tmp_path, material):
+def test_a_folder_of_other_files_is_left_alone(tmp_path, fit):
     folder = tmp_path / "thesis"
     folder.mkdir()
     (folder / "chapter.txt").write_text("1")
-    with pytest.raises(OSError, match="no run of this package's"):
-        fit(material, **SETTINGS, run_dir=folder)
+    with pytest.raises(OSError, match="holds files"):
+        fit(**SETTINGS, run_dir=folder)
     assert [p.name for p in folder.iterdir()] == ["chapter.txt"]
 
 
-def test_resuming_needs_to_know_where(material):
+def test_resuming_needs_to_know_where(fit):
     with pytest.raises(ValueError, match="needs run_dir="):
-        fit(material, **SETTINGS, cache=False, resume=True)
-
-
-FULL_DISK = """
-import json, resource, signal, sys
-from pathlib import Path
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-import numpy as np, torch
-torch.set_num_threads(1)
-from sk_medsiglip.datasets import make_chest_phantoms
-from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
-import sk_medsiglip.fine_tuning._training
-phantoms = make_chest_phantoms(24, random_state=0)
-unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-def run(name, limit):
-    folder = Path(sys.argv[1]) / name
-    tuner = MedSigLIPFineTuner(
-        "demo", random_state=0, device="cpu", max_steps=6, batch_size=6,
-        checkpoint_every=2, run_dir=folder, resume=True,
-    )
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
-    try:
-        tuner.fit(list(phantoms.images), phantoms.captions)
-        told = "done"
-    except OSError as error:
-        told = f"{type(error).__name__} {error}"
-    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-    print(json.dumps([told, [path.name for path in folder.glob("checkpoint-*")]]))
-
-run("weights", 50_000)
-run("optimizer", 600_000)
-run("optimizer", unlimited[0])
-"""
+        fit(**SETTINGS, cache=False, resume=True)
 
 
 @posix_only
-def test_a_full_disk_is_told_and_costs_no_checkpoint_before(tmp_path):
-    """Files may not grow past the limit: first the weights, then the optimizer."""
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1", "SK_MEDSIGLIP_CACHE": str(tmp_path / "store")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    *stopped, again = map(json.loads, done.stdout.splitlines())
+def test_a_full_disk_is_told_and_costs_no_checkpoint_before(tmp_path, checkpoint):
+    child = start("fit_on_a_full_disk", checkpoint, tmp_path)
+    child.join()
+    assert child.exitcode == 0
+    *stopped, again = json.loads((tmp_path / "told.json").read_text())
     assert len(stopped) == 2
     for told, left in stopped:
         assert told.startswith("RunFolderError")
@@ -364,17 +288,15 @@ def test_a_full_disk_is_told_and_costs_no_checkpoint_before(tmp_path):
     assert "checkpoint-6" in again[1]
 
 
-def test_too_little_space_is_noticed_before_the_first_step(
-    tmp_path, material, monkeypatch
-):
+def test_too_little_space_is_noticed_before_the_first_step(tmp_path, fit, monkeypatch):
     import shutil
 
     real = shutil.disk_usage
 
     def nearly_full(path):
-        return real(path)._replace(free=1_000_000)
+        return real(path)._replace(free=1_000)
 
     monkeypatch.setattr(shutil, "disk_usage", nearly_full)
     with pytest.raises(OSError, match="Checkpoints of this run take"):
-        fit(material, **SETTINGS, run_dir=tmp_path / "run")
+        fit(**SETTINGS, run_dir=tmp_path / "run")
     assert not list((tmp_path / "run").glob("checkpoint-*"))

@@ -1,8 +1,7 @@
-"""A fitted fine-tuner as JSON: parameters and what fit learned, without a pickle."""
+"""Parameters and attributes of a fine-tuner as JSON, without a pickle."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -11,41 +10,26 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sk_medsiglip.cache import EmbeddingCache
+from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.exceptions import CheckpointError
 from sk_medsiglip.fine_tuning._augmentation import Augmentation
 from sk_medsiglip.images import CTWindows, Percentiles, Window
 
-__all__ = ["from_json", "to_json"]
-
-_CLASSES = {one.__name__: one for one in (Augmentation, CTWindows, Percentiles, Window)}
+_CLASSES = {
+    one.__name__: one
+    for one in (Augmentation, CTWindows, MedSigLIPEmbedder, Percentiles, Window)
+}
+# Parameters of an embedder that belong to a machine.
+_OF_A_MACHINE = ("cache", "n_jobs", "verbose")
 _IS = "__is__"
 
 
 def to_json(value: Any) -> Any:
-    """Return what :func:`from_json` makes the value of again.
-
-    Parameters
-    ----------
-    value : object
-        A parameter or an attribute of the fine-tuner.
-
-    Returns
-    -------
-    object
-        Of JSON's types.
-
-    Raises
-    ------
-    TypeError
-        If it is something else.
-    """
+    """Return a value of JSON's types, which :func:`from_json` turns back."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):
         return to_json(value.item())
-    if isinstance(value, EmbeddingCache):
-        return os.fspath(value.location)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, np.ndarray):
@@ -60,22 +44,15 @@ def to_json(value: Any) -> Any:
     if isinstance(value, list | tuple | set):
         return {_IS: type(value).__name__, "items": [to_json(one) for one in value]}
     if type(value).__name__ in _CLASSES:
-        given = {
-            one.name: to_json(getattr(value, one.name))
-            for one in dataclasses.fields(value)
-        }
-        return {_IS: type(value).__name__, "fields": given}
+        is_embedder = isinstance(value, MedSigLIPEmbedder)
+        given = value.get_params() if is_embedder else vars(value)
+        saved = {k: to_json(v) for k, v in given.items() if k not in _OF_A_MACHINE}
+        return {_IS: type(value).__name__, "fields": saved}
     raise TypeError(f"{value!r} cannot be saved as JSON.")
 
 
 def from_json(value: Any) -> Any:
-    """Return the object that :func:`to_json` was given.
-
-    Raises
-    ------
-    CheckpointError
-        If it is of a kind that is not known.
-    """
+    """Return the value that :func:`to_json` was given."""
     if not isinstance(value, dict):
         return value
     kind = value.get(_IS)

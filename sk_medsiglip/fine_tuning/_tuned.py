@@ -1,0 +1,186 @@
+"""Tuned weights as a folder that the encoder loads like any checkpoint.
+
+An adapter of low-rank matrices is a few MB and can travel in a pickle; on the machine
+where that is opened it becomes a folder again, named by its fingerprint, beside the
+store of embeddings. Whole weights are a folder only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save
+
+from sk_medsiglip._files import put_in_place, scratch_folder
+from sk_medsiglip.encoder import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    TUNED_WEIGHTS,
+    TUNING,
+    Checkpoint,
+    digest_adapter,
+    find_checkpoint,
+)
+from sk_medsiglip.exceptions import CheckpointError, ModelAccessError, RunFolderError
+from sk_medsiglip.fine_tuning._model_card import licence_files
+from sk_medsiglip.fine_tuning._places import adapters_folder, write_files
+from sk_medsiglip.fine_tuning._processes import Processes
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """Weights that a run changed: the files of an adapter, or a folder of whole ones.
+
+    ``fingerprint`` is that of the weights and their base, and the ``revision`` of an
+    encoder of both; ``base_model`` is the base's name on this machine.
+    """
+
+    fingerprint: str
+    base_model: str
+    base_revision: str
+    files: Mapping[str, bytes] | None = None
+    home: str | None = None
+
+    def folder(self, cache: Any, model: str | os.PathLike[str]) -> Path:
+        """Return the folder on this machine, made beside a store if it is missing.
+
+        ``model`` is where the base lies here.
+        """
+        if self.files is None:
+            if self.home is None or not Path(self.home).is_dir():
+                raise CheckpointError(
+                    f"The tuned weights are no longer in {self.home!r}. Load them from "
+                    "where save(path) put them, MedSigLIPFineTuner.load(path), or fit "
+                    "again."
+                )
+            return Path(self.home)
+        here = replace(self, base_model=base_name(model))
+        if here.base_model != self.base_model:
+            here._check_base()
+        write = partial(write_files, files=self.files)
+        return _store(adapters_folder(cache), write, here)[1]
+
+    def _check_base(self) -> None:
+        """Raise if the base's name means another checkpoint on this machine."""
+        folder = Path(self.base_model).is_dir() or self.base_model == "demo"
+        wanted = None if folder else self.base_revision
+        try:
+            found = find_checkpoint(self.base_model, wanted, weights=False).revision
+        except ModelAccessError:
+            # Stored embeddings may do without it.
+            return
+        if found != self.base_revision:
+            raise CheckpointError(
+                f"This fine-tuner was fitted on {self.base_revision}, but model="
+                f"{self.base_model!r} is {found}. Set embedder__model= to where the "
+                "base lies, or fit again."
+            )
+
+
+def store_adapter(
+    cache: Any, model: str | os.PathLike[str], checkpoint: Checkpoint, low_rank: Any
+) -> Tuned:
+    """Return the adapter of peft's model, which is stored as a folder too."""
+    from peft import get_peft_model_state_dict
+
+    new = Tuned("", base_name(model), checkpoint.revision)
+    tensors = {
+        name: tensor.detach().float().cpu().contiguous().numpy()
+        for name, tensor in get_peft_model_state_dict(low_rank).items()
+    }
+    config = low_rank.peft_config["default"].to_dict()
+    config.update(
+        base_model_name_or_path=new.base_model,
+        revision=new.base_revision,
+        inference_mode=True,
+    )
+    # peft's sets become lists in an order that is the same tomorrow.
+    text = json.dumps(config, indent=1, sort_keys=True, default=sorted)
+    files = {ADAPTER_WEIGHTS: save(tensors), ADAPTER_CONFIG: text.encode()}
+    files |= licence_files(new.base_model, checkpoint)
+    root = adapters_folder(cache)
+    fingerprint, _ = _store(root, partial(write_files, files=files), new)
+    return replace(new, fingerprint=fingerprint, files=files)
+
+
+def store_weights(
+    cache: Any,
+    model: str | os.PathLike[str],
+    checkpoint: Checkpoint,
+    tensors: Mapping[str, Any],
+    processes: Processes,
+) -> Tuned:
+    """Return whole weights, which the first process stores as a folder."""
+    new = Tuned("", base_name(model), checkpoint.revision)
+
+    def write(folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        save_file(dict(tensors), folder / TUNED_WEIGHTS)
+        write_files(folder, licence_files(new.base_model, checkpoint))
+
+    stored = ("", "")
+    if processes.is_first:
+        fingerprint, home = _store(adapters_folder(cache), write, new)
+        stored = fingerprint, str(home)
+    fingerprint, place = processes.share(stored)
+    return replace(new, fingerprint=fingerprint, home=place)
+
+
+def _store(root: Path, write: Callable[[Path], None], tuned: Tuned) -> tuple[str, Path]:
+    """Put weights into a folder named by their fingerprint, and return both.
+
+    A fingerprint that ``tuned`` has already is checked.
+    """
+    record = tuning_record(tuned.base_model, tuned.base_revision)
+    known = root / tuned.fingerprint.removeprefix("folder-")
+    if tuned.fingerprint and _holds(known, tuned, record):
+        return tuned.fingerprint, known
+    try:
+        with scratch_folder(root, mode=0o700) as scratch:
+            write(scratch)
+            (scratch / TUNING).write_text(record, "utf-8")
+            fingerprint = digest_adapter(scratch, tuned.base_revision)
+            if tuned.fingerprint not in ("", fingerprint):
+                raise CheckpointError(
+                    f"The adapter of this fine-tuner is {fingerprint}, not "
+                    f"{tuned.fingerprint}: it was damaged on the way. Copy it again."
+                )
+            folder = root / fingerprint.removeprefix("folder-")
+            put_in_place(scratch, folder)
+    except OSError as error:
+        raise RunFolderError(
+            f"The tuned weights cannot be written to {str(root)!r}: {error}. Free "
+            "space there, or pass another cache=."
+        ) from error
+    return fingerprint, folder
+
+
+def _holds(folder: Path, tuned: Tuned, record: str) -> bool:
+    """Return whether a folder holds these weights, whole, and names their base."""
+    try:
+        return (folder / TUNING).read_text("utf-8") == record and digest_adapter(
+            folder, tuned.base_revision
+        ) == tuned.fingerprint
+    except (OSError, CheckpointError):
+        return False
+
+
+def tuning_record(base_model: str, base_revision: str) -> str:
+    """Return the content of ``tuning.json``."""
+    base = {"model": base_model, "revision": base_revision}
+    return json.dumps({"format": 1, "base": base}, indent=1)
+
+
+def base_name(model: str | os.PathLike[str]) -> str:
+    """Return a model's name so that it means the same from every folder."""
+    name = os.fspath(model)
+    if name == "demo" or not Path(name).expanduser().is_dir():
+        return name
+    return str(Path(name).expanduser().resolve())
