@@ -36,8 +36,8 @@ from sk_medsiglip.cli._options import (
     ResizeOption,
     RevisionOption,
     TemplateOption,
+    Unknown,
 )
-from sk_medsiglip.cli._train import Unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,7 +139,7 @@ def tune(
         bool, typer.Option("--overwrite", help="Replace the files if they exist.")
     ] = False,
 ) -> None:
-    """Choose the best classifier for labelled images: a saved pipeline and a report.
+    """Choose the best head for labelled images, and save it.
 
     Heads and their settings are tried on embeddings that are computed once. With
     prompts (--prompts or --class) heads that know them are tried, too.
@@ -165,10 +165,9 @@ def tune(
 
     from sk_medsiglip.cli._collection import FOLDER_LABEL, read_collection
     from sk_medsiglip.cli._embedding import check_device, embed_images, local_model
-    from sk_medsiglip.cli._labels import read_labels
+    from sk_medsiglip.cli._labels import named_labels, named_prompts, read_labels
     from sk_medsiglip.cli._prompts import prompts_for_task
     from sk_medsiglip.cli._splits import check_enough
-    from sk_medsiglip.cli._training import named_labels, named_prompts
     from sk_medsiglip.embedding import MedSigLIPEmbedder
     from sk_medsiglip.model_selection import HeadSearchCV
 
