@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import string
+from pathlib import Path
 
-# The demonstration shows what is measured: one set of prompts, in the package.
-from sk_medsiglip.cli._phantoms import PHANTOM_PROMPTS as EVALUATION_PROMPTS
+import sk_medsiglip.cli
+from sk_medsiglip._json import read_json
 from training.wording import list_clauses
 
 __all__ = ["EVALUATION_PROMPTS", "shared_with_training"]
+
+# The demonstration shows what is measured: one set of prompts, in the package.
+EVALUATION_PROMPTS = read_json(
+    Path(sk_medsiglip.cli.__file__).with_name("phantom_prompts.json")
+)
 
 
 def shared_with_training() -> list[str]:

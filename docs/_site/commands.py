@@ -16,8 +16,9 @@ _INTRODUCTION = """\
 
 The whole way from a folder of images to predictions and a report, without writing
 Python. `sk-medsiglip demo` shows it on drawings; `sk-medsiglip COMMAND --help` prints
-what stands here. Without `--model` a command uses `google/medsiglip-448`; only `demo`
-uses the demonstration checkpoint, which knows nothing of medicine.
+what stands here. Without `--model` a command uses `google/medsiglip-448`, or the model
+that the environment variable `SK_MEDSIGLIP_MODEL` names; only `demo` uses the
+demonstration checkpoint by default, which knows nothing of medicine.
 
 """
 

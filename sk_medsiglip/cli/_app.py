@@ -16,23 +16,21 @@ from sk_medsiglip.cli._console import complain, console, show_warning
 from sk_medsiglip.cli._demo import demo
 from sk_medsiglip.cli._doctor import doctor
 from sk_medsiglip.cli._embed import embed
-from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._errors import CommandError, in_shell
 from sk_medsiglip.cli._finetune import finetune
 from sk_medsiglip.cli._index_app import index_app
-from sk_medsiglip.cli._predict import predict
+from sk_medsiglip.cli._predict import predict, zero_shot
 from sk_medsiglip.cli._prompts_app import prompts_app
 from sk_medsiglip.cli._report import report
+from sk_medsiglip.cli._split import split
 from sk_medsiglip.cli._train import train
 from sk_medsiglip.cli._tune import tune
-from sk_medsiglip.cli._zero_shot import zero_shot
 from sk_medsiglip.exceptions import SkMedSiglipError
-
-__all__ = ["app", "main"]
 
 _DEBUG_VARIABLE = "SK_MEDSIGLIP_DEBUG"
 
-# What a user can mend. Anything else is a defect of the package: it keeps its
-# traceback.
+# Mistakes that a user can mend. Any other exception is a defect of the package and
+# keeps its traceback.
 _USER_ERRORS = (
     CommandError,
     SkMedSiglipError,
@@ -56,7 +54,10 @@ class _Commands(TyperGroup):
             except _USER_ERRORS as error:
                 if debug:
                     raise
-                complain(f"Error: {error}")
+                said = str(error)
+                if not isinstance(error, CommandError):
+                    said = in_shell(said)
+                complain(f"Error: {said}")
                 raise typer.Exit(getattr(error, "exit_code", 2)) from None
 
 
@@ -108,6 +109,7 @@ app.command("demo")(demo)
 app.command("check")(check)
 app.command("embed")(embed)
 app.command("zero-shot")(zero_shot)
+app.command("split")(split)
 app.command("train")(train)
 app.command(
     "tune",
@@ -124,5 +126,5 @@ app.command("doctor")(doctor)
 
 
 def main() -> None:
-    """Run the command line; what the console script calls."""
+    """Run the command line."""
     app()

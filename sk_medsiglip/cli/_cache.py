@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
-from sk_medsiglip.cli._console import bar, console, make_table, say
+from sk_medsiglip.cli import _options as options
+from sk_medsiglip.cli._console import bar, console, make_table, say, show_code
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._options import (
-    ModelOption,
-    PadOption,
-    PathColumnOption,
-    Resize,
-    ResizeOption,
-)
+from sk_medsiglip.cli._written_files import check_out
 
 if TYPE_CHECKING:
     from sk_medsiglip.cache import EmbeddingCache
 
-__all__ = ["cache_app", "format_bytes", "parse_bytes"]
 
 cache_app = typer.Typer(
-    help="Look at the embedding cache, check it, shrink it, empty it.",
+    help="Look at the embedding cache, check and shrink it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -49,7 +43,7 @@ LocationOption = Annotated[
 
 @cache_app.command()
 def info(location: LocationOption = None) -> None:
-    """Show where the cache lies, how large it is, and of which models."""
+    """Show the cache's place, size and models."""
     cache = _open(location)
     stats = cache.stats()
     say(f"Location  {stats['location']}")
@@ -95,12 +89,12 @@ def verify(
             "embedded.",
         ),
     ] = None,
-    path_column: PathColumnOption = None,
-    model: ModelOption = "google/medsiglip-448",
-    resize: ResizeOption = Resize.medsiglip,
-    pad: PadOption = False,
+    path_column: options.PathColumnOption = None,
+    model: options.ModelOption = options.MEDSIGLIP,
+    resize: options.ResizeOption = options.Resize.medsiglip,
+    pad: options.PadOption = False,
 ) -> None:
-    """Read every row against its checksum, and mend what is damaged."""
+    """Check every row's checksum, and mend what is damaged."""
     report = _open(location).verify()
     say(f"{report.rows:,} rows are intact, in {report.segments:,} segments.")
     if report.dropped:
@@ -127,25 +121,14 @@ def verify(
         )
     if report.ok:
         say("Nothing is wrong.", "green")
-    if images is not None:
-        _verify_images(images, path_column, _open(location), model, resize, pad)
-
-
-def _verify_images(
-    source: Path,
-    path_column: str | None,
-    cache: EmbeddingCache,
-    model: str,
-    resize: Resize,
-    pad: bool,
-) -> None:
+    if images is None:
+        return
     from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.embedding import MedSigLIPEmbedder
 
-    paths = read_collection(source, path_column).paths
-    embedder = MedSigLIPEmbedder(
-        model, resize=resize.value, pad=pad, cache=cache, n_jobs=-1, verbose=bar()
-    )
+    paths = read_collection(images, path_column).paths
+    how: Any = {"resize": resize.value, "pad": pad, "n_jobs": -1, "verbose": bar()}
+    embedder = MedSigLIPEmbedder(model, cache=_open(location), **how)
     outdated = [paths[i] for i in np.flatnonzero(~embedder.verify_files(paths))]
     if not outdated:
         say(f"The {len(paths):,} images are as they are remembered, or new.", "green")
@@ -169,20 +152,15 @@ def export_rows(
             help="Only rows of this model, or of the revision that begins so.",
         ),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that exists.")
-    ] = False,
+    overwrite: options.OverwriteOption = False,
     location: LocationOption = None,
 ) -> None:
-    """Write the rows to one file, to train where there is no model."""
-    if out.exists() and not overwrite:
-        raise CommandError(f"{out} exists. Add --overwrite to replace it.")
-    if not out.absolute().parent.is_dir():
-        raise CommandError(f"{out}: there is no folder {out.absolute().parent}.")
+    """Write the rows to one file, for machines without the model."""
+    check_out(out, overwrite)
     n_rows = _open(location).export_parquet(out, model=model, verbose=bar())
     size = format_bytes(out.stat().st_size)
     say(f"Wrote {n_rows:,} rows to {out}, {size}. On the other machine:")
-    say(f"sk-medsiglip cache import {out.name}", "cyan", indent=4)
+    show_code(f"sk-medsiglip cache import {out.name}")
 
 
 @cache_app.command(name="import")
@@ -197,7 +175,7 @@ def import_rows(
         ),
     ] = None,
 ) -> None:
-    """Add the rows of a file; those that are there already stay as they are."""
+    """Add the rows of a file; those already there stay."""
     from sk_medsiglip.cache import EmbeddingCache
 
     cache = EmbeddingCache(location)
@@ -220,7 +198,7 @@ def prune(
     ],
     location: LocationOption = None,
 ) -> None:
-    """Delete the least recently used rows until the rest fits a size."""
+    """Delete rows not used lately until the rest fits a size."""
     limit = parse_bytes(max_size)
     cache = _open(location)
     before = cache.stats()
@@ -239,7 +217,7 @@ def clear(
         bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")
     ] = False,
 ) -> None:
-    """Delete everything in the cache; rows are computed again when needed."""
+    """Delete all rows; they are computed again when needed."""
     cache = _open(location)
     stats = cache.stats()
     if not stats["rows"] and not stats["segments"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -11,16 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sk_medsiglip._files import new_file
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cli._console import bar, console, make_table, say
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._options import PathColumnOption
+from sk_medsiglip.cli._options import (
+    OverwriteOption,
+    PathColumnOption,
+    SourceArgument,
+)
 from sk_medsiglip.cli._written_files import check_out, write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check"]
 
 _SHOWN_REASONS = 10
 _SHOWN_EXAMPLES = 3
@@ -31,10 +34,7 @@ _NUMBER = re.compile(r"(?<![\w.])-?\d+(\.\d+)?(e[+-]?\d+)?(?![\w])")
 
 
 def check(
-    source: Annotated[
-        Path,
-        typer.Argument(help="Folder of images, or CSV file with a column of paths."),
-    ],
+    source: SourceArgument,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -72,11 +72,9 @@ def check(
         bool,
         typer.Option("--exit-zero", help="Exit with 0 even if images are unreadable."),
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the table if it exists.")
-    ] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
-    """Read every image of a folder or CSV file, without the model, and report.
+    """Read every image, without the model, and list failures.
 
     Printed are counts by format and modality, sizes, copies, and failures by reason.
     The table of --output has the columns row, path (as given), readable, reason, hint,
@@ -89,8 +87,6 @@ def check(
 
     Example: sk-medsiglip check images/ --output check.csv
     """
-    if out is not None:
-        _check_out(out, overwrite)
     # Late, so that --help is quick.
     from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.images import MAX_PIXELS, check_images
@@ -99,6 +95,9 @@ def check(
     if n_jobs == 0:
         raise CommandError("--n-jobs: 0 threads read nothing. Give 1 or more, or -1.")
     collection = read_collection(source, path_column)
+    check_out(out, overwrite, (".csv", ".tsv", ".parquet"))
+    if out is not None and out.suffix == ".parquet":
+        import_optional("pyarrow", extra="parquet", purpose="Writing Parquet")
     table = check_images(
         collection.paths,
         max_pixels=max_pixels or MAX_PIXELS,
@@ -114,22 +113,14 @@ def check(
     _say_duplicates(table)
     _say_failures(table)
     if out is not None:
-        _write(table, out)
+        with new_file(out) as draft:
+            if out.suffix == ".parquet":
+                table.to_parquet(draft, index=False)
+            else:
+                write_csv(table, draft, sep="\t" if out.suffix == ".tsv" else ",")
         say(f"Wrote {out}: {len(table):,} rows.")
     if not table.readable.all() and not exit_zero:
         raise typer.Exit(1)
-
-
-def _check_out(out: Path, overwrite: bool) -> None:
-    """Raise before all is read, not after."""
-    if out.suffix not in (".csv", ".tsv", ".parquet"):
-        raise CommandError(
-            f"--output: {out} ends in {out.suffix or 'no suffix'!r}; name it .csv, "
-            ".tsv or .parquet."
-        )
-    check_out(out, overwrite)
-    if out.suffix == ".parquet":
-        import_optional("pyarrow", extra="parquet", purpose="Writing Parquet")
 
 
 def _settings(intensity: str, frame: str | None) -> dict[str, Any]:
@@ -240,17 +231,3 @@ def _images(count: int) -> str:
 def _say_how_many_more(count: int, *, indent: int = 2) -> None:
     if count > _SHOWN_EXAMPLES:
         say(f"and {count - _SHOWN_EXAMPLES:,} more", indent=indent)
-
-
-def _write(table: pd.DataFrame, out: Path) -> None:
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        if out.suffix == ".parquet":
-            table.to_parquet(temporary, index=False)
-        else:
-            separator = "\t" if out.suffix == ".tsv" else ","
-            write_csv(table, temporary, sep=separator)
-        # In one step: a reader finds the old file or the whole new one.
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._errors import CommandError, in_shell
 from sk_medsiglip.datasets import (
     IMAGE_SUFFIXES,
     class_name,
@@ -18,11 +20,9 @@ from sk_medsiglip.datasets import (
     locate,
     parse_names,
     parse_numbers,
-    read_strings,
-    usual_path_column,
+    read_table,
 )
-
-__all__ = ["FOLDER_LABEL", "Collection", "read_collection"]
+from sk_medsiglip.datasets import check_columns as _check_columns
 
 #: Column of sub-folder names, for a collection that is a folder.
 FOLDER_LABEL = "label"
@@ -32,16 +32,8 @@ FOLDER_LABEL = "label"
 class Collection:
     """Image files in order, and the table they come from.
 
-    Parameters
-    ----------
-    paths : list of str
-        What to open.
-    frame : pandas.DataFrame
-        One row an image: the path as the user has it, and the other columns.
-    path_column : str
-        Which column of ``frame`` that is.
-    cells : pandas.DataFrame
-        The same table, every cell as it is written.
+    ``frame`` holds the path as the user has it and the other columns; ``cells`` is the
+    same table, every cell as it is written.
     """
 
     paths: list[str]
@@ -57,14 +49,13 @@ class Collection:
         """Paths as the user has them."""
         return self.frame[self.path_column].astype(str).tolist()
 
-    def keep(self, mask: NDArray[np.bool_]) -> Collection:
-        """Return the rows where ``mask`` is true."""
-        paths = [path for path, kept in zip(self.paths, mask, strict=True) if kept]
+    def keep(self, rows: NDArray[Any]) -> Collection:
+        """Return some of the rows, by a mask or by places."""
         return Collection(
-            paths,
-            self.frame[mask].reset_index(drop=True),
+            np.array(self.paths, dtype=object)[rows].tolist(),
+            self.frame.iloc[rows].reset_index(drop=True),
             self.path_column,
-            self.cells[mask].reset_index(drop=True),
+            self.cells.iloc[rows].reset_index(drop=True),
         )
 
     def column(self, name: str, option: str) -> pd.Series:
@@ -73,15 +64,12 @@ class Collection:
         return self.frame[name]
 
     def patient_column(self, name: str) -> pd.Series:
-        """Return who each image is of; missing where the cell is blank.
-
-        As numbers are written, ``1.0`` as ``1``; what a number would change, as it is.
-        """
+        """Return the patient of each image; missing where the cell is blank."""
         check_columns(self.frame, [name], "--group-column")
         return parse_names(self.cells[name]).map(class_name, na_action="ignore")
 
-    def patients(self, name: str | None) -> np.ndarray | None:
-        """Return who each image is of, from a column that leaves nobody out."""
+    def patients(self, name: str | None) -> NDArray[Any] | None:
+        """Return the patient of each image, from a column without blanks."""
         if name is None:
             return None
         column = self.patient_column(name)
@@ -92,27 +80,18 @@ class Collection:
             )
         return column.astype(str).to_numpy()
 
+    def write(self, file: Path) -> None:
+        """Write the table so that it can be read from where it is written."""
+        same_folder = all(
+            os.path.abspath(path) == os.path.abspath(locate(name, file.parent))
+            for path, name in zip(self.paths, self.names, strict=True)
+        )
+        paths = self.names if same_folder else [_absolute(path) for path in self.paths]
+        self.cells.assign(**{self.path_column: paths}).to_csv(file, index=False)
+
 
 def read_collection(source: Path, path_column: str | None = None) -> Collection:
-    """Read what ``--images`` or SOURCE names.
-
-    Parameters
-    ----------
-    source : pathlib.Path
-        A folder, whose images are taken with those of its sub-folders and whose
-        sub-folder names become the column ``label``; or a CSV or TSV file.
-    path_column : str or None, default=None
-        Column of paths of a CSV file; None looks for a usual name.
-
-    Returns
-    -------
-    Collection
-
-    Raises
-    ------
-    CommandError
-        If there is nothing there, no image, or no such column.
-    """
+    """Read a folder, whose sub-folders are the column ``label``, or a CSV file."""
     source = source.expanduser()
     if source.is_dir():
         return _read_folder(source)
@@ -126,17 +105,24 @@ def read_collection(source: Path, path_column: str | None = None) -> Collection:
             f"{source} is one image. Give its folder, or a CSV file with a column of "
             "paths."
         )
-    return _read_table(source, path_column)
+    try:
+        cells, path_column = read_table(source, path_column)
+    except ValueError as error:
+        raise CommandError(in_shell(str(error))) from None
+    paths = [locate(name, source.parent) for name in cells[path_column]]
+    typed = {
+        name: cells[name] if name == path_column else parse_numbers(cells[name])
+        for name in cells.columns
+    }
+    return Collection(paths, pd.DataFrame(typed), path_column, cells)
 
 
 def check_columns(frame: pd.DataFrame, names: Sequence[str], option: str) -> None:
     """Raise if a column is missing."""
-    missing = [name for name in names if name not in frame.columns]
-    if missing:
-        raise CommandError(
-            f"{option}: there is no column {missing[0]!r}. The columns are: "
-            f"{', '.join(map(str, frame.columns))}."
-        )
+    try:
+        _check_columns(frame, names, option)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
 
 
 def _read_folder(folder: Path) -> Collection:
@@ -147,36 +133,12 @@ def _read_folder(folder: Path) -> Collection:
             "here or in a sub-folder."
         )
     inside = [path.relative_to(folder) for path in files]
-    labels = [path.parts[0] if len(path.parts) > 1 else "" for path in inside]
+    labels = [path.parts[0] if len(path.parts) > 1 else None for path in inside]
     frame = pd.DataFrame({"path": [str(path) for path in inside]})
     if any(labels):
-        frame[FOLDER_LABEL] = pd.Series(labels, dtype=object).replace("", None)
+        frame[FOLDER_LABEL] = pd.Series(labels, dtype=object)
     return Collection([str(path) for path in files], frame, "path", frame)
 
 
-def _read_table(source: Path, path_column: str | None) -> Collection:
-    try:
-        frame = read_strings(source)
-    except ValueError as error:
-        raise CommandError(f"{source} cannot be read as a CSV file: {error}") from None
-    if frame.empty:
-        raise CommandError(f"{source} holds no rows.")
-    if path_column is None:
-        path_column = usual_path_column(frame.columns)
-        if path_column is None:
-            raise CommandError(
-                f"Which column of {source} holds the paths? Say --path-column with "
-                f"one of: {', '.join(frame.columns)}."
-            )
-    check_columns(frame, [path_column], "--path-column")
-    empty = np.flatnonzero(frame[path_column].str.strip() == "")
-    if empty.size:
-        raise CommandError(
-            f"{source}: row {empty[0] + 1} has no path in column {path_column!r}."
-        )
-    paths = [locate(name, source.parent) for name in frame[path_column]]
-    typed = {
-        name: frame[name] if name == path_column else parse_numbers(frame[name])
-        for name in frame.columns
-    }
-    return Collection(paths, pd.DataFrame(typed), path_column, frame)
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)

@@ -1,4 +1,4 @@
-"""What the commands print with: results on stdout, troubles on stderr."""
+"""Printing: results go to stdout, warnings and errors to stderr."""
 
 from __future__ import annotations
 
@@ -10,20 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = [
-    "NOT_CLINICAL",
-    "bar",
-    "complain",
-    "console",
-    "heading",
-    "make_table",
-    "model_notice",
-    "preview",
-    "say",
-    "show_code",
-    "show_warning",
-]
-
 NOT_CLINICAL = "For research only: not a medical device, not for clinical use."
 
 _SHOWN_ROWS = 10
@@ -31,10 +17,10 @@ _SHOWN_COLUMNS = 5  # fit a terminal of 80
 
 _DEMO_NOTICE = (
     'The model is the small demonstration checkpoint, "demo", trained on drawings. It '
-    f"is not MedSigLIP, and its output says nothing of patients. {NOT_CLINICAL}"
+    f"is not MedSigLIP, and its output says nothing about patients. {NOT_CLINICAL}"
 )
 
-# Colours of numbers inside sentences say nothing; off.
+# Off: colours of numbers inside sentences mean nothing.
 console = Console(highlight=False)
 _stderr = Console(stderr=True, highlight=False)
 
@@ -56,9 +42,10 @@ def heading(text: str) -> None:
 
 
 def show_code(*lines: str) -> None:
-    """Print the lines of Python that do the same."""
+    """Print lines to type: commands after a $, Python after >>>."""
     for line in lines:
-        _print(console, f"  >>> {line}", "cyan")
+        prompt = "$" if line.startswith("sk-medsiglip ") else ">>>"
+        _print(console, f"  {prompt} {line}", "cyan")
 
 
 class _LiteralTable(Table):
@@ -106,14 +93,14 @@ def preview(frame: Any) -> Table:
 
 
 def model_notice(model: str) -> str:
-    """Return what must be said wherever a model's output is shown."""
+    """Return the notice to print wherever a model's output is shown."""
     from sk_medsiglip.encoder import is_demonstration  # late: it takes a second
 
     return _DEMO_NOTICE if is_demonstration(model) else NOT_CLINICAL
 
 
 def bar() -> int:
-    """Return ``verbose`` for the embedders: a bar only where somebody watches."""
+    """Return ``verbose`` for the embedders: a bar only on a terminal."""
     return int(sys.stderr.isatty())
 
 

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sk_medsiglip.cli._console import model_notice, say
+from sk_medsiglip.cli import _options as options
+from sk_medsiglip.cli._console import heading, model_notice, say, show_code
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._options import (
-    ClassOption,
-    DeviceOption,
-    ModelOption,
-    PadOption,
-    PathColumnOption,
-    PromptsOption,
-    Resize,
-    ResizeOption,
-)
 
 if TYPE_CHECKING:
     from sk_medsiglip.cli._collection import Collection
 
-__all__ = ["demo"]
-
 _DEFAULT_OUT = "sk-medsiglip-demo"
-_GROUP_COLUMN = "patient"
 # Only a folder that this command made is ever emptied by it.
 _MARKER = ".made-by-sk-medsiglip-demo"
-_SENTENCE = "fluid has collected in the right pleural space"
+_SENTENCE = "a large pleural effusion"
+_WRITTEN = {
+    "overview.png": "labels against prompts, and the images nearest to the sentence",
+    "report.html": "the report on held-out patients: open it in a browser",
+    "results.json": "the figures above",
+    "pipeline.joblib": "embedder and head; open only pickles that you trust",
+    "train.csv": "the table of images that were learned from",
+    "test.csv": "the table of held-out images",
+    "predictions.csv": "the classifier's probabilities for them",
+    "prompts.json": "the prompts, in the form that --prompts takes",
+    "images": "the phantoms: PNG and 16-bit DICOM files, and labels.csv",
+    "cache": "the embeddings; remove it to pay again",
+}
 
 
 def demo(
@@ -45,25 +44,12 @@ def demo(
             "a CSV file with a column of paths. Default: phantoms are drawn.",
         ),
     ] = None,
-    label_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label-column",
-            help="Column of labels: 0 and 1, or class names. Repeat it for several "
-            "findings, each 0 and 1.",
-        ),
-    ] = None,
-    group_column: Annotated[
-        str | None,
-        typer.Option(
-            "--group-column",
-            help="Column that says which images belong together: the patient.",
-        ),
-    ] = None,
-    path_column: PathColumnOption = None,
-    model: ModelOption = "demo",
-    prompts: PromptsOption = None,
-    classes: ClassOption = None,
+    label_column: options.LabelColumnOption = None,
+    group_column: options.GroupColumnOption = None,
+    path_column: options.PathColumnOption = None,
+    model: options.ModelOption = "demo",
+    prompts: options.PromptsOption = None,
+    classes: options.ClassOption = None,
     positive: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,7 +61,7 @@ def demo(
         typer.Option("--negative", help="Prompt for 0 of that column. Repeatable."),
     ] = None,
     sentence: Annotated[
-        str | None, typer.Option("--sentence", help="What to search images by.")
+        str | None, typer.Option("--sentence", help="Words to search the images by.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -104,21 +90,22 @@ def demo(
     seed: Annotated[
         # The demonstration checkpoint was trained on phantoms of larger seeds.
         int,
-        typer.Option("--seed", min=0, max=999_999, help="Of all chance."),
+        typer.Option(
+            "--seed", min=0, max=999_999, help="Seed of the random number generator."
+        ),
     ] = 0,
-    resize: ResizeOption = Resize.medsiglip,
-    pad: PadOption = False,
-    device: DeviceOption = "auto",
+    resize: options.ResizeOption = options.Resize.medsiglip,
+    pad: options.PadOption = False,
+    device: options.DeviceOption = "auto",
     n_jobs: Annotated[
-        int,
-        typer.Option("--n-jobs", help="Reading threads, and workers of GridSearchCV."),
+        int, typer.Option("--n-jobs", help="Threads that read images.")
     ] = 2,
 ) -> None:
-    """Do the main job on real files, and show every step.
+    """Do the main job on drawings, and show every step.
 
-    Embeds images once; classifies them by prompts; searches a logistic head by
-    cross-validation; compares few labels with none; searches images by a sentence;
-    saves the pipeline and loads it in a new process. Ends with a table and a picture.
+    Embeds images once; classifies them by prompts; trains a head on labels; compares
+    few labels with none; searches images by a sentence; saves the pipeline and loads it
+    in a new process. Ends with a report, a table and a picture.
 
     Without --images, a few hundred chest phantoms (drawings) are written as PNG and
     16-bit DICOM files. With --images, the very same runs on your own files:
@@ -132,80 +119,86 @@ def demo(
             "add --images."
         )
     # Late, so that --help is quick.
-    from sk_medsiglip.cache import EmbeddingCache
     from sk_medsiglip.cli._collection import read_collection
-    from sk_medsiglip.cli._embedding import check_device, local_model
-    from sk_medsiglip.cli._labels import read_labels
-    from sk_medsiglip.cli._main_job import MainJob
+    from sk_medsiglip.cli._demo_steps import DemoSteps
+    from sk_medsiglip.cli._embedding import check_device
+    from sk_medsiglip.cli._labels import read_labelled
     from sk_medsiglip.cli._prompts import prompts_for_task
     from sk_medsiglip.prompts import check_prompts
 
     start = time.perf_counter()
+    # Mistakes of the user are named before anything is written.
+    which = options.ModelOptions(model, resize=resize, pad=pad)
     check_device(device)
-    # What the user got wrong is said before anything is written.
-    collection = None if images is None else read_collection(images, path_column)
-    if collection is not None:
+    if images is not None:
+        collection = read_collection(images, path_column)
         label_column = _choose_labels(collection, label_column)
-        read_labels(collection.frame, label_column)
+        read_labelled(images, label_column, None, path_column)
     folder = _prepare_folder(out, overwrite)
     if model == "demo":
         say(model_notice(model), "yellow")
-    if collection is None:
-        from sk_medsiglip.cli._phantoms import PHANTOM_PROMPTS, draw_phantom_files
-
-        table = draw_phantom_files(folder / "images", n_samples, seed)
-        collection = read_collection(table)
-        label_column, group_column = list(PHANTOM_PROMPTS), _GROUP_COLUMN
+    if images is None:
+        images, label_column = _draw_phantoms(folder / "images", n_samples, seed)
+        group_column, sentence = "patient", sentence or _SENTENCE
         if prompts is None:
             prompts = folder / "prompts.json"
-            prompts.write_text(json.dumps(PHANTOM_PROMPTS, indent=2) + "\n", "utf-8")
-        sentence = sentence or _SENTENCE
-
-    task, labelled, remarks = read_labels(collection.frame, label_column or [])
-    collection = collection.keep(labelled)
-    groups = None
-    if group_column is not None:
-        groups = _read_groups(collection, group_column)
+            shutil.copyfile(Path(__file__).with_name("phantom_prompts.json"), prompts)
+    data = read_labelled(images, label_column, group_column, path_column)
     asked, made_up = prompts_for_task(
-        task,
+        data.task,
         file=prompts,
         classes=classes or [],
         positive=positive or [],
         negative=negative or [],
     )
     question = check_prompts(asked)
-    for remark in remarks:
+    for remark in data.remarks:
         say(remark, "yellow")
-    if images is not None:
-        say(f"{len(collection):,} labelled images; labels: {', '.join(task.names)}.")
+    n_images, names = len(data.collection), ", ".join(data.task.names)
+    say(f"{n_images:,} labelled images; labels: {names}.")
     if made_up:
         say(
             "The prompts are made from the names of the labels, such as "
             f'"{question.texts[-1][0]}". Better ones, in your own words: --prompts.',
             "yellow",
         )
-    job = MainJob(
-        collection=collection,
-        task=task,
-        groups=groups,
-        prompts=asked,
-        sentence=sentence or question.texts[-1][0],
-        out=folder,
-        cache=EmbeddingCache(cache or folder / "cache"),
-        model=local_model(model),
-        resize=resize.value,
-        pad=pad,
-        device=device,
-        n_jobs=n_jobs,
-        seed=seed,
+    run = options.LenientRunOptions(
+        device=device, n_jobs=n_jobs, cache=cache or folder / "cache"
     )
-    results = job.run()
+    embedder = which.embedder(run)
+    steps = DemoSteps(
+        data, asked, sentence or question.texts[-1][0], folder, embedder, seed
+    )
+    steps.run()
     say(f"Everything took {time.perf_counter() - start:.0f} s. It is in {folder}:")
-    for name, what in _written(folder, results):
-        say(f"{name:<16} {what}", indent=2)
+    for name, what in _WRITTEN.items():
+        if (folder / name).exists():
+            say(f"{name:<16} {what}", indent=2)
     say(model_notice(model), "yellow")
-    if images is None:
+    if group_column == "patient" and (folder / "images").exists():
         say("Your own images: sk-medsiglip demo --images DIR_OR_CSV; see --help.")
+
+
+def _draw_phantoms(folder: Path, n_samples: int, seed: int) -> tuple[Path, list[str]]:
+    """Write phantoms as a hospital might hand out images; return table and labels."""
+    from sk_medsiglip.datasets import make_chest_phantoms, write_phantoms
+
+    heading("Files: chest phantoms, drawn, with labels")
+    show_code(
+        f"phantoms = make_chest_phantoms({n_samples}, dtype='uint16', "
+        f"random_state={seed})",
+        f"labels = write_phantoms(phantoms, {folder.name!r})",
+    )
+    start = time.perf_counter()
+    phantoms = make_chest_phantoms(n_samples, dtype="uint16", random_state=seed)
+    labels = write_phantoms(phantoms, folder)
+    n_dicom = int(labels["path"].str.endswith(".dcm").sum())
+    say(
+        f"{n_samples - n_dicom:,} PNG and {n_dicom:,} 16-bit DICOM files of "
+        f"{labels['patient'].nunique():,} invented patients, and labels.csv, in "
+        f"{time.perf_counter() - start:.1f} s."
+    )
+    return folder / "labels.csv", phantoms.target_names
 
 
 def _choose_labels(collection: Collection, columns: Sequence[str] | None) -> list[str]:
@@ -227,19 +220,13 @@ def _choose_labels(collection: Collection, columns: Sequence[str] | None) -> lis
     )
 
 
-def _read_groups(collection: Collection, name: str) -> Any:
-    groups = collection.patient_column(name)
-    # A blank says nothing of the others: each is a patient of its own.
-    blank = groups.isna()
-    return (
-        groups.astype(str).mask(blank, "row " + groups.index.astype(str)).to_numpy(str)
-    )
-
-
 def _prepare_folder(out: Path | None, overwrite: bool) -> Path:
     """Return an empty folder; never remove what this command did not write."""
-    folder = _free_folder() if out is None and not overwrite else out
-    folder = (folder or Path(_DEFAULT_OUT)).expanduser().resolve()
+    folder, number = out or Path(_DEFAULT_OUT), 1
+    while out is None and not overwrite and folder.exists():
+        number += 1
+        folder = Path(f"{_DEFAULT_OUT}-{number}")
+    folder = folder.expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise CommandError(f"--out: {folder} is a file; give a folder.")
     if folder.is_dir() and any(folder.iterdir()):
@@ -257,24 +244,3 @@ def _prepare_folder(out: Path | None, overwrite: bool) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _MARKER).touch()
     return folder
-
-
-def _free_folder() -> Path:
-    number = 1
-    folder = Path(_DEFAULT_OUT)
-    while folder.exists():
-        number += 1
-        folder = Path(f"{_DEFAULT_OUT}-{number}")
-    return folder
-
-
-def _written(folder: Path, results: dict[str, Any]) -> list[tuple[str, str]]:
-    files = [
-        ("overview.png", "the picture of all results"),
-        ("results.json", "the figures above"),
-        ("pipeline.joblib", "embedder and head; open only pickles that you trust"),
-        ("prompts.json", "the prompts, in the form that --prompts takes"),
-        ("images", "the phantoms: PNG and 16-bit DICOM files, and labels.csv"),
-        ("cache", "the embeddings; remove it to pay again"),
-    ]
-    return [(name, what) for name, what in files if (folder / name).exists()]

@@ -15,22 +15,12 @@ import typer
 from sk_medsiglip._version import __version__
 from sk_medsiglip.cli._cache import format_bytes
 from sk_medsiglip.cli._console import console, say
+from sk_medsiglip.cli._options import MEDSIGLIP, MODEL_VARIABLE
 from sk_medsiglip.exceptions import SkMedSiglipError
 
-__all__ = ["doctor"]
-
 _PACKAGES = (
-    "scikit-learn",
-    "numpy",
-    "scipy",
-    "pandas",
-    "torch",
-    "transformers",
-    "safetensors",
-    "huggingface-hub",
-    "pillow",
-    "pydicom",
-    "joblib",
+    *("scikit-learn", "numpy", "scipy", "pandas", "torch", "transformers"),
+    *("safetensors", "huggingface-hub", "pillow", "pydicom", "joblib"),
 )
 _EXTRAS = {
     "plot": (("matplotlib",), "pictures: of demo, reports, searches"),
@@ -46,7 +36,6 @@ _EXTRAS = {
     "ray": (("pyarrow", "ray"), "embed --ray"),
     "skops": (("skops",), "classifiers saved without pickles"),
 }
-_MEDSIGLIP = "google/medsiglip-448"
 _MARKS = {
     "ok": ("ok  ", "green"),
     "note": ("note", "yellow"),
@@ -56,17 +45,7 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report.
-
-    Parameters
-    ----------
-    state : {"ok", "note", "problem"}
-        "note" does not stop the main job; "problem" does.
-    text : str
-        What was found.
-    mend : str, default=""
-        What to type or do.
-    """
+    """A line of the report; a "problem" stops the main job, a "note" does not."""
 
     state: Literal["ok", "note", "problem"]
     text: str
@@ -81,16 +60,17 @@ def doctor(
         ),
     ] = False,
 ) -> None:
-    """Check versions, device, models, cache and extras, each with its mend.
+    """Check this installation, and say how to mend it.
 
     The exit code is 1 if the main job cannot run, else 0.
     """
     failed = False
     for title, check in (
         ("Versions", _check_versions),
+        ("Settings", _check_settings),
         ("Device", _check_device),
         ('Model "demo"', _check_demo),
-        (f"Model {_MEDSIGLIP}", lambda: _check_medsiglip(online=online)),
+        (f"Model {MEDSIGLIP}", lambda: _check_medsiglip(online=online)),
         ("Cache", _check_cache),
         ("Extras", _check_extras),
     ):
@@ -110,7 +90,7 @@ def doctor(
 
 
 def _run(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Turn a check that breaks into a finding: the others must still be made."""
+    """Turn a check that breaks into a finding, so that the others are still made."""
     try:
         yield from check()
     except Exception as error:
@@ -118,20 +98,30 @@ def _run(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 
 def _check_versions() -> Iterator[Finding]:
-    found = [f"sk-medsiglip {__version__}", f"python {platform.python_version()}"]
+    found = {"sk-medsiglip": __version__, "python": platform.python_version()}
     missing = []
     for package in _PACKAGES:
-        version = _version_of(package)
-        if version is None:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
             missing.append(package)
-        else:
-            found.append(f"{package} {version}")
-    yield Finding("ok", ", ".join(found) + f"; {platform.platform(terse=True)}")
+    versions = ", ".join(f"{name} {version}" for name, version in found.items())
+    yield Finding("ok", f"{versions}; {platform.platform(terse=True)}")
     if missing:
         yield Finding(
             "problem",
             f"not installed: {', '.join(missing)}",
             "pip install --upgrade sk-medsiglip",
+        )
+
+
+def _check_settings() -> Iterator[Finding]:
+    model = os.environ.get(MODEL_VARIABLE)
+    if model:
+        yield Finding("ok", f"{MODEL_VARIABLE} is set: --model is {model} by default")
+    else:
+        yield Finding(
+            "ok", f"{MODEL_VARIABLE} is not set; it would be the default of --model"
         )
 
 
@@ -145,11 +135,10 @@ def _check_device() -> Iterator[Finding]:
 
     device = choose_device("auto")
     dtype = choose_dtype("auto", device)
-    cores = os.cpu_count()
     yield Finding(
         "ok",
-        f'engine="auto" is torch, device="auto" is {device}, dtype="auto" is {dtype}; '
-        f"{cores} CPU cores",
+        f"--engine auto is torch, --device auto is {device}, --dtype auto is {dtype}; "
+        f"{os.cpu_count()} CPU cores",
     )
     if device != "cpu":
         return
@@ -160,18 +149,14 @@ def _check_device() -> Iterator[Finding]:
         pays = bfloat16_pays()
     except SkMedSiglipError:
         return  # the extra is not installed; its line below says so
-    if pays:
-        yield Finding(
-            "ok",
-            f"this CPU multiplies {bfloat16_gain():.1f} times as fast in bfloat16: "
-            'engine="openvino" uses it',
-        )
-    else:
-        yield Finding(
-            "ok",
-            "this CPU is not faster in bfloat16: float32 is its best, in "
-            'engine="openvino" somewhat faster than in torch',
-        )
+    yield Finding(
+        "ok",
+        f"this CPU multiplies {bfloat16_gain():.1f} times as fast in bfloat16: "
+        "--engine openvino uses it"
+        if pays
+        else "this CPU is not faster in bfloat16: float32 is its best, with "
+        "--engine openvino somewhat faster than with torch",
+    )
 
 
 def _check_demo() -> Iterator[Finding]:
@@ -193,15 +178,15 @@ def _check_demo() -> Iterator[Finding]:
 def _check_medsiglip(*, online: bool) -> Iterator[Finding]:
     from sk_medsiglip.encoder import check_hub_access, is_downloaded
 
-    if is_downloaded(_MEDSIGLIP):
+    if is_downloaded(MEDSIGLIP):
         yield Finding("ok", "its weights are in the local Hugging Face cache")
     else:
         yield Finding(
             "note",
             "its weights are not on this machine; they are needed for "
-            f'model="{_MEDSIGLIP}" only',
-            f"accept the terms at https://huggingface.co/{_MEDSIGLIP}, then type: "
-            f"hf auth login\nhf download {_MEDSIGLIP}",
+            f"--model {MEDSIGLIP} only",
+            f"accept the terms at https://huggingface.co/{MEDSIGLIP}, then type: "
+            f"hf auth login\nhf download {MEDSIGLIP}",
         )
     if not online:
         yield Finding(
@@ -209,7 +194,7 @@ def _check_medsiglip(*, online: bool) -> Iterator[Finding]:
         )
         return
     try:
-        check_hub_access(_MEDSIGLIP)
+        check_hub_access(MEDSIGLIP)
     except SkMedSiglipError as error:
         yield Finding("note", "this machine cannot download it now", str(error))
     else:
@@ -236,7 +221,7 @@ def _check_cache() -> Iterator[Finding]:
         yield Finding(
             "note",
             f"{there} is not writable: nothing is kept, every run pays again",
-            "export SK_MEDSIGLIP_CACHE=/a/folder/that/you/can/write",
+            "export SKMEDSIGLIP_CACHE=/a/folder/that/you/can/write",
         )
 
 
@@ -251,10 +236,3 @@ def _check_extras() -> Iterator[Finding]:
             )
         else:
             yield Finding("ok", f"{extra} ({purpose})")
-
-
-def _version_of(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

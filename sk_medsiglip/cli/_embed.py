@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,34 +10,16 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from sk_medsiglip._files import new_file
 from sk_medsiglip._optional import import_optional
+from sk_medsiglip.cli import _options as options
 from sk_medsiglip.cli._console import bar, complain, model_notice, say, show_code
-from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._options import (
-    BatchSizeOption,
-    CacheOption,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    Engine,
-    EngineOption,
-    JobsOption,
-    ModelOption,
-    NoCacheOption,
-    OnError,
-    OnErrorOption,
-    PadOption,
-    PathColumnOption,
-    Resize,
-    ResizeOption,
-    RevisionOption,
-)
+from sk_medsiglip.cli._errors import CommandError, in_shell
 from sk_medsiglip.cli._written_files import check_out
 from sk_medsiglip.exceptions import SkMedSiglipError
 
-__all__ = ["embed"]
 
-
+@options.with_options
 def embed(
     source: Annotated[
         str,
@@ -54,25 +35,11 @@ def embed(
             "folder, or a URL such as s3://bucket/folder."
         ),
     ],
-    path_column: PathColumnOption = None,
-    model: ModelOption = "google/medsiglip-448",
-    revision: RevisionOption = None,
-    resize: ResizeOption = Resize.medsiglip,
-    pad: PadOption = False,
+    path_column: options.PathColumnOption = None,
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Scale every row to length 1.")
     ] = False,
-    on_error: OnErrorOption = OnError.raise_,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.auto,
-    engine: EngineOption = Engine.auto,
-    batch_size: BatchSizeOption = None,
-    n_jobs: JobsOption = None,
-    cache: CacheOption = None,
-    no_cache: NoCacheOption = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace OUT if it exists.")
-    ] = False,
+    overwrite: options.OverwriteOption = False,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -92,8 +59,11 @@ def embed(
             "CPUs.",
         ),
     ] = None,
+    *,
+    model: options.ModelOptions,
+    run: options.RunOptions,
 ) -> None:
-    """Embed a folder or a CSV file of images into a .npz or .parquet file.
+    """Embed images into a .npz or .parquet file.
 
     A .npz file holds the arrays "embeddings" (one row an image), "paths", "model" and
     "revision". A .parquet file holds the columns of the CSV file and the column
@@ -109,141 +79,63 @@ def embed(
         _refuse_beside_ray(
             {
                 "--normalize": normalize,
-                "--cache": cache,
-                "--no-cache": no_cache,
+                "--cache": run.cache,
+                "--no-cache": run.no_cache,
                 "--overwrite": overwrite,
             }
         )
-        _embed_on_ray(
-            source,
-            out,
-            ray,
-            encoders=encoders,
-            path_column=path_column,
-            model=model,
-            revision=revision,
-            resize=resize.value,
-            pad=pad,
-            device=device,
-            dtype=dtype.value,
-            engine=engine.value,
-            batch_size=batch_size or "auto",
-            n_jobs=n_jobs,
-        )
+        _embed_on_ray(source, out, ray, encoders, path_column, model, run)
         return
     if encoders is not None:
         raise CommandError("--encoders goes with --ray.")
-    _embed_here(
-        Path(source),
-        Path(out),
-        path_column=path_column,
-        model=model,
-        revision=revision,
-        resize=resize,
-        pad=pad,
-        normalize=normalize,
-        on_error=on_error,
-        device=device,
-        dtype=dtype,
-        engine=engine,
-        batch_size=batch_size,
-        n_jobs=n_jobs,
-        cache=cache,
-        no_cache=no_cache,
-        overwrite=overwrite,
-    )
-
-
-def _embed_here(
-    source: Path,
-    out: Path,
-    *,
-    path_column: str | None,
-    model: str,
-    revision: str | None,
-    resize: Resize,
-    pad: bool,
-    normalize: bool,
-    on_error: OnError,
-    device: str,
-    dtype: Dtype,
-    engine: Engine,
-    batch_size: int | None,
-    n_jobs: int | None,
-    cache: Path | None,
-    no_cache: bool,
-    overwrite: bool,
-) -> None:
-    """Embed on this machine, into one file."""
-    _check_out(out, overwrite)
     # Late, so that --help is quick.
     from sk_medsiglip.cli._collection import read_collection
-    from sk_medsiglip.cli._embedding import check_device, choose_cache, embed_images
-    from sk_medsiglip.embedding import MedSigLIPEmbedder
+    from sk_medsiglip.cli._embedding import embed_images
 
-    collection = read_collection(source, path_column)
-    if out.suffix == ".parquet" and "embedding" in collection.frame:
-        raise CommandError(
-            f"{source} has a column 'embedding' already. Rename it, or write a .npz "
-            "file."
-        )
-    check_device(device)
-    embedder = MedSigLIPEmbedder(
-        model,
-        revision=revision,
-        resize=resize.value,
-        pad=pad,
-        normalize=normalize,
-        on_error=on_error.value,
-        device=device,
-        dtype=dtype.value,
-        engine=engine.value,
-        batch_size=batch_size or "auto",
-        n_jobs=n_jobs,
-        cache=choose_cache(cache, without=no_cache),
-        verbose=bar(),
-    ).fit(collection.paths)
+    file = Path(out)
+    collection = read_collection(Path(source), path_column)
+    check_out(file, overwrite, (".npz", ".parquet"))
+    if file.suffix == ".parquet":
+        import_optional("pyarrow", extra="parquet", purpose="Writing Parquet")
+        if "embedding" in collection.frame:
+            raise CommandError(
+                f"{source} has a column 'embedding' already. Rename it, or write a "
+                ".npz file."
+            )
+    embedder = model.embedder(run, normalize=normalize).fit(collection.paths)
     embedded = embed_images(collection.paths, embedder)
-    say(
-        f"{len(collection):,} images in {embedded.seconds:.1f} s: "
-        f"{embedded.passes:,} model passes, {embedded.from_cache:,} rows from the "
-        "cache."
-    )
-    facts = {"model": model, "revision": embedder.revision_}
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        if out.suffix == ".npz":
-            with temporary.open("wb") as file:
-                np.savez(
-                    file,
-                    embeddings=embedded.X,
-                    paths=np.array(collection.names),
-                    **facts,
-                )
+    say(embedded.summary())
+    facts = {"model": model.model, "revision": embedder.revision_}
+    with new_file(file) as draft:
+        if file.suffix == ".npz":
+            names = np.array(collection.names)
+            with draft.open("wb") as opened:
+                np.savez(opened, embeddings=embedded.X, paths=names, **facts)
         else:
-            _write_parquet(temporary, collection.frame, embedded.X, facts)
-        # In one step: a reader finds the old file or the whole new one.
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    say(
-        f"Wrote {out}: {embedded.X.shape[0]:,} rows of {embedded.X.shape[1]:,} float32."
-    )
-    if out.suffix == ".npz":
-        show_code(f'X = np.load("{out.name}")["embeddings"]')
+            _write_parquet(draft, collection.frame, embedded.X, facts)
+    n_rows, width = embedded.X.shape
+    say(f"Wrote {out}: {n_rows:,} rows of {width:,} float32.")
+    if file.suffix == ".npz":
+        show_code(f'X = np.load("{file.name}")["embeddings"]')
     else:
-        show_code(f'X = np.stack(pd.read_parquet("{out.name}")["embedding"])')
-    say(model_notice(model), "yellow")
+        show_code(f'X = np.stack(pd.read_parquet("{file.name}")["embedding"])')
+    say(model_notice(model.model), "yellow")
 
 
 def _embed_on_ray(
-    source: str, out: str, address: str, *, encoders: int | None, **settings: Any
+    source: str,
+    out: str,
+    address: str,
+    encoders: int | None,
+    path_column: str | None,
+    model: options.ModelOptions,
+    run: options.RunOptions,
 ) -> None:
     """Embed on a cluster, into shards."""
     if Path(out).suffix in (".npz", ".parquet") and "://" not in out:
         raise CommandError(
             f"With --ray, OUT is a folder or a URL, and {out} names a file. Give a "
-            "folder: what it holds is many files."
+            "folder: it will hold many files."
         )
     from sk_medsiglip.distributed import embed_dataset
 
@@ -253,8 +145,17 @@ def _embed_on_ray(
             out,
             concurrency=encoders or "auto",
             ray_address=address,
+            path_column=path_column,
+            model=model.model,
+            revision=model.revision,
+            resize=model.resize.value,
+            pad=model.pad,
+            device=run.device,
+            dtype=model.dtype.value,
+            engine=model.engine.value,
+            batch_size=run.batch_size or "auto",
+            n_jobs=run.n_jobs,
             verbose=bar(),
-            **settings,
         )
     except Exception as error:
         by_ray = type(error).__module__.partition(".")[0] == "ray"
@@ -262,7 +163,10 @@ def _embed_on_ray(
             by_ray or isinstance(error, ValueError | OSError)
         ):
             raise
-        raise CommandError(_say_of(error)) from error
+        # One of its notes says how much of the job is done.
+        notes = getattr(error, "__notes__", ())
+        kept = [note for note in notes if note.startswith("What is emb")]
+        raise CommandError(" ".join([in_shell(str(error)), *kept])) from error
     say(f"{report}.")
     if not report.n_embedded and not report.n_failed:
         say("Nothing to do: all of them are embedded as they are now.")
@@ -278,14 +182,7 @@ def _embed_on_ray(
         f'bunch = load_embeddings("{out}")  # bunch.X, bunch.frame',
         f'import_embeddings("{out}")  # into the cache, for pipelines on images',
     )
-    say(model_notice(settings["model"]), "yellow")
-
-
-def _say_of(error: Exception) -> str:
-    """Return an error of a job in the words of the command, with what is left of it."""
-    said = str(error).replace("path_column", "--path-column")
-    kept = [n for n in getattr(error, "__notes__", ()) if n.startswith("What is emb")]
-    return " ".join([said, *kept])
+    say(model_notice(model.model), "yellow")
 
 
 def _refuse_beside_ray(given: dict[str, Any]) -> None:
@@ -297,24 +194,12 @@ def _refuse_beside_ray(given: dict[str, Any]) -> None:
             )
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
-    """Raise before hours of work, not after."""
-    if out.suffix not in (".npz", ".parquet"):
-        raise CommandError(
-            f"{out} ends in {out.suffix or 'no suffix'!r}; name it .npz or .parquet."
-        )
-    check_out(out, overwrite)
-    if out.suffix == ".parquet":
-        import_optional("pyarrow", extra="parquet", purpose="Writing Parquet")
-
-
 def _write_parquet(
     file: Path, frame: Any, X: NDArray[np.float32], facts: dict[str, str]
 ) -> None:
-    pa = import_optional("pyarrow", extra="parquet", purpose="Writing Parquet")
-    parquet = import_optional(
-        "pyarrow.parquet", extra="parquet", purpose="Writing Parquet"
-    )
+    import pyarrow as pa
+    from pyarrow import parquet
+
     table = pa.Table.from_pandas(frame, preserve_index=False)
     values = pa.FixedSizeListArray.from_arrays(pa.array(X.ravel()), X.shape[1])
     table = table.append_column("embedding", values)

@@ -1,4 +1,4 @@
-"""What ``demo``, ``embed`` and ``zero-shot`` share when they embed images."""
+"""Embedding of images as every command does it."""
 
 from __future__ import annotations
 
@@ -14,30 +14,23 @@ from numpy.typing import NDArray
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.cli._console import complain
 from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._labels import LabelledImages
+from sk_medsiglip.cli._splits import check_enough
 from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
 from sk_medsiglip.encoder import choose_device
 from sk_medsiglip.exceptions import UnreadableImageWarning
 
-__all__ = [
-    "EmbeddedImages",
-    "Passes",
-    "check_device",
-    "choose_cache",
-    "embed_images",
-    "local_model",
-]
-
 
 @dataclass(frozen=True)
 class Passes:
-    """Model passes that a store has recorded: images and texts."""
+    """Model passes that a cache has recorded."""
 
     images: int
     texts: int
 
     @classmethod
     def so_far(cls, cache: EmbeddingCache) -> Passes:
-        """Return the passes of everybody who ever used the store."""
+        """Return all passes since the cache was made."""
         stats = cache.stats()
         texts = sum(s["rows"] for s in stats["spaces"] if s["kind"] == "text")
         return cls(stats["rows_computed"] - texts, texts)
@@ -48,19 +41,7 @@ class Passes:
 
 @dataclass(frozen=True)
 class EmbeddedImages:
-    """What :func:`embed_images` returns.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_images, embedding_dim)
-        NaN where an image cannot be read.
-    readable : ndarray of bool
-        Which rows are not NaN.
-    passes : int
-        Images that went through the model.
-    seconds : float
-        Time that it took.
-    """
+    """Rows of images, NaN where one cannot be read, and what they took."""
 
     X: NDArray[np.float32]
     readable: NDArray[np.bool_]
@@ -68,15 +49,22 @@ class EmbeddedImages:
     seconds: float
 
     def remarks(self) -> list[str]:
-        """Return how many images are left out, as a sentence if there are any."""
+        """Return a sentence on images that are left out, if there are any."""
         n_lost, n = int((~self.readable).sum()), len(self.readable)
         said = f"{n_lost:,} of {n:,} images cannot be read and are left out."
         return [said] if n_lost else []
 
     @property
     def from_cache(self) -> int:
-        """Rows that no model pass was needed for."""
+        """Number of rows that needed no model pass."""
         return int(self.readable.sum()) - self.passes
+
+    def summary(self) -> str:
+        """Return a sentence on the work."""
+        return (
+            f"{len(self.X):,} images in {self.seconds:.1f} s: {self.passes:,} model "
+            f"passes, {self.from_cache:,} rows from the cache."
+        )
 
 
 def choose_cache(
@@ -106,24 +94,7 @@ def local_model(model: str) -> str:
 
 
 def embed_images(paths: list[str], embedder: MedSigLIPEmbedder) -> EmbeddedImages:
-    """Embed files; unreadable ones are reported, not hidden.
-
-    Parameters
-    ----------
-    paths : list of str
-        The files.
-    embedder : MedSigLIPEmbedder
-        Its ``on_error`` decides about unreadable files.
-
-    Returns
-    -------
-    EmbeddedImages
-
-    Raises
-    ------
-    CommandError
-        If none can be read.
-    """
+    """Embed files, and name those that cannot be read."""
     cache = embedder.cache if isinstance(embedder.cache, EmbeddingCache) else None
     before = Passes.so_far(cache) if cache is not None else None
     start = time.perf_counter()
@@ -137,11 +108,21 @@ def embed_images(paths: list[str], embedder: MedSigLIPEmbedder) -> EmbeddedImage
         _report_unreadable(np.flatnonzero(~readable), paths)
     if not readable.any():
         raise CommandError("None of the images can be read.")
-    if cache is None or before is None:
-        passes = int(readable.sum())
-    else:
+    passes = int(readable.sum())
+    if cache is not None and before is not None:
         passes = (Passes.so_far(cache) - before).images
     return EmbeddedImages(X, readable, passes, seconds)
+
+
+def embed_labelled(
+    data: LabelledImages, embedder: MedSigLIPEmbedder, wish: str
+) -> tuple[LabelledImages, NDArray[np.float32]]:
+    """Embed labelled images; return those that can be read, and their rows."""
+    embedded = embed_images(data.collection.paths, embedder)
+    kept = data.keep(embedded.readable)
+    kept.remarks.extend(embedded.remarks())
+    check_enough(kept.task, kept.groups, wish)
+    return kept, embedded.X[embedded.readable]
 
 
 def _report_unreadable(rows: NDArray[np.intp], paths: list[str]) -> None:
@@ -149,6 +130,6 @@ def _report_unreadable(rows: NDArray[np.intp], paths: list[str]) -> None:
     more = f"\n  and {rows.size - 5:,} more" if rows.size > 5 else ""
     complain(
         f"Warning: {rows.size:,} of {len(paths):,} images cannot be read:\n"
-        f"{named}{more}\nsk_medsiglip.images.check_images(paths) says why.",
+        f"{named}{more}\nsk-medsiglip check says why.",
         "yellow",
     )

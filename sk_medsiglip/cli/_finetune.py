@@ -122,7 +122,7 @@ def finetune(
     n_jobs: JobsOption = None,
     cache: CacheOption = None,
 ) -> None:
-    """Fine-tune the encoder on your own images, with captions or with labels.
+    """Fine-tune the encoder with captions or with labels.
 
     What is written is a small folder that every --model of these commands takes. Try
     "sk-medsiglip train" first: a head on the encoder as it is takes seconds.

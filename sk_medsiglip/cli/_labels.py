@@ -1,21 +1,24 @@
-"""Columns of a table -> what is to be told apart, and how well it was."""
+"""Labelled images: columns of a table -> what is to be told apart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
-from sk_medsiglip.cli._collection import check_columns
+from sk_medsiglip.cli._collection import (
+    FOLDER_LABEL,
+    Collection,
+    check_columns,
+    read_collection,
+)
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.datasets import Meaning, class_name, read_binary
-
-__all__ = ["Meaning", "Task", "read_labels"]
+from sk_medsiglip.datasets import Meaning, class_name, read_binary, some_values
 
 _MAX_CLASSES = 100
 
@@ -24,16 +27,7 @@ _MAX_CLASSES = 100
 class Task:
     """A classification task.
 
-    Parameters
-    ----------
-    kind : {"finding", "classes", "findings"}
-        One finding that is present or absent; one of several classes; several
-        findings at once.
-    names : tuple of str
-        The finding; the classes, sorted; the findings.
-    y : ndarray
-        0 and 1 for findings, ``(n,)`` or ``(n, n_findings)``, NaN where one of several
-        is not known; class names for classes.
+    ``y`` holds 0, 1 and NaN for one finding or several, and names for classes.
     """
 
     kind: Literal["finding", "classes", "findings"]
@@ -44,51 +38,54 @@ class Task:
         """Return the task of some of the images."""
         return replace(self, y=self.y[rows])
 
-    def questions(self) -> list[NDArray[Any]]:
-        """Return what one labelled image answers: a 1-D y for each question."""
-        return list(self.y.T) if self.kind == "findings" else [self.y]
-
-    def indicators(self) -> NDArray[np.bool_]:
-        """Return whether each name is true of each image, ``(n, n_names)``."""
+    def truth(self) -> NDArray[np.float64]:
+        """Return 1, 0 and NaN for each image and name."""
         if self.kind == "classes":
-            return self.y[:, None] == np.asarray(self.names)
-        return self.y.reshape(len(self.y), -1) == 1
-
-    def scores(self, estimator: Any, X: Any) -> NDArray[np.floating]:
-        """Return one column of probabilities a name."""
-        probabilities = np.asarray(estimator.predict_proba(X))
-        if self.kind == "findings":
-            return probabilities
-        if self.kind == "finding":
-            return probabilities[:, 1:]
-        # A fold or a draw may lack a class, prompts may have one more.
-        known = {str(name): i for i, name in enumerate(estimator.classes_)}
-        columns = [
-            probabilities[:, known[name]] if name in known else np.zeros(len(X))
-            for name in self.names
-        ]
-        return np.column_stack(columns)
-
-    def aucs(self, scores: NDArray[np.floating]) -> dict[str, float]:
-        """Return the AUC of every name of which there are examples and others."""
-        truth = self.indicators()
-        return {
-            name: float(roc_auc_score(truth[:, i], scores[:, i]))
-            for i, name in enumerate(self.names)
-            if 0 < truth[:, i].sum() < len(truth)
-        }
-
-    def macro_auc(self, estimator: Any, X: Any, y: NDArray[Any]) -> float:
-        """Score an estimator as ``GridSearchCV(scoring=...)`` wants it."""
-        aucs = replace(self, y=y).aucs(self.scores(estimator, X))
-        return float(np.mean(list(aucs.values()))) if aucs else float("nan")
+            return (self.y[:, None] == np.asarray(self.names)).astype(float)
+        return self.y.reshape(len(self.y), -1).astype(float)
 
     def labels_of(self, row: int) -> str:
         """Return what is true of an image, in words."""
-        truth = self.indicators()[row]
-        true = [name for name, yes in zip(self.names, truth, strict=True) if yes]
-        nothing = f"no {self.names[0]}" if self.kind == "finding" else "no finding"
+        true = [n for n, yes in zip(self.names, self.truth()[row], strict=True) if yes]
+        nothing = absent(self.names[0]) if self.kind == "finding" else "no finding"
         return ", ".join(true) or nothing
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images with their labels and patients, and sentences on what was left out."""
+
+    collection: Collection
+    task: Task
+    groups: NDArray[Any] | None
+    remarks: list[str]
+
+    def keep(self, rows: NDArray[Any]) -> LabelledImages:
+        """Return some of the rows, by a mask or by places."""
+        groups = None if self.groups is None else self.groups[rows]
+        kept = self.collection.keep(rows), self.task.rows(rows), groups
+        return LabelledImages(*kept, list(self.remarks))
+
+
+def read_labelled(
+    source: Path,
+    label_columns: Sequence[str] | None,
+    group_column: str | None,
+    path_column: str | None = None,
+    *,
+    uncertain: Meaning = "ignore",
+    blank: Meaning = "ignore",
+) -> LabelledImages:
+    """Read the images of a table or folder that have labels."""
+    collection = read_collection(source, path_column)
+    task, labelled, remarks = read_labels(
+        collection.frame,
+        label_columns or [FOLDER_LABEL],
+        uncertain=uncertain,
+        blank=blank,
+    )
+    collection = collection.keep(labelled)
+    return LabelledImages(collection, task, collection.patients(group_column), remarks)
 
 
 def read_labels(
@@ -97,91 +94,84 @@ def read_labels(
     *,
     uncertain: Meaning = "ignore",
     blank: Meaning = "ignore",
-    complete: bool = True,
+    complete: bool = False,
 ) -> tuple[Task, NDArray[np.bool_], list[str]]:
-    """Read label columns.
+    """Return the task of the rows that have labels, which these are, and remarks.
 
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        One row an image.
-    columns : sequence of str
-        One column of 0 and 1 is a finding, one of anything else holds classes, without
-        the spaces around them; several must be of 0 and 1. Beside 0 and 1 words such as
-        "NA" are blanks.
-    uncertain, blank : {"ignore", "negative", "positive"}, default="ignore"
-        What -1 and an empty cell of a finding mean.
-    complete : bool, default=True
-        Leave out images of which one of several findings is not known. False leaves
-        out those of which none is, and holds NaN for the others.
-
-    Returns
-    -------
-    task : Task
-        Of the rows that have labels.
-    labelled : ndarray of bool
-        Which rows those are.
-    remarks : list of str
-        What was left out, as sentences.
-
-    Raises
-    ------
-    CommandError
-        If the columns cannot be labels.
+    One column of 0 and 1 is a finding, one of anything else holds classes; several
+    columns must be of 0 and 1, and a row needs one of them.
     """
     check_columns(frame, columns, "--label-column")
     binary = {name: read_binary(frame[name], uncertain, blank) for name in columns}
-    if len(columns) > 1:
-        for name, values in binary.items():
-            if values is None:
-                raise CommandError(
-                    f"--label-column: with several label columns each must hold 0 and "
-                    f"1, and {name!r} holds {_some_values(frame[name])}."
-                )
-    if all(values is not None for values in binary.values()):
-        table = np.column_stack(list(binary.values()))  # type: ignore[arg-type]
-        known = np.isfinite(table)
-        labelled = np.asarray(known.all(axis=1) if complete else known.any(axis=1))
+    known = [values for values in binary.values() if values is not None]
+    if len(columns) > 1 and len(known) < len(columns):
+        name = next(name for name, values in binary.items() if values is None)
+        raise CommandError(
+            "--label-column: with several label columns each must hold 0 and 1, and "
+            f"{name!r} holds {some_values(frame[name])}."
+        )
+    if known:
+        table = np.column_stack(known)
+        labelled = np.asarray(np.isfinite(table).any(axis=1))
         y = table[labelled]
-        if known[labelled].all():
+        if np.isfinite(y).all():
             y = y.astype(np.int64)
-        kind: Literal["finding", "findings"] = (
-            "finding" if len(columns) == 1 else "findings"
+        task = (
+            Task("finding", tuple(columns), y[:, 0])
+            if len(columns) == 1
+            else Task("findings", tuple(columns), y)
         )
-        task = Task(kind, tuple(columns), y[:, 0] if kind == "finding" else y)
     else:
-        labels = frame[columns[0]]
-        labelled = labels.notna().to_numpy()
-        y = np.array([class_name(value).strip() for value in labels[labelled]])
-        task = Task("classes", tuple(np.unique(y).tolist()), y)
-        _check_classes(task, columns[0])
-    remarks = []
-    if not labelled.all():
-        remarks.append(
-            f"{(~labelled).sum():,} of {len(frame):,} images are left out: a label is "
-            "blank or uncertain (-1)."
-        )
+        labelled = frame[columns[0]].notna().to_numpy()
+        task = _read_classes(frame[columns[0]][labelled])
     if not labelled.any():
         raise CommandError(
-            f"No image has a label in every one of the columns {', '.join(columns)}. "
-            "Fill in the blanks, or name fewer columns."
+            f"No image has a label in the columns {', '.join(columns)}. Fill in the "
+            "blanks, or name other columns."
         )
-    return task, labelled, remarks
+    n_lost = int((~labelled).sum())
+    left_out = (
+        f"{n_lost:,} of {len(frame):,} images are left out: a label is blank or "
+        "uncertain (-1)."
+    )
+    return task, labelled, [left_out] if n_lost else []
 
 
-def _check_classes(task: Task, column: str) -> None:
-    if len(task.names) < 2:
+def named_labels(task: Task) -> Any:
+    """Return labels that name themselves in the saved classifier."""
+    if task.kind == "findings":
+        return pd.DataFrame(task.y.astype(float), columns=list(task.names))
+    if task.kind == "finding":
+        (name,) = task.names
+        return np.where(task.y == 1, name, absent(name))
+    return task.y
+
+
+def named_prompts(task: Task, prompts: dict[str, Any]) -> dict[str, Any]:
+    """Return prompts of the same names."""
+    if task.kind != "finding":
+        return prompts
+    (name,) = task.names
+    pair = prompts[name]
+    return {name: pair["positive"], absent(name): pair["negative"]}
+
+
+def absent(finding: str) -> str:
+    """Return the name of the class of images without a finding."""
+    return f"no {finding}"
+
+
+def _read_classes(labels: pd.Series) -> Task:
+    y = np.array([class_name(value).strip() for value in labels])
+    names = tuple(np.unique(y).tolist())
+    if len(names) == 1:
         raise CommandError(
-            f"--label-column: {column!r} holds one class only, {task.names}; a "
+            f"--label-column: {labels.name!r} holds one class only, {names[0]!r}; a "
             "classifier needs two."
         )
-    if len(task.names) > _MAX_CLASSES:
+    if len(names) > _MAX_CLASSES:
         raise CommandError(
-            f"--label-column: {column!r} holds {len(task.names)} different values. "
+            f"--label-column: {labels.name!r} holds {len(names)} different values. "
             "That looks like measurements or names, not classes."
         )
-
-
-def _some_values(column: pd.Series) -> str:
-    values = [repr(class_name(value)) for value in column.dropna().unique()[:4]]
-    return ", ".join(values) + (", ..." if column.nunique() > 4 else "")
+    return Task("classes", names, y)

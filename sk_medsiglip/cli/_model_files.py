@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import joblib
 
+from sk_medsiglip._files import new_file
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cli._console import complain
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._written_files import check_out
-
-__all__ = [
-    "RUNS_CODE",
-    "check_model_file",
-    "foreign_types",
-    "load_model",
-    "load_pipeline",
-    "save_model",
-    "trust_options",
-]
 
 RUNS_CODE = (
     "Loading a joblib file runs code that is in it: load only files whose origin you "
@@ -48,33 +38,16 @@ def check_model_file(file: Path, overwrite: bool) -> None:
 
 def save_model(model: Any, file: Path) -> int:
     """Write a fitted estimator in one step; return the bytes written."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    with new_file(file) as draft:
         if file.suffix == _SKOPS:
             draft.write_bytes(_skops().dumps(model))
         else:
             joblib.dump(model, draft)
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
     return file.stat().st_size
 
 
 def load_model(file: Path, trusted: Sequence[str] = ()) -> Any:
-    """Read a fitted estimator; say so first where that runs code.
-
-    Parameters
-    ----------
-    file : Path
-        What :func:`save_model` wrote.
-    trusted : sequence of str
-        Types of other packages that a skops file may hold.
-
-    Raises
-    ------
-    CommandError
-        If there is no such file, or it holds types of other packages.
-    """
+    """Read a fitted estimator; warn first where that runs code."""
     if not file.is_file():
         raise CommandError(
             f"There is no file {file}. Make one with: sk-medsiglip train"
@@ -97,7 +70,7 @@ def load_model(file: Path, trusted: Sequence[str] = ()) -> Any:
 
 
 def load_pipeline(file: Path, trusted: Sequence[str] = ()) -> Any:
-    """Read a pipeline from images to classes, as :func:`load_model` reads it."""
+    """Read a pipeline from images to classes."""
     from sklearn.pipeline import Pipeline
 
     from sk_medsiglip.embedding import MedSigLIPEmbedder
@@ -112,20 +85,20 @@ def load_pipeline(file: Path, trusted: Sequence[str] = ()) -> Any:
 
 
 def foreign_types(file: Path) -> list[str]:
-    """Return types of other packages that loading a skops file would have to trust."""
+    """Return the types of other packages that a skops file holds."""
     if file.suffix != _SKOPS:
         return []
     try:
         unknown = _skops().get_untrusted_types(file=file)
     except Exception as error:
-        raise CommandError(f"{file} is no skops file: {error}") from error
+        raise CommandError(f"{file} is not a skops file: {error}") from error
     return [
         name for name in unknown if not name.startswith(_OURS) and name not in _HARMLESS
     ]
 
 
 def trust_options(names: Sequence[str]) -> str:
-    """Return what to type to trust types."""
+    """Return the options that trust types."""
     return " ".join(f"--trust {name}" for name in names)
 
 

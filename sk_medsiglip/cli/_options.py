@@ -1,33 +1,35 @@
-"""Options that several commands have, declared once."""
+"""Options that several commands share, each declared once, and what they make.
+
+A command may take a dataclass of options as one parameter: see ``with_options``.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-__all__ = [
-    "BatchSizeOption",
-    "CacheOption",
-    "ClassOption",
-    "DeviceOption",
-    "DtypeOption",
-    "JobsOption",
-    "ModelOption",
-    "NoCacheOption",
-    "OnError",
-    "OnErrorOption",
-    "PadOption",
-    "PathColumnOption",
-    "PromptsOption",
-    "Resize",
-    "ResizeOption",
-    "RevisionOption",
-    "TemplateOption",
-    "TrustOption",
-]
+if TYPE_CHECKING:
+    from sk_medsiglip.embedding import MedSigLIPEmbedder
+
+MEDSIGLIP = "google/medsiglip-448"
+#: Environment variable that holds the default of ``--model``.
+MODEL_VARIABLE = "SK_MEDSIGLIP_MODEL"
+
+
+class Unknown(StrEnum):
+    """Values of ``--uncertain`` and ``--blank``."""
+
+    ignore = "ignore"
+    negative = "negative"
+    positive = "positive"
 
 
 class Resize(StrEnum):
@@ -64,6 +66,7 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
+        envvar=MODEL_VARIABLE,
         help='Hub repository, checkpoint folder, or "demo" (the small demonstration '
         "checkpoint in the package).",
     ),
@@ -133,9 +136,46 @@ PathColumnOption = Annotated[
     typer.Option(
         "--path-column",
         help="Column of the CSV file that holds the paths, which are relative to the "
-        "CSV file's folder. Default: the first named path, file, filename, filepath, "
-        "image or image_path.",
+        "CSV file's folder. Default: the first that names files which exist.",
     ),
+]
+SourceArgument = Annotated[
+    Path, typer.Argument(help="Folder of images, or CSV file with a column of paths.")
+]
+LabelsOption = Annotated[
+    Path,
+    typer.Option(
+        "--labels",
+        help="CSV file with a column of paths and one or more of labels, or a folder "
+        "with a sub-folder a class.",
+    ),
+]
+LabelColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label-column",
+        help="Column of classes, or of 0 and 1 for a finding. Repeat it for several "
+        "findings. Default: label.",
+    ),
+]
+GroupColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group-column",
+        help="Column of patients, whose images stay together in splits and folds.",
+    ),
+]
+UncertainOption = Annotated[
+    Unknown, typer.Option("--uncertain", help="What -1 in a finding means.")
+]
+BlankOption = Annotated[
+    Unknown, typer.Option("--blank", help="What an empty cell of a finding means.")
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Seed of the random number generator.")
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that exist.")
 ]
 PromptsOption = Annotated[
     Path | None,
@@ -211,3 +251,114 @@ NestedOption = Annotated[
         "price of five more searches.",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options that say where and how images are embedded, but not by which model."""
+
+    on_error: OnErrorOption = OnError.raise_
+    device: DeviceOption = "auto"
+    batch_size: BatchSizeOption = None
+    n_jobs: JobsOption = None
+    cache: CacheOption = None
+    no_cache: NoCacheOption = False
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the options as parameters of an embedder."""
+        from sk_medsiglip.cli._console import bar
+        from sk_medsiglip.cli._embedding import check_device, choose_cache
+
+        check_device(self.device)
+        return {
+            "on_error": self.on_error.value,
+            "device": self.device,
+            "batch_size": self.batch_size or "auto",
+            "n_jobs": self.n_jobs,
+            "cache": choose_cache(self.cache, without=self.no_cache),
+            "verbose": bar(),
+        }
+
+
+@dataclass(frozen=True)
+class LenientRunOptions(RunOptions):
+    """The same, for commands that go on without unreadable images."""
+
+    on_error: OnErrorOption = OnError.nan
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Options that decide what the embedding of an image is."""
+
+    model: ModelOption = MEDSIGLIP
+    revision: RevisionOption = None
+    resize: ResizeOption = Resize.medsiglip
+    pad: PadOption = False
+    dtype: DtypeOption = Dtype.auto
+    engine: EngineOption = Engine.auto
+
+    def embedder(self, run: RunOptions, **further: Any) -> MedSigLIPEmbedder:
+        """Return the embedder that the options describe."""
+        from sk_medsiglip.cli._embedding import local_model
+        from sk_medsiglip.embedding import MedSigLIPEmbedder
+
+        return MedSigLIPEmbedder(
+            local_model(self.model),
+            revision=self.revision,
+            resize=self.resize.value,
+            pad=self.pad,
+            dtype=self.dtype.value,
+            engine=self.engine.value,
+            **run.parameters() | further,
+        )
+
+
+def text_side(embedder: MedSigLIPEmbedder, *names: str) -> dict[str, Any]:
+    """Return those parameters of an embedder that prompts are embedded with, too."""
+    params = embedder.get_params(deep=False)
+    return {name: params[name] for name in ("model", "revision", "cache", *names)}
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of each parameter that is a dataclass of options."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        kind = hints[parameter.name]
+        if not is_dataclass(kind):
+            parameters.append(
+                parameter.replace(annotation=kind, kind=parameter.KEYWORD_ONLY)
+            )
+            continue
+        groups[parameter.name] = kind
+        options = get_type_hints(kind, include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                option.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=option.default,
+                annotation=options[option.name],
+            )
+            for option in fields(kind)
+        ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        for name, kind in groups.items():
+            own = {option.name: given.pop(option.name) for option in fields(kind)}
+            given[name] = kind(**own)
+        command(**given)
+
+    # Typer reads both: the signature for the options, the annotations for their types.
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
+
+
+def column_options(labels: list[str] | None, group: str | None) -> str:
+    """Return the options that name columns, to be typed again for another command."""
+    given = [("--label-column", name) for name in labels or []]
+    given += [("--group-column", group)] if group else []
+    return "".join(f" {option} {shlex.quote(name)}" for option, name in given)

@@ -1,57 +1,44 @@
-"""``sk-medsiglip predict``: a saved classifier and images to a CSV file."""
+"""``predict`` and ``zero-shot``: images to a CSV file of probabilities."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
-from sk_medsiglip.cli._console import bar, console, model_notice, preview, say
+from sk_medsiglip.cli import _options as options
+from sk_medsiglip.cli._console import console, model_notice, preview, say
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._options import (
-    BatchSizeOption,
-    CacheOption,
-    DeviceOption,
-    JobsOption,
-    NoCacheOption,
-    OnError,
-    OnErrorOption,
-    PathColumnOption,
-    TrustOption,
-)
 from sk_medsiglip.cli._written_files import check_out, write_csv
 
-__all__ = ["predict"]
+if TYPE_CHECKING:
+    from sk_medsiglip.cli._collection import Collection
+    from sk_medsiglip.cli._embedding import EmbeddedImages
 
-
-def predict(
-    classifier: Annotated[
-        Path,
-        typer.Argument(
-            help="What train wrote: .skops, or .joblib, which runs code when loaded."
-        ),
-    ],
-    source: Annotated[
-        Path,
-        typer.Argument(help="Folder of images, or CSV file with a column of paths."),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="CSV file to write.")] = Path(
-        "predictions.csv"
+ClassifierArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="What train wrote: .skops, or .joblib, which runs code when loaded."
     ),
-    path_column: PathColumnOption = None,
-    trust: TrustOption = None,
-    on_error: OnErrorOption = OnError.raise_,
-    device: DeviceOption = "auto",
-    batch_size: BatchSizeOption = None,
-    n_jobs: JobsOption = None,
-    cache: CacheOption = None,
-    no_cache: NoCacheOption = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the CSV file if it exists.")
-    ] = False,
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="CSV file to write.")]
+
+
+@options.with_options
+def predict(
+    classifier: ClassifierArgument,
+    source: options.SourceArgument,
+    out: OutOption = Path("predictions.csv"),
+    path_column: options.PathColumnOption = None,
+    trust: options.TrustOption = None,
+    overwrite: options.OverwriteOption = False,
+    *,
+    run: options.RunOptions,
 ) -> None:
-    """Classify images with a classifier that "sk-medsiglip train" saved.
+    """Classify images with a classifier that train saved.
 
     One column of probabilities a class and the likeliest under "predicted"; or one
     column a finding. Images are embedded as those that it learned from, by the same
@@ -59,58 +46,114 @@ def predict(
 
     Example: sk-medsiglip predict model.skops images/ --out predictions.csv
     """
-    check_out(out, overwrite)
     # Late, so that --help is quick.
-    import numpy as np
-    import pandas as pd
-
     from sk_medsiglip.cli._collection import read_collection
-    from sk_medsiglip.cli._embedding import check_device, choose_cache, embed_images
+    from sk_medsiglip.cli._embedding import embed_images
     from sk_medsiglip.cli._model_files import load_pipeline
 
     pipeline = load_pipeline(classifier, trust or ())
     collection = read_collection(source, path_column)
-    check_device(device)
-    embedder = pipeline[0].set_params(
-        device=device,
-        batch_size=batch_size or "auto",
-        n_jobs=n_jobs,
-        cache=choose_cache(cache, without=no_cache),
-        on_error=on_error.value,
-        verbose=bar(),
-    )
-    embedded = embed_images(collection.paths, embedder)
-    readable = embedded.readable
-    rest = pipeline[1:]
-    probabilities = rest.predict_proba(embedded.X[readable])
+    check_out(out, overwrite)
     head = pipeline[-1]
-    if head.classes_.ndim == 2:
+    exclusive = head.classes_.ndim == 1
+    if not exclusive:
         numbered = [f"label {i}" for i in range(len(head.classes_))]
         names = getattr(head, "findings_", getattr(head, "label_names_", numbered))
-        predicted = None
     else:
         names = head.classes_
-        predicted = rest.predict(embedded.X[readable])
-    taken = {collection.path_column} | (set() if predicted is None else {"predicted"})
+    _check_names(collection, names, exclusive)
+    embedder = pipeline[0].set_params(**run.parameters())
+    embedded = embed_images(collection.paths, embedder)
+    _write_probabilities(out, collection, embedded, pipeline[1:], names, exclusive)
+    say(model_notice(embedder.model), "yellow")
+
+
+@options.with_options
+def zero_shot(
+    source: options.SourceArgument,
+    out: OutOption = Path("zero-shot.csv"),
+    prompts: options.PromptsOption = None,
+    classes: options.ClassOption = None,
+    template: options.TemplateOption = None,
+    path_column: options.PathColumnOption = None,
+    overwrite: options.OverwriteOption = False,
+    *,
+    model: options.ModelOptions,
+    run: options.RunOptions,
+) -> None:
+    """Classify images by prompts alone, without labels.
+
+    One column a class, and the likeliest class under "predicted"; or one column a
+    finding, the probability that it is present. The probabilities rank images and are
+    not calibrated.
+
+    Example: sk-medsiglip zero-shot images/ --class "normal=a normal chest X-ray"
+    --class "effusion=a chest X-ray with pleural effusion"
+    """
+    # Late, so that --help is quick.
+    from sk_medsiglip.cli._collection import read_collection
+    from sk_medsiglip.cli._embedding import embed_images
+    from sk_medsiglip.cli._prompts import parse_classes, read_prompts
+    from sk_medsiglip.prompts import check_prompts
+    from sk_medsiglip.zero_shot import ZeroShotClassifier
+
+    if (prompts is None) == (not classes):
+        raise CommandError(
+            'Say what to look for: either --prompts FILE, or --class "name=prompt" '
+            "once for every class."
+        )
+    asked: dict[str, Any] = (
+        read_prompts(prompts) if prompts is not None else parse_classes(classes or [])
+    )
+    question = check_prompts(asked, template)
+    collection = read_collection(source, path_column)
+    check_out(out, overwrite)
+    exclusive = not question.is_pairs
+    _check_names(collection, question.labels, exclusive)
+    embedder = model.embedder(run)
+    embedded = embed_images(collection.paths, embedder)
+    settings = options.text_side(embedder, "device", "dtype", "engine")
+    classifier = ZeroShotClassifier(asked, templates=template, **settings)
+    classifier.fit(embedded.X[embedded.readable])
+    names = classifier.classes_ if exclusive else classifier.findings_
+    _write_probabilities(out, collection, embedded, classifier, names, exclusive)
+    say("The probabilities rank images; they are not calibrated.", "yellow")
+    say(model_notice(model.model), "yellow")
+
+
+def _check_names(collection: Collection, names: Iterable[Any], exclusive: bool) -> None:
+    """Raise before images are embedded if a class is named like another column."""
+    taken = {collection.path_column, *(["predicted"] if exclusive else [])}
     if clash := sorted(taken & {str(name) for name in names}):
         raise CommandError(
-            f"A class is named {clash[0]!r}, like another column of the result: name "
-            "the column of paths otherwise."
+            f"A class is named {clash[0]!r}, like another column of the result. Rename "
+            "the class, or the column of paths."
         )
-    values = np.full((len(collection), len(names)), np.nan)
-    values[readable] = probabilities
-    table = pd.DataFrame({collection.path_column: collection.names})
-    for column, name in enumerate(names):
-        table[str(name)] = values[:, column]
-    if predicted is not None:
+
+
+def _write_probabilities(
+    out: Path,
+    collection: Collection,
+    embedded: EmbeddedImages,
+    classifier: Any,
+    names: Iterable[Any],
+    exclusive: bool,
+) -> None:
+    """Write a column for each name, and for exclusive classes the likeliest one."""
+    import pandas as pd
+
+    readable = embedded.readable
+    X = embedded.X[readable]
+    columns = [str(name) for name in names]
+    values = np.full((len(collection), len(columns)), np.nan)
+    # For one finding the classifier gives two columns: absent and present.
+    values[readable] = classifier.predict_proba(X)[:, -len(columns) :]
+    table = pd.DataFrame(values, columns=columns)
+    table.insert(0, collection.path_column, collection.names)
+    if exclusive:
         table["predicted"] = None
-        table.loc[readable, "predicted"] = predicted
+        table.loc[readable, "predicted"] = classifier.predict(X)
     write_csv(table, out, float_format="%.6g")
-    say(
-        f"{len(collection):,} images in {embedded.seconds:.1f} s: "
-        f"{embedded.passes:,} model passes, {embedded.from_cache:,} rows from the "
-        "cache."
-    )
+    say(embedded.summary())
     console.print(preview(table))
     say(f"Wrote {out}: {len(table):,} rows.")
-    say(model_notice(embedder.model), "yellow")

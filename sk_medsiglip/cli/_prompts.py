@@ -10,28 +10,12 @@ from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._labels import Task
 from sk_medsiglip.prompts import load_prompt_set
 
-__all__ = ["parse_classes", "prompts_for_task", "read_prompts"]
-
 _DEFAULT = "a medical image showing {}"
 _DEFAULT_ABSENT = "a medical image showing no {}"
 
 
 def read_prompts(file: Path, option: str = "--prompts") -> dict[str, Any]:
-    """Read the prompts of a set that ships, or of a JSON or YAML file.
-
-    Parameters
-    ----------
-    file : Path
-        What :func:`~sk_medsiglip.prompts.load_prompt_set` takes.
-    option : str, default="--prompts"
-        That names it, for messages.
-
-    Returns
-    -------
-    dict
-        As :class:`~sk_medsiglip.ZeroShotClassifier` takes them. Its keys are str, as
-        labels are read.
-    """
+    """Read the prompts of a set that ships, or of a JSON or YAML file."""
     if not file.is_file() and (file.suffix or file.parent != Path()):
         raise CommandError(f"{option}: there is no file {file}.")
     prompts = load_prompt_set(file if file.is_file() else str(file))
@@ -55,31 +39,14 @@ def parse_classes(pairs: Sequence[str]) -> dict[str, list[str]]:
 def prompts_for_task(
     task: Task,
     *,
-    file: Path | None,
-    classes: Sequence[str],
-    positive: Sequence[str],
-    negative: Sequence[str],
+    file: Path | None = None,
+    classes: Sequence[str] = (),
+    positive: Sequence[str] = (),
+    negative: Sequence[str] = (),
 ) -> tuple[dict[str, Any], bool]:
-    """Return prompts for the labels of a task, from the options or from their names.
+    """Return prompts for the labels of a task, and whether their names made them.
 
-    Parameters
-    ----------
-    task : Task
-        Whose names need prompts.
-    file, classes, positive, negative
-        The options; at most one way may be used.
-
-    Returns
-    -------
-    prompts : dict
-        As :class:`~sk_medsiglip.ZeroShotClassifier` takes them.
-    made_up : bool
-        Whether they were made from the names of the labels.
-
-    Raises
-    ------
-    CommandError
-        If the options contradict each other or do not fit the labels.
+    The options may give prompts in one way only; without any, names are filled in.
     """
     pair = bool(positive) or bool(negative)
     if (file is not None) + bool(classes) + pair > 1:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sk_medsiglip.cli import _options as options
 from sk_medsiglip.cli._console import (
     bar,
     console,
@@ -16,27 +17,14 @@ from sk_medsiglip.cli._console import (
     show_code,
 )
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._options import (
-    CacheOption,
-    DeviceOption,
-    JobsOption,
-    ModelOption,
-    PadOption,
-    PathColumnOption,
-    Resize,
-    ResizeOption,
-    RevisionOption,
-    TemplateOption,
-)
 from sk_medsiglip.cli._written_files import check_out, write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["prompts_app"]
 
 prompts_app = typer.Typer(
-    help="List prompt sets, and find out whether prompts work.",
+    help="List prompt sets, and test your own.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -51,9 +39,6 @@ PromptsArgument = Annotated[
 OutOption = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="CSV file for the whole table."),
-]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace files that exist.")
 ]
 
 
@@ -75,7 +60,7 @@ def list_sets() -> None:
 
 @prompts_app.command()
 def show(name: Annotated[str, typer.Argument(help="A set of `prompts list`.")]) -> None:
-    """Print the file of a set: a start for one of your own.
+    """Print the file of a set, as a start for your own.
 
     Example: sk-medsiglip prompts show chest_xray_13 > mine.yaml
     """
@@ -87,9 +72,9 @@ def show(name: Annotated[str, typer.Argument(help="A set of `prompts list`.")]) 
 @prompts_app.command()
 def lint(
     prompts: PromptsArgument,
-    template: TemplateOption = None,
-    model: ModelOption = "google/medsiglip-448",
-    revision: RevisionOption = None,
+    template: options.TemplateOption = None,
+    model: options.ModelOption = options.MEDSIGLIP,
+    revision: options.RevisionOption = None,
     similarity: Annotated[
         float,
         typer.Option(
@@ -97,22 +82,23 @@ def lint(
         ),
     ] = 0.98,
     out: OutOption = None,
-    overwrite: OverwriteOption = False,
-    device: DeviceOption = "auto",
-    cache: CacheOption = None,
+    overwrite: options.OverwriteOption = False,
+    device: options.DeviceOption = "auto",
+    cache: options.CacheOption = None,
 ) -> None:
-    """Say what a model cannot read, or cannot tell apart, in prompts. No images needed.
+    """Say which prompts a model cannot read or tell apart.
 
-    Exits with 1 if there is anything, for scripts.
+    No images are needed. Exits with 1 if there is anything, for scripts.
 
     Example: sk-medsiglip prompts lint mine.yaml
     """
     from sk_medsiglip.cli._prompts import read_prompts
     from sk_medsiglip.prompts import lint_prompts
 
+    asked = read_prompts(prompts)
     check_out(out, overwrite)
     report = lint_prompts(
-        read_prompts(prompts),
+        asked,
         templates=template,
         model=model,
         revision=revision,
@@ -134,33 +120,13 @@ def lint(
 
 
 @prompts_app.command()
+@options.with_options
 def compare(
     prompts: PromptsArgument,
-    labels: Annotated[
-        Path,
-        typer.Option(
-            "--labels",
-            help="CSV file with a column of paths and one or more of labels, or a "
-            "folder with a sub-folder a class. A few tens of images will do.",
-        ),
-    ],
-    label_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label-column",
-            help="Column of classes, or of 0 and 1 for a finding. Repeat it for "
-            "several findings. Default: label.",
-        ),
-    ] = None,
-    group_column: Annotated[
-        str | None,
-        typer.Option(
-            "--group-column",
-            help="Column of patients. Without it intervals are too narrow where "
-            "patients have several images.",
-        ),
-    ] = None,
-    template: TemplateOption = None,
+    labels: options.LabelsOption,
+    label_column: options.LabelColumnOption = None,
+    group_column: options.GroupColumnOption = None,
+    template: options.TemplateOption = None,
     search: Annotated[
         bool,
         typer.Option(
@@ -175,115 +141,68 @@ def compare(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Picture to write: .png, .pdf, .svg.")
     ] = None,
-    overwrite: OverwriteOption = False,
-    path_column: PathColumnOption = None,
-    model: ModelOption = "google/medsiglip-448",
-    revision: RevisionOption = None,
-    resize: ResizeOption = Resize.medsiglip,
-    pad: PadOption = False,
-    device: DeviceOption = "auto",
-    n_jobs: JobsOption = None,
-    cache: CacheOption = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of --search.")] = 0,
+    overwrite: options.OverwriteOption = False,
+    path_column: options.PathColumnOption = None,
+    seed: options.SeedOption = 0,
+    *,
+    model: options.ModelOptions,
+    run: options.LenientRunOptions,
 ) -> None:
-    """Say what each prompt is worth, on a few labelled images.
+    """Say what each prompt is worth, on labelled images.
+
+    A few tens of images will do. Without --group-column intervals are too narrow where
+    patients have several images.
 
     Example: sk-medsiglip prompts compare mine.yaml --labels labels.csv --label-column
     effusion --group-column patient --plot prompts.png
     """
     if chosen is not None and not search:
         raise CommandError("--chosen needs --search.")
-    for file in (out, plot, chosen):
-        check_out(file, overwrite)
     # Late, so that --help is quick.
-    from sk_medsiglip.cli._collection import FOLDER_LABEL, read_collection
-    from sk_medsiglip.cli._embedding import check_device, embed_images, local_model
-    from sk_medsiglip.cli._labels import read_labels
+    from sk_medsiglip.cli._embedding import embed_labelled
+    from sk_medsiglip.cli._labels import read_labelled
     from sk_medsiglip.cli._prompts import prompts_for_task
-    from sk_medsiglip.embedding import MedSigLIPEmbedder
     from sk_medsiglip.zero_shot import PromptComparisonDisplay, compare_prompts
 
-    collection = read_collection(labels, path_column)
-    task, labelled, remarks = read_labels(
-        collection.frame, label_column or [FOLDER_LABEL], complete=False
-    )
-    collection = collection.keep(labelled)
-    groups = collection.patients(group_column)
-    asked, _ = prompts_for_task(
-        task, file=prompts, classes=[], positive=[], negative=[]
-    )
-    check_device(device)
-    text_side: dict[str, Any] = {
-        "model": local_model(model),
-        "revision": revision,
-        "device": device,
-        "cache": True if cache is None else str(cache),
-    }
-    embedder = MedSigLIPEmbedder(
-        **text_side,
-        resize=resize.value,
-        pad=pad,
-        n_jobs=n_jobs,
-        on_error="nan",
-        verbose=bar(),
-    )
-    embedded = embed_images(collection.paths, embedder)
-    readable = embedded.readable
-    remarks += embedded.remarks()
-    for remark in remarks:
+    data = read_labelled(labels, label_column, group_column, path_column)
+    for file in (out, plot, chosen):
+        check_out(file, overwrite)
+    asked, _ = prompts_for_task(data.task, file=prompts)
+    embedder = model.embedder(run)
+    data, X = embed_labelled(data, embedder, "A comparison")
+    for remark in data.remarks:
         say(remark, "yellow")
-    X, y = embedded.X[readable], task.rows(readable).y
-    groups = None if groups is None else groups[readable]
-    compared = compare_prompts(
-        asked,
-        X,
-        y,
-        groups=groups,
-        templates=template,
-        verbose=bar(),
-        **text_side,
-    )
+    settings = {
+        "templates": template,
+        "verbose": bar(),
+        **options.text_side(embedder, "device"),
+    }
+    compared = compare_prompts(asked, X, data.task.y, groups=data.groups, **settings)
     console.print(_as_table(compared))
     say(
         f"{len(X):,} images. AUC: of the label, this prompt alone standing for its "
         "side. Loss: of all prompts' AUC without it, * where its interval leaves out "
         "0, as one in twenty does by chance. 95% intervals "
-        + ("over patients." if groups is not None else "over images.")
+        + ("over patients." if data.groups is not None else "over images.")
     )
     _say_problems(compared)
     if search:
-        _search(asked, template, X, y, groups, n_jobs, text_side, chosen, seed)
+        from sk_medsiglip.zero_shot import PromptSearchCV
+
+        found = PromptSearchCV(
+            asked, n_jobs=run.n_jobs, random_state=seed, **settings
+        ).fit(X, data.task.y, groups=data.groups)
+        _say_choice(found, chosen)
     _write(compared, out)
     if plot is not None:
         display = PromptComparisonDisplay(compared).plot()
         display.figure_.savefig(plot, dpi=150)
         say(f"Wrote {plot}.")
-    say(model_notice(model), "yellow")
+    say(model_notice(model.model), "yellow")
 
 
-def _search(
-    asked: dict[str, Any],
-    template: list[str] | None,
-    X: Any,
-    y: Any,
-    groups: Any,
-    n_jobs: int | None,
-    text_side: dict[str, Any],
-    chosen: Path | None,
-    seed: int,
-) -> None:
-    import json
-
-    from sk_medsiglip.zero_shot import PromptSearchCV
-
-    found = PromptSearchCV(
-        asked,
-        templates=template,
-        n_jobs=n_jobs,
-        random_state=seed,
-        verbose=bar(),
-        **text_side,
-    ).fit(X, y, groups=groups)
+def _say_choice(found: Any, chosen: Path | None) -> None:
+    """Print what the search chose, and write its prompts."""
     table = make_table("chosen for", "all", "chosen", "gain", "95%", "steps")
     for row in found.report_.itertuples():
         table.add_row(
@@ -306,6 +225,8 @@ def _search(
         )
     )
     if chosen is not None:
+        import json
+
         text = json.dumps(found.best_prompts_, indent=2, ensure_ascii=False)
         chosen.write_text(text + "\n", encoding="utf-8")
         say(f"Wrote {chosen}.")

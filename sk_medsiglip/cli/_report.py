@@ -20,8 +20,8 @@ from sk_medsiglip.cli._options import (
     OnErrorOption,
     PathColumnOption,
     TrustOption,
+    Unknown,
 )
-from sk_medsiglip.cli._train import Unknown
 from sk_medsiglip.cli._written_files import check_out
 
 
@@ -163,7 +163,7 @@ def report(
         bool, typer.Option("--overwrite", help="Replace the file if it exists.")
     ] = False,
 ) -> None:
-    """Judge a saved classifier on a test set: one HTML file, for reviewers.
+    """Judge a saved classifier on a test set, in an HTML file.
 
     Figures with 95 % intervals by patient, curves, calibration, subgroups, thresholds,
     the worst mistakes, what was checked and what was not. The file needs no network. It

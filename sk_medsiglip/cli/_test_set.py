@@ -15,30 +15,19 @@ from sk_medsiglip._json import read_json
 from sk_medsiglip.cli._collection import FOLDER_LABEL, read_collection
 from sk_medsiglip.cli._embedding import embed_images
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._labels import Task, read_labels
+from sk_medsiglip.cli._labels import Task, absent, read_labels
 from sk_medsiglip.cli._model_files import load_pipeline
 from sk_medsiglip.cli._splits import check_enough
-from sk_medsiglip.cli._training import absent
 from sk_medsiglip.datasets import class_name
 from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.encoder import is_demonstration
-
-__all__ = ["Judged", "TestSet", "read_notes", "read_test_set"]
 
 _MAX_LEVELS = 20  # as many subgroups of one column as evaluate takes
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Saved pipelines, by name.
-
-    Parameters
-    ----------
-    estimators : dict
-        Pipelines from images to classes.
-    finding : str or None
-        The one finding, where the first was trained on it.
-    """
+    """Saved pipelines by name, and the one finding of the first, if it has one."""
 
     estimators: dict[str, Any]
     finding: str | None
@@ -142,23 +131,7 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class TestSet:
-    """Labelled images that can be read.
-
-    Parameters
-    ----------
-    paths : list of str
-        What to open.
-    y : ndarray or DataFrame
-        Labels as the classifiers know them.
-    groups : ndarray or None
-        Patients.
-    subgroups : DataFrame or None
-        One column a variable.
-    rows : ndarray
-        Which row of the file each image is in, from 0.
-    remarks : list of str
-        What was left out, as sentences.
-    """
+    """Labelled images that can be read; ``rows`` are their places in the file."""
 
     paths: list[str]
     y: Any
@@ -177,28 +150,7 @@ def read_test_set(
     path_column: str | None,
     meanings: Mapping[str, Any],
 ) -> TestSet:
-    """Read images with their labels, and embed them.
-
-    Parameters
-    ----------
-    source : Path
-        CSV file or folder.
-    judged : Judged
-        The classifiers.
-    label_columns, group_column, subgroup_columns, path_column
-        Names of columns.
-    meanings : dict
-        What -1 and blanks of findings mean.
-
-    Returns
-    -------
-    TestSet
-
-    Raises
-    ------
-    CommandError
-        If there is no such column, or a label that the classifiers do not know.
-    """
+    """Read images with their labels, and embed them."""
     collection = read_collection(source, path_column)
     columns = label_columns or judged.columns()
     task, labelled, remarks = read_labels(

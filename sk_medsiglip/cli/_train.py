@@ -8,44 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sk_medsiglip.cli._console import (
-    bar,
-    console,
-    make_table,
-    model_notice,
-    say,
-    show_code,
-)
+from sk_medsiglip.cli import _options as options
+from sk_medsiglip.cli._console import console, model_notice, say, show_code
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._options import (
-    BatchSizeOption,
-    CacheOption,
-    ClassOption,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    Engine,
-    EngineOption,
-    JobsOption,
-    ModelOption,
-    NestedOption,
-    OnError,
-    OnErrorOption,
-    PadOption,
-    PathColumnOption,
-    PromptsOption,
-    Resize,
-    ResizeOption,
-    RevisionOption,
-    SearchOption,
-    StorageOption,
-    TemplateOption,
-    TimeoutOption,
-    TrialsOption,
-)
-from sk_medsiglip.cli._written_files import check_out
-
-__all__ = ["Head", "train"]
+from sk_medsiglip.cli._written_files import check_out, typed_command
 
 
 class Head(StrEnum):
@@ -58,36 +24,19 @@ class Head(StrEnum):
     prototypes = "prototypes"
 
 
-class Unknown(StrEnum):
-    """Values of ``--uncertain`` and ``--blank``."""
-
-    ignore = "ignore"
-    negative = "negative"
-    positive = "positive"
-
-
+@options.with_options
 def train(
-    labels: Annotated[
-        Path,
+    context: typer.Context,
+    labels: options.LabelsOption,
+    label_column: options.LabelColumnOption = None,
+    group_column: options.GroupColumnOption = None,
+    hold_out: Annotated[
+        float | None,
         typer.Option(
-            "--labels",
-            help="CSV file with a column of paths and one or more of labels, or a "
-            "folder with a sub-folder a class.",
-        ),
-    ],
-    label_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label-column",
-            help="Column of classes, or of 0 and 1 for a finding. Repeat it for "
-            "several findings. Default: label.",
-        ),
-    ] = None,
-    group_column: Annotated[
-        str | None,
-        typer.Option(
-            "--group-column",
-            help="Column of patients: their images are never torn apart by folds.",
+            "--hold-out",
+            metavar="SHARE",
+            help="Keep this share of the patients for sk-medsiglip report: they are "
+            "not learned from, and written to a table beside the classifier.",
         ),
     ] = None,
     head: Annotated[
@@ -98,170 +47,143 @@ def train(
             "are better with few labels; try prompt-probe first.",
         ),
     ] = Head.linear_probe,
-    search: SearchOption = False,
-    n_trials: TrialsOption = 50,
-    timeout: TimeoutOption = None,
-    storage: StorageOption = None,
-    nested: NestedOption = False,
+    search: options.SearchOption = False,
+    n_trials: options.TrialsOption = 50,
+    timeout: options.TimeoutOption = None,
+    storage: options.StorageOption = None,
+    nested: options.NestedOption = False,
     out: Annotated[
         Path,
         typer.Option(
             "--out", "-o", help="File to write: .skops, or .joblib (loading runs code)."
         ),
     ] = Path("model.skops"),
-    uncertain: Annotated[
-        Unknown, typer.Option("--uncertain", help="What -1 in a finding means.")
-    ] = Unknown.ignore,
-    blank: Annotated[
-        Unknown, typer.Option("--blank", help="What an empty cell of a finding means.")
-    ] = Unknown.ignore,
-    prompts: PromptsOption = None,
-    classes: ClassOption = None,
-    template: TemplateOption = None,
-    path_column: PathColumnOption = None,
-    model: ModelOption = "google/medsiglip-448",
-    revision: RevisionOption = None,
-    resize: ResizeOption = Resize.medsiglip,
-    pad: PadOption = False,
-    on_error: OnErrorOption = OnError.raise_,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = Dtype.auto,
-    engine: EngineOption = Engine.auto,
-    batch_size: BatchSizeOption = None,
-    n_jobs: JobsOption = None,
-    cache: CacheOption = None,
-    seed: Annotated[
-        int, typer.Option("--seed", help="Of the folds and of the search.")
-    ] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the files if they exist.")
-    ] = False,
+    uncertain: options.UncertainOption = options.Unknown.ignore,
+    blank: options.BlankOption = options.Unknown.ignore,
+    prompts: options.PromptsOption = None,
+    classes: options.ClassOption = None,
+    template: options.TemplateOption = None,
+    path_column: options.PathColumnOption = None,
+    seed: options.SeedOption = 0,
+    overwrite: options.OverwriteOption = False,
+    *,
+    model: options.ModelOptions,
+    run: options.RunOptions,
 ) -> None:
-    """Train a classifier on labelled images: a saved pipeline and a report.
+    """Train a classifier on labelled images; save and report it.
 
     The report (a Markdown file beside it) holds what cross-validation says, on images
     that the classifier did not learn from. CheXpert's labels are understood: 1 and 0,
     -1 for uncertain, blank for not mentioned; several findings are trained together,
     each on the images where it is known.
 
-    Use the result with: sk-medsiglip predict model.skops images/
+    With --hold-out 0.25 a quarter of the patients is kept apart for sk-medsiglip
+    report. Use the result with: sk-medsiglip predict model.skops images/
 
     Example: sk-medsiglip train --labels labels.csv --label-column effusion
-    --group-column patient
+    --group-column patient --hold-out 0.25
 
     With --search the best of many heads is taken, and the report holds the best of
     them; with --out model.joblib, neural networks and boosted trees are tried too.
     """
     # Late, so that --help is quick.
-    from sk_medsiglip.cli._model_files import RUNS_CODE, check_model_file, save_model
-
-    report_file = out.with_suffix(".report.md")
-    check_model_file(out, overwrite)
-    check_out(report_file, overwrite)
     from sklearn.pipeline import make_pipeline
 
-    from sk_medsiglip.cli._collection import FOLDER_LABEL, read_collection
-    from sk_medsiglip.cli._embedding import check_device, embed_images, local_model
-    from sk_medsiglip.cli._labels import read_labels
+    from sk_medsiglip.cli import _splits as splits
+    from sk_medsiglip.cli._embedding import embed_labelled
+    from sk_medsiglip.cli._labels import read_labelled
+    from sk_medsiglip.cli._model_files import RUNS_CODE, check_model_file, save_model
     from sk_medsiglip.cli._prompts import prompts_for_task
-    from sk_medsiglip.cli._splits import check_enough
-    from sk_medsiglip.cli._training import Training
-    from sk_medsiglip.embedding import MedSigLIPEmbedder
+    from sk_medsiglip.cli._training import make_head, train_head
 
-    collection = read_collection(labels, path_column)
-    task, labelled, remarks = read_labels(
-        collection.frame,
-        label_column or [FOLDER_LABEL],
-        uncertain=uncertain.value,
-        blank=blank.value,
-        complete=False,
-    )
-    collection = collection.keep(labelled)
-    groups = collection.patients(group_column)
-    check_enough(task, groups, "Training")
-    check_device(device)
+    meanings: Any = {"uncertain": uncertain.value, "blank": blank.value}
+    data = read_labelled(labels, label_column, group_column, path_column, **meanings)
+    report_file = out.with_suffix(".report.md")
+    parts = [out.with_suffix(f".{part}.csv") for part in ("train", "test")]
+    check_model_file(out, overwrite)
+    for file in [report_file, *(parts if hold_out is not None else [])]:
+        check_out(file, overwrite)
+    if hold_out is not None:
+        sides = splits.hold_out(data, hold_out, seed)
+        both = [data.keep(rows) for rows in sides]
+        data = both[0]
+    splits.check_enough(data.task, data.groups, "Training")
     asked: dict[str, Any] | None = None
     if search and head is not Head.linear_probe:
         raise CommandError("--search chooses the head: leave out --head.")
     if search and (prompts is not None or classes):
-        asked, _ = prompts_for_task(
-            task, file=prompts, classes=classes or [], positive=[], negative=[]
-        )
+        asked, _ = prompts_for_task(data.task, file=prompts, classes=classes or [])
     elif head is not Head.linear_probe:
         asked, made_up = prompts_for_task(
-            task, file=prompts, classes=classes or [], positive=[], negative=[]
+            data.task, file=prompts, classes=classes or []
         )
         if made_up:
-            remarks.append(
+            data.remarks.append(
                 "The prompts are made from the names of the labels; good ones of your "
                 "own (--prompts FILE) are worth more than many labels."
             )
     elif prompts is not None or classes:
         raise CommandError("--head linear-probe takes no prompts; try prompt-probe.")
-    where: dict[str, Any] = {"model": local_model(model), "revision": revision}
-    embedder = MedSigLIPEmbedder(
-        **where,
-        resize=resize.value,
-        pad=pad,
-        device=device,
-        dtype=dtype.value,
-        engine=engine.value,
-        batch_size=batch_size or "auto",
-        n_jobs=n_jobs,
-        cache=True if cache is None else str(cache),
-        on_error=on_error.value,
-        verbose=bar(),
-    ).fit(collection.paths)
-    embedded = embed_images(collection.paths, embedder)
-    readable = embedded.readable
-    remarks += embedded.remarks()
-    groups = None if groups is None else groups[readable]
-    check_enough(task.rows(readable), groups, "Training")
+    embedder = model.embedder(run).fit(data.collection.paths)
+    data, X = embed_labelled(data, embedder, "Training")
+    for remark in data.remarks:
+        say(remark, "yellow")
+    settings = {**options.text_side(embedder), "templates": template}
+    trust: list[str] = []
+    command = f"Command: {typed_command(context)}"
     if search:
-        from sk_medsiglip.cli._tune import Search
+        from sk_medsiglip.cli._tune import save_search
 
-        Search(
-            task.rows(readable),
-            embedded.X[readable],
-            groups,
+        data.remarks.append(command)
+        settings |= {"n_trials": n_trials, "timeout": timeout, "storage": storage}
+        trust = save_search(
+            data,
+            X,
             embedder,
             asked,
-            {**where, "templates": template},
-            {"n_trials": n_trials, "timeout": timeout, "storage": storage},
-            seed,
-        ).save(labels, out, remarks, model, nested=nested)
-        return
-    training = Training(
-        task.rows(readable),
-        embedded.X[readable],
-        groups,
-        head.value,
-        asked,
-        {**where, "templates": template, "cache": embedder.cache},
-        seed,
-    )
-    for remark in remarks:
-        say(remark, "yellow")
-    fitted = training.fit()
-    estimates = training.cross_validate()
-    # The file travels: nothing in it may speak of this machine.
-    embedder.set_params(verbose=0, device="auto", n_jobs=None, cache=True)
-    if asked is not None:
-        fitted.set_params(cache=True)
-    pipeline = make_pipeline(embedder, fitted)
-    n_bytes = save_model(pipeline, out)
-    report_file.write_text(
-        training.report(estimates, labels, remarks, model), encoding="utf-8"
-    )
-
-    table = make_table("label", "images with it", "without", "not known", "AUC")
-    for row in estimates:
-        table.add_row(*row.cells())
-    console.print(table)
-    say(training.how_estimated())
-    say(f"Wrote {out} ({n_bytes / 1000:,.0f} kB) and {report_file}.")
-    if out.suffix == ".skops":
-        show_code(f"sk-medsiglip predict {out} images/ --out predictions.csv")
+            {**settings, "random_state": seed},
+            out,
+            f"Heads tried on {labels.name}",
+            nested=nested,
+        )
     else:
+        trained = train_head(
+            make_head(head.value, data.task, asked, settings), data, X, seed
+        )
+        fitted = trained.head
+        # The file travels: nothing in it may speak of this machine.
+        embedder.set_params(verbose=0, device="auto", n_jobs=None, cache=True)
+        if asked is not None:
+            fitted.set_params(cache=True)
+        n_bytes = save_model(make_pipeline(embedder, fitted), out)
+        report_file.write_text(
+            trained.report(
+                f"{head.value} on {labels.name}",
+                len(X),
+                model.model,
+                [*data.remarks, command],
+                asked,
+            ),
+            encoding="utf-8",
+        )
+
+        console.print(trained.table())
+        for note in trained.notes:
+            say(note)
+        say(f"Wrote {out} ({n_bytes / 1000:,.0f} kB) and {report_file}.")
+    if out.suffix != ".skops":
         say(RUNS_CODE, "yellow")
-    say(model_notice(model), "yellow")
+    if hold_out is None:
+        shown = ["sk-medsiglip predict", str(out), "images/ --out predictions.csv"]
+        show_code(" ".join([*shown, *trust]))
+    else:
+        for part, file in zip(both, parts, strict=True):
+            part.collection.write(file)
+        say(
+            f"Wrote {parts[1]}: {len(both[1].task.y):,} images that were held out, and "
+            f"{parts[0]}, the others. The report on them:"
+        )
+        columns = options.column_options(label_column, group_column)
+        command = f"sk-medsiglip report {out} {parts[1]} --train {parts[0]}{columns}"
+        show_code(" ".join([command, *trust]))
+    say(model_notice(model.model), "yellow")

@@ -1,21 +1,23 @@
-"""Fitting a head to a task, and saying how good it is on images it did not see."""
+"""Fitting a head to a task, and estimating how good it is on images it did not see."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from rich.table import Table
+from sklearn.base import clone
 
-from sk_medsiglip.cli._labels import Task
+from sk_medsiglip.cli._console import make_table
+from sk_medsiglip.cli._labels import LabelledImages, Task, named_labels, named_prompts
 from sk_medsiglip.cli._splits import make_folds, too_rare
 from sk_medsiglip.cli._written_files import as_markdown, markdown_report
+from sk_medsiglip.evaluation import evaluate
 from sk_medsiglip.heads import (
     LinearProbe,
     PromptProbe,
@@ -24,8 +26,6 @@ from sk_medsiglip.heads import (
     TipAdapterClassifier,
 )
 
-__all__ = ["Estimate", "Training", "absent", "named_labels", "named_prompts"]
-
 _HEADS: dict[str, Any] = {
     "linear-probe": LinearProbe,
     "prompt-probe": PromptProbe,
@@ -33,183 +33,140 @@ _HEADS: dict[str, Any] = {
     "tip-adapter": TipAdapterClassifier,
     "prototypes": PrototypeClassifier,
 }
+_COLUMNS = ("label", "with it", "without", "not known", "AUC", "95% interval")
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What is known of one label, and how well it is told.
+class Trained:
+    """A fitted head, the rows of its table, and sentences on how they were made."""
 
-    Parameters
-    ----------
-    name : str
-        The label.
-    n_with, n_without, n_unknown : int
-        Images.
-    auc : float
-        Out of fold; NaN where there are too few to say.
-    """
+    head: Any
+    rows: list[list[str]]
+    notes: list[str]
 
-    name: str
-    n_with: int
-    n_without: int
-    n_unknown: int
-    auc: float
-
-    def cells(self) -> list[str]:
-        """Return the row of a table."""
-        counts = (self.n_with, self.n_without, self.n_unknown)
-        auc = "too few to say" if np.isnan(self.auc) else f"{self.auc:.3f}"
-        return [self.name, *(f"{n:,}" for n in counts), auc]
-
-
-@dataclass(eq=False)
-class Training:
-    """One task, its embeddings, and the head that is to learn it.
-
-    Parameters
-    ----------
-    task : Task
-        The labels.
-    X : ndarray of shape (n_samples, embedding_dim)
-        The embeddings.
-    groups : ndarray or None
-        Patients.
-    head : str
-        A key of the heads.
-    prompts : dict or None
-        Of the labels, for heads that take them.
-    settings : dict
-        Of the text side.
-    seed : int
-        Of the folds.
-    """
-
-    task: Task
-    X: NDArray[np.float32]
-    groups: NDArray[Any] | None
-    head: str
-    prompts: dict[str, Any] | None
-    settings: dict[str, Any]
-    seed: int
-
-    @cached_property
-    def _folds(self) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-        return make_folds(self.task, self.groups, self.seed)
-
-    def fit(self) -> Any:
-        """Return the head, fitted to everything."""
-        return self._fit(np.arange(len(self.X)))
-
-    def cross_validate(self) -> list[Estimate]:
-        """Return what each label's scores are worth, each image scored by others."""
-        truth = self._truth()
-        scores = np.full(truth.shape, np.nan)
-        for train, test in self._folds:
-            with warnings.catch_warnings():
-                # A fold may hold one sample of a label; the fit of all says so once.
-                warnings.simplefilter("ignore", UserWarning)
-                fitted = self._fit(train)
-            scores[test] = self._scores(fitted, self.X[test])
-        return [
-            Estimate(
-                name,
-                int((truth[:, i] == 1).sum()),
-                int((truth[:, i] == 0).sum()),
-                int(np.isnan(truth[:, i]).sum()),
-                _auc(truth[:, i], scores[:, i]),
-            )
-            for i, name in enumerate(self.task.names)
-        ]
-
-    def how_estimated(self) -> str:
-        """Return a sentence on the folds."""
-        if not self._folds:
-            return too_rare(self.task, self.groups)
-        kept = (
-            "images of one patient together"
-            if self.groups is not None
-            else "each image by itself: with several images a patient, "
-            "pass --group-column, or the AUC is too good"
-        )
-        return f"AUC by {len(self._folds)}-fold cross-validation, {kept}."
+    def table(self) -> Table:
+        """Return the table to print."""
+        table = make_table(*_COLUMNS)
+        for row in self.rows:
+            table.add_row(*row)
+        return table
 
     def report(
         self,
-        estimates: list[Estimate],
-        source: Path,
-        remarks: list[str],
+        title: str,
+        n_images: int,
         model: str,
+        remarks: Sequence[str],
+        prompts: Any,
     ) -> str:
         """Return the report, in Markdown."""
-        head = ["label", "images with it", "without", "not known", "AUC"]
-        rows = [head, *(row.cells() for row in estimates)]
-        notes = [self.how_estimated(), *remarks]
-        title = f"{self.head} on {source.name}"
-        lines = markdown_report(title, len(self.X), model, rows, notes)
-        if self.prompts is not None:
-            lines += ["", "## Prompts", ""]
-            said = (f"{name}: {value!r}" for name, value in self.prompts.items())
-            lines += [f"- {as_markdown(one)}" for one in said]
+        rows, notes = [list(_COLUMNS), *self.rows], [*self.notes, *remarks]
+        lines = markdown_report(title, n_images, model, rows, notes)
+        if prompts is not None:
+            said = (f"{name}: {value!r}" for name, value in prompts.items())
+            lines += ["", "## Prompts", "", *(f"- {as_markdown(one)}" for one in said)]
         return "\n".join(lines) + "\n"
 
-    def _fit(self, rows: NDArray[np.intp]) -> Any:
-        cls = _HEADS[self.head]
-        head = (
-            cls()
-            if self.prompts is None
-            else cls(named_prompts(self.task, self.prompts), **self.settings)
-        )
-        groups = None if self.groups is None else self.groups[rows]
-        y = named_labels(self.task)
-        y = y.iloc[rows] if isinstance(y, pd.DataFrame) else y[rows]
-        return head.fit(self.X[rows], y, groups=groups)
 
-    def _truth(self) -> NDArray[np.float64]:
-        """Return 1, 0 and NaN, one column a name."""
-        if self.task.kind == "classes":
-            return self.task.indicators().astype(float)
-        return self.task.y.reshape(len(self.X), -1).astype(float)
-
-    def _scores(self, fitted: Any, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        if self.task.kind == "findings":
-            return np.asarray(fitted.predict_proba(X))
-        columns = {str(name): i for i, name in enumerate(fitted.classes_)}
-        found = fitted.predict_proba(X)
-        missing = np.full(len(X), np.nan)  # a fold without one of the classes
-        return np.column_stack(
-            [
-                found[:, columns[name]] if name in columns else missing
-                for name in self.task.names
-            ]
-        )
+def make_head(name: str, task: Task, prompts: Any, settings: dict[str, Any]) -> Any:
+    """Return a head that is not fitted; ``settings`` are of its prompts."""
+    if prompts is None:
+        return _HEADS[name]()
+    return _HEADS[name](named_prompts(task, prompts), **settings)
 
 
-def named_labels(task: Task) -> Any:
-    """Return labels that name themselves in the saved classifier."""
+def train_head(
+    head: Any, data: LabelledImages, X: NDArray[np.float32], seed: int
+) -> Trained:
+    """Fit a head to all images, and score each image by a head that did not see it."""
+    task, groups = data.task, data.groups
+    fitted = _fit(head, data, X, np.arange(len(X)))
+    folds = make_folds(task, groups, seed)
+    scores = np.full((len(X), len(task.names)), np.nan)
+    for train, test in folds:
+        with warnings.catch_warnings():
+            # A fold may hold one sample of a label; the fit of all says so once.
+            warnings.simplefilter("ignore", UserWarning)
+            of_fold = _fit(head, data, X, train)
+        scores[test] = label_scores(task, of_fold, X[test])
+    penalty = getattr(fitted, "C_", None)
+    notes = [_how_estimated(data, len(folds), seed)]
+    if penalty is not None:
+        given = ", ".join(f"{one:.3g}" for one in np.ravel(penalty))
+        notes.append(f"Penalty chosen by the head's own cross-validation: C = {given}.")
+    return Trained(fitted, _rows(data, scores, len(folds) > 0), notes)
+
+
+def label_scores(task: Task, fitted: Any, X: NDArray[Any]) -> NDArray[np.float64]:
+    """Return one column of probabilities for each name of a task."""
+    found = np.asarray(fitted.predict_proba(X))
     if task.kind == "findings":
-        return pd.DataFrame(task.y.astype(float), columns=list(task.names))
-    if task.kind == "finding":
-        (name,) = task.names
-        return np.where(task.y == 1, name, absent(name))
-    return task.y
+        return found
+    columns = {str(name): i for i, name in enumerate(fitted.classes_)}
+    none = np.zeros(len(found))  # of a class that a fold did not hold
+    return np.column_stack(
+        [found[:, columns[n]] if n in columns else none for n in task.names]
+    )
 
 
-def named_prompts(task: Task, prompts: dict[str, Any]) -> dict[str, Any]:
-    """Return prompts of the same names."""
-    if task.kind != "finding":
-        return prompts
-    (name,) = task.names
-    pair = prompts[name]
-    return {name: pair["positive"], absent(name): pair["negative"]}
+def judge(data: LabelledImages, scores: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+    """Return the AUC of scores by label, with intervals by patient."""
+    task = data.task
+    two = task.kind == "classes" and len(task.names) == 2
+    of_label = {
+        name: found[:, -1] if two or task.kind == "finding" else found
+        for name, found in scores.items()
+    }
+    with warnings.catch_warnings():
+        # The table shows which labels have images of one kind only.
+        warnings.simplefilter("ignore", UserWarning)
+        return evaluate(
+            of_label,
+            np.zeros((len(task.y), 1)),
+            named_labels(task),
+            groups=data.groups,
+            metrics="roc_auc",
+            pos_label=task.names[0] if task.kind == "finding" else None,
+        )
 
 
-def absent(finding: str) -> str:
-    """Return the name of the class of images without a finding."""
-    return f"no {finding}"
+def _fit(
+    head: Any, data: LabelledImages, X: NDArray[Any], rows: NDArray[np.intp]
+) -> Any:
+    groups = None if data.groups is None else data.groups[rows]
+    return clone(head).fit(X[rows], named_labels(data.task.rows(rows)), groups=groups)
 
 
-def _auc(truth: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
-    known = ~np.isnan(truth) & ~np.isnan(scores)
-    if len(np.unique(truth[known])) < 2:
-        return float("nan")
-    return float(roc_auc_score(truth[known], scores[known]))
+def _rows(
+    data: LabelledImages, scores: NDArray[np.float64], judged: bool
+) -> list[list[str]]:
+    """Return a row for each label; of two classes, one row for the second."""
+    task, truth = data.task, data.task.truth()
+    names = list(task.names)
+    if task.kind == "classes" and len(names) == 2:
+        truth, names = truth[:, 1:], [f"{names[1]} (against {names[0]})"]
+    figures = ["value", "low", "high"]
+    aucs = np.full((len(names), 3), np.nan)
+    if judged:
+        table = judge(data, {"head": scores})
+        aucs = table[table["subgroup"] == "all"][figures].to_numpy(float)[: len(names)]
+    rows = []
+    for name, values, (auc, low, high) in zip(names, truth.T, aucs, strict=True):
+        counts = ((values == 1).sum(), (values == 0).sum(), np.isnan(values).sum())
+        said = ["too few to say", ""] if np.isnan(auc) else [f"{auc:.3f}", ""]
+        if not np.isnan(low):
+            said[1] = f"{low:.3f} to {high:.3f}"
+        rows.append([name, *(f"{n:,}" for n in counts), *said])
+    return rows
+
+
+def _how_estimated(data: LabelledImages, n_folds: int, seed: int) -> str:
+    if not n_folds:
+        return too_rare(data.task, data.groups)
+    kept = (
+        "images of one patient together"
+        if data.groups is not None
+        else "each image by itself: with several images a patient, pass "
+        "--group-column, or the AUC is too good"
+    )
+    return f"AUC by {n_folds}-fold cross-validation (seed {seed}), {kept}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +12,17 @@ from sk_medsiglip.cli._console import (
     complain,
     console,
     make_table,
-    model_notice,
     say,
-    show_code,
 )
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._written_files import markdown_report
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
-    from sk_medsiglip.cli._labels import Task
+    from sk_medsiglip.cli._labels import LabelledImages, Task
     from sk_medsiglip.embedding import MedSigLIPEmbedder
     from sk_medsiglip.model_selection import HeadSearchCV
 
@@ -56,100 +55,65 @@ def tune(context: typer.Context) -> None:
         train.invoke(asked)
 
 
-@dataclass(frozen=True, eq=False)
-class Search:
-    """A search over heads for one task, on embeddings."""
+def save_search(
+    data: LabelledImages,
+    X: NDArray[np.float32],
+    embedder: MedSigLIPEmbedder,
+    prompts: dict[str, Any] | None,
+    settings: dict[str, Any],
+    out: Path,
+    title: str,
+    *,
+    nested: bool,
+) -> list[str]:
+    """Search, save the pipeline and the report, print both; return what to say last."""
+    from sklearn.pipeline import Pipeline, make_pipeline
 
-    task: Task
-    X: Any
-    groups: Any
-    embedder: MedSigLIPEmbedder
-    prompts: dict[str, Any] | None
-    text_side: dict[str, Any]
-    settings: dict[str, Any]
-    seed: int
+    from sk_medsiglip.cli._labels import named_labels, named_prompts
+    from sk_medsiglip.cli._model_files import foreign_types, save_model, trust_options
+    from sk_medsiglip.model_selection import HeadSearchCV
 
-    def save(
-        self, labels: Path, out: Path, remarks: list[str], model: str, *, nested: bool
-    ) -> None:
-        """Search, save the pipeline and the report, and print both."""
-        from sklearn.pipeline import Pipeline, make_pipeline
+    task, groups = data.task, data.groups
+    heads = [*_HEADS, *(_HEADS_OF_JOBLIB if out.suffix != ".skops" else [])]
+    if prompts is not None:
+        heads += _HEADS_WITH_PROMPTS
+        prompts = named_prompts(task, prompts)
+    search = HeadSearchCV(space=heads, prompts=prompts, **settings, verbose=bar())
+    y = named_labels(task)
+    try:
+        search.fit(X, y, groups=groups)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    # The file travels: nothing in it may speak of this machine.
+    model = str(embedder.model)
+    embedder.set_params(verbose=0, device="auto", n_jobs=None, cache=True)
+    best = search.best_estimator_
+    steps = [s for _, s in best.steps] if isinstance(best, Pipeline) else [best]
+    if "cache" in steps[-1].get_params():
+        steps[-1].set_params(cache=True)
+    n_bytes = save_model(make_pipeline(embedder, *steps), out)
+    report_file = out.with_suffix(".report.md")
+    trials = _best_trials(search)
+    table = [trials.columns.tolist(), *trials.to_numpy().tolist()]
 
-        from sk_medsiglip.cli._model_files import (
-            RUNS_CODE,
-            foreign_types,
-            save_model,
-            trust_options,
-        )
-        from sk_medsiglip.cli._training import named_labels
+    def write_report(facts: list[str]) -> None:
+        lines = markdown_report(title, len(X), model, table, [*facts, *data.remarks])
+        report_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-        for remark in remarks:
-            say(remark, "yellow")
-        search, y = self._make(out), named_labels(self.task)
-        try:
-            search.fit(self.X, y, groups=self.groups)
-        except ValueError as error:
-            raise CommandError(str(error)) from None
-        # The file travels: nothing in it may speak of this machine.
-        self.embedder.set_params(verbose=0, device="auto", n_jobs=None, cache=True)
-        best = search.best_estimator_
-        steps = [s for _, s in best.steps] if isinstance(best, Pipeline) else [best]
-        if "cache" in steps[-1].get_params():
-            steps[-1].set_params(cache=True)
-        n_bytes = save_model(make_pipeline(self.embedder, *steps), out)
-        report_file = out.with_suffix(".report.md")
-        trials = _best_trials(search)
-        table = [trials.columns.tolist(), *trials.to_numpy().tolist()]
-
-        def write_report(facts: list[str]) -> None:
-            lines = markdown_report(
-                f"Heads tried on {labels.name}",
-                len(self.X),
-                model,
-                table,
-                [*facts, *remarks],
-            )
-            report_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-        facts = _facts(search, self.groups is not None, None)
+    facts = _facts(search, groups is not None, None)
+    write_report(facts)
+    if nested:  # last, since it takes long and may fail
+        expected = _nested(search, X, y, groups, task, search.random_state)
+        facts = _facts(search, groups is not None, expected)
         write_report(facts)
-        if nested:  # last, since it takes long and may fail
-            expected = _nested(search, self.X, y, self.groups, self.task, self.seed)
-            facts = _facts(search, self.groups is not None, expected)
-            write_report(facts)
-        shown = make_table(*trials.columns)
-        for row in trials.itertuples(index=False):
-            shown.add_row(*map(str, row))
-        console.print(shown)
-        for fact in facts:
-            say(fact)
-        say(f"Wrote {out} ({n_bytes / 1000:,.0f} kB) and {report_file}.")
-        if out.suffix == ".skops":
-            trust = trust_options(foreign_types(out))
-            command = f"sk-medsiglip predict {out} images/ --out predictions.csv"
-            show_code(f"{command} {trust}".strip())
-        else:
-            say(RUNS_CODE, "yellow")
-        say(model_notice(model), "yellow")
-
-    def _make(self, out: Path) -> HeadSearchCV:
-        from sk_medsiglip.cli._training import named_prompts
-        from sk_medsiglip.model_selection import HeadSearchCV
-
-        heads = [*_HEADS, *(_HEADS_OF_JOBLIB if out.suffix != ".skops" else [])]
-        prompts = None
-        if self.prompts is not None:
-            heads += _HEADS_WITH_PROMPTS
-            prompts = named_prompts(self.task, self.prompts)
-        return HeadSearchCV(
-            space=heads,
-            prompts=prompts,
-            **self.text_side,
-            cache=self.embedder.cache,
-            **self.settings,
-            random_state=self.seed,
-            verbose=bar(),
-        )
+    shown = make_table(*trials.columns)
+    for row in trials.itertuples(index=False):
+        shown.add_row(*map(str, row))
+    console.print(shown)
+    for fact in facts:
+        say(fact)
+    say(f"Wrote {out} ({n_bytes / 1000:,.0f} kB) and {report_file}.")
+    return trust_options(foreign_types(out)).split() if out.suffix == ".skops" else []
 
 
 def _nested(

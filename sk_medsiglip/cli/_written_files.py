@@ -1,9 +1,10 @@
-"""Files that commands write: checked first; what users named, in CSV and Markdown."""
+"""Files that commands write: checked first; names of users in CSV and Markdown."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,38 +15,37 @@ from sk_medsiglip.cli._errors import CommandError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["as_markdown", "check_out", "markdown_report", "write_csv"]
+    import typer
 
 # A spreadsheet computes what begins so, unless it is a number.
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.,]+(e[+-]?\d+)?$)", re.IGNORECASE)
 _MARKUP = re.compile(r"[\\`*_\[\]#|~$]|^[+-]")
+# Options that decide nothing about the result, or that name places on this machine.
+_LEFT_OUT = {"cache", "no_cache", "device", "n_jobs", "batch_size"}
 
 
-def check_out(file: Path | None, overwrite: bool) -> None:
+def check_out(
+    file: Path | None, overwrite: bool, suffixes: tuple[str, ...] = ()
+) -> None:
     """Raise before hours of work if a file cannot be written, not after."""
     if file is None:
         return
-    if not file.parent.is_dir():
+    if suffixes and file.suffix.lower() not in suffixes:
+        *others, last = suffixes
+        raise CommandError(
+            f"{file} ends in {file.suffix or 'no suffix'!r}; name it "
+            f"{', '.join(others)} or {last}."
+        )
+    if not file.absolute().parent.is_dir():
         raise CommandError(f"The folder {file.parent} does not exist; make it first.")
     if file.exists() and not overwrite:
         raise CommandError(f"{file} exists. Add --overwrite, or give another name.")
-    if not os.access(file.parent, os.W_OK):
+    if not os.access(file.absolute().parent, os.W_OK):
         raise CommandError(f"The folder {file.parent} is not writable.")
 
 
 def write_csv(table: pd.DataFrame, file: Path, **how: Any) -> None:
-    """Write a table as it is, and say so if a spreadsheet would compute some of it.
-
-    Parameters
-    ----------
-    table : DataFrame
-        What to write.
-    file : Path
-        Where to.
-    **how
-        Further parameters of ``DataFrame.to_csv``.
-    """
+    """Write a table as it is, and warn if a spreadsheet would compute some of it."""
     table.to_csv(file, index=False, **how)
     texts = table.select_dtypes(exclude=["number", "bool"]).astype(object)
     cells = [*table.columns, *texts.stack()]
@@ -68,25 +68,7 @@ def as_markdown(text: object) -> str:
 def markdown_report(
     title: str, n_images: int, model: str, rows: list[list[str]], notes: list[str]
 ) -> list[str]:
-    """Return the lines of a report.
-
-    Parameters
-    ----------
-    title : str
-        The heading.
-    n_images : int
-        Images that the model embedded.
-    model : str
-        Its name.
-    rows : list of list of str
-        A table, its head first.
-    notes : list of str
-        Sentences below the table.
-
-    Returns
-    -------
-    list of str
-    """
+    """Return the lines of a report: a table, its head first, and sentences below."""
     head, *body = [f"| {' | '.join(map(as_markdown, row))} |" for row in rows]
     made_by = f"{n_images:,} images, embedded by {model}; sk-medsiglip {__version__}."
     return [
@@ -95,3 +77,22 @@ def markdown_report(
         *("|" + " --- |" * len(rows[0]), *body, ""),
         *(f"- {as_markdown(note)}" for note in notes),
     ]
+
+
+def typed_command(context: typer.Context) -> str:
+    """Return the command that was typed, with files but without their folders."""
+    words = ["sk-medsiglip", str(context.info_name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name in _LEFT_OUT or source is None or source.name.startswith("DEFAULT"):
+            continue
+        given = context.params[name]
+        for value in given if isinstance(given, list | tuple) else [given]:
+            if parameter.opts[0].startswith("-"):
+                words.append(max(parameter.opts, key=len))
+            if value is not True:
+                is_folder = name == "model" and Path(value).is_absolute()
+                short = isinstance(value, Path) or is_folder
+                words.append(Path(value).name if short else str(value))
+    return shlex.join(words)

@@ -67,10 +67,14 @@ def test_a_finding_from_labels_to_predictions(folder, tmp_path):
         "train", "--labels", folder / "labels.csv", "--label-column", "effusion",
         "--group-column", "patient", "--model", "demo", "--out", model,
     )  # fmt: skip
-    assert "5-fold cross-validation, images of one patient together" in said
+    assert "5-fold cross-validation (seed 0), images of one patient together" in said
     assert "runs code" not in said
     report = (tmp_path / "model.report.md").read_text()
     assert "| effusion |" in report
+    for fact in ("Penalty chosen", "C = ", "5-fold", "seed 0", "Command: sk-medsiglip"):
+        assert fact in report
+    assert "--group-column patient" in report
+    assert str(folder) not in report
     assert "not a medical device" in report
     out = tmp_path / "predictions.csv"
     said = run("predict", model, folder, "--out", out)
@@ -109,6 +113,39 @@ def test_heads_that_know_prompts(folder, tmp_path, head):
     assert table.columns.tolist() == ["path", "effusion", "heart", "other", "predicted"]
     truth = pd.read_csv(folder / "kinds.csv")["kind"]
     assert (table["predicted"] == truth).mean() > 0.6
+
+
+def test_two_classes_are_one_row_with_an_interval(folder, tmp_path):
+    table = pd.read_csv(folder / "labels.csv")
+    table["kind"] = np.where(table["effusion"] == 1, "wet", "dry")
+    table.to_csv(folder / "two.csv", index=False)
+    said = run(
+        "train", "--labels", folder / "two.csv", "--label-column", "kind",
+        "--group-column", "patient", "--model", "demo", "--out", tmp_path / "m.skops",
+    )  # fmt: skip
+    assert "wet (against dry)" in said
+    assert re.search(r"wet \(against dry\) \d+ \d+ 0 \d\.\d+ \d\.\d+ to \d\.\d+", said)
+    assert "dry (against wet)" not in said
+
+
+def test_from_one_table_to_a_report_on_patients_that_were_held_out(folder, tmp_path):
+    model, page = tmp_path / "model.skops", tmp_path / "report.html"
+    columns = ("--label-column", "effusion", "--group-column", "patient")
+    said = run(
+        "train", "--labels", folder / "labels.csv", *columns, "--hold-out", 0.3,
+        "--model", "demo", "--out", model,
+    )  # fmt: skip
+    train, test = (pd.read_csv(tmp_path / f"model.{p}.csv") for p in ("train", "test"))
+    assert not set(train["patient"]) & set(test["patient"])
+    assert len(train) + len(test) == N
+    assert (
+        f"{len(train)} images, embedded" in (tmp_path / "model.report.md").read_text()
+    )
+    typed = said.partition("$ sk-medsiglip ")[2].partition("--group-column patient")[0]
+    run(
+        *typed.split(), "--group-column", "patient", "--out", page, "--resamples", 20,
+    )  # fmt: skip
+    assert f"{len(test)} test images" in page.read_text(encoding="utf-8")
 
 
 def test_images_without_a_patient_are_no_patient(folder, tmp_path):
@@ -213,13 +250,14 @@ def test_what_cannot_be_done_says_so(folder, tmp_path):
         ((*labels, *effusion, *out, "--class", "a=b"), "takes no prompts"),
         ((*labels, "--label-column", "path", *out), "different values"),
         (("predict", tmp_path / "no.skops", folder), "There is no file"),
+        (("train", "--labels", "no.csv", "--out", __file__), "no.csv does not exist"),
     ]:
         assert match in run(*arguments, code=2), arguments
     run(*labels, *effusion, *out)
     assert "exists. Add --overwrite" in run(*labels, *effusion, *out, code=2)
     run(*labels, *effusion, *out, "--overwrite")
     (tmp_path / "m.skops").write_bytes(b"nonsense")
-    assert "is no skops file" in run("predict", tmp_path / "m.skops", folder, code=2)
+    assert "is not a skops file" in run("predict", tmp_path / "m.skops", folder, code=2)
     joblib.dump({"a": 1}, tmp_path / "d.joblib")
     said = run("predict", tmp_path / "d.joblib", folder, code=2)
     assert "holds a dict, not a pipeline" in said
@@ -359,7 +397,7 @@ def test_names_of_classes_stay_what_they_are(folder, tmp_path):
     lines = report.splitlines()
     assert lines[0] == r"# linear-probe on a\|b.csv"
     cells = [re.split(r"(?<!\\)\|", line) for line in lines if line.startswith("|")]
-    assert {len(one) for one in cells} == {7}
+    assert {len(one) for one in cells} == {8}
     shown = {unescape(re.sub(r"\\(.)", r"\1", one[1].strip())) for one in cells[2:]}
     assert shown == {" ".join(name.split()) for name in HOSTILE}
 

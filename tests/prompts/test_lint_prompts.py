@@ -2,13 +2,14 @@
 
 import warnings
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import sk_medsiglip.cli
 from sk_medsiglip import EmbeddingCache, ZeroShotClassifier
-from sk_medsiglip.cli._phantoms import PHANTOM_PROMPTS
 from sk_medsiglip.encoder import clear_encoders, load_encoder
 from sk_medsiglip.exceptions import ModelAccessError, PromptError, PromptWarning
 from sk_medsiglip.prompts import lint_prompts, load_prompt_set
@@ -118,7 +119,8 @@ def test_nearly_equal_classes_are_reported_and_warned_about():
 
 def test_denial_that_the_model_does_not_read_is_found():
     # Known of the demonstration: it reads this one as fluid.
-    report = lint(PHANTOM_PROMPTS)
+    file = Path(sk_medsiglip.cli.__file__).with_name("phantom_prompts.json")
+    report = lint(load_prompt_set(file))
     flagged = report[report["problem"] != ""]
     assert flagged["text"].tolist() == ["no fluid has collected in the pleural space"]
     assert "nearer to effusion (positive)" in flagged["problem"].item()

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +14,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from threadpoolctl import threadpool_limits
 
+import sk_medsiglip.cli
 from sk_medsiglip import (
     MedSigLIPEmbedder,
     MedSigLIPTextEmbedder,
     ZeroShotClassifier,
     make_zero_shot_pipeline,
 )
-from sk_medsiglip.cli._phantoms import PHANTOM_PROMPTS
 from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.encoder import PATCH_METHODS, load_encoder, score_patches
 from sk_medsiglip.exceptions import (
@@ -28,6 +29,7 @@ from sk_medsiglip.exceptions import (
     OutOfMemoryError,
     PromptError,
 )
+from sk_medsiglip.prompts import load_prompt_set
 from sk_medsiglip.zero_shot import HeatmapDisplay, prompt_heatmap
 from sk_medsiglip.zero_shot._heatmap import map_on_image
 
@@ -72,7 +74,8 @@ def phantoms():
 @pytest.fixture(scope="module")
 def pipe(phantoms):
     images = list(phantoms.images[:2])
-    return make_zero_shot_pipeline(PHANTOM_PROMPTS, model="demo").fit(images)
+    prompts = Path(sk_medsiglip.cli.__file__).with_name("phantom_prompts.json")
+    return make_zero_shot_pipeline(load_prompt_set(prompts), model="demo").fit(images)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,433 @@
+"""The steps of ``demo``: each prints its work, the Python that does it, and its cost.
+
+The figures end up in ``results.json`` too.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.pipeline import make_pipeline
+
+from sk_medsiglip.cli import _options as options
+from sk_medsiglip.cli._cache import format_bytes
+from sk_medsiglip.cli._console import (
+    complain,
+    console,
+    heading,
+    make_table,
+    model_notice,
+    say,
+    show_code,
+)
+from sk_medsiglip.cli._embedding import Passes, embed_images
+from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._labels import LabelledImages, named_labels, named_prompts
+from sk_medsiglip.cli._model_files import save_model
+from sk_medsiglip.cli._plot import draw_overview
+from sk_medsiglip.cli._splits import check_enough, hold_out
+from sk_medsiglip.cli._training import judge, label_scores, train_head
+from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip.encoder import load_encoder
+from sk_medsiglip.evaluation import label_efficiency, write_report
+from sk_medsiglip.exceptions import MissingDependencyError
+from sk_medsiglip.heads import LinearProbe
+from sk_medsiglip.prompts import check_prompts
+from sk_medsiglip.retrieval import ImageRetriever
+from sk_medsiglip.zero_shot import ZeroShotClassifier
+
+# One part in three is held out: its AUC must be steady enough to compare by.
+_HELD_OUT = 1 / 3
+_FEW = (8, 32, 128)
+_DRAWS = 6
+_NEAREST = 10
+_SHOWN = 5
+
+
+@dataclass
+class DemoSteps:
+    """The main job on one labelled collection."""
+
+    data: LabelledImages
+    prompts: dict[str, Any]
+    sentence: str
+    out: Path
+    embedder: MedSigLIPEmbedder
+    seed: int
+    results: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Do every step, and write the results."""
+        X = self._embed_twice()
+        rows = hold_out(self.data, _HELD_OUT, self.seed)
+        self.train, self.test = (self.data.keep(part) for part in rows)
+        self.X_train, self.X_test = (X[part] for part in rows)
+        self._say_split()
+        prompts = self._classify_zero_shot()
+        head = self._train(prompts)
+        curve = self._compare_few_labels(prompts)
+        nearest = self._find_nearest()
+        self._save_and_reload(head)
+        self._report(prompts, head, curve, nearest)
+        self._print_summary()
+        text = json.dumps(self.results, indent=2)
+        (self.out / "results.json").write_text(text + "\n", "utf-8")
+
+    @property
+    def model(self) -> str:
+        """The model's name; of a folder the last part, since its path may be long."""
+        model = str(self.embedder.model)
+        return Path(model).name if Path(model).is_absolute() else model
+
+    @property
+    def notice(self) -> str:
+        """The notice that belongs to the model's output."""
+        return model_notice(str(self.embedder.model))
+
+    def _embed_twice(self) -> NDArray[np.float32]:
+        heading("1. Embed: every image meets the model once")
+        show_code(
+            f"embedder = MedSigLIPEmbedder({self.model!r})",
+            "X = embedder.fit_transform(paths)",
+        )
+        start = time.perf_counter()
+        encoder = load_encoder(self.embedder.model, device=self.embedder.device)
+        say(
+            f"Model {self.model} loaded on {encoder.device}, {encoder.dtype}, in "
+            f"{time.perf_counter() - start:.1f} s."
+        )
+        first = embed_images(self.data.collection.paths, self.embedder)
+        self.data = self.data.keep(first.readable)
+        for remark in first.remarks():
+            say(remark, "yellow")
+        check_enough(self.data.task, self.data.groups, "The demo")
+        again = embed_images(self.data.collection.paths, self.embedder)
+        n_images = len(self.data.collection)
+        say(
+            f"First time:  {n_images:,} images, {first.passes:,} model passes, "
+            f"{first.seconds:.2f} s ({n_images / first.seconds:,.0f} images/s)."
+        )
+        say(
+            f"Second time: {n_images:,} images, {again.passes:,} model passes, "
+            f"{again.seconds:.3f} s: the rows come from the cache."
+        )
+        self.results |= {
+            "model": self.embedder.model,
+            "notice": self.notice,
+            "revision": encoder.revision,
+            "n_images": n_images,
+            "embedding_dim": first.X.shape[1],
+            "first": {"passes": first.passes, "seconds": first.seconds},
+            "second": {"passes": again.passes, "seconds": again.seconds},
+        }
+        return again.X
+
+    def _say_split(self) -> None:
+        for part, name in ((self.train, "train.csv"), (self.test, "test.csv")):
+            check_enough(part.task, part.groups, "The demo")
+            part.collection.write(self.out / name)
+        of_whom = "images"
+        if self.data.groups is None:
+            say(
+                "No --group-column: every image counts as a patient of its own. If "
+                "patients have several images, the figures below are too good.",
+                "yellow",
+            )
+        else:
+            n_train, n_test = (len(set(p.groups)) for p in (self.train, self.test))  # type: ignore[arg-type]
+            of_whom += f" of {n_test:,} patients ({n_train:,} others to learn from)"
+        say(
+            f"Held out for every comparison below: {len(self.X_test):,} {of_whom}; "
+            f"{len(self.X_train):,} images to learn from."
+        )
+
+    def _classify_zero_shot(self) -> ZeroShotClassifier:
+        heading("2. Zero-shot: prompts instead of labels")
+        show_code(
+            f"zero_shot = ZeroShotClassifier(prompts, model={self.model!r})",
+            "zero_shot.fit(X).predict_proba(X)",
+        )
+        asked = named_prompts(self.data.task, self.prompts)
+        with self._measured("zero_shot") as entry:
+            classifier = ZeroShotClassifier(
+                asked, **options.text_side(self.embedder, "device")
+            ).fit(self.X_test)
+            judged = self._judge({"prompts": classifier})
+        entry |= self._aucs(judged, "prompts")
+        say(f'One of the prompts: "{check_prompts(self.prompts).texts[0][0]}".')
+        say(
+            f"Macro AUC on held-out images: {entry['auc']:.3f}, without a single label "
+            f"({entry['texts']:,} prompts and {entry['passes']:,} images through the "
+            "model)."
+        )
+        return classifier
+
+    def _train(self, prompts: ZeroShotClassifier) -> Any:
+        heading("3. Train: a head on labels, by sk-medsiglip train or by")
+        show_code(
+            "pipe = make_pipeline(embedder, LinearProbe())",
+            "pipe.fit(paths, y, linearprobe__groups=patients)",
+        )
+        paths, y = self.train.collection.paths, named_labels(self.train.task)
+        groups = {"linearprobe__groups": self.train.groups}
+        with self._measured("logistic") as entry:
+            pipe = make_pipeline(self.embedder, LinearProbe()).fit(paths, y, **groups)
+        trained = train_head(LinearProbe(), self.train, self.X_train, self.seed)
+        judged = self._judge({"prompts": prompts, "labels": pipe[-1]})
+        entry |= self._aucs(judged, "labels")
+        n_fits = pipe[-1].Cs_.size * 5
+        entry |= {"n_labels": len(paths), "fits": n_fits}
+        console.print(trained.table())
+        for note in trained.notes:
+            say(note)
+        say(
+            f"{pipe[-1].Cs_.size} penalties in 5 folds, from files, in "
+            f"{entry['seconds']:.1f} s: {entry['passes']:,} model passes (without the "
+            f"cache: {n_fits * len(paths):,})."
+        )
+        table = make_table("Held-out AUC", "by prompts", "by labels", "95% interval")
+        by_prompts = judged[judged["estimator"] == "prompts"].set_index("label")[
+            "value"
+        ]
+        for row in judged[judged["estimator"] == "labels"].itertuples():
+            without, interval = (
+                by_prompts[row.label],
+                f"{row.low:.3f} to {row.high:.3f}",
+            )
+            table.add_row(row.label, f"{without:.3f}", f"{row.value:.3f}", interval)
+        console.print(table)
+        return pipe[-1]
+
+    def _compare_few_labels(self, prompts: ZeroShotClassifier) -> pd.DataFrame:
+        heading("4. How many labels beat the prompts?")
+        show_code(
+            "label_efficiency({'prompts': zero_shot, 'labels': LinearProbe()}, X, y, "
+            "sizes)"
+        )
+        n_classes = len(self.data.task.names) if self.data.task.kind == "classes" else 2
+        sizes = [size for size in _FEW if n_classes <= size < len(self.X_train)]
+        with self._measured("few_labels") as entry, warnings.catch_warnings():
+            # Of two classes the area is the same whichever is looked for.
+            warnings.filterwarnings("ignore", ".* sorts second", UserWarning)
+            table = label_efficiency(
+                {"prompts": prompts, "labels": LinearProbe()},
+                self.X_train,
+                named_labels(self.train.task),
+                sizes,
+                groups=self.train.groups,
+                n_repeats=_DRAWS,
+                X_test=self.X_test,
+                y_test=named_labels(self.test.task),
+                groups_test=self.test.groups,
+                random_state=self.seed,
+            )
+        label = "macro" if "macro" in set(table["label"]) else table["label"].iloc[0]
+        of_labels = table[(table["label"] == label) & (table["estimator"] == "labels")]
+        curve = of_labels.groupby("size")["score"].agg(["mean", "std"])
+        entry["curve"] = [
+            {"n_labels": int(size), "auc": float(mean), "std": float(std)}
+            for size, mean, std in curve.itertuples()
+        ]
+        without, everything = self.results["zero_shot"], self.results["logistic"]
+        shown = make_table("Labelled images", "AUC", "+/- over draws")
+        shown.add_row("0 (prompts)", f"{without['auc']:.3f}", "")
+        for one in entry["curve"]:
+            shown.add_row(
+                f"{one['n_labels']:,}", f"{one['auc']:.3f}", f"{one['std']:.3f}"
+            )
+        n_labels = everything["n_labels"]
+        shown.add_row(f"{n_labels:,} (all)", f"{everything['auc']:.3f}", "")
+        console.print(shown)
+        entry["answer"] = _answer([*entry["curve"], everything], without["auc"])
+        say(entry["answer"], "bold")
+        say(f"Macro AUC on held-out images, mean of {_DRAWS} random draws.")
+        return table
+
+    def _find_nearest(self) -> pd.DataFrame:
+        heading("5. Search images by a sentence")
+        show_code(
+            f"retriever = ImageRetriever(model={self.model!r}).fit(paths)",
+            f"retriever.search({self.sentence!r})",
+        )
+        collection, task = self.data.collection, self.data.task
+        labels = [task.labels_of(row) for row in range(len(collection))]
+        with self._measured("nearest") as entry:
+            retriever = ImageRetriever(embedder=self.embedder).fit(
+                collection.paths, metadata={"labels": labels}
+            )
+            hits = retriever.search(self.sentence, len(collection))
+        # A cosine of SigLIP is small in itself; its place among all others is not.
+        scores = hits["score"]
+        hits["similarity"] = (scores - scores.mean()) / scores.std()
+        nearest = hits.head(_NEAREST)
+        table = make_table("Nearest image", "Similarity", "Its labels")
+        names = collection.names
+        for row in nearest.head(_SHOWN).itertuples():
+            table.add_row(names[row.id], f"{row.similarity:+.1f}", row.labels)
+        console.print(table)
+        say("Similarity: standard deviations above the mean of all images.")
+        truth = task.truth() == 1
+        among, of_all = truth[nearest["id"]].sum(axis=0), truth.mean(axis=0)
+        best = int(np.argmax(among / len(nearest) - of_all))
+        entry |= {"sentence": self.sentence, "label": task.names[best]}
+        entry |= {"share": among[best] / len(nearest), "share_of_all": of_all[best]}
+        entry["images"] = [
+            {"path": names[row.id], "similarity": row.similarity, "labels": row.labels}
+            for row in nearest.itertuples()
+        ]
+        say(
+            f"{task.names[best]}: {among[best]} of the {len(nearest)} nearest images "
+            f"have it, and {of_all[best]:.0%} of all.",
+            "bold",
+        )
+        return nearest
+
+    def _save_and_reload(self, head: Any) -> None:
+        heading("6. Save the pipeline, use it in a new process")
+        file, out = self.out / "pipeline.joblib", self.out / "predictions.csv"
+        command = ["predict", file.name, "test.csv", "--out", out.name]
+        show_code(f"sk-medsiglip {' '.join(command)}")
+        store = self.embedder.cache.location  # type: ignore[union-attr]
+        with self._measured("saved") as entry:
+            plain = {"verbose": 0, "device": "auto", "n_jobs": None, "cache": True}
+            portable = MedSigLIPEmbedder(**self.embedder.get_params() | plain)
+            n_bytes = save_model(make_pipeline(portable, head), file)
+            done = subprocess.run(
+                [sys.executable, "-m", "sk_medsiglip.cli", *command]
+                + ["--cache", str(store), "--device", str(self.embedder.device)],
+                cwd=self.out,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        if done.returncode:
+            raise CommandError(f"A new process failed: {done.stderr.strip()[-500:]}")
+        here = np.asarray(head.predict_proba(self.X_test))
+        there = pd.read_csv(out).iloc[:, 1 : 1 + here.shape[1]].to_numpy(float)
+        difference = float(np.abs(there - here).max())
+        entry |= {"bytes": n_bytes, "max_difference": difference}
+        say(
+            f"{file.name}: {format_bytes(n_bytes)}, embedder and head; it names the "
+            "model and holds none of its weights."
+        )
+        # The file has six digits.
+        same = difference < 1e-5
+        say(
+            f"A new process predicts {'the same' if same else 'DIFFERENT values'} for "
+            f"{len(here):,} images in {entry['seconds']:.1f} s, imports included: "
+            f"{entry['passes']:,} model passes.",
+            None if same else "bold red",
+        )
+
+    def _report(
+        self,
+        prompts: ZeroShotClassifier,
+        head: Any,
+        curve: pd.DataFrame,
+        nearest: pd.DataFrame,
+    ) -> None:
+        heading("7. Report on the held-out patients, by sk-medsiglip report or by")
+        show_code("write_report('report.html', {'labels': pipe}, paths, y)")
+        task, embedder = self.data.task, self.embedder
+        try:
+            hits = nearest.head(_SHOWN).assign(score=nearest["similarity"])
+            picture = self.out / "overview.png"
+            draw_overview(curve, hits, self.sentence, self.notice, picture)
+            write_report(
+                self.out / "report.html",
+                {"labels": head, "prompts": prompts},
+                self.X_test,
+                named_labels(self.test.task),
+                groups=self.test.groups,
+                X_train=self.X_train,
+                y_train=named_labels(self.train.task),
+                groups_train=self.train.groups,
+                pos_label=task.names[0] if task.kind == "finding" else None,
+                embedder=embedder,
+                n_bootstrap=500,
+            )
+        except MissingDependencyError as error:
+            complain(f"No picture and no report: {error}", "yellow")
+            self.results["picture"] = None
+        else:
+            self.results["picture"] = "overview.png"
+
+    def _print_summary(self) -> None:
+        """Print every step with its AUC, model passes and seconds."""
+        heading("Results")
+        n_images, n_labels = (
+            self.results["n_images"],
+            self.results["logistic"]["n_labels"],
+        )
+        steps = {
+            "first": f"Embed {n_images:,} images, first time",
+            "second": "Embed them again",
+            "zero_shot": "Zero-shot, no labels",
+            "logistic": f"A head, {n_labels:,} labels",
+            "few_labels": "Heads on few labels",
+            "nearest": "Search by a sentence",
+            "saved": "Save, load, predict in a new process",
+        }
+        table = make_table("Step", "AUC", "Model passes", "Seconds")
+        for key, step in steps.items():
+            entry = self.results[key]
+            auc = f"{entry['auc']:.3f}" if "auc" in entry else ""
+            table.add_row(step, auc, f"{entry['passes']:,}", f"{entry['seconds']:.2f}")
+        console.print(table)
+        say(
+            "AUC: macro average, on held-out images. Model passes count images; each "
+            "prompt or sentence is one short text pass more, once."
+        )
+
+    @contextmanager
+    def _measured(self, step: str) -> Iterator[dict[str, Any]]:
+        """Note seconds and model passes of a step under its name."""
+        entry: dict[str, Any] = {}
+        cache: Any = self.embedder.cache
+        before, start = Passes.so_far(cache), time.perf_counter()
+        yield entry
+        entry["seconds"] = time.perf_counter() - start
+        passes = Passes.so_far(cache) - before
+        entry |= {"passes": passes.images, "texts": passes.texts}
+        self.results[step] = entry
+
+    def _judge(self, classifiers: dict[str, Any]) -> pd.DataFrame:
+        """Return the AUC of classifiers on the held-out images."""
+        task, X = self.data.task, self.X_test
+        scores = {name: label_scores(task, one, X) for name, one in classifiers.items()}
+        return judge(self.test, scores)
+
+    def _aucs(self, judged: pd.DataFrame, estimator: str) -> dict[str, Any]:
+        """Return the AUC of each label, and their mean."""
+        rows = judged[(judged["estimator"] == estimator) & judged["value"].notna()]
+        aucs = rows.set_index("label")["value"].drop(
+            ["macro", "micro"], errors="ignore"
+        )
+        return {"auc": float(aucs.mean()), "aucs": aucs.to_dict()}
+
+
+def _answer(points: list[dict[str, Any]], prompts: float) -> str:
+    """Return the answer to how many labels beat the prompts, as a sentence."""
+    beaten = None
+    for point in reversed(points):  # from there on, more labels beat them, too
+        if point["auc"] <= prompts:
+            break
+        beaten = point
+    first = points[-1] if beaten is None else beaten
+    said = "About {:,}" if beaten is not None else "Not even all {:,}"
+    return (
+        f"{said.format(first['n_labels'])} labels beat the prompts here: an AUC of "
+        f"{first['auc']:.3f} against {prompts:.3f}."
+    )
