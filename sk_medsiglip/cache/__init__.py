@@ -3,7 +3,6 @@
 The room, from what a caller sees down to the bytes::
 
     _embedding_cache.py   EmbeddingCache, the public class
-    _open_stores.py       one store a location and process, forks included
     _store.py             what the caches of one location share: all that follows
     _claims.py            who computes a missing row: one worker, the others wait
     _reader.py, _writer.py    rows in bulk
@@ -12,13 +11,12 @@ The room, from what a caller sees down to the bytes::
     _live_index.py        the index kept open, reopened, rebuilt when damaged
     _index.py             SQLite: where each row lies
     _recent_rows.py       its newest rows, until many go into the tree at once
-    _segments.py, _segment_writer.py, _segment_layout.py
+    _segments.py, _segment_layout.py
                           append-only files of checksummed rows: the rows themselves
     _files.py             file state -> fingerprint, so that a warm run reads no image
     _models.py            what is known of each model, so that a warm run needs none
     _space.py             everything but the content that decides a vector
-    _locks.py, _location.py, _mounts.py
-                          the operating system's part: locks, folders, network disks
+    _system.py            the operating system's part: folders, locks, network disks
 
 It knows nothing of images, models or scikit-learn and imports numpy, blake3,
 platformdirs and the standard library only, and pyarrow to export and import.

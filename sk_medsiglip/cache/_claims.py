@@ -15,9 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from sk_medsiglip.cache._location import make_folder, open_file
-from sk_medsiglip.cache._locks import lock_byte, unlock_byte
 from sk_medsiglip.cache._space import Space
+from sk_medsiglip.cache._system import lock_byte, make_folder, open_file, unlock_byte
 
 N_OFFSETS = 2**30  # within what every platform's byte locks can address
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.05  # seconds between two looks

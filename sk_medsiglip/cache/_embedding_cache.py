@@ -12,13 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sk_medsiglip.cache._files import FileStamp, file_stamps
-from sk_medsiglip.cache._location import CONVERTED, resolve_location
-from sk_medsiglip.cache._open_stores import open_store
+from sk_medsiglip.cache._files import (
+    FileStamp,
+    file_stamps,
+    forget_files,
+    recall_files,
+    remember_files,
+)
 from sk_medsiglip.cache._parquet import ImportReport, export_rows, import_rows
 from sk_medsiglip.cache._repair import VerifyReport
 from sk_medsiglip.cache._space import Space
-from sk_medsiglip.cache._store import Store
+from sk_medsiglip.cache._store import Store, open_store
+from sk_medsiglip.cache._system import CONVERTED, resolve_location
 
 
 class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
@@ -125,7 +130,9 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
             :meth:`put_many` of them stores them afresh. Also if rows could not be read
             now, for an error of the system: they count as not found and are kept.
         """
-        return self._store.get_many(space, fingerprints, out, any_numeric=any_numeric)
+        return self._store.reader.get_many(
+            space, fingerprints, out, any_numeric=any_numeric
+        )
 
     def put_many(
         self, space: Space, fingerprints: Sequence[bytes], vectors: ArrayLike
@@ -150,7 +157,7 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
             If nothing can be written: the disk is full, the folder is read-only. The
             store is then as it was before, and the caller may go on without it.
         """
-        self._store.put_many(space, fingerprints, vectors)
+        self._store.writer.put_many(space, fingerprints, vectors)
 
     # ------------------------------------------------------------------------- claims
 
@@ -241,7 +248,7 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         list of bytes or None
             None where this very state of the file was never read in this way.
         """
-        return self._store.recall_files(stamps, reading)
+        return recall_files(self._store.index, stamps, reading)
 
     def remember_files(
         self,
@@ -260,7 +267,7 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         CacheError
             If nothing can be written.
         """
-        self._store.remember_files(stamps, reading, fingerprints)
+        remember_files(self._store.index, stamps, reading, fingerprints)
 
     def forget_files(self, stamps: Sequence[FileStamp], reading: str) -> None:
         """Forget what files in these states were found to contain.
@@ -277,7 +284,7 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         CacheError
             If nothing can be written.
         """
-        self._store.forget_files(stamps, reading)
+        forget_files(self._store.index, stamps, reading)
 
     def remember_model(
         self, name: str, requested_revision: str | None, facts: Mapping[str, Any]

@@ -20,6 +20,9 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
+from sk_medsiglip.cache._index import Index
+from sk_medsiglip.cache._live_index import LiveIndex
+
 # The kernel stamps files with the time of its last timer tick, 1 to 10 ms ago.
 FINE_GRAIN = 50_000_000  # nanoseconds, on file systems that keep fractions of a second
 COARSE_GRAIN = 2_000_000_000  # nanoseconds, FAT's two seconds
@@ -130,6 +133,51 @@ def combined_stamp(
     for key in file_keys([stamp for stamp in stamps if stamp is not None], ""):
         digest.update(key)
     return content_stamp(digest.digest())
+
+
+def recall_files(
+    live: LiveIndex, stamps: Sequence[FileStamp | None], reading: str
+) -> list[bytes | None]:
+    """See :meth:`EmbeddingCache.recall_files`."""
+    keys = file_keys([stamp for stamp in stamps if stamp is not None], reading)
+    nothing: list[bytes | None] = [None] * len(keys)
+    known = iter(live.ask(lambda index: index.find_files(keys), otherwise=nothing))
+    return [None if stamp is None else next(known) for stamp in stamps]
+
+
+def remember_files(
+    live: LiveIndex,
+    stamps: Sequence[FileStamp | None],
+    reading: str,
+    fingerprints: Sequence[bytes | None],
+) -> None:
+    """See :meth:`EmbeddingCache.remember_files`."""
+    settled = [
+        (stamp, fingerprint)
+        for stamp, fingerprint in zip(stamps, fingerprints, strict=True)
+        if stamp is not None and fingerprint is not None and is_at_rest(stamp)
+    ]
+    if not settled:
+        return
+    keys = file_keys([stamp for stamp, _ in settled], reading)
+
+    def note(index: Index) -> None:
+        with index.writing():
+            index.add_files(zip(keys, (f for _, f in settled), strict=True))
+
+    live.write(note)
+
+
+def forget_files(live: LiveIndex, stamps: Sequence[FileStamp], reading: str) -> None:
+    """See :meth:`EmbeddingCache.forget_files`."""
+    keys = file_keys(stamps, reading)
+
+    def forget(index: Index) -> None:
+        with index.writing():
+            index.drop_files(keys)
+
+    if keys:
+        live.write(forget)
 
 
 def file_keys(stamps: Sequence[FileStamp], reading: str) -> list[bytes]:

@@ -18,10 +18,9 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip.cache._location import open_file, share
-from sk_medsiglip.cache._mounts import network_file_system
 from sk_medsiglip.cache._recent_rows import RECENT_SCHEMA, RecentRows
 from sk_medsiglip.cache._space import Space
+from sk_medsiglip.cache._system import network_file_system, open_file, share
 from sk_medsiglip.exceptions import CacheError, CacheFormatError
 
 INDEX_FORMAT = 2  # 1 had no recent rows; it is brought up to 2 where it is opened

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from sk_medsiglip.cache._index import DamagedIndex, Index
-from sk_medsiglip.cache._location import make_folder
-from sk_medsiglip.cache._locks import holding
 from sk_medsiglip.cache._repair import build_index, unlink_index
 from sk_medsiglip.cache._segments import list_segments
+from sk_medsiglip.cache._system import holding, make_folder
 from sk_medsiglip.exceptions import CacheError, CacheFormatError
 
 ATTEMPTS = 3  # of one question, while others clear the store or mend its index
@@ -38,18 +37,14 @@ class LiveIndex:
 
     def ask(self, question: Callable[[Index], T], *, otherwise: T) -> T:
         """Return the index's answer, or ``otherwise`` if nothing was ever stored."""
-        try:
+        with self.failing_as_one("could not be read now"):
             if _identify(self.path) is None and not list_segments(self.folder):
                 return otherwise
             return self._use(question)
-        except CacheError:
-            raise
-        except OSError as error:
-            raise CacheError(
-                f"the embedding cache {self.location} could not be read now: {error}"
-            ) from error
 
-    def write(self, change: Callable[[Index], T]) -> T:
+    def write(
+        self, change: Callable[[Index], T], failing: str = "cannot be written"
+    ) -> T:
         """Make a change, in an index that is made if missing."""
 
         def make(index: Index) -> T:
@@ -57,7 +52,20 @@ class LiveIndex:
                 raise CacheError(f"the embedding cache {self.location} is read-only.")
             return change(index)
 
-        return self._use(make)
+        with self.failing_as_one(failing):
+            return self._use(make)
+
+    @contextmanager
+    def failing_as_one(self, what: str = "cannot be written") -> Iterator[None]:
+        """Turn the system's errors (no space, no permission) into CacheError."""
+        try:
+            yield
+        except CacheError:
+            raise
+        except OSError as error:
+            raise CacheError(
+                f"the embedding cache {self.location} {what}: {error}"
+            ) from error
 
     def check(self) -> int | None:
         """Look for damage in the whole file and rebuild it if there is any."""

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
+from sk_medsiglip._files import new_file
 from sk_medsiglip._json import read_json
-from sk_medsiglip.cache._location import make_folder, share
+from sk_medsiglip.cache._system import make_folder, share
 from sk_medsiglip.exceptions import CacheError
 
 _SIZES = ("embedding_dim", "image_size", "patch_size", "text_tokens")
@@ -47,15 +46,9 @@ class Models:
         try:
             make_folder(self.folder.parent)
             make_folder(self.folder, inside=True)
-            fd, draft = tempfile.mkstemp(dir=self.folder)  # mode 0600
-            try:
-                with os.fdopen(fd, "w", encoding="utf-8") as file:
-                    file.write(entry)
-                share(Path(draft))
-                os.replace(draft, path)
-            except BaseException:
-                os.unlink(draft)
-                raise
+            with new_file(path, mode=0o600) as draft:
+                draft.write_text(entry, "utf-8")
+                share(draft)
         except OSError as error:
             raise CacheError(
                 f"what is known of the model cannot be kept in {self.folder}: {error}"

@@ -9,8 +9,6 @@ long to read.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip._files import new_file
 from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip._progress import progress_bar
@@ -77,26 +76,20 @@ def export_rows(store: Store, path: Path, model: str | None, verbose: int) -> in
     ]
     schema = _schema(pyarrow, models)
     total = sum(e["rows"] for e in store.stats()["spaces"] if _space_in(e, wanted))
-    fd, draft = tempfile.mkstemp(prefix=".export-", dir=path.parent)
-    os.close(fd)
     n_rows = 0
-    try:
-        with (
-            progress_bar(total, desc="export", unit="row", verbose=verbose) as bar,
-            # Vectors do not compress, and a dictionary of them would be tried first.
-            parquet.ParquetWriter(
-                draft, schema, compression="none", use_dictionary=["space"]
-            ) as writer,
-        ):
-            for space, fingerprints, vectors in store.scan_rows(wanted):
-                batch = _to_batch(pyarrow, schema, space, fingerprints, vectors)
-                writer.write_batch(batch)
-                n_rows += len(fingerprints)
-                bar.update(len(fingerprints))
-        os.replace(draft, path)
-    except BaseException:
-        os.unlink(draft)
-        raise
+    with (
+        progress_bar(total, desc="export", unit="row", verbose=verbose) as bar,
+        new_file(path, mode=0o600) as draft,
+        # Vectors do not compress, and a dictionary of them would be tried first.
+        parquet.ParquetWriter(
+            draft, schema, compression="none", use_dictionary=["space"]
+        ) as writer,
+    ):
+        for space, fingerprints, vectors in store.scan_rows(wanted):
+            batch = _to_batch(pyarrow, schema, space, fingerprints, vectors)
+            writer.write_batch(batch)
+            n_rows += len(fingerprints)
+            bar.update(len(fingerprints))
     return n_rows
 
 
@@ -117,7 +110,7 @@ def import_rows(store: Store, path: Path, verbose: int) -> ImportReport:
         with progress_bar(total, desc="import", unit="row", verbose=verbose) as bar:
             try:
                 for space, fingerprints, vectors in _read_ahead(path, file):
-                    store.put_many(space, fingerprints, vectors)
+                    store.writer.put_many(space, fingerprints, vectors)
                     n_rows += len(fingerprints)
                     bar.update(len(fingerprints))
             except (OSError, pyarrow.ArrowException) as error:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.cache._index import Index
 from sk_medsiglip.cache._segment_layout import ROWS_START, row_bytes
-from sk_medsiglip.cache._segment_writer import SegmentWriter
-from sk_medsiglip.cache._segments import Segment, list_segments
+from sk_medsiglip.cache._segments import Segment, SegmentWriter, list_segments
 
 
 def prune(index: Index, folder: Path, max_bytes: int) -> int:

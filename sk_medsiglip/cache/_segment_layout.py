@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip._json import read_json
-from sk_medsiglip.cache._location import open_file
 from sk_medsiglip.cache._space import FINGERPRINT_BYTES, Space
+from sk_medsiglip.cache._system import open_file
 from sk_medsiglip.exceptions import CacheFormatError
 
 SEGMENT_FORMAT = 1

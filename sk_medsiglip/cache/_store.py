@@ -1,34 +1,40 @@
-"""All that the caches of one location share in one process."""
+"""All that the caches of one location share in one process, forks included.
+
+A process opens each location once, whoever asks. Sharing is not thrift: locks on bytes
+of a file are lost when *any* handle of the process on that file closes, and SQLite has
+the same frailty. No SQLite connection crosses a fork, which would corrupt the file: it
+is closed before and opened again, on both sides, when it is next needed.
+"""
 
 from __future__ import annotations
 
+import atexit
+import os
 import shutil
 import stat
 import threading
-from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import weakref
+from collections import deque
+from collections.abc import Container, Iterator
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from sk_medsiglip.cache._claims import Claims
-from sk_medsiglip.cache._files import FileStamp, file_keys, is_at_rest
 from sk_medsiglip.cache._index import Index
 from sk_medsiglip.cache._live_index import LiveIndex
-from sk_medsiglip.cache._location import CONVERTED
-from sk_medsiglip.cache._locks import holding
 from sk_medsiglip.cache._models import Models
-from sk_medsiglip.cache._mounts import network_file_system
 from sk_medsiglip.cache._prune import prune
 from sk_medsiglip.cache._reader import Reader
 from sk_medsiglip.cache._repair import VerifyReport, check_rows
 from sk_medsiglip.cache._segments import list_segments
 from sk_medsiglip.cache._space import Space
+from sk_medsiglip.cache._system import CONVERTED, holding, network_file_system
 from sk_medsiglip.cache._writer import Writer
-from sk_medsiglip.exceptions import CacheError
 
 
 class Store:
@@ -38,94 +44,27 @@ class Store:
         self.location = location
         self.claims = Claims(location / "claims.lock")
         self.models = Models(location / "models")
-        self._index = LiveIndex(location)
-        self._folder = self._index.folder
-        self._lock = self._index.lock
-        self._reader = Reader(self._index)
-        self._writer = Writer(self._index)
-
-    def get_many(
-        self,
-        space: Space,
-        fingerprints: Sequence[bytes],
-        out: NDArray[np.float32],
-        *,
-        any_numeric: bool,
-    ) -> NDArray[np.bool_]:
-        """See :meth:`EmbeddingCache.get_many`."""
-        return self._reader.get_many(space, fingerprints, out, any_numeric=any_numeric)
-
-    def put_many(
-        self, space: Space, fingerprints: Sequence[bytes], vectors: ArrayLike
-    ) -> None:
-        """See :meth:`EmbeddingCache.put_many`."""
-        with self._failing_as_one():
-            self._writer.put_many(space, fingerprints, vectors)
-
-    # -------------------------------------------------------------------------- files
-
-    def recall_files(
-        self, stamps: Sequence[FileStamp | None], reading: str
-    ) -> list[bytes | None]:
-        """See :meth:`EmbeddingCache.recall_files`."""
-        keys = file_keys([stamp for stamp in stamps if stamp is not None], reading)
-        nothing: list[bytes | None] = [None] * len(keys)
-        answer = self._index.ask(
-            lambda index: index.find_files(keys), otherwise=nothing
-        )
-        known = iter(answer)
-        return [None if stamp is None else next(known) for stamp in stamps]
-
-    def remember_files(
-        self,
-        stamps: Sequence[FileStamp | None],
-        reading: str,
-        fingerprints: Sequence[bytes | None],
-    ) -> None:
-        """See :meth:`EmbeddingCache.remember_files`."""
-        settled = [
-            (stamp, fingerprint)
-            for stamp, fingerprint in zip(stamps, fingerprints, strict=True)
-            if stamp is not None and fingerprint is not None and is_at_rest(stamp)
-        ]
-        if not settled:
-            return
-        keys = file_keys([stamp for stamp, _ in settled], reading)
-
-        def note(index: Index) -> None:
-            with index.writing():
-                index.add_files(zip(keys, (f for _, f in settled), strict=True))
-
-        with self._failing_as_one():
-            self._index.write(note)
-
-    def forget_files(self, stamps: Sequence[FileStamp], reading: str) -> None:
-        """See :meth:`EmbeddingCache.forget_files`."""
-        keys = file_keys(stamps, reading)
-
-        def forget(index: Index) -> None:
-            with index.writing():
-                index.drop_files(keys)
-
-        if keys:
-            with self._failing_as_one():
-                self._index.write(forget)
+        self.index = LiveIndex(location)
+        self._folder = self.index.folder
+        self._lock = self.index.lock
+        self.reader = Reader(self.index)
+        self.writer = Writer(self.index)
 
     # --------------------------------------------------------------------- for people
 
     def count_rows(self) -> int:
         """Return the number of rows."""
-        return self._index.ask(lambda index: index.count_rows(), otherwise=0)
+        return self.index.ask(lambda index: index.count_rows(), otherwise=0)
 
     def iterate(self) -> Iterator[tuple[Space, bytes]]:
         """Yield the space and fingerprint of every row."""
         none = np.empty(0, np.int64)
-        keys, places = self._index.ask(
+        keys, places = self.index.ask(
             lambda index: index.all_rows(), otherwise=(none, none)
         )
         for key, place in zip(keys.tolist(), places.tolist(), strict=True):
-            with self._failing_as_one("could not be read now"):
-                segment = self._reader.segment(place >> 32)
+            with self.index.failing_as_one("could not be read now"):
+                segment = self.reader.segment(place >> 32)
                 row = place & 0xFFFF_FFFF
                 fingerprint = b"" if segment is None else segment.fingerprint(row)
             if segment is not None and fingerprint:
@@ -137,12 +76,12 @@ class Store:
     ) -> Iterator[tuple[Space, list[bytes], NDArray[np.float32]]]:
         """Yield the intact rows of some spaces, in the order of the disk."""
         none = np.empty(0, np.int64)
-        _, places = self._index.ask(
+        _, places = self.index.ask(
             lambda index: index.all_rows(), otherwise=(none, none)
         )
         numbers = places >> 32
         for number in np.unique(numbers).tolist():
-            segment = self._reader.segment(number)
+            segment = self.reader.segment(number)
             if segment is None or segment.space not in spaces:
                 continue
             indexed = np.zeros(segment.n_rows, dtype=bool)
@@ -177,7 +116,7 @@ class Store:
 
         nothing = {"rows": 0, "segments": 0, "spaces": [], "files": 0}
         nothing |= {"rows_computed": 0, "repeated_puts": 0}
-        counts = self._index.ask(count, otherwise=nothing)
+        counts = self.index.ask(count, otherwise=nothing)
         converted = self.location / CONVERTED
         n_bytes, n_converted = 0, 0
         for path in self.location.rglob("*"):
@@ -201,13 +140,16 @@ class Store:
         if not self.location.is_dir():
             return VerifyReport()
         with (
-            self._failing_as_one("could not be checked now"),
+            self.index.failing_as_one("could not be checked now"),
             self._maintaining(),
             self._lock,
         ):
-            n_bad = self._index.check()
-            report = self._index.write(lambda index: check_rows(index, self._folder))
-            self._reader.forget()
+            n_bad = self.index.check()
+            report = self.index.write(
+                lambda index: check_rows(index, self._folder),
+                "could not be checked now",
+            )
+            self.reader.forget()
         if n_bad is None:
             return report
         return replace(report, dropped=report.dropped + n_bad, index_rebuilt=True)
@@ -216,24 +158,24 @@ class Store:
         """See :meth:`EmbeddingCache.prune`."""
         if not self.location.is_dir():
             return 0
-        with self._failing_as_one(), self._maintaining(), self._lock:
-            self._reader.flush_uses()
-            self._writer.close()
-            freed = self._index.write(
+        with self.index.failing_as_one(), self._maintaining(), self._lock:
+            self.reader.flush_uses()
+            self.writer.close()
+            freed = self.index.write(
                 lambda index: prune(index, self._folder, max_bytes)
             )
-            self._reader.forget()
+            self.reader.forget()
             return freed
 
     def clear(self) -> None:
         """See :meth:`EmbeddingCache.clear`."""
         if not self.location.is_dir():
             return
-        with self._failing_as_one(), self._maintaining(), self._lock:
-            self._reader.forget_uses()
+        with self.index.failing_as_one(), self._maintaining(), self._lock:
+            self.reader.forget_uses()
             self._let_go()
             # The index first: whoever finds a row in it must find the row.
-            self._index.delete()
+            self.index.delete()
             for path in [*list_segments(self._folder), *self.models.paths()]:
                 path.unlink(missing_ok=True)
             if (self.location / CONVERTED).is_dir():
@@ -242,7 +184,7 @@ class Store:
     def close(self) -> None:
         """Close every handle; the next use opens what it needs."""
         with self._lock:
-            self._reader.flush_uses()
+            self.reader.flush_uses()
             self._let_go()
             self.claims.close()
 
@@ -254,7 +196,7 @@ class Store:
     def prepare_fork(self) -> None:
         """Before a fork: let no thread be in the middle of something."""
         self._lock.acquire()
-        self._index.close()
+        self.index.close()
 
     def resume_after_fork(self) -> None:
         """After a fork, in the parent."""
@@ -262,32 +204,76 @@ class Store:
 
     def start_as_child(self) -> None:
         """After a fork, in the child: let go of what is the parent's."""
-        self._lock = self._index.lock = threading.RLock()
-        self._writer.close()  # the parent's handles keep its locks on the files
-        self._reader.forget_uses()
+        self._lock = self.index.lock = threading.RLock()
+        self.writer.close()  # the parent's handles keep its locks on the files
+        self.reader.forget_uses()
         self.claims.close_inherited()
 
     # --------------------------------------------------------------------- handles
 
     def _let_go(self) -> None:
-        self._index.close()
-        self._writer.close()
-        self._reader.forget()
+        self.index.close()
+        self.writer.close()
+        self.reader.forget()
 
-    @contextmanager
-    def _maintaining(self) -> Iterator[None]:
+    def _maintaining(self) -> AbstractContextManager[None]:
         """Check, prune or clear, one process at a time."""
-        with holding(self.location / "maintenance.lock"):
-            yield
+        return holding(self.location / "maintenance.lock")
 
-    @contextmanager
-    def _failing_as_one(self, what: str = "cannot be written") -> Iterator[None]:
-        """Turn the system's errors (no space, no permission) into CacheError."""
-        try:
-            yield
-        except CacheError:
-            raise
-        except OSError as error:
-            raise CacheError(
-                f"the embedding cache {self.location} {what}: {error}"
-            ) from error
+
+N_IDLE = 4  # stores kept open though no cache refers to them
+
+_lock = threading.RLock()
+_stores: weakref.WeakValueDictionary[Path, Store] = weakref.WeakValueDictionary()
+_last_opened: deque[Store] = deque(maxlen=N_IDLE)
+_forking: list[Store] = []
+
+
+def open_store(location: Path) -> Store:
+    """Return this process's store at a location, the same for all who ask.
+
+    The last few stay open when nobody refers to them, since an estimator with
+    ``cache=True`` makes a new cache in each call.
+    """
+    with _lock:
+        store = _stores.get(location)
+        if store is None:
+            store = _stores[location] = Store(location)
+            _last_opened.append(store)
+        return store
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+    _forking.extend(_stores.values())
+    for store in _forking:
+        store.prepare_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for store in _forking:
+        store.resume_after_fork()
+    _forking.clear()
+    _lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()
+    for store in _forking:
+        store.start_as_child()
+    _forking.clear()
+
+
+@atexit.register
+def _close_all() -> None:
+    for store in list(_stores.values()):
+        store.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

@@ -12,11 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip.cache._index import DamagedIndex, Index
 from sk_medsiglip.cache._live_index import LiveIndex
-from sk_medsiglip.cache._location import make_folder
 from sk_medsiglip.cache._repair import adopt_rows
-from sk_medsiglip.cache._segment_writer import SegmentWriter
-from sk_medsiglip.cache._segments import Segment
+from sk_medsiglip.cache._segments import Segment, SegmentWriter
 from sk_medsiglip.cache._space import Space
+from sk_medsiglip.cache._system import make_folder
 from sk_medsiglip.exceptions import CacheError
 
 SEGMENT_LIMIT = 256 * 2**20  # bytes; a finished segment is only ever read

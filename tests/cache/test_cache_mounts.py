@@ -9,7 +9,7 @@ from test_cache import SPACE, fingerprint, read, vectors_of
 
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.cache import _index as index_module
-from sk_medsiglip.cache import _mounts as mounts
+from sk_medsiglip.cache import _system as mounts
 from sk_medsiglip.cli import app
 
 LINUX = """\
