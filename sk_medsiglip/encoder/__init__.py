@@ -13,14 +13,12 @@ files::
     _image_processor.py    a checkpoint's own image processor
     _tokenizer.py          SigLIP's rule for texts
 
-    _towers.py             what engines differ in: the protocol of an engine
     _torch_towers.py       engine="torch"
-    _openvino_towers.py    engine="openvino"; _converted.py keeps its graphs on disk
-    _attention_pooling.py  the image tower's last step, in the order that is fast
+    _openvino_towers.py    engine="openvino", and its graphs kept on disk
+    _numerics.py           engine, device and numeric type, chosen for this machine
     _patch_scores.py       how much each patch of an image is like a text
 
     _batch_size.py         how much goes through in one pass, and how many at once
-    _bfloat16.py           whether bfloat16 pays on this CPU
     _fork.py               what a forked worker may do with torch
 """
 
@@ -40,7 +38,6 @@ from sk_medsiglip.encoder._batch_size import (
     text_batch_sizes,
     use_one_core,
 )
-from sk_medsiglip.encoder._bfloat16 import bfloat16_gain, bfloat16_pays
 from sk_medsiglip.encoder._checkpoints import (
     DEMO_FOLDER,
     Checkpoint,
@@ -51,13 +48,14 @@ from sk_medsiglip.encoder._encoder import Encoder
 from sk_medsiglip.encoder._fork import one_thread_in_forked_child
 from sk_medsiglip.encoder._hub import check_hub_access, is_downloaded
 from sk_medsiglip.encoder._image_processor import load_image_processor, pixel_scaling
-from sk_medsiglip.encoder._loading import (
+from sk_medsiglip.encoder._loading import clear_encoders, load_encoder
+from sk_medsiglip.encoder._numerics import (
     ENGINES,
+    bfloat16_gain,
+    bfloat16_pays,
     choose_device,
     choose_dtype,
     choose_engine,
-    clear_encoders,
-    load_encoder,
 )
 from sk_medsiglip.encoder._patch_scores import PATCH_METHODS, score_patches
 from sk_medsiglip.encoder._tokenizer import count_tokens, load_tokenizer, tokenize

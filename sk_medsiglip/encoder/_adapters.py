@@ -112,9 +112,7 @@ def digest_adapter(folder: Path, base_revision: str) -> str:
     for name in (ADAPTER_WEIGHTS, TUNED_WEIGHTS):
         path = folder / name
         if path.is_file():
-            status = path.stat()
-            state = (status.st_ino, status.st_size, status.st_mtime_ns)
-            whole.update(name.encode() + b"\0" + _file_digest(str(path), state))
+            whole.update(name.encode() + b"\0" + file_digest(path))
     if (folder / ADAPTER_CONFIG).is_file():
         config = _read_json(folder / ADAPTER_CONFIG)
         deciding = {
@@ -232,9 +230,15 @@ def _is_list_of_text(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
-@lru_cache(maxsize=64)
-def _file_digest(path: str, state: tuple[int, ...]) -> bytes:
-    """Return a file's digest, computed once for each of its states."""
+def file_digest(path: Path) -> bytes:
+    """Return the digest of a file's content, computed once for each of its states."""
+    status = path.stat()
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return _digest(str(path), (status.st_ino, status.st_size, *times))
+
+
+@lru_cache(maxsize=256)
+def _digest(path: str, state: tuple[int, ...]) -> bytes:
     return blake3(max_threads=blake3.AUTO).update_mmap(path).digest()
 
 

@@ -7,7 +7,6 @@ keys and error messages cost milliseconds.
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sk_medsiglip.encoder._adapters import (
     TUNING,
     Adapter,
     digest_adapter,
+    file_digest,
     read_adapter,
 )
 from sk_medsiglip.encoder._hub import commits_here, hub_folder
@@ -312,11 +312,6 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
     return {**sizes, "has_text": not (alone or classifier)}
 
 
-# Digests of folders by the state of their files. A folder of weights is gigabytes.
-_digests: dict[tuple, str] = {}
-_digests_lock = threading.Lock()
-
-
 def _folder_digest(folder: Path) -> str:
     """Return ``"folder-"`` and 32 hexadecimal digits of its files' content."""
     files = sorted(
@@ -325,15 +320,10 @@ def _folder_digest(folder: Path) -> str:
         # An index may name files elsewhere, or by other endings.
         | {path for path in named_shards(folder) if path.is_file()}
     )
-    state = tuple((str(path), *_stat_key(path)) for path in files)
-    with _digests_lock:
-        if state not in _digests:
-            whole = blake3()
-            for path in files:
-                content = blake3(max_threads=blake3.AUTO).update_mmap(path)
-                whole.update(path.name.encode() + b"\0" + content.digest())
-            _digests[state] = "folder-" + whole.hexdigest(length=16)
-        return _digests[state]
+    whole = blake3()
+    for path in files:
+        whole.update(path.name.encode() + b"\0" + file_digest(path))
+    return _DIGEST + whole.hexdigest(length=16)
 
 
 def named_shards(folder: Path) -> list[Path]:
@@ -359,21 +349,6 @@ def named_shards(folder: Path) -> list[Path]:
             "checkpoint's folder, which is not read."
         )
     return [folder / name for name in names]
-
-
-def _stat_key(path: Path) -> tuple[int, ...]:
-    status = path.stat()
-    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _reset_after_fork() -> None:
-    # Another thread of the parent may have held the lock when this child was made.
-    global _digests_lock
-    _digests_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def damaged(checkpoint: Checkpoint, reason: str) -> str:

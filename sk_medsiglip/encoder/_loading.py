@@ -7,15 +7,12 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from sk_medsiglip.encoder._bfloat16 import bfloat16_pays
 from sk_medsiglip.encoder._checkpoints import Checkpoint, find_checkpoint
-from sk_medsiglip.encoder._encoder import Encoder
+from sk_medsiglip.encoder._encoder import Encoder, Towers
+from sk_medsiglip.encoder._numerics import choose_device, choose_dtype, choose_engine
 from sk_medsiglip.encoder._openvino_towers import OpenVINOTowers, converted_folder
 from sk_medsiglip.encoder._tokenizer import load_tokenizer
 from sk_medsiglip.encoder._torch_towers import TorchTowers
-from sk_medsiglip.encoder._towers import Towers
-
-ENGINES = ("torch", "openvino")
 
 # MedSigLIP is 3.5 GB in float32: two are a base and its fine-tuned sister.
 _MAX_ENCODERS = 2
@@ -110,97 +107,6 @@ def clear_encoders() -> None:
     """Drop every checkpoint that :func:`load_encoder` keeps in memory."""
     with _lock:
         _encoders.clear()
-
-
-def choose_engine(engine: str) -> str:
-    """Return the engine that ``engine`` means: "auto" is torch."""
-    if engine == "auto":
-        return "torch"
-    if engine not in ENGINES:
-        raise ValueError(
-            f"engine={engine!r} is none of 'auto', {', '.join(map(repr, ENGINES))}."
-        )
-    return engine
-
-
-def choose_device(device: str, engine: str = "torch") -> str:
-    """Return the device that ``device`` means on this machine.
-
-    Parameters
-    ----------
-    device : str
-        ``"auto"`` or a torch device.
-    engine : str, default="torch"
-        As :func:`choose_engine` returns it.
-
-    Returns
-    -------
-    str
-        A torch device.
-
-    Raises
-    ------
-    ValueError
-        If torch does not know it, this machine does not have it, or the engine does
-        not run on it.
-    """
-    if engine == "openvino":
-        if device not in ("auto", "cpu"):
-            raise ValueError(
-                f"engine='openvino' runs on the CPU, not on device={device!r}. Use "
-                "device='cpu', or engine='torch'."
-            )
-        return "cpu"
-    import torch
-
-    if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise ValueError(
-            f"device={device!r} is not a device that torch knows; use 'auto', 'cpu', "
-            "'cuda', 'cuda:0' or 'mps'."
-        ) from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device={device!r}, but torch sees no CUDA device here. Use "
-            "device='auto', or install a CUDA build of torch."
-        )
-    return device
-
-
-def choose_dtype(dtype: str, device: str, engine: str = "torch") -> str:
-    """Return the numeric type that ``dtype`` means on a device.
-
-    Parameters
-    ----------
-    dtype : str
-        ``"auto"``, ``"float32"`` or ``"bfloat16"``.
-    device : str
-        As :func:`choose_device` returns it.
-    engine : str, default="torch"
-        As :func:`choose_engine` returns it.
-
-    Returns
-    -------
-    str
-        ``"float32"`` or ``"bfloat16"``.
-    """
-    if dtype != "auto":
-        return dtype
-    if engine == "openvino":
-        # Who asks for this engine asks for speed.
-        native = bfloat16_pays()
-    else:
-        import torch
-
-        native = device.startswith("cuda") and torch.cuda.is_bf16_supported(
-            including_emulation=False
-        )
-    return "bfloat16" if native else "float32"
 
 
 def _find(

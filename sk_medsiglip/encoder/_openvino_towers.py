@@ -1,34 +1,42 @@
 """The towers run by OpenVINO, which computes faster than torch on many CPUs.
 
-The graph takes the uint8 pixels themselves: moving axes and scaling are part of it.
+The graph takes the uint8 pixels themselves: moving axes and scaling are part of it. A
+conversion takes a minute and the memory of a whole checkpoint, so it is kept on disk: a
+folder for each checkpoint, numeric type and version of OpenVINO, which appears when it
+is complete. A digest of every file is checked before it is used.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 from joblib import cpu_count
 from numpy.typing import NDArray
 
+from sk_medsiglip._files import new_folder
+from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.encoder._checkpoints import Checkpoint
-from sk_medsiglip.encoder._converted import load_converted, store_converted
 from sk_medsiglip.encoder._image_processor import pixel_scaling
 from sk_medsiglip.encoder._torch_towers import load_network, quiet_transformers
-from sk_medsiglip.exceptions import CacheWarning, ForkedProcessError
+from sk_medsiglip.exceptions import CacheWarning, CheckpointError, ForkedProcessError
 
 # Raise it whenever the same checkpoint would be converted into something else.
 _VERSION = 3
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 _IMAGE, _TEXT = _NAMES = ("image", "text")
+_FACTS = "facts.json"
 
 _FORKED = (
     "This worker was made by fork after OpenVINO was used, and its threads do not "
@@ -67,11 +75,11 @@ class OpenVINOTowers:
         if kept_in is None:
             return _convert(checkpoint)
         folder = converted_folder(kept_in, checkpoint, self.dtype)
-        facts = load_converted(folder)
+        facts = _load_converted(folder)
         if facts is None:
             models, facts = _convert(checkpoint)
             try:
-                store_converted(folder, partial(_write, models, self.dtype), facts)
+                _store_converted(folder, partial(_write, models, self.dtype), facts)
             except (OSError, RuntimeError) as error:  # OpenVINO raises the latter
                 warnings.warn(
                     "The converted checkpoint is not kept, so every process converts "
@@ -200,3 +208,52 @@ def _trace(tower: Any, example: Any) -> Any:
         return openvino.convert_model(
             tower.eval(), example_input=example, input=[any_number]
         )
+
+
+def _store_converted(
+    folder: Path, write: Callable[[Path], None], facts: dict[str, Any]
+) -> None:
+    """Write a conversion to its folder; nobody ever sees half of it."""
+    # Only its owner may open it. Where another process was faster, its work is kept.
+    with new_folder(folder, mode=0o700, replace=False) as scratch:
+        write(scratch)
+        files = {path.name: _digest(path) for path in sorted(scratch.iterdir())}
+        whole: dict[str, Any] = {"files": files, "facts": facts}
+        whole["digest"] = _digest_of_facts(whole)
+        (scratch / _FACTS).write_text(json.dumps(whole, indent=2), "utf-8")
+
+
+def _load_converted(folder: Path) -> dict[str, Any] | None:
+    """Return the facts of a conversion, or None where there is none."""
+    if not folder.is_dir():
+        return None
+    try:
+        whole = read_json(
+            folder / _FACTS, {"files": dict, "facts": dict, "digest": str}
+        )
+    except (FileNotFoundError, ValueError):
+        raise CheckpointError(_damaged(folder, _FACTS)) from None
+    if _digest_of_facts(whole) != whole["digest"]:
+        raise CheckpointError(_damaged(folder, _FACTS))
+    for name, digest in whole["files"].items():
+        path = folder / name
+        if not path.is_file() or _digest(path) != digest:
+            raise CheckpointError(_damaged(folder, name))
+    return whole["facts"]
+
+
+def _digest_of_facts(whole: dict[str, Any]) -> str:
+    """Return the digest of a record: one flipped bit would scale every logit."""
+    said = json.dumps([whole["files"], whole["facts"]], sort_keys=True)
+    return blake3(said.encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+
+
+def _damaged(folder: Path, name: str) -> str:
+    return (
+        f"The converted model in {folder} is damaged: {name} is not what was written. "
+        "Delete that folder; it is made again from the checkpoint."
+    )

@@ -18,7 +18,7 @@ from sk_medsiglip import (
 )
 from sk_medsiglip.encoder import (
     DEMO_FOLDER,
-    _bfloat16,
+    _numerics,
     choose_dtype,
     clear_encoders,
     find_checkpoint,
@@ -382,8 +382,8 @@ def test_demo_is_not_touched(kept, pixels):
 @pytest.mark.parametrize(("gain", "dtype"), [(0.6, "float32"), (1.9, "bfloat16")])
 @pytest.mark.parametrize("native", [True, False])
 def test_bfloat16_is_taken_where_it_pays(monkeypatch, gain, dtype, native):
-    monkeypatch.setattr(_bfloat16, "bfloat16_gain", lambda: gain)
-    monkeypatch.setattr(_bfloat16, "cpu_has_bfloat16", lambda: native)
+    monkeypatch.setattr(_numerics, "bfloat16_gain", lambda: gain)
+    monkeypatch.setattr(_numerics, "cpu_has_bfloat16", lambda: native)
     chosen = choose_dtype("auto", "cpu", "openvino")
     assert chosen == (dtype if native else "float32")
     assert choose_dtype("auto", "cpu", "torch") == "float32"
@@ -391,6 +391,6 @@ def test_bfloat16_is_taken_where_it_pays(monkeypatch, gain, dtype, native):
 
 
 def test_gain_is_measured():
-    gain = _bfloat16.bfloat16_gain()
+    gain = _numerics.bfloat16_gain()
     assert 0.001 < gain < 100
-    assert _bfloat16.bfloat16_gain() == gain  # once a process
+    assert _numerics.bfloat16_gain() == gain  # once a process
