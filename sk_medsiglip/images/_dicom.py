@@ -11,7 +11,7 @@ import functools
 import io
 import struct
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from sk_medsiglip._optional import import_optional
@@ -21,7 +21,7 @@ from sk_medsiglip.images._dicom_codecs import check_codec, hint_for
 from sk_medsiglip.images._dicom_grey import GREY_TAGS, dicom_picture
 from sk_medsiglip.images._dicom_mosaic import MOSAIC_TAGS, count_tiles, cut_tile
 from sk_medsiglip.images._dicom_pixels import PIXEL_TAGS, PixelElement, stored_values
-from sk_medsiglip.images._lazy import Held, LazyImage
+from sk_medsiglip.images._lazy import Held, Part
 from sk_medsiglip.images._picture import Picture, choose_frame, refuse_too_large
 from sk_medsiglip.images._sources import describe, open_source
 
@@ -219,8 +219,12 @@ class DicomTags(Held[_Tags]):
         self.source = source
         self._max_pixels = max_pixels
 
-    def picture(self, index: int) -> Picture:
-        """Return one frame."""
+    def frame(self, index: int) -> Part:
+        """Return one frame, which is not read yet."""
+        name = f"{describe(self.source)}, frame {index}"
+        return Part(name, lambda max_pixels: self._read(index))
+
+    def _read(self, index: int) -> Picture:
         tags = self.content()
         # The tags of a frame are written over those of the file: in a copy.
         own = tags.dataset[:]
@@ -242,19 +246,3 @@ class DicomTags(Held[_Tags]):
             if isinstance(element.stream, io.BytesIO):
                 source = element.stream.getvalue()
             return _Tags(dataset, element, offset, source)
-
-
-@dataclass(frozen=True, eq=False)
-class DicomFrame(LazyImage):
-    """One frame of a file."""
-
-    tags: DicomTags
-    index: int
-
-    def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
-        """Decode it; the tags are read if they are not in memory."""
-        return self.tags.picture(self.index)
-
-    def describe(self) -> str:
-        """Return the file and the frame."""
-        return f"{describe(self.tags.source)}, frame {self.index}"

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from pydicom.pixels.decoders.base import Decoder
 
 
-#: Of the plugins of pydicom those that are tried, best first. "pylibjpeg" stands for
-#: its plugins openjpeg and rle, which are in our extra, and libjpeg, which is GPL and
-#: used where a user has installed it.
+#: Plugins of pydicom, best first. "pylibjpeg" stands for its plugins openjpeg and rle,
+#: which are in our extra, and libjpeg, which is GPL and used if the user installed it.
 _PLUGINS = ("pyjpegls", "pylibjpeg", "pillow", "pydicom")
 
 #: Second byte of the marker of a lossless frame.
@@ -43,7 +42,7 @@ _CODECS = 'Install the codecs for it: pip install "sk-medsiglip[dicom]"'
 
 
 def check_codec(dataset: Dataset) -> None:
-    """Raise ``ImageReadError`` if nothing that is installed decodes such pixels."""
+    """Raise ``ImageReadError`` unless an installed codec decodes the pixels."""
     try:
         decoder = _decoder(dataset)
     except NotImplementedError as error:
@@ -58,7 +57,7 @@ def check_codec(dataset: Dataset) -> None:
 
 
 def hint_for(dataset: Dataset) -> str:
-    """Return what to do about pixels that could not be decoded."""
+    """Return the hint for pixels that could not be decoded."""
     if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         return _AGAIN
     has_all = (
@@ -71,10 +70,16 @@ def hint_for(dataset: Dataset) -> str:
 
 def decode_frame(dataset: Dataset, stream: BinaryIO, index: int) -> NDArray[Any]:
     """Return one frame of compressed pixels: grey (H, W), or RGB (H, W, 3)."""
+    from pydicom.encaps import get_frame
     from pydicom.pixels.utils import as_pixel_options
 
     options = as_pixel_options(dataset, pixel_keyword="PixelData")
-    frame = _compressed_frame(stream, index, options)
+    frame = get_frame(
+        _WholeReads(stream),
+        index,
+        number_of_frames=options.pop("number_of_frames"),
+        extended_offsets=options.pop("extended_offsets", None),
+    )
     header = jpeg_header(frame)
     if header is not None:
         _check_header(header, dataset)
@@ -89,11 +94,11 @@ def decode_frame(dataset: Dataset, stream: BinaryIO, index: int) -> NDArray[Any]
         if not has_gdcm():
             raise _no_codec(dataset) from failure
         return _by_gdcm(dataset, frame, header)
-    raise failure or ValueError("it is no frame of its transfer syntax")
+    raise failure or ValueError("not a frame of its transfer syntax")
 
 
 def _decoder(dataset: Dataset, header: JPEGHeader | None = None) -> Decoder:
-    """Return the decoder of a file, or of what its frame is against its tags."""
+    """Return the decoder of a file, or that of its frame if the tags are wrong."""
     from pydicom import uid
     from pydicom.pixels.decoders.base import get_decoder
 
@@ -139,21 +144,8 @@ def _no_codec(dataset: Dataset) -> ImageReadError:
     )
 
 
-def _compressed_frame(stream: BinaryIO, index: int, options: dict[str, Any]) -> bytes:
-    from pydicom.encaps import get_frame
-
-    n_frames = options.pop("number_of_frames")
-    offsets = options.pop("extended_offsets", None)
-    return get_frame(
-        _WholeReads(stream),
-        index,
-        number_of_frames=n_frames,
-        extended_offsets=offsets,
-    )
-
-
 class _WholeReads:
-    """A stream whose end is an error, so that a cut frame is not taken for whole."""
+    """A stream whose end is an error, so that a cut frame is noticed."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -207,7 +199,7 @@ def _by_gdcm(dataset: Dataset, frame: bytes, header: JPEGHeader) -> NDArray[Any]
     samples = decode_by_gdcm(frame, header)
     kind = "i" if dataset.PixelRepresentation == 1 else "u"
     n_bits = int(dataset.BitsStored)
-    # JPEG-LS knows no signs, so its own number of bits says where the sign is.
+    # JPEG-LS has no signs, so its own number of bits gives the place of the sign.
     if header.process == JPEG_LS:
         n_bits = min(n_bits, header.precision)
     values = keep_stored_bits(samples.view(f"{kind}{samples.itemsize}"), n_bits)
@@ -221,7 +213,7 @@ def _by_gdcm(dataset: Dataset, frame: bytes, header: JPEGHeader) -> NDArray[Any]
 def keep_stored_bits(
     values: NDArray[Any], n_bits: int, high_bit: int | None = None
 ) -> NDArray[Any]:
-    """Return values without the bits that are not theirs, signs extended."""
+    """Return values without overlays in their unused bits, with signs extended."""
     available = 8 * values.dtype.itemsize
     highest = n_bits - 1 if high_bit is None else high_bit
     if not n_bits - 1 <= highest < available:  # it cannot be

@@ -111,10 +111,11 @@ def dicom_picture(dataset: Dataset, values: NDArray[Any], index: int) -> Picture
         fill = np.nextafter(values[is_there].min(), values.dtype.type(-np.inf))
         values, padding = np.where(is_there, values, fill), (float(fill), float(fill))
     in_unit = _in_unit(dataset)
-    voi = tuple(_voi_tones(dataset, _lowest(dataset, values, in_unit) < 0))
+    limits = _possible_range(dataset, values, in_unit)
+    voi = tuple(_voi_tones(dataset, has_negative=limits[0] < 0))
     return Picture(
         values,
-        auto=_auto(dataset, values, modality, in_unit, voi),
+        auto=_auto(dataset, values, in_unit, voi, limits),
         format="DICOM",
         modality=modality,
         in_unit=in_unit,
@@ -157,38 +158,33 @@ def _in_unit(dataset: Dataset) -> Unit | None:
     return lambda stored: stored.astype(np.float64) * slope + intercept
 
 
-def _stored_range(dataset: Dataset, values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the least and the greatest value that the pixels could have."""
-    if values.dtype.kind == "f":
-        return np.array([values.min(), values.max()], np.float64)
-    bits = int(dataset.get("BitsStored") or 8 * values.dtype.itemsize)
-    low = -(2.0 ** (bits - 1)) if values.dtype.kind == "i" else 0.0
-    return np.array([low, low + 2.0**bits - 1])
-
-
-def _lowest(dataset: Dataset, values: NDArray[Any], in_unit: Unit | None) -> float:
-    limits = _stored_range(dataset, values)
-    return float((limits if in_unit is None else in_unit(limits)).min())
-
-
-def _is_hounsfield(
+def _possible_range(
     dataset: Dataset, values: NDArray[Any], in_unit: Unit | None
-) -> bool:
+) -> tuple[float, float]:
+    """Return the least and the greatest value, in unit, that the pixels could have."""
+    if values.dtype.kind == "f":
+        ends = np.array([values.min(), values.max()], np.float64)
+    else:
+        bits = int(dataset.get("BitsStored") or 8 * values.dtype.itemsize)
+        low = -(2.0 ** (bits - 1)) if values.dtype.kind == "i" else 0.0
+        ends = np.array([low, low + 2.0**bits - 1])
+    ends = ends if in_unit is None else in_unit(ends)
+    return float(ends.min()), float(ends.max())
+
+
+def _is_hounsfield(dataset: Dataset, lowest: float) -> bool:
     """Whether the values of a CT are Hounsfield units.
 
     Captures of a screen have no rescale, or keep 8 positive bits. Maps of iodine or
     electron density name another type; those of perfusion name none, and are derived.
     """
-    if in_unit is None:
-        return False
     unit = str(dataset.get("RescaleType") or "").strip().upper()
     if unit == _UNSPECIFIED:
         if "DERIVED" in (dataset.get("ImageType") or []):
             return False
     elif unit not in _HOUNSFIELD:
         return False
-    bits = int(dataset.get("BitsStored") or 16)
-    return bits > 8 or _lowest(dataset, values, in_unit) < 0
+    return int(dataset.get("BitsStored") or 16) > 8 or lowest < 0
 
 
 # What "auto" does
@@ -197,12 +193,14 @@ def _is_hounsfield(
 def _auto(
     dataset: Dataset,
     values: NDArray[Any],
-    modality: str | None,
     in_unit: Unit | None,
     voi: tuple[Tone, ...],
+    limits: tuple[float, float],
 ) -> Intensity | Tone | None:
     """Return the meaning of ``intensity="auto"`` for a grey image of this modality."""
-    if modality == "CT" and _is_hounsfield(dataset, values, in_unit):
+    modality = dataset.get("Modality")
+    has_unit = in_unit is not None
+    if modality == "CT" and has_unit and _is_hounsfield(dataset, limits[0]):
         return CTWindows()
     if modality == "MR":
         return Percentiles()
@@ -210,11 +208,8 @@ def _auto(
         return voi[0]
     bits = int(dataset.get("BitsStored") or 8 * values.dtype.itemsize)
     if values.dtype.kind == "u" and (bits <= 8 or modality in _AS_STORED):
-        if values.dtype == np.uint8 and bits == 8 and in_unit is None:
-            return None
-        full = _stored_range(dataset, values)
-        low, high = sorted(full if in_unit is None else in_unit(full))
-        return ramp(float(low), float(high))
+        is_shown = values.dtype == np.uint8 and bits == 8 and not has_unit
+        return None if is_shown else ramp(*limits)
     return Percentiles(low=0, high=100)
 
 

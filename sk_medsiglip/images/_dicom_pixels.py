@@ -65,7 +65,11 @@ def stored_values(
 ) -> NDArray[np.number[Any]]:
     """Return one frame: stored grey values (H, W), or RGB (H, W, 3)."""
     interpretation = _interpretation(dataset)
-    _check_bits(dataset)
+    stored, allocated = dataset.get("BitsStored"), dataset.get("BitsAllocated")
+    if stored and allocated and stored > allocated:
+        raise ImageReadError(
+            f"its tags announce {stored} stored bits of {allocated} allocated", _AGAIN
+        )
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         values = decode_frame(dataset, element.stream, index)
     elif _is_plain(dataset, element):
@@ -79,14 +83,6 @@ def stored_values(
     if values.dtype.kind == "f" and not np.isfinite(values).any():
         raise ImageReadError("it holds nothing but NaN or infinite values", _AGAIN)
     return values
-
-
-def _check_bits(dataset: Dataset) -> None:
-    stored, allocated = dataset.get("BitsStored"), dataset.get("BitsAllocated")
-    if stored and allocated and stored > allocated:
-        raise ImageReadError(
-            f"its tags announce {stored} stored bits of {allocated} allocated", _AGAIN
-        )
 
 
 def _interpretation(dataset: Dataset) -> str:

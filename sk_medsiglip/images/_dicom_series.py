@@ -236,33 +236,33 @@ def _geometry(
     """
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
     per_frame = [[group] for group in groups] if len(groups) == n_frames else [[]]
-    planes = [_plane([dataset, *shared, *own]) for own in per_frame]
-    orientation, position = planes[0]
-    if orientation is None or position is None:
+    planes = [_plane(dataset, [*shared, *own]) for own in per_frame]
+    first = planes[0]
+    if first is None or not all(
+        plane is not None and _is_parallel(plane[0], first[0]) for plane in planes
+    ):
         return None, None, (0.0,) * n_frames
-    normal, depths = _normal(orientation), []
-    for own_orientation, own_position in planes:
-        if own_orientation is None or own_position is None:
-            return None, None, (0.0,) * n_frames
-        if not _is_parallel(own_orientation, orientation):
-            return None, None, (0.0,) * n_frames
-        depths.append(sum(a * b for a, b in zip(normal, own_position, strict=True)))
-    return orientation, position, tuple(depths * (n_frames // len(depths)))
+    normal = _normal(first[0])
+    depths = [
+        sum(a * b for a, b in zip(normal, plane[1], strict=True))
+        for plane in planes
+        if plane is not None
+    ]
+    return *first, tuple(depths * (n_frames // len(depths)))
 
 
-def _plane(holders: Sequence[Dataset]) -> tuple[Numbers | None, Numbers | None]:
-    """Return orientation and position, of which the last holder that has them counts.
-
-    The first holder is the file, the others are functional groups.
-    """
-    orientation = _vector(holders[0], "ImageOrientationPatient", 6)
-    position = _vector(holders[0], "ImagePositionPatient", 3)
-    for group in holders[1:]:
+def _plane(
+    dataset: Dataset, groups: Sequence[Dataset]
+) -> tuple[Numbers, Numbers] | None:
+    """Return orientation and position; functional groups replace those of the file."""
+    orientation = _vector(dataset, "ImageOrientationPatient", 6)
+    position = _vector(dataset, "ImagePositionPatient", 3)
+    for group in groups:
         for item in list(group.get("PlaneOrientationSequence") or [])[:1]:
             orientation = _vector(item, "ImageOrientationPatient", 6)
         for item in list(group.get("PlanePositionSequence") or [])[:1]:
             position = _vector(item, "ImagePositionPatient", 3)
-    return orientation, position
+    return None if orientation is None or position is None else (orientation, position)
 
 
 def _normal(orientation: Numbers) -> Numbers:

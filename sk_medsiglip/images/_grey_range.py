@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._arrays import meaning_of_values
 from sk_medsiglip.images._intensity import CTWindows, Percentiles
-from sk_medsiglip.images._lazy import LazyImage
+from sk_medsiglip.images._lazy import Part
 from sk_medsiglip.images._picture import Picture
 from sk_medsiglip.images._read import load_picture
 from sk_medsiglip.images._sources import describe
@@ -135,41 +136,13 @@ def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return ((bits + half) & mask).view(np.float32).astype(np.float64)
 
 
-@dataclass(frozen=True, eq=False)
-class SeriesSlice(LazyImage):
-    """A file, a frame of one, or a plane of an array, as part of a series."""
-
-    source: Any
-    frame: int | None
-    name: str
-    grey_range: GreyRange
-    is_alike: bool  # the files' own tags show all slices on one scale
-
-    def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
-        """Decode it; ``frame`` has no meaning for a slice."""
-        picture = load_picture(self.source, frame=self.frame, max_pixels=max_pixels)
-        auto = picture.auto
-        is_judged = auto is not None and picture.format != "DICOM"
-        if is_judged and np.isfinite(picture.values).all():
-            # By the range of the series, or a slice of small values would be brighter
-            # than its neighbours.
-            extremes = np.array(self.grey_range.extremes(), picture.values.dtype)
-            auto = meaning_of_values(extremes)
-        is_grey = picture.values.ndim == 2 and picture.format == "DICOM"
-        if is_grey and not self.is_alike and not isinstance(auto, CTWindows):
-            # With a window for each slice, one value would have several greys.
-            auto = Percentiles()
-        return replace(picture, auto=auto, limits=self.grey_range.limits)
-
-    def describe(self) -> str:
-        """Return its file and frame, or its place in the array."""
-        return self.name
-
-
 def series_of(
     parts: Sequence[tuple[Any, int | None]], max_pixels: int, *, is_alike: bool = True
 ) -> list[Any]:
-    """Return the slices of (source, frame) pairs; a single file stays as it is."""
+    """Return the slices of (source, frame) pairs; a single file stays as it is.
+
+    ``is_alike`` tells that the files' own tags show all of them on one scale.
+    """
     if len(parts) == 1 and parts[0][1] is None:
         return [parts[0][0]]
 
@@ -183,9 +156,35 @@ def series_of(
 
     grey_range = GreyRange(pictures)
     return [
-        SeriesSlice(source, frame, _name(source, frame, place), grey_range, is_alike)
+        Part(
+            _name(source, frame, place),
+            functools.partial(_load_slice, source, frame, grey_range, is_alike),
+        )
         for place, (source, frame) in enumerate(parts)
     ]
+
+
+def _load_slice(
+    source: Any,
+    frame: int | None,
+    grey_range: GreyRange,
+    is_alike: bool,
+    max_pixels: int,
+) -> Picture:
+    """Decode a slice, in the limits of its series."""
+    picture = load_picture(source, frame=frame, max_pixels=max_pixels)
+    auto = picture.auto
+    is_judged = auto is not None and picture.format != "DICOM"
+    if is_judged and np.isfinite(picture.values).all():
+        # By the range of the series, or a slice of small values would be brighter
+        # than its neighbours.
+        extremes = np.array(grey_range.extremes(), picture.values.dtype)
+        auto = meaning_of_values(extremes)
+    is_grey = picture.values.ndim == 2 and picture.format == "DICOM"
+    if is_grey and not is_alike and not isinstance(auto, CTWindows):
+        # With a window for each slice, one value would have several greys.
+        auto = Percentiles()
+    return replace(picture, auto=auto, limits=grey_range.limits)
 
 
 def _name(source: Any, frame: int | None, place: int) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from sk_medsiglip.images._picture import Picture
@@ -28,6 +30,22 @@ class LazyImage(ABC):
     def part(self) -> str:
         """Return a text for the part; equal parts have equal texts."""
         return ""
+
+
+@dataclass(frozen=True, eq=False)
+class Part(LazyImage):
+    """A slice of a volume or a frame of a file."""
+
+    name: str
+    read: Callable[[int], Picture]  # is given max_pixels
+
+    def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
+        """Read it; ``frame`` has no meaning for a part."""
+        return self.read(max_pixels)
+
+    def describe(self) -> str:
+        """Return its name in messages."""
+        return self.name
 
 
 T = TypeVar("T")

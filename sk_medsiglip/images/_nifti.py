@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._grey_range import GreyRange
 from sk_medsiglip.images._intensity import Percentiles
-from sk_medsiglip.images._lazy import Held, LazyImage
+from sk_medsiglip.images._lazy import Held, Part
 from sk_medsiglip.images._picture import Picture, refuse_too_large
 from sk_medsiglip.images._sources import describe, open_source
 
@@ -57,10 +58,14 @@ class NiftiVolume(Held[NDArray[Any]]):
             self._header, _, _ = _open(stream)
         self.grey_range = GreyRange(self._slabs)
 
-    def slices(self) -> list[NiftiSlice]:
+    def slices(self) -> list[Part]:
         """Return its planes: feet to head, front to back, or left to right."""
         n_slices = _canonical_shape(self._header)[_AXES.index(self.plane)]
-        return [NiftiSlice(self, index) for index in range(n_slices)]
+        name = f"{describe(self.source)}, {self.plane} slice"
+        return [
+            Part(f"{name} {index}", functools.partial(self.picture, index))
+            for index in range(n_slices)
+        ]
 
     def looks_like_hounsfield(self) -> bool:
         """Whether values that were read so far are those of a CT."""
@@ -131,22 +136,6 @@ class NiftiVolume(Held[NDArray[Any]]):
         for index in range(voxels.shape[2]):  # the axis along which the file is written
             slab = voxels[:, :, index].astype(native)
             yield Picture(slab, None, "NIfTI", in_unit=self._in_unit)
-
-
-@dataclass(frozen=True, eq=False)
-class NiftiSlice(LazyImage):
-    """One plane of a volume."""
-
-    volume: NiftiVolume
-    index: int
-
-    def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
-        """Cut it out; the volume is read if it is not in memory."""
-        return self.volume.picture(self.index, max_pixels)
-
-    def describe(self) -> str:
-        """Return the file and the plane."""
-        return f"{describe(self.volume.source)}, {self.volume.plane} slice {self.index}"
 
 
 def _is_even(low: float, high: float, tolerance: float) -> bool:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
-from sk_medsiglip.images._dicom import DicomFrame, DicomTags
+from sk_medsiglip.images._dicom import DicomTags
 from sk_medsiglip.images._dicom_series import (
     Header,
     Stack,
@@ -24,7 +24,7 @@ from sk_medsiglip.images._dicom_series import (
 )
 from sk_medsiglip.images._grey_range import series_of
 from sk_medsiglip.images._kinds import DICOM, NIFTI, PACKED_DICOM, kind_of
-from sk_medsiglip.images._lazy import LazyImage
+from sk_medsiglip.images._lazy import Part
 from sk_medsiglip.images._nifti import NiftiVolume
 from sk_medsiglip.images._picture import Picture
 from sk_medsiglip.images._read import as_array
@@ -223,7 +223,7 @@ class _Opening:
         try:
             return replace(self, series=None).open(item, StudyParts("item", [item]))
         except ImageReadError as error:
-            return Study([_Unreadable(item, error)])
+            return Study([_unreadable(item, error)])
 
     def _open_file(self, item: Any) -> Study:
         if _is_url(item):
@@ -276,7 +276,7 @@ class _Opening:
                 if header.is_multi_frame
             }
             sources = [
-                header.source if frame is None else DicomFrame(tags[header], frame)
+                header.source if frame is None else tags[header].frame(frame)
                 for header, frame in stack.slices
             ]
             if stack.is_volume or tags:
@@ -319,18 +319,13 @@ class _Opening:
             return None  # reading it says the same, with its place in the list
 
 
-@dataclass(frozen=True, eq=False)
-class _Unreadable(LazyImage):
-    """An image of a list that cannot be opened: only reading it is an error."""
+def _unreadable(item: Any, error: ImageReadError) -> Part:
+    """Return an image of a list that cannot be opened: only reading it is an error."""
 
-    source: Any
-    error: ImageReadError
+    def read(max_pixels: int) -> Picture:
+        raise ImageReadError(error.reason, error.hint)
 
-    def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
-        raise ImageReadError(self.error.reason, self.error.hint)
-
-    def describe(self) -> str:
-        return describe(self.source)
+    return Part(describe(item), read)
 
 
 def _is_url(item: Any) -> bool:

@@ -86,7 +86,7 @@ def read_page(
         index = choose_frame(frame, count_directories(stream))
         page = tifffile.TiffFile(stream).pages[index].aspage()
         is_colour = page.photometric == _RGB
-        if not _is_upright(page) or page.dtype.kind not in "uif":
+        if not _is_upright(page) or page.dtype is None or page.dtype.kind not in "uif":
             return None
         if page.extrasamples not in ((), (_UNASSOCIATED_ALPHA,)):
             return None
@@ -169,11 +169,11 @@ def _is_upright(page: TiffPage) -> bool:
         return False
     if page.compression not in _READ or page.imagedepth != 1 or page.tiledepth > 1:
         return False
-    return page.dtype is not None and page.tags.valueof(_ORIENTATION, 1) == 1
+    return page.tags.valueof(_ORIENTATION, 1) == 1
 
 
 def _is_read(page: TiffPage) -> bool:
-    if not _is_upright(page):
+    if not _is_upright(page) or page.dtype is None:
         return False
     kind, samples = page.photometric, page.samplesperpixel
     stored = page.dtype.name

@@ -37,15 +37,15 @@ def run(*arguments, timeout):
     )
 
 
-def test_some_hundred_damaged_files():
-    done = run("--files", 600, "--seed", 11, timeout=200)
+def test_three_hundred_damaged_files():
+    done = run("--files", 300, "--seed", 11, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "600 files, 0 findings" in done.stdout
+    assert "300 files, 0 findings" in done.stdout
     counts = done.stdout.split()
     # Enough of both: a fuzzer whose files are all refused at once tests nothing.
     for outcome in ("read", "refused"):
         places = [i for i, word in enumerate(counts) if word == outcome]
-        assert sum(int(counts[i + 1]) for i in places) > 100
+        assert sum(int(counts[i + 1]) for i in places) > 50
 
 
 @pytest.mark.slow

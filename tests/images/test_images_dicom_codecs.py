@@ -278,23 +278,27 @@ def test_remarks_that_gdcm_cannot_bear_are_left_out():
     content = path.read_bytes()
     place = content.index(b"Adobe") + 11  # its colour code
     assert content[place] == 0
-    for code in (0, 7, 243):
-        changed = content[:place] + bytes([code]) + content[place + 1 :]
-        # In a process of its own, which an unknown code used to end.
-        done = subprocess.run(
-            [sys.executable, "-c", READ_FROM_INPUT],
-            input=changed,
-            capture_output=True,
-            check=True,
-        )
-        pixels = np.frombuffer(done.stdout, np.uint8).reshape(100, 100, 3)
-        np.testing.assert_array_equal(pixels, read_image(real("SC_rgb.dcm")))
+    codes = (0, 7, 243)
+    # In a process of its own, which an unknown code used to end.
+    done = subprocess.run(
+        [sys.executable, "-c", READ_WITH_CODES, str(place), *map(str, codes)],
+        input=content,
+        capture_output=True,
+        check=True,
+    )
+    pixels = np.frombuffer(done.stdout, np.uint8).reshape(len(codes), 100, 100, 3)
+    for shown in pixels:
+        np.testing.assert_array_equal(shown, read_image(real("SC_rgb.dcm")))
 
 
-READ_FROM_INPUT = """
+READ_WITH_CODES = """
 import sys
 from sk_medsiglip.images import read_image
-sys.stdout.buffer.write(read_image(sys.stdin.buffer.read()).tobytes())
+content = sys.stdin.buffer.read()
+place = int(sys.argv[1])
+for code in sys.argv[2:]:
+    changed = content[:place] + bytes([int(code)]) + content[place + 1 :]
+    sys.stdout.buffer.write(read_image(changed).tobytes())
 """
 
 
