@@ -33,8 +33,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sk_medsiglip import LinearProbe, MedSigLIPEmbedder, MedSigLIPTextEmbedder
 from sk_medsiglip._scoring import Answers
 from sk_medsiglip.datasets import make_chest_phantoms
-from sk_medsiglip.model_selection import HeadSearchCV, _head_study
-from sk_medsiglip.model_selection._each_label import EachLabel
+from sk_medsiglip.model_selection import EachLabel, HeadSearchCV, _head_study
 from sk_medsiglip.model_selection._head_scores import LabelwiseScorer
 
 QUICK = ["logistic", "knn", "prototypes"]
