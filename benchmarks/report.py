@@ -128,8 +128,8 @@ _SECTIONS = {
     ),
     "tuning": Section(
         "Choosing a head",
-        "Searches at equal time on the same embeddings and folds, and what their best "
-        "is worth on images kept apart. The demonstration checkpoint.",
+        "Searches with the same folds, score and number of candidates: the AUC of "
+        "their best on rows kept apart. Embeddings are the demonstration checkpoint's.",
     ),
     "splits": Section(
         "Folds by patient",

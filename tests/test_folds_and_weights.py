@@ -499,7 +499,7 @@ def test_a_search_of_equal_scores_says_yes():
     tied = results["mean_test_score"] == 1.0
     loss = results["mean_test_log_loss"]
     assert loss[found.best_index_] == loss[tied].min()
-    assert found.best_params_["C"] > 1
+    assert found.predict_proba(X).max() > 0.9
 
 
 def test_each_label_takes_weights_and_folds_of_the_rows_as_passed():

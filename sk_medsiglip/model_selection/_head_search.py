@@ -44,34 +44,37 @@ _PROMPT_SIDE = ("templates", "model", "revision", "cache")
 class HeadSearchCV(VersionedPickle, BestHead):
     """Choose a head, what is done before it, and its settings, by cross-validation.
 
-    Trials are drawn by Optuna, given up fold by fold where they are hopeless, and may
-    be shared by processes and continued later. Images are embedded once, before all.
+    The first trial is :class:`~sk_medsiglip.LinearProbe`; another head takes its place
+    only where it is better by more than chance. Trials are drawn by Optuna, given up
+    fold by fold where they are hopeless, and may be shared by processes and continued
+    later. Images are embedded once, before all trials.
 
     Parameters
     ----------
     estimator : classifier or None, default=None
-        What to tune by a dict as ``space``; None chooses among heads.
+        The classifier to tune by a dict as ``space``; None chooses among heads.
     space : None, list of str, dict or callable, default=None
-        None is every head below, a list some of them: "logistic", "svm", "knn",
-        "prototypes", "mlp", "boosting", and with ``prompts`` "prompt_probe",
-        "ss_text", "tip_adapter". Or ``{parameter: values}`` of ``estimator``, a list or
-        an Optuna distribution each; or a function of a trial that returns a classifier.
+        The heads to choose from, by default all: "logistic", "prototypes", with
+        ``prompts`` "prompt_probe", "ss_text" and "tip_adapter", then "knn", "svm",
+        "boosting", "mlp"; the plainer one, which stands first, wins a tie. Or
+        ``{parameter: values}`` of ``estimator``, a list or an Optuna distribution each;
+        or a function of a trial that returns a classifier.
     embedder : MedSigLIPEmbedder or None, default=None
         With one, ``X`` is images, and ``best_estimator_`` a pipeline that takes
         images. None takes embeddings, 2-D.
     prompts : dict, ZeroShotClassifier or None, default=None
         As the heads that know prompts take them; None leaves those heads out.
     templates, model, revision, cache
-        Of the prompts, as in :class:`~sk_medsiglip.PromptProbe`; with an ``embedder``
-        give the same model to both.
+        The settings of the prompts, as in :class:`~sk_medsiglip.PromptProbe`; with an
+        ``embedder`` give the same model to both.
     n_trials : int, default=50
         Trials in all: with ``storage`` over all processes and stops, so that a second
         ``fit`` runs what is left, perhaps nothing.
     timeout : float or None, default=None
         Seconds after which no trial begins.
     scoring : str, callable or None, default=None
-        What is made large: one name or scorer of scikit-learn's. None is the area under
-        the ROC curve, of several classes the mean of each against the rest. With
+        The score to make large: a name or scorer of scikit-learn's. None is the area
+        under the ROC curve, of several classes the mean of each against the rest. With
         several labels any scorer is asked of each label where it is known, and the mean
         counts.
     cv : int, splitter or iterable, default=5
@@ -107,11 +110,13 @@ class HeadSearchCV(VersionedPickle, BestHead):
     best_estimator_ : estimator
         Fitted on all rows; with ``embedder`` a pipeline that takes images.
     best_params_ : dict
-        Settings of the best trial. Of a logistic path ``C`` is among them.
+        Settings of the trial that was taken, named by their head: "svm_C".
     best_score_ : float
         Its mean over folds. The best of many is too good on average: see Notes.
     best_index_ : int
-        Its row in ``cv_results_``.
+        Its row in ``cv_results_``. Its rank need not be 1, see Notes.
+    search_report_ : str
+        A sentence that says which trial was taken, and why.
     cv_results_ : dict of arrays
         As scikit-learn's searches have it: one row a trial; and ``trial``, its number,
         ``state``, "complete", "pruned" or "failed"; and ``mean_test_log_loss``, which
@@ -120,7 +125,7 @@ class HeadSearchCV(VersionedPickle, BestHead):
     study_ : optuna.Study
         The study, in memory: for ``optuna.visualization`` and its importances.
     scorer_ : callable
-        What ``scoring`` stands for.
+        The scorer that ``scoring`` stands for.
     n_splits_ : int
         Folds.
     refit_time_ : float
@@ -141,9 +146,16 @@ class HeadSearchCV(VersionedPickle, BestHead):
 
     Notes
     -----
-    A trial of "logistic" solves a whole path of penalties, all folds together, for the
-    price of one. What is fitted before a head (standardising, PCA) is fitted on each
-    fold's training rows. A setting that was drawn before costs nothing.
+    The first trial is ``LinearProbe`` as it is, where "logistic" is among the heads.
+    The best of the other trials is compared with it on the rows that each fold left
+    out, by patient where ``groups`` are given, else by row, and takes its place only
+    where it is better by more than the standard error of the difference (a jackknife
+    over 25 parts of the patients). Equal scores are decided by log loss, then by the
+    order of the heads. For a ``space`` of your own the best score is taken.
+
+    Steps before a head (standardising, PCA) are fitted on the training rows of each
+    fold, and "logistic" chooses its penalty within these. A setting that was drawn
+    before costs nothing.
 
     An SVM has no probabilities: it is left out where ``scoring`` needs them, and where
     you do, list the other heads.
@@ -152,14 +164,15 @@ class HeadSearchCV(VersionedPickle, BestHead):
     of this package does so in an :class:`EachLabel`, unless it takes nothing but
     several labels, as ``MultiOutputClassifier``.
 
-    ``storage``: processes that are given the same search share trials, no number runs
-    twice, and all wait for the last one. On a database a trial whose process died is
-    run again after a minute. Journals, for network disks, have no such signs of life:
-    there it is not run again, another takes its place if the process ran on this
-    machine. A study of other data, folds, scoring, space or seed is refused.
+    ``storage``: processes that are given the same search share trials, and no number
+    runs twice. Each ends when there are enough, and does not wait for what the others
+    still run, so there may be some trials more. On a database a trial whose process
+    died is run again after a minute; in journals, for network disks, another takes its
+    place. A study of other data, folds, scoring, space or seed is refused.
 
-    ``best_score_`` is a maximum and so too good, the more so the fewer labels. What the
-    search is worth on new patients is told by cross-validating it, as any classifier.
+    ``best_score_`` is a maximum and so too good, the more so the fewer labels. To
+    estimate how good the search is on new patients, cross-validate it, as any
+    classifier.
 
     Not a subclass of scikit-learn's ``BaseSearchCV``: that one is about one estimator,
     fits whole folds at once, and refuses labels that are not known. Its attributes are

@@ -156,10 +156,11 @@ def run_trials(
     if worker:  # the others draw by the seed as it is
         study.sampler.reseed_rng()
 
-    def n_done(*_: Any) -> int:
+    def n_done() -> int:
         return len(counted(study.get_trials(deepcopy=False)))
 
-    def stop_if_enough(*_: Any) -> None:
+    def show_and_stop(*_: Any) -> None:
+        bar.update(1)
         if n_done() >= n_trials:
             study.stop()
 
@@ -174,7 +175,7 @@ def run_trials(
             n_trials, desc="trials", unit="trial", verbose=verbose, done=done
         ) as bar,
     ):
-        every = [*callbacks, lambda *_: bar.update(1), stop_if_enough]
+        every = [*callbacks, show_and_stop]
         study.optimize(objective, timeout=timeout, callbacks=every)
 
 

@@ -31,6 +31,7 @@ from sk_medsiglip.model_selection._multilabel_splits import (
 
 #: Names under which a trial keeps the figures of its folds, and its error.
 FOLDS, ERROR = "folds", "error"
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 #: Parts of the patients that are left out in turn for a standard error.
 N_BLOCKS = 25
 
@@ -61,10 +62,8 @@ class Objective:
         try:
             with quiet_heads(self.space):
                 estimator = self.space.make(trial)
-                twin = _twin(trial)
-                if twin is not None:
-                    return _repeat(trial, twin)
-                return self._mean_score(trial, estimator)
+                known = _repeat(trial)
+                return self._mean_score(trial, estimator) if known is None else known
         except optuna.TrialPruned:
             raise
         except Exception as error:
@@ -276,23 +275,16 @@ def take(y: Any, rows: Rows) -> Any:
     return y.iloc[rows] if isinstance(y, pd.DataFrame) else y[rows]
 
 
-def _twin(trial: Trial) -> FrozenTrial | None:
-    """Return a finished trial of the very same settings."""
-    states = (TrialState.COMPLETE, TrialState.PRUNED)
-    for other in trial.study.get_trials(deepcopy=False, states=states):
+def _repeat(trial: Trial) -> float | None:
+    """Return the score of a finished trial of the same settings, or None."""
+    for other in trial.study.get_trials(deepcopy=False, states=_DONE):
         if other.params == trial.params and FOLDS in other.user_attrs:
-            return other
+            for name, value in other.user_attrs.items():
+                trial.set_user_attr(name, value)
+            if other.state is TrialState.PRUNED:
+                raise optuna.TrialPruned
+            return other.value
     return None
-
-
-def _repeat(trial: Trial, twin: FrozenTrial) -> float:
-    """Give the answers of a trial of the same settings."""
-    for name in (FOLDS, ERROR):
-        if name in twin.user_attrs:
-            trial.set_user_attr(name, twin.user_attrs[name])
-    if twin.value is None or twin.state is TrialState.PRUNED:
-        raise optuna.TrialPruned
-    return twin.value
 
 
 @contextmanager

@@ -386,12 +386,6 @@ def test_no_time_for_a_trial(made_up):
 # --- what is said and kept --------------------------------------------------------
 
 
-def test_other_processes_are_quiet(made_up, capfd):
-    HeadSearchCV(space=["prototypes"], n_trials=3, cv=2, n_jobs=2).fit(*made_up)
-    said = capfd.readouterr()
-    assert said.out + said.err == ""
-
-
 def test_a_pickle_says_nothing_of_the_machine(made_up, tmp_path):
     import pickle
     import socket

@@ -329,13 +329,13 @@ def test_sizes_that_make_no_sense(arguments, message):
     [
         (None, None, "y is needed"),
         ([[0, 1], [1, -1], [0, 0]], None, r"got -1.*y\.replace\(-1, np\.nan\)"),
-        ([0.5, 0.1, 0.7], None, "'continuous' values such as 0.5"),
+        ([0.5, 0.1, 0.7], None, "continuous"),
         ([[0, 1], [1, 0], [0, 0]], [1, 1, 1], "greater than the number of groups: 1"),
         ([[0, 1], [1, 0], [0, 0]], ["a", None, "b"], "missing for 1 of 3"),
         ([[0, 1], [1, 0], [0, 0]], [1.0, 2.0, np.nan], "missing for 1 of 3"),
         ([[0, 1], [1, 0], [0, 0]], [1, 2], "inconsistent numbers of samples"),
         (np.zeros((3, 2, 2)), None, "one or two dimensions"),
-        ([["a", "b"], ["c", "d"], ["e", "f"]], None, "got 'a'"),
+        ([["a", "b"], ["c", "d"], ["e", "f"]], None, "such as 'a'"),
     ],
     ids=lambda value: str(value)[:20],
 )
