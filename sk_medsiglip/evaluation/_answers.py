@@ -152,17 +152,12 @@ def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
     scores, probability, decision = _say(name, estimator, X, truth)
     columns = truth.columns()
     places = [np.flatnonzero(~np.isnan(column)) for column in columns.T]
-    return [
-        Question(
-            label,
-            known,
-            columns[known, k] == 1,
-            scores[known, k],
-            None if decision is None else decision[known, k],
-            None if probability is None else probability[known, k],
-        )
-        for k, (label, known) in enumerate(zip(truth.names, places, strict=True))
-    ]
+    questions = []
+    for k, (label, known) in enumerate(zip(truth.names, places, strict=True)):
+        said: Any = scores, decision, probability
+        of_label = (None if one is None else one[known, k] for one in said)
+        questions.append(Question(label, known, columns[known, k] == 1, *of_label))
+    return questions
 
 
 def ask_label(name: str, estimator: Any, X: Any, y: ArrayLike, label: Any) -> Question:
