@@ -143,10 +143,10 @@ def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
         )
     if hasattr(estimator, "classes_"):
         if _has_findings(estimator) != (truth.kind == "findings"):
-            known = ("classes of which one is right", "findings that may go together")
+            kinds = ("classes of which one is right", "findings that may go together")
             raise ValueError(
-                f"{name} answers for {known[_has_findings(estimator)]}, and y holds "
-                f"{known[truth.kind == 'findings']}: they cannot be compared. Judge "
+                f"{name} answers for {kinds[_has_findings(estimator)]}, and y holds "
+                f"{kinds[truth.kind == 'findings']}: they cannot be compared. Judge "
                 "it by labels of the kind that it was trained on."
             )
     scores, probability, decision = _say(name, estimator, X, truth)
@@ -155,7 +155,7 @@ def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
     questions = []
     for k, (label, known) in enumerate(zip(truth.names, places, strict=True)):
         said: Any = scores, decision, probability
-        of_label = (None if one is None else one[known, k] for one in said)
+        of_label: Any = [None if one is None else one[known, k] for one in said]
         questions.append(Question(label, known, columns[known, k] == 1, *of_label))
     return questions
 

@@ -85,7 +85,7 @@ class Question:
         """Return the question asked of some samples only."""
         kept = chosen[self.rows]
         parts: Any = self.rows, self.ill, self.score, self.decision, self.probability
-        of_some = (None if one is None else one[kept] for one in parts)
+        of_some: Any = [None if one is None else one[kept] for one in parts]
         return Question(self.label, *of_some)
 
     def of_patients(self, patients: NDArray[np.intp], how: str) -> Question:
