@@ -143,26 +143,21 @@ def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
         )
     if hasattr(estimator, "classes_"):
         if _has_findings(estimator) != (truth.kind == "findings"):
-            known = ("classes of which one is right", "findings that may go together")
+            kinds = ("classes of which one is right", "findings that may go together")
             raise ValueError(
-                f"{name} answers for {known[_has_findings(estimator)]}, and y holds "
-                f"{known[truth.kind == 'findings']}: they cannot be compared. Judge "
+                f"{name} answers for {kinds[_has_findings(estimator)]}, and y holds "
+                f"{kinds[truth.kind == 'findings']}: they cannot be compared. Judge "
                 "it by labels of the kind that it was trained on."
             )
     scores, probability, decision = _say(name, estimator, X, truth)
     columns = truth.columns()
     places = [np.flatnonzero(~np.isnan(column)) for column in columns.T]
-    return [
-        Question(
-            label,
-            known,
-            columns[known, k] == 1,
-            scores[known, k],
-            None if decision is None else decision[known, k],
-            None if probability is None else probability[known, k],
-        )
-        for k, (label, known) in enumerate(zip(truth.names, places, strict=True))
-    ]
+    questions = []
+    for k, (label, known) in enumerate(zip(truth.names, places, strict=True)):
+        said: Any = scores, decision, probability
+        of_label: Any = [None if one is None else one[known, k] for one in said]
+        questions.append(Question(label, known, columns[known, k] == 1, *of_label))
+    return questions
 
 
 def ask_label(name: str, estimator: Any, X: Any, y: ArrayLike, label: Any) -> Question:

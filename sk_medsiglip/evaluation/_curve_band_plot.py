@@ -44,8 +44,6 @@ class _BandDisplay(ABC):
     """Abstract: a curve of a sample, with its band over resamples by patient."""
 
     _metric: ClassVar[str]
-    _curves: ClassVar[Callable[[Any, Any], tuple[Any, Any]]]
-    _at_grid: ClassVar[Callable[[Any, Any], Any]]
     _area: ClassVar[str]
     _axes: ClassVar[tuple[str, str]]
     _drawstyle: ClassVar[str]
@@ -189,6 +187,16 @@ class _BandDisplay(ABC):
         bare(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+    @staticmethod
+    @abstractmethod
+    def _curves(ill: Any, well: Any) -> tuple[Any, Any]:
+        """Return the curve of each resample, from counts at every score."""
+
+    @staticmethod
+    @abstractmethod
+    def _at_grid(x: Any, y: Any) -> Any:
+        """Return the heights of a curve at the places of the band."""
 
     @abstractmethod
     def _draw_chance(self, ax: Any, **style: Any) -> None:

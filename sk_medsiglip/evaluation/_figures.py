@@ -84,14 +84,9 @@ class Question:
     def among(self, chosen: NDArray[np.bool_]) -> Question:
         """Return the question asked of some samples only."""
         kept = chosen[self.rows]
-        return Question(
-            self.label,
-            self.rows[kept],
-            self.ill[kept],
-            self.score[kept],
-            None if self.decision is None else self.decision[kept],
-            None if self.probability is None else self.probability[kept],
-        )
+        parts: Any = self.rows, self.ill, self.score, self.decision, self.probability
+        of_some: Any = [None if one is None else one[kept] for one in parts]
+        return Question(self.label, *of_some)
 
     def of_patients(self, patients: NDArray[np.intp], how: str) -> Question:
         """Return the question asked of whole patients, each in the first sample's row.
@@ -133,10 +128,9 @@ def check_metrics(metrics: Any, *, further: bool = True) -> tuple[str, ...]:
                 "'npv@prevalence=0.02'"
             )
             raise ValueError(
-                f"there is no metric {name!r} here. There are "
-                f"{', '.join(sorted(known))}{others if further else ''}, "
-                "'sensitivity@specificity=0.9' and 'specificity@sensitivity=0.9' at "
-                "any level."
+                f"unknown metric {name!r}: choose among {', '.join(sorted(known))}"
+                f"{others if further else ''}, 'sensitivity@specificity=0.9' and "
+                "'specificity@sensitivity=0.9' at any level."
             )
     if not wanted:
         raise ValueError("metrics is empty; leave it None for the default ones.")

@@ -41,16 +41,11 @@ def check_labels_and_scores(y_true: ArrayLike, y_score: ArrayLike) -> list[Known
             f"(n_samples,) or (n_samples, n_findings).{hint}"
         )
     _check_order(y_true, y_score)
-    columns = getattr(y_true, "columns", None)
-    one = labels.ndim == 1
-    names = range(labels.shape[-1]) if columns is None else columns.tolist()
+    names = list(getattr(y_true, "columns", range(labels.shape[-1])))
+    names = [None] if labels.ndim == 1 else names
     found = []
-    for name, label, score in zip(
-        [None] if one else names,
-        labels[None] if one else labels.T,
-        scores[None] if one else scores.T,
-        strict=True,
-    ):
+    both = np.atleast_2d(labels.T), np.atleast_2d(scores.T)
+    for name, label, score in zip(names, *both, strict=True):
         rows = np.flatnonzero(~np.isnan(label))
         finding = KnownLabels(name, label[rows] == 1, score[rows], rows)
         if not rows.size:

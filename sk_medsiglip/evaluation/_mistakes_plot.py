@@ -215,15 +215,16 @@ def find_mistakes(
         )
     if any(one.probability is None or one.decision is None for one in questions):
         raise ValueError(NO_PROBABILITIES)
+    asked: list[Any] = questions  # each with a decision
     if truth.kind == "classes" and label is None:
-        probability = np.column_stack([one.risk for one in questions])
-        decided = np.column_stack([one.decision for one in questions]).argmax(axis=1)
+        probability = np.column_stack([one.risk for one in asked])
+        decided = np.column_stack([one.decision for one in asked]).argmax(axis=1)
         rows = np.arange(len(truth.target))
         names = np.asarray(truth.names, dtype=object)
         of_true = probability[rows, truth.target]
         true, said = names[truth.target], names[decided]
     else:
-        one = questions[truth.place(label)]
+        one = asked[truth.place(label)]
         yes, no = str(one.label), f"no {one.label}"
         if truth.kind == "binary" and one.label == truth.classes[1]:
             no, yes = (str(name) for name in truth.classes)

@@ -633,8 +633,8 @@ def test_published_figures_stand_beside_ones_own(data):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"metrics": "auc"}, "no metric 'auc'"),
-        ({"metrics": "sensitivity@sensitivity=0.9"}, "no metric"),
+        ({"metrics": "auc"}, "metric 'auc'"),
+        ({"metrics": "sensitivity@sensitivity=0.9"}, "unknown metric"),
         ({"metrics": []}, "metrics is empty"),
         ({"level": 95}, "is a share between"),
         ({"n_bootstrap": 0}, "whole number from 1 on"),

@@ -305,7 +305,7 @@ def test_jobs_change_nothing(phantoms):
         ({"estimators": LinearProbe()}, "must be a dict"),
         ({"X_test": np.zeros((3, 20))}, "both X_test and y_test"),
         ({"X_test": np.zeros((3, 20)), "y_test": [0, 1, 0]}, "labels must be alike"),
-        ({"scoring": "auc"}, "there is no metric 'auc'"),
+        ({"scoring": "auc"}, "metric 'auc'"),
         ({"groups": [1, 2]}, "2 ids for 240 samples"),
         ({"X": np.full((240, 20), np.nan)}, "X contains NaN"),
         ({"estimators": {"p": LinearProbe(tol=0)}}, "'tol' parameter"),

@@ -289,10 +289,11 @@ def test_what_was_tuned_on_how_many_is_said(data, full, tmp_path):
     warm = ZeroShotClassifier(
         data.zero_shot.prompts, model="demo", calibrate="temperature"
     ).fit(data.X[LEARN], data.y[LEARN])
-    file = tmp_path / "r.html"
+    file, X, y = tmp_path / "r.html", data.X[JUDGE], data.y[JUDGE].assign(nodule=0.0)
     search = GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2)
     search.fit(data.X[LEARN], data.nodule[LEARN])
-    write_report(file, warm, *data.test(), metrics=["roc_auc"], **FEW)
+    with pytest.warns(UserWarning, match="of one kind only"):
+        write_report(file, warm, X, y, metrics=["roc_auc"], **FEW)
     said = words(file.read_text(encoding="utf-8"))
     assert "temperature of ZeroShotClassifier was fitted on its training" in said
     assert "settings of search were" in words(small(data, tmp_path, {"search": search}))
@@ -303,14 +304,15 @@ def test_copies_among_the_test_images_are_counted(data, full, tmp_path):
     assert none in words(full.read_text(encoding="utf-8"))
     X = data.X[JUDGE].copy()
     X[1:3], X[9] = X[0], X[8]
-    write_report(tmp_path / "r.html", data.simple, X, data.nodule[JUDGE], **FEW)
+    score = np.linspace(-1, 2, 60)  # not drawn as probabilities
+    write_report(tmp_path / "r.html", score, X, data.nodule[JUDGE], **FEW)
     summary, _, rest = words((tmp_path / "r.html").read_text("utf-8")).partition(
         "To be filled in"
     )
     copies = "5 of the 60 test images are copies of another test image."
     assert copies in summary
     assert copies in rest
-    images, score = list(data.images[JUDGE]), np.linspace(0, 1, 60)
+    images = list(data.images[JUDGE])
     write_report(tmp_path / "r.html", score, images, data.nodule[JUDGE], **FEW)
     said = words((tmp_path / "r.html").read_text("utf-8"))
     assert "copies of each other was not looked for" in said
@@ -333,7 +335,10 @@ def published(data, folder, *labels, **params):
     y = data.y.set_axis(labels, axis=1)
     probe = LinearProbe().fit(data.X[LEARN], y[LEARN])
     params = {"published": "chest X-ray", "metrics": ["roc_auc"], **FEW, **params}
-    write_report(file, {"probe": probe}, data.X[JUDGE], y[JUDGE], **params)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the second has no curves
+        y = y[JUDGE].assign(**{labels[1]: 0.0})
+        write_report(file, {"probe": probe}, data.X[JUDGE], y, **params)
     html = file.read_text(encoding="utf-8")
     return html.partition('id="published"')[2].partition("</section>")[0]
 
@@ -388,10 +393,14 @@ def test_a_demonstration_says_so_at_the_top(data, tmp_path, how):
     else:
         params = {"embedder": data.embedder} if how == "embedder" else {}
         estimator = data.simple if how == "embedder" else data.zero_shot
-    y = data.y[JUDGE] if how == "prompts" else data.nodule[JUDGE]
+    y = data.nodule[JUDGE]
+    if how == "prompts":
+        y = data.y[JUDGE].assign(**{EVIL: 0.0})
     X = params.pop("X", data.X[JUDGE])
     file = tmp_path / "r.html"
-    write_report(file, estimator, X, y, metrics=["roc_auc"], **params, **FEW)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # images of one kind only
+        write_report(file, estimator, X, y, metrics=["roc_auc"], **params, **FEW)
     said = words(file.read_text(encoding="utf-8"))
     assert said.index("A demonstration, not MedSigLIP") < said.index("Not a medical")
 
@@ -405,7 +414,7 @@ def test_the_title_names_what_is_judged(data, tmp_path):
     assert "<h1>Evaluation of a medical image classifier: 1</h1>" in html
     y = pd.DataFrame(np.tile([[0.0, 1.0] * 3, [1.0, 0.0] * 3], (30, 1)))
     y.columns = [*"abcd", "e<", "f"]
-    y[[*"bcd", "f"]] = 0.0  # such have no curves
+    y[[*"bcd", "e<", "f"]] = 0.0  # such have no curves
     file = tmp_path / "many.html"
     score = np.random.default_rng(0).random(y.shape)
     with pytest.warns(UserWarning, match="of one kind only"):
@@ -500,7 +509,8 @@ def test_no_patients_are_certified_that_were_not_compared(
     with expected:
         page = words(
             small(
-                data, tmp_path, groups=np.arange(len(data.X[JUDGE])),
+                data, tmp_path, {"s": data.simple.decision_function(data.X[JUDGE])},
+                groups=np.arange(len(data.X[JUDGE])),
                 groups_train=groups_train,
             )
         )  # fmt: skip
@@ -596,7 +606,7 @@ def mixtures():
             "score": probe.predict_proba(X)[:, 1],
         },
         y,
-        "effusion",
+        1,
     )
     yield (
         "names",
