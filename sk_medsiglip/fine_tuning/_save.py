@@ -36,7 +36,7 @@ from sk_medsiglip.fine_tuning._tuned import Tuned, base_name, tuning_record
 
 _RECORD = "fine_tuner.json"
 _CLASSIFIER = "classifier.safetensors"
-_LAYER = ("coef_", "intercept_")
+_LAYER = ("coef", "intercept")
 #: Before format 2, parameters of the embedder were those of the fine-tuner itself.
 _FORMAT = 2
 
@@ -51,7 +51,8 @@ ATTRIBUTES = (
     "n_trained_",
     "validation_rows_",
     "_n_features_out",
-    *_LAYER,
+    "coef_",
+    "intercept_",
 )
 
 # Parameters of one run or machine.
@@ -79,20 +80,17 @@ def save_folder(
             record = tuning_record(base_name(embedder.model), tuned.base_revision)
             (scratch / TUNING).write_text(record, "utf-8")
         if "coef_" in learned:
-            layer = {
-                name.rstrip("_"): np.ascontiguousarray(learned[name]) for name in _LAYER
-            }
+            layer = {k: np.ascontiguousarray(learned[f"{k}_"]) for k in _LAYER}
             save_file(layer, scratch / _CLASSIFIER)
         kept = {k: v for k, v in parameters.items() if k not in _NOT_SAVED}
         if not isinstance(kept["random_state"], int | np.integer):
             kept["random_state"] = None
+        others = {k: v for k, v in learned.items() if k.rstrip("_") not in _LAYER}
         whole = {
             "format": _FORMAT,
             "version": __version__,
             "parameters": {k: to_json(v) for k, v in kept.items()},
-            "attributes": {
-                k: to_json(v) for k, v in learned.items() if k not in _LAYER
-            },
+            "attributes": {k: to_json(v) for k, v in others.items()},
         }
         (scratch / _RECORD).write_text(json.dumps(whole, indent=1), "utf-8")
         try:
@@ -126,7 +124,7 @@ def load_folder(
             raise ValueError(f"it holds {min(strange)!r}")
         if (path / _CLASSIFIER).is_file():
             layer = load_file(path / _CLASSIFIER)
-            learned |= {name: layer[name.rstrip("_")] for name in _LAYER}
+            learned |= {f"{name}_": layer[name] for name in _LAYER}
     except FileNotFoundError:
         raise CheckpointError(
             f"{str(path)!r} does not hold {_RECORD}, so no fine-tuner was saved there. "
