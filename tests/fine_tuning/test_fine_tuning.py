@@ -399,7 +399,7 @@ def test_kept_weights_have_the_loss_that_was_measured(make, bars):
     images, _, upright, _ = bars
     tuner = make(
         objective="classification",
-        epochs=12,
+        epochs=6,
         max_steps=None,
         learning_rate=0.03,
         validation_fraction=0.25,
@@ -742,7 +742,7 @@ def test_the_history_is_drawn(make, bars):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     images, texts, *_ = bars
-    tuner = make(epochs=3, max_steps=None, validation_fraction=0.25)
+    tuner = make(max_steps=4, validation_fraction=0.25, checkpoint_every=2)
     ax = tuner.fit(images, texts).plot_history()
     named = {text.get_text() for text in ax.get_legend().get_texts()}
     assert named == {"training loss", "validation loss", "weights kept"}
