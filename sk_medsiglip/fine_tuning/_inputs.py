@@ -145,10 +145,7 @@ def read_pixels(
     n_jobs: int | None,
     verbose: int,
 ) -> tuple[NDArray[np.int64], str]:
-    """Fill an array with the pixels of all images; return their ids and a digest.
-
-    If some cannot be read, the error names the first and the rows of the others.
-    """
+    """Fill an array with the pixels of all images; return their ids and a digest."""
     fingerprints: list[bytes] = [b""] * len(sources)
     failures: dict[int, ImageReadError] = {}
 
@@ -195,10 +192,7 @@ def _all_failures(failures: dict[int, ImageReadError]) -> ImageReadError:
 
 @contextmanager
 def scratch_folder(settings: Settings, processes: Processes) -> Iterator[Path]:
-    """Make a folder on each machine for as long as the run lasts.
-
-    It lies beside ``run_dir``, or beside the store.
-    """
+    """Make a folder on each machine, beside the run or the store, for the run."""
     near = settings.run_path.parent if settings.run_path else None
     near = near or runs_folder(settings.embedder.cache)
     made = ""

@@ -79,10 +79,7 @@ def _digest_of(facts: Mapping[str, Any]) -> str:
 def open_run(
     settings: Settings, facts: Mapping[str, Any], seed: int, processes: Processes
 ) -> Iterator[tuple[RunFolder, int]]:
-    """Yield the folder of a run, and its seed: that of a stopped one if it resumes.
-
-    A folder that the user did not name is deleted when the run is done.
-    """
+    """Yield the folder of a run, and its seed: that of a stopped one if it resumes."""
     beside_store = runs_folder(settings.embedder.cache)
     named = settings.run_path
     if named is not None:
@@ -121,10 +118,7 @@ class RunFolder:
     facts: Mapping[str, Any]
 
     def open(self, *, resume: bool, seed: int) -> int:
-        """Make the folder ready, and return the seed of the run.
-
-        Checkpoints of this run, and its seed, are kept to resume it, else deleted.
-        """
+        """Make the folder ready, and return the seed of the run."""
         record = self.path / _RUN
         if record.is_file():
             known = self._read(record)

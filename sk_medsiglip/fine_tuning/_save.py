@@ -104,10 +104,7 @@ def save_folder(
 def load_folder(
     path: Path, names: Collection[str]
 ) -> tuple[dict[str, Any], dict[str, Any], Tuned | None]:
-    """Return the parameters, attributes and tuned weights of a saved fine-tuner.
-
-    Parameters have one of some names.
-    """
+    """Return the parameters, attributes and tuned weights of a saved fine-tuner."""
     try:
         whole = read_json(
             path / _RECORD, {"format": int, "parameters": dict, "attributes": dict}
@@ -142,20 +139,17 @@ def _tuned_in(
     path: Path, model: str | os.PathLike[str], learned: Mapping[str, Any]
 ) -> Tuned | None:
     """Return the tuned weights of a folder, checked against its record and the base."""
-    adapter = [path / name for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG)]
-    whole = path / TUNED_WEIGHTS
+    names = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, NOTICE, TERMS)
+    files = {n: (path / n).read_bytes() for n in names if (path / n).is_file()}
+    is_whole = (path / TUNED_WEIGHTS).is_file()
     revision, fingerprint = learned["base_revision_"], learned["fingerprint_"]
-    if not whole.is_file() and not any(one.is_file() for one in adapter):
-        if fingerprint != revision:
-            raise CheckpointError(
-                f"The tuned weights are missing in {str(path)!r}. Copy the folder here "
-                "again."
-            )
+    is_there = is_whole or not files.keys().isdisjoint(names[:2])
+    if not is_there and fingerprint == revision:
         return None
-    if digest_adapter(path, revision) != fingerprint:
+    if not is_there or digest_adapter(path, revision) != fingerprint:
         raise CheckpointError(
-            f"The tuned weights in {str(path)!r} are not those that were saved. Copy "
-            "the folder here again."
+            f"The tuned weights in {str(path)!r} are missing, or not those that were "
+            "saved. Copy the folder here again."
         )
     try:
         # Raises if the base's name means another checkpoint by now.
@@ -163,14 +157,9 @@ def _tuned_in(
     except ModelAccessError:
         # Stored embeddings may do without the base.
         pass
-    if whole.is_file():
+    if is_whole:
         home = os.fspath(path.resolve())
         return Tuned(fingerprint, base_name(model), revision, home=home)
-    files = {
-        one.name: one.read_bytes()
-        for one in (*adapter, path / NOTICE, path / TERMS)
-        if one.is_file()
-    }
     return Tuned(fingerprint, base_name(model), revision, files)
 
 

@@ -38,10 +38,7 @@ _CHECKPOINT_BYTES = 2 * 3 * 4
 def fine_tune(
     settings: Settings, X: ArrayLike, y: Any, groups: ArrayLike | None
 ) -> tuple[dict[str, Any], Tuned | None]:
-    """Return the attributes that ``fit`` sets, and the tuned weights.
-
-    The weights are None if the encoder did not change.
-    """
+    """Return the attributes that ``fit`` sets, and the weights if they changed."""
     processes = start_processes(settings.device)
     base = settings.embedder
     checkpoint = find_checkpoint(base.model, base.revision)

@@ -49,10 +49,7 @@ class Tuned:
     home: str | None = None
 
     def folder(self, cache: Any, model: str | os.PathLike[str]) -> Path:
-        """Return the folder on this machine, made beside a store if it is missing.
-
-        ``model`` is where the base lies here.
-        """
+        """Return the folder on this machine, made beside a store if it is missing."""
         if self.files is None:
             if self.home is None or not Path(self.home).is_dir():
                 raise CheckpointError(
@@ -130,10 +127,7 @@ def adapter_files(low_rank: Any, model: str, revision: str) -> dict[str, bytes]:
 
 
 def _store(root: Path, write: Callable[[Path], None], tuned: Tuned) -> tuple[str, Path]:
-    """Put weights into a folder named by their fingerprint, and return both.
-
-    A fingerprint that ``tuned`` has already is checked.
-    """
+    """Put weights into a folder named by their fingerprint, and return both."""
     record = tuning_record(tuned.base_model, tuned.base_revision)
     known = root / tuned.fingerprint.removeprefix("folder-")
     if tuned.fingerprint and _holds(known, tuned, record):
