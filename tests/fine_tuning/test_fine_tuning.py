@@ -92,7 +92,7 @@ def test_classification_by_an_adapter_and_its_layer(make, bars):
     images, _, upright, bright = bars
     y = np.where(upright == 1, "up", "down")
     tuner = make(
-        objective="classification", epochs=16, max_steps=None, learning_rate=5e-3
+        objective="classification", max_steps=50, batch_size=12, learning_rate=8e-3
     ).fit(images, y)
     assert tuner.classes_.tolist() == ["down", "up"]
     assert tuner.coef_.shape == (1, 32)
@@ -152,9 +152,9 @@ def test_several_labels_with_blanks(make, bars):
     y.iloc[::5, 0] = np.nan
     tuner = make(
         objective="classification",
-        epochs=16,
-        max_steps=None,
-        learning_rate=5e-3,
+        max_steps=50,
+        batch_size=12,
+        learning_rate=8e-3,
         pos_weight=[2.0, 1.0],
     ).fit(images, y)
     assert tuner.classes_.tolist() == [[0, 1], [0, 1]]
