@@ -72,7 +72,7 @@ def finetune(
         str | None,
         typer.Option(
             "--keep",
-            help="What must not be forgotten: a prompt set or file. No labels needed.",
+            help="Prompts not to be forgotten: a set or a file. They need no labels.",
         ),
     ] = None,
     group_column: Annotated[

@@ -80,11 +80,8 @@ class Augmentation:
 def draw_changes(
     how: Augmentation, seed: int, epochs: Sequence[int], rows: Sequence[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Draw the changes of images: an affine map and a factor and shift of tones each.
-
-    Maps of shape (n, 2, 3) lead from the changed picture to the picture, in places
-    from -1 to 1. Tones are shares of white, around the middle grey.
-    """
+    """Draw an affine map, and a factor and shift of tones, for each image."""
+    # Maps lead from the changed picture to the picture, in places from -1 to 1.
     affine = np.empty((len(rows), 2, 3), np.float32)
     tone = np.empty((len(rows), 2), np.float32)
     for i, (epoch, row) in enumerate(zip(epochs, rows, strict=True)):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from sk_medsiglip.fine_tuning._augmentation import Augmentation, draw_changes
 from sk_medsiglip.fine_tuning._examples import Examples
@@ -119,8 +120,8 @@ class Collator:
             when = [None] * len(rows) if epochs is None else epochs.tolist()
             shown = map(texts.shown, rows.tolist(), when, [self.seed] * len(rows))
             batch["text_ids"] = torch.tensor(list(shown))
-            batch["true_texts"] = torch.from_numpy(_padded(texts.true, rows))
-            batch["unknown_texts"] = torch.from_numpy(_padded(texts.unknown, rows))
+            batch["true_texts"] = _padded(texts.true, rows)
+            batch["unknown_texts"] = _padded(texts.unknown, rows)
         return batch
 
 
@@ -132,12 +133,7 @@ def _gather(pixels: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.uin
     return out
 
 
-def _padded(
-    texts: Sequence[NDArray[np.int64]], rows: NDArray[np.intp]
-) -> NDArray[np.int64]:
+def _padded(texts: Sequence[NDArray[np.int64]], rows: NDArray[np.intp]) -> torch.Tensor:
     """Return the texts of rows as a table, filled up with -1."""
-    chosen = [texts[row] for row in rows]
-    table = np.full((len(rows), max(1, *map(len, chosen))), -1, np.int64)
-    for line, some in zip(table, chosen, strict=True):
-        line[: len(some)] = some
-    return table
+    chosen = [torch.from_numpy(texts[row]) for row in rows]
+    return pad_sequence(chosen, batch_first=True, padding_value=-1)

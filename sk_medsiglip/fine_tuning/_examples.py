@@ -64,16 +64,8 @@ class Examples:
         """Return which rows are left out for validation."""
         if fraction is None:
             return np.zeros(len(self.sources), dtype=bool)
-        labels = self.labels
-        if labels is None:
-            return split_patients(self.patients, fraction, None, [], seed)
-        if labels.classes is not None:
-            target = np.eye(len(labels.classes))[labels.target]
-            names = [str(one) for one in labels.classes]
-        else:
-            target = labels.target
-            names = [_column(labels, i) for i in range(target.shape[1])]
-        return split_patients(self.patients, fraction, target, names, seed)
+        table, names = (None, []) if self.labels is None else _table(self.labels)
+        return split_patients(self.patients, fraction, table, names, seed)
 
 
 def check_examples(
@@ -117,33 +109,35 @@ def check_examples(
     )
 
 
-def _column(labels: Labels, place: int) -> str:
-    return f"column {place}" if labels.names is None else str(labels.names[place])
+def _table(labels: Labels) -> tuple[NDArray[np.float64], list[str]]:
+    """Return a column of 1, 0 and NaN for each class or label, and their names."""
+    if labels.classes is not None:
+        table = np.eye(len(labels.classes))[labels.target]
+        return table, [str(one) for one in labels.classes]
+    n = labels.target.shape[1]
+    names = list(map(str, range(n))) if labels.names is None else labels.names
+    return labels.target, [str(name) for name in names]
 
 
 def _check_counts(labels: Labels) -> None:
-    """Raise if a class has too few images to learn from, or to be told from."""
-    if labels.classes is not None:
-        count = np.bincount(labels.target, minlength=len(labels.classes))
-        few = np.flatnonzero(count < _FEWEST)
-        if few.size:
-            row = int(np.flatnonzero(labels.target == few[0])[0])
-            name = labels.classes.tolist()[few[0]]
-            raise ValueError(
-                f"class {name!r} has one image, row {row}. A class needs two at least, "
-                "and little can be learned from fewer than ten. Add images, join it "
-                "with another class, or drop the row."
-            )
-        return
+    """Raise if a class or label has too few images with it, or without it."""
+    table, names = _table(labels)
     for value, word in ((1, "positive"), (0, "negative")):
-        count = (labels.target == value).sum(axis=0)
+        count = (table == value).sum(axis=0)
         few = np.flatnonzero(count < _FEWEST)
-        if few.size:
-            name = few[0] if labels.names is None else labels.names[few[0]]
+        if not few.size:
+            continue
+        name, rows = names[few[0]], np.flatnonzero(table[:, few[0]] == value)
+        if labels.classes is None:
             raise ValueError(
-                f"column {str(name)!r} of y has {count[few[0]]} {word} rows. A label "
-                "needs two of either kind at least. Add images, or drop the column."
+                f"column {name!r} of y has {len(rows)} {word} rows. A label needs two "
+                "of either kind at least. Add images, or drop the column."
             )
+        raise ValueError(
+            f"class {name!r} has one image, row {rows[0]}. A class needs two at least, "
+            "and little can be learned from fewer than ten. Add images, join it with "
+            "another class, or drop the row."
+        )
 
 
 def positive_weights(

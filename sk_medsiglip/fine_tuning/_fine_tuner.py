@@ -205,7 +205,7 @@ class MedSigLIPFineTuner(FittedTuner):
     (16, 192)
     """
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @_fit_context(prefer_skip_nested_validation=False)
     def fit(
         self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None
     ) -> Self:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sk_medsiglip._logits import decision, likeliest, probabilities
 from sk_medsiglip._persistence import VersionedPickle
-from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
+from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows, prepare_image
+from sk_medsiglip.encoder import Checkpoint
 from sk_medsiglip.fine_tuning._history_plot import plot_history
 from sk_medsiglip.fine_tuning._parameters import Parameters
 from sk_medsiglip.fine_tuning._save import (
@@ -91,8 +94,23 @@ class FittedTuner(
         given = self.embedder
         return MedSigLIPEmbedder() if given is None else clone(given)
 
+    def reader(self, checkpoint: Checkpoint) -> Callable[[Any], NDArray[np.uint8]]:
+        """Return the function that reads an image as the model takes it.
+
+        Parameters
+        ----------
+        checkpoint : Checkpoint
+            The model, for its size and image processor.
+
+        Returns
+        -------
+        callable
+            From a source to an array of shape (image_size, image_size, 3).
+        """
+        return partial(prepare_image, self.base_embedder(), checkpoint)  # type: ignore[arg-type]
+
     @available_if(_classifies)
-    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return logits.
 
         Parameters
@@ -105,12 +123,10 @@ class FittedTuner(
         ndarray
             ``(n_samples,)`` for two classes, else one column a class or label.
         """
-        logits = self._logits(X)
-        binary = self.classes_.ndim == 1 and len(self.classes_) == 2
-        return logits[:, 0] if binary else logits
+        return decision(self._logits(X), self.classes_)
 
     @available_if(_classifies)
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return probabilities.
 
         Parameters
@@ -124,12 +140,7 @@ class FittedTuner(
             ``(n_samples, n_classes)``, rows sum to 1; for several labels
             ``(n_samples, n_labels)``, the probability of each.
         """
-        logits = self._logits(X)
-        if self.classes_.ndim == 2:
-            return expit(logits)
-        if len(self.classes_) == 2:
-            return np.column_stack([expit(-logits[:, 0]), expit(logits[:, 0])])
-        return softmax(logits, axis=1)
+        return probabilities(self._logits(X), self.classes_)
 
     @available_if(_classifies)
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -144,12 +155,7 @@ class FittedTuner(
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
         """
-        logits = self._logits(X)
-        if self.classes_.ndim == 2:
-            return (logits > 0).astype(int)
-        if len(self.classes_) == 2:
-            return self.classes_[(logits[:, 0] > 0).astype(int)]
-        return self.classes_[logits.argmax(axis=1)]
+        return likeliest(self._logits(X), self.classes_)
 
     @available_if(_classifies)
     def score(

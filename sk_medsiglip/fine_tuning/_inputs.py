@@ -145,10 +145,7 @@ def read_pixels(
     n_jobs: int | None,
     verbose: int,
 ) -> tuple[NDArray[np.int64], str]:
-    """Fill an array with the pixels of all images; return their ids and a digest.
-
-    If some cannot be read, the error names the first and the rows of the others.
-    """
+    """Fill an array with the pixels of all images; return their ids and a digest."""
     fingerprints: list[bytes] = [b""] * len(sources)
     failures: dict[int, ImageReadError] = {}
 
@@ -184,33 +181,29 @@ def _all_failures(failures: dict[int, ImageReadError]) -> ImageReadError:
     first = failures[row]
     if not others:
         return first
-    named = ", ".join(map(str, others[:_ROWS_IN_ERROR]))
-    more = ", ..." if len(others) > _ROWS_IN_ERROR else ""
+    shown = [str(one) for one in others[:_ROWS_IN_ERROR]]
+    more = ["..."] if len(others) > _ROWS_IN_ERROR else []
     hint = (
-        f"{first.hint} {len(others)} more cannot be read, in rows {named}{more}; "
-        "sk_medsiglip.images.check_images(X) lists them all and which to keep."
+        f"{first.hint} {len(others)} more cannot be read, in rows "
+        f"{', '.join(shown + more)}; sk_medsiglip.images.check_images(X) lists them."
     )
     return ImageReadError(first.reason, hint.strip(), source=first.source, row=row)
 
 
 @contextmanager
 def scratch_folder(settings: Settings, processes: Processes) -> Iterator[Path]:
-    """Make a folder on each machine for as long as the run lasts.
-
-    It lies beside ``run_dir``, or beside the store.
-    """
-    near = runs_folder(settings.embedder.cache)
-    if settings.run_path is not None:
-        near = settings.run_path.parent
+    """Make a folder on each machine, beside the run or the store, for the run."""
+    near = settings.run_path.parent if settings.run_path else None
+    near = near or runs_folder(settings.embedder.cache)
     made = ""
-    if processes.is_first_here:
-        try:
+    try:
+        if processes.is_first_here:
             made = str(make_private_folder(near))
-        except OSError as error:
-            raise RunFolderError(
-                f"{str(near)!r} cannot be written ({error}). Pass another run_dir= or "
-                "cache=."
-            ) from error
+    except OSError as error:
+        raise RunFolderError(
+            f"{str(near)!r} cannot be written ({error}). Pass another run_dir= or "
+            "cache=."
+        ) from error
     path = Path(processes.share(made, here=True))
     try:
         yield path

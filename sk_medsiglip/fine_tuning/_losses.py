@@ -66,10 +66,7 @@ def pair_signs(
 def keep_loss(
     scores: torch.Tensor, before: torch.Tensor, spread: torch.Tensor
 ) -> torch.Tensor:
-    """Return the sum over scores of mean square changes, as shares of their spread.
-
-    It is 0 if nothing moved; a score whose order of images became random adds 2.
-    """
+    """Return the sum over scores of mean square changes, as shares of their spread."""
     return (((scores - before) / spread) ** 2).mean(dim=0).sum()
 
 

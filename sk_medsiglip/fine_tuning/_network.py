@@ -35,10 +35,7 @@ def build_network(
     *,
     bf16: bool,
 ) -> tuple[Network, Any]:
-    """Load the checkpoint and add what is trained, low-rank matrices or a classifier.
-
-    The second value is peft's model around the network, or None without an adapter.
-    """
+    """Load the checkpoint, and add low-rank matrices or a classifier to train."""
     siglip = low_rank = None
     running = settings.running_towers
     if running:
@@ -130,10 +127,7 @@ class Network(torch.nn.Module):
         batch: dict[str, torch.Tensor],
         gather: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        """Return the sigmoid loss of images and texts of unit length.
-
-        ``gather`` turns what the batch says of its rows into that of all the texts.
-        """
+        """Return the sigmoid loss; ``gather`` collects the rows of all texts."""
         signs = pair_signs(
             batch["rows"],
             gather(batch["rows"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -11,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from sk_medsiglip._validation import Integral, Interval, Real, StrOptions
+from sk_medsiglip._warning import warn_user
 from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.fine_tuning._augmentation import Augmentation
 
@@ -184,17 +184,11 @@ def _from_former(embedder: Any, former: dict[str, Any]) -> Any:
         # The model was the first parameter.
         embedder, former = None, {"model": embedder, **former}
     if unknown := former.keys() - set(_MOVED):
-        raise TypeError(
-            "MedSigLIPFineTuner.__init__() got an unexpected keyword argument "
-            f"{min(unknown)!r}"
-        )
+        raise TypeError(f"MedSigLIPFineTuner got an unexpected {min(unknown)!r}.")
     if not former:
         return embedder
     if embedder is not None:
-        raise TypeError(
-            f"Pass {', '.join(former)} to the embedder: "
-            "embedder=MedSigLIPEmbedder(...)."
-        )
+        raise TypeError(f"Pass {', '.join(former)} to the embedder, not beside it.")
     given = ", ".join(f"{name}={value!r}" for name, value in former.items())
     _warn_of_former(
         former, f"MedSigLIPFineTuner(embedder=MedSigLIPEmbedder({given}), ...)"
@@ -203,9 +197,8 @@ def _from_former(embedder: Any, former: dict[str, Any]) -> Any:
 
 
 def _warn_of_former(names: Any, line: str) -> None:
-    warnings.warn(
+    warn_user(
         f"{', '.join(names)} of MedSigLIPFineTuner moved to its embedder, and will no "
         f"longer be accepted in version 0.2. Write {line}.",
         FutureWarning,
-        stacklevel=4,
     )

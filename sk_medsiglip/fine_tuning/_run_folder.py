@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ _CHECKPOINTS = "checkpoint-*"
 _FORMAT = 1
 
 # Settings that do not decide what a run computes, or are on record by content.
-_NOT_FACTS = frozenset({"embedder", "resume", "run_dir", "verbose"})
+_NOT_FACTS = frozenset({"embedder", "random_state", "resume", "run_dir", "verbose"})
 _READING = ("resize", "pad", "intensity", "frame")
 
 
@@ -47,14 +47,11 @@ def run_facts(
     n_processes: int,
 ) -> dict[str, Any]:
     """Return the facts that decide a run as JSON, without texts and paths."""
-    given = {one.name: getattr(settings, one.name) for one in fields(settings)}
-    given |= {name: getattr(settings.embedder, name) for name in _READING}
-    if not settings.has_seed:
-        given["random_state"] = None
+    given = vars(settings) | {name: vars(settings.embedder)[name] for name in _READING}
     facts = {k: to_json(v) for k, v in given.items() if k not in _NOT_FACTS}
+    facts["random_state"] = int(settings.random_state) if settings.has_seed else None
     for name in ("prompts", "keep"):
-        if facts[name] is not None:
-            facts[name] = _digest_of({name: facts[name]})
+        facts[name] = facts[name] and _digest_of({name: facts[name]})
     content = blake3()
     if examples.texts is not None:
         for ids in (*examples.texts.true, *examples.texts.unknown):
@@ -82,10 +79,7 @@ def _digest_of(facts: Mapping[str, Any]) -> str:
 def open_run(
     settings: Settings, facts: Mapping[str, Any], seed: int, processes: Processes
 ) -> Iterator[tuple[RunFolder, int]]:
-    """Yield the folder of a run, and its seed: that of a stopped one if it resumes.
-
-    A folder that the user did not name is deleted when the run is done.
-    """
+    """Yield the folder of a run, and its seed: that of a stopped one if it resumes."""
     beside_store = runs_folder(settings.embedder.cache)
     named = settings.run_path
     if named is not None:
@@ -124,10 +118,7 @@ class RunFolder:
     facts: Mapping[str, Any]
 
     def open(self, *, resume: bool, seed: int) -> int:
-        """Make the folder ready, and return the seed of the run.
-
-        Checkpoints of this run, and its seed, are kept to resume it, else deleted.
-        """
+        """Make the folder ready, and return the seed of the run."""
         record = self.path / _RUN
         if record.is_file():
             known = self._read(record)
@@ -178,16 +169,10 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint, or None."""
-        complete = [
-            path
-            for path in self.path.glob(_CHECKPOINTS)
-            if (path / _COMPLETE).is_file()
-        ]
+        complete = [one.parent for one in self.path.glob(f"{_CHECKPOINTS}/{_COMPLETE}")]
         if not complete:
             return None
-        newest = max(complete, key=_step)
-        check_complete(newest)
-        return newest
+        return self.checkpoint(max(map(_step, complete)))
 
     def checkpoint(self, step: int) -> Path:
         """Return the checkpoint of a step."""

@@ -36,7 +36,7 @@ from sk_medsiglip.fine_tuning._tuned import Tuned, base_name, tuning_record
 
 _RECORD = "fine_tuner.json"
 _CLASSIFIER = "classifier.safetensors"
-_LAYER = ("coef_", "intercept_")
+_LAYER = ("coef", "intercept")
 #: Before format 2, parameters of the embedder were those of the fine-tuner itself.
 _FORMAT = 2
 
@@ -51,7 +51,8 @@ ATTRIBUTES = (
     "n_trained_",
     "validation_rows_",
     "_n_features_out",
-    *_LAYER,
+    "coef_",
+    "intercept_",
 )
 
 # Parameters of one run or machine.
@@ -79,20 +80,17 @@ def save_folder(
             record = tuning_record(base_name(embedder.model), tuned.base_revision)
             (scratch / TUNING).write_text(record, "utf-8")
         if "coef_" in learned:
-            layer = {
-                name.rstrip("_"): np.ascontiguousarray(learned[name]) for name in _LAYER
-            }
+            layer = {k: np.ascontiguousarray(learned[f"{k}_"]) for k in _LAYER}
             save_file(layer, scratch / _CLASSIFIER)
         kept = {k: v for k, v in parameters.items() if k not in _NOT_SAVED}
         if not isinstance(kept["random_state"], int | np.integer):
             kept["random_state"] = None
+        others = {k: v for k, v in learned.items() if k.rstrip("_") not in _LAYER}
         whole = {
             "format": _FORMAT,
             "version": __version__,
             "parameters": {k: to_json(v) for k, v in kept.items()},
-            "attributes": {
-                k: to_json(v) for k, v in learned.items() if k not in _LAYER
-            },
+            "attributes": {k: to_json(v) for k, v in others.items()},
         }
         (scratch / _RECORD).write_text(json.dumps(whole, indent=1), "utf-8")
         try:
@@ -106,10 +104,7 @@ def save_folder(
 def load_folder(
     path: Path, names: Collection[str]
 ) -> tuple[dict[str, Any], dict[str, Any], Tuned | None]:
-    """Return the parameters, attributes and tuned weights of a saved fine-tuner.
-
-    Parameters have one of some names.
-    """
+    """Return the parameters, attributes and tuned weights of a saved fine-tuner."""
     try:
         whole = read_json(
             path / _RECORD, {"format": int, "parameters": dict, "attributes": dict}
@@ -126,7 +121,7 @@ def load_folder(
             raise ValueError(f"it holds {min(strange)!r}")
         if (path / _CLASSIFIER).is_file():
             layer = load_file(path / _CLASSIFIER)
-            learned |= {name: layer[name.rstrip("_")] for name in _LAYER}
+            learned |= {f"{name}_": layer[name] for name in _LAYER}
     except FileNotFoundError:
         raise CheckpointError(
             f"{str(path)!r} does not hold {_RECORD}, so no fine-tuner was saved there. "
@@ -144,20 +139,17 @@ def _tuned_in(
     path: Path, model: str | os.PathLike[str], learned: Mapping[str, Any]
 ) -> Tuned | None:
     """Return the tuned weights of a folder, checked against its record and the base."""
-    adapter = [path / name for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG)]
-    whole = path / TUNED_WEIGHTS
+    names = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, NOTICE, TERMS)
+    files = {n: (path / n).read_bytes() for n in names if (path / n).is_file()}
+    is_whole = (path / TUNED_WEIGHTS).is_file()
     revision, fingerprint = learned["base_revision_"], learned["fingerprint_"]
-    if not whole.is_file() and not any(one.is_file() for one in adapter):
-        if fingerprint != revision:
-            raise CheckpointError(
-                f"The tuned weights are missing in {str(path)!r}. Copy the folder here "
-                "again."
-            )
+    is_there = is_whole or not files.keys().isdisjoint(names[:2])
+    if not is_there and fingerprint == revision:
         return None
-    if digest_adapter(path, revision) != fingerprint:
+    if not is_there or digest_adapter(path, revision) != fingerprint:
         raise CheckpointError(
-            f"The tuned weights in {str(path)!r} are not those that were saved. Copy "
-            "the folder here again."
+            f"The tuned weights in {str(path)!r} are missing, or not those that were "
+            "saved. Copy the folder here again."
         )
     try:
         # Raises if the base's name means another checkpoint by now.
@@ -165,14 +157,9 @@ def _tuned_in(
     except ModelAccessError:
         # Stored embeddings may do without the base.
         pass
-    if whole.is_file():
+    if is_whole:
         home = os.fspath(path.resolve())
         return Tuned(fingerprint, base_name(model), revision, home=home)
-    files = {
-        one.name: one.read_bytes()
-        for one in (*adapter, path / NOTICE, path / TERMS)
-        if one.is_file()
-    }
     return Tuned(fingerprint, base_name(model), revision, files)
 
 

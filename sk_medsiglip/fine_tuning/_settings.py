@@ -31,10 +31,7 @@ _DEVICES = ("auto", "cpu", "cuda", "mps")
 
 @dataclass(frozen=True)
 class Pace:
-    """The numbers of steps and the rates of a run.
-
-    The rates are those of pretrained weights and of a new classifier.
-    """
+    """The numbers of steps and the rates of a run."""
 
     n_steps: int
     steps_per_epoch: float
@@ -196,15 +193,14 @@ class Settings:
         n_steps = self.max_steps or math.ceil(self.epochs * per_epoch)
         rate = self.learning_rate
         rate = _LEARNING_RATES[self.train] if isinstance(rate, str) else float(rate)
+        top_rate = rate if self.train == "head" else max(rate, _CLASSIFIER_RATE)
         often = max(math.ceil(per_epoch), math.ceil(n_steps / _MOST_CHECKPOINTS))
         return Pace(
             n_steps=n_steps,
             steps_per_epoch=per_epoch,
             batch_size=batch,
             learning_rate=rate,
-            classifier_rate=rate
-            if self.train == "head"
-            else max(rate, _CLASSIFIER_RATE),
+            classifier_rate=top_rate,
             warmup_steps=round(self.warmup * n_steps),
             check_every=self.checkpoint_every or often,
         )

@@ -28,6 +28,11 @@ _LEAST_SPREAD = 1e-4
 
 _NO_TEXT = np.empty(0, np.int64)
 
+_FOR_LABELS = (
+    "For labels pass prompts=, which describe each of them in words, or "
+    "objective='classification'."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class TrueTexts:
@@ -106,55 +111,43 @@ def caption_texts(y: Any, n_samples: int) -> TrueTexts:
         raise TypeError(f"y is one text; pass a caption for each row: [{y[:40]!r}].")
     if isinstance(y, pd.DataFrame):
         if y.shape[1] != 1:
-            raise ValueError(
-                f"y has {y.shape[1]} columns; captions are one column. For labels "
-                "pass prompts=, which describe each of them in words."
-            )
+            raise ValueError(f"y has {y.shape[1]} columns, not captions. {_FOR_LABELS}")
         y = y.iloc[:, 0]
-    rows = list(y)
+    rows = [_captions_of(given, row) for row, given in enumerate(y)]
     if len(rows) != n_samples:
         raise ValueError(
             f"X has {n_samples} rows and y has {len(rows)} captions; each image needs "
             "its own."
         )
-    places: dict[str, int] = {}
-    true = []
-    for row, given in enumerate(rows):
-        ids = [
-            places.setdefault(text, len(places)) for text in _captions_of(given, row)
-        ]
-        true.append(np.array(list(dict.fromkeys(ids)), np.int64))
-    if len(places) == 1:
+    texts, true = _number(rows)
+    if len(texts) == 1:
         raise ValueError(
-            f"all rows have the one caption {next(iter(places))!r}: there is nothing "
-            "to tell apart. Add images that show something else."
+            f"all rows have the one caption {texts[0]!r}: there is nothing to tell "
+            "apart. Add images that show something else."
         )
-    return _all_main(list(places), true)
+    return _all_main(texts, true)
 
 
 def _captions_of(given: Any, row: int) -> list[str]:
-    """Return the captions of a row, or raise."""
+    """Return the captions of a row, each once, or raise."""
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, Sequence | np.ndarray | set) or isinstance(texts, bytes):
         raise TypeError(
             f"row {row} of y is {given!r}, not a caption (str) or a list of captions. "
-            "For labels pass prompts=, which describe each of them in words, or "
-            "objective='classification'."
+            + _FOR_LABELS
         )
-    if not len(texts):
-        raise ValueError(f"row {row} of y is an empty list; it needs a caption.")
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(
-                f"row {row} of y holds {text!r}, which is not a caption (str). For "
-                "labels pass prompts=, or objective='classification'."
+                f"row {row} of y holds {text!r}, not a caption (str). {_FOR_LABELS}"
             )
-        if not text.strip():
-            raise ValueError(
-                f"row {row} of y is an empty caption. Drop such rows, or write what "
-                "the image shows."
-            )
-    return [str(text) for text in texts]
+    if not len(texts) or not all(text.strip() for text in texts):
+        what = "list; it needs a caption" if not len(texts) else "caption"
+        raise ValueError(
+            f"row {row} of y is an empty {what}. Drop such rows, or write what the "
+            "image shows."
+        )
+    return [str(text) for text in dict.fromkeys(texts)]
 
 
 def prompt_texts(

@@ -33,10 +33,7 @@ _FILE = "trained.safetensors"
 
 
 def choose_trainable(siglip: Any, settings: Settings) -> Any:
-    """Set which weights of a frozen network are trained.
-
-    Returns peft's model around the network for "lora", else None.
-    """
+    """Set which weights of a frozen network are trained."""
     towers = settings.trained_towers
     if not towers:
         return None
@@ -116,11 +113,11 @@ def parameter_groups(
 
 
 def _n_layers(names: Iterable[str]) -> dict[str, int]:
-    count: dict[str, int] = {}
-    for name in names:
-        if found := _LAYER.search(name):
-            count[found[1]] = max(count.get(found[1], 0), int(found[2]) + 1)
-    return count
+    found = [one for one in map(_LAYER.search, names) if one]
+    return {
+        tower: 1 + max(int(one[2]) for one in found if one[1] == tower)
+        for tower in {one[1] for one in found}
+    }
 
 
 def _below_top(name: str, n_layers: dict[str, int]) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors import SafetensorError
 from transformers import (
@@ -320,11 +321,9 @@ class _Bar(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any
     ) -> None:
-        shown = {"loss": "loss", "eval_loss": "validation"}
-        if self._bar is not None and not self._bar.disable:
-            values = {shown[k]: f"{v:.4g}" for k, v in logs.items() if k in shown}
-            if values:
-                self._bar.set_postfix(values, refresh=False)
+        if not self._bar.disable:
+            losses = {k: f"{logs[k]:.4g}" for k in ("loss", "eval_loss") if k in logs}
+            self._bar.set_postfix(losses, refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._bar.close()
@@ -361,13 +360,9 @@ class _CheckNumbers(TrainerCallback):
             )
 
 
-def history_rows(
-    log: list[dict[str, Any]], steps_per_epoch: float
-) -> list[dict[str, float]]:
-    """Return one row a step from the trainer's log."""
-    rows: dict[int, dict[str, float]] = {}
-    for entry in log:
-        step = int(entry["step"])
-        row = rows.setdefault(step, {"step": step, "epoch": step / steps_per_epoch})
-        row.update({_LOGGED[k]: v for k, v in entry.items() if k in _LOGGED})
-    return [row for row in rows.values() if len(row) > 2]
+def history_table(log: list[dict[str, Any]], steps_per_epoch: float) -> pd.DataFrame:
+    """Return a row for each step of the trainer's log."""
+    table = pd.DataFrame(log).groupby("step", as_index=False).first()
+    table["epoch"] = table["step"] / steps_per_epoch
+    names = [name for name in _LOGGED if name in table]
+    return table[["step", "epoch", *names]].rename(columns=_LOGGED)

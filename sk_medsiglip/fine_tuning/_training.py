@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 
@@ -23,11 +22,11 @@ from sk_medsiglip.fine_tuning._settings import Pace, Settings, out_of_memory
 from sk_medsiglip.fine_tuning._trainable import load_trained, trained_tensors
 from sk_medsiglip.fine_tuning._trainer import (
     TuningTrainer,
-    history_rows,
+    history_table,
     make_arguments,
     quiet_trainer,
 )
-from sk_medsiglip.fine_tuning._tuned import Tuned, store_adapter, store_weights
+from sk_medsiglip.fine_tuning._tuned import Tuned, adapter_files, base_name, store_tuned
 
 # Values of a network that is too large to wait for the garbage collector.
 _HEAVY = 50_000_000
@@ -39,10 +38,7 @@ _CHECKPOINT_BYTES = 2 * 3 * 4
 def fine_tune(
     settings: Settings, X: ArrayLike, y: Any, groups: ArrayLike | None
 ) -> tuple[dict[str, Any], Tuned | None]:
-    """Return the attributes that ``fit`` sets, and the tuned weights.
-
-    The weights are None if the encoder did not change.
-    """
+    """Return the attributes that ``fit`` sets, and the weights if they changed."""
     processes = start_processes(settings.device)
     base = settings.embedder
     checkpoint = find_checkpoint(base.model, base.revision)
@@ -128,11 +124,10 @@ def _train(
         processes.wait()
         load_trained(network, folder.checkpoint(best))
     tuned = _store(settings, network, low_rank, checkpoint, processes)
-    history = history_rows(state.log_history, pace.steps_per_epoch)
     learned = {
         "base_revision_": checkpoint.revision,
         "fingerprint_": tuned.fingerprint if tuned else checkpoint.revision,
-        "history_": pd.DataFrame(history),
+        "history_": history_table(state.log_history, pace.steps_per_epoch),
         "n_steps_": state.global_step,
         "best_step_": best or state.global_step,
         "n_trained_": n_trained,
@@ -161,15 +156,15 @@ def _store(
     """Store the tuned weights as a folder; an adapter is kept in memory too."""
     if not settings.trained_towers:
         return None
-    base = settings.embedder
+    base, files = settings.embedder, None
     if low_rank is not None:
-        return store_adapter(base.cache, base.model, checkpoint, low_rank)
+        files = adapter_files(low_rank, base_name(base.model), checkpoint.revision)
     tensors = {
         name.removeprefix("siglip."): tensor
         for name, tensor in trained_tensors(network).items()
         if not name.startswith("classifier.")
     }
-    return store_weights(base.cache, base.model, checkpoint, tensors, processes)
+    return store_tuned(base, checkpoint, files, tensors, processes)
 
 
 def _array(parameter: torch.Tensor) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from typing import Any
 from safetensors.numpy import save
 
 from sk_medsiglip._files import put_in_place, scratch_folder
+from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.encoder import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -48,10 +49,7 @@ class Tuned:
     home: str | None = None
 
     def folder(self, cache: Any, model: str | os.PathLike[str]) -> Path:
-        """Return the folder on this machine, made beside a store if it is missing.
-
-        ``model`` is where the base lies here.
-        """
+        """Return the folder on this machine, made beside a store if it is missing."""
         if self.files is None:
             if self.home is None or not Path(self.home).is_dir():
                 raise CheckpointError(
@@ -83,61 +81,53 @@ class Tuned:
             )
 
 
-def store_adapter(
-    cache: Any, model: str | os.PathLike[str], checkpoint: Checkpoint, low_rank: Any
-) -> Tuned:
-    """Return the adapter of peft's model, which is stored as a folder too."""
-    from peft import get_peft_model_state_dict
-
-    new = Tuned("", base_name(model), checkpoint.revision)
-    tensors = {
-        name: tensor.detach().float().cpu().contiguous().numpy()
-        for name, tensor in get_peft_model_state_dict(low_rank).items()
-    }
-    config = low_rank.peft_config["default"].to_dict()
-    config.update(
-        base_model_name_or_path=new.base_model,
-        revision=new.base_revision,
-        inference_mode=True,
-    )
-    # peft's sets become lists in an order that is the same tomorrow.
-    text = json.dumps(config, indent=1, sort_keys=True, default=sorted)
-    files = {ADAPTER_WEIGHTS: save(tensors), ADAPTER_CONFIG: text.encode()}
-    files |= licence_files(new.base_model, checkpoint)
-    root = adapters_folder(cache)
-    fingerprint, _ = _store(root, partial(write_files, files=files), new)
-    return replace(new, fingerprint=fingerprint, files=files)
-
-
-def store_weights(
-    cache: Any,
-    model: str | os.PathLike[str],
+def store_tuned(
+    embedder: MedSigLIPEmbedder,
     checkpoint: Checkpoint,
+    files: dict[str, bytes] | None,
     tensors: Mapping[str, Any],
     processes: Processes,
 ) -> Tuned:
-    """Return whole weights, which the first process stores as a folder."""
-    new = Tuned("", base_name(model), checkpoint.revision)
+    """Store the files of an adapter, or whole weights that the first process writes."""
+    new = Tuned("", base_name(embedder.model), checkpoint.revision)
+    root = adapters_folder(embedder.cache)
+    beside = licence_files(new.base_model, checkpoint)
+    if files is not None:
+        files |= beside
+        fingerprint, _ = _store(root, partial(write_files, files=files), new)
+        return replace(new, fingerprint=fingerprint, files=files)
 
     def write(folder: Path) -> None:
         from safetensors.torch import save_file
 
         save_file(dict(tensors), folder / TUNED_WEIGHTS)
-        write_files(folder, licence_files(new.base_model, checkpoint))
+        write_files(folder, beside)
 
-    stored = ("", "")
-    if processes.is_first:
-        fingerprint, home = _store(adapters_folder(cache), write, new)
-        stored = fingerprint, str(home)
-    fingerprint, place = processes.share(stored)
-    return replace(new, fingerprint=fingerprint, home=place)
+    stored = _store(root, write, new) if processes.is_first else ("", root)
+    fingerprint, home = processes.share(stored)
+    return replace(new, fingerprint=fingerprint, home=str(home))
+
+
+def adapter_files(low_rank: Any, model: str, revision: str) -> dict[str, bytes]:
+    """Return the files that peft would write for its model, around a base."""
+    from peft import get_peft_model_state_dict
+
+    tensors = {
+        name: tensor.detach().float().cpu().contiguous().numpy()
+        for name, tensor in get_peft_model_state_dict(low_rank).items()
+    }
+    config = low_rank.peft_config["default"].to_dict() | {
+        "base_model_name_or_path": model,
+        "revision": revision,
+        "inference_mode": True,
+    }
+    # peft's sets become lists in an order that is the same tomorrow.
+    text = json.dumps(config, indent=1, sort_keys=True, default=sorted)
+    return {ADAPTER_WEIGHTS: save(tensors), ADAPTER_CONFIG: text.encode()}
 
 
 def _store(root: Path, write: Callable[[Path], None], tuned: Tuned) -> tuple[str, Path]:
-    """Put weights into a folder named by their fingerprint, and return both.
-
-    A fingerprint that ``tuned`` has already is checked.
-    """
+    """Put weights into a folder named by their fingerprint, and return both."""
     record = tuning_record(tuned.base_model, tuned.base_revision)
     known = root / tuned.fingerprint.removeprefix("folder-")
     if tuned.fingerprint and _holds(known, tuned, record):

@@ -94,17 +94,17 @@ def fit_on_a_full_disk(model, folder):
 
 
 def fit_without_memory(folder):
-    """Fit where the address space may grow by 500 MB only."""
+    """Fit where the address space may grow by 200 MB only."""
     import resource
 
-    images = np.zeros((256, 128, 128), np.uint8)
-    images[:, 5] = np.arange(256, dtype=np.uint8)[:, None]
-    texts = ["a nodule", "an effusion"] * 128
+    images = np.zeros((96, 128, 128), np.uint8)
+    images[:, 5] = np.arange(96, dtype=np.uint8)[:, None]
+    texts = ["a nodule", "an effusion"] * 48
     tuner = tuner_of(cache=folder / "store", max_steps=1, batch_size=256)
     tuner.fit(images[:8], texts[:8])
     status = Path("/proc/self/status").read_text()
     used = int(status.split("VmSize:")[1].split()[0]) * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (used + 500_000_000,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
     try:
         tuner.fit(images, texts)
         told = "it fitted"

@@ -1,6 +1,7 @@
 """MedSigLIPFineTuner from images and texts, or classes, to a tuned encoder."""
 
 import copy
+import json
 import pickle
 import random
 import shutil
@@ -91,7 +92,7 @@ def test_classification_by_an_adapter_and_its_layer(make, bars):
     images, _, upright, bright = bars
     y = np.where(upright == 1, "up", "down")
     tuner = make(
-        objective="classification", epochs=16, max_steps=None, learning_rate=5e-3
+        objective="classification", max_steps=50, batch_size=12, learning_rate=8e-3
     ).fit(images, y)
     assert tuner.classes_.tolist() == ["down", "up"]
     assert tuner.coef_.shape == (1, 32)
@@ -151,9 +152,9 @@ def test_several_labels_with_blanks(make, bars):
     y.iloc[::5, 0] = np.nan
     tuner = make(
         objective="classification",
-        epochs=16,
-        max_steps=None,
-        learning_rate=5e-3,
+        max_steps=50,
+        batch_size=12,
+        learning_rate=8e-3,
         pos_weight=[2.0, 1.0],
     ).fit(images, y)
     assert tuner.classes_.tolist() == [[0, 1], [0, 1]]
@@ -398,7 +399,7 @@ def test_kept_weights_have_the_loss_that_was_measured(make, bars):
     images, _, upright, _ = bars
     tuner = make(
         objective="classification",
-        epochs=12,
+        epochs=6,
         max_steps=None,
         learning_rate=0.03,
         validation_fraction=0.25,
@@ -638,9 +639,51 @@ def test_medsiglip_is_known_by_its_sizes_too():
         "check_parameters_default_constructible",
     ],
 )
+# A text in place of the embedder is taken for the model, as in former versions.
+@pytest.mark.filterwarnings("ignore:model of MedSigLIPFineTuner:FutureWarning")
 def test_scikit_learns_checks_that_need_no_data(check):
     run = getattr(estimator_checks, check)
     run("MedSigLIPFineTuner", MedSigLIPFineTuner())
+
+
+def test_former_parameters_make_an_embedder_and_warn(checkpoint, bars, tmp_path):
+    former = {"resize": "processor", "device": "cpu", "cache": str(tmp_path)}
+    with pytest.warns(FutureWarning, match="MedSigLIPEmbedder\\(model="):
+        tuner = MedSigLIPFineTuner(str(checkpoint), max_steps=1, **former)
+    embedder = MedSigLIPEmbedder(str(checkpoint), **former)
+    assert tuner.embedder.get_params() == embedder.get_params()
+    assert "resize" not in tuner.get_params(deep=False)
+    with pytest.warns(FutureWarning, match=r"embedder\.resize"):
+        assert tuner.resize == "processor"
+    with pytest.warns(FutureWarning, match="embedder__pad=True"):
+        tuner.set_params(pad=True, epochs=3)
+    assert (tuner.embedder.pad, tuner.epochs) == (True, 3)
+    assert clone(tuner).embedder.pad
+    with pytest.raises(TypeError, match="Pass model to the embedder"):
+        MedSigLIPFineTuner(embedder, model="demo")
+    with pytest.raises(TypeError, match="'epoch'"):
+        MedSigLIPFineTuner(epoch=3)
+    with pytest.raises(AttributeError, match="'colour'"):
+        _ = tuner.colour
+
+
+def test_a_folder_of_the_former_format_is_loaded(make, bars, tmp_path):
+    tuner = make(pos_weight=2.0, objective="classification", max_steps=1)
+    folder = Path(tuner.fit(bars[0], bars[2]).save(tmp_path / "saved"))
+    record = json.loads((folder / "fine_tuner.json").read_text())
+    embedder = record["parameters"].pop("embedder")["fields"]
+    for name in ("model", "revision", "resize", "pad", "intensity", "frame"):
+        record["parameters"][name] = embedder[name]
+    record["parameters"] |= {"max_pixels": 1000, "device": "cpu"}
+    record["format"] = 1
+    (folder / "fine_tuner.json").write_text(json.dumps(record))
+    loaded = MedSigLIPFineTuner.load(folder)
+    assert loaded.embedder.max_pixels == 1000
+    assert loaded.batch_size == tuner.batch_size
+    loaded.set_params(embedder__cache=tmp_path / "store")
+    np.testing.assert_array_equal(
+        loaded.predict_proba(bars[0]), tuner.predict_proba(bars[0])
+    )
 
 
 def test_it_works_inside_a_pipeline(make, bars):
@@ -699,7 +742,7 @@ def test_the_history_is_drawn(make, bars):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     images, texts, *_ = bars
-    tuner = make(epochs=3, max_steps=None, validation_fraction=0.25)
+    tuner = make(max_steps=4, validation_fraction=0.25, checkpoint_every=2)
     ax = tuner.fit(images, texts).plot_history()
     named = {text.get_text() for text in ax.get_legend().get_texts()}
     assert named == {"training loss", "validation loss", "weights kept"}

@@ -179,10 +179,11 @@ def test_images_that_cannot_be_read_are_all_named_before_anything_is_trained(
         ({"validation_fraction": 1.5}, "validation_fraction"),
         ({"augment": {"rotation": 3}}, "augment"),
         ({"device": "cuda:1"}, "device"),
-        ({"templates": "a {}"}, "no prompts"),
+        ({"intensity": 3}, "intensity"),
+        ({"templates": "a {}"}, "templates"),
         ({"pos_weight": 2.0}, "pos_weight belongs to"),
-        ({"objective": "classification", "prompts": PROMPTS}, "no use for prompts"),
-        ({"objective": "classification", "towers": "text"}, "leaves nothing"),
+        ({"objective": "classification", "prompts": PROMPTS}, "does not use prompts"),
+        ({"objective": "classification", "towers": "text"}, "nothing is trained"),
     ],
 )
 def test_settings(make, settings, told):
