@@ -138,11 +138,8 @@ def _settings(intensity: str, frame: str | None) -> dict[str, Any]:
 def _say_left_out(folder: Path, taken: Sequence[str]) -> None:
     """Name the files of the folder that were not taken for images."""
     known = set(taken)
-    kinds: Counter[str] = Counter()
-    for path in folder.rglob("*"):
-        if str(path) in known or path.is_dir():
-            continue
-        kinds[_kind_of_file(path, folder)] += 1
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    kinds = Counter(_kind_of_file(p, folder) for p in files if str(p) not in known)
     if not kinds:
         return
     most = [f"{count:,} {kind}" for kind, count in kinds.most_common(_SHOWN_SUFFIXES)]

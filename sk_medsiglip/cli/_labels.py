@@ -53,17 +53,21 @@ class Task:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images with their labels and patients, and sentences on what was left out."""
+    """Images with their labels, patients and places in the file they come from.
+
+    ``remarks`` are sentences on images that were left out.
+    """
 
     collection: Collection
     task: Task
     groups: NDArray[Any] | None
+    rows: NDArray[np.intp]
     remarks: list[str]
 
     def keep(self, rows: NDArray[Any]) -> LabelledImages:
         """Return some of the rows, by a mask or by places."""
         groups = None if self.groups is None else self.groups[rows]
-        kept = self.collection.keep(rows), self.task.rows(rows), groups
+        kept = self.collection.keep(rows), self.task.rows(rows), groups, self.rows[rows]
         return LabelledImages(*kept, list(self.remarks))
 
 
@@ -85,7 +89,8 @@ def read_labelled(
         blank=blank,
     )
     collection = collection.keep(labelled)
-    return LabelledImages(collection, task, collection.patients(group_column), remarks)
+    groups = collection.patients(group_column)
+    return LabelledImages(collection, task, groups, np.flatnonzero(labelled), remarks)
 
 
 def read_labels(

@@ -109,19 +109,15 @@ def label_scores(task: Task, fitted: Any, X: NDArray[Any]) -> NDArray[np.float64
     )
 
 
-def judge(data: LabelledImages, scores: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+def judge(data: LabelledImages, scores: NDArray[np.float64]) -> pd.DataFrame:
     """Return the AUC of scores by label, with intervals by patient."""
     task = data.task
-    two = task.kind == "classes" and len(task.names) == 2
-    of_label = {
-        name: found[:, -1] if two or task.kind == "finding" else found
-        for name, found in scores.items()
-    }
+    one = task.kind == "finding" or (task.kind == "classes" and len(task.names) == 2)
     with warnings.catch_warnings():
         # The table shows which labels have images of one kind only.
         warnings.simplefilter("ignore", UserWarning)
         return evaluate(
-            of_label,
+            {"head": scores[:, -1] if one else scores},
             np.zeros((len(task.y), 1)),
             named_labels(task),
             groups=data.groups,
@@ -148,8 +144,7 @@ def _rows(
     figures = ["value", "low", "high"]
     aucs = np.full((len(names), 3), np.nan)
     if judged:
-        table = judge(data, {"head": scores})
-        aucs = table[table["subgroup"] == "all"][figures].to_numpy(float)[: len(names)]
+        aucs = judge(data, scores)[figures].to_numpy(float)[: len(names)]
     rows = []
     for name, values, (auc, low, high) in zip(names, truth.T, aucs, strict=True):
         counts = ((values == 1).sum(), (values == 0).sum(), np.isnan(values).sum())

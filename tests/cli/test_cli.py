@@ -145,8 +145,8 @@ def test_demo_figures_are_plausible(demo):
     found = [image["similarity"] for image in nearest["images"]]
     assert found == sorted(found, reverse=True)
     assert found[0] > 1
-    assert nearest["label"] == "effusion"
-    assert nearest["share"] > 2 * nearest["share_of_all"]
+    effusion = nearest["shares"]["effusion"]
+    assert effusion["nearest"] > 2 * effusion["all"]
 
 
 def test_demo_answers_how_many_labels_beat_the_prompts(demo):
