@@ -88,7 +88,7 @@ def verify(
     ] = None,
     path_column: options.PathColumnOption = None,
     model: options.ModelOption = options.MEDSIGLIP,
-    resize: options.ResizeOption = options.Resize.medsiglip,
+    resize: options.ResizeOption = "medsiglip",
     pad: options.PadOption = False,
 ) -> None:
     """Check every row's checksum, and mend what is damaged."""
@@ -121,7 +121,7 @@ def verify(
     from sk_medsiglip.embedding import MedSigLIPEmbedder
 
     paths = read_collection(images, path_column).paths
-    how: Any = {"resize": resize.value, "pad": pad, "n_jobs": -1, "verbose": bar()}
+    how: Any = {"resize": resize, "pad": pad, "n_jobs": -1, "verbose": bar()}
     embedder = MedSigLIPEmbedder(model, cache=_open(location), **how)
     outdated = [paths[i] for i in np.flatnonzero(~embedder.verify_files(paths))]
     if not outdated:

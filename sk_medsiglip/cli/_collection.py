@@ -86,7 +86,7 @@ class Collection:
             os.path.abspath(path) == os.path.abspath(locate(name, file.parent))
             for path, name in zip(self.paths, self.names, strict=True)
         )
-        paths = self.names if same_folder else [_absolute(path) for path in self.paths]
+        paths = self.names if same_folder else [absolute(path) for path in self.paths]
         self.cells.assign(**{self.path_column: paths}).to_csv(file, index=False)
 
 
@@ -140,5 +140,6 @@ def _read_folder(folder: Path) -> Collection:
     return Collection([str(path) for path in files], frame, "path", frame)
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
+    """Return the absolute path of a file, or a URL as it is."""
     return path if "://" in path else os.path.abspath(path)

@@ -94,7 +94,7 @@ def demo(
             "--seed", min=0, max=999_999, help="Seed of the random number generator."
         ),
     ] = 0,
-    resize: options.ResizeOption = options.Resize.medsiglip,
+    resize: options.ResizeOption = "medsiglip",
     pad: options.PadOption = False,
     device: options.DeviceOption = "auto",
     n_jobs: Annotated[

@@ -10,9 +10,8 @@ import inspect
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -24,43 +23,11 @@ MEDSIGLIP = "google/medsiglip-448"
 MODEL_VARIABLE = "SK_MEDSIGLIP_MODEL"
 
 
-class Unknown(StrEnum):
-    """Values of ``--uncertain`` and ``--blank``."""
-
-    ignore = "ignore"
-    negative = "negative"
-    positive = "positive"
-
-
-class Resize(StrEnum):
-    """Values of ``--resize``."""
-
-    medsiglip = "medsiglip"
-    processor = "processor"
-
-
-class OnError(StrEnum):
-    """Values of ``--on-error``."""
-
-    raise_ = "raise"
-    nan = "nan"
-
-
-class Dtype(StrEnum):
-    """Values of ``--dtype``."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class Engine(StrEnum):
-    """Values of ``--engine``."""
-
-    auto = "auto"
-    torch = "torch"
-    openvino = "openvino"
-
+Unknown = Literal["ignore", "negative", "positive"]
+Resize = Literal["medsiglip", "processor"]
+OnError = Literal["raise", "nan"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+Engine = Literal["auto", "torch", "openvino"]
 
 ModelOption = Annotated[
     str,
@@ -257,7 +224,7 @@ NestedOption = Annotated[
 class RunOptions:
     """Options that say where and how images are embedded, but not by which model."""
 
-    on_error: OnErrorOption = OnError.raise_
+    on_error: OnErrorOption = "raise"
     device: DeviceOption = "auto"
     batch_size: BatchSizeOption = None
     n_jobs: JobsOption = None
@@ -271,7 +238,7 @@ class RunOptions:
 
         check_device(self.device)
         return {
-            "on_error": self.on_error.value,
+            "on_error": self.on_error,
             "device": self.device,
             "batch_size": self.batch_size or "auto",
             "n_jobs": self.n_jobs,
@@ -284,7 +251,7 @@ class RunOptions:
 class LenientRunOptions(RunOptions):
     """The same, for commands that go on without unreadable images."""
 
-    on_error: OnErrorOption = OnError.nan
+    on_error: OnErrorOption = "nan"
 
 
 @dataclass(frozen=True)
@@ -293,10 +260,10 @@ class ModelOptions:
 
     model: ModelOption = MEDSIGLIP
     revision: RevisionOption = None
-    resize: ResizeOption = Resize.medsiglip
+    resize: ResizeOption = "medsiglip"
     pad: PadOption = False
-    dtype: DtypeOption = Dtype.auto
-    engine: EngineOption = Engine.auto
+    dtype: DtypeOption = "auto"
+    engine: EngineOption = "auto"
 
     def embedder(self, run: RunOptions, **further: Any) -> MedSigLIPEmbedder:
         """Return the embedder that the options describe."""
@@ -306,10 +273,10 @@ class ModelOptions:
         return MedSigLIPEmbedder(
             local_model(self.model),
             revision=self.revision,
-            resize=self.resize.value,
+            resize=self.resize,
             pad=self.pad,
-            dtype=self.dtype.value,
-            engine=self.engine.value,
+            dtype=self.dtype,
+            engine=self.engine,
             **run.parameters() | further,
         )
 

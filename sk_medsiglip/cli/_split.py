@@ -28,8 +28,8 @@ def split(
         Path | None,
         typer.Option("--test", help="Table to test by. Default: SOURCE.test.csv."),
     ] = None,
-    uncertain: options.UncertainOption = options.Unknown.ignore,
-    blank: options.BlankOption = options.Unknown.ignore,
+    uncertain: options.UncertainOption = "ignore",
+    blank: options.BlankOption = "ignore",
     path_column: options.PathColumnOption = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
@@ -45,7 +45,7 @@ def split(
     from sk_medsiglip.cli._labels import read_labelled
     from sk_medsiglip.cli._splits import hold_out
 
-    meanings: Any = {"uncertain": uncertain.value, "blank": blank.value}
+    meanings: Any = {"uncertain": uncertain, "blank": blank}
     data = read_labelled(source, label_column, group_column, path_column, **meanings)
     beside = source.expanduser().absolute()
     files = [

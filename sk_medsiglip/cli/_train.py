@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,15 +12,7 @@ from sk_medsiglip.cli._console import console, model_notice, say, show_code
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._written_files import check_out, typed_command
 
-
-class Head(StrEnum):
-    """Values of ``--head``."""
-
-    linear_probe = "linear-probe"
-    prompt_probe = "prompt-probe"
-    ss_text = "ss-text"
-    tip_adapter = "tip-adapter"
-    prototypes = "prototypes"
+Head = Literal["linear-probe", "prompt-probe", "ss-text", "tip-adapter", "prototypes"]
 
 
 @options.with_options
@@ -46,7 +37,7 @@ def train(
             help="linear-probe: logistic regression. The others start from prompts and "
             "are better with few labels; try prompt-probe first.",
         ),
-    ] = Head.linear_probe,
+    ] = "linear-probe",
     search: options.SearchOption = False,
     n_trials: options.TrialsOption = 50,
     timeout: options.TimeoutOption = None,
@@ -58,8 +49,8 @@ def train(
             "--out", "-o", help="File to write: .skops, or .joblib (loading runs code)."
         ),
     ] = Path("model.skops"),
-    uncertain: options.UncertainOption = options.Unknown.ignore,
-    blank: options.BlankOption = options.Unknown.ignore,
+    uncertain: options.UncertainOption = "ignore",
+    blank: options.BlankOption = "ignore",
     prompts: options.PromptsOption = None,
     classes: options.ClassOption = None,
     template: options.TemplateOption = None,
@@ -96,7 +87,7 @@ def train(
     from sk_medsiglip.cli._prompts import prompts_for_task
     from sk_medsiglip.cli._training import make_head, train_head
 
-    meanings: Any = {"uncertain": uncertain.value, "blank": blank.value}
+    meanings: Any = {"uncertain": uncertain, "blank": blank}
     data = read_labelled(labels, label_column, group_column, path_column, **meanings)
     report_file = out.with_suffix(".report.md")
     parts = [out.with_suffix(f".{part}.csv") for part in ("train", "test")]
@@ -109,11 +100,11 @@ def train(
         data = both[0]
     splits.check_enough(data.task, data.groups, "Training")
     asked: dict[str, Any] | None = None
-    if search and head is not Head.linear_probe:
+    if search and head != "linear-probe":
         raise CommandError("--search chooses the head: leave out --head.")
     if search and (prompts is not None or classes):
         asked, _ = prompts_for_task(data.task, file=prompts, classes=classes or [])
-    elif head is not Head.linear_probe:
+    elif head != "linear-probe":
         asked, made_up = prompts_for_task(
             data.task, file=prompts, classes=classes or []
         )
@@ -147,9 +138,7 @@ def train(
             nested=nested,
         )
     else:
-        trained = train_head(
-            make_head(head.value, data.task, asked, settings), data, X, seed
-        )
+        trained = train_head(make_head(head, data.task, asked, settings), data, X, seed)
         fitted = trained.head
         # The file travels: nothing in it may speak of this machine.
         embedder.set_params(verbose=0, device="auto", n_jobs=None, cache=True)
@@ -158,7 +147,7 @@ def train(
         n_bytes = save_model(make_pipeline(embedder, fitted), out)
         report_file.write_text(
             trained.report(
-                f"{head.value} on {labels.name}",
+                f"{head} on {labels.name}",
                 len(X),
                 model.model,
                 [*data.remarks, command],
