@@ -14,11 +14,7 @@ from sk_medsiglip._files import new_file
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cli._console import bar, console, make_table, say
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._options import (
-    OverwriteOption,
-    PathColumnOption,
-    SourceArgument,
-)
+from sk_medsiglip.cli._options import OverwriteOption, PathColumnOption, SourceArgument
 from sk_medsiglip.cli._written_files import check_out, write_csv
 
 if TYPE_CHECKING:
@@ -62,8 +58,7 @@ def check(
         ),
     ] = None,
     max_pixels: Annotated[
-        int | None,
-        typer.Option("--max-pixels", min=1, help="Refuse larger images."),
+        int | None, typer.Option("--max-pixels", min=1, help="Refuse larger images.")
     ] = None,
     n_jobs: Annotated[
         int, typer.Option("--n-jobs", help="Threads that read; -1 takes all cores.")

@@ -63,16 +63,12 @@ class Collection:
         check_columns(self.frame, [name], option)
         return self.frame[name]
 
-    def patient_column(self, name: str) -> pd.Series:
-        """Return the patient of each image; missing where the cell is blank."""
-        check_columns(self.frame, [name], "--group-column")
-        return parse_names(self.cells[name]).map(class_name, na_action="ignore")
-
     def patients(self, name: str | None) -> NDArray[Any] | None:
         """Return the patient of each image, from a column without blanks."""
         if name is None:
             return None
-        column = self.patient_column(name)
+        check_columns(self.frame, [name], "--group-column")
+        column = parse_names(self.cells[name]).map(class_name, na_action="ignore")
         if n_blank := int(column.isna().sum()):
             raise CommandError(
                 f"--group-column: {n_blank:,} of {len(column):,} images have no "

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from sk_medsiglip.cli import _options as options
@@ -35,7 +36,7 @@ from sk_medsiglip.cli._console import (
 from sk_medsiglip.cli._embedding import Passes, embed_images
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._labels import LabelledImages, named_labels, named_prompts
-from sk_medsiglip.cli._model_files import save_model
+from sk_medsiglip.cli._model_files import save_pipeline
 from sk_medsiglip.cli._plot import draw_overview
 from sk_medsiglip.cli._splits import check_enough, hold_out
 from sk_medsiglip.cli._training import judge, label_scores, train_head
@@ -285,9 +286,7 @@ class DemoSteps:
         show_code(f"sk-medsiglip {' '.join(command)}")
         store = self.embedder.cache.location  # type: ignore[union-attr]
         with self._measured("saved") as entry:
-            plain = {"verbose": 0, "device": "auto", "n_jobs": None, "cache": True}
-            portable = MedSigLIPEmbedder(**self.embedder.get_params() | plain)
-            n_bytes = save_model(make_pipeline(portable, head), file)
+            n_bytes = save_pipeline(clone(self.embedder), head, file)
             done = subprocess.run(
                 [sys.executable, "-m", "sk_medsiglip.cli", *command]
                 + ["--cache", str(store), "--device", str(self.embedder.device)],

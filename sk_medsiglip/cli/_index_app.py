@@ -9,13 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sk_medsiglip.cli import _options as options
-from sk_medsiglip.cli._console import (
-    console,
-    model_notice,
-    preview,
-    say,
-    show_code,
-)
+from sk_medsiglip.cli._console import console, model_notice, preview, say, show_code
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._written_files import check_out, write_csv
 from sk_medsiglip.exceptions import UnreadableImageWarning

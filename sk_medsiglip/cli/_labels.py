@@ -99,7 +99,6 @@ def read_labels(
     *,
     uncertain: Meaning = "ignore",
     blank: Meaning = "ignore",
-    complete: bool = False,
 ) -> tuple[Task, NDArray[np.bool_], list[str]]:
     """Return the task of the rows that have labels, which these are, and remarks.
 

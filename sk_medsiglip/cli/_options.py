@@ -55,8 +55,7 @@ PadOption = Annotated[
     typer.Option("--pad", help="Pad to a square with black first; keeps proportions."),
 ]
 DeviceOption = Annotated[
-    str,
-    typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps."),
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")
 ]
 DtypeOption = Annotated[
     Dtype,
@@ -73,8 +72,7 @@ EngineOption = Annotated[
     ),
 ]
 BatchSizeOption = Annotated[
-    int | None,
-    typer.Option("--batch-size", min=1, help="Images in one model pass."),
+    int | None, typer.Option("--batch-size", min=1, help="Images in one model pass.")
 ]
 JobsOption = Annotated[
     int | None,

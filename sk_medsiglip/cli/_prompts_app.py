@@ -37,8 +37,7 @@ PromptsArgument = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", help="CSV file for the whole table."),
+    Path | None, typer.Option("--out", "-o", help="CSV file for the whole table.")
 ]
 
 

@@ -60,8 +60,7 @@ def report(
         ),
     ] = None,
     train: Annotated[
-        Path | None,
-        typer.Option("--train", help="Training data, to look for leakage."),
+        Path | None, typer.Option("--train", help="Training data, to look for leakage.")
     ] = None,
     tune: Annotated[
         Path | None,

@@ -78,14 +78,19 @@ def train(
     them; with --out model.joblib, neural networks and boosted trees are tried too.
     """
     # Late, so that --help is quick.
-    from sklearn.pipeline import make_pipeline
-
     from sk_medsiglip.cli import _splits as splits
     from sk_medsiglip.cli._embedding import embed_labelled
     from sk_medsiglip.cli._labels import read_labelled
-    from sk_medsiglip.cli._model_files import RUNS_CODE, check_model_file, save_model
+    from sk_medsiglip.cli._model_files import (
+        RUNS_CODE,
+        check_model_file,
+        foreign_types,
+        save_pipeline,
+        trust_options,
+    )
     from sk_medsiglip.cli._prompts import prompts_for_task
     from sk_medsiglip.cli._training import make_head, train_head
+    from sk_medsiglip.cli._tune import judge_search, search_head
 
     meanings: Any = {"uncertain": uncertain, "blank": blank}
     data = read_labelled(labels, label_column, group_column, path_column, **meanings)
@@ -120,52 +125,30 @@ def train(
     for remark in data.remarks:
         say(remark, "yellow")
     settings = {**options.text_side(embedder), "templates": template}
-    trust: list[str] = []
-    command = f"Command: {typed_command(context)}"
     if search:
-        from sk_medsiglip.cli._tune import save_search
-
-        data.remarks.append(command)
         settings |= {"n_trials": n_trials, "timeout": timeout, "storage": storage}
-        trust = save_search(
-            data,
-            X,
-            embedder,
-            asked,
-            {**settings, "random_state": seed},
-            out,
-            f"Heads tried on {labels.name}",
-            nested=nested,
-        )
+        settings["random_state"] = seed
+        for_skops = out.suffix == ".skops"
+        found, trained = search_head(data, X, asked, settings, for_skops=for_skops)
     else:
-        trained = train_head(make_head(head, data.task, asked, settings), data, X, seed)
-        fitted = trained.head
-        # The file travels: nothing in it may speak of this machine.
-        embedder.set_params(verbose=0, device="auto", n_jobs=None, cache=True)
-        if asked is not None:
-            fitted.set_params(cache=True)
-        n_bytes = save_model(make_pipeline(embedder, fitted), out)
-        report_file.write_text(
-            trained.report(
-                f"{head} on {labels.name}",
-                len(X),
-                model.model,
-                [*data.remarks, command],
-                asked,
-            ),
-            encoding="utf-8",
-        )
+        unfitted = make_head(head, data.task, asked, settings)
+        trained = train_head(unfitted, data, X, seed)
+    n_bytes = save_pipeline(embedder, trained.head, out)
+    title = f"{'Heads tried' if search else head} on {labels.name}"
+    remarks = [*data.remarks, f"Command: {typed_command(context)}"]
+    trained.write_report(report_file, title, len(X), model.model, remarks)
+    if search and nested:  # last, since it takes long and may fail
+        trained.notes.append(judge_search(found, data, X))
+        trained.write_report(report_file, title, len(X), model.model, remarks)
+    elif search:
+        trained.notes.append("For an estimate for new patients add --nested.")
 
-        console.print(trained.table())
-        for note in trained.notes:
-            say(note)
-        say(f"Wrote {out} ({n_bytes / 1000:,.0f} kB) and {report_file}.")
-    if out.suffix != ".skops":
-        say(RUNS_CODE, "yellow")
-    if hold_out is None:
-        shown = ["sk-medsiglip predict", str(out), "images/ --out predictions.csv"]
-        show_code(" ".join([*shown, *trust]))
-    else:
+    console.print(trained.table())
+    for note in trained.notes:
+        say(note)
+    say(f"Wrote {out} ({n_bytes / 1000:,.0f} kB) and {report_file}.")
+    command = f"sk-medsiglip predict {out} images/ --out predictions.csv"
+    if hold_out is not None:
         for part, file in zip(both, parts, strict=True):
             part.collection.write(file)
         say(
@@ -174,5 +157,7 @@ def train(
         )
         columns = options.column_options(label_column, group_column)
         command = f"sk-medsiglip report {out} {parts[1]} --train {parts[0]}{columns}"
-        show_code(" ".join([command, *trust]))
+    show_code(f"{command} {trust_options(foreign_types(out))}".strip())
+    if out.suffix != ".skops":
+        say(RUNS_CODE, "yellow")
     say(model_notice(model.model), "yellow")

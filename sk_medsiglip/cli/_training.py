@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,34 +38,31 @@ _COLUMNS = ("label", "with it", "without", "not known", "AUC", "95% interval")
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted head, the rows of its table, and sentences on how they were made."""
+    """A fitted head, a table of figures, and sentences on how they were made."""
 
     head: Any
+    columns: tuple[str, ...]
     rows: list[list[str]]
     notes: list[str]
 
     def table(self) -> Table:
         """Return the table to print."""
-        table = make_table(*_COLUMNS)
+        table = make_table(*self.columns)
         for row in self.rows:
             table.add_row(*row)
         return table
 
-    def report(
-        self,
-        title: str,
-        n_images: int,
-        model: str,
-        remarks: Sequence[str],
-        prompts: Any,
-    ) -> str:
-        """Return the report, in Markdown."""
-        rows, notes = [list(_COLUMNS), *self.rows], [*self.notes, *remarks]
+    def write_report(
+        self, file: Path, title: str, n_images: int, model: str, remarks: list[str]
+    ) -> None:
+        """Write the report, in Markdown."""
+        rows, notes = [list(self.columns), *self.rows], [*self.notes, *remarks]
         lines = markdown_report(title, n_images, model, rows, notes)
+        prompts = getattr(self.head, "prompts", None)
         if prompts is not None:
             said = (f"{name}: {value!r}" for name, value in prompts.items())
             lines += ["", "## Prompts", "", *(f"- {as_markdown(one)}" for one in said)]
-        return "\n".join(lines) + "\n"
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def make_head(name: str, task: Task, prompts: Any, settings: dict[str, Any]) -> Any:
@@ -94,7 +91,17 @@ def train_head(
     if penalty is not None:
         given = ", ".join(f"{one:.3g}" for one in np.ravel(penalty))
         notes.append(f"Penalty chosen by the head's own cross-validation: C = {given}.")
-    return Trained(fitted, _rows(data, scores, len(folds) > 0), notes)
+    return Trained(fitted, _COLUMNS, _rows(data, scores, len(folds) > 0), notes)
+
+
+def how_kept(groups: Any) -> str:
+    """Return whether folds keep patients together, in words."""
+    if groups is not None:
+        return "images of one patient together"
+    return (
+        "each image by itself: with several images a patient, pass --group-column, or "
+        "the AUC is too good"
+    )
 
 
 def label_scores(task: Task, fitted: Any, X: NDArray[Any]) -> NDArray[np.float64]:
@@ -158,10 +165,5 @@ def _rows(
 def _how_estimated(data: LabelledImages, n_folds: int, seed: int) -> str:
     if not n_folds:
         return too_rare(data.task, data.groups)
-    kept = (
-        "images of one patient together"
-        if data.groups is not None
-        else "each image by itself: with several images a patient, pass "
-        "--group-column, or the AUC is too good"
-    )
+    kept = how_kept(data.groups)
     return f"AUC by {n_folds}-fold cross-validation (seed {seed}), {kept}."

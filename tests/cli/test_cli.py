@@ -276,7 +276,7 @@ def test_demo_user_errors(classes_folder, images_csv, tmp_path):
         run("demo", "--images", tmp_path / "no", "--out", out), "does not exist"
     )
     table = ("demo", "--images", images_csv, "--out", out, "--path-column", "scan")
-    check_fails(run(*table), "Which column holds the labels?", "patient, age")
+    check_fails(run(*table), "no column 'label'", "patient, age")
     check_fails(run(*table, "--label-column", "x"), "no column 'x'", "patient, age")
     check_fails(
         run("demo", "--images", classes_folder, "--device", "tpu9", "--out", out),
