@@ -1,4 +1,4 @@
-"""``sk-medsiglip train``: images and labels to a saved classifier and a report."""
+"""``train`` and ``split``: labelled images to a saved classifier, or to two tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sk_medsiglip.cli import _options as options
-from sk_medsiglip.cli._console import console, model_notice, say, show_code
+from sk_medsiglip.cli._console import (
+    complain,
+    console,
+    make_table,
+    model_notice,
+    say,
+    show_code,
+)
 from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._written_files import check_out, typed_command
 
@@ -89,8 +96,12 @@ def train(
         trust_options,
     )
     from sk_medsiglip.cli._prompts import prompts_for_task
-    from sk_medsiglip.cli._training import make_head, train_head
-    from sk_medsiglip.cli._tune import judge_search, search_head
+    from sk_medsiglip.cli._training import (
+        judge_search,
+        make_head,
+        search_head,
+        train_head,
+    )
 
     meanings: Any = {"uncertain": uncertain, "blank": blank}
     data = read_labelled(labels, label_column, group_column, path_column, **meanings)
@@ -161,3 +172,89 @@ def train(
     if out.suffix != ".skops":
         say(RUNS_CODE, "yellow")
     say(model_notice(model.model), "yellow")
+
+
+def tune(context: typer.Context) -> None:
+    """Choose a classifier: the former name of sk-medsiglip train --search.
+
+    It takes the options of train, and will be removed in the next version.
+    """
+    complain(
+        "sk-medsiglip tune is now sk-medsiglip train --search; the old name will be "
+        "removed in the next version.",
+        "yellow",
+    )
+    parent = context.parent
+    assert parent is not None
+    commands: Any = parent.command
+    train = commands.get_command(parent, "train")
+    with train.make_context(
+        "train", ["--search", *context.args], parent=parent
+    ) as asked:
+        train.invoke(asked)
+
+
+def split(
+    source: options.SourceArgument,
+    label_column: options.LabelColumnOption = None,
+    group_column: options.GroupColumnOption = None,
+    test_size: Annotated[
+        float, typer.Option("--test-size", help="Share of the images to hold out.")
+    ] = 0.25,
+    seed: options.SeedOption = 0,
+    train: Annotated[
+        Path | None,
+        typer.Option("--train", help="Table to learn from. Default: SOURCE.train.csv."),
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option("--test", help="Table to test by. Default: SOURCE.test.csv."),
+    ] = None,
+    uncertain: options.UncertainOption = "ignore",
+    blank: options.BlankOption = "ignore",
+    path_column: options.PathColumnOption = None,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Split images by patient into a training and a test table.
+
+    Every label has nearly its share on both sides, and no patient is on both. Images
+    without a label are in neither table.
+
+    Example: sk-medsiglip split labels.csv --label-column effusion --group-column
+    patient
+    """
+    # Late, so that --help is quick.
+    from sk_medsiglip.cli._labels import read_labelled
+    from sk_medsiglip.cli._splits import hold_out
+
+    meanings: Any = {"uncertain": uncertain, "blank": blank}
+    data = read_labelled(source, label_column, group_column, path_column, **meanings)
+    beside = source.expanduser().absolute()
+    files = [
+        file or beside.with_name(f"{beside.stem}.{part}.csv")
+        for part, file in (("train", train), ("test", test))
+    ]
+    for file in files:
+        check_out(file, overwrite)
+    for remark in data.remarks:
+        say(remark, "yellow")
+    if data.groups is None:
+        say(
+            "No --group-column: every image counts as a patient of its own. If "
+            "patients have several images, figures of the test table are too good.",
+            "yellow",
+        )
+    parts = [data.keep(rows) for rows in hold_out(data, test_size, seed)]
+    table = make_table("table", "images", "patients", *data.task.names)
+    for part, file in zip(parts, files, strict=True):
+        part.collection.write(file)
+        n_patients = len(part.task.y) if part.groups is None else len(set(part.groups))
+        counts = [f"{n:,}" for n in (part.task.truth() == 1).sum(axis=0)]
+        table.add_row(file.name, f"{len(part.task.y):,}", f"{n_patients:,}", *counts)
+    console.print(table)
+    say(f"Wrote {files[0]} and {files[1]}.")
+    columns = options.column_options(label_column, group_column)
+    show_code(
+        f"sk-medsiglip train --labels {files[0]}{columns}",
+        f"sk-medsiglip report model.skops {files[1]} --train {files[0]}{columns}",
+    )
