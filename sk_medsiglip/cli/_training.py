@@ -38,8 +38,8 @@ _HEADS: dict[str, Any] = {
 }
 _SHOWN_TRIALS = 10
 
-# Heads of --search, those with probabilities; a .skops file of the last two holds types that its reader
-# does not trust.
+# The heads of --search give probabilities; a .skops file of those for joblib would hold
+# types that its reader does not trust.
 _TRIED = ("logistic", "knn", "prototypes")
 _TRIED_FOR_JOBLIB = ("mlp", "boosting")
 _TRIED_WITH_PROMPTS = ("prompt_probe", "ss_text", "tip_adapter")
