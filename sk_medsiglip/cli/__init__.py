@@ -14,7 +14,7 @@ Python compute too, and ``demo`` prints those lines. The files::
     _finetune.py       finetune: a tuned encoder
     _check.py, _embed.py, _cache.py, _doctor.py   the other commands
     _collection.py     a folder or a CSV file -> image files and their columns
-    _labels.py         columns -> what is to be told apart
+    _labels.py         labelled images, and the task that columns of labels pose
     _splits.py         held-out patients and folds
     _prompts.py        --prompts, --class, --positive -> a dict of prompts
     _embedding.py      embedding of images as every command does it

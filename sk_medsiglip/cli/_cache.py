@@ -171,7 +171,7 @@ def import_rows(
     cache = EmbeddingCache(location)
     report = cache.import_parquet(source, verbose=bar())
     say(
-        f"Imported {report.new:,} new rows of {report.rows:,}, and what is known of "
+        f"Imported {report.new:,} new rows of {report.rows:,}, and facts on "
         f"{report.models:,} models, into {cache.location}."
     )
 
@@ -182,8 +182,8 @@ def prune(
         str,
         typer.Option(
             "--max-size",
-            help="What the rows may take: 5GB, 500MB, 1.5GiB. The index comes on top, "
-            "about 20 bytes a row; neighbours go in blocks of 256.",
+            help="Size that the rows may take: 5GB, 500MB, 1.5GiB. The index comes on "
+            "top, about 20 bytes a row; neighbours go in blocks of 256.",
         ),
     ],
     location: LocationOption = None,

@@ -1,4 +1,4 @@
-"""A folder or a CSV file -> image files, and what else is known of each."""
+"""Image files of a folder or a CSV file, with the columns of the file."""
 
 from __future__ import annotations
 

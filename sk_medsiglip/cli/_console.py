@@ -26,7 +26,7 @@ _stderr = Console(stderr=True, highlight=False)
 
 
 def say(text: str, style: str | None = None, *, indent: int = 0) -> None:
-    """Print a paragraph, literally: a path may hold what rich takes for markup."""
+    """Print a paragraph literally: rich could take parts of a path for markup."""
     _print(console, " " * indent + text, style)
 
 
@@ -49,7 +49,7 @@ def show_code(*lines: str) -> None:
 
 
 class _LiteralTable(Table):
-    """A table of what users wrote, which may hold what rich takes for markup."""
+    """A table that prints names of users literally, without rich's markup."""
 
     def add_row(self, *cells: Any, **options: Any) -> None:
         super().add_row(

@@ -69,7 +69,7 @@ def demo(
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Replace what an earlier demo wrote to --out."
+            "--overwrite", help="Replace the files of an earlier demo in --out."
         ),
     ] = False,
     cache: Annotated[

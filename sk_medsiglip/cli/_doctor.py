@@ -1,4 +1,4 @@
-"""``sk-medsiglip doctor``: what works here, and how to mend what does not."""
+"""``sk-medsiglip doctor``: checks of this installation, each with its mend."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def doctor(
             failed |= finding.state == "problem"
     console.print()
     if failed:
-        say("The main job cannot run here; mend what says FAIL.", "bold red")
+        say("The main job cannot run here; mend the lines that say FAIL.", "bold red")
         raise typer.Exit(1)
     say("The main job runs here. Try it: sk-medsiglip demo", "bold green")
 

@@ -50,13 +50,15 @@ def finetune(
         str | None,
         typer.Option(
             "--keep",
-            help="What must not be forgotten: a prompt set or file. No labels needed.",
+            help="Prompts that must not be forgotten, a set or a file. They need no "
+            "labels.",
         ),
     ] = None,
     group_column: Annotated[
         str | None,
         typer.Option(
-            "--group-column", help="Column of patients, who do not cross the split."
+            "--group-column",
+            help="Column of patients, whose images stay on one side of the split.",
         ),
     ] = None,
     path_column: options.PathColumnOption = None,
@@ -103,7 +105,7 @@ def finetune(
 ) -> None:
     """Fine-tune the encoder with captions or with labels.
 
-    What is written is a small folder that every --model of these commands takes. Try
+    The result is a small folder that every --model of these commands takes. Try
     "sk-medsiglip train" first: a head on the encoder as it is takes seconds.
 
     Example: sk-medsiglip finetune --images reports.csv --captions impression
@@ -111,7 +113,7 @@ def finetune(
     """
     if (captions is None) == (not label_column):
         raise CommandError(
-            "Say what is known of each image: either --captions COLUMN, or "
+            "Name the texts or the labels of the images: either --captions COLUMN, or "
             "--label-column COLUMN."
         )
     if prompts is not None and captions is not None:

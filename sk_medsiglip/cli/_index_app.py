@@ -115,7 +115,7 @@ def search(
     index: Annotated[Path, typer.Argument(help="Folder that index build wrote.")],
     query: Annotated[
         list[str] | None,
-        typer.Argument(help="What to see. Several say the same in other words."),
+        typer.Argument(help="Words to search by; several are averaged."),
     ] = None,
     image: Annotated[
         list[Path] | None,
@@ -123,7 +123,7 @@ def search(
     ] = None,
     minus: Annotated[
         list[str] | None,
-        typer.Option("--minus", help="What to turn away from; repeat it."),
+        typer.Option("--minus", help="Words to avoid; repeat it."),
     ] = None,
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many.")] = 10,
     where: Annotated[
@@ -147,7 +147,7 @@ def search(
         Path | None,
         typer.Option(
             "--sheet",
-            help="Picture to write, .png, .pdf or .jpg, with what was found. It then "
+            help="Picture of the images that were found: .png, .pdf or .jpg. It then "
             "holds patients' images.",
         ),
     ] = None,
@@ -163,7 +163,7 @@ def search(
 ) -> None:
     """Find images by words, by example, or by both.
 
-    Scores are cosines: they rank, and are no probabilities.
+    Scores are cosines: they rank images and are not probabilities.
 
     Example: sk-medsiglip index search chest_index "pleural effusion" --minus
     "pacemaker" --where "age > 60" --sheet found.png
@@ -214,7 +214,7 @@ def search(
 
 
 def _joined(texts: list[str], images: list[Path], minus: list[str]) -> Any:
-    """Return texts (averaged), images and what to turn away from, as one query."""
+    """Return texts (averaged), images and words to avoid as one query."""
     from sk_medsiglip.retrieval import Query
 
     for path in images:

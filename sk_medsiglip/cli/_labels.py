@@ -1,4 +1,4 @@
-"""Labelled images: columns of a table -> what is to be told apart."""
+"""Labelled images, and the task that the columns of labels pose."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Task:
         return self.y.reshape(len(self.y), -1).astype(float)
 
     def labels_of(self, row: int) -> str:
-        """Return what is true of an image, in words."""
+        """Return the labels of an image, in words."""
         true = [n for n, yes in zip(self.names, self.truth()[row], strict=True) if yes]
         nothing = absent(self.names[0]) if self.kind == "finding" else "no finding"
         return ", ".join(true) or nothing

@@ -1,4 +1,4 @@
-"""Options that several commands share, each declared once, and what they make.
+"""Options that several commands share, each declared once.
 
 A command may take a dataclass of options as one parameter: see ``with_options``.
 """
@@ -67,8 +67,8 @@ EngineOption = Annotated[
     Engine,
     typer.Option(
         "--engine",
-        help="What runs the model. openvino (an extra) is the faster one on CPUs; it "
-        "converts the checkpoint once. auto: torch.",
+        help="Library that runs the model. openvino (an extra) is the faster one on "
+        "CPUs; it converts the checkpoint once. auto: torch.",
     ),
 ]
 BatchSizeOption = Annotated[
@@ -131,10 +131,10 @@ GroupColumnOption = Annotated[
     ),
 ]
 UncertainOption = Annotated[
-    Unknown, typer.Option("--uncertain", help="What -1 in a finding means.")
+    Unknown, typer.Option("--uncertain", help="Meaning of -1 in a finding.")
 ]
 BlankOption = Annotated[
-    Unknown, typer.Option("--blank", help="What an empty cell of a finding means.")
+    Unknown, typer.Option("--blank", help="Meaning of an empty cell of a finding.")
 ]
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, help="Seed of the random number generator.")
@@ -254,7 +254,7 @@ class LenientRunOptions(RunOptions):
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Options that decide what the embedding of an image is."""
+    """Options that decide the embedding of an image."""
 
     model: ModelOption = MEDSIGLIP
     revision: RevisionOption = None

@@ -105,7 +105,7 @@ def report(
         str | None,
         typer.Option(
             "--pos-label",
-            help="Of two classes, the one that is looked for. Default: the finding, or "
+            help="The one of two classes to look for. Default: the finding, or "
             "the class that sorts second.",
         ),
     ] = None,
@@ -141,7 +141,7 @@ def report(
     """Judge a saved classifier on a test set, in an HTML file.
 
     Figures with 95 % intervals by patient, curves, calibration, subgroups, thresholds,
-    the worst mistakes, what was checked and what was not. The file needs no network. It
+    the worst mistakes, and a list of checks. The file needs no network. It
     holds neither paths nor patients' names, and pictures only if you ask.
 
     Example: sk-medsiglip report model.skops test.csv --group-column patient

@@ -34,7 +34,7 @@ class Judged:
     def load(
         cls, files: Sequence[Path], embedding: Mapping[str, Any], trusted: Sequence[str]
     ) -> Judged:
-        """Read files of pipelines, and say how their images are to be embedded."""
+        """Read files of pipelines, and set how their images are embedded."""
         estimators: dict[str, Any] = {}
         for file in files:
             pipeline = load_pipeline(file, trusted)
@@ -166,7 +166,7 @@ def read_test_set(
 
 
 def read_notes(file: Path | None) -> dict[str, str]:
-    """Read what people say of the classifier, from a JSON file."""
+    """Read statements of people on the classifier, from a JSON file."""
     if file is None:
         return {}
     try:
@@ -219,7 +219,7 @@ def _findings(pipeline: Any) -> Sequence[Any]:
 
 
 def _known(pipeline: Any) -> str:
-    """Return what a classifier tells apart, in words."""
+    """Return the classes or findings of a classifier, in words."""
     several = np.ndim(pipeline.classes_) == 2
     names = _findings(pipeline) if several else pipeline.classes_.tolist()
     return ", ".join(map(str, names))

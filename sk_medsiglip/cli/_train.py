@@ -70,7 +70,7 @@ def train(
 ) -> None:
     """Train a classifier on labelled images; save and report it.
 
-    The report (a Markdown file beside it) holds what cross-validation says, on images
+    The report (a Markdown file beside it) holds figures of cross-validation, on images
     that the classifier did not learn from. CheXpert's labels are understood: 1 and 0,
     -1 for uncertain, blank for not mentioned; several findings are trained together,
     each on the images where it is known.
