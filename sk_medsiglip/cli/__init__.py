@@ -5,9 +5,8 @@ Python compute too, and ``demo`` prints those lines. The files::
 
     _app.py            the commands and how their errors reach the user; __main__.py
     _demo.py           demo: phantoms or the user's own files; _demo_steps.py
-    _split.py          split: a training and a test table, by patient
-    _train.py          train: labels to a classifier; _training.py fits and judges it
-    _tune.py           tune: the same, with the head chosen
+    _train.py          train: labels to a classifier; split: tables by patient
+    _training.py       fits or chooses a head, and judges it
     _predict.py        predict and zero-shot: images to a table of probabilities
     _report.py         report: an HTML file; _test_set.py reads the test set
     _prompts_app.py    prompts: sets that ship, and tests of prompts
@@ -15,7 +14,7 @@ Python compute too, and ``demo`` prints those lines. The files::
     _finetune.py       finetune: a tuned encoder
     _check.py, _embed.py, _cache.py, _doctor.py   the other commands
     _collection.py     a folder or a CSV file -> image files and their columns
-    _labels.py         columns -> what is to be told apart
+    _labels.py         labelled images, and the task that columns of labels pose
     _splits.py         held-out patients and folds
     _prompts.py        --prompts, --class, --positive -> a dict of prompts
     _embedding.py      embedding of images as every command does it

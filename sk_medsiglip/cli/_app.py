@@ -22,9 +22,7 @@ from sk_medsiglip.cli._index_app import index_app
 from sk_medsiglip.cli._predict import predict, zero_shot
 from sk_medsiglip.cli._prompts_app import prompts_app
 from sk_medsiglip.cli._report import report
-from sk_medsiglip.cli._split import split
-from sk_medsiglip.cli._train import train
-from sk_medsiglip.cli._tune import tune
+from sk_medsiglip.cli._train import split, train, tune
 from sk_medsiglip.exceptions import SkMedSiglipError
 
 _DEBUG_VARIABLE = "SK_MEDSIGLIP_DEBUG"

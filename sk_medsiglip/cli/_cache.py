@@ -24,13 +24,10 @@ cache_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_UNITS = {
-    "": 1,
-    "B": 1,
-    **{f"{letter}B": 1000**i for i, letter in enumerate("KMGT", start=1)},
-    **{f"{letter}IB": 1024**i for i, letter in enumerate("KMGT", start=1)},
-    **{letter: 1000**i for i, letter in enumerate("KMGT", start=1)},
-}
+_UNITS = {"": 1, "B": 1}
+for _power, _letter in enumerate("KMGT", start=1):
+    _UNITS |= {_letter: 1000**_power, f"{_letter}B": 1000**_power}
+    _UNITS |= {f"{_letter}IB": 1024**_power}
 
 LocationOption = Annotated[
     Path | None,
@@ -91,34 +88,31 @@ def verify(
     ] = None,
     path_column: options.PathColumnOption = None,
     model: options.ModelOption = options.MEDSIGLIP,
-    resize: options.ResizeOption = options.Resize.medsiglip,
+    resize: options.ResizeOption = "medsiglip",
     pad: options.PadOption = False,
 ) -> None:
     """Check every row's checksum, and mend what is damaged."""
     report = _open(location).verify()
     say(f"{report.rows:,} rows are intact, in {report.segments:,} segments.")
-    if report.dropped:
-        say(
-            f"{report.dropped:,} rows were damaged or gone; they are computed again "
-            "when needed.",
-            "yellow",
-        )
-    if report.recovered:
-        say(f"{report.recovered:,} rows that the index had lost are back.", "yellow")
-    if report.dropped_files:
-        say(
-            f"{report.dropped_files:,} notes on files were damaged; these files are "
-            "read again when needed.",
-            "yellow",
-        )
+    for count, what in (
+        (
+            report.dropped,
+            "rows were damaged or gone; they are computed again when needed.",
+        ),
+        (report.recovered, "rows that the index had lost are back."),
+        (
+            report.dropped_files,
+            "notes on files were damaged; these files are read again when needed.",
+        ),
+        (
+            report.unreadable_segments,
+            "segments cannot be read at all; sk-medsiglip cache clear removes them.",
+        ),
+    ):
+        if count:
+            say(f"{count:,} {what}", "yellow")
     if report.index_rebuilt:
         say("The index was damaged and is built anew.", "yellow")
-    if report.unreadable_segments:
-        say(
-            f"{report.unreadable_segments:,} segments cannot be read at all; "
-            "sk-medsiglip cache clear removes them.",
-            "yellow",
-        )
     if report.ok:
         say("Nothing is wrong.", "green")
     if images is None:
@@ -127,7 +121,7 @@ def verify(
     from sk_medsiglip.embedding import MedSigLIPEmbedder
 
     paths = read_collection(images, path_column).paths
-    how: Any = {"resize": resize.value, "pad": pad, "n_jobs": -1, "verbose": bar()}
+    how: Any = {"resize": resize, "pad": pad, "n_jobs": -1, "verbose": bar()}
     embedder = MedSigLIPEmbedder(model, cache=_open(location), **how)
     outdated = [paths[i] for i in np.flatnonzero(~embedder.verify_files(paths))]
     if not outdated:
@@ -166,22 +160,18 @@ def export_rows(
 @cache_app.command(name="import")
 def import_rows(
     source: Annotated[Path, typer.Argument(help="File that cache export wrote.")],
-    location: Annotated[
-        Path | None,
-        typer.Option(
-            "--location",
-            help="Folder of the cache, made if missing. Default: SK_MEDSIGLIP_CACHE, "
-            "or a per-user folder.",
-        ),
-    ] = None,
+    location: LocationOption = None,
 ) -> None:
-    """Add the rows of a file; those already there stay."""
+    """Add the rows of a file; those already there stay.
+
+    The folder of the cache is made if it is missing.
+    """
     from sk_medsiglip.cache import EmbeddingCache
 
     cache = EmbeddingCache(location)
     report = cache.import_parquet(source, verbose=bar())
     say(
-        f"Imported {report.new:,} new rows of {report.rows:,}, and what is known of "
+        f"Imported {report.new:,} new rows of {report.rows:,}, and facts on "
         f"{report.models:,} models, into {cache.location}."
     )
 
@@ -192,8 +182,8 @@ def prune(
         str,
         typer.Option(
             "--max-size",
-            help="What the rows may take: 5GB, 500MB, 1.5GiB. The index comes on top, "
-            "about 20 bytes a row; neighbours go in blocks of 256.",
+            help="Size that the rows may take: 5GB, 500MB, 1.5GiB. The index comes on "
+            "top, about 20 bytes a row; neighbours go in blocks of 256.",
         ),
     ],
     location: LocationOption = None,
@@ -245,13 +235,10 @@ def parse_bytes(text: str) -> int:
 
 def format_bytes(n_bytes: float) -> str:
     """Return a size for people, in powers of 1000."""
-    if n_bytes < 1000:
-        return f"{n_bytes:.0f} bytes"
-    for unit in ("kB", "MB", "GB"):
-        n_bytes /= 1000
-        if n_bytes < 1000:
-            return f"{n_bytes:.1f} {unit}"
-    return f"{n_bytes / 1000:.1f} TB"
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while n_bytes >= 1000 and len(units) > 1:
+        n_bytes, units = n_bytes / 1000, units[1:]
+    return f"{n_bytes:.{0 if units[0] == 'bytes' else 1}f} {units[0]}"
 
 
 def _open(location: Path | None) -> EmbeddingCache:

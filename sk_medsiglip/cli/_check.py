@@ -14,11 +14,7 @@ from sk_medsiglip._files import new_file
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cli._console import bar, console, make_table, say
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._options import (
-    OverwriteOption,
-    PathColumnOption,
-    SourceArgument,
-)
+from sk_medsiglip.cli._options import OverwriteOption, PathColumnOption, SourceArgument
 from sk_medsiglip.cli._written_files import check_out, write_csv
 
 if TYPE_CHECKING:
@@ -62,8 +58,7 @@ def check(
         ),
     ] = None,
     max_pixels: Annotated[
-        int | None,
-        typer.Option("--max-pixels", min=1, help="Refuse larger images."),
+        int | None, typer.Option("--max-pixels", min=1, help="Refuse larger images.")
     ] = None,
     n_jobs: Annotated[
         int, typer.Option("--n-jobs", help="Threads that read; -1 takes all cores.")
@@ -138,11 +133,8 @@ def _settings(intensity: str, frame: str | None) -> dict[str, Any]:
 def _say_left_out(folder: Path, taken: Sequence[str]) -> None:
     """Name the files of the folder that were not taken for images."""
     known = set(taken)
-    kinds: Counter[str] = Counter()
-    for path in folder.rglob("*"):
-        if str(path) in known or path.is_dir():
-            continue
-        kinds[_kind_of_file(path, folder)] += 1
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    kinds = Counter(_kind_of_file(p, folder) for p in files if str(p) not in known)
     if not kinds:
         return
     most = [f"{count:,} {kind}" for kind, count in kinds.most_common(_SHOWN_SUFFIXES)]

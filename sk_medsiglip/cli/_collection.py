@@ -1,4 +1,4 @@
-"""A folder or a CSV file -> image files, and what else is known of each."""
+"""Image files of a folder or a CSV file, with the columns of the file."""
 
 from __future__ import annotations
 
@@ -63,16 +63,12 @@ class Collection:
         check_columns(self.frame, [name], option)
         return self.frame[name]
 
-    def patient_column(self, name: str) -> pd.Series:
-        """Return the patient of each image; missing where the cell is blank."""
-        check_columns(self.frame, [name], "--group-column")
-        return parse_names(self.cells[name]).map(class_name, na_action="ignore")
-
     def patients(self, name: str | None) -> NDArray[Any] | None:
         """Return the patient of each image, from a column without blanks."""
         if name is None:
             return None
-        column = self.patient_column(name)
+        check_columns(self.frame, [name], "--group-column")
+        column = parse_names(self.cells[name]).map(class_name, na_action="ignore")
         if n_blank := int(column.isna().sum()):
             raise CommandError(
                 f"--group-column: {n_blank:,} of {len(column):,} images have no "
@@ -86,7 +82,7 @@ class Collection:
             os.path.abspath(path) == os.path.abspath(locate(name, file.parent))
             for path, name in zip(self.paths, self.names, strict=True)
         )
-        paths = self.names if same_folder else [_absolute(path) for path in self.paths]
+        paths = self.names if same_folder else [absolute(path) for path in self.paths]
         self.cells.assign(**{self.path_column: paths}).to_csv(file, index=False)
 
 
@@ -140,5 +136,6 @@ def _read_folder(folder: Path) -> Collection:
     return Collection([str(path) for path in files], frame, "path", frame)
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
+    """Return the absolute path of a file, or a URL as it is."""
     return path if "://" in path else os.path.abspath(path)

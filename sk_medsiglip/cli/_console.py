@@ -26,7 +26,7 @@ _stderr = Console(stderr=True, highlight=False)
 
 
 def say(text: str, style: str | None = None, *, indent: int = 0) -> None:
-    """Print a paragraph, literally: a path may hold what rich takes for markup."""
+    """Print a paragraph literally: rich could take parts of a path for markup."""
     _print(console, " " * indent + text, style)
 
 
@@ -49,7 +49,7 @@ def show_code(*lines: str) -> None:
 
 
 class _LiteralTable(Table):
-    """A table of what users wrote, which may hold what rich takes for markup."""
+    """A table that prints names of users literally, without rich's markup."""
 
     def add_row(self, *cells: Any, **options: Any) -> None:
         super().add_row(
@@ -76,7 +76,7 @@ def make_table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
-def preview(frame: Any) -> Table:
+def preview(frame: Any, *, in_file: bool = True) -> Table:
     """Return the first rows and columns of a DataFrame as a table."""
     parts = []
     if len(frame) > _SHOWN_ROWS:
@@ -84,7 +84,8 @@ def preview(frame: Any) -> Table:
     left_out = frame.shape[1] - _SHOWN_COLUMNS
     if left_out > 0:
         more = "column" if left_out == 1 else "columns"
-        parts.append(f"{left_out} more {more} in the file")
+        where = "in the file" if in_file else "with --out"
+        parts.append(f"{left_out} more {more} {where}")
     shown = frame.iloc[:_SHOWN_ROWS, :_SHOWN_COLUMNS]
     table = make_table(*map(str, shown.columns), title="; ".join(parts) or None)
     for row in shown.itertuples(index=False):

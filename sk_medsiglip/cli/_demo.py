@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sk_medsiglip.cli import _options as options
 from sk_medsiglip.cli._console import heading, model_notice, say, show_code
 from sk_medsiglip.cli._errors import CommandError
-
-if TYPE_CHECKING:
-    from sk_medsiglip.cli._collection import Collection
 
 _DEFAULT_OUT = "sk-medsiglip-demo"
 # Only a folder that this command made is ever emptied by it.
@@ -73,7 +69,7 @@ def demo(
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Replace what an earlier demo wrote to --out."
+            "--overwrite", help="Replace the files of an earlier demo in --out."
         ),
     ] = False,
     cache: Annotated[
@@ -94,7 +90,7 @@ def demo(
             "--seed", min=0, max=999_999, help="Seed of the random number generator."
         ),
     ] = 0,
-    resize: options.ResizeOption = options.Resize.medsiglip,
+    resize: options.ResizeOption = "medsiglip",
     pad: options.PadOption = False,
     device: options.DeviceOption = "auto",
     n_jobs: Annotated[
@@ -119,7 +115,6 @@ def demo(
             "add --images."
         )
     # Late, so that --help is quick.
-    from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._demo_steps import DemoSteps
     from sk_medsiglip.cli._embedding import check_device
     from sk_medsiglip.cli._labels import read_labelled
@@ -131,9 +126,7 @@ def demo(
     which = options.ModelOptions(model, resize=resize, pad=pad)
     check_device(device)
     if images is not None:
-        collection = read_collection(images, path_column)
-        label_column = _choose_labels(collection, label_column)
-        read_labelled(images, label_column, None, path_column)
+        read_labelled(images, label_column, group_column, path_column)
     folder = _prepare_folder(out, overwrite)
     if model == "demo":
         say(model_notice(model), "yellow")
@@ -199,25 +192,6 @@ def _draw_phantoms(folder: Path, n_samples: int, seed: int) -> tuple[Path, list[
         f"{time.perf_counter() - start:.1f} s."
     )
     return folder / "labels.csv", phantoms.target_names
-
-
-def _choose_labels(collection: Collection, columns: Sequence[str] | None) -> list[str]:
-    from sk_medsiglip.cli._collection import FOLDER_LABEL
-
-    if columns:
-        return list(columns)
-    if FOLDER_LABEL in collection.frame.columns:
-        return [FOLDER_LABEL]
-    others = [c for c in collection.frame.columns if c != collection.path_column]
-    if not others:
-        raise CommandError(
-            "These images have no labels. Put each class into a sub-folder of its own, "
-            "or give a CSV file with a column of labels."
-        )
-    raise CommandError(
-        "Which column holds the labels? Say --label-column with one of: "
-        f"{', '.join(map(str, others))}."
-    )
 
 
 def _prepare_folder(out: Path | None, overwrite: bool) -> Path:

@@ -1,4 +1,4 @@
-"""``sk-medsiglip doctor``: what works here, and how to mend what does not."""
+"""``sk-medsiglip doctor``: checks of this installation, each with its mend."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def doctor(
             failed |= finding.state == "problem"
     console.print()
     if failed:
-        say("The main job cannot run here; mend what says FAIL.", "bold red")
+        say("The main job cannot run here; mend the lines that say FAIL.", "bold red")
         raise typer.Exit(1)
     say("The main job runs here. Try it: sk-medsiglip demo", "bold green")
 
@@ -93,6 +93,8 @@ def _run(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     """Turn a check that breaks into a finding, so that the others are still made."""
     try:
         yield from check()
+    except SkMedSiglipError as error:
+        yield Finding("problem", str(error))
     except Exception as error:
         yield Finding("problem", f"{type(error).__name__}: {error}")
 
@@ -117,24 +119,16 @@ def _check_versions() -> Iterator[Finding]:
 
 def _check_settings() -> Iterator[Finding]:
     model = os.environ.get(MODEL_VARIABLE)
-    if model:
-        yield Finding("ok", f"{MODEL_VARIABLE} is set: --model is {model} by default")
-    else:
-        yield Finding(
-            "ok", f"{MODEL_VARIABLE} is not set; it would be the default of --model"
-        )
+    is_set = f"is set: --model is {model} by default"
+    not_set = "is not set; it would be the default of --model"
+    yield Finding("ok", f"{MODEL_VARIABLE} {is_set if model else not_set}")
 
 
 def _check_device() -> Iterator[Finding]:
-    from sk_medsiglip.encoder import (
-        bfloat16_gain,
-        bfloat16_pays,
-        choose_device,
-        choose_dtype,
-    )
+    from sk_medsiglip import encoder
 
-    device = choose_device("auto")
-    dtype = choose_dtype("auto", device)
+    device = encoder.choose_device("auto")
+    dtype = encoder.choose_dtype("auto", device)
     yield Finding(
         "ok",
         f"--engine auto is torch, --device auto is {device}, --dtype auto is {dtype}; "
@@ -146,12 +140,12 @@ def _check_device() -> Iterator[Finding]:
         "note", "without a GPU MedSigLIP takes seconds an image, once: rows are cached"
     )
     try:
-        pays = bfloat16_pays()
+        pays = encoder.bfloat16_pays()
     except SkMedSiglipError:
         return  # the extra is not installed; its line below says so
     yield Finding(
         "ok",
-        f"this CPU multiplies {bfloat16_gain():.1f} times as fast in bfloat16: "
+        f"this CPU multiplies {encoder.bfloat16_gain():.1f} times as fast in bfloat16: "
         "--engine openvino uses it"
         if pays
         else "this CPU is not faster in bfloat16: float32 is its best, with "
@@ -162,11 +156,7 @@ def _check_device() -> Iterator[Finding]:
 def _check_demo() -> Iterator[Finding]:
     from sk_medsiglip.encoder import load_encoder
 
-    try:
-        encoder = load_encoder("demo")
-    except SkMedSiglipError as error:
-        yield Finding("problem", str(error))
-        return
+    encoder = load_encoder("demo")
     width = encoder.encode_texts(["a normal chest X-ray"]).shape[1]
     yield Finding(
         "ok",
@@ -189,9 +179,7 @@ def _check_medsiglip(*, online: bool) -> Iterator[Finding]:
             f"hf auth login\nhf download {MEDSIGLIP}",
         )
     if not online:
-        yield Finding(
-            "ok", "the hub was not asked (sk-medsiglip doctor --online asks it)"
-        )
+        yield Finding("ok", "the hub was not asked (doctor --online asks it)")
         return
     try:
         check_hub_access(MEDSIGLIP)

@@ -41,7 +41,7 @@ class Passes:
 
 @dataclass(frozen=True)
 class EmbeddedImages:
-    """Rows of images, NaN where one cannot be read, and what they took."""
+    """Rows of images, NaN where one cannot be read, and the work for them."""
 
     X: NDArray[np.float32]
     readable: NDArray[np.bool_]

@@ -15,7 +15,7 @@ _PARAMETER = re.compile(
 
 
 class CommandError(Exception):
-    """One sentence for the person at the terminal: what is wrong, what to type."""
+    """A mistake of the user; the message names it and the next command to type."""
 
     exit_code = 2
 

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from sk_medsiglip.cli import _options as options
 from sk_medsiglip.cli._console import bar, model_notice, say, show_code
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._options import (
-    CacheOption,
-    DeviceOption,
-    JobsOption,
-    ModelOption,
-    PadOption,
-    PathColumnOption,
-    Resize,
-    ResizeOption,
-    RevisionOption,
-)
-
-__all__ = ["finetune"]
-
-
-class Train(StrEnum):
-    """Values of ``--train``."""
-
-    lora = "lora"
-    last_blocks = "last_blocks"
-    head = "head"
-    full = "full"
 
 
 def finetune(
@@ -72,19 +50,22 @@ def finetune(
         str | None,
         typer.Option(
             "--keep",
-            help="Prompts not to be forgotten: a set or a file. They need no labels.",
+            help="Prompts that must not be forgotten, a set or a file. They need no "
+            "labels.",
         ),
     ] = None,
     group_column: Annotated[
         str | None,
         typer.Option(
-            "--group-column", help="Column of patients, who do not cross the split."
+            "--group-column",
+            help="Column of patients, whose images stay on one side of the split.",
         ),
     ] = None,
-    path_column: PathColumnOption = None,
+    path_column: options.PathColumnOption = None,
     train: Annotated[
-        Train, typer.Option("--train", help="Which weights are trained.")
-    ] = Train.lora,
+        Literal["lora", "last_blocks", "head", "full"],
+        typer.Option("--train", help="Which weights are trained."),
+    ] = "lora",
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 10,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Images in one pass.")
@@ -113,18 +94,18 @@ def finetune(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Same number, same run.")] = 0,
-    model: ModelOption = "google/medsiglip-448",
-    revision: RevisionOption = None,
-    resize: ResizeOption = Resize.medsiglip,
-    pad: PadOption = False,
-    device: DeviceOption = "auto",
-    n_jobs: JobsOption = None,
-    cache: CacheOption = None,
+    seed: options.SeedOption = 0,
+    model: options.ModelOption = options.MEDSIGLIP,
+    revision: options.RevisionOption = None,
+    resize: options.ResizeOption = "medsiglip",
+    pad: options.PadOption = False,
+    device: options.DeviceOption = "auto",
+    n_jobs: options.JobsOption = None,
+    cache: options.CacheOption = None,
 ) -> None:
     """Fine-tune the encoder with captions or with labels.
 
-    What is written is a small folder that every --model of these commands takes. Try
+    The result is a small folder that every --model of these commands takes. Try
     "sk-medsiglip train" first: a head on the encoder as it is takes seconds.
 
     Example: sk-medsiglip finetune --images reports.csv --captions impression
@@ -132,7 +113,7 @@ def finetune(
     """
     if (captions is None) == (not label_column):
         raise CommandError(
-            "Say what is known of each image: either --captions COLUMN, or "
+            "Name the texts or the labels of the images: either --captions COLUMN, or "
             "--label-column COLUMN."
         )
     if prompts is not None and captions is not None:
@@ -143,15 +124,15 @@ def finetune(
         raise CommandError(f"The folder {out.parent} does not exist; make it first.")
     # Late, so that --help is quick.
     from sk_medsiglip.cli._collection import read_collection
-    from sk_medsiglip.cli._embedding import check_device, choose_cache, local_model
+    from sk_medsiglip.cli._labels import named_labels, read_labelled
     from sk_medsiglip.cli._prompts import read_prompts
-    from sk_medsiglip.embedding import MedSigLIPEmbedder
     from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
 
     asked = None if prompts is None else read_prompts(Path(prompts))
     kept = None if keep is None else read_prompts(Path(keep), "--keep")
-    collection = read_collection(images, path_column)
     if captions is not None:
+        collection = read_collection(images, path_column)
+        groups = collection.patients(group_column)
         column = collection.column(captions, "--captions")
         if n_blank := int(column.isna().sum()):
             raise CommandError(
@@ -160,28 +141,20 @@ def finetune(
             )
         y: Any = column.astype(str).tolist()
     else:
-        y, labelled, remarks = _labels(collection.frame, label_column or [])
-        collection = collection.keep(labelled)
-        for remark in remarks:
+        data = read_labelled(images, label_column, group_column, path_column)
+        collection, groups, task = data.collection, data.groups, data.task
+        y = named_labels(task) if task.kind == "findings" else task.y
+        for remark in data.remarks:
             say(remark, "yellow")
-    check_device(device)
-    model = local_model(model)
-    embedder = MedSigLIPEmbedder(
-        model,
-        revision=revision,
-        resize=resize.value,
-        pad=pad,
-        n_jobs=n_jobs,
-        device=device.partition(":")[0],
-        cache=choose_cache(cache),
-        verbose=bar(),
-    )
+    run = options.RunOptions(device=device, n_jobs=n_jobs, cache=cache)
+    which = options.ModelOptions(model, revision, resize, pad)
+    embedder = which.embedder(run, device=device.partition(":")[0])
     tuner = MedSigLIPFineTuner(
         embedder,
         objective="contrastive" if captions or asked else "classification",
         prompts=asked,
         keep=kept,
-        train=train.value,
+        train=train,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate="auto" if learning_rate is None else learning_rate,
@@ -193,7 +166,7 @@ def finetune(
         verbose=bar(),
     )
     try:
-        tuner.fit(collection.paths, y, groups=collection.patients(group_column))
+        tuner.fit(collection.paths, y, groups=groups)
     except (ValueError, TypeError) as error:
         raise CommandError(str(error)) from None
     saved = tuner.save(out)
@@ -215,20 +188,3 @@ def finetune(
     if any(out.glob("NOTICE*")):
         say("Weights tuned from MedSigLIP stay under its terms: see the NOTICE there.")
     say(model_notice(model), "yellow")
-
-
-def _labels(frame: Any, columns: list[str]) -> tuple[Any, Any, list[str]]:
-    """Return labels as the fine-tuner takes them, of the rows that have any."""
-    import numpy as np
-    import pandas as pd
-
-    from sk_medsiglip.cli._labels import read_labels
-
-    task, kept, remarks = read_labels(frame, columns, complete=False)
-    if task.kind == "findings":
-        return (
-            pd.DataFrame(task.y.astype(float), columns=list(task.names)),
-            kept,
-            remarks,
-        )
-    return np.asarray(task.y), kept, remarks

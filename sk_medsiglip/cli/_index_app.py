@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from sk_medsiglip.cli._console import (
-    bar,
-    console,
-    model_notice,
-    preview,
-    say,
-    show_code,
-)
+from sk_medsiglip.cli import _options as options
+from sk_medsiglip.cli._console import console, model_notice, preview, say, show_code
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._options import (
-    BatchSizeOption,
-    CacheOption,
-    DeviceOption,
-    JobsOption,
-    ModelOption,
-    OnError,
-    OnErrorOption,
-    PadOption,
-    PathColumnOption,
-    Resize,
-    ResizeOption,
-    RevisionOption,
-)
 from sk_medsiglip.cli._written_files import check_out, write_csv
 from sk_medsiglip.exceptions import UnreadableImageWarning
-
-__all__ = ["index_app"]
 
 index_app = typer.Typer(
     help="Make images searchable by words and by example.",
@@ -45,21 +21,12 @@ index_app = typer.Typer(
 )
 
 
-class Backend(StrEnum):
-    """Values of ``--backend``."""
-
-    exact = "exact"
-    lancedb = "lancedb"
-
-
 @index_app.command()
+@options.with_options
 def build(
-    source: Annotated[
-        Path,
-        typer.Argument(help="Folder of images, or CSV file with a column of paths."),
-    ],
+    source: options.SourceArgument,
     out: Annotated[Path, typer.Argument(help="Folder to write the index into.")],
-    path_column: PathColumnOption = None,
+    path_column: options.PathColumnOption = None,
     id_column: Annotated[
         str | None,
         typer.Option("--id-column", help="Names of the images. Default: row numbers."),
@@ -74,27 +41,19 @@ def build(
         ),
     ] = None,
     backend: Annotated[
-        Backend,
+        Literal["exact", "lancedb"],
         typer.Option(
             "--backend",
             help="exact: every image is compared, from memory. lancedb (an extra): on "
             "disk, for hundreds of thousands.",
         ),
-    ] = Backend.exact,
-    model: ModelOption = "google/medsiglip-448",
-    revision: RevisionOption = None,
-    resize: ResizeOption = Resize.medsiglip,
-    pad: PadOption = False,
-    on_error: OnErrorOption = OnError.nan,
-    device: DeviceOption = "auto",
-    batch_size: BatchSizeOption = None,
-    n_jobs: JobsOption = None,
-    cache: CacheOption = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an index that is there.")
-    ] = False,
+    ] = "exact",
+    overwrite: options.OverwriteOption = False,
+    *,
+    model: options.ModelOptions,
+    run: options.LenientRunOptions,
 ) -> None:
-    """Build an index of a folder or a CSV file of images.
+    """Build an index of images.
 
     It holds vectors, paths and the columns of the CSV file; pictures stay where they
     are. An image that was embedded before is read from the cache, one that cannot be
@@ -102,14 +61,12 @@ def build(
 
     Example: sk-medsiglip index build labels.csv chest_index --model demo
     """
-    check_out(out, overwrite)
     # Late, so that --help is quick.
-    from sk_medsiglip.cli._collection import check_columns, read_collection
-    from sk_medsiglip.cli._embedding import check_device, choose_cache, local_model
-    from sk_medsiglip.embedding import MedSigLIPEmbedder
+    from sk_medsiglip.cli._collection import absolute, check_columns, read_collection
     from sk_medsiglip.retrieval import ImageRetriever
 
     collection = read_collection(source, path_column)
+    check_out(out, overwrite)
     others = [name for name in collection.frame if name != collection.path_column]
     kept = [name for name in others if name != id_column]
     if column is not None:
@@ -124,26 +81,13 @@ def build(
     ids = None
     if id_column is not None:
         ids = collection.column(id_column, "--id-column")
-    check_device(device)
-    model = local_model(model)
-    embedder = MedSigLIPEmbedder(
-        model,
-        revision=revision,
-        resize=resize.value,
-        pad=pad,
-        on_error=on_error.value,
-        device=device,
-        batch_size=batch_size or "auto",
-        n_jobs=n_jobs,
-        cache=choose_cache(cache),
-        verbose=bar(),
-    )
+    embedder = model.embedder(run)
     retriever = ImageRetriever(
-        model=model,
-        revision=revision,
+        model=embedder.model,
+        revision=model.revision,
         embedder=embedder,
-        index=backend.value,
-        uri=os.path.abspath(out) if backend is Backend.lancedb else None,
+        index=backend,
+        uri=absolute(str(out)) if backend == "lancedb" else None,
     )
     metadata = collection.frame[kept]
     with warnings.catch_warnings():
@@ -153,17 +97,17 @@ def build(
                 collection.paths,
                 ids=ids,
                 metadata=metadata if kept else None,
-                sources=[_absolute(path) for path in collection.paths],
+                sources=[absolute(path) for path in collection.paths],
             )
         except ValueError as error:
             raise CommandError(str(error)) from None
-    if backend is Backend.exact:
+    if backend == "exact":
         retriever.save(out)
     say(f"Wrote {out}: {retriever.n_samples_fit_:,} of {len(collection):,} images.")
     for row in retriever.rejected_.head(5).itertuples():
         say(f"left out: {row.source}: {row.reason}", "yellow", indent=2)
     show_code(f'sk-medsiglip index search {out} "large pleural effusion"')
-    say(model_notice(model), "yellow")
+    say(model_notice(model.model), "yellow")
 
 
 @index_app.command()
@@ -171,7 +115,7 @@ def search(
     index: Annotated[Path, typer.Argument(help="Folder that index build wrote.")],
     query: Annotated[
         list[str] | None,
-        typer.Argument(help="What to see. Several say the same in other words."),
+        typer.Argument(help="Words to search by; several are averaged."),
     ] = None,
     image: Annotated[
         list[Path] | None,
@@ -179,7 +123,7 @@ def search(
     ] = None,
     minus: Annotated[
         list[str] | None,
-        typer.Option("--minus", help="What to turn away from; repeat it."),
+        typer.Option("--minus", help="Words to avoid; repeat it."),
     ] = None,
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many.")] = 10,
     where: Annotated[
@@ -203,7 +147,7 @@ def search(
         Path | None,
         typer.Option(
             "--sheet",
-            help="Picture to write, .png, .pdf or .jpg, with what was found. It then "
+            help="Picture of the images that were found: .png, .pdf or .jpg. It then "
             "holds patients' images.",
         ),
     ] = None,
@@ -214,28 +158,25 @@ def search(
         str | None,
         typer.Option("--model", help="Folder of the same weights on this machine."),
     ] = None,
-    cache: CacheOption = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that exist.")
-    ] = False,
+    cache: options.CacheOption = None,
+    overwrite: options.OverwriteOption = False,
 ) -> None:
     """Find images by words, by example, or by both.
 
-    Scores are cosines: they rank, and are no probabilities.
+    Scores are cosines: they rank images and are not probabilities.
 
     Example: sk-medsiglip index search chest_index "pleural effusion" --minus
     "pacemaker" --where "age > 60" --sheet found.png
     """
-    for file in (out, sheet):
-        check_out(file, overwrite)
-    if sheet is not None and sheet.suffix.lower() not in (".png", ".pdf", ".jpg"):
-        raise CommandError(f"--sheet: {sheet} must end in .png, .pdf or .jpg.")
+    check_out(out, overwrite)
+    check_out(sheet, overwrite, (".png", ".pdf", ".jpg"))
     if not query and not image:
         raise CommandError(
             'Say what to look for: words, "large pleural effusion", or --image FILE.'
         )
     # Late, so that --help is quick.
     from sk_medsiglip.cli._embedding import choose_cache
+    from sk_medsiglip.cli._plot import sheet_axes
     from sk_medsiglip.retrieval import ImageRetriever, RetrievalDisplay
 
     if not index.exists():
@@ -258,14 +199,14 @@ def search(
     if not len(hits):
         say("Nothing is like that, or --where leaves nothing.", "yellow")
     else:
-        console.print(preview(hits))
+        console.print(preview(hits, in_file=out is not None))
     if out is not None:
         write_csv(hits, out, float_format="%.6g")
         say(f"Wrote {out}: {len(hits):,} rows.")
     if sheet is not None:
         display = RetrievalDisplay.from_hits(
             hits, query=" ".join(query or []) or None, label=label_column,
-            ax=_sheet_axes(len(hits)),
+            ax=sheet_axes(len(hits)),
         )  # fmt: skip
         display.figure_.savefig(sheet, dpi=150)
         say(f"Wrote {sheet}. It holds images of patients.", "yellow")
@@ -273,7 +214,7 @@ def search(
 
 
 def _joined(texts: list[str], images: list[Path], minus: list[str]) -> Any:
-    """Return texts (averaged), images and what to turn away from, as one query."""
+    """Return texts (averaged), images and words to avoid as one query."""
     from sk_medsiglip.retrieval import Query
 
     for path in images:
@@ -287,17 +228,3 @@ def _joined(texts: list[str], images: list[Path], minus: list[str]) -> Any:
     for text in minus:
         asked = asked - text
     return asked
-
-
-def _sheet_axes(n_hits: int) -> Any:
-    """Return axes to draw on that no window is opened for."""
-    from sk_medsiglip._optional import import_optional
-
-    figure = import_optional("matplotlib.figure", extra="plot", purpose="--sheet")
-    n_columns = max(1, min(5, n_hits))
-    size = (max(4.2, 2.0 * n_columns), 0.4 + 2.5 * max(1, -(-n_hits // n_columns)))
-    return figure.Figure(figsize=size, layout="constrained").subplots()
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)

@@ -1,4 +1,4 @@
-"""Labelled images: columns of a table -> what is to be told apart."""
+"""Labelled images, and the task that the columns of labels pose."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Task:
         return self.y.reshape(len(self.y), -1).astype(float)
 
     def labels_of(self, row: int) -> str:
-        """Return what is true of an image, in words."""
+        """Return the labels of an image, in words."""
         true = [n for n, yes in zip(self.names, self.truth()[row], strict=True) if yes]
         nothing = absent(self.names[0]) if self.kind == "finding" else "no finding"
         return ", ".join(true) or nothing
@@ -53,17 +53,21 @@ class Task:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images with their labels and patients, and sentences on what was left out."""
+    """Images with their labels, patients and places in the file they come from.
+
+    ``remarks`` are sentences on images that were left out.
+    """
 
     collection: Collection
     task: Task
     groups: NDArray[Any] | None
+    rows: NDArray[np.intp]
     remarks: list[str]
 
     def keep(self, rows: NDArray[Any]) -> LabelledImages:
         """Return some of the rows, by a mask or by places."""
         groups = None if self.groups is None else self.groups[rows]
-        kept = self.collection.keep(rows), self.task.rows(rows), groups
+        kept = self.collection.keep(rows), self.task.rows(rows), groups, self.rows[rows]
         return LabelledImages(*kept, list(self.remarks))
 
 
@@ -85,7 +89,8 @@ def read_labelled(
         blank=blank,
     )
     collection = collection.keep(labelled)
-    return LabelledImages(collection, task, collection.patients(group_column), remarks)
+    groups = collection.patients(group_column)
+    return LabelledImages(collection, task, groups, np.flatnonzero(labelled), remarks)
 
 
 def read_labels(
@@ -94,7 +99,6 @@ def read_labels(
     *,
     uncertain: Meaning = "ignore",
     blank: Meaning = "ignore",
-    complete: bool = False,
 ) -> tuple[Task, NDArray[np.bool_], list[str]]:
     """Return the task of the rows that have labels, which these are, and remarks.
 

@@ -46,6 +46,18 @@ def save_model(model: Any, file: Path) -> int:
     return file.stat().st_size
 
 
+def save_pipeline(embedder: Any, head: Any, file: Path) -> int:
+    """Write a pipeline from images to classes; nothing in it names this machine."""
+    from sklearn.pipeline import Pipeline, make_pipeline
+
+    plain = {"verbose": 0, "device": "auto", "n_jobs": None, "cache": True}
+    embedder.set_params(**plain)
+    steps = [step for _, step in head.steps] if isinstance(head, Pipeline) else [head]
+    if "cache" in steps[-1].get_params():
+        steps[-1].set_params(cache=True)
+    return save_model(make_pipeline(embedder, *steps), file)
+
+
 def load_model(file: Path, trusted: Sequence[str] = ()) -> Any:
     """Read a fitted estimator; warn first where that runs code."""
     if not file.is_file():

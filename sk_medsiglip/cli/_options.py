@@ -1,4 +1,4 @@
-"""Options that several commands share, each declared once, and what they make.
+"""Options that several commands share, each declared once.
 
 A command may take a dataclass of options as one parameter: see ``with_options``.
 """
@@ -10,9 +10,8 @@ import inspect
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -24,43 +23,11 @@ MEDSIGLIP = "google/medsiglip-448"
 MODEL_VARIABLE = "SK_MEDSIGLIP_MODEL"
 
 
-class Unknown(StrEnum):
-    """Values of ``--uncertain`` and ``--blank``."""
-
-    ignore = "ignore"
-    negative = "negative"
-    positive = "positive"
-
-
-class Resize(StrEnum):
-    """Values of ``--resize``."""
-
-    medsiglip = "medsiglip"
-    processor = "processor"
-
-
-class OnError(StrEnum):
-    """Values of ``--on-error``."""
-
-    raise_ = "raise"
-    nan = "nan"
-
-
-class Dtype(StrEnum):
-    """Values of ``--dtype``."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class Engine(StrEnum):
-    """Values of ``--engine``."""
-
-    auto = "auto"
-    torch = "torch"
-    openvino = "openvino"
-
+Unknown = Literal["ignore", "negative", "positive"]
+Resize = Literal["medsiglip", "processor"]
+OnError = Literal["raise", "nan"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+Engine = Literal["auto", "torch", "openvino"]
 
 ModelOption = Annotated[
     str,
@@ -88,8 +55,7 @@ PadOption = Annotated[
     typer.Option("--pad", help="Pad to a square with black first; keeps proportions."),
 ]
 DeviceOption = Annotated[
-    str,
-    typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps."),
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")
 ]
 DtypeOption = Annotated[
     Dtype,
@@ -101,13 +67,12 @@ EngineOption = Annotated[
     Engine,
     typer.Option(
         "--engine",
-        help="What runs the model. openvino (an extra) is the faster one on CPUs; it "
-        "converts the checkpoint once. auto: torch.",
+        help="Library that runs the model. openvino (an extra) is the faster one on "
+        "CPUs; it converts the checkpoint once. auto: torch.",
     ),
 ]
 BatchSizeOption = Annotated[
-    int | None,
-    typer.Option("--batch-size", min=1, help="Images in one model pass."),
+    int | None, typer.Option("--batch-size", min=1, help="Images in one model pass.")
 ]
 JobsOption = Annotated[
     int | None,
@@ -166,10 +131,10 @@ GroupColumnOption = Annotated[
     ),
 ]
 UncertainOption = Annotated[
-    Unknown, typer.Option("--uncertain", help="What -1 in a finding means.")
+    Unknown, typer.Option("--uncertain", help="Meaning of -1 in a finding.")
 ]
 BlankOption = Annotated[
-    Unknown, typer.Option("--blank", help="What an empty cell of a finding means.")
+    Unknown, typer.Option("--blank", help="Meaning of an empty cell of a finding.")
 ]
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, help="Seed of the random number generator.")
@@ -257,7 +222,7 @@ NestedOption = Annotated[
 class RunOptions:
     """Options that say where and how images are embedded, but not by which model."""
 
-    on_error: OnErrorOption = OnError.raise_
+    on_error: OnErrorOption = "raise"
     device: DeviceOption = "auto"
     batch_size: BatchSizeOption = None
     n_jobs: JobsOption = None
@@ -271,7 +236,7 @@ class RunOptions:
 
         check_device(self.device)
         return {
-            "on_error": self.on_error.value,
+            "on_error": self.on_error,
             "device": self.device,
             "batch_size": self.batch_size or "auto",
             "n_jobs": self.n_jobs,
@@ -284,19 +249,19 @@ class RunOptions:
 class LenientRunOptions(RunOptions):
     """The same, for commands that go on without unreadable images."""
 
-    on_error: OnErrorOption = OnError.nan
+    on_error: OnErrorOption = "nan"
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Options that decide what the embedding of an image is."""
+    """Options that decide the embedding of an image."""
 
     model: ModelOption = MEDSIGLIP
     revision: RevisionOption = None
-    resize: ResizeOption = Resize.medsiglip
+    resize: ResizeOption = "medsiglip"
     pad: PadOption = False
-    dtype: DtypeOption = Dtype.auto
-    engine: EngineOption = Engine.auto
+    dtype: DtypeOption = "auto"
+    engine: EngineOption = "auto"
 
     def embedder(self, run: RunOptions, **further: Any) -> MedSigLIPEmbedder:
         """Return the embedder that the options describe."""
@@ -306,10 +271,10 @@ class ModelOptions:
         return MedSigLIPEmbedder(
             local_model(self.model),
             revision=self.revision,
-            resize=self.resize.value,
+            resize=self.resize,
             pad=self.pad,
-            dtype=self.dtype.value,
-            engine=self.engine.value,
+            dtype=self.dtype,
+            engine=self.engine,
             **run.parameters() | further,
         )
 

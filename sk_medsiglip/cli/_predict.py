@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ClassifierArgument = Annotated[
     Path,
     typer.Argument(
-        help="What train wrote: .skops, or .joblib, which runs code when loaded."
+        help="File written by train: .skops, or .joblib, which runs code when loaded."
     ),
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="CSV file to write.")]

@@ -1,4 +1,4 @@
-"""``sk-medsiglip prompts``: sets that ship, and what prompts are worth."""
+"""``sk-medsiglip prompts``: sets that ship, and tests of prompts."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ PromptsArgument = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", help="CSV file for the whole table."),
+    Path | None, typer.Option("--out", "-o", help="CSV file for the whole table.")
 ]
 
 
@@ -86,7 +85,7 @@ def lint(
     device: options.DeviceOption = "auto",
     cache: options.CacheOption = None,
 ) -> None:
-    """Say which prompts a model cannot read or tell apart.
+    """Find prompts that a model cannot read or tell apart.
 
     No images are needed. Exits with 1 if there is anything, for scripts.
 
@@ -129,9 +128,7 @@ def compare(
     template: options.TemplateOption = None,
     search: Annotated[
         bool,
-        typer.Option(
-            "--search", help="Also choose prompts, and say what that would gain."
-        ),
+        typer.Option("--search", help="Also choose prompts, and estimate the gain."),
     ] = False,
     chosen: Annotated[
         Path | None,
@@ -148,7 +145,7 @@ def compare(
     model: options.ModelOptions,
     run: options.LenientRunOptions,
 ) -> None:
-    """Say what each prompt is worth, on labelled images.
+    """Measure the worth of each prompt on labelled images.
 
     A few tens of images will do. Without --group-column intervals are too narrow where
     patients have several images.
@@ -202,7 +199,7 @@ def compare(
 
 
 def _say_choice(found: Any, chosen: Path | None) -> None:
-    """Print what the search chose, and write its prompts."""
+    """Print the choice of a search, and write its prompts."""
     table = make_table("chosen for", "all", "chosen", "gain", "95%", "steps")
     for row in found.report_.itertuples():
         table.add_row(
@@ -252,7 +249,7 @@ def _as_table(compared: pd.DataFrame) -> Any:
 
 
 def _say_problems(report: pd.DataFrame) -> int:
-    """Print what lint found, label by label; return how many texts that are."""
+    """Print the problems label by label; return the number of texts with one."""
     found = report[report["problem"] != ""]
     for (label, side), rows in found.groupby(["label", "side"], sort=False):
         say(f"{label} {side}".strip(), "bold")

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from sk_medsiglip.cli import _options as options
 from sk_medsiglip.cli._console import bar, model_notice, say
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._options import (
-    BatchSizeOption,
-    CacheOption,
-    DeviceOption,
-    JobsOption,
-    OnError,
-    OnErrorOption,
-    PathColumnOption,
-    TrustOption,
-    Unknown,
-)
-from sk_medsiglip.cli._written_files import check_out
+from sk_medsiglip.cli._predict import ClassifierArgument
+from sk_medsiglip.cli._written_files import check_out, typed_command
 
 
+@options.with_options
 def report(
     context: typer.Context,
-    classifier: Annotated[
-        Path,
-        typer.Argument(
-            help="File written by train: .skops, or .joblib, which runs code when "
-            "loaded."
-        ),
-    ],
+    classifier: ClassifierArgument,
     source: Annotated[
         Path,
         typer.Argument(
@@ -75,8 +60,7 @@ def report(
         ),
     ] = None,
     train: Annotated[
-        Path | None,
-        typer.Option("--train", help="Training data, to look for leakage."),
+        Path | None, typer.Option("--train", help="Training data, to look for leakage.")
     ] = None,
     tune: Annotated[
         Path | None,
@@ -121,7 +105,7 @@ def report(
         str | None,
         typer.Option(
             "--pos-label",
-            help="Of two classes, the one that is looked for. Default: the finding, or "
+            help="The one of two classes to look for. Default: the finding, or "
             "the class that sorts second.",
         ),
     ] = None,
@@ -140,49 +124,36 @@ def report(
             "out_of_scope, population, reference, limits, oversight, contact.",
         ),
     ] = None,
-    uncertain: Annotated[
-        Unknown, typer.Option("--uncertain", help="What -1 in a finding means.")
-    ] = Unknown.ignore,
-    blank: Annotated[
-        Unknown, typer.Option("--blank", help="What an empty cell of a finding means.")
-    ] = Unknown.ignore,
+    uncertain: options.UncertainOption = "ignore",
+    blank: options.BlankOption = "ignore",
     resamples: Annotated[
         int,
         typer.Option(
             "--resamples", min=1, help="Number of resamples behind the intervals."
         ),
     ] = 2000,
-    path_column: PathColumnOption = None,
-    trust: TrustOption = None,
-    on_error: OnErrorOption = OnError.raise_,
-    device: DeviceOption = "auto",
-    batch_size: BatchSizeOption = None,
-    n_jobs: JobsOption = None,
-    cache: CacheOption = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file if it exists.")
-    ] = False,
+    path_column: options.PathColumnOption = None,
+    trust: options.TrustOption = None,
+    overwrite: options.OverwriteOption = False,
+    *,
+    run: options.RunOptions,
 ) -> None:
     """Judge a saved classifier on a test set, in an HTML file.
 
     Figures with 95 % intervals by patient, curves, calibration, subgroups, thresholds,
-    the worst mistakes, what was checked and what was not. The file needs no network. It
+    the worst mistakes, and a list of checks. The file needs no network. It
     holds neither paths nor patients' names, and pictures only if you ask.
 
     Example: sk-medsiglip report model.skops test.csv --group-column patient
     --subgroup-column sex --tune tune.csv --train train.csv
     """
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise CommandError(f"--out: {out} must end in .html.")
-    check_out(out, overwrite)
-    if not 0 < sensitivity < 1:
-        raise CommandError(f"--sensitivity {sensitivity:g} must be above 0, below 1.")
-    if prevalence is not None and not 0 < prevalence < 1:
-        raise CommandError(f"--prevalence {prevalence:g} must be above 0, below 1.")
+    check_out(out, overwrite, (".html", ".htm"))
+    for option, share in (("sensitivity", sensitivity), ("prevalence", prevalence)):
+        if share is not None and not 0 < share < 1:
+            raise CommandError(f"--{option} {share:g} must be above 0, below 1.")
     if prevalence is not None and tune is None:
         raise CommandError("--prevalence needs --tune: images to choose thresholds on.")
     # Late, so that --help is quick.
-    from sk_medsiglip.cli._embedding import check_device, choose_cache
     from sk_medsiglip.cli._test_set import Judged, read_notes, read_test_set
     from sk_medsiglip.evaluation import published_results, write_report
 
@@ -192,22 +163,14 @@ def report(
         except ValueError as error:
             raise CommandError(f"--published: {error}") from None
     said_by_people = read_notes(notes)
-    check_device(device)
-    embedding = {
-        "device": device,
-        "batch_size": batch_size or "auto",
-        "n_jobs": n_jobs,
-        "cache": choose_cache(cache),
-        "on_error": on_error.value,
-        "verbose": bar(),
-    }
-    judged = Judged.load([classifier, *(compare or [])], embedding, trust or ())
+    files = [classifier, *(compare or [])]
+    judged = Judged.load(files, run.parameters(), trust or ())
     if published is not None and judged.is_demo:
         raise CommandError(
             "--published: the figures are of MedSigLIP, and a classifier here uses the "
             "demonstration checkpoint. Neither model nor method is the same."
         )
-    meanings = {"uncertain": uncertain.value, "blank": blank.value}
+    meanings = {"uncertain": uncertain, "blank": blank}
 
     def read(file: Path | None, subgroups: Sequence[str] = ()) -> Any:
         if file is None:
@@ -246,7 +209,7 @@ def report(
         data=data,
         remarks=test.remarks,
         notes=said_by_people,
-        command=_command(context.params),
+        command=typed_command(context),
         n_bootstrap=resamples,
         verbose=bar(),
     )
@@ -254,17 +217,3 @@ def report(
     if show_mistakes:
         say("It holds pictures of patients: keep it where these may be kept.", "yellow")
     say(model_notice("demo" if judged.is_demo else ""), "yellow")
-
-
-def _command(given: Mapping[str, Any]) -> str:
-    """Return what was typed, files without their folders: those tell of a machine."""
-    words = ["sk-medsiglip", "report", given["classifier"].name, given["source"].name]
-    silent = {"classifier", "source", "cache", "device", "n_jobs", "batch_size"}
-    for name, value in given.items():
-        if name in silent or value is None or value is False or value == ():
-            continue
-        for one in value if isinstance(value, list | tuple) else [value]:
-            words.append(f"--{name.replace('_', '-')}")
-            if one is not True:
-                words.append(one.name if isinstance(one, Path) else str(one))
-    return shlex.join(words)

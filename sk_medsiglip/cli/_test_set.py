@@ -12,14 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sk_medsiglip._json import read_json
-from sk_medsiglip.cli._collection import FOLDER_LABEL, read_collection
-from sk_medsiglip.cli._embedding import embed_images
+from sk_medsiglip.cli._collection import FOLDER_LABEL
+from sk_medsiglip.cli._embedding import embed_labelled
 from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._labels import Task, absent, read_labels
+from sk_medsiglip.cli._labels import Task, absent, read_labelled
 from sk_medsiglip.cli._model_files import load_pipeline
-from sk_medsiglip.cli._splits import check_enough
 from sk_medsiglip.datasets import class_name
-from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.encoder import is_demonstration
 
 _MAX_LEVELS = 20  # as many subgroups of one column as evaluate takes
@@ -36,7 +34,7 @@ class Judged:
     def load(
         cls, files: Sequence[Path], embedding: Mapping[str, Any], trusted: Sequence[str]
     ) -> Judged:
-        """Read files of pipelines, and say how their images are to be embedded."""
+        """Read files of pipelines, and set how their images are embedded."""
         estimators: dict[str, Any] = {}
         for file in files:
             pipeline = load_pipeline(file, trusted)
@@ -60,11 +58,6 @@ class Judged:
     def first(self) -> Any:
         """The pipeline that the report is about."""
         return next(iter(self.estimators.values()))
-
-    @property
-    def embedder(self) -> MedSigLIPEmbedder:
-        """What the first one embeds images with."""
-        return self.first.steps[0][1]
 
     @property
     def is_demo(self) -> bool:
@@ -151,36 +144,29 @@ def read_test_set(
     meanings: Mapping[str, Any],
 ) -> TestSet:
     """Read images with their labels, and embed them."""
-    collection = read_collection(source, path_column)
-    columns = label_columns or judged.columns()
-    task, labelled, remarks = read_labels(
-        collection.frame, columns, complete=False, **meanings
+    data = read_labelled(
+        source, label_columns or judged.columns(), group_column, path_column, **meanings
     )
-    y = judged.labels(task)
-    collection = collection.keep(labelled)
-    groups = collection.patients(group_column)
-    variables = {
-        name: _bands(collection.column(name, "--subgroup-column"))
+    judged.labels(data.task)  # raises before images are embedded
+    bands = {
+        name: _bands(data.collection.column(name, "--subgroup-column"))
         for name in subgroup_columns
     }
-    embedded = embed_images(collection.paths, judged.embedder)
-    readable = embedded.readable
-    remarks += embedded.remarks()
-    collection = collection.keep(readable)
-    groups = None if groups is None else groups[readable]
-    check_enough(task.rows(readable), groups, f"Judging by {source.name}")
+    embedder, wish = judged.first[0], f"Judging by {source.name}"
+    kept, _ = embed_labelled(data, embedder, wish)
+    of_kept = np.isin(data.rows, kept.rows)
     return TestSet(
-        collection.paths,
-        y[readable],
-        groups,
-        pd.DataFrame(variables)[readable].reset_index(drop=True) if variables else None,
-        np.flatnonzero(labelled)[readable],
-        [f"{source.name}: {remark}" for remark in remarks],
+        kept.collection.paths,
+        judged.labels(kept.task),
+        kept.groups,
+        pd.DataFrame(bands)[of_kept].reset_index(drop=True) if bands else None,
+        kept.rows,
+        [f"{source.name}: {remark}" for remark in kept.remarks],
     )
 
 
 def read_notes(file: Path | None) -> dict[str, str]:
-    """Read what people say of the classifier, from a JSON file."""
+    """Read statements of people on the classifier, from a JSON file."""
     if file is None:
         return {}
     try:
@@ -233,7 +219,7 @@ def _findings(pipeline: Any) -> Sequence[Any]:
 
 
 def _known(pipeline: Any) -> str:
-    """Return what a classifier tells apart, in words."""
+    """Return the classes or findings of a classifier, in words."""
     several = np.ndim(pipeline.classes_) == 2
     names = _findings(pipeline) if several else pipeline.classes_.tolist()
     return ", ".join(map(str, names))

@@ -1,10 +1,10 @@
-"""Fitting a head to a task, and estimating how good it is on images it did not see."""
+"""Fitting or choosing a head, and estimating its worth on images it did not see."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
 
-from sk_medsiglip.cli._console import make_table
+from sk_medsiglip.cli._console import bar, make_table
+from sk_medsiglip.cli._errors import CommandError
 from sk_medsiglip.cli._labels import LabelledImages, Task, named_labels, named_prompts
 from sk_medsiglip.cli._splits import make_folds, too_rare
 from sk_medsiglip.cli._written_files import as_markdown, markdown_report
@@ -25,6 +27,7 @@ from sk_medsiglip.heads import (
     SSTextClassifier,
     TipAdapterClassifier,
 )
+from sk_medsiglip.model_selection import HeadSearchCV
 
 _HEADS: dict[str, Any] = {
     "linear-probe": LinearProbe,
@@ -33,39 +36,43 @@ _HEADS: dict[str, Any] = {
     "tip-adapter": TipAdapterClassifier,
     "prototypes": PrototypeClassifier,
 }
+_SHOWN_TRIALS = 10
+
+# The heads of --search give probabilities; a .skops file of those for joblib would hold
+# types that its reader does not trust.
+_TRIED = ("logistic", "knn", "prototypes")
+_TRIED_FOR_JOBLIB = ("mlp", "boosting")
+_TRIED_WITH_PROMPTS = ("prompt_probe", "ss_text", "tip_adapter")
 _COLUMNS = ("label", "with it", "without", "not known", "AUC", "95% interval")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted head, the rows of its table, and sentences on how they were made."""
+    """A fitted head, a table of figures, and sentences on how they were made."""
 
     head: Any
+    columns: tuple[str, ...]
     rows: list[list[str]]
     notes: list[str]
 
     def table(self) -> Table:
         """Return the table to print."""
-        table = make_table(*_COLUMNS)
+        table = make_table(*self.columns)
         for row in self.rows:
             table.add_row(*row)
         return table
 
-    def report(
-        self,
-        title: str,
-        n_images: int,
-        model: str,
-        remarks: Sequence[str],
-        prompts: Any,
-    ) -> str:
-        """Return the report, in Markdown."""
-        rows, notes = [list(_COLUMNS), *self.rows], [*self.notes, *remarks]
+    def write_report(
+        self, file: Path, title: str, n_images: int, model: str, remarks: list[str]
+    ) -> None:
+        """Write the report, in Markdown."""
+        rows, notes = [list(self.columns), *self.rows], [*self.notes, *remarks]
         lines = markdown_report(title, n_images, model, rows, notes)
+        prompts = getattr(self.head, "prompts", None)
         if prompts is not None:
             said = (f"{name}: {value!r}" for name, value in prompts.items())
             lines += ["", "## Prompts", "", *(f"- {as_markdown(one)}" for one in said)]
-        return "\n".join(lines) + "\n"
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def make_head(name: str, task: Task, prompts: Any, settings: dict[str, Any]) -> Any:
@@ -94,7 +101,63 @@ def train_head(
     if penalty is not None:
         given = ", ".join(f"{one:.3g}" for one in np.ravel(penalty))
         notes.append(f"Penalty chosen by the head's own cross-validation: C = {given}.")
-    return Trained(fitted, _rows(data, scores, len(folds) > 0), notes)
+    return Trained(fitted, _COLUMNS, _rows(data, scores, len(folds) > 0), notes)
+
+
+def search_head(
+    data: LabelledImages,
+    X: NDArray[np.float32],
+    prompts: dict[str, Any] | None,
+    settings: dict[str, Any],
+    *,
+    for_skops: bool,
+) -> tuple[HeadSearchCV, Trained]:
+    """Choose a head; return the search, and the best head with the best trials."""
+    heads = [*_TRIED, *([] if for_skops else _TRIED_FOR_JOBLIB)]
+    if prompts is not None:
+        heads += _TRIED_WITH_PROMPTS
+        prompts = named_prompts(data.task, prompts)
+    search = HeadSearchCV(space=heads, prompts=prompts, **settings, verbose=bar())
+    try:
+        search.fit(X, named_labels(data.task), groups=data.groups)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    states = search.cv_results_["state"].tolist()
+    notes = [
+        f"{len(states)} trials, {states.count('pruned')} given up early; AUC by "
+        f"{search.n_splits_}-fold cross-validation, {_how_kept(data.groups)}.",
+        search.search_report_,
+        f"The best of many is too good on average: {search.best_score_:.3f} is not an "
+        "estimate for new patients.",
+    ]
+    columns = ("head", "AUC of the folds", "+-", "settings")
+    return search, Trained(search.best_estimator_, columns, _best_trials(search), notes)
+
+
+def judge_search(
+    search: HeadSearchCV, data: LabelledImages, X: NDArray[np.float32]
+) -> str:
+    """Return a sentence on searches that are judged on patients without a say."""
+    impossible = "Nested cross-validation was not possible, because"
+    rare = f"{impossible} a label is too rare: a fold has nobody with it or without it."
+    folds = make_folds(data.task, data.groups, search.random_state)
+    if not folds:
+        return rare
+    inner = clone(search).set_params(storage=None, verbose=0)
+    groups = None if data.groups is None else {"groups": data.groups}
+    y = named_labels(data.task)
+    try:
+        scores = cross_val_score(
+            inner, X, y, cv=folds, params=groups, error_score="raise"
+        )
+    except ValueError as error:  # such as a finding of two patients
+        return f"{impossible} {error}"
+    if not np.isfinite(scores).all():
+        return rare
+    return (
+        "On patients that had no say in the choice the search reached an AUC of "
+        f"{scores.mean():.3f} (nested cross-validation)."
+    )
 
 
 def label_scores(task: Task, fitted: Any, X: NDArray[Any]) -> NDArray[np.float64]:
@@ -109,19 +172,15 @@ def label_scores(task: Task, fitted: Any, X: NDArray[Any]) -> NDArray[np.float64
     )
 
 
-def judge(data: LabelledImages, scores: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+def judge(data: LabelledImages, scores: NDArray[np.float64]) -> pd.DataFrame:
     """Return the AUC of scores by label, with intervals by patient."""
     task = data.task
-    two = task.kind == "classes" and len(task.names) == 2
-    of_label = {
-        name: found[:, -1] if two or task.kind == "finding" else found
-        for name, found in scores.items()
-    }
+    one = task.kind == "finding" or (task.kind == "classes" and len(task.names) == 2)
     with warnings.catch_warnings():
         # The table shows which labels have images of one kind only.
         warnings.simplefilter("ignore", UserWarning)
         return evaluate(
-            of_label,
+            {"head": scores[:, -1] if one else scores},
             np.zeros((len(task.y), 1)),
             named_labels(task),
             groups=data.groups,
@@ -148,8 +207,7 @@ def _rows(
     figures = ["value", "low", "high"]
     aucs = np.full((len(names), 3), np.nan)
     if judged:
-        table = judge(data, {"head": scores})
-        aucs = table[table["subgroup"] == "all"][figures].to_numpy(float)[: len(names)]
+        aucs = judge(data, scores)[figures].to_numpy(float)[: len(names)]
     rows = []
     for name, values, (auc, low, high) in zip(names, truth.T, aucs, strict=True):
         counts = ((values == 1).sum(), (values == 0).sum(), np.isnan(values).sum())
@@ -163,10 +221,41 @@ def _rows(
 def _how_estimated(data: LabelledImages, n_folds: int, seed: int) -> str:
     if not n_folds:
         return too_rare(data.task, data.groups)
-    kept = (
-        "images of one patient together"
-        if data.groups is not None
-        else "each image by itself: with several images a patient, pass "
-        "--group-column, or the AUC is too good"
-    )
+    kept = _how_kept(data.groups)
     return f"AUC by {n_folds}-fold cross-validation (seed {seed}), {kept}."
+
+
+def _how_kept(groups: Any) -> str:
+    """Return whether folds keep patients together, in words."""
+    if groups is not None:
+        return "images of one patient together"
+    return (
+        "each image by itself: with several images a patient, pass --group-column, or "
+        "the AUC is too good"
+    )
+
+
+def _best_trials(search: HeadSearchCV) -> list[list[str]]:
+    """Return the best trials as texts, the one that was chosen first."""
+    results = search.cv_results_
+    order = results["rank_test_score"].argsort(kind="stable").tolist()
+    order.remove(search.best_index_)  # first, whatever its rank
+    rows: dict[str, list[str]] = {}
+    for i in [search.best_index_, *order]:
+        params = dict(results["params"][i])
+        if results["state"][i] != "complete":
+            continue
+        rows.setdefault(
+            repr(params),
+            [
+                params.pop("head"),
+                f"{results['mean_test_score'][i]:.3f}",
+                f"{results['std_test_score'][i]:.3f}",
+                ", ".join(f"{k}={_short(v)}" for k, v in params.items()),
+            ],
+        )
+    return list(rows.values())[:_SHOWN_TRIALS]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

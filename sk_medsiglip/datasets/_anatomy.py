@@ -21,7 +21,7 @@ LUNG = 0.22
 
 @dataclass(frozen=True)
 class Body:
-    """What all views of one patient share; lengths in units of half the picture."""
+    """The build of one patient; lengths are in units of half the picture."""
 
     habitus: float  # 0 is slender, 1 is heavy; above 1 is heavier than usual
     chest_width: float  # half width of the rib cage

@@ -1,7 +1,7 @@
-"""Say what is true of a phantom, and write it down as a report would.
+"""State the facts on a phantom, and write them down as a report would.
 
 A *fact* is something a report can say of one image. Of each image every fact is true,
-false or left open. Left open is what a report would not commit itself to: a finding
+false or left open. A report leaves open what it cannot be sure of: a finding
 that is barely visible is described by a sign ("a blunted costophrenic angle") and
 neither named nor denied.
 """

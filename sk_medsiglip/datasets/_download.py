@@ -61,7 +61,7 @@ def download(
             if digest == md5:
                 os.replace(partial, path)
                 return
-            reason = f"what came has checksum {digest} instead of {md5}"
+            reason = f"the file has checksum {digest} instead of {md5}"
         except HTTPError as error:
             reason = f"the server answered {error.code} {error.reason}"
         except URLError as error:

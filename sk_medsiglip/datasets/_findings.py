@@ -7,13 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sk_medsiglip.datasets._anatomy import (
-    ORGAN,
-    Canvas,
-    chest_wall,
-    ramp,
-    smooth_noise,
-)
+from sk_medsiglip.datasets._anatomy import ORGAN, Canvas, chest_wall, ramp, smooth_noise
 
 FINDINGS = (
     "cardiomegaly",

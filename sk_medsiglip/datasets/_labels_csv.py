@@ -64,9 +64,9 @@ def load_labels_csv(
     group_column : str or None, default=None
         Column of patients.
     split_column : str or None, default=None
-        Column that says who learns and who judges, such as "train" and "test".
+        Column of splits, such as "train" and "test".
     uncertain, blank : {"ignore", "negative", "positive"}, default="ignore"
-        What -1 and an empty cell of a finding mean. "ignore" makes NaN, which this
+        Meaning of -1 and of an empty cell of a finding. "ignore" makes NaN, which this
         package's heads and splitters take for not known and scikit-learn's refuse.
 
     Returns
@@ -75,7 +75,7 @@ def load_labels_csv(
         One row an image, in the order of the file:
 
         paths : list of str
-            What to open. Not looked at here:
+            The files. They are not opened here:
             :func:`~sk_medsiglip.images.check_images` does that.
         target : ndarray of shape (n_samples,) or (n_samples, n_labels)
             Findings as 0 and 1, in float64 with NaN where one is not known; classes as
@@ -152,7 +152,7 @@ def load_image_folder(folder: str | PathLike[str]) -> Bunch:
     folder : str or path-like
         Images lie in sub-folders named after their class, at any depth below; or in
         ``train/CLASS``, ``val/CLASS``, ``test/CLASS``. Hidden files are left out, and
-        what systems add, such as ``__MACOSX`` and ``@eaDir``.
+        those that systems add, such as ``__MACOSX`` and ``@eaDir``.
 
     Returns
     -------

@@ -145,8 +145,8 @@ def test_demo_figures_are_plausible(demo):
     found = [image["similarity"] for image in nearest["images"]]
     assert found == sorted(found, reverse=True)
     assert found[0] > 1
-    assert nearest["label"] == "effusion"
-    assert nearest["share"] > 2 * nearest["share_of_all"]
+    effusion = nearest["shares"]["effusion"]
+    assert effusion["nearest"] > 2 * effusion["all"]
 
 
 def test_demo_answers_how_many_labels_beat_the_prompts(demo):
@@ -276,7 +276,7 @@ def test_demo_user_errors(classes_folder, images_csv, tmp_path):
         run("demo", "--images", tmp_path / "no", "--out", out), "does not exist"
     )
     table = ("demo", "--images", images_csv, "--out", out, "--path-column", "scan")
-    check_fails(run(*table), "Which column holds the labels?", "patient, age")
+    check_fails(run(*table), "no column 'label'", "patient, age")
     check_fails(run(*table, "--label-column", "x"), "no column 'x'", "patient, age")
     check_fails(
         run("demo", "--images", classes_folder, "--device", "tpu9", "--out", out),

@@ -96,7 +96,7 @@ def test_what_is_asked_wrongly(folder, index, tmp_path):
         ((index,), "Say what to look for"),
         ((tmp_path / "none", "effusion"), "There is no index"),
         ((index, "--image", tmp_path / "no.png"), "there is no file"),
-        ((index, "effusion", "--sheet", tmp_path / "x.gif"), "must end in .png"),
+        ((index, "effusion", "--sheet", tmp_path / "x.gif"), "name it .png"),
         ((index, "effusion", "--label-column", "sex"), "there is no column 'sex'"),
     ]:
         assert message in run("index", "search", *arguments, code=2)

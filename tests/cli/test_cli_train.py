@@ -379,10 +379,11 @@ HOSTILE = [
 def test_names_of_classes_stay_what_they_are(folder, tmp_path):
     from html import unescape
 
-    table = pd.read_csv(folder / "labels.csv")
-    table["path"] = [f"=x{i}.png" for i in range(N)]
-    table["kind"] = [HOSTILE[i % len(HOSTILE)] for i in range(N)]
-    for i in range(N):
+    n_images = 6 * len(HOSTILE)
+    table = pd.read_csv(folder / "labels.csv").head(n_images)
+    table["path"] = [f"=x{i}.png" for i in range(n_images)]
+    table["kind"] = [HOSTILE[i % len(HOSTILE)] for i in range(n_images)]
+    for i in range(n_images):
         (folder / f"=x{i}.png").write_bytes((folder / f"{i}.png").read_bytes())
     table.to_csv(folder / "a|b.csv", index=False)
     model = tmp_path / "model.skops"

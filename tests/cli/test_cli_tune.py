@@ -45,7 +45,7 @@ def test_a_finding_from_labels_to_predictions(folder, tmp_path):
     assert "3 trials" in said
     assert "LinearProbe" in said
     assert "images of one patient together" in said
-    assert "--nested makes one" in said
+    assert "add --nested" in said
     said = run(*command, "--n-trials", 4, "--overwrite", "--nested")
     assert "4 trials" in said
     assert "(nested cross-validation)" in said

@@ -466,9 +466,7 @@ def test_the_command_line_reads_the_same(write, tmp_path):
     collection = read_collection(file)
     assert collection.paths == bunch.paths
     pd.testing.assert_frame_equal(collection.frame, bunch.frame)
-    task, labelled, _ = read_labels(
-        collection.frame, bunch.target_names, complete=False
-    )
+    task, labelled, _ = read_labels(collection.frame, bunch.target_names)
     assert_array_equal(task.y, bunch.target[labelled])
     make_files(tmp_path, "ill/2.png", "well/1.png")
     assert read_collection(tmp_path).paths == load_image_folder(tmp_path).paths

@@ -836,7 +836,7 @@ def test_from_the_command_line(data, tmp_path):
         "--prevalence", 0.02, code=2,
     )  # fmt: skip
     assert "exists. Add --overwrite" in run(*asked, code=2)
-    assert "must end in .html" in run(
+    assert "name it .html" in run(
         "report", model, folder / "judge.csv", "--out", "report.pdf", code=2
     )
     assert "there is no column 'sex'" in run(
