@@ -7,8 +7,7 @@
     _selection.py        results as a table, without near copies, unlike each other
     _diversity.py        which vectors are near copies, and which differ
     _hits_plot.py        RetrievalDisplay
-    metrics.py           quality of a search; _ranking.py, items in order
-    _relevance.py        which items are relevant to a query, by labels
+    metrics/             how good a search is
 
     _index.py            rows of an index, and facts about it
     _exact_index.py      index="exact"

@@ -17,8 +17,6 @@ from sk_medsiglip.images import read_image, read_study
 from sk_medsiglip.retrieval._queries import Query
 from sk_medsiglip.retrieval._retriever import ImageRetriever
 
-__all__ = ["RetrievalDisplay"]
-
 #: Pixels a side that are drawn of larger images.
 _MAX_SHOWN = 384
 _WORDS = 26  # characters that fit over a picture

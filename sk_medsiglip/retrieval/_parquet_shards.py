@@ -30,8 +30,6 @@ from sk_medsiglip.retrieval._models import prepared_as
 from sk_medsiglip.retrieval._rejected import Rejected
 from sk_medsiglip.retrieval._row_facts import check_ids
 
-__all__ = ["ParquetShards"]
-
 #: 38 MB of vectors of width 1152.
 _ROWS_AT_ONCE = 8192
 
@@ -60,24 +58,7 @@ _FOLDER = "folder"
 
 
 class ParquetShards:
-    """A data set of Parquet files.
-
-    Parameters
-    ----------
-    location : str, path-like, or list of these
-        A file, a folder, or an URL that pyarrow reads (``s3://``, ``gs://``).
-    filesystem : pyarrow or fsspec file system, default=None
-        For other places, and for credentials.
-    ids : str or None, default=None
-        Column of the ids. None takes ``id`` or ``ids``, else rows are numbered.
-    vectors, sources : str
-        Names of these columns.
-
-    Attributes
-    ----------
-    n_rows : int
-        Rows that were read, once all of them are.
-    """
+    """A data set of Parquet files; ``n_rows`` are counted once all of them are read."""
 
     def __init__(
         self,
@@ -130,20 +111,7 @@ class ParquetShards:
             self._not_metadata.update(_OF_SHARDS)
 
     def about(self, model: str | None) -> About:
-        """Return what the shards say of themselves.
-
-        Parameters
-        ----------
-        model : str or None
-            Name of the model, where shards say none.
-
-        Raises
-        ------
-        CheckpointError
-            If shards are by different models.
-        ValueError
-            If they say nothing of a model, and ``model`` is None.
-        """
+        """Return facts of the shards; ``model`` is named where they do not say it."""
         recipe = self._recipe
         named = recipe.get("model")
         if model is None and named in (None, _FOLDER):
@@ -164,19 +132,7 @@ class ParquetShards:
         )
 
     def batches(self, about: About, rejected: list[Rejected]) -> Iterator[Rows]:
-        """Yield all rows, in the order of the files.
-
-        Parameters
-        ----------
-        about : About
-            From :meth:`about`.
-        rejected : list
-            Gets rows whose vector has no direction.
-
-        Yields
-        ------
-        Rows
-        """
+        """Yield all rows, in the order of the files."""
         row = 0
         for batch in self._scan():
             n = len(batch)

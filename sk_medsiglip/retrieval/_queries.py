@@ -14,8 +14,6 @@ from PIL import Image
 
 from sk_medsiglip.images import source_name
 
-__all__ = ["Query", "as_queries", "encode_queries"]
-
 #: A sum shorter than this has no direction to speak of.
 _SHORTEST = 1e-4
 
@@ -187,17 +185,8 @@ def _check_embedding(embedding: Any) -> NDArray[np.float32]:
 def as_queries(query: Any) -> tuple[list[Query], bool]:
     """Return queries, and whether several were asked for.
 
-    Parameters
-    ----------
-    query : str, Query, image, 1-D or 2-D embeddings, or a list of these
-        A path as ``str`` would be text: images are ``pathlib.Path``, PIL images,
-        bytes, arrays of pixels, or ``Query(image=...)``.
-
-    Returns
-    -------
-    queries : list of Query
-    is_batch : bool
-        Whether a list, or rows of embeddings, were given.
+    A path as ``str`` would be text: images are ``pathlib.Path``, PIL images, bytes,
+    arrays of pixels, or ``Query(image=...)``.
     """
     if isinstance(query, np.ndarray) and query.dtype.kind == "f" and query.ndim == 2:
         return [Query(embedding=row) for row in query], True
@@ -234,23 +223,7 @@ def encode_queries(
     encode_texts: Callable[[list[tuple[str, ...]]], NDArray[np.float32]],
     embed_images: Callable[[list[Any]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
-    """Return the vector of every query; one call for all texts, one for all images.
-
-    Parameters
-    ----------
-    queries : sequence of Query
-    width : int
-        Of the vectors of the index.
-    encode_texts : callable
-        From groups of texts to a vector of length 1 for each.
-    embed_images : callable
-        From images to a vector of length 1 for each.
-
-    Returns
-    -------
-    ndarray of shape (len(queries), width), float32
-        Of length 1.
-    """
+    """Return the vector of every query; one call for all texts, one for all images."""
     terms = [(row, term) for row, query in enumerate(queries) for term in query.terms]
     sums = np.zeros((len(queries), width))
     for kind, encode in (

@@ -10,8 +10,6 @@ import pandas as pd
 
 from sk_medsiglip.exceptions import UnreadableImageWarning
 
-__all__ = ["Rejected", "rejected_table", "warn_about_rejected"]
-
 _NAMED_IN_WARNING = 5
 
 

@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import UndefinedMetricWarning
 
-__all__ = ["Floats", "Ranked", "mean_figure"]
-
 #: Scores that are ranked at a time: 4 MB of float64.
 _SCORES = 2**19
 _WITHOUT = ("warn", "skip", "raise")
@@ -189,3 +187,8 @@ def _tell_of_empty(empty: NDArray[np.bool_], without_relevant: str) -> None:
             UndefinedMetricWarning,
             stacklevel=4,
         )
+
+
+def divide(top: Floats, bottom: NDArray[Any], or_else: float = np.nan) -> Floats:
+    """Divide, and return ``or_else`` where there is nothing to divide by."""
+    return np.divide(top, bottom, out=np.full(top.shape, or_else), where=bottom > 0)

@@ -1,11 +1,12 @@
-"""What is relevant to what, by the labels of images."""
+"""Relevance by the labels of images, and what a metric is at random."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-__all__ = ["relevance_of_labels"]
 
 
 def relevance_of_labels(
@@ -59,3 +60,58 @@ def relevance_of_labels(
                 "missing ones, count as."
             )
     return ours.astype(np.int64) @ theirs.astype(np.int64).T
+
+
+def chance_level(
+    metric: Callable[..., Any],
+    y_true: ArrayLike,
+    *,
+    n_items: int | None = None,
+    **options: Any,
+) -> Any:
+    """Return what a metric gives on average if items come in random order.
+
+    Parameters
+    ----------
+    metric : callable
+        A function of this module.
+    y_true : array-like of shape (n_queries, n_items) or (n_queries,)
+        As for the metric.
+    n_items : int, default=None
+        How many items there are, where ``y_true`` holds the columns of mates.
+    **options
+        Of the metric, such as ``k``.
+
+    Returns
+    -------
+    chance : float, or ndarray of shape (n_queries,)
+        Not drawn but computed: the mean over all orders. Of :func:`median_rank` the
+        median of the queries' mean ranks.
+
+    Raises
+    ------
+    ValueError
+        As the metric; if ``n_items`` is missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_medsiglip.retrieval import metrics
+    >>> pairs = np.arange(200)
+    >>> chance = metrics.chance_level(metrics.hit_rate_at_k, pairs, n_items=200, k=5)
+    >>> round(chance, 3)
+    0.025
+    >>> by_finding = [[1, 1, 0, 0, 0], [0, 0, 1, 1, 1]]
+    >>> metrics.chance_level(metrics.precision_at_k, by_finding, k=2)
+    0.5
+    """
+    shape = np.shape(y_true)
+    if len(shape) == 1 and n_items is None:
+        raise ValueError(
+            "y_true holds a column for each query: n_items is needed, the number of "
+            "items that are searched."
+        )
+    if len(shape) == 2 and n_items not in (None, shape[1]):
+        raise ValueError(f"n_items is {n_items}, and y_true has {shape[1]} columns.")
+    all_alike = np.zeros((shape[0], shape[1] if n_items is None else n_items))
+    return metric(y_true, all_alike, **options)
