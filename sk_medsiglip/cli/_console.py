@@ -76,7 +76,7 @@ def make_table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
-def preview(frame: Any) -> Table:
+def preview(frame: Any, *, in_file: bool = True) -> Table:
     """Return the first rows and columns of a DataFrame as a table."""
     parts = []
     if len(frame) > _SHOWN_ROWS:
@@ -84,7 +84,9 @@ def preview(frame: Any) -> Table:
     left_out = frame.shape[1] - _SHOWN_COLUMNS
     if left_out > 0:
         more = "column" if left_out == 1 else "columns"
-        parts.append(f"{left_out} more {more} in the file")
+        parts.append(f"{left_out} more {more}" + (" in the file" if in_file else ""))
+    if parts and not in_file:
+        parts.append("--out FILE.csv writes all")
     shown = frame.iloc[:_SHOWN_ROWS, :_SHOWN_COLUMNS]
     table = make_table(*map(str, shown.columns), title="; ".join(parts) or None)
     for row in shown.itertuples(index=False):

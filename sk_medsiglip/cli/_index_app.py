@@ -258,7 +258,7 @@ def search(
     if not len(hits):
         say("Nothing is like that, or --where leaves nothing.", "yellow")
     else:
-        console.print(preview(hits))
+        console.print(preview(hits, in_file=out is not None))
     if out is not None:
         write_csv(hits, out, float_format="%.6g")
         say(f"Wrote {out}: {len(hits):,} rows.")

@@ -166,6 +166,13 @@ def dtype_of(kind: str) -> Any:
     return _DTYPES[kind][1]
 
 
+def nullable_dtype(arrow_type: Any) -> Any:
+    """Return the pandas type for a type of Arrow; None is pandas' own choice."""
+    kinds = {"string": "text", "int64": "integer", "bool": "boolean"}
+    kind = kinds.get(str(arrow_type))
+    return kind and dtype_of(kind)
+
+
 def empty_column(kind: str, n_rows: int) -> pd.Series:
     """Return a column in which every value is missing."""
     return pd.Series([None] * n_rows, dtype=_DTYPES[kind][1])

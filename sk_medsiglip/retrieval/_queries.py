@@ -1,4 +1,4 @@
-"""``Query``: texts, images and their differences, as one direction to look in."""
+"""``Query``: texts, images and their differences, as one vector."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Term:
 
 
 class Query:
-    """What to look for: a text, several, an image, and sums and differences of these.
+    """A query: a text, several, an image, and sums and differences of these.
 
     Each part becomes a vector of length 1. Parts are added up with their weights, and
     the sum is brought to length 1 again.
@@ -42,16 +42,16 @@ class Query:
     Parameters
     ----------
     text : str or sequence of str, default=None
-        Several texts say the same thing in other words: their vectors are averaged.
+        Words. Several texts say the same in other words: their vectors are averaged.
     image : image, default=None
-        A path, an array, a PIL image: whatever may be a row of the retriever's ``X``.
+        A path, an array, a PIL image: anything that may be a row of ``X``.
     embedding : array-like of shape (width,), default=None
-        A vector that is there already.
+        A vector of the index's model.
 
     Notes
     -----
-    ``+`` asks for both, ``-`` turns away from something, and a number in front says
-    how much a part counts; text on its own may stand as it is. Images are more like
+    ``+`` asks for both, ``-`` turns away from a part, and a number in front is its
+    weight; a plain text may stand for its query. Images are more like
     each other than any text is like an image, so in the sum of an image and a text the
     image mostly decides: give the text more weight, ``Query(image=path) + 3 *
     Query("pacemaker")``, and look at what comes back.

@@ -588,7 +588,7 @@ def test_changes_that_fail_change_nothing(embeddings):
         (
             lambda: retriever.add(embeddings[:2], ids=["a", "b"]),
             TypeError,
-            "'a' is none",
+            "'a'",
         ),
         (
             lambda: retriever.add(embeddings[:2, :5]),

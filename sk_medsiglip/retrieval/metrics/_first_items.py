@@ -29,21 +29,21 @@ def recall_at_k(
     Parameters
     ----------
     y_true : array-like of shape (n_queries, n_items) or (n_queries,)
-        Whether an item is relevant to a query: bool, or grades, of which all above 0
+        Whether an item is relevant to a query: bool, or grades, where all above 0
         count. One-dimensional: the number of the column that holds each query's one
         mate, ``numpy.arange(n)`` for pairs in the same order.
     y_score : array-like of shape (n_queries, n_items)
-        The higher, the earlier an item comes. To leave an item out for a query, as
+        Scores; the highest comes first. To leave an item out for a query, as
         an image that looks for others like itself, give it ``-numpy.inf`` and no
         relevance.
     k : int, default=10
-        How many items are looked at.
+        Number of items that are looked at.
     n_relevant : array-like of shape (n_queries,), default=None
-        How many items are relevant to each query, where the columns are only the items
-        that a search returned. None counts them in ``y_true``.
+        Number of items that are relevant to each query, where the columns are only
+        those that a search returned. By default, they are counted in ``y_true``.
     without_relevant : {"warn", "skip", "raise"}, default="warn"
-        What to do about queries to which nothing is relevant: they are left out of the
-        mean, with a warning that counts them or without, or are an error.
+        Treatment of queries to which nothing is relevant: they are left out of the
+        mean, with or without a warning that counts them, or raise an error.
     per_query : bool, default=False
         Whether to return a figure a query, NaN for those with nothing relevant, instead
         of the mean.
@@ -66,8 +66,8 @@ def recall_at_k(
 
     See Also
     --------
-    hit_rate_at_k : What CLIP's papers call recall.
-    chance_level : What guessing gets.
+    hit_rate_at_k : The recall of CLIP's papers.
+    chance_level : The same metric for random scores.
 
     Examples
     --------

@@ -20,8 +20,8 @@ Floats = NDArray[np.float64]
 class Ranked(NamedTuple):
     """Items in the order of their scores, in groups of equal ones; a row a query.
 
-    Of each place: the grade of the item there, and of its group the first place, that
-    after the last, its relevant items and those before it.
+    For each place: the grade of its item; and for the group of that item, the first
+    place, the place after the last, and the relevant items in it and before it.
     """
 
     grade: Floats
@@ -58,7 +58,7 @@ def mean_figure(
     per_query: bool,
     summary: Callable[[Floats], Any] = np.mean,
 ) -> Any:
-    """Compute a figure of each query, and what they come to."""
+    """Compute a figure of each query, and their summary."""
     grades, scores = _check_arrays(y_true, y_score)
     n_queries, n_items = scores.shape
     if k is not None and not (isinstance(k, Integral) and 1 <= k <= n_items):

@@ -19,13 +19,13 @@ def relevance_of_labels(
     query_labels : array-like of shape (n_queries,) or (n_queries, n_labels)
         A class each, or 1 for every finding that is there and 0 for others.
     item_labels : array-like of shape (n_items,) or (n_items, n_labels)
-        Of the same kind.
+        Labels of the same kind.
 
     Returns
     -------
     relevance : ndarray of shape (n_queries, n_items), int64
-        0 or 1 for classes; of findings how many both have. Images without any finding
-        share none, even with each other.
+        0 or 1 for classes; the number of shared findings otherwise. Images without any
+        finding share none, even with each other.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def chance_level(
     n_items: int | None = None,
     **options: Any,
 ) -> Any:
-    """Return what a metric gives on average if items come in random order.
+    """Return the mean of a metric if items come in random order.
 
     Parameters
     ----------
@@ -78,15 +78,15 @@ def chance_level(
     y_true : array-like of shape (n_queries, n_items) or (n_queries,)
         As for the metric.
     n_items : int, default=None
-        How many items there are, where ``y_true`` holds the columns of mates.
+        Number of items, where ``y_true`` holds the columns of mates.
     **options
-        Of the metric, such as ``k``.
+        Options of the metric, such as ``k``.
 
     Returns
     -------
     chance : float, or ndarray of shape (n_queries,)
-        Not drawn but computed: the mean over all orders. Of :func:`median_rank` the
-        median of the queries' mean ranks.
+        Mean over all orders, computed exactly. For :func:`median_rank`, the median of
+        the queries' mean ranks.
 
     Raises
     ------

@@ -37,8 +37,8 @@ def mean_average_precision(
     y_true, y_score, n_relevant, without_relevant, per_query
         As for :func:`recall_at_k`.
     k : int, default=None
-        How many items are looked at; relevant ones after them count as not found, with
-        a precision of 0. None looks at all.
+        Number of items that are looked at; relevant ones after them count as not found,
+        with a precision of 0. By default, all are.
 
     Returns
     -------
@@ -94,8 +94,8 @@ def ndcg(
 ) -> Any:
     """Return the normalised discounted cumulative gain.
 
-    What the first ``k`` items are worth, each grade divided by the binary logarithm of
-    its place plus 1, over what the best order is worth.
+    Sum over the first ``k`` items of each grade divided by the binary logarithm of its
+    place plus 1, over the same sum for the best order.
 
     Parameters
     ----------
@@ -104,10 +104,10 @@ def ndcg(
     y_score, without_relevant, per_query
         As for :func:`recall_at_k`.
     k : int, default=None
-        How many items are looked at. None looks at all.
+        Number of items that are looked at. By default, all are.
     gain : {"linear", "exponential"}, default="linear"
-        What a grade ``g`` is worth: ``g``, as in scikit-learn, or ``2**g - 1``, which
-        makes the highest grades count most.
+        Gain of a grade ``g``: ``g``, as in scikit-learn, or ``2**g - 1``, which makes
+        the highest grades count most.
 
     Returns
     -------
