@@ -84,8 +84,9 @@ def preview(frame: Any, *, in_file: bool = True) -> Table:
     left_out = frame.shape[1] - _SHOWN_COLUMNS
     if left_out > 0:
         more = "column" if left_out == 1 else "columns"
-        where = "in the file" if in_file else "with --out"
-        parts.append(f"{left_out} more {more} {where}")
+        parts.append(f"{left_out} more {more}" + (" in the file" if in_file else ""))
+    if parts and not in_file:
+        parts.append("--out FILE.csv writes all")
     shown = frame.iloc[:_SHOWN_ROWS, :_SHOWN_COLUMNS]
     table = make_table(*map(str, shown.columns), title="; ".join(parts) or None)
     for row in shown.itertuples(index=False):

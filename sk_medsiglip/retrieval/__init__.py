@@ -5,10 +5,8 @@
     _retriever.py        ImageRetriever
     _queries.py          Query: texts, images and their differences as one direction
     _selection.py        results as a table, without near copies, unlike each other
-    _diversity.py        which vectors are near copies, and which differ
     _hits_plot.py        RetrievalDisplay
-    metrics.py           quality of a search; _ranking.py, items in order
-    _relevance.py        which items are relevant to a query, by labels
+    metrics/             how good a search is
 
     _index.py            rows of an index, and facts about it
     _exact_index.py      index="exact"
@@ -21,7 +19,6 @@
     _row_facts.py        ids, sources, metadata; _metadata.py, their types
     _parquet_shards.py   rows that were embedded elsewhere
     _models.py           the model whose vectors an index holds
-    _rejected.py         rows without a vector
     _where.py            filters in SQL, on a table and for LanceDB
 """
 

@@ -166,17 +166,8 @@ class ExactIndex:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the index into a folder, in the place of one that may be there."""
-        rows = self._rows
-        arrays = {"vectors": rows.vectors, "numbers": rows.numbers}
-        arrays.update(arrays_of_table(rows.table, self.about.columns))
-        facts = {
-            "n_rows": len(self),
-            "next": self.next_free._asdict(),
-            "storage": self.storage,
-            "about": self.about.as_dict(),
-        }
         self._stored = self._origin = write_folder(
-            Path(folder), arrays, facts, self._origin
+            Path(folder), self._arrays(), self._facts(), self._origin
         )
 
     @classmethod
@@ -208,16 +199,7 @@ class ExactIndex:
         if self._stored is not None:
             folder, name = self._stored
             return {**state, "folder": folder, "rows": name}
-        rows = self._rows
-        arrays = {"vectors": rows.vectors, "numbers": rows.numbers}
-        arrays.update(arrays_of_table(rows.table, self.about.columns))
-        return {
-            **state,
-            "about": self.about.as_dict(),
-            "storage": self.storage,
-            "next": self.next_free._asdict(),
-            "arrays": arrays,
-        }
+        return {**state, **self._facts(), "arrays": self._arrays()}
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> ExactIndex:
@@ -232,6 +214,19 @@ class ExactIndex:
                 f"{folder!r})."
             )
         return cls.load(folder, state["device"])
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "n_rows": len(self),
+            "next": self.next_free._asdict(),
+            "storage": self.storage,
+            "about": self.about.as_dict(),
+        }
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        rows = self._rows
+        arrays = {"vectors": rows.vectors, "numbers": rows.numbers}
+        return arrays | dict(arrays_of_table(rows.table, self.about.columns))
 
     def _places(self, ids: list[Any]) -> NDArray[np.int64]:
         """Return the position of every id, -1 where there is none."""

@@ -1,4 +1,4 @@
-"""``RetrievalDisplay``: what a search found, as a sheet of pictures."""
+"""``RetrievalDisplay``: the results of a search as a sheet of pictures."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from sk_medsiglip.images import read_image, read_study
 from sk_medsiglip.retrieval._queries import Query
 from sk_medsiglip.retrieval._retriever import ImageRetriever
 
-__all__ = ["RetrievalDisplay"]
-
 #: Pixels a side that are drawn of larger images.
 _MAX_SHOWN = 384
 _WORDS = 26  # characters that fit over a picture
 
 
 class RetrievalDisplay:
-    """Draw what a search found: pictures by rank, with score and label.
+    """Results of a search: pictures by rank, with score and label.
 
     Nothing is written: pictures are in the figure, and in a file only if you save it.
     They may be patients' images; treat the figure as such.
@@ -33,26 +31,26 @@ class RetrievalDisplay:
     Parameters
     ----------
     hits : DataFrame
-        What :meth:`ImageRetriever.search` returned for one query.
+        Results of :meth:`ImageRetriever.search` for one query.
     pictures : list of ndarray of shape (H, W, 3) or None
-        One a row of ``hits``; None where there is none to show.
+        A picture for each row of ``hits``; None where there is none to show.
     query : str, default=None
-        What was asked, for the title.
+        Words of the query, for the title.
     asked : ndarray of shape (H, W, 3), default=None
-        The image that was asked with, drawn first.
+        Image of the query, drawn first.
     label : str, default=None
         Column of ``hits`` to print under the score.
 
     Attributes
     ----------
     ax_, figure_
-        matplotlib's axes and figure.
+        Axes and figure of matplotlib.
     axes_ : list of matplotlib Axes
-        One a picture, that of ``asked`` first if there is one.
+        Axes of each picture, that of ``asked`` first if there is one.
 
     See Also
     --------
-    ImageRetriever.search : The table.
+    ImageRetriever.search : The results as a table.
 
     Examples
     --------
@@ -96,7 +94,7 @@ class RetrievalDisplay:
         ax: Any = None,
         **params: Any,
     ) -> Self:
-        """Search, read what was found, and draw.
+        """Search, read the pictures that were found, and draw them.
 
         Parameters
         ----------
@@ -105,17 +103,16 @@ class RetrievalDisplay:
         query : str, Query or image
             One, as :meth:`ImageRetriever.search` takes it.
         n : int, default=10
-            How many.
+            Number of results.
         images : sequence, mapping or callable, default=None
-            Where pictures come from: an image by its id, which is a place in a
-            sequence, a key of a mapping, or what a function is called with. None opens
-            each row's ``source``.
+            Images by id, which is a place in a sequence, a key of a mapping, or the
+            argument of a function. By default, each row's ``source`` is opened.
         label : str, default=None
             Column of the metadata to print.
         ax : matplotlib Axes, default=None
-            None makes a figure.
+            Axes to draw into. By default, a new figure is made.
         **params
-            Of :meth:`ImageRetriever.search`: ``where``, ``deduplicate``,
+            Options of :meth:`ImageRetriever.search`: ``where``, ``deduplicate``,
             ``diversity``.
 
         Returns
@@ -152,17 +149,17 @@ class RetrievalDisplay:
         label: str | None = None,
         ax: Any = None,
     ) -> Self:
-        """Read what a search found, and draw.
+        """Read the pictures that a search found, and draw them.
 
         Parameters
         ----------
         hits : DataFrame
-            Of one query.
+            Results of one query.
         images
             As for :meth:`from_retriever`.
         embedder : MedSigLIPEmbedder or MedSigLIPVolumeEmbedder, default=None
-            Images are read as it reads them: the same window, the same frame; of a
-            study its middle slice. None reads with ``intensity="auto"``.
+            Embedder whose settings images are read with: the same window, the same
+            frame, the middle slice of a study. By default, ``intensity="auto"``.
         query, asked, label, ax
             As in the class and :meth:`from_retriever`.
 
@@ -172,7 +169,7 @@ class RetrievalDisplay:
         """
         if label is not None and label not in hits:
             raise ValueError(
-                f"label={label!r} is no column; there are {list(hits.columns)}."
+                f"label={label!r} is not a column; there are {list(hits.columns)}."
             )
         pictures: list[NDArray[Any] | None] = []
         for row in hits.itertuples():
@@ -189,9 +186,9 @@ class RetrievalDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a figure; else what the sheet is put into.
+            Axes to draw the sheet into. By default, a new figure is made.
         n_columns : int, default=5
-            Pictures beside each other.
+            Number of pictures in a row.
 
         Returns
         -------
@@ -269,7 +266,7 @@ def _source(row: Any, images: Any) -> Any:
         return images.get(row.id)
     if not isinstance(row.id, int | np.integer):
         raise ValueError(
-            f"images is a sequence, and the id {row.id!r} is no place in it: pass "
+            f"images is a sequence, and the id {row.id!r} is not a place in it: pass "
             "{id: image}, or a function of an id."
         )
     return images[row.id]

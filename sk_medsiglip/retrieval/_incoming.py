@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,11 @@ from sk_medsiglip.images import image_rows, source_name, study_rows
 from sk_medsiglip.retrieval._index import Rows
 from sk_medsiglip.retrieval._metadata import conform, conform_column
 from sk_medsiglip.retrieval._models import ImageEmbedder, strict_copy, to_length_one
-from sk_medsiglip.retrieval._rejected import Rejected
 
 #: Rows on their way at a time: 38 MB of vectors of width 1152.
 ROWS_AT_ONCE = 8192
+
+_NAMED_IN_WARNING = 5
 
 
 def is_embeddings(X: Any) -> bool:
@@ -221,3 +223,40 @@ def _sources(
     assert collection is not None
     column = pd.Series(collection.sources(start, stop), dtype=object)
     return conform_column(column, "text", "source", start)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """One row that was kept out, and why."""
+
+    row: int
+    id: Any
+    source: Any
+    reason: str
+
+    def __str__(self) -> str:
+        has_source = self.source is not None and not pd.isna(self.source)
+        source = f"{self.source}: " if has_source else ""
+        return f"row {self.row}: {source}{self.reason}"
+
+
+def rejected_table(rejected: list[Rejected]) -> pd.DataFrame:
+    """Return them as a table, for ``rejected_``."""
+    columns = ["row", "id", "source", "reason"]
+    return pd.DataFrame([asdict(one) for one in rejected], columns=columns)
+
+
+def warn_about_rejected(rejected: list[Rejected], n_rows: int) -> None:
+    """Warn once, if there are any."""
+    if not rejected:
+        return
+    shown = [str(one) for one in rejected[:_NAMED_IN_WARNING]]
+    if len(rejected) > len(shown):
+        shown.append(f"and {len(rejected) - len(shown)} more")
+    warnings.warn(
+        f"{len(rejected)} of {n_rows} rows are kept out of the index:\n  "
+        + "\n  ".join(shown)
+        + "\nrejected_ holds them all.",
+        UnreadableImageWarning,
+        stacklevel=4,
+    )

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.retrieval._index import About, Rows, SearchIndexError
+from sk_medsiglip.retrieval._metadata import nullable_dtype
 
 TABLE = "images"
 FORMAT = 1
@@ -160,14 +160,8 @@ class RowFormat:
 
     def to_rows(self, table: Any, *, vectors: bool) -> Rows:
         """Return a pyarrow.Table as rows, in its order."""
-        pyarrow = self._pyarrow
-        nullable = {
-            pyarrow.string(): pd.StringDtype(),
-            pyarrow.int64(): pd.Int64Dtype(),
-            pyarrow.bool_(): pd.BooleanDtype(),
-        }
         on_disk = list(self.names.values())
-        frame = table.select(on_disk).to_pandas(types_mapper=nullable.get)
+        frame = table.select(on_disk).to_pandas(types_mapper=nullable_dtype)
         frame.columns = list(self.names)
         width = self.about.width
         none = np.empty((0, width), np.float32)

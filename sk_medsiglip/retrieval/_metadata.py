@@ -9,7 +9,6 @@ written: None, NaN, NaT, ``pandas.NA``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -17,16 +16,6 @@ from uuid import UUID
 
 import numpy as np
 import pandas as pd
-
-__all__ = [
-    "RESERVED",
-    "conform",
-    "conform_column",
-    "dtype_of",
-    "empty_column",
-    "infer_kind",
-    "infer_kinds",
-]
 
 #: Columns that results have anyway.
 RESERVED = ("query", "rank", "id", "source", "score")
@@ -55,29 +44,15 @@ _KIND_OF_OBJECTS = {
     "date": "time",
 }
 
+#: Kinds of values that a column takes besides its own.
+_TAKEN = {"integer": ("integer", "number"), "number": ("number", "integer")}
+
 #: Objects that are names and are kept as their text.
 _NAMES = (PurePath, UUID)
 
 
 def infer_kinds(frame: pd.DataFrame) -> dict[str, str]:
-    """Return the kind of every column of metadata.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        As the user gave it.
-
-    Returns
-    -------
-    dict of str to {"text", "integer", "number", "boolean", "time", "time_utc"}
-
-    Raises
-    ------
-    TypeError
-        If a column holds anything else: says which row, and how to convert it.
-    ValueError
-        If a name is no text, stands twice, or is a column that results have anyway.
-    """
+    """Return the kind of every column of metadata, as the user gave it."""
     names = list(frame.columns)
     for name in names:
         if not isinstance(name, str) or not name:
@@ -165,28 +140,9 @@ def _unusable(name: str, column: pd.Series) -> str:
 def conform(
     metadata: Any, kinds: Mapping[str, str], n_rows: int, *, first_row: int = 0
 ) -> pd.DataFrame:
-    """Return metadata in the types of its kinds.
+    """Return metadata in the types of its kinds, under a plain index.
 
-    Parameters
-    ----------
-    metadata : DataFrame or None
-        What the user gave for these rows; columns may be missing.
-    kinds : dict
-        Of the index.
-    n_rows : int
-        Rows that there are.
-    first_row : int, default=0
-        Where these rows begin, for messages.
-
-    Returns
-    -------
-    DataFrame of n_rows rows
-        The columns of ``kinds``, in that order, under a plain index.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a column is new, or a value is not of its column's kind.
+    ``first_row`` is where these rows begin, for messages.
     """
     if metadata is not None:
         unknown = [name for name in metadata.columns if name not in kinds]
@@ -210,6 +166,13 @@ def dtype_of(kind: str) -> Any:
     return _DTYPES[kind][1]
 
 
+def nullable_dtype(arrow_type: Any) -> Any:
+    """Return the pandas type for a type of Arrow; None is pandas' own choice."""
+    kinds = {"string": "text", "int64": "integer", "bool": "boolean"}
+    kind = kinds.get(str(arrow_type))
+    return kind and dtype_of(kind)
+
+
 def empty_column(kind: str, n_rows: int) -> pd.Series:
     """Return a column in which every value is missing."""
     return pd.Series([None] * n_rows, dtype=_DTYPES[kind][1])
@@ -223,8 +186,8 @@ def conform_column(
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
     try:
-        converted = _CONVERT[kind](column)
-    except (TypeError, ValueError, OverflowError, pd.errors.OutOfBoundsDatetime):
+        converted = _convert(column, kind)
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(_other_kind(column, kind, name, first_row)) from None
     return converted.astype(_DTYPES[kind][1])
 
@@ -234,131 +197,63 @@ def _other_kind(column: pd.Series, kind: str, name: str, first_row: int) -> str:
     place, value = 0, None
     for place, value in enumerate(column):  # noqa: B007
         try:
-            if not pd.isna(value):
-                _CONVERT[kind](column.iloc[place : place + 1])
+            _convert(column.iloc[place : place + 1], kind)
         except (TypeError, ValueError, OverflowError):
             break
     return (
-        f"metadata[{name!r}] holds {_DTYPES[kind][0]} in this index, and "
-        f"{value!r} of row {first_row + place} is none that it can hold. Convert the "
+        f"metadata[{name!r}] holds {_DTYPES[kind][0]} in this index, which "
+        f"{value!r} of row {first_row + place} is not. Convert the "
         "column, here or before the first rows are added."
     )
 
 
-def _to_text(column: pd.Series) -> pd.Series:
-    if column.dtype == object:
-        named = (*_NAMES, Enum)
-        column = column.map(
-            lambda v: (
-                str(v.value if isinstance(v, Enum) else v)
-                if isinstance(v, named)
-                else v
-            )
-        )
-    if not isinstance(column.dtype, pd.StringDtype) and any(
-        not isinstance(value, str) for value in column[column.notna()]
-    ):
+def _convert(column: pd.Series, kind: str) -> pd.Series:
+    """Return values that a column of a kind can hold, or raise."""
+    if column.isna().all():
+        return empty_column(kind, len(column))
+    if kind == "text":
+        return _to_text(column)
+    if infer_kind(column, "") not in _TAKEN.get(kind, (kind,)):
         raise TypeError
-    # What UTF-8 cannot hold, half of a pair of surrogates, no file can either.
-    "".join(column[column.notna()]).encode("utf-8")
-    return column.astype(_DTYPES["text"][1])
-
-
-def _to_integers(column: pd.Series) -> pd.Series:
-    if pd.api.types.is_bool_dtype(column.dtype):
-        raise TypeError
-    if column.dtype == object:
-        present = column[column.notna()]
-        if any(isinstance(value, bool | np.bool_ | str) for value in present):
-            raise TypeError
-        if any(value != int(value) for value in present):
-            raise ValueError
-        whole = pd.array(
-            [None if pd.isna(v) else int(v) for v in column], dtype="Int64"
-        )
-        return pd.Series(whole)
-    if (
-        pd.api.types.is_unsigned_integer_dtype(column.dtype)
-        and (column[column.notna()] > np.iinfo(np.int64).max).any()
-    ):
-        raise OverflowError
-    if pd.api.types.is_float_dtype(column.dtype):
-        present = column[column.notna()]
-        # The largest float below 2**63; beyond it a cast wraps around.
-        if ((present.abs() >= 2.0**63) | (present % 1 != 0)).any():
-            raise ValueError
-    elif not pd.api.types.is_integer_dtype(column.dtype):
-        raise TypeError
-    return column.astype("Int64")
-
-
-def _to_numbers(column: pd.Series) -> pd.Series:
-    if pd.api.types.is_bool_dtype(column.dtype):
-        raise TypeError
-    if column.dtype == object:
-        present = column[column.notna()]
-        allowed = (int, float, Decimal, np.integer, np.floating)
-        if any(
-            isinstance(value, bool | np.bool_) or not isinstance(value, allowed)
-            for value in present
-        ):
-            raise TypeError
-    elif not pd.api.types.is_numeric_dtype(column.dtype):
-        raise TypeError
-    values = [np.nan if pd.isna(value) else float(value) for value in column]
-    return pd.Series(values, dtype="float64")
-
-
-def _to_booleans(column: pd.Series) -> pd.Series:
-    if column.dtype == object:
-        present = column[column.notna()]
-        if any(not isinstance(value, bool | np.bool_) for value in present):
-            raise TypeError
-    elif not pd.api.types.is_bool_dtype(column.dtype):
-        raise TypeError
-    return column.astype("boolean")
-
-
-def _to_times(column: pd.Series) -> pd.Series:
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        raise TypeError
-    return _read_times(column, utc=False)
-
-
-def _to_utc(column: pd.Series) -> pd.Series:
-    if pd.api.types.is_datetime64_dtype(column.dtype):
-        raise TypeError
-    return _read_times(column, utc=True)
-
-
-def _read_times(column: pd.Series, utc: bool) -> pd.Series:
-    if column.dtype == object:
-        present = column[column.notna()]
-        for value in present:
-            if isinstance(value, np.datetime64) and not utc:
-                continue
-            # A date is midnight where times have no zone.
-            is_time = hasattr(value, "year") and hasattr(value, "isoformat")
-            if not is_time or (getattr(value, "tzinfo", None) is not None) != utc:
-                raise TypeError
-        if utc:
-            return pd.to_datetime(column, utc=True)
+    if kind == "integer":
+        return _to_integers(column)
+    if kind == "number":
+        return pd.Series([np.nan if pd.isna(v) else float(v) for v in column])
+    if kind == "time_utc":
+        return pd.to_datetime(column, utc=True)
+    if kind == "time" and column.dtype == object:
         # Not pandas.to_datetime, which reads a year of 9999 in nanoseconds.
         values = [
             np.datetime64("NaT") if pd.isna(v) else np.datetime64(v, "us")
             for v in column
         ]
         return pd.Series(np.array(values, dtype="datetime64[us]"))
-    if not pd.api.types.is_datetime64_any_dtype(column.dtype):
-        raise TypeError
-    return column.dt.tz_convert("UTC") if utc else column
+    return column
 
 
-_CONVERT = {
-    "text": _to_text,
-    "integer": _to_integers,
-    "number": _to_numbers,
-    "boolean": _to_booleans,
-    "time": _to_times,
-    "time_utc": _to_utc,
-}
+def _to_text(column: pd.Series) -> pd.Series:
+    if column.dtype == object:
+        column = column.map(
+            lambda value: (
+                str(value.value)
+                if isinstance(value, Enum)
+                else str(value)
+                if isinstance(value, _NAMES)
+                else value
+            )
+        )
+    present = column[column.notna()]
+    # UTF-8 does not hold half of a pair of surrogates, and so no file does.
+    "".join(present).encode("utf-8")
+    return column.astype(_DTYPES["text"][1])
+
+
+def _to_integers(column: pd.Series) -> pd.Series:
+    if pd.api.types.is_signed_integer_dtype(column.dtype):
+        return column
+    whole = [None if pd.isna(value) else int(value) for value in column]
+    if any(one is not None and one != v for one, v in zip(whole, column, strict=True)):
+        raise ValueError
+    if any(one is not None and abs(one) >= 2**63 for one in whole):
+        raise OverflowError
+    return pd.Series(pd.array(whole, dtype="Int64"))

@@ -18,19 +18,17 @@ from numpy.typing import NDArray
 from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import CheckpointError
-from sk_medsiglip.retrieval._incoming import reason_of_vector, with_vectors
+from sk_medsiglip.retrieval._incoming import Rejected, reason_of_vector, with_vectors
 from sk_medsiglip.retrieval._index import About, Rows, SearchIndexError
 from sk_medsiglip.retrieval._metadata import (
     RESERVED,
     conform,
     conform_column,
     infer_kinds,
+    nullable_dtype,
 )
 from sk_medsiglip.retrieval._models import prepared_as
-from sk_medsiglip.retrieval._rejected import Rejected
 from sk_medsiglip.retrieval._row_facts import check_ids
-
-__all__ = ["ParquetShards"]
 
 #: 38 MB of vectors of width 1152.
 _ROWS_AT_ONCE = 8192
@@ -60,24 +58,7 @@ _FOLDER = "folder"
 
 
 class ParquetShards:
-    """A data set of Parquet files.
-
-    Parameters
-    ----------
-    location : str, path-like, or list of these
-        A file, a folder, or an URL that pyarrow reads (``s3://``, ``gs://``).
-    filesystem : pyarrow or fsspec file system, default=None
-        For other places, and for credentials.
-    ids : str or None, default=None
-        Column of the ids. None takes ``id`` or ``ids``, else rows are numbered.
-    vectors, sources : str
-        Names of these columns.
-
-    Attributes
-    ----------
-    n_rows : int
-        Rows that were read, once all of them are.
-    """
+    """A data set of Parquet files; ``n_rows`` are counted once all of them are read."""
 
     def __init__(
         self,
@@ -124,26 +105,18 @@ class ParquetShards:
             if name not in names:
                 raise ValueError(f"there is no column {name!r}; there are {names}.")
         self.n_rows = 0
+        self._vector_type = self._schemas[0].field(vectors).type
+        types = self._pyarrow.types
+        self._is_binary = types.is_binary(self._vector_type) or types.is_large_binary(
+            self._vector_type
+        )
         self._recipe = self._read_recipe()
         self._not_metadata = {vectors, sources, self._ids, _KEY}
         if self._recipe:
             self._not_metadata.update(_OF_SHARDS)
 
     def about(self, model: str | None) -> About:
-        """Return what the shards say of themselves.
-
-        Parameters
-        ----------
-        model : str or None
-            Name of the model, where shards say none.
-
-        Raises
-        ------
-        CheckpointError
-            If shards are by different models.
-        ValueError
-            If they say nothing of a model, and ``model`` is None.
-        """
+        """Return facts of the shards; ``model`` is named where they do not say it."""
         recipe = self._recipe
         named = recipe.get("model")
         if model is None and named in (None, _FOLDER):
@@ -164,19 +137,7 @@ class ParquetShards:
         )
 
     def batches(self, about: About, rejected: list[Rejected]) -> Iterator[Rows]:
-        """Yield all rows, in the order of the files.
-
-        Parameters
-        ----------
-        about : About
-            From :meth:`about`.
-        rejected : list
-            Gets rows whose vector has no direction.
-
-        Yields
-        ------
-        Rows
-        """
+        """Yield all rows, in the order of the files."""
         row = 0
         for batch in self._scan():
             n = len(batch)
@@ -217,38 +178,29 @@ class ParquetShards:
                     if has_keys:
                         batch = self._first_times(batch, seen)
                     if len(batch):
-                        yield self._filled(batch, {} if columns else of_folder)
+                        yield batch if columns else self._in_folder(batch, of_folder)
 
-    def _filled(self, batch: Any, of_folder: dict[str, Any]) -> Any:
-        """Return a batch with what its folder says, and blanks in their column's type.
-
-        A column without a value has no type of its own in a file.
-        """
-        pyarrow, n = self._pyarrow, len(batch)
+    def _in_folder(self, batch: Any, of_folder: dict[str, Any]) -> Any:
+        """Return a batch with the columns that the name of its folder gives."""
         for name in of_folder.keys() - set(batch.schema.names):
-            value = pyarrow.scalar(of_folder[name], self._schema.field(name).type)
-            batch = batch.append_column(name, pyarrow.repeat(value, n))
-        for place, field in enumerate(batch.schema):
-            if pyarrow.types.is_null(field.type) and field.name in self._schema.names:
-                blanks = pyarrow.nulls(n, self._schema.field(field.name).type)
-                batch = batch.set_column(place, field.name, blanks)
+            values = [of_folder[name]] * len(batch)
+            kind = self._schema.field(name).type
+            batch = batch.append_column(name, self._pyarrow.array(values, kind))
         return batch
 
     def _whole_schema(self, of_dataset: Any) -> Any:
         """Return all columns but the vectors, in types that hold every file's."""
-        fields: dict[str, list[Any]] = {}
-        for schema in self._schemas:
-            for field in schema:
-                if field.name != self._vectors:
-                    fields.setdefault(field.name, []).append(self._decoded(field))
-        for name in sorted({name for keys in self._of_folder for name in keys}):
-            fields.setdefault(name, [self._decoded(of_dataset.field(name))])
-        every = [
-            self._pyarrow.schema([one]) for some in fields.values() for one in some
+        schema = self._pyarrow.schema
+        of_files = [
+            schema([self._decoded(one) for one in file if one.name != self._vectors])
+            for file in self._schemas
         ]
+        known = {name for file in of_files for name in file.names}
+        of_folders = {name for keys in self._of_folder for name in keys} - known
+        hive = schema([self._decoded(of_dataset.field(n)) for n in sorted(of_folders)])
         try:
             return self._pyarrow.unify_schemas(
-                [self._pyarrow.schema([]), *every], promote_options="permissive"
+                [schema([]), *of_files, hive], promote_options="permissive"
             )
         except self._pyarrow.ArrowException as error:
             raise TypeError(
@@ -291,29 +243,21 @@ class ParquetShards:
         return found or {}
 
     def _width(self) -> int:
-        kind = self._schemas[0].field(self._vectors).type
-        if self._pyarrow.types.is_fixed_size_list(kind):
-            return int(kind.list_size)
+        if self._pyarrow.types.is_fixed_size_list(self._vector_type):
+            return int(self._vector_type.list_size)
         for batch in self._scan([self._vectors]):
             for value in batch[self._vectors]:
                 if value.is_valid:
                     n = len(value.as_py())
-                    return n // 4 if self._is_binary() else n
+                    return n // 4 if self._is_binary else n
         raise ValueError("the files hold no vector.")
-
-    def _is_binary(self) -> bool:
-        types, kind = (
-            self._pyarrow.types,
-            self._schemas[0].field(self._vectors).type,
-        )
-        return types.is_binary(kind) or types.is_large_binary(kind)
 
     def _matrix(self, column: Any, width: int) -> NDArray[np.floating]:
         """Return vectors as the rows of an array, NaN where there is none."""
         vectors = np.full((len(column), width), np.nan, np.float32)
         valid = column.is_valid().to_numpy(zero_copy_only=False)
         present = column.filter(self._pyarrow.array(valid))
-        if self._is_binary():
+        if self._is_binary:
             flat = np.frombuffer(b"".join(present.to_pylist()), "<f4")
         else:
             flat = present.flatten().to_numpy(zero_copy_only=False)
@@ -344,12 +288,7 @@ class ParquetShards:
         columns = {
             name: self._plain(chosen[name], name) for name in chosen.column_names
         }
-        nullable = {
-            self._pyarrow.string(): pd.StringDtype(),
-            self._pyarrow.int64(): pd.Int64Dtype(),
-            self._pyarrow.bool_(): pd.BooleanDtype(),
-        }
-        return self._pyarrow.table(columns).to_pandas(types_mapper=nullable.get)
+        return self._pyarrow.table(columns).to_pandas(types_mapper=nullable_dtype)
 
     def _plain(self, column: Any, name: str) -> Any:
         """Return a column of text, numbers, true and false, or times."""
@@ -363,7 +302,10 @@ class ParquetShards:
             ((types.is_floating, types.is_decimal), pyarrow.float64()),
             ((types.is_boolean,), pyarrow.bool_()),
             ((types.is_date,), pyarrow.timestamp("us")),
-            ((types.is_timestamp,), pyarrow.timestamp("us", tz=_zone(kind))),
+            (
+                (types.is_timestamp,),
+                pyarrow.timestamp("us", tz=getattr(kind, "tz", None)),
+            ),
         ):
             if any(test(kind) for test in tests):
                 try:
@@ -403,7 +345,3 @@ class ParquetShards:
         listed = batch[self._sources].to_pylist() if there else [None] * len(batch)
         values = pd.Series(listed, dtype=object)
         return conform_column(values, "text", "source", row)
-
-
-def _zone(kind: Any) -> str | None:
-    return getattr(kind, "tz", None)

@@ -1,4 +1,4 @@
-"""``Query``: texts, images and their differences, as one direction to look in."""
+"""``Query``: texts, images and their differences, as one vector."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from sk_medsiglip.images import source_name
-
-__all__ = ["Query", "as_queries", "encode_queries"]
 
 #: A sum shorter than this has no direction to speak of.
 _SHORTEST = 1e-4
@@ -36,7 +34,7 @@ class _Term:
 
 
 class Query:
-    """What to look for: a text, several, an image, and sums and differences of these.
+    """A query: a text, several, an image, and sums and differences of these.
 
     Each part becomes a vector of length 1. Parts are added up with their weights, and
     the sum is brought to length 1 again.
@@ -44,16 +42,16 @@ class Query:
     Parameters
     ----------
     text : str or sequence of str, default=None
-        Several texts say the same thing in other words: their vectors are averaged.
+        Words. Several texts say the same in other words: their vectors are averaged.
     image : image, default=None
-        A path, an array, a PIL image: whatever may be a row of the retriever's ``X``.
+        A path, an array, a PIL image: anything that may be a row of ``X``.
     embedding : array-like of shape (width,), default=None
-        A vector that is there already.
+        A vector of the index's model.
 
     Notes
     -----
-    ``+`` asks for both, ``-`` turns away from something, and a number in front says
-    how much a part counts; text on its own may stand as it is. Images are more like
+    ``+`` asks for both, ``-`` turns away from a part, and a number in front is its
+    weight; a plain text may stand for its query. Images are more like
     each other than any text is like an image, so in the sum of an image and a text the
     image mostly decides: give the text more weight, ``Query(image=path) + 3 *
     Query("pacemaker")``, and look at what comes back.
@@ -187,17 +185,8 @@ def _check_embedding(embedding: Any) -> NDArray[np.float32]:
 def as_queries(query: Any) -> tuple[list[Query], bool]:
     """Return queries, and whether several were asked for.
 
-    Parameters
-    ----------
-    query : str, Query, image, 1-D or 2-D embeddings, or a list of these
-        A path as ``str`` would be text: images are ``pathlib.Path``, PIL images,
-        bytes, arrays of pixels, or ``Query(image=...)``.
-
-    Returns
-    -------
-    queries : list of Query
-    is_batch : bool
-        Whether a list, or rows of embeddings, were given.
+    A path as ``str`` would be text: images are ``pathlib.Path``, PIL images, bytes,
+    arrays of pixels, or ``Query(image=...)``.
     """
     if isinstance(query, np.ndarray) and query.dtype.kind == "f" and query.ndim == 2:
         return [Query(embedding=row) for row in query], True
@@ -234,23 +223,7 @@ def encode_queries(
     encode_texts: Callable[[list[tuple[str, ...]]], NDArray[np.float32]],
     embed_images: Callable[[list[Any]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
-    """Return the vector of every query; one call for all texts, one for all images.
-
-    Parameters
-    ----------
-    queries : sequence of Query
-    width : int
-        Of the vectors of the index.
-    encode_texts : callable
-        From groups of texts to a vector of length 1 for each.
-    embed_images : callable
-        From images to a vector of length 1 for each.
-
-    Returns
-    -------
-    ndarray of shape (len(queries), width), float32
-        Of length 1.
-    """
+    """Return the vector of every query; one call for all texts, one for all images."""
     terms = [(row, term) for row, query in enumerate(queries) for term in query.terms]
     sums = np.zeros((len(queries), width))
     for kind, encode in (

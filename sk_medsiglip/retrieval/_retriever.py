@@ -19,15 +19,17 @@ from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
-from sk_medsiglip.retrieval._diversity import near_duplicates
 from sk_medsiglip.retrieval._exact_index import ExactIndex
 from sk_medsiglip.retrieval._incoming import (
     Collection,
     Embeddings,
     Images,
+    Rejected,
     batches,
     is_embeddings,
+    rejected_table,
     replacements,
+    warn_about_rejected,
 )
 from sk_medsiglip.retrieval._index import About, Rows
 from sk_medsiglip.retrieval._index_folder import INDEX_FILE
@@ -46,11 +48,6 @@ from sk_medsiglip.retrieval._models import (
 )
 from sk_medsiglip.retrieval._parquet_shards import ParquetShards
 from sk_medsiglip.retrieval._queries import as_queries, encode_queries
-from sk_medsiglip.retrieval._rejected import (
-    Rejected,
-    rejected_table,
-    warn_about_rejected,
-)
 from sk_medsiglip.retrieval._row_facts import (
     check_ids,
     check_metadata,
@@ -61,6 +58,7 @@ from sk_medsiglip.retrieval._row_facts import (
 )
 from sk_medsiglip.retrieval._selection import (
     check_selection,
+    near_duplicates,
     nearest_selected,
     results_table,
 )
@@ -77,80 +75,85 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
     Parameters
     ----------
     model : str or path-like, default="google/medsiglip-448"
-        Whose embeddings are compared. With ``embedder`` its model is used instead.
+        Model whose embeddings are compared. With ``embedder``, its model is used.
     revision : str or None, default=None
         Commit, branch or tag of a repository on the hub.
     embedder : MedSigLIPEmbedder, MedSigLIPVolumeEmbedder or None, default=None
-        How images, or studies of many slices, become vectors. None makes a
+        Embedder of images, or of studies of many slices. By default, a
         ``MedSigLIPEmbedder`` that keeps unreadable images out (``on_error="nan"``).
     index : {"exact", "lancedb"}, default="exact"
         "exact" compares a query with every row, in memory or from a file that
         :meth:`save` wrote. "lancedb" (``pip install "sk-medsiglip[retrieval]"``) keeps
         rows on disk or in an object store, for more than memory holds.
     metric : {"cosine", "euclidean"}, default="cosine"
-        What ``kneighbors`` returns: 1 minus the cosine, or the distance between rows
-        scaled to length 1. The order is the same.
+        Distance that ``kneighbors`` returns: 1 minus the cosine, or the Euclidean
+        distance between rows scaled to unit length. The order is the same.
     n_neighbors : int, default=5
-        Of ``kneighbors`` unless it is told otherwise.
+        Default number of neighbors of ``kneighbors``.
     storage : {"float32", "float16"}, default="float32"
-        How vectors are kept; "float16" takes half the memory, and changes cosines in
-        the fourth digit.
+        Type of the vectors in the index; "float16" takes half the memory, and changes
+        cosines in the fourth digit.
     device : str, default="cpu"
-        Where ``index="exact"`` computes its products. ``"cuda"`` pays for many
-        queries at a time: rows are copied there for every call.
+        Device on which ``index="exact"`` computes. ``"cuda"`` pays for many queries at
+        a time: rows are copied there for every call.
     uri : str, path-like or None, default=None
-        Where ``index="lancedb"`` keeps its rows: a folder, or ``s3://bucket/name``,
+        Place of the rows of ``index="lancedb"``: a folder, or ``s3://bucket/name``,
         ``gs://``, ``az://``.
     storage_options : dict or None, default=None
-        For an object store, as LanceDB has them: ``{"region": "eu-north-1"}``. Keys
-        and other secrets are better in the environment. Those that are given here are
-        in no repr and no pickle; what is unpickled elsewhere takes the environment's.
+        Options of an object store, as LanceDB has them: ``{"region": "eu-north-1"}``.
+        Keys and other secrets are better in the environment. Those that are given here
+        are in no repr and no pickle; a retriever that is unpickled elsewhere takes
+        those of the environment.
     ann : {"auto", "flat", "ivf_sq", "ivf_pq", "hnsw"}, default="auto"
-        What LanceDB builds over the vectors. "flat" compares every row. The others
-        compare some, and may miss rows; what they find is then compared by its stored
-        vectors. "ivf_sq" is built in seconds where "ivf_pq", a quarter of its size,
-        and "hnsw", the fastest to search, take minutes. "auto" is "flat" below 250,000
-        rows and "ivf_sq" from there on; below 5,000 rows everything is flat.
+        Index that LanceDB builds over the vectors. "flat" compares every row. The
+        others compare some, and may miss rows; those that they find are then compared
+        by their stored vectors. "ivf_sq" is built in seconds where "ivf_pq", a quarter
+        of its size, and "hnsw", the fastest to search, take minutes. "auto" is "flat"
+        below 250,000 rows and "ivf_sq" from there on; below 5,000 rows everything is
+        flat.
     nprobes, ef : int or None, default=None
-        How much of an ``"ivf_..."`` or ``"hnsw"`` index a search looks at: more finds
-        more, and takes longer. None is LanceDB's choice; ``ef`` is at least
-        ``n * refine_factor``.
+        Part of an ``"ivf_..."`` or ``"hnsw"`` index that a search looks at: a larger
+        one finds more rows, and takes longer. By default, LanceDB chooses; ``ef`` is
+        at least ``n * refine_factor``.
     refine_factor : int, default=20
-        So many times ``n`` rows are compared by their stored vectors.
+        Number of candidates, as a multiple of ``n``, that are compared by their stored
+        vectors.
     cache : bool, str, path-like or EmbeddingCache, default=True
-        Store of the embeddings, of texts as well; with ``embedder`` its store is used.
+        Store of the embeddings, those of texts too. With ``embedder``, its store is
+        used.
     verbose : int, default=0
-        Over 0 shows a progress bar.
+        A value above 0 shows a progress bar.
 
     Attributes
     ----------
     n_features_in_ : int
         Width of the vectors.
     n_samples_fit_ : int
-        Rows in the index.
+        Number of rows in the index.
     rejected_ : DataFrame
         Rows of the last ``fit``, ``add`` or ``update`` that were kept out: ``row`` in
         its ``X``, ``id``, ``source``, ``reason``.
     embedder_ : MedSigLIPEmbedder or MedSigLIPVolumeEmbedder
-        Fitted clone; only where images were given.
+        Fitted copy of ``embedder``; only after a fit on images.
 
     See Also
     --------
-    Query : What to look for, put together from texts and images.
-    sk_medsiglip.retrieval.metrics : How well it finds.
+    Query : A query made of texts and images.
+    sk_medsiglip.retrieval.metrics : Metrics of a search.
 
     Notes
     -----
     An index remembers the model, its revision and how images were prepared, and
-    refuses queries and rows by others. Of embeddings it knows the model's name, and
-    the revision if ``revision`` says it.
+    refuses queries and rows of others. For embeddings it knows the model's name, and
+    the revision if ``revision`` names it.
 
     ``index="exact"`` in memory takes 4 bytes a value, 460 MB for 100,000 rows of
-    MedSigLIP, and so does its pickle; after :meth:`save`, and of a LanceDB index, a
-    pickle holds the place. One process at a time may write; readers are safe.
+    MedSigLIP, and so does its pickle; after :meth:`save`, and with a LanceDB index, a
+    pickle holds the place only. An index opened by :meth:`load` reads vectors from its
+    file until it is changed. One process at a time may write; readers are safe.
 
-    An index holds what it is given, in the clear: sources, metadata, and vectors by
-    which an image can be recognised. Treat it as the images themselves.
+    An index holds its input in the clear: sources, metadata, and vectors by which an
+    image can be recognised. Treat it as the images themselves.
 
     Examples
     --------
@@ -249,13 +252,13 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         y : ignored
             For pipelines.
         ids : array-like of shape (n_samples,), default=None
-            Whole numbers or texts, each once. None takes the rows' numbers.
+            Unique whole numbers or texts. By default, the rows' numbers.
         metadata : DataFrame of n_samples rows, default=None
-            What results show and ``where`` may ask for: text, numbers, true and
+            Columns that results show and ``where`` may name: text, numbers, true and
             false, times. If ``X`` has an index, it must have the same one.
         sources : array-like of shape (n_samples,), default=None
-            Where each image lies. None takes the paths and URLs in ``X``, without
-            users, passwords and what follows a "?".
+            Place of each image. By default, the paths and URLs in ``X``, without user
+            names, passwords and queries.
 
         Returns
         -------
@@ -268,7 +271,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         ImageReadError
             If an image cannot be read and ``embedder`` has ``on_error="raise"``.
         ModelAccessError, CheckpointError
-            If the model cannot be had.
+            If the model cannot be loaded.
 
         Warns
         -----
@@ -333,9 +336,9 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
     ) -> Self:
         """Build an index of embeddings that lie in Parquet files.
 
-        Files are read batch by batch; with ``index="lancedb"`` memory grows by ids
-        alone. The shards that ``sk_medsiglip.distributed.embed_dataset`` writes say by
-        which model they are and how images were prepared, and the index remembers it.
+        Files are read batch by batch; with ``index="lancedb"`` memory grows by the ids
+        only. The shards that ``sk_medsiglip.distributed.embed_dataset`` writes name
+        their model and how images were prepared, and the index remembers both.
 
         Parameters
         ----------
@@ -347,14 +350,14 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
             rows are numbered.
         vectors, sources : str, default="vector" and "source"
             Columns of the embeddings (lists of numbers, or float32 as binary values)
-            and of paths. All others are metadata, but ``key`` and what else is the
-            shards' own; fields of a struct are columns, by the field's name or, where
-            another column has it, as ``struct.field``.
+            and of paths. All others are metadata, except ``key`` and other columns of
+            the shards' own; fields of a struct are columns, by the field's name or,
+            where another column has it, as ``struct.field``.
         filesystem : pyarrow or fsspec file system, default=None
-            For places that pyarrow does not read by itself.
+            File system for places that pyarrow does not read by itself.
         **params
             Parameters of the retriever: ``index``, ``uri``, ``storage``; ``model``
-            where files do not name it, or say only that it is a folder.
+            where files do not name it, or name only a folder.
 
         Returns
         -------
@@ -410,7 +413,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
             Images or embeddings, as for :meth:`fit`; here a ``str`` is a path. None
             asks for the neighbors of every row of the index but itself.
         n_neighbors : int or None, default=None
-            None takes the parameter.
+            Number of neighbors. By default, the parameter of the retriever.
         return_distance : bool, default=True
             Whether to return distances too.
 
@@ -464,14 +467,14 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         Parameters
         ----------
         query : str, Query, image, embedding, or a list of these
-            Text says what to see: ``"large right pleural effusion"``. A
+            A text describes a picture: ``"large right pleural effusion"``. A
             :class:`Query` joins texts and images, or turns away from some. Images are
             ``pathlib.Path``, PIL images, bytes or arrays of pixels; a 1-D array is an
             embedding, a 2-D array of floats several. A list asks several things.
         n : int, default=10
-            How many, for each query.
+            Number of results for each query.
         where : str or None, default=None
-            Which rows may be found, as after SQL's WHERE, by ``id``, ``source`` and
+            Condition on the rows, as after SQL's WHERE, by ``id``, ``source`` and
             metadata: ``"modality = 'CT' and (age > 60 or age is null)"``. Text stands
             in single quotes, names with spaces in double ones; there are =, <>, <,
             <=, >, >=, in, between, like, ilike, is null, and, or, not. Needs
@@ -495,7 +498,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         Raises
         ------
         FilterError
-            If ``where`` cannot be read, or says anything else than the above.
+            If ``where`` cannot be read, or says anything but the above.
         CheckpointError
             If the model that would encode the query is another than the index's.
         ImageReadError
@@ -615,11 +618,12 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         X : array-like
             Images or embeddings, as for :meth:`fit`.
         ids : array-like, default=None
-            Where ids are whole numbers, None counts on from the largest that was ever
-            in the index; an id that was removed is not given to another row.
+            Ids of the rows. Where they are whole numbers, the default counts on from
+            the largest that was ever in the index; an id that was removed is not given
+            to another row.
         metadata : DataFrame, default=None
-            Columns that it lacks are missing in the new rows; it must have no others
-            than the index.
+            Values of the index's columns, and of no others. Columns that it lacks are
+            missing in the new rows.
         sources : array-like, default=None
             As for :meth:`fit`.
 
@@ -703,10 +707,10 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         Parameters
         ----------
         ids : one id, or array-like of ids
-            Which rows.
+            Rows to change.
         X : array-like, default=None
-            Their new images or embeddings, in the order of ``ids``. None keeps the
-            vectors. What cannot be read leaves its row as it was.
+            Their new images or embeddings, in the order of ``ids``. By default, vectors
+            stay. The row of an image that cannot be read stays as it was.
         metadata : DataFrame, default=None
             New values of the columns that it has; others stay.
         sources : array-like, default=None
@@ -771,7 +775,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         return self
 
     def optimize(self, *, keep_days: float = 7.0) -> Self:
-        """Tidy up after many changes, and erase rows that were removed.
+        """Merge small files after many changes, and erase rows that were removed.
 
         Rows that were added since LanceDB's index was built are compared one by one
         until this is called, or until many additions have called it. Files are written
@@ -841,8 +845,8 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         location : str or path-like
             A folder that :meth:`save` wrote, or the ``uri`` of ``index="lancedb"``.
         embedder : MedSigLIPEmbedder, MedSigLIPVolumeEmbedder or None, default=None
-            What embeds images that are asked with or added. None is one with default
-            settings, of the model of the index. Text needs none.
+            Embedder of images that are added or in a query. By default, one with
+            default settings, of the model of the index. Texts need none.
         **params
             Other parameters of the retriever: ``metric``, ``device``, ``cache``,
             ``storage_options``. ``model`` may say where the same weights lie on this

@@ -10,42 +10,11 @@ import pandas as pd
 
 from sk_medsiglip.retrieval._metadata import conform_column, infer_kind
 
-__all__ = [
-    "check_ids",
-    "check_metadata",
-    "check_sources",
-    "ids_as_list",
-    "refuse_known",
-    "refuse_unknown",
-]
-
 _NAMED_IN_ERROR = 5
 
 
 def check_ids(ids: Any, n_rows: int, kind: str | None = None) -> pd.Series:
-    """Return ids in the type of their kind.
-
-    Parameters
-    ----------
-    ids : array-like of shape (n_rows,)
-        Whole numbers or texts.
-    n_rows : int
-        How many there must be.
-    kind : {"integer", "text"} or None
-        Of the index; None finds it.
-
-    Returns
-    -------
-    Series of n_rows values
-        Its dtype tells the kind.
-
-    Raises
-    ------
-    TypeError
-        If one is neither a whole number nor text, or they are mixed.
-    ValueError
-        If one is missing or stands twice, or their number is another.
-    """
+    """Return ids in the type of their kind, which ``kind`` may prescribe."""
     column = _as_column(ids, "ids")
     if len(column) != n_rows:
         raise ValueError(
@@ -62,8 +31,8 @@ def check_ids(ids: Any, n_rows: int, kind: str | None = None) -> pd.Series:
         )
     if kind is not None and found != kind:
         raise TypeError(
-            f"the ids of this index are {_NAME_OF[kind]}, and {column.iloc[0]!r} is "
-            "none. Convert them, or fit again."
+            f"the ids of this index are {_NAME_OF[kind]}, which {column.iloc[0]!r} is "
+            "not. Convert them, or fit again."
         )
     column = conform_column(column, found, "ids")
     twice = column[column.duplicated()].unique()
@@ -84,28 +53,7 @@ def ids_as_list(ids: Any, kind: str) -> list[Any]:
 
 
 def check_metadata(metadata: Any, X: Any, n_rows: int) -> pd.DataFrame | None:
-    """Return metadata as a DataFrame with a row for every row of ``X``.
-
-    Parameters
-    ----------
-    metadata : DataFrame, mapping of columns, or None
-        As the user gave it.
-    X : array-like
-        Whose index, if it has one, must be that of the metadata.
-    n_rows : int
-        How many rows there must be.
-
-    Returns
-    -------
-    DataFrame or None
-
-    Raises
-    ------
-    TypeError
-        If it is no table.
-    ValueError
-        If it has another number of rows, or another index than ``X``.
-    """
+    """Return metadata as a DataFrame with a row for every row of ``X``."""
     if metadata is None:
         return None
     if hasattr(metadata, "to_pandas"):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
+from blake3 import blake3
 from numpy.typing import NDArray
 
-from sk_medsiglip.retrieval._diversity import (
-    maximal_marginal_relevance,
-    near_duplicates,
-)
 from sk_medsiglip.retrieval._exact_index import ExactIndex
 from sk_medsiglip.retrieval._index import Found
 from sk_medsiglip.retrieval._lance_index import LanceIndex
@@ -21,6 +20,12 @@ _CANDIDATES, _FEWEST_CANDIDATES = 10, 100
 #: How many rows more are looked at when near copies took the places of others, and the
 #: most, of which the vectors are 300 MB.
 _MORE, _MOST = 4, 2**16
+
+#: Vectors that are compared at a time with as many: 4 MB of cosines.
+_BLOCK = 1024
+#: Pairs that are multiplied again at a time, in float64.
+_PAIRS = 64
+Labels = NDArray[np.int64]
 
 
 def check_selection(deduplicate: float | None, diversity: float) -> None:
@@ -114,3 +119,136 @@ def results_table(found: list[Found], *, is_batch: bool) -> pd.DataFrame:
             table.insert(0, "query", row)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def near_duplicates(vectors: NDArray[np.floating], *, threshold: float) -> Labels:
+    """Return for each vector the position of the kept one that it is near to.
+
+    Vectors are taken in order, and one that is near to none kept so far is kept. So no
+    two kept ones are near, and nothing is dropped for being like something dropped.
+    Cosines that rounding could put on either side of the threshold are computed again
+    in float64, so that exact copies are near at any threshold. A zero vector is near to
+    nothing.
+
+    >>> angles = np.deg2rad([0, 8, 90, 16])
+    >>> vectors = np.column_stack([np.cos(angles), np.sin(angles)])
+    >>> near_duplicates(vectors, threshold=0.98)
+    array([0, 0, 2, 3])
+    """
+    first_copy = _first_copies(vectors)
+    different = np.flatnonzero(first_copy == np.arange(len(vectors)))
+    cosines = _Cosines(vectors, different, threshold)
+    groups = np.full(len(different), -1, np.int64)
+    kept = np.empty(0, np.int64)
+    for some in _slices(len(different)):
+        rows = np.arange(some.start, some.stop)
+        for before in _slices(len(kept)):
+            left = rows[groups[rows] < 0]
+            near = cosines.near(left, kept[before])
+            like_one = near.any(axis=1)
+            groups[left[like_one]] = kept[before][near[like_one].argmax(axis=1)]
+        rows = rows[groups[rows] < 0]
+        near = cosines.near(rows, rows)
+        for at, row in enumerate(rows):
+            if groups[row] < 0:
+                groups[row] = row
+                like_it = rows[at + 1 :][near[at, at + 1 :]]
+                groups[like_it[groups[like_it] < 0]] = row
+        kept = np.concatenate([kept, rows[groups[rows] == rows]])
+    found = np.empty(len(vectors), np.int64)
+    found[different] = different[groups]
+    return found[first_copy]
+
+
+def maximal_marginal_relevance(
+    scores: NDArray[np.floating],
+    vectors: NDArray[np.floating],
+    n: int,
+    *,
+    diversity: float,
+) -> Labels:
+    """Return ``n`` candidates that are relevant and differ from each other.
+
+    One after the other, always that of the highest ``(1 - diversity) * score -
+    diversity * highest cosine with one chosen before``; the lowest of equal ones.
+
+    >>> vectors = np.array([[1, 0.1], [1, 0.11], [1, -0.5]])
+    >>> maximal_marginal_relevance([0.9, 0.89, 0.7], vectors, 2, diversity=0.7)
+    array([0, 2])
+    """
+    scores = np.asarray(scores, np.float64)
+    unit = vectors / _lengths(vectors)[:, np.newaxis]
+    chosen = np.empty(min(n, len(unit)), np.int64)
+    nearest = np.full(len(unit), -np.inf)
+    worth = scores
+    for turn in range(len(chosen)):
+        if turn:
+            # Row by row: a BLAS product may give equal rows unequal last bits.
+            cosines = np.vecdot(unit, unit[chosen[turn - 1]])
+            np.maximum(nearest, cosines, out=nearest)
+            worth = (1 - diversity) * scores - diversity * nearest
+            worth[chosen[:turn]] = -np.inf
+        chosen[turn] = np.argmax(worth)
+    return chosen
+
+
+def _first_copies(vectors: NDArray[np.floating]) -> Labels:
+    """Return for each vector the position of the first that is equal to the bit.
+
+    A collection may hold thousands of copies of one picture, which then need not be
+    compared. Zero vectors stay by themselves.
+    """
+    seen: dict[bytes, int] = {}
+    first = np.arange(len(vectors))
+    for at, vector in enumerate(vectors):
+        if vector.any():
+            digest = blake3(vector.tobytes()).digest()
+            first[at] = seen.setdefault(digest, at)
+    return first
+
+
+class _Cosines:
+    """Which members of some vectors are near, whatever the blocks they are in."""
+
+    def __init__(
+        self, vectors: NDArray[np.floating], members: Labels, threshold: float
+    ) -> None:
+        self._vectors, self._members = vectors, members
+        self._lengths = np.empty(len(members))
+        for some in _slices(len(members)):
+            self._lengths[some] = _lengths(vectors[members[some]])
+        self._threshold = np.float32(threshold)
+        # What rounding to float32, once for each vector and in the product, can do.
+        self._doubt = np.float32((vectors.shape[1] + 4) * 2.0**-23)
+
+    def near(self, rows: Labels, others: Labels) -> NDArray[np.bool_]:
+        """Return whether each of the rows is near to each of the others."""
+        cosines = self._unit(rows) @ self._unit(others).T
+        near = cosines >= self._threshold + self._doubt
+        i, j = np.nonzero((cosines >= self._threshold - self._doubt) & ~near)
+        for start in range(0, len(i), _PAIRS):
+            some = i[start : start + _PAIRS], j[start : start + _PAIRS]
+            near[some] = self._near_one_by_one(rows[some[0]], others[some[1]])
+        return near
+
+    def _unit(self, rows: Labels) -> NDArray[np.float32]:
+        lengths = self._lengths[rows, np.newaxis]
+        return (self._vectors[self._members[rows]] / lengths).astype(np.float32)
+
+    def _near_one_by_one(self, rows: Labels, others: Labels) -> NDArray[np.bool_]:
+        left, right = (
+            self._vectors[self._members[at]].astype(np.float64) for at in (rows, others)
+        )
+        lengths = self._lengths[rows] * self._lengths[others]
+        return (np.vecdot(left, right) / lengths).astype(np.float32) >= self._threshold
+
+
+def _slices(n: int) -> Iterator[slice]:
+    for start in range(0, n, _BLOCK):
+        yield slice(start, min(start + _BLOCK, n))
+
+
+def _lengths(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return lengths, and 1 for zero vectors, which stay zero when divided."""
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    return np.where(lengths > 0, lengths, 1.0)

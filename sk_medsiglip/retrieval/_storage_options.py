@@ -21,17 +21,11 @@ _PUBLIC = (
 
 
 class StorageOptions(UserDict[str, str]):
-    """A mapping that shows and saves only what is not secret.
+    """A mapping that shows and pickles only the options that are not secret.
 
-    Not a dict: skops saves all items of one, whatever its ``__reduce__`` says.
+    A copy in the same process has all of them. Where a pickle is loaded, secrets come
+    from the environment.
 
-    A copy in the same process (``sklearn.base.clone``) has everything; a pickle keeps
-    regions, endpoints and the like, and where it is loaded secrets come from the
-    environment (``AWS_SECRET_ACCESS_KEY``, ``GOOGLE_APPLICATION_CREDENTIALS``, ...).
-
-    Examples
-    --------
-    >>> from sk_medsiglip.retrieval._storage_options import StorageOptions
     >>> StorageOptions({"region": "eu-north-1", "aws_secret_access_key": "abc"})
     {'region': 'eu-north-1', 'aws_secret_access_key': ...}
     """

@@ -202,8 +202,11 @@ class _Products:
             stop = min(start + step, n)
             if isinstance(where, slice):
                 part = self._rows[where.start + start : where.start + stop]
-            else:
+            elif self._library is np:
                 part = self._rows[where[start:stop]]
+            else:
+                places = self._library.from_numpy(where[start:stop])
+                part = self._rows.index_select(0, places)  # faster than by []
             out = self._scores[start:stop]
             self._library.matmul(self._on_device(part), self._queries, out=out)
         self._used = -(-n // self.group) * self.group

@@ -52,13 +52,14 @@ _COMPARE = {
 }
 _FLIPPED = {"lt": "gt", "lte": "gte", "gt": "lt", "gte": "lte"}
 
-_WANTED = {
-    "text": "text in single quotes",
-    "boolean": "true or false",
-    "integer": "a number",
-    "number": "a number",
-    "time": "a time in quotes, as '2024-01-31' or '2024-01-31 16:30'",
-    "time_utc": "a time in quotes, as '2024-01-31 16:30+00:00'",
+#: Python types of the constants that a column of a kind is compared with, in words.
+_CONSTANTS: dict[str, tuple[tuple[type, ...], str]] = {
+    "text": ((str,), "text in single quotes"),
+    "boolean": ((bool,), "true or false"),
+    "integer": ((int, float), "a number"),
+    "number": ((int, float), "a number"),
+    "time": ((str,), "a time in quotes, as '2024-01-31' or '2024-01-31 16:30'"),
+    "time_utc": ((str,), "a time in quotes, as '2024-01-31 16:30+00:00'"),
 }
 
 
@@ -162,14 +163,11 @@ class _Reader:
             return self._condition(self._only(node, "this").this)
         if type(node) in (exp.And, exp.Or):
             # A long chain is as deep as it is long; flatten walks it without depth.
-            parts = map(self._condition, node.flatten(unnest=False))
             join = type(node)
-            return reduce(
-                lambda left, right: join(this=left, expression=right),
-                map(_inner, parts),
-            )
+            parts = [self._inner(part) for part in node.flatten(unnest=False)]
+            return reduce(lambda one, other: join(this=one, expression=other), parts)
         if type(node) is exp.Not:
-            return _not(self._condition(self._only(node, "this").this))
+            return exp.Not(this=self._inner(self._only(node, "this").this))
         self._n_comparisons += 1
         if self._n_comparisons > _MAX_COMPARISONS:
             raise FilterError(
@@ -177,6 +175,9 @@ class _Reader:
                 "of values as: column in (...)."
             )
         return self._predicate(node)
+
+    def _inner(self, node: Any) -> Filter:
+        return self._exp.Paren(this=self._condition(node))
 
     def _predicate(self, node: Any) -> Filter:
         exp = self._exp
@@ -202,7 +203,7 @@ class _Reader:
             return self._is(self._only(node, "this", "expression"))
         if type(node) in (exp.Like, exp.ILike):
             like = self._like(self._only(node, "this", "expression", "negate"))
-            return _not(like) if node.args.get("negate") else like
+            return exp.Not(this=like) if node.args.get("negate") else like
         raise self._refusal(node)
 
     def _only(self, node: Any, *names: str) -> Any:
@@ -234,8 +235,7 @@ class _Reader:
         return self._compared(column, key, constant)
 
     def _compared(self, column: str, key: str, constant: Any) -> Filter:
-        kinds = {"eq": "EQ", "neq": "NEQ"}
-        node = getattr(self._exp, kinds.get(key, key.upper()))
+        node = getattr(self._exp, key.upper())
         return node(this=self._named(column), expression=self._node(constant, column))
 
     def _membership(self, node: Any) -> Filter:
@@ -263,7 +263,7 @@ class _Reader:
             return missing
         if type(node.expression) is exp.Boolean and self._columns[column] == "boolean":
             value = self._compared(column, "eq", bool(node.expression.this))
-            return exp.And(this=value, expression=_not(missing))
+            return exp.And(this=value, expression=exp.Not(this=missing))
         raise self._refusal(node)
 
     def _like(self, node: Any) -> Filter:
@@ -309,20 +309,16 @@ class _Reader:
         """Return a constant as a value of its column's kind."""
         kind = self._columns[column]
         value = self._value(node)
-        if kind == "text" and isinstance(value, str):
-            return value
-        if kind == "boolean" and isinstance(value, bool):
-            return value
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if kind in ("integer", "number") and is_number:
+        types, wanted = _CONSTANTS[kind]
+        if type(value) in types:
+            if kind in ("time", "time_utc"):
+                return _read_time(value, column, kind)
             return float(value) if kind == "number" else value
-        if kind in ("time", "time_utc") and isinstance(value, str):
-            return _read_time(value, column, kind)
         raise FilterError(
-            f"{column!r} is compared with {node.sql()}; it needs {_WANTED[kind]}."
+            f"{column!r} is compared with {node.sql()}; it needs {wanted}."
         )
 
-    def _value(self, node: Any) -> str | int | float | bool:
+    def _value(self, node: Any) -> Any:
         """Return the constant that a node is."""
         exp = self._exp
         if type(node) is exp.Neg and type(node.this) is exp.Literal:
@@ -370,17 +366,6 @@ class _Reader:
             "constant (=, <>, <, <=, >, >=, in, between, like, ilike, is null) and "
             "join such comparisons by and, or, not and parentheses."
         )
-
-
-def _inner(node: Filter) -> Filter:
-    """Return a filter as a part of another."""
-    exp = _expressions()
-    return exp.Paren(this=node) if isinstance(node, exp.Connector | exp.Not) else node
-
-
-def _not(node: Filter) -> Filter:
-    exp = _expressions()
-    return exp.Not(this=exp.Paren(this=node))
 
 
 def _read_number(text: str) -> int | float:

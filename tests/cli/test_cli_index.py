@@ -75,6 +75,14 @@ def test_found_by_words(folder, index, tmp_path):
     )
 
 
+def test_a_preview_speaks_of_a_file_only_if_there_is_one(index, tmp_path):
+    out = tmp_path / "hits.csv"
+    said = run("index", "search", index, "effusion")
+    assert "in the file" not in said
+    assert "--out" in said
+    assert "in the file" in run("index", "search", index, "effusion", "--out", out)
+
+
 def test_found_by_example_and_filter(folder, index, tmp_path):
     pytest.importorskip("sqlglot", reason="sqlglot is not installed")
     out = tmp_path / "hits.csv"
@@ -154,7 +162,7 @@ def test_the_image_that_was_asked_with_comes_first(retriever):
     assert [len(tile.get_images()) for tile in display.axes_] == [0, 0]
     with pytest.raises(ValueError, match="one query found"):
         RetrievalDisplay.from_retriever(retriever, ["a", "b"])
-    with pytest.raises(ValueError, match="label='sex' is no column"):
+    with pytest.raises(ValueError, match="label='sex'"):
         RetrievalDisplay.from_retriever(retriever, "effusion", label="sex")
 
 

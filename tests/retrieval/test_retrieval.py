@@ -588,7 +588,7 @@ def test_changes_that_fail_change_nothing(embeddings):
         (
             lambda: retriever.add(embeddings[:2], ids=["a", "b"]),
             TypeError,
-            "'a' is none",
+            "'a'",
         ),
         (
             lambda: retriever.add(embeddings[:2, :5]),
@@ -603,7 +603,7 @@ def test_changes_that_fail_change_nothing(embeddings):
         (
             lambda: retriever.add(embeddings[:2], metadata={"age": [1, 2.5]}),
             TypeError,
-            r"metadata\['age'\] holds whole numbers in this index, and 2.5 of row 1",
+            r"2\.5 of row 1",
         ),
         (
             lambda: retriever.add(embeddings[:2], metadata={"sex": ["F", 3]}),
@@ -611,7 +611,7 @@ def test_changes_that_fail_change_nothing(embeddings):
             "3 of row 1",
         ),
         (lambda: retriever.remove([3, 99]), ValueError, r"no such ids: 99\."),
-        (lambda: retriever.remove("a"), TypeError, "'a' is none"),
+        (lambda: retriever.remove("a"), TypeError, "'a'"),
         (lambda: retriever.remove([3, 3]), ValueError, "twice"),
         (lambda: retriever.update([3, 98], embeddings[:2]), ValueError, "ids: 98"),
         (

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from sk_medsiglip.retrieval import _diversity, _top_rows
-from sk_medsiglip.retrieval._diversity import (
+from sk_medsiglip.retrieval import _selection, _top_rows
+from sk_medsiglip.retrieval._selection import (
     maximal_marginal_relevance,
     near_duplicates,
 )
@@ -77,7 +77,7 @@ def searches(draw):
     return queries, rows, n, mask, block_rows
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(searches())
 @pytest.mark.parametrize("engine_name", ["numpy", "torch"])
 def test_search_equals_brute_force(engine_name, search):
@@ -164,7 +164,6 @@ def test_memory_mapped_rows(engine, tmp_path):
     expected = brute_force(queries, rows, 10)
     assert_found(top_rows(queries, mapped, 10), expected)
     mask = np.arange(0, 3000, 7)
-    mask.flags.writeable = False
     expected = brute_force(queries, rows, 10, mask)
     assert_found(top_rows(queries, mapped, 10, allowed=mask), expected)
 
@@ -184,12 +183,12 @@ def test_fewer_allowed_than_asked_for(engine):
 def test_small_searches_do_not_import_torch():
     code = (
         "import sys, numpy as np\n"
-        "from sk_medsiglip.retrieval._top_rows import top_rows\n"
+        "from sk_medsiglip.retrieval import _top_rows\n"
         "rows = np.eye(200, dtype=np.float32)\n"
-        "top_rows(rows, rows, 3, device='auto')\n"
+        "_top_rows.top_rows(rows, rows, 3, device='auto')\n"
         "assert 'torch' not in sys.modules\n"
-        "many = np.random.default_rng(0).random((150_000, 200), np.float32)\n"
-        "top_rows(many[:1000], many, 1)\n"
+        "_top_rows._SMALL_WORK = 1e6\n"
+        "_top_rows.top_rows(rows, rows, 3)\n"
         "assert 'torch' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -211,17 +210,17 @@ def test_coarser_products_find_the_same():
         "        super().__init__(cut(queries), cut(rows), *rest)\n"
         "_top_rows._Products = Coarse\n"
         "rng = np.random.default_rng(0)\n"
-        "rows = 0.05 * rng.standard_normal((5000, 1152), dtype=np.float32)\n"
+        "rows = 0.05 * rng.standard_normal((1500, 1152), dtype=np.float32)\n"
         "centres = rng.standard_normal((50, 1152), dtype=np.float32)\n"
-        "rows += centres[np.arange(5000) % 50]\n"
+        "rows += centres[np.arange(1500) % 50]\n"
         "rows /= np.linalg.norm(rows, axis=1, keepdims=True)\n"
         "exact = rows.astype(float)\n"
-        "true = np.array([np.vecdot(exact, one) for one in exact[:64]])\n"
+        "true = np.array([np.vecdot(exact, one) for one in exact[:24]])\n"
         "true = true.astype(np.float32)\n"
         "best = np.argsort(-true, axis=1, kind='stable')[:, :10]\n"
         "highest = np.take_along_axis(true, best, axis=1)\n"
         "def check_same():\n"
-        "    scores, positions = top_rows(rows[:64], rows, 10)\n"
+        "    scores, positions = top_rows(rows[:24], rows, 10)\n"
         "    np.testing.assert_array_equal(positions, best)\n"
         "    np.testing.assert_array_equal(scores, highest)\n"
         "torch.set_float32_matmul_precision('medium')\n"
@@ -291,7 +290,7 @@ def test_memory_is_bounded(tmp_path):
         "        nonlocal peak\n"
         "        while not over:\n"
         "            peak = max(peak, held())\n"
-        "            time.sleep(0.001)\n"
+        "            time.sleep(0.002)\n"
         "    watcher = threading.Thread(target=watch)\n"
         "    watcher.start()\n"
         "    top_rows(queries, rows, 10, allowed=mask)\n"
@@ -303,7 +302,7 @@ def test_memory_is_bounded(tmp_path):
         "before = held()\n"
         "added(rows)\n"
         "added(rows, mask=np.arange(0, len(rows), 3))\n"
-        "added(rows, n_queries=1500)\n"
+        "added(rows, n_queries=300)\n"
         "added(alike)\n"
     )
     n, d = 400_000, 128  # 100 MB of float16, 200 MB of float32
@@ -376,7 +375,7 @@ def test_near_duplicates_by_all_cosines(n, d, seed, threshold, block):
     vectors = make_copies(n, d, seed)
     near = all_cosines(vectors) >= np.float32(threshold)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_diversity, "_BLOCK", block)
+        patch.setattr(_selection, "_BLOCK", block)
         groups = near_duplicates(vectors, threshold=threshold)
     assert groups.dtype == np.int64
     assert_array_equal(groups, keep_first(near))
@@ -390,9 +389,9 @@ def test_exact_and_scaled_copies_are_near_at_one():
 
 
 def test_thousands_of_one_picture_take_no_pairs():
-    vectors = np.tile(make_unit(2, 8), (40_000, 1))
+    vectors = np.tile(make_unit(2, 8), (5_000, 1))
     groups = near_duplicates(vectors, threshold=1)
-    assert_array_equal(groups, np.tile([0, 1], 40_000))
+    assert_array_equal(groups, np.tile([0, 1], 5_000))
 
 
 def test_zero_vectors_are_near_to_nothing():

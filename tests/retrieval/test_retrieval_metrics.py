@@ -16,7 +16,8 @@ from sklearn.metrics import (
     ndcg_score,
 )
 
-from sk_medsiglip.retrieval import _ranking, metrics
+from sk_medsiglip.retrieval import metrics
+from sk_medsiglip.retrieval.metrics import _ranking
 
 WITH_K = [metrics.recall_at_k, metrics.hit_rate_at_k, metrics.precision_at_k]
 WITHOUT_K = [

@@ -411,9 +411,11 @@ def add_and_save(folder, mark, start, pipe):
         pipe.put(1)
 
 
+@posix_only
 def test_of_processes_that_save_at_once_one_alone_does(tmp_path):
     make_index(1).save(tmp_path / "index")
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sk_medsiglip.retrieval._retriever"])
     start, pipe = context.Barrier(3), context.Queue()
     workers = [
         context.Process(target=add_and_save, args=(tmp_path / "index", i, start, pipe))

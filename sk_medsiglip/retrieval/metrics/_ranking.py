@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import UndefinedMetricWarning
 
-__all__ = ["Floats", "Ranked", "mean_figure"]
-
 #: Scores that are ranked at a time: 4 MB of float64.
 _SCORES = 2**19
 _WITHOUT = ("warn", "skip", "raise")
@@ -22,8 +20,8 @@ Floats = NDArray[np.float64]
 class Ranked(NamedTuple):
     """Items in the order of their scores, in groups of equal ones; a row a query.
 
-    Of each place: the grade of the item there, and of its group the first place, that
-    after the last, its relevant items and those before it.
+    For each place: the grade of its item; and for the group of that item, the first
+    place, the place after the last, and the relevant items in it and before it.
     """
 
     grade: Floats
@@ -60,7 +58,7 @@ def mean_figure(
     per_query: bool,
     summary: Callable[[Floats], Any] = np.mean,
 ) -> Any:
-    """Compute a figure of each query, and what they come to."""
+    """Compute a figure of each query, and their summary."""
     grades, scores = _check_arrays(y_true, y_score)
     n_queries, n_items = scores.shape
     if k is not None and not (isinstance(k, Integral) and 1 <= k <= n_items):
@@ -189,3 +187,8 @@ def _tell_of_empty(empty: NDArray[np.bool_], without_relevant: str) -> None:
             UndefinedMetricWarning,
             stacklevel=4,
         )
+
+
+def divide(top: Floats, bottom: NDArray[Any], or_else: float = np.nan) -> Floats:
+    """Divide, and return ``or_else`` where there is nothing to divide by."""
+    return np.divide(top, bottom, out=np.full(top.shape, or_else), where=bottom > 0)
