@@ -1,11 +1,11 @@
-"""Every error and warning that the package raises on purpose.
+"""Errors and warnings of this package.
 
 ::
 
     SkMedSiglipError
     ├── ImageReadError          (ValueError)   one image cannot be read
     ├── PromptError             (ValueError)   a prompt set is malformed
-    ├── CheckpointError         (ValueError)   weights are missing, damaged or others
+    ├── CheckpointError         (ValueError)   weights are missing, damaged or wrong
     ├── ModelAccessError        (OSError)      weights cannot be had: gated, no network
     ├── CacheError              (OSError)      the embedding store is damaged
     │   └── CacheFormatError                   another version wrote the store
@@ -20,7 +20,7 @@
     ├── TruncatedTextWarning    texts were longer than the model reads
     ├── UnknownTextWarning      texts hold no word that the model knows
     ├── PromptWarning           prompts of two classes mean nearly the same to a model
-    ├── LeakageWarning          what is judged on was learned from
+    ├── LeakageWarning          test images may have been learned from
     ├── LabelCodesWarning       numbers in ``y`` were read as places among class names
     ├── CheckpointWarning       part of a checkpoint or adapter is left out
     └── CacheWarning            the store cannot be used; the work goes on without it

@@ -16,8 +16,12 @@ from sk_medsiglip._validation import Integral, Interval, Real, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._eigenbasis import make_eigenbasis
 from sk_medsiglip.heads._few_shot import FewShotClassifier, Shots
-from sk_medsiglip.heads._linear_probe import check_Cs
-from sk_medsiglip.heads._logistic_path import LogisticPath, Prior, solve_path
+from sk_medsiglip.heads._logistic_path import (
+    LogisticPath,
+    Prior,
+    check_Cs,
+    solve_path,
+)
 
 # The constants below were chosen by eye on phantoms and PneumoniaMNIST with the
 # demonstration checkpoint, five draws each; MedSigLIP may want others.
