@@ -6,11 +6,13 @@
     ├── ImageReadError          (ValueError)   one image cannot be read
     ├── PromptError             (ValueError)   a prompt set is malformed
     ├── CheckpointError         (ValueError)   weights are missing, damaged or wrong
+    ├── FilterError             (ValueError)   a filter of a search is malformed
     ├── ModelAccessError        (OSError)      weights cannot be had: gated, no network
     ├── CacheError              (OSError)      the embedding store is damaged
     │   └── CacheFormatError                   another version wrote the store
     ├── ForkedProcessError      (RuntimeError) a forked worker cannot use the model
     ├── OutOfMemoryError        (MemoryError)  a model pass of one does not fit
+    ├── SearchIndexError        (OSError)      an index is missing or damaged
     ├── DatasetError            (OSError)      a data set is missing or damaged
     ├── RunFolderError          (OSError)      a fine-tuning run cannot be written
     └── MissingDependencyError  (ImportError)  an optional library is not installed
@@ -40,6 +42,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointWarning",
     "DatasetError",
+    "FilterError",
     "ForkedProcessError",
     "ImageReadError",
     "LabelCodesWarning",
@@ -50,6 +53,7 @@ __all__ = [
     "PromptError",
     "PromptWarning",
     "RunFolderError",
+    "SearchIndexError",
     "SkMedSiglipError",
     "SkMedSiglipWarning",
     "TruncatedTextWarning",
@@ -141,6 +145,14 @@ class ForkedProcessError(SkMedSiglipError, RuntimeError):
 
 class OutOfMemoryError(SkMedSiglipError, MemoryError):
     """Memory does not hold the model pass of a single image or text."""
+
+
+class FilterError(SkMedSiglipError, ValueError):
+    """A filter (``where=``) is malformed, or uses SQL that filters may not use."""
+
+
+class SearchIndexError(SkMedSiglipError, OSError):
+    """A stored index is missing, damaged, or of another version of this package."""
 
 
 class DatasetError(SkMedSiglipError, OSError):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
+from sk_medsiglip._labels import check_indicator
 from sk_medsiglip._splits import group_numbers
 
 _NAMED = 5
@@ -86,8 +87,7 @@ def _read_y(y: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[Any], bo
     values = y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)
     if not len(values):
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is needed.")
-    blank = pd.isna(values)
-    if values.ndim == 1 and not blank.any():
+    if values.ndim == 1 and not pd.isna(values).any():
         kind = type_of_target(values)
         if kind not in ("binary", "multiclass"):
             raise ValueError(
@@ -99,16 +99,6 @@ def _read_y(y: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[Any], bo
         return true, np.ones_like(true), classes.tolist(), True
     if values.ndim not in (1, 2):
         raise ValueError(f"y must have one or two dimensions, got {values.shape}.")
-    table = values.reshape(len(values), -1)
-    blank = blank.reshape(table.shape)
-    known = np.array(table, dtype=object if table.dtype.kind in "OUS" else None)
-    known[blank] = 0
-    odd = ~np.isin(known, [0, 1])
-    if odd.any():
-        raise ValueError(
-            "with several labels, or with blanks, y must hold 1, 0, and NaN where a "
-            f"label is not known; got {table[odd].tolist()[0]!r}. For -1 as "
-            "'uncertain' replace it first: y.replace(-1, np.nan)."
-        )
+    table = check_indicator(values.reshape(len(values), -1))
     names = list(range(table.shape[1])) if columns is None else list(columns)
-    return ~blank & (known == 1), ~blank, names, False
+    return table == 1, ~np.isnan(table), names, False

@@ -387,16 +387,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
 
     def _encode_prompts(self, question: Question) -> ClassVectors:
         """Return the class vectors, and scale and bias of the logit."""
-        embedder = MedSigLIPTextEmbedder(
-            self.model,
-            revision=self.revision,
-            dtype=self.dtype,
-            device=self.device,
-            engine=self.engine,
-            batch_size=self.batch_size,
-            cache=self.cache,
-            verbose=self.verbose,
-        )
+        embedder = text_embedder_of(self)
         return encode_question(question, self.n_features_in_, embedder, self.ensemble)
 
     def _order_of_grades(self, question: Question) -> NDArray[Any]:
@@ -471,3 +462,9 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
     def _probabilities_of_grades(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return probabilities in the order of ``grades_``."""
         return self._probabilities(X)[:, self._column_of_grade]
+
+
+def text_embedder_of(estimator: Any) -> MedSigLIPTextEmbedder:
+    """Return the text embedder that the parameters of an estimator describe."""
+    names = set(MedSigLIPTextEmbedder().get_params()) - {"normalize"}
+    return MedSigLIPTextEmbedder(**{name: getattr(estimator, name) for name in names})

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPTextEmbedder
 from sk_medsiglip.encoder import load_encoder, score_patches
-from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.images import CTWindows, Percentiles, Window, image_rows
-from sk_medsiglip.prompts import encode_class_vectors
+from sk_medsiglip.prompts import check_texts, encode_class_vectors
 
 
 def prompt_heatmap(
@@ -128,9 +127,9 @@ def prompt_heatmap(
         cache=cache,
     )
     embedder._validate_params()
-    groups = [_check_prompt(prompt, "prompt")]
+    groups = [check_texts(prompt, "prompt")]
     if negative is not None:
-        groups.append(_check_prompt(negative, "negative"))
+        groups.append(check_texts(negative, "negative"))
     texts = MedSigLIPTextEmbedder(
         model, revision=revision, dtype=dtype, device=device, cache=cache
     )
@@ -171,16 +170,3 @@ def map_on_image(
             values.take(before, axis) * (1 - share) + values.take(after, axis) * share
         )
     return values
-
-
-def _check_prompt(prompt: str | Sequence[str], name: str) -> list[str]:
-    """Return the texts; raise where there is none."""
-    texts = [prompt] if isinstance(prompt, str) else prompt
-    if not isinstance(texts, Sequence | np.ndarray) or not len(texts):
-        raise PromptError(
-            f"{name} must be a text or a non-empty list of texts, got {prompt!r}."
-        )
-    for text in texts:
-        if not isinstance(text, str) or not text.strip():
-            raise PromptError(f"{name}: {text!r} is not a text with words in it.")
-    return [str(text) for text in texts]
