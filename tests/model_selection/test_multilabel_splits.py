@@ -335,7 +335,7 @@ def test_sizes_that_make_no_sense(arguments, message):
         ([[0, 1], [1, 0], [0, 0]], [1.0, 2.0, np.nan], "missing for 1 of 3"),
         ([[0, 1], [1, 0], [0, 0]], [1, 2], "inconsistent numbers of samples"),
         (np.zeros((3, 2, 2)), None, "one or two dimensions"),
-        ([["a", "b"], ["c", "d"], ["e", "f"]], None, "got 'a'"),
+        ([["a", "b"], ["c", "d"], ["e", "f"]], None, "such as 'a'"),
     ],
     ids=lambda value: str(value)[:20],
 )
