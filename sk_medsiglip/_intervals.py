@@ -163,7 +163,7 @@ def area_estimate(
     def bounds(outside: Levels) -> tuple[Levels, Levels]:
         if value in (0, 1):
             return _exact(value, fewer, outside)
-        # Of few patients the variance is uncertain, and Newcombe's is worth some more.
+        # With few patients the variance is uncertain; Newcombe's is worth some more.
         df = _WORTH + fewer - 1
         larger = (_WORTH + (fewer - 1) * variance / spread(value)) / df
         normal, student = ndtri(outside / 2), stdtrit(df, outside / 2)

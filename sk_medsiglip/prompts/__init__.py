@@ -2,11 +2,11 @@
 
 ::
 
-    _question.py       what a dict of prompts asks: one of several classes, or yes or no
+    _question.py       the question of a dict of prompts: several classes, or yes or no
     _class_vectors.py  its texts, embedded and averaged
     _prompt_set.py     PromptSet: prompts with a name, a version and a source
     _prompt_file.py    its YAML or JSON, checked; those that ship are in sets/
-    _lint.py           lint_prompts: what is wrong before an image is looked at
+    _lint.py           lint_prompts: problems that show without an image
 """
 
 from sk_medsiglip._public import name_by_room

@@ -1,4 +1,4 @@
-"""What a dict of prompts asks: one of several classes, or present or absent."""
+"""The question of a dict of prompts: one of several classes, or present or absent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAIR = {"positive", "negative"}
 
 @dataclass(frozen=True)
 class Question:
-    """Prompts in the order of the vectors they become.
+    """Prompts in the order of their vectors.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Question:
     is_pairs : bool
         Whether the labels are findings, each present or absent.
     weights : tuple of tuple of float, or None
-        Of each text; None where all count alike.
+        Weight of each text; None if all count alike.
     """
 
     labels: NDArray[Any]

@@ -42,10 +42,10 @@ def prompt_heatmap(
     image : path, bytes, file object, PIL image or array
         One image, as one row of :meth:`MedSigLIPEmbedder.transform`.
     prompt : str or list of str
-        What to look for. Several prompts are averaged after normalising, as those of
+        Text to look for. Several prompts are averaged after normalising, as those of
         a class are.
     negative : str or list of str, default=None
-        What to set against it, such as ``"no pleural effusion"``. The map is then the
+        Text to set against it, such as ``"no pleural effusion"``. The map is then the
         difference of the two, and 0 means that a patch is like neither more than
         the other. Without it only patches of this one image can be compared, and some
         patch is the highest even where nothing is to be found.
@@ -62,7 +62,7 @@ def prompt_heatmap(
         As in :class:`~sk_medsiglip.MedSigLIPEmbedder`. The map is computed by torch,
         the only engine that shows what is inside.
     cache : bool, str, path-like or EmbeddingCache, default=True
-        Where vectors of prompts are kept. Maps are not kept.
+        Store of the vectors of prompts. Maps are not stored.
 
     Returns
     -------

@@ -55,14 +55,14 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         Prompts to choose from, as :class:`~sk_medsiglip.ZeroShotClassifier` takes them;
         their plain ensemble is what has to be beaten.
     templates : str, list of str or dict, default=None
-        As there. A prompt in each template is a candidate of its own.
+        As in that classifier. A prompt in each template is a candidate of its own.
     model : str or path-like, default="google/medsiglip-448"
-        As there.
+        As in that classifier.
     revision : str or None, default=None
-        As there.
+        As in that classifier.
     scoring : {"roc_auc", "neg_log_loss"}, default="roc_auc"
-        What is made large: the area under the ROC curve, of several classes the mean of
-        each against the rest; or the logarithm of the probability of the truth.
+        Score to maximise: the area under the ROC curve, for several classes the mean of
+        each against the rest; or the mean logarithm of the probability of the truth.
     cv : int, default=5
         Folds. They are stratified, keep groups together, and shrink where labels are
         few.
@@ -73,7 +73,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
     n_jobs : int or None, default=None
         Processes that search folds and findings at once.
     random_state : int, default=0
-        Of the resamples.
+        Seed of the resamples.
     dtype, device, engine, batch_size, cache, verbose
         As in :class:`~sk_medsiglip.MedSigLIPTextEmbedder`.
 
@@ -84,7 +84,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         ...}}``; what :class:`~sk_medsiglip.ZeroShotClassifier` takes. The candidates
         where the search gained nothing.
     best_estimator_ : ZeroShotClassifier
-        Of these prompts, fitted.
+        The fitted classifier with these prompts.
     report_ : DataFrame
         One row a finding, or one in all: ``finding``; ``n_labels``; ``plain`` and
         ``chosen``, mean scores on folds that had no say in what was chosen; ``gain``,
