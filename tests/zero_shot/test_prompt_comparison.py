@@ -246,16 +246,16 @@ def test_scores_of_the_report_by_hand(data):
     search = PromptSearchCV(ONE, model="demo", n_bootstrap=5, max_steps=2, cv=3)
     search.fit(X, y, groups=groups)
     plain = ZeroShotClassifier(ONE, model="demo").fit(X).decision_function(X)
-    folds = list(StratifiedGroupKFold(5).split(X, y, groups))
+    folds = list(StratifiedGroupKFold(3).split(X, y, groups))
     report = search.report_.iloc[0]
     assert report["plain"] == pytest.approx(
         np.mean([roc_auc_score(y[test], plain[test]) for _, test in folds])
     )
     # A choice that sees nothing of a fold scores on it what the report says.
-    chosen = []
+    chosen, few = [], {"scoring": "roc_auc", "max_steps": 2, "cv": 3}
     for train, test in folds:
         alone = choice_of(ONE, X[train], y[train])
-        found, _ = select(alone, np.arange(len(train)), groups=groups[train], **SELECT)
+        found, _ = select(alone, np.arange(len(train)), groups=groups[train], **few)
         judged = choice_of(ONE, X[test], y[test]).logits(found)
         chosen.append(roc_auc_score(y[test], judged[:, 1] - judged[:, 0]))
     assert report["chosen"] == pytest.approx(np.mean(chosen), abs=1e-6)

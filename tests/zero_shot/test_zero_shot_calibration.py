@@ -15,7 +15,8 @@ from sklearn.model_selection import (
     cross_val_score,
 )
 
-from sk_medsiglip import ZeroShotClassifier
+from sk_medsiglip import MedSigLIPEmbedder, ZeroShotClassifier
+from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.zero_shot._calibration import fit_to_labels, fit_to_prevalence
 
 PAIR = {
@@ -36,12 +37,14 @@ CLASSES = {
 
 
 @pytest.fixture(scope="module")
-def embedded(phantoms, phantom_vectors):
+def embedded():
     """Return embeddings of phantoms, their findings in the order of PAIRS, a class."""
+    phantoms = make_chest_phantoms(400, random_state=11)
+    X = MedSigLIPEmbedder("demo").transform(phantoms.images)
     names = list(phantoms.target_names)
     Y = phantoms.target[:, [names.index(name) for name in PAIRS]]
     y = np.where(Y[:, 0], "effusion", np.where(Y[:, 1], "heart", "neither"))
-    return phantom_vectors, Y, y
+    return X, Y, y
 
 
 def calibrated(found, scores):
