@@ -230,7 +230,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         self.report_ = self._search(choices, patients, question)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LabelCodesWarning)  # issued once
-            side = embedder.get_params()
+            side = embedder.get_params(deep=False)
             del side["normalize"]
             best = ZeroShotClassifier(self.best_prompts_, **side)
             self.best_estimator_ = best.fit(rows, y)
