@@ -20,7 +20,7 @@ from sk_medsiglip._persistence import VersionedPickle
 
 
 class Classifier(ClassifierMixin):
-    """Abstract: a classifier whose ``score`` reads ``y`` as its ``fit`` does."""
+    """Abstract classifier whose ``score`` reads ``y`` as its ``fit`` does."""
 
     classes_: NDArray[Any]
 
@@ -32,17 +32,17 @@ class Classifier(ClassifierMixin):
         Parameters
         ----------
         X : array-like
-            As in ``fit``.
+            Input as in ``fit``.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            The truth; NaN, None or NA where it is not known.
+            True labels; NaN, None or NA where one is not known.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples.
 
         Returns
         -------
         float
-            With several labels, the share of samples all of whose known labels are
-            right, as in scikit-learn. Samples of which nothing is known are left out.
+            With several labels, the share of samples whose known labels are all
+            predicted, as in scikit-learn. Samples without a label are left out.
         """
         check_is_fitted(self)
         truth, rows = known_labels(y, self.classes_)
@@ -60,19 +60,19 @@ class Classifier(ClassifierMixin):
         Parameters
         ----------
         X : array-like
-            As in ``predict_proba``.
+            Input as in ``predict_proba``.
 
         Returns
         -------
         ndarray
-            In the shape of ``predict_proba``; minus infinity for 0.
+            Array shaped as that of ``predict_proba``; minus infinity for 0.
         """
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 
 
 class LogitClassifier(VersionedPickle, Classifier, BaseEstimator):
-    """A classifier whose ``fit`` sets ``classes_`` and that knows its logits.
+    """Abstract classifier that answers by logits; its ``fit`` sets ``classes_``.
 
     ``classes_`` is sorted labels, or for several labels one row ``[0, 1]`` each:
     scikit-learn's scorers take that as they take its own list of arrays, and
@@ -128,7 +128,7 @@ class LogitClassifier(VersionedPickle, Classifier, BaseEstimator):
         Returns
         -------
         ndarray
-            In the shape of :meth:`predict_proba`.
+            Array shaped as that of :meth:`predict_proba`.
         """
         return _logits.log_probabilities(self._checked_logits(X), self.classes_)
 

@@ -1,7 +1,7 @@
-r"""Names as matplotlib draws them: as they are written, and never left out.
+r"""Names that matplotlib draws as they are written, and never leaves out.
 
 matplotlib takes what stands between two dollars for a formula, and leaves out of a
-legend what begins with an underscore. Only files that draw need this one.
+legend what begins with an underscore.
 
 Examples
 --------
@@ -18,43 +18,17 @@ _MAX_LINES = 4
 
 
 def drawn(name: object, longest: int = 60) -> str:
-    """Return a name on one line: its ends, if it is too long.
-
-    Parameters
-    ----------
-    name : object
-        A class, a finding, a file, a prompt.
-    longest : int, default=60
-        The number of characters that there is room for.
-
-    Returns
-    -------
-    str
-        The text for matplotlib, whole or as part of a longer one.
-    """
+    """Return a name on one line; of one that is too long, its two ends."""
     readable = (" " if category(one) in ("Cc", "Cs") else one for one in str(name))
     text = " ".join("".join(readable).split()) or "(no name)"
     if len(text) > longest:
         start = 2 * longest // 3
         text = f"{text[:start]}…{text[start + 1 - longest :]}"
-    # Zero-width: nobody sees it, and the name begins with no underscore any more.
+    # A space of no width, so that the name no longer begins with an underscore.
     return ("\u200b" if text[0] == "_" else "") + text.replace("$", r"\$")
 
 
 def drawn_lines(text: object, width: int) -> str:
-    """Return a title in lines: its first four, if it is too long.
-
-    Parameters
-    ----------
-    text : object
-        The title.
-    width : int
-        Characters of a line.
-
-    Returns
-    -------
-    str
-        The text for matplotlib.
-    """
+    """Return the lines of a title; of one that is too long, the first four."""
     lines = wrap(str(text), width, max_lines=_MAX_LINES, placeholder=" …")
     return "\n".join(drawn(line, width) for line in lines)

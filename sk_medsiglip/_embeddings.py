@@ -1,4 +1,4 @@
-"""The one check of embeddings: ``X`` of everything that does not take images."""
+"""The check of embeddings, the ``X`` of all estimators that do not take images."""
 
 from __future__ import annotations
 
@@ -18,25 +18,10 @@ _FOR_IMAGES = (
 def check_embeddings(
     estimator: Any, X: Any, *, reset: bool = True
 ) -> NDArray[np.floating]:
-    """Return embeddings as a matrix of floats, as ``validate_data`` checks them.
+    """Return embeddings as a matrix of floats, checked by ``validate_data``.
 
-    Parameters
-    ----------
-    estimator : estimator
-        The one that is given them.
-    X : array-like of shape (n_samples, n_features)
-        Embeddings.
-    reset : bool, default=True
-        Whether the estimator takes note of columns and their names, as in ``fit``.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_features), float64 or float32
-
-    Raises
-    ------
-    TypeError, ValueError
-        If they are not a finite matrix of numbers; for images it says what to do.
+    For images the error says what to do. ``reset`` is True in ``fit``, where columns
+    and their names are noted.
     """
     types = [np.float64, np.float32]
     try:
@@ -49,7 +34,7 @@ def check_embeddings(
 
 
 def is_matrix(X: Any) -> bool:
-    """Return whether ``X`` is a matrix of numbers, as embeddings are; not images."""
+    """Return whether ``X`` is a matrix of numbers, which images are not."""
     if getattr(X, "ndim", 2) != 2:  # images, which may be read from a disk
         return False
     given = np.asarray(X[:1] if isinstance(X, list | tuple) else X)

@@ -28,25 +28,9 @@ _OLD = 7 * 86_400
 def new_file(path: Path, *, mode: int = 0o666, durable: bool = False) -> Iterator[Path]:
     """Yield an empty file to write to; it replaces ``path`` when the block ends.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Place of the file, in a folder that exists.
-    mode : int, default=0o666
-        Permissions, less those that the process's mask takes away.
-    durable : bool, default=False
-        Whether to wait until the file is on the disk, so that it also survives a
-        power failure.
-
-    Yields
-    ------
-    pathlib.Path
-        A file in the same folder. It is removed if the block raises.
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be written to; the error names ``path``.
+    The folder must exist. Nothing changes if the block raises. ``mode`` are
+    permissions, less those that the mask of the process takes away; a ``durable`` file
+    is on the disk before it appears, and survives a power failure.
     """
     draft = _unfinished_in(path.parent)
     try:
@@ -70,19 +54,8 @@ def new_folder(
 ) -> Iterator[Path]:
     """Yield a folder to write to; it takes the place of ``path`` when the block ends.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Place of the folder.
-    mode : int, default=0o777
-        As in :func:`scratch_folder`.
-    replace : bool, default=True
-        As in :func:`put_in_place`.
-
-    Yields
-    ------
-    pathlib.Path
-        As in :func:`scratch_folder`.
+    With ``replace=False`` a folder that is there already stays, as the work of a
+    process that was faster.
     """
     with scratch_folder(path.parent, mode=mode) as scratch:
         yield scratch
@@ -93,17 +66,8 @@ def new_folder(
 def scratch_folder(parent: Path, *, mode: int = 0o777) -> Iterator[Path]:
     """Yield a new folder in another one, and remove it when the block ends.
 
-    Parameters
-    ----------
-    parent : pathlib.Path
-        The other folder; made with the same permissions if it does not exist.
-    mode : int, default=0o777
-        Permissions, less those that the process's mask takes away.
-
-    Yields
-    ------
-    pathlib.Path
-        The folder. :func:`put_in_place` may move it away.
+    The other one is made if it does not exist. :func:`put_in_place` may move the new
+    one.
     """
     scratch = make_scratch_folder(parent, mode=mode)
     try:
@@ -121,18 +85,10 @@ def make_scratch_folder(parent: Path, *, mode: int = 0o777) -> Path:
 
 
 def put_in_place(scratch: Path, folder: Path, *, replace: bool = True) -> None:
-    """Move a finished folder to its place, as a whole.
+    """Move a finished folder to its place on the same disk, as a whole.
 
-    Parameters
-    ----------
-    scratch : pathlib.Path
-        A folder of :func:`scratch_folder` on the same disk.
-    folder : pathlib.Path
-        The place. An empty folder there is always replaced.
-    replace : bool, default=True
-        Whether a folder that is there already is replaced. Otherwise it stays and
-        ``scratch`` is left where it is, as for work that another process finished
-        first.
+    With ``replace=False`` a folder that is there already stays, and ``scratch`` too. An
+    empty one is always replaced.
     """
     try:
         os.rename(scratch, folder)

@@ -1,4 +1,4 @@
-"""Intervals of figures whose unit is the patient, closed under means and differences.
+"""Confidence intervals of metrics by patient, and of their means and differences.
 
 An :class:`Estimate` knows its value, how each patient moved it, and its bounds at any
 level. Sums of estimates are again estimates, whose intervals are as wide as their parts
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 from scipy.stats import rankdata
 
-_ROUNDING = 1e-9  # intervals below this width are of figures that did not vary
+_ROUNDING = 1e-9  # intervals below this width are of metrics that did not vary
 _LEAST_P = 1e-12
 # Patients that Newcombe's variance of an area counts as. 0, 3, 5 and 10 were tried in
 # 44 settings, some with a kind of disease that is missed: 0 covers .94 or more and is
@@ -40,15 +40,7 @@ Levels = NDArray[np.float64]
 
 
 class Bounds(NamedTuple):
-    """An interval, or why there is none.
-
-    Parameters
-    ----------
-    low, high : float
-        The bounds; NaN without an interval.
-    note : str
-        The reason why there is no interval, or "".
-    """
+    """An interval, or NaN and the reason why there is none."""
 
     low: float
     high: float
@@ -57,22 +49,12 @@ class Bounds(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A figure with all its intervals.
+    """A metric with all its intervals.
 
-    Parameters
-    ----------
-    value : float
-        The figure of the sample; NaN where it is not defined.
-    influence : ndarray of shape (n_patients,)
-        How much each patient moved it, scaled so that the squares sum to its variance.
-        Estimates that are combined have the same patients. Empty for resampled figures.
-    bounds : callable
-        Takes probabilities outside the interval, ndarray of shape (n_levels,), and
-        returns lower and upper bounds of that shape.
-    note : str, default=""
-        The reason why there is no interval.
-    draws : ndarray of shape (n_draws,) or None, default=None
-        Values in resamples, where the intervals come from them.
+    ``influence`` is how much each patient moved it, scaled so that the squares sum to
+    its variance; it is empty for resampled metrics, which have ``draws``. Estimates
+    that are combined have the same patients. ``bounds`` takes probabilities outside the
+    interval and returns lower and upper bounds.
     """
 
     value: float
@@ -111,7 +93,7 @@ class Estimate:
         return float(np.exp(low))
 
     def mapped(self, function: Callable[[Any], Any]) -> Estimate:
-        """Return an increasing function of this figure."""
+        """Return the estimate of an increasing function of this metric."""
 
         def bounds(outside: Levels) -> tuple[Levels, Levels]:
             low, high = self.bounds(outside)
@@ -121,17 +103,10 @@ class Estimate:
 
 
 def share_estimate(hits: NDArray[Any], base: NDArray[Any]) -> Estimate:
-    """Return a share: Wilson's interval with the effective number of patients and t.
+    """Return a share, with Wilson's interval for the effective number of patients.
 
-    Parameters
-    ----------
-    hits, base : ndarray of shape (n_patients,)
-        Numerators and denominators, one a patient.
-
-    Returns
-    -------
-    Estimate
-        For shares of 0 and 1, Clopper and Pearson's bound for as many patients.
+    ``hits`` and ``base`` are numerators and denominators, one a patient. Shares of 0
+    and 1 have the bound of Clopper and Pearson for as many patients.
     """
     total, m = base.sum(), int((base > 0).sum())
     value = hits.sum() / total if total else np.nan
@@ -164,23 +139,6 @@ def area_estimate(
     Newcombe's variance is that of scores of one shape. Where Obuchowski's, which takes
     them as they are, is larger (a kind of disease that is missed, images of one patient
     that are alike), it counts, with Student's t.
-
-    Parameters
-    ----------
-    ill : ndarray of bool, shape (n_samples,)
-        Whether it is so.
-    score : ndarray of shape (n_samples,)
-        Higher where it is likelier; ties count half.
-    patients : ndarray of int, shape (n_samples,)
-        Number of each sample's patient.
-    n_patients : int
-        Patients of the whole sample.
-
-    Returns
-    -------
-    Estimate
-        For areas of 0 and 1, the bound of Clopper and Pearson for as many patients as
-        the smaller side has.
     """
     m, n = (len(np.unique(patients[side])) for side in (ill, ~ill))
     fewer = min(m, n)
@@ -205,7 +163,7 @@ def area_estimate(
     def bounds(outside: Levels) -> tuple[Levels, Levels]:
         if value in (0, 1):
             return _exact(value, fewer, outside)
-        # Of few patients the variance is uncertain, and Newcombe's is worth some more.
+        # With few patients the variance is uncertain; Newcombe's is worth some more.
         df = _WORTH + fewer - 1
         larger = (_WORTH + (fewer - 1) * variance / spread(value)) / df
         normal, student = ndtri(outside / 2), stdtrit(df, outside / 2)
@@ -227,21 +185,7 @@ def area_estimate(
 def resampled_estimate(
     value: float, draws: NDArray[np.float64], note: str = ""
 ) -> Estimate:
-    """Return a figure of which only resamples are known, with percentiles of them.
-
-    Parameters
-    ----------
-    value : float
-        The figure of the sample.
-    draws : ndarray of shape (n_draws,)
-        Its values in resamples; NaN, where it was undefined, is left out.
-    note : str, default=""
-        The reason why there is no interval; with it, there is none.
-
-    Returns
-    -------
-    Estimate
-    """
+    """Return a metric whose intervals are percentiles of its values in resamples."""
     known = np.sort(draws[~np.isnan(draws)])
 
     def bounds(outside: Levels) -> tuple[Levels, Levels]:
@@ -258,20 +202,10 @@ def resampled_estimate(
 
 
 def combine(estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
-    """Return a weighted sum: as wide as its parts make it.
+    """Return a weighted sum of estimates; weights of 1 and -1 give a difference.
 
-    Parameters
-    ----------
-    estimates : sequence of Estimate
-        All resampled, the same resamples, or none.
-    weights : sequence of float
-        1 and -1 for a difference, the same for a mean.
-
-    Returns
-    -------
-    Estimate
-        Resampled, if they are. Else MOVER's, with the correlation of what patients
-        contribute to the parts; of parts that do not vary it is taken for 0.
+    All are resampled in the same resamples, or none is. The interval is that of MOVER,
+    with the correlation of the contributions of patients to the parts.
     """
     weight = np.asarray(weights, dtype=np.float64)
     value = float(weight @ [one.value for one in estimates])
@@ -315,19 +249,9 @@ def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
 def placements(
     ill: NDArray[np.bool_], scores: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return of each ill the share of well below it, of each well that of ill above.
+    """Return the share of well below each ill, and of ill above each well.
 
-    Parameters
-    ----------
-    ill : ndarray of bool, shape (n_samples,)
-        Both kinds.
-    scores : ndarray of shape (n_samples,)
-        Ties count half.
-
-    Returns
-    -------
-    of_ill, of_well : ndarray
-        The mean of either is the area under the ROC curve.
+    Ties count half. The mean of either is the area under the ROC curve.
     """
     among_all = rankdata(scores)
     n_ill, n_well = int(ill.sum()), int((~ill).sum())
@@ -350,7 +274,7 @@ def _of_patients(n: int) -> str:
 
 
 def _exact(value: float, n: int, outside: Levels) -> tuple[Levels, Levels]:
-    """Return Clopper and Pearson's bounds of none, or of all, of n."""
+    """Return Clopper and Pearson's bounds for a share of 0, or of 1, of n."""
     far = (outside / 2) ** (1 / n)
     whole = np.full(len(outside), float(value))
     return (far, whole) if value else (whole, 1 - far)

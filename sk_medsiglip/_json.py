@@ -1,4 +1,4 @@
-"""JSON that a stranger may have written: bounded in size and depth, checked by type."""
+"""Reading JSON of unknown origin, with limits on size and depth and checks of types."""
 
 from __future__ import annotations
 
@@ -19,28 +19,10 @@ def read_json(
     required: Mapping[str, type | tuple[type, ...]] | None = None,
     optional: Mapping[str, type | tuple[type, ...]] | None = None,
 ) -> dict[str, Any]:
-    """Return a JSON object, or say in what it differs from the one expected.
+    """Return a JSON object from a file or a text, or raise ValueError with the reason.
 
-    Parameters
-    ----------
-    source : pathlib.Path, str or bytes
-        A file, or the text itself.
-    required, optional : mapping of str to type or tuple of types, default=None
-        Types of the values that must be there, and of those that may be. An ``int``
-        is taken for a ``float``, ``True`` is not taken for a number. Other keys are
-        not looked at.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    ValueError
-        If it is not JSON, not an object, too large or nested too deeply, or a value is
-        missing or of another type.
-    OSError
-        If the file cannot be read.
+    ``required`` and ``optional`` give the types of values by key; other keys are not
+    checked. An int is taken for a float, but True is not taken for a number.
     """
     if isinstance(source, Path):
         if (size := source.stat().st_size) > MAX_BYTES:
@@ -90,7 +72,7 @@ def _is_of(value: Any, kinds: type | tuple[type, ...]) -> bool:
 
 
 def _name_of(kind: type) -> str:
-    """Return how a message names a type."""
+    """Return the words for a type in a message."""
     if kind in (int, float):
         return "a number" if kind is float else "a whole number"
     return "null" if kind is type(None) else _NAMES.get(kind, kind.__name__)

@@ -25,7 +25,7 @@ def probabilities(
 ) -> NDArray[np.floating]:
     """Return ``(n_samples, n_classes)``, or the probability of each of several labels.
 
-    Of two classes both are computed, so that neither loses its digits near 0.
+    For two classes both are computed, so that neither loses its digits near 0.
     """
     if classes.ndim == 2:
         return expit(logits)

@@ -1,4 +1,4 @@
-"""Import an optional library, or say which command installs it."""
+"""Imports of optional libraries."""
 
 from __future__ import annotations
 
@@ -9,26 +9,10 @@ from sk_medsiglip.exceptions import MissingDependencyError
 
 
 def import_optional(name: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import a module that belongs to an extra of this package.
+    """Import a module, or raise an error that holds the command to install it.
 
-    Parameters
-    ----------
-    name : str
-        Module to import, dotted where needed: ``"matplotlib.pyplot"``.
-    extra : str
-        The extra in ``pyproject.toml`` that installs it.
-    purpose : str
-        What needs it, as the subject of a sentence: ``"Drawing the overview"``.
-
-    Returns
-    -------
-    module
-        The imported module.
-
-    Raises
-    ------
-    MissingDependencyError
-        If it is not installed; the message holds the install command.
+    ``extra`` is the extra of this package that installs it; ``purpose`` begins the
+    message, such as "Drawing the overview".
     """
     try:
         return importlib.import_module(name)

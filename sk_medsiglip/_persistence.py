@@ -1,4 +1,4 @@
-"""What every estimator does when it is saved: name its version, keep tables plain."""
+"""Saved state of estimators: the version of the package, and tables as lists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TABLE = "_sk_medsiglip_table"
 
 
 class VersionedPickle:
-    """Mixin, left of ``BaseEstimator``: the version travels with the state.
+    """Mixin, left of ``BaseEstimator``, that saves the version with the state.
 
     Scikit-learn does the same for its own estimators only. Tables become lists, which
     skops knows and a table's own pickle is not; they are tables again when loaded.
@@ -53,7 +53,7 @@ def _as_lists(value: Any) -> Any:
 
 
 def _from_lists(value: Any) -> Any:
-    """Return what :func:`_as_lists` was given."""
+    """Return the table or column that :func:`_as_lists` turned into lists."""
     if not isinstance(value, dict) or _TABLE not in value:
         return value
     given = value[_TABLE]

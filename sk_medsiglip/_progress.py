@@ -10,23 +10,7 @@ def progress_bar(
 ) -> tqdm:
     """Return a tqdm bar, silent unless ``verbose`` is positive and work is left.
 
-    Parameters
-    ----------
-    total : int
-        Number of steps.
-    desc : str
-        Text left of the bar.
-    unit : str
-        Name of one step: ``"image"``.
-    verbose : int
-        0 shows nothing.
-    done : int, default=0
-        Steps that need no work; they do not count in the speed shown.
-
-    Returns
-    -------
-    tqdm.tqdm
-        To be used as a context manager and advanced with ``update``.
+    ``done`` steps need no work and do not count in the speed shown.
     """
     nothing_to_show = not verbose or done == total
     return tqdm(

@@ -1,4 +1,4 @@
-"""How sure a figure is: it is computed again on patients drawn with replacement.
+"""Bootstrap of metrics over patients, who are drawn with replacement.
 
 A resample is a row of counts, how often each sample was drawn, so that a metric that
 takes weights computes thousands of resamples as one product or one running sum.
@@ -20,15 +20,7 @@ _BLOCK = 2**17
 
 
 class Interval(NamedTuple):
-    """What a figure may as well have been.
-
-    Parameters
-    ----------
-    low, high : float
-        Bounds; NaN if no resample had a value.
-    n_undefined : int
-        Resamples without one, such as an AUC where nobody was ill.
-    """
+    """Bounds, and the number of resamples without a value."""
 
     low: float
     high: float
@@ -42,25 +34,9 @@ def draw_counts(
     groups: ArrayLike | None = None,
     random_state: int | np.random.Generator | None = None,
 ) -> NDArray[np.int32]:
-    """Draw with replacement, whole groups at a time, and count.
+    """Return how often each sample is in each resample, ``(n_draws, n_samples)``.
 
-    Parameters
-    ----------
-    n_samples : int
-        Samples to draw from.
-    n_draws : int
-        Resamples.
-    groups : array-like of shape (n_samples,), default=None
-        Patients: all samples of one are drawn together, since they are alike. None
-        draws samples one by one.
-    random_state : int, Generator or None, default=None
-        Same number, same draws.
-
-    Returns
-    -------
-    ndarray of shape (n_draws, n_samples), int32
-        How often each sample is in each resample. Rows sum to ``n_samples`` without
-        groups; with groups, to about that.
+    All samples of a group are drawn together, since they are alike.
     """
     rng = np.random.default_rng(random_state)
     if groups is None:
@@ -75,7 +51,7 @@ def draw_counts(
 
 
 def check_resampling(n_bootstrap: Any, level: Any) -> None:
-    """Raise if there is no resample, or the level of intervals is not a share."""
+    """Raise if the number of resamples or the level of intervals is invalid."""
     check_level(level)
     whole = isinstance(n_bootstrap, Integral) and not isinstance(n_bootstrap, bool)
     if not whole or n_bootstrap < 1:
@@ -85,7 +61,7 @@ def check_resampling(n_bootstrap: Any, level: Any) -> None:
 
 
 def check_level(level: Any) -> None:
-    """Raise if the level of intervals is not a share."""
+    """Raise if the confidence level is not between 0 and 1."""
     if not isinstance(level, Real) or not 0 < float(level) < 1:
         raise ValueError(
             f"level is a share between 0 and 1, 0.95 for 95%; got {level!r}."
@@ -95,22 +71,7 @@ def check_level(level: Any) -> None:
 def auc_of_resamples(
     y_true: NDArray[Any], y_score: NDArray[np.floating], counts: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    """Return the area under the ROC curve of every resample.
-
-    Parameters
-    ----------
-    y_true : ndarray of shape (n_samples,)
-        True or 1 for ill.
-    y_score : ndarray of shape (n_samples,)
-        Higher means likelier ill; ties count half.
-    counts : ndarray of shape (n_draws, n_samples)
-        From :func:`draw_counts`; a row of ones is the sample itself.
-
-    Returns
-    -------
-    ndarray of shape (n_draws,)
-        NaN where a resample has only one class.
-    """
+    """Return the area under the ROC curve in every resample; NaN with one class."""
     result = np.empty(len(counts))
     for some, ill, well in ranked_counts(y_true, y_score, counts):
         result[some] = area(ill, well)
@@ -123,26 +84,10 @@ def ranked_counts(
     counts: NDArray[np.integer],
     rows: NDArray[np.intp] | None = None,
 ) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
-    """Count the ill and the well at every score, in each resample.
+    """Yield the counts of ill and well at every score, for blocks of resamples.
 
     Scores are ranked once; all that a ROC or a precision-recall curve holds are sums
     over what this yields.
-
-    Parameters
-    ----------
-    y_true, y_score : ndarray of shape (n_samples,)
-        As in :func:`auc_of_resamples`.
-    counts : ndarray of shape (n_draws, n_drawn)
-        How often each was drawn.
-    rows : ndarray of shape (n_samples,), default=None
-        Which column of ``counts`` each sample has; None is its own.
-
-    Yields
-    ------
-    some : slice
-        Of the resamples; a block of them stays in the processor's cache.
-    ill, well : ndarray of shape (n_block, n_scores), float64
-        At each score that occurs, from the lowest to the highest.
     """
     order = np.argsort(y_score, kind="stable")
     is_ill = np.asarray(y_true, dtype=bool)[order]
@@ -162,18 +107,7 @@ def ranked_counts(
 
 
 def area(ill: NDArray[np.float64], well: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return areas under ROC curves.
-
-    Parameters
-    ----------
-    ill, well : ndarray of shape (n_draws, n_scores)
-        From :func:`ranked_counts`.
-
-    Returns
-    -------
-    ndarray of shape (n_draws,)
-        NaN where there is only one class.
-    """
+    """Return areas under ROC curves from counts; NaN where there is only one class."""
     below = np.cumsum(well, axis=1)
     pairs = ill.sum(axis=1) * below[:, -1:].sum(axis=1)  # of no score at all, none
     below -= well / 2  # those of the same score count half
@@ -183,19 +117,7 @@ def area(ill: NDArray[np.float64], well: NDArray[np.float64]) -> NDArray[np.floa
 
 
 def interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Return the percentile interval of a figure over its resamples.
-
-    Parameters
-    ----------
-    values : array-like of shape (n_draws,)
-        NaN where it was undefined.
-    level : float, default=0.95
-        Share of the resamples within.
-
-    Returns
-    -------
-    Interval
-    """
+    """Return the percentile interval of a metric over its resamples."""
     drawn = np.asarray(values, dtype=np.float64)
     known = drawn[~np.isnan(drawn)]
     if not known.size:

@@ -1,4 +1,4 @@
-"""How settings are compared: what a scorer reads, and which of equals wins."""
+"""Comparison of settings by scorers of scikit-learn, and ties between them."""
 
 from __future__ import annotations
 
@@ -25,18 +25,6 @@ def best_settings(
 
     Many settings rank few images alike. Without a second opinion the first of them
     would win, which for penalties is a classifier that is never sure of anything.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (..., n_settings)
-        Higher is better, NaN is worst.
-    log_losses : ndarray of shape (..., n_settings)
-        NaN where a setting has no probabilities: it loses every tie.
-
-    Returns
-    -------
-    ndarray of shape (...,), int
-        The first of those that are equal in both.
     """
     rounded = np.round(np.where(np.isnan(scores), -np.inf, scores), _DECIMALS)
     worst = np.finfo(np.float64).max
@@ -46,20 +34,10 @@ def best_settings(
 
 
 def find_scorer(scoring: Any, classes: NDArray[Any] | None) -> Callable[..., float]:
-    """Return the scorer that a name stands for, or the one that is given.
+    """Return the scorer of a name, or the one that is given.
 
-    Parameters
-    ----------
-    scoring : str or callable
-        As scikit-learn has it.
-    classes : ndarray of shape (n_classes,) or None
-        Sorted classes. Names such as "f1" ask how well the second of two is found;
-        scikit-learn's own ask for a class 1, which names of classes do not have.
-
-    Returns
-    -------
-    callable
-        Of ``(estimator, X, y)``.
+    Names such as "f1" score the second of two classes; those of scikit-learn score a
+    class 1, which named classes do not have.
     """
     scorer = get_scorer(scoring)
     if not isinstance(scoring, str) or classes is None or len(classes) != 2:
@@ -77,22 +55,14 @@ def find_scorer(scoring: Any, classes: NDArray[Any] | None) -> Callable[..., flo
 
 
 def mean_of_known(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Return means without the NaN among them, and NaN of nothing else."""
+    """Return means over the values that are not NaN, or NaN if there are none."""
     known = ~np.isnan(values)
     total, n = np.where(known, values, 0.0).sum(axis=axis), known.sum(axis=axis)
     return np.where(n > 0, total / np.maximum(n, 1), np.nan)
 
 
 class Answers(ClassifierMixin, BaseEstimator):
-    """A fitted classifier that was asked before; a scorer reads its answers.
-
-    Parameters
-    ----------
-    classes : ndarray
-        Its ``classes_``.
-    decision, proba : ndarray or None
-        What it said, in scikit-learn's shapes.
-    """
+    """A classifier that repeats known answers, for scorers to read."""
 
     def __init__(
         self,
@@ -108,19 +78,7 @@ class Answers(ClassifierMixin, BaseEstimator):
     def of_logits(
         cls, classes: NDArray[Any] | None, logits: NDArray[np.floating]
     ) -> Answers:
-        """Return the answers of a logistic regression.
-
-        Parameters
-        ----------
-        classes : ndarray of shape (n_classes,) or None
-            None for several labels.
-        logits : ndarray of shape (n_samples, n_rows)
-            One column for two classes, else one for each class or label.
-
-        Returns
-        -------
-        Answers
-        """
+        """Return the answers of a logistic regression, or of several."""
         logits = logits.astype(np.float64)
         if classes is None:
             classes = np.tile([0, 1], (logits.shape[1], 1))

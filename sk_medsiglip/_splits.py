@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from numbers import Integral, Number
 from typing import Any
@@ -24,30 +23,16 @@ from sk_medsiglip._labels import Labels
 #: Splitters of scikit-learn's that take one question, not a table of several labels.
 _OF_ONE_QUESTION = (StratifiedKFold, StratifiedGroupKFold, RepeatedStratifiedKFold)
 #: Texts that tables have for an id that is missing.
-_BLANKS = ("", "nan", "none", "<na>", "nat")
+BLANKS = ("", "nan", "none", "<na>", "nat")
 
 
 def check_groups(groups: ArrayLike, n_samples: int | None = None) -> NDArray[Any]:
-    """Return group ids as a one-dimensional array, or say what is wrong with them.
+    """Return group ids as a one-dimensional array, or raise ValueError.
 
-    Parameters
-    ----------
-    groups : array-like of shape (n_samples,) or (n_samples, 1)
-        One id a sample, such as a patient's; a frame of one column is taken.
-    n_samples : int, default=None
-        Expected length. By default, any.
-
-    Returns
-    -------
-    ndarray of shape (n_samples,)
-
-    Raises
-    ------
-    ValueError
-        If an id is missing (blanks are not all one patient), ids are of several
-        types (7 and "7" may be one patient or two), or the length differs.
+    Missing ids are refused, since blanks are not one patient, and so are ids of several
+    types: 7 and "7" may be one patient or two.
     """
-    given = _one_column(groups)
+    given = one_column(groups)
     if n_samples is not None and len(given) != n_samples:
         raise ValueError(
             f"groups holds {len(given)} ids for {n_samples} samples; pass one a sample."
@@ -56,7 +41,7 @@ def check_groups(groups: ArrayLike, n_samples: int | None = None) -> NDArray[Any
     if given.dtype.kind in "OUT":
         # NumPy writes the NaN among texts as "nan".
         blank = blank | [
-            isinstance(one, str) and one.strip().casefold() in _BLANKS for one in given
+            isinstance(one, str) and one.strip().casefold() in BLANKS for one in given
         ]
     if n_blank := int(blank.sum()):
         raise ValueError(
@@ -86,117 +71,8 @@ def group_numbers(groups: Any, n_samples: int | None = None) -> NDArray[np.intp]
     return pd.factorize(check_groups(groups, n_samples))[0]
 
 
-@dataclass(frozen=True)
-class SharedGroups:
-    """Groups that two tables share, as far as their ids tell.
-
-    Parameters
-    ----------
-    shared : list
-        Ids of the first table that the second one holds too.
-    doubtful : list of tuple
-        Pairs of ids, one of each table, that differ in leading zeros, capitals or
-        spaces alone: one patient, or two.
-    n_blank : int
-        Samples of both tables that were not compared: their id is missing, or is a
-        float too large to be exact.
-    is_alike : bool
-        False if the ids of one table are all numbers and those of the other are not.
-    """
-
-    shared: list[Any]
-    doubtful: list[tuple[Any, Any]]
-    n_blank: int
-    is_alike: bool
-
-    def doubts(self, here: str, there: str, *, name_ids: bool = True) -> list[str]:
-        """Return in sentences why more groups may be shared; none if all is known.
-
-        Parameters
-        ----------
-        here, there : str
-            Words for the first and the second table.
-        name_ids : bool, default=True
-            Whether an example of two ids is given.
-        """
-        said = []
-        if self.doubtful:
-            pair = ", such as {!r} and {!r}".format(*self.doubtful[0])
-            said.append(
-                f"{len(self.doubtful):,} patients of {here} may be in {there}: the ids "
-                f"differ in leading zeros, capitals or spaces alone{pair * name_ids}."
-            )
-        if self.n_blank:
-            said.append(
-                f"{self.n_blank:,} of the images of {here} and {there} have no patient "
-                "id to compare, or a float too large to be exact."
-            )
-        if not self.is_alike:
-            said.append(
-                f"patients of {here} and {there} could not be compared: the ids of one "
-                "are numbers, those of the other are not."
-            )
-        return said
-
-
-def shared_groups(groups: ArrayLike, others: ArrayLike) -> SharedGroups:
-    """Compare the groups of two tables by what their ids say, not by their types.
-
-    7, 7.0, "7" and "7.0" are one id. Blanks, which make floats of numbers, are left
-    out and counted.
-
-    Parameters
-    ----------
-    groups, others : array-like of shape (n_samples,) or (n_samples, 1)
-        One id a sample in each table.
-
-    Returns
-    -------
-    SharedGroups
-    """
-    sides, n_blank = [], 0
-    for given in map(_one_column, (groups, others)):
-        written = written_ids(given)
-        blank = written == "nan"
-        if given.dtype.kind == "f":
-            blank |= np.abs(np.nan_to_num(given)) > 2 / np.finfo(given.dtype).eps
-        n_blank += int(blank.sum())
-        sides.append(dict(zip(written[~blank], given[~blank].tolist(), strict=True)))
-    here, there = sides
-    left = {_loosely(one): one for one in there if one not in here}
-    doubtful = [
-        (here[one], there[left[_loosely(one)]])
-        for one in here
-        if one not in there and _loosely(one) in left
-    ]
-    kinds = [{bool(re.fullmatch(r"[\d.+-]+", one)) for one in side} for side in sides]
-    is_alike = bool(kinds[0] & kinds[1]) or not all(kinds)
-    shared = [here[one] for one in here if one in there]
-    return SharedGroups(shared, doubtful, n_blank, is_alike)
-
-
-def written_ids(groups: ArrayLike) -> NDArray[np.object_]:
-    """Return ids as texts: whole numbers without decimals, blanks as "nan"."""
-    codes, ids = pd.factorize(_one_column(groups).astype(object))
-    return np.array([*map(_written, ids), "nan"], dtype=object)[codes]
-
-
-def _written(value: Any) -> str:
-    """Return an id as text."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    text = re.sub(r"^([+-]?\d+)\.0*$", r"\1", text.strip())
-    return "nan" if text.casefold() in _BLANKS else text
-
-
-def _loosely(text: str) -> str:
-    """Return a text without leading zeros, capitals and spaces."""
-    return re.sub(r"(?<![\d.])0+(?=\d)|\s", "", text.casefold())
-
-
-def _one_column(groups: ArrayLike) -> NDArray[Any]:
-    """Return ids as a one-dimensional array, of a list each in its own type."""
+def one_column(groups: ArrayLike) -> NDArray[Any]:
+    """Return ids as a one-dimensional array; ids of a list keep their own types."""
     # A list of 7 and "7", or of "a" and NaN, would become texts unseen.
     kept = object if isinstance(groups, list | tuple) else None
     given: NDArray[Any] = np.asarray(groups, dtype=kept)
@@ -218,32 +94,17 @@ def _kind_of_id(value: Any) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """Who learns and who is asked, fold by fold.
+    """Samples to learn from and samples to be tested on, fold by fold.
 
-    Parameters
-    ----------
-    train, test : bool ndarrays
-        ``(n_folds, n_samples)``, or ``(n_folds, n_samples, n_labels)`` where every
-        label has folds of its own. A label with fewer folds than others has empty ones.
+    Labels that have folds of their own add a last axis; a label with fewer folds than
+    others has empty ones.
     """
 
     train: NDArray[np.bool_]
     test: NDArray[np.bool_]
 
     def keep(self, rows: NDArray[Any], label: int | None = None) -> Folds:
-        """Return the folds of some rows, and of one label where each has its own.
-
-        Parameters
-        ----------
-        rows : ndarray
-            Places, or a mask, of the rows that stay.
-        label : int, default=None
-            The label. By default, all.
-
-        Returns
-        -------
-        Folds
-        """
+        """Return the folds of some rows, and of one label where each has its own."""
         train, test = (
             one[:, rows] if label is None or one.ndim == 2 else one[:, rows, label]
             for one in (self.train, self.test)
@@ -251,7 +112,7 @@ class Folds:
         return Folds(train, test)
 
     def pairs(self) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-        """Return places to learn from and to be asked about, fold by fold."""
+        """Return rows to learn from and rows to be tested on, fold by fold."""
         if self.train.ndim == 3:
             raise ValueError(
                 "cv splits each of several labels by itself, and one split for all is "
@@ -268,29 +129,13 @@ def make_folds(
     X: NDArray[np.floating],
     counts: NDArray[np.bool_] | None = None,
 ) -> Folds | None:
-    """Split the samples.
+    """Split samples into folds; return None where a class has too few for two.
 
-    Parameters
-    ----------
-    labels : Labels
-        Of the samples.
-    cv : int, splitter, iterable or None
-        A number of folds is stratified, keeps groups together, and shrinks to the
-        number of samples (or groups) of the rarest class. With several labels each is
-        split by itself, among the samples where it is known. None is 5. Anything else
-        splits all samples: its indices are those of the rows that the user passed.
-    groups : ndarray of shape (n_samples,) or None
-        Such as patients.
-    X : ndarray of shape (n_samples, n_features)
-        Handed to splitters, which look at its length.
-    counts : ndarray of shape (n_samples,), bool, default=None
-        Samples that count, such as those with a weight above 0: a number of folds is
-        dealt among these alone.
-
-    Returns
-    -------
-    Folds or None
-        None if no class can be in two folds.
+    A number of folds is stratified, keeps groups together, and shrinks to the number of
+    samples (or groups) of the rarest class. With several labels each is split by
+    itself, among the samples where it is known. Any other ``cv`` splits all samples:
+    its indices are those of the rows that the user passed. ``counts`` marks the samples
+    that count, such as those with a weight above 0.
     """
     n_samples = len(X)
     cv = 5 if cv is None else cv
@@ -316,22 +161,9 @@ def make_folds(
 
 
 def with_cv_among(estimator: Any, rows: NDArray[Any], n_samples: int) -> Any:
-    """Let folds that an estimator was given as indices speak of some rows alone.
+    """Renumber the indices in an estimator's ``cv`` for some of the rows.
 
-    Parameters
-    ----------
-    estimator : estimator
-        Or a pipeline, whose last step counts; its ``cv`` is changed, if that holds
-        indices. Other splitters split whatever they are given.
-    rows : ndarray
-        Places, or a mask, of the rows that it is going to be fitted to.
-    n_samples : int
-        How many there are in all, which the indices speak of.
-
-    Returns
-    -------
-    estimator
-        The same.
+    They name rows that the user passed, of which the estimator will see a part.
     """
     last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
     cv = last.get_params(deep=False).get("cv")
@@ -356,7 +188,7 @@ def with_cv_among(estimator: Any, rows: NDArray[Any], n_samples: int) -> Any:
 def _split_as_told(
     labels: Labels, splitter: Any, groups: NDArray[Any] | None, X: NDArray[np.floating]
 ) -> Folds:
-    """Split all samples; those of which nothing is known are a class of their own."""
+    """Split all samples; those with unknown labels are a class of their own."""
     targets = [labels.target]
     if isinstance(splitter, _OF_ONE_QUESTION):
         targets = labels.by_label()
@@ -375,7 +207,7 @@ def _split_as_told(
 def _n_folds(
     target: NDArray[np.float64], n_folds: int, groups: NDArray[Any] | None
 ) -> int:
-    """Return how many folds can all hold every class; 0 if not even two."""
+    """Return how many folds can all hold every class; 0 if two cannot."""
     known = ~np.isnan(target)
     of = np.flatnonzero(known) if groups is None else groups[known]
     y = target[known]
@@ -390,7 +222,7 @@ def _n_folds(
 def _stratify(
     targets: list[NDArray[np.float64]], n_folds: int, groups: NDArray[Any] | None
 ) -> NDArray[np.intp]:
-    """Return the fold that leaves a row out, ``(n_samples, n_targets)``; -1 is none."""
+    """Return the fold that tests each row, ``(n_samples, n_targets)``, or -1."""
     fold = np.full((len(targets[0]), len(targets)), -1)
     if groups is None:
         for of_target, target in zip(fold.T, targets, strict=True):
@@ -414,20 +246,7 @@ def _stratify(
 
 
 def _deal(counts: NDArray[np.float64], n_folds: int) -> NDArray[np.intp]:
-    """Deal groups to folds as ``StratifiedGroupKFold`` does, for all targets at once.
-
-    Parameters
-    ----------
-    counts : ndarray of shape (n_targets, n_groups, n_classes)
-        How many samples of each class a group has.
-    n_folds : int
-        Folds.
-
-    Returns
-    -------
-    ndarray of shape (n_targets, n_groups)
-        Fold of each group.
-    """
+    """Deal groups to folds as ``StratifiedGroupKFold`` does, all targets at once."""
     n_targets, n_groups, n_classes = counts.shape
     each = np.arange(n_targets)
     order = np.argsort(-np.std(counts, axis=2), axis=1, kind="stable")

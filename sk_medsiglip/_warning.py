@@ -8,19 +8,16 @@ import warnings
 #: File, line and module of a statement.
 UserLine = tuple[str, int, str]
 
-#: What lies between the user's line and the one that warns.
+#: Packages that lie between the user's line and the one that warns.
 _BETWEEN = frozenset(
     ("concurrent", "contextlib", "joblib", "sk_medsiglip", "sklearn", "threading")
 )
 
 
 def user_line() -> UserLine:
-    """Return the innermost line that neither this package nor scikit-learn wrote.
+    """Return the innermost line outside of this package and scikit-learn.
 
-    Returns
-    -------
-    tuple of str, int and str
-        A thread of this package has none of the user's: ask in the calling thread.
+    A thread of this package has no line of the user: ask in the calling thread.
     """
     frame = sys._getframe()
     while frame.f_back is not None and (
@@ -34,16 +31,6 @@ def user_line() -> UserLine:
 def warn_user(
     message: str, category: type[Warning], line: UserLine | None = None
 ) -> None:
-    """Warn at a line of the user.
-
-    Parameters
-    ----------
-    message : str
-        Text of the warning.
-    category : type
-        Class of the warning.
-    line : tuple, default=None
-        A :func:`user_line`. By default, that of this call.
-    """
+    """Warn at the line of the user, by default that of this call."""
     file, number, module = line or user_line()
     warnings.warn_explicit(message, category, file, number, module)

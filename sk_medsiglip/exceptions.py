@@ -1,16 +1,18 @@
-"""Every error and warning that the package raises on purpose.
+"""Errors and warnings of this package.
 
 ::
 
     SkMedSiglipError
     ├── ImageReadError          (ValueError)   one image cannot be read
     ├── PromptError             (ValueError)   a prompt set is malformed
-    ├── CheckpointError         (ValueError)   weights are missing, damaged or others
+    ├── CheckpointError         (ValueError)   weights are missing, damaged or wrong
+    ├── FilterError             (ValueError)   a filter of a search is malformed
     ├── ModelAccessError        (OSError)      weights cannot be had: gated, no network
     ├── CacheError              (OSError)      the embedding store is damaged
     │   └── CacheFormatError                   another version wrote the store
     ├── ForkedProcessError      (RuntimeError) a forked worker cannot use the model
     ├── OutOfMemoryError        (MemoryError)  a model pass of one does not fit
+    ├── SearchIndexError        (OSError)      an index is missing or damaged
     ├── DatasetError            (OSError)      a data set is missing or damaged
     ├── RunFolderError          (OSError)      a fine-tuning run cannot be written
     └── MissingDependencyError  (ImportError)  an optional library is not installed
@@ -20,7 +22,7 @@
     ├── TruncatedTextWarning    texts were longer than the model reads
     ├── UnknownTextWarning      texts hold no word that the model knows
     ├── PromptWarning           prompts of two classes mean nearly the same to a model
-    ├── LeakageWarning          what is judged on was learned from
+    ├── LeakageWarning          test images may have been learned from
     ├── LabelCodesWarning       numbers in ``y`` were read as places among class names
     ├── CheckpointWarning       part of a checkpoint or adapter is left out
     └── CacheWarning            the store cannot be used; the work goes on without it
@@ -40,6 +42,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointWarning",
     "DatasetError",
+    "FilterError",
     "ForkedProcessError",
     "ImageReadError",
     "LabelCodesWarning",
@@ -50,6 +53,7 @@ __all__ = [
     "PromptError",
     "PromptWarning",
     "RunFolderError",
+    "SearchIndexError",
     "SkMedSiglipError",
     "SkMedSiglipWarning",
     "TruncatedTextWarning",
@@ -141,6 +145,14 @@ class ForkedProcessError(SkMedSiglipError, RuntimeError):
 
 class OutOfMemoryError(SkMedSiglipError, MemoryError):
     """Memory does not hold the model pass of a single image or text."""
+
+
+class FilterError(SkMedSiglipError, ValueError):
+    """A filter (``where=``) is malformed, or uses SQL that filters may not use."""
+
+
+class SearchIndexError(SkMedSiglipError, OSError):
+    """A stored index is missing, damaged, or of another version of this package."""
 
 
 class DatasetError(SkMedSiglipError, OSError):

@@ -5,7 +5,8 @@ import pandas as pd
 import polars
 import pytest
 
-from sk_medsiglip._splits import check_groups, group_numbers, shared_groups
+from sk_medsiglip._shared_groups import shared_groups
+from sk_medsiglip._splits import check_groups, group_numbers
 
 
 @pytest.mark.parametrize(

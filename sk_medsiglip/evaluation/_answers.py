@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import Pipeline
 
-from sk_medsiglip._labels import Labels, check_labels
+from sk_medsiglip._labels import Labels, check_columns, check_labels
 from sk_medsiglip.evaluation._figures import Question
-from sk_medsiglip.prompts import check_columns
 
 NO_PROBABILITIES = (
     "there are scores, but no probabilities from 0 to 1. Calibrate first, by "

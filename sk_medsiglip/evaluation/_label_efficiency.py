@@ -14,7 +14,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_consistent_length, get_tags
 
 from sk_medsiglip._progress import progress_bar
-from sk_medsiglip._splits import check_groups, shared_groups
+from sk_medsiglip._shared_groups import shared_groups
+from sk_medsiglip._splits import check_groups
 from sk_medsiglip._validation import Integral
 from sk_medsiglip.embedding import plain_rows
 from sk_medsiglip.evaluation._answers import read_truth

@@ -12,7 +12,8 @@ import pandas as pd
 from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._embeddings import is_matrix
-from sk_medsiglip._splits import group_numbers, shared_groups, written_ids
+from sk_medsiglip._shared_groups import shared_groups, written_ids
+from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
 from sk_medsiglip.exceptions import LeakageWarning
 from sk_medsiglip.images import image_rows

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_consistent_length
 
-from sk_medsiglip._splits import written_ids
+from sk_medsiglip._shared_groups import written_ids
 from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.encoder import is_demonstration
 from sk_medsiglip.evaluation._answers import Truth, ask, read_truth

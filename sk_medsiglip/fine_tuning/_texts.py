@@ -11,11 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from sk_medsiglip._labels import Labels
+from sk_medsiglip._labels import Labels, check_columns
 from sk_medsiglip.embedding import plain_rows
 from sk_medsiglip.encoder import Checkpoint, count_tokens, load_tokenizer, tokenize
 from sk_medsiglip.fine_tuning._settings import Settings
-from sk_medsiglip.prompts import check_columns, check_prompts
+from sk_medsiglip.prompts import check_prompts
 
 _ROWS_IN_ERROR = 5
 

@@ -1,4 +1,4 @@
-"""Where heads with few labels start: the vectors of the prompts of each class."""
+"""Vectors of the prompts of each class, from which heads with few labels start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TEXT_SIDE = ("revision", "dtype", "device", "engine", "batch_size", "cache", "v
 
 @dataclass(frozen=True, eq=False)
 class Anchors:
-    """What prompts say of the answers."""
+    """Vectors of the prompts of each answer, of length 1."""
 
     classes: NDArray[Any] | None
     findings: NDArray[Any] | None

@@ -39,12 +39,12 @@ def explain_head(
         :class:`PromptProbe`, scikit-learn's linear classifiers; or a pipeline that ends
         in one and does nothing between embedder and head but centring and scaling.
     prompts : sequence of str
-        What to compare with. At least two: each is compared by how it differs from
+        Texts to compare with. At least two: each is compared by how it differs from
         their mean.
     top : int or None, default=5
         How many of each class to return; None returns all.
     model, revision, cache
-        Whose text tower encodes the prompts, as in
+        The model whose text tower encodes the prompts, as in
         :class:`~sk_medsiglip.MedSigLIPTextEmbedder`; the model that embedded the
         images.
 

@@ -46,7 +46,7 @@ class LinearProbe(LogitClassifier):
         number of samples (or groups) of the rarest class; with one there, ``C`` is 1
         and a warning says so. With several labels each is split by itself.
     scoring : str, callable or None, default=None
-        What to choose by: a name or scorer of scikit-learn. None is "neg_log_loss",
+        Score to choose by: a name or scorer of scikit-learn. None is "neg_log_loss",
         which unlike accuracy tells apart settings that make the same decisions, and
         decides between settings of equal scores. "f1" and the like ask how well the
         second of two classes is found. Where ``Cs`` is a number, None smooths the
@@ -76,8 +76,8 @@ class LinearProbe(LogitClassifier):
     C_ : float, or ndarray of shape (n_labels,)
         The ``C`` chosen. With ``refit=False`` the mean over the folds.
     Cs_ : ndarray of shape (n_Cs,)
-        What there was to choose from, rising. Of a number of them the first, of
-        ``n_Cs = Cs + 1``, is the constant model.
+        Values to choose from, in rising order. If ``Cs`` is a number, the first of
+        ``n_Cs = Cs + 1`` is the constant model.
     coef_ : ndarray of shape (1, n_features), (n_classes, ...) or (n_labels, ...)
         Coefficients.
     intercept_ : ndarray of shape (1,), (n_classes,) or (n_labels,)

@@ -16,7 +16,7 @@ BLOCK = 65_536
 
 
 class Point(NamedTuple):
-    """What is known of all problems at some logits."""
+    """Values and derivatives of all problems at some logits."""
 
     logits: Any
     residuals: Any
@@ -26,7 +26,7 @@ class Point(NamedTuple):
 
 
 class _Loss(ABC):
-    """What both losses share: walking through the rows."""
+    """Abstract loss that walks through the rows in blocks."""
 
     def look(self, start: Any, way: Any, length: Any) -> Point:
         """Return what is at ``start + length * way``; ``length`` is one a column."""

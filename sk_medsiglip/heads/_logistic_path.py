@@ -71,7 +71,7 @@ class LogisticPath:
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """What is believed before any label is seen."""
+    """Prior beliefs: logits as offsets, and extra features with their deviations."""
 
     offset: NDArray[np.floating]
     extra: NDArray[np.floating]
@@ -270,7 +270,7 @@ def _make_loss(
     weights = np.ascontiguousarray(weights)
     if classes is not None and len(classes) > 2:
         return SoftmaxLoss(np.eye(len(classes), dtype=weights.dtype)[target], weights)
-    # What is not known has weight 0, and may be anything.
+    # Unknown labels have weight 0, and may have any value.
     known = np.nan_to_num(target.reshape(len(target), -1))
     signs = (2 * known - 1).astype(weights.dtype)[:, label]
     return BinaryLoss(np.ascontiguousarray(signs), weights)

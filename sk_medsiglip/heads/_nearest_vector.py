@@ -14,14 +14,14 @@ from sk_medsiglip._validation import Interval, Real, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._few_shot import FewShotClassifier, Shots, unit_rows
 
-#: How many images the prompts of a class count as where nobody says. Chosen on phantoms
+#: Number of images that the prompts of a class count as by default. Chosen on phantoms
 #: and PneumoniaMNIST with the demonstration checkpoint: up to 16 shots of each class
 #: cost .017 of the AUC of good prompts with 8, and at most .008 with 16.
 FAIR_COUNT = 16.0
 
 
 class NearestVector(FewShotClassifier):
-    """Abstract: compares centred images with one vector a class."""
+    """Abstract classifier that compares centred images with one vector a class."""
 
     @abstractmethod
     def _vectors(
@@ -104,7 +104,7 @@ class SSTextClassifier(NearestVector):
         Vectors of length 1, ``(n_classes, n_features)``, or for several labels
         ``(n_labels, 2, n_features)``.
     logit_scale_ : float
-        Of the logits ``logit_scale_ * cosine``.
+        Scale of the logits ``logit_scale_ * cosine``.
     n_features_in_ : int
         Width of the embeddings.
 
@@ -170,7 +170,7 @@ class SSTextClassifier(NearestVector):
         texts: NDArray[np.float64] | None,
         fair: float,
     ) -> NDArray[np.float64]:
-        # Of equally frequent classes each has N / n_classes shots.
+        # Equally frequent classes have N / n_classes shots each.
         tau = fair / shots.n_classes if isinstance(self.tau, str) else self.tau
         tau = 1 / shots.scale if tau is None else tau
         # 1 / (N lambda_c tau), with lambda_c = 1 / n_c.
@@ -215,7 +215,7 @@ class PrototypeClassifier(NearestVector):
         Vectors of length 1, ``(n_classes, n_features)``, or for several labels
         ``(n_labels, 2, n_features)``.
     logit_scale_ : float
-        Of the logits ``logit_scale_ * cosine``.
+        Scale of the logits ``logit_scale_ * cosine``.
     n_features_in_ : int
         Width of the embeddings.
 

@@ -41,7 +41,7 @@ def fit_probes(
     probe : LinearProbe
         Not fitted; its parameters are those of all.
     X : ndarray of shape (n_samples, n_features), float32 or float64
-        What is drawn from.
+        Rows that draws are taken from.
     draws : iterable of (rows, labels)
         Rows of a draw and their labels.
     groups : ndarray of shape (n_samples,) or None

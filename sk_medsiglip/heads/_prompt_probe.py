@@ -16,8 +16,12 @@ from sk_medsiglip._validation import Integral, Interval, Real, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._eigenbasis import make_eigenbasis
 from sk_medsiglip.heads._few_shot import FewShotClassifier, Shots
-from sk_medsiglip.heads._linear_probe import check_Cs
-from sk_medsiglip.heads._logistic_path import LogisticPath, Prior, solve_path
+from sk_medsiglip.heads._logistic_path import (
+    LogisticPath,
+    Prior,
+    check_Cs,
+    solve_path,
+)
 
 # The constants below were chosen by eye on phantoms and PneumoniaMNIST with the
 # demonstration checkpoint, five draws each; MedSigLIP may want others.
@@ -53,12 +57,12 @@ class PromptProbe(FewShotClassifier):
         does so where the rarest class has 16 samples (or groups), and below takes 7
         divided by the variance of the rows, which needs no validation set.
     Cs : int or array-like of float, default=10
-        What to choose from; a number is spread over 1e-2 to 1e4, divided by the
+        Values to choose from; a number is spread over 1e-2 to 1e4, divided by the
         variance of the rows.
     cv : int, splitter or iterable, default=5
         Folds, as in :class:`LinearProbe`.
     scoring : str, callable or None, default=None
-        What to choose by; None is the log loss of smoothed labels, as in
+        Score to choose by; None is the log loss of smoothed labels, as in
         :class:`LinearProbe`.
     class_weight : dict, "balanced", list of these, or None, default=None
         As in scikit-learn.
@@ -74,7 +78,7 @@ class PromptProbe(FewShotClassifier):
     findings_ : ndarray of shape (n_findings,)
         Names of findings; only for present/absent prompts.
     coef_ : ndarray of shape (1, n_features), (n_classes, ...) or (n_labels, ...)
-        Of embeddings of length 1.
+        Coefficients of embeddings of length 1.
     intercept_ : ndarray of shape (1,), (n_classes,) or (n_labels,)
         Constants.
     C_ : float, or ndarray of shape (n_labels,)
@@ -82,7 +86,7 @@ class PromptProbe(FewShotClassifier):
     n_iter_ : ndarray of shape (1,) or (n_labels,)
         Steps of the last fit.
     logit_scale_ : float
-        Of the prompts' logits ``logit_scale_ * cosine``.
+        Scale of the prompts' logits ``logit_scale_ * cosine``.
     n_features_in_ : int
         Width of the embeddings.
 
@@ -231,7 +235,7 @@ class _Anchored:
             shots.rows, fit_intercept=True, sample_weight=shots.sample_weight
         )
         squares = ((shots.rows - self._basis.mean) ** 2).sum(axis=1)
-        # Of the rows about their mean; 1 where there is nothing to go by.
+        # Variance of the rows about their mean; 1 where there is none.
         variance = float(np.average(squares, weights=shots.sample_weight))
         self.variance = variance if variance > 1e-12 else 1.0
         anchors = shots.anchors

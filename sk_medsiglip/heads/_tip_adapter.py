@@ -58,7 +58,7 @@ class TipAdapterClassifier(FewShotClassifier):
     cv : int, splitter or iterable, default=5
         Folds for choosing, as in :class:`LinearProbe`.
     scoring : str, callable or None, default=None
-        What to choose by; None is the log loss of smoothed labels, as in
+        Score to choose by; None is the log loss of smoothed labels, as in
         :class:`LinearProbe`.
     class_weight : dict, "balanced", list of these, or None, default=None
         Shots of a class count so many times.
@@ -72,12 +72,12 @@ class TipAdapterClassifier(FewShotClassifier):
     findings_ : ndarray of shape (n_findings,)
         Names of findings; only for present/absent prompts.
     alpha_, beta_ : float, or ndarray of shape (n_labels,)
-        What was chosen. An ``alpha_`` of 0 says that the shots have not been shown to
+        The chosen values. An ``alpha_`` of 0 says that the shots have not been shown to
         help, and the answers are those of zero-shot.
     keys_ : ndarray of shape (n_shots, n_features), or list of these
         The shots, fine-tuned or not; one for each of several labels.
     logit_scale_ : float
-        Of the prompts' logits.
+        Scale of the prompts' logits.
     n_features_in_ : int
         Width of the embeddings.
 

@@ -17,9 +17,8 @@ from sklearn.utils.validation import (
 )
 
 from sk_medsiglip._embeddings import check_embeddings
-from sk_medsiglip._labels import known_labels
+from sk_medsiglip._labels import check_columns, known_labels
 from sk_medsiglip.model_selection._head_scores import check_scorer
-from sk_medsiglip.prompts import check_columns
 
 
 def _best_has(name: str) -> Callable[[BestHead], bool]:

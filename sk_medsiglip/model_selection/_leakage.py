@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._embeddings import is_matrix
-from sk_medsiglip._splits import group_numbers, shared_groups, written_ids
+from sk_medsiglip._shared_groups import shared_groups, written_ids
+from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
 from sk_medsiglip.exceptions import ImageReadError, LeakageWarning
 from sk_medsiglip.images import image_fingerprint, image_rows, read_resized

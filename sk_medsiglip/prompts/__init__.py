@@ -2,14 +2,13 @@
 
 ::
 
-    _question.py       what a dict of prompts asks: one of several classes, or yes or no
+    _question.py       the question of a dict of prompts: several classes, or yes or no
     _class_vectors.py  its texts, embedded and averaged
     _prompt_set.py     PromptSet: prompts with a name, a version and a source
     _prompt_file.py    its YAML or JSON, checked; those that ship are in sets/
-    _lint.py           lint_prompts: what is wrong before an image is looked at
+    _lint.py           lint_prompts: problems that show without an image
 """
 
-from sk_medsiglip._labels import check_columns
 from sk_medsiglip._public import name_by_room
 from sk_medsiglip.prompts._class_vectors import (
     ClassVectors,
@@ -26,6 +25,7 @@ from sk_medsiglip.prompts._prompt_set import (
 from sk_medsiglip.prompts._question import (
     Question,
     check_prompts,
+    check_texts,
     is_pair,
 )
 
@@ -33,8 +33,8 @@ __all__ = [
     "ClassVectors",
     "PromptSet",
     "Question",
-    "check_columns",
     "check_prompts",
+    "check_texts",
     "encode_class_vectors",
     "encode_question",
     "find_prompt_set",

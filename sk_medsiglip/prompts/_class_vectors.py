@@ -25,18 +25,18 @@ _MODELS_BY_WIDTH = {192: "demo", 1152: "google/medsiglip-448"}
 
 @dataclass(frozen=True, eq=False)
 class ClassVectors:
-    """Vectors of a question's answers, and what makes logits of cosines.
+    """Vectors of the answers to a question, with the scale and bias of logits.
 
     Parameters
     ----------
     vectors : ndarray of shape (n_groups, embedding_dim), float32
         One a group of texts, in the order of :attr:`Question.texts`.
     logit_scale, logit_bias : float
-        Of the logit ``logit_scale * cosine + logit_bias``.
+        Scale and bias of the logit ``logit_scale * cosine + logit_bias``.
     prompt_vectors : ndarray of shape (n_texts, embedding_dim), float32
-        Of length 1, one a text, group after group.
+        Vectors of length 1, one a text, group after group.
     starts : ndarray of shape (n_groups,)
-        Where each group begins in ``prompt_vectors``.
+        Row of ``prompt_vectors`` at which each group begins.
     """
 
     vectors: NDArray[np.float32]
@@ -61,7 +61,7 @@ def encode_question(
     n_features : int
         Width of the image embeddings that the vectors are for.
     embedder : MedSigLIPTextEmbedder
-        What encodes them; all texts go through it in one call, and its store.
+        Embedder of the texts; all go through it in one call, and its store.
     ensemble : {"embeddings", "scores", "max"}, default="embeddings"
         How the prompts of a group become one vector. "scores" leaves the mean as it
         is: a cosine with it is the mean of the cosines. Else it is brought to length
@@ -139,7 +139,7 @@ def encode_class_vectors(
     texts : sequence of sequence of str
         The prompts of each class.
     embedder : MedSigLIPTextEmbedder
-        What encodes them; all texts go through it in one call, and its store.
+        Embedder of the texts; all go through it in one call, and its store.
 
     Returns
     -------

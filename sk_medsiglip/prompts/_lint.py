@@ -1,4 +1,4 @@
-"""``lint_prompts``: what is wrong with prompts, before an image is looked at."""
+"""``lint_prompts``: problems of prompts that show without an image."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def lint_prompts(
         As :class:`~sk_medsiglip.ZeroShotClassifier` takes them; a
         :class:`~sk_medsiglip.prompts.PromptSet` is one.
     templates : str, list of str or dict, default=None
-        As there.
+        As in that classifier.
     model : str or path-like, default="google/medsiglip-448"
-        Whose tokenizer counts and whose text tower compares. Its tokenizer must be at
-        hand; its weights only for texts that are not in the store.
+        Model whose tokenizer counts and whose text tower compares. Its tokenizer must
+        be at hand; its weights only for texts that are not in the store.
     revision : str or None, default=None
         Commit, branch or tag of a repository.
     similarity : float, default=0.98
         Cosine of two class vectors over which they count as the same; see Notes.
     device : str, default="auto"
-        Where texts are encoded.
+        Device that encodes texts.
     cache : bool, str, path-like or EmbeddingCache, default=True
         The store of their vectors, shared with the classifiers.
     verbose : int, default=0
@@ -80,7 +80,7 @@ def lint_prompts(
     Raises
     ------
     PromptError
-        Where a classifier would refuse the prompts.
+        If a classifier would refuse the prompts.
     ModelAccessError, CheckpointError
         If the model cannot be had.
 
@@ -130,7 +130,7 @@ def lint_prompts(
             f"similarity={similarity!r} must be a cosine over 0 and up to 1."
         )
     question = check_prompts(prompts, templates)
-    # What lies far behind the last token that is read is not looked at.
+    # Text far behind the last token that the model reads is left out.
     read = tuple(tuple(map(_read, group)) for group in question.texts)
     question = replace(question, texts=read)
     texts = [text for group in question.texts for text in group]

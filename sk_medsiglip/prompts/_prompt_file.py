@@ -22,24 +22,7 @@ _LONGEST_NUMBER = 1000
 
 
 def read_prompt_file(path: Path) -> dict[str, Any]:
-    """Read one file of a prompt set.
-
-    Parameters
-    ----------
-    path : Path
-        JSON if its name ends so, else YAML; in UTF-8. Prompts under ``prompts:``, with
-        a header or without one, or nothing but prompts.
-
-    Returns
-    -------
-    dict
-        Arguments of :class:`PromptSet`, its name apart; of the header what there is.
-
-    Raises
-    ------
-    PromptError
-        If it cannot be read, or is not a valid set.
-    """
+    """Read one file of a prompt set."""
     content = _read(path)
     is_bare = not any(key in content for key in _KNOWN)
     if is_bare:

@@ -41,9 +41,9 @@ class PromptSet(Mapping[Any, Any]):
     modality : str, default=""
         The kind of image that the texts speak of.
     source : str, default=""
-        Where the classes and the wording come from.
+        Source of the classes and of the wording.
     notes : str, default=""
-        What it is not, and what was never measured.
+        Limits of the set, and what was never measured.
     templates : tuple of str, default=()
         Texts with one ``{}`` each. To pass them apart: ``ZeroShotClassifier(
         s.prompts, templates=s.templates or None)``.
@@ -211,7 +211,7 @@ def find_prompt_set(name: str) -> Path:
     Parameters
     ----------
     name : str
-        Of :func:`list_prompt_sets`.
+        Name in :func:`list_prompt_sets`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a dict of prompts asks: one of several classes, or present or absent."""
+"""The question of a dict of prompts: one of several classes, or present or absent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAIR = {"positive", "negative"}
 
 @dataclass(frozen=True)
 class Question:
-    """Prompts in the order of the vectors they become.
+    """Prompts in the order of their vectors.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Question:
     is_pairs : bool
         Whether the labels are findings, each present or absent.
     weights : tuple of tuple of float, or None
-        Of each text; None where all count alike.
+        Weight of each text; None if all count alike.
     """
 
     labels: NDArray[Any]
@@ -187,22 +187,14 @@ def _check_pairs(
 def _fill(prompts: Any, templates: list[str], where: str) -> _Prompts:
     """Return every template filled with every text of one class."""
     weights: list[float] = []
-    texts = [prompts] if isinstance(prompts, str) else prompts
+    texts = prompts
     if _are_weighted(prompts):
         texts = list(prompts)
         try:
             weights = [float(weight) for weight in prompts.values()]
         except OverflowError:  # a whole number beyond all floats
             weights = [np.inf]
-    if isinstance(texts, bytes) or not (
-        isinstance(texts, Sequence | np.ndarray | set) and len(texts)
-    ):
-        raise PromptError(
-            f"{where}: expected a text or a non-empty list of texts, got {prompts!r}."
-        )
-    for text in texts:
-        if not isinstance(text, str) or not text.strip():
-            raise PromptError(f"{where}: {text!r} is not a text with words in it.")
+    texts = check_texts(texts, where)
     if weights and not (
         np.isfinite(weights).all() and min(weights) >= 0 < sum(weights)
     ):
@@ -213,6 +205,21 @@ def _fill(prompts: Any, templates: list[str], where: str) -> _Prompts:
         tuple(template.replace("{}", text) for template in templates for text in texts),
         tuple(weights or [1.0] * len(texts)) * len(templates),
     )
+
+
+def check_texts(texts: Any, where: str) -> list[str]:
+    """Return a text or several as a list; raise PromptError where one is empty."""
+    listed = [texts] if isinstance(texts, str) else texts
+    if isinstance(listed, bytes) or not (
+        isinstance(listed, Sequence | np.ndarray | set) and len(listed)
+    ):
+        raise PromptError(
+            f"{where}: expected a text or a non-empty list of texts, got {texts!r}."
+        )
+    for text in listed:
+        if not isinstance(text, str) or not text.strip():
+            raise PromptError(f"{where}: {text!r} is not a text with words in it.")
+    return [str(text) for text in listed]
 
 
 def _check_templates(

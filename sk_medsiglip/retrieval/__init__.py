@@ -23,12 +23,11 @@
 """
 
 from sk_medsiglip._public import name_by_room
+from sk_medsiglip.exceptions import FilterError, SearchIndexError
 from sk_medsiglip.retrieval import metrics
 from sk_medsiglip.retrieval._hits_plot import RetrievalDisplay
-from sk_medsiglip.retrieval._index import SearchIndexError
 from sk_medsiglip.retrieval._queries import Query
 from sk_medsiglip.retrieval._retriever import ImageRetriever
-from sk_medsiglip.retrieval._where import FilterError
 
 __all__ = [
     "FilterError",

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sk_medsiglip.exceptions import SearchIndexError
 from sk_medsiglip.retrieval._column_files import arrays_of_table, table_of_arrays
 from sk_medsiglip.retrieval._index import (
     About,
     Found,
     NextFree,
     Rows,
-    SearchIndexError,
 )
 from sk_medsiglip.retrieval._index_folder import (
     read_folder,

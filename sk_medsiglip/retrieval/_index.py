@@ -12,12 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._json import read_json
-from sk_medsiglip.exceptions import SkMedSiglipError
 from sk_medsiglip.retrieval._metadata import dtype_of
-
-
-class SearchIndexError(SkMedSiglipError, OSError):
-    """A stored index is missing, damaged, or of another version of this package."""
 
 
 @dataclass(frozen=True)

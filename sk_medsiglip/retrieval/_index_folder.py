@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sk_medsiglip._files import UNFINISHED, new_file
 from sk_medsiglip._json import read_json
-from sk_medsiglip.retrieval._index import SearchIndexError
+from sk_medsiglip.exceptions import SearchIndexError
 
 INDEX_FILE = "index.json"
 FORMAT = 1

@@ -19,12 +19,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sk_medsiglip._json import read_json
+from sk_medsiglip.exceptions import SearchIndexError
 from sk_medsiglip.retrieval._index import (
     About,
     Found,
     NextFree,
     Rows,
-    SearchIndexError,
 )
 from sk_medsiglip.retrieval._lance_table import (
     TABLE,

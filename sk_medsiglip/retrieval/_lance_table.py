@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.retrieval._index import About, Rows, SearchIndexError
+from sk_medsiglip.exceptions import SearchIndexError
+from sk_medsiglip.retrieval._index import About, Rows
 from sk_medsiglip.retrieval._metadata import nullable_dtype
 
 TABLE = "images"

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.exceptions import CheckpointError
+from sk_medsiglip.exceptions import CheckpointError, SearchIndexError
 from sk_medsiglip.retrieval._incoming import Rejected, reason_of_vector, with_vectors
-from sk_medsiglip.retrieval._index import About, Rows, SearchIndexError
+from sk_medsiglip.retrieval._index import About, Rows
 from sk_medsiglip.retrieval._metadata import (
     RESERVED,
     conform,

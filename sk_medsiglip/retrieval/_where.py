@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.exceptions import SkMedSiglipError
+from sk_medsiglip.exceptions import FilterError
 
 #: A checked ``sqlglot.Expression``.
 Filter = Any
@@ -61,10 +61,6 @@ _CONSTANTS: dict[str, tuple[tuple[type, ...], str]] = {
     "time": ((str,), "a time in quotes, as '2024-01-31' or '2024-01-31 16:30'"),
     "time_utc": ((str,), "a time in quotes, as '2024-01-31 16:30+00:00'"),
 }
-
-
-class FilterError(SkMedSiglipError, ValueError):
-    """A filter (``where=``) is malformed, or says what filters may not say."""
 
 
 def parse_where(text: str, columns: Mapping[str, str]) -> Filter:

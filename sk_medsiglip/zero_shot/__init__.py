@@ -7,7 +7,7 @@
     _scores.py           from cosines to scores to probabilities, a formula a scoring
     _calibration.py      temperature and bias
 
-    _comparison.py       compare_prompts: what each prompt is worth
+    _comparison.py       compare_prompts: the worth of each prompt
     _comparison_plot.py  PromptComparisonDisplay
     _prompt_search.py    PromptSearchCV
     _prompt_choices.py   cosines with single prompts, and greedy choice among them

@@ -65,8 +65,8 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         prompt is filled into every template. ``{class: templates}`` gives each class
         its own.
     model : str or path-like, default="google/medsiglip-448"
-        Whose text tower encodes the prompts; must be the model that embedded the
-        images.
+        Model whose text tower encodes the prompts. It must be the one that embedded
+        the images.
     revision : str or None, default=None
         Commit, branch or tag of a repository.
     scoring : {"softmax", "sigmoid", "cosine"}, default="softmax"
@@ -86,14 +86,14 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         of ``prompts``. Adds :meth:`predict_grade` and
         :meth:`predict_cumulative_proba`.
     calibrate : {"temperature", "temperature_bias", "prevalence"} or None, default=None
-        What ``fit`` learns from its data, with ``probabilities = softmax(scores /
-        temperature + bias)``. "temperature" from a few labels: predicted classes, and
-        the ranks of a finding's scores, stay as they are. "temperature_bias" also
-        learns how frequent classes are. "prevalence" needs no labels: biases that
-        make the mean probability over ``X`` the ``prevalence``. One temperature for
-        all classes; several findings have one each.
+        Calibration that ``fit`` learns from its data, with ``probabilities =
+        softmax(scores / temperature + bias)``. "temperature" from a few labels:
+        predicted classes, and the ranks of a finding's scores, stay as they are.
+        "temperature_bias" also learns how frequent classes are. "prevalence" needs no
+        labels: biases that make the mean probability over ``X`` the ``prevalence``. One
+        temperature for all classes; several findings have one each.
     prevalence : float, dict, Series or None, default=None
-        Of ``calibrate="prevalence"``: ``{class: share}`` of all classes, or
+        Shares for ``calibrate="prevalence"``: ``{class: share}`` of all classes, or
         ``{finding: share}``; one number for one finding.
     dtype, device, engine, batch_size, cache, verbose
         As in :class:`~sk_medsiglip.MedSigLIPTextEmbedder`.
@@ -112,13 +112,14 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         findings ``(n_findings, 2, embedding_dim)``, absent before present. Of length
         1, under ``ensemble="scores"`` of at most 1.
     prompt_embeddings_ : ndarray of shape (n_prompts, embedding_dim)
-        Of length 1, class after class; only with ``ensemble="max"``.
+        Vectors of the prompts, of length 1, class after class; only with
+        ``ensemble="max"``.
     logit_scale_, logit_bias_ : float
-        Of the logit ``logit_scale_ * cosine + logit_bias_``.
+        Scale and bias of the logit ``logit_scale_ * cosine + logit_bias_``.
     temperature_ : float or ndarray of shape (n_findings,)
-        What scores are divided by; only with ``calibrate``.
+        Number that scores are divided by; only with ``calibrate``.
     bias_ : ndarray of shape (n_classes,) or (n_findings, 2)
-        What is added then; only with ``calibrate``.
+        Numbers that are added after the division; only with ``calibrate``.
     n_features_in_ : int
         Width of the embeddings.
 
@@ -382,21 +383,12 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         return tags
 
     def _read_prompts(self, y: NDArray[Any] | None) -> Question:
-        """Return the question that is asked; ``y`` has no say in it."""
+        """Return the question of the prompts; a subclass may use ``y``."""
         return check_prompts(self.prompts, self.templates)
 
     def _encode_prompts(self, question: Question) -> ClassVectors:
         """Return the class vectors, and scale and bias of the logit."""
-        embedder = MedSigLIPTextEmbedder(
-            self.model,
-            revision=self.revision,
-            dtype=self.dtype,
-            device=self.device,
-            engine=self.engine,
-            batch_size=self.batch_size,
-            cache=self.cache,
-            verbose=self.verbose,
-        )
+        embedder = text_embedder_of(self)
         return encode_question(question, self.n_features_in_, embedder, self.ensemble)
 
     def _order_of_grades(self, question: Question) -> NDArray[Any]:
@@ -471,3 +463,9 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
     def _probabilities_of_grades(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return probabilities in the order of ``grades_``."""
         return self._probabilities(X)[:, self._column_of_grade]
+
+
+def text_embedder_of(estimator: Any) -> MedSigLIPTextEmbedder:
+    """Return the text embedder that the parameters of an estimator describe."""
+    names = set(MedSigLIPTextEmbedder().get_params()) - {"normalize"}
+    return MedSigLIPTextEmbedder(**{name: getattr(estimator, name) for name in names})

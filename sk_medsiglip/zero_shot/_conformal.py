@@ -102,7 +102,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         Share of the patients that calibrate, where ``estimator`` learns from the rest.
         Without effect otherwise.
     random_state : int, RandomState or None, default=None
-        Who these patients are.
+        Seed for the choice of these patients.
 
     Attributes
     ----------
@@ -119,13 +119,13 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
     n_calibration_ : ndarray, shaped as ``quantiles_``
         Patients behind each.
     n_features_in_ : int
-        Of the classifier, if it has it.
+        Number of features of the classifier, if it has it.
     feature_names_in_ : ndarray of str
-        Of the classifier, if it has them.
+        Feature names of the classifier, if it has them.
 
     See Also
     --------
-    ZeroShotClassifier : What is usually wrapped.
+    ZeroShotClassifier : The classifier that is usually wrapped.
 
     Notes
     -----
@@ -213,7 +213,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         Parameters
         ----------
         X : array-like
-            What the classifier takes: embeddings, or images for a pipeline.
+            Input of the classifier: embeddings, or images for a pipeline.
         y : array-like of shape (n_samples,) or (n_samples, n_findings)
             Classes; or 1 and 0 for each finding. NaN where it is not known, which
             leaves the image out, of that finding.
@@ -318,7 +318,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         Parameters
         ----------
         X : array-like
-            What the classifier takes.
+            Input of the classifier.
 
         Returns
         -------
@@ -372,7 +372,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         Parameters
         ----------
         X : array-like
-            What the classifier takes.
+            Input of the classifier.
 
         Returns
         -------
@@ -390,7 +390,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         Parameters
         ----------
         X : array-like
-            What the classifier takes.
+            Input of the classifier.
 
         Returns
         -------
@@ -406,7 +406,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         Parameters
         ----------
         X : array-like
-            What the classifier takes.
+            Input of the classifier.
 
         Returns
         -------

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPTextEmbedder
 from sk_medsiglip.encoder import load_encoder, score_patches
-from sk_medsiglip.exceptions import PromptError
 from sk_medsiglip.images import CTWindows, Percentiles, Window, image_rows
-from sk_medsiglip.prompts import encode_class_vectors
+from sk_medsiglip.prompts import check_texts, encode_class_vectors
 
 
 def prompt_heatmap(
@@ -43,10 +42,10 @@ def prompt_heatmap(
     image : path, bytes, file object, PIL image or array
         One image, as one row of :meth:`MedSigLIPEmbedder.transform`.
     prompt : str or list of str
-        What to look for. Several prompts are averaged after normalising, as those of
+        Text to look for. Several prompts are averaged after normalising, as those of
         a class are.
     negative : str or list of str, default=None
-        What to set against it, such as ``"no pleural effusion"``. The map is then the
+        Text to set against it, such as ``"no pleural effusion"``. The map is then the
         difference of the two, and 0 means that a patch is like neither more than
         the other. Without it only patches of this one image can be compared, and some
         patch is the highest even where nothing is to be found.
@@ -63,7 +62,7 @@ def prompt_heatmap(
         As in :class:`~sk_medsiglip.MedSigLIPEmbedder`. The map is computed by torch,
         the only engine that shows what is inside.
     cache : bool, str, path-like or EmbeddingCache, default=True
-        Where vectors of prompts are kept. Maps are not kept.
+        Store of the vectors of prompts. Maps are not stored.
 
     Returns
     -------
@@ -128,9 +127,9 @@ def prompt_heatmap(
         cache=cache,
     )
     embedder._validate_params()
-    groups = [_check_prompt(prompt, "prompt")]
+    groups = [check_texts(prompt, "prompt")]
     if negative is not None:
-        groups.append(_check_prompt(negative, "negative"))
+        groups.append(check_texts(negative, "negative"))
     texts = MedSigLIPTextEmbedder(
         model, revision=revision, dtype=dtype, device=device, cache=cache
     )
@@ -171,16 +170,3 @@ def map_on_image(
             values.take(before, axis) * (1 - share) + values.take(after, axis) * share
         )
     return values
-
-
-def _check_prompt(prompt: str | Sequence[str], name: str) -> list[str]:
-    """Return the texts; raise where there is none."""
-    texts = [prompt] if isinstance(prompt, str) else prompt
-    if not isinstance(texts, Sequence | np.ndarray) or not len(texts):
-        raise PromptError(
-            f"{name} must be a text or a non-empty list of texts, got {prompt!r}."
-        )
-    for text in texts:
-        if not isinstance(text, str) or not text.strip():
-            raise PromptError(f"{name}: {text!r} is not a text with words in it.")
-    return [str(text) for text in texts]

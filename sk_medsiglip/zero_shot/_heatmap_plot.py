@@ -43,7 +43,7 @@ class HeatmapDisplay:
         Whether the image was padded to a square before the model saw it. The part of
         the map that lies on the padding is left out.
     relative : bool, default=True
-        What of the map is drawn. True: from its median to its highest value; some
+        Range of the map that is drawn. True: from its median to its highest value; some
         place then stands out in every image. False, for maps of a prompt minus its
         negative by ``method="value"``, where 0 means something: from 0 to the largest
         value of either sign, so that nothing is drawn where the negative is likelier

@@ -1,4 +1,4 @@
-"""``make_zero_shot_pipeline``: prompts and images, nothing else."""
+"""``make_zero_shot_pipeline``: a zero-shot classifier of images."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def make_zero_shot_pipeline(
     prompts, templates, scoring, ensemble, ordinal, calibrate, prevalence
         As in :class:`ZeroShotClassifier`.
     model, revision, dtype, device, engine, cache, verbose
-        Of both.
+        Parameters of both.
     **embedder_params
         Further parameters of :class:`~sk_medsiglip.MedSigLIPEmbedder`: ``resize``,
         ``intensity``, ``n_jobs``, ... Not ``on_error="nan"``: a classifier has no

@@ -30,7 +30,7 @@ from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.exceptions import LabelCodesWarning
 from sk_medsiglip.prompts import Question, check_prompts
-from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
+from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier, text_embedder_of
 from sk_medsiglip.zero_shot._prompt_choices import (
     Choice,
     Pairs,
@@ -55,14 +55,14 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         Prompts to choose from, as :class:`~sk_medsiglip.ZeroShotClassifier` takes them;
         their plain ensemble is what has to be beaten.
     templates : str, list of str or dict, default=None
-        As there. A prompt in each template is a candidate of its own.
+        As in that classifier. A prompt in each template is a candidate of its own.
     model : str or path-like, default="google/medsiglip-448"
-        As there.
+        As in that classifier.
     revision : str or None, default=None
-        As there.
+        As in that classifier.
     scoring : {"roc_auc", "neg_log_loss"}, default="roc_auc"
-        What is made large: the area under the ROC curve, of several classes the mean of
-        each against the rest; or the logarithm of the probability of the truth.
+        Score to maximise: the area under the ROC curve, for several classes the mean of
+        each against the rest; or the mean logarithm of the probability of the truth.
     cv : int, default=5
         Folds. They are stratified, keep groups together, and shrink where labels are
         few.
@@ -73,7 +73,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
     n_jobs : int or None, default=None
         Processes that search folds and findings at once.
     random_state : int, default=0
-        Of the resamples.
+        Seed of the resamples.
     dtype, device, engine, batch_size, cache, verbose
         As in :class:`~sk_medsiglip.MedSigLIPTextEmbedder`.
 
@@ -84,7 +84,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         ...}}``; what :class:`~sk_medsiglip.ZeroShotClassifier` takes. The candidates
         where the search gained nothing.
     best_estimator_ : ZeroShotClassifier
-        Of these prompts, fitted.
+        The fitted classifier with these prompts.
     report_ : DataFrame
         One row a finding, or one in all: ``finding``; ``n_labels``; ``plain`` and
         ``chosen``, mean scores on folds that had no say in what was chosen; ``gain``,
@@ -225,14 +225,15 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         question = check_prompts(self.candidates, self.templates)
         labels = question.read_labels(self, rows, y)
         patients = None if groups is None else check_groups(groups, len(rows))
-        embedder = MedSigLIPTextEmbedder(self.model, **self._text_side())
+        embedder = text_embedder_of(self)
         choices = encode_choices(question, labels, rows, embedder)
         self.report_ = self._search(choices, patients, question)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LabelCodesWarning)  # issued once
-            self.best_estimator_ = ZeroShotClassifier(
-                self.best_prompts_, model=self.model, **self._text_side()
-            ).fit(rows, y)
+            side = embedder.get_params(deep=False)
+            del side["normalize"]
+            best = ZeroShotClassifier(self.best_prompts_, **side)
+            self.best_estimator_ = best.fit(rows, y)
         self.classes_ = self.best_estimator_.classes_
         if question.is_pairs:
             self.findings_ = question.labels
@@ -262,31 +263,26 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         rows = check_embeddings(self, X, reset=False)
         return getattr(self.best_estimator_, method)(rows)
 
-    def _text_side(self) -> dict[str, Any]:
-        names = ("revision", "dtype", "device", "engine", "batch_size", "cache")
-        return {name: getattr(self, name) for name in (*names, "verbose")}
-
     def _search(
         self, choices: list[Choice], patients: NDArray | None, question: Question
     ) -> pd.DataFrame:
         """Choose on all rows and on each fold's; set the prompts, return the report."""
-        jobs = []
+        jobs, tasks = [], []
         for choice in choices:
-            of = None if patients is None else patients[choice.rows]
-            folds = _folds(choice, self.cv, of)
-            everything = np.arange(len(choice.rows))
+            groups = None if patients is None else patients[choice.rows]
+            folds = _folds(choice, self.cv, groups)
+            jobs.append((choice, groups, folds))
             search = partial(
                 select,
                 choice,
                 scoring=self.scoring,
                 max_steps=self.max_steps,
                 cv=self.cv,
-                groups=of,
+                groups=groups,
             )
-            jobs.append(
-                (choice, of, folds, search, [everything, *(f[0] for f in folds)])
-            )
-        tasks = [delayed(job[3])(rows) for job in jobs for rows in job[4]]
+            everything = np.arange(len(choice.rows))
+            learned = [everything, *(train for train, _ in folds)]
+            tasks += [delayed(search)(rows) for rows in learned]
         found: list[tuple[NDArray[np.float64], int]] = []
         with progress_bar(
             len(tasks), desc="choosing", unit="fold", verbose=self.verbose
@@ -296,15 +292,16 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
                 bar.update(1)
         lines: list[dict[str, Any]] = []
         weights: dict[int, float] = {}
-        for choice, of, folds, _, learned in jobs:
-            mine, found = found[: len(learned)], found[len(learned) :]
+        for choice, groups, folds in jobs:
+            (chosen, n_steps), *of_folds = found[: 1 + len(folds)]
+            found = found[1 + len(folds) :]
             gain = dict(_NO_GAIN)
             if folds:
-                gain = self._gain(choice, of, folds, [w for w, _ in mine[1:]])
-            gained = gain["gain"] > 0
+                gain = self._gain(choice, groups, folds, [w for w, _ in of_folds])
+            if not gain["gain"] > 0:
+                chosen, n_steps = choice.weights, 0
             line = {"finding": choice.name, "n_labels": len(choice.rows), **gain}
-            lines.append({**line, "n_steps": mine[0][1] if gained else 0})
-            chosen = mine[0][0] if gained else choice.weights
+            lines.append({**line, "n_steps": n_steps})
             places = np.concatenate(choice.prompts).tolist()
             weights |= dict(zip(places, chosen.tolist(), strict=True))
         self.best_prompts_ = _as_prompts(question, weights)

@@ -243,19 +243,19 @@ def test_what_does_not_help_is_left_out(data):
 def test_scores_of_the_report_by_hand(data):
     X, Y, _, groups = data
     y = Y[:, 0]
-    search = PromptSearchCV(ONE, model="demo", n_bootstrap=5)
+    search = PromptSearchCV(ONE, model="demo", n_bootstrap=5, max_steps=2, cv=3)
     search.fit(X, y, groups=groups)
     plain = ZeroShotClassifier(ONE, model="demo").fit(X).decision_function(X)
-    folds = list(StratifiedGroupKFold(5).split(X, y, groups))
+    folds = list(StratifiedGroupKFold(3).split(X, y, groups))
     report = search.report_.iloc[0]
     assert report["plain"] == pytest.approx(
         np.mean([roc_auc_score(y[test], plain[test]) for _, test in folds])
     )
     # A choice that sees nothing of a fold scores on it what the report says.
-    chosen = []
+    chosen, few = [], {"scoring": "roc_auc", "max_steps": 2, "cv": 3}
     for train, test in folds:
         alone = choice_of(ONE, X[train], y[train])
-        found, _ = select(alone, np.arange(len(train)), groups=groups[train], **SELECT)
+        found, _ = select(alone, np.arange(len(train)), groups=groups[train], **few)
         judged = choice_of(ONE, X[test], y[test]).logits(found)
         chosen.append(roc_auc_score(y[test], judged[:, 1] - judged[:, 0]))
     assert report["chosen"] == pytest.approx(np.mean(chosen), abs=1e-6)
@@ -349,11 +349,11 @@ def test_the_fold_that_is_asked_has_no_say(data):
     )
     prompts = {"x": {"positive": words, "negative": [f"no {word}" for word in words]}}
     gains, could = [], []
-    for _ in range(8):
+    for _ in range(6):
         y = rng.integers(0, 2, len(X))
-        search = PromptSearchCV(prompts, model="demo", cv=3, n_bootstrap=5).fit(
-            X, y, groups=groups
-        )
+        search = PromptSearchCV(
+            prompts, model="demo", cv=3, n_bootstrap=5, max_steps=4
+        ).fit(X, y, groups=groups)
         gains.append(search.report_["gain"][0])
         choice = choice_of(prompts, X, y)
         everything = np.arange(len(X))
@@ -391,7 +391,9 @@ def test_several_findings_and_blanks(data):
 
 def test_classes_are_chosen_together(data):
     X, _, y, groups = data
-    search = PromptSearchCV(CLASSES, model="demo", templates="an image of {}", cv=4)
+    search = PromptSearchCV(
+        CLASSES, model="demo", templates="an image of {}", cv=4, max_steps=4
+    )
     search.fit(X, y, groups=groups)
     assert set(search.best_prompts_) == set(CLASSES)
     assert search.report_["finding"].tolist() == [""]
@@ -403,9 +405,9 @@ def test_classes_are_chosen_together(data):
 def test_workers_find_the_same(data):
     X, Y, _, groups = data
     alone, together = (
-        PromptSearchCV(FINDINGS, model="demo", n_jobs=n, n_bootstrap=50).fit(
-            X, Y, groups=groups
-        )
+        PromptSearchCV(
+            FINDINGS, model="demo", n_jobs=n, n_bootstrap=50, max_steps=2, cv=3
+        ).fit(X, Y, groups=groups)
         for n in (1, 2)
     )
     pd.testing.assert_frame_equal(alone.report_, together.report_)
@@ -449,7 +451,8 @@ def test_classes_that_are_missing_in_a_resample_leave_the_others(data):
     words = ["effusion", "nodule", "heart", "device", "rib", "lung", "air", "spine"]
     y = np.repeat(words, 5)
     prompts = {word: [f"a {word}", f"the {word}"] for word in words}
-    report = PromptSearchCV(prompts, model="demo").fit(X[:40], y).report_
+    search = PromptSearchCV(prompts, model="demo", max_steps=2, cv=3)
+    report = search.fit(X[:40], y).report_
     assert report["n_undefined"][0] == 0
 
 
@@ -482,7 +485,7 @@ def test_nothing_is_chosen_where_nothing_is_gained(data):
 
 def test_is_an_estimator_among_others(data):
     X, Y, _, groups = data
-    search = PromptSearchCV(ONE, model="demo", n_bootstrap=5)
+    search = PromptSearchCV(ONE, model="demo", n_bootstrap=5, max_steps=2, cv=3)
     assert clone(search).get_params() == search.get_params()
     fitted = search.fit(X, Y[:, 0], groups=groups)
     restored = pickle.loads(pickle.dumps(fitted))
