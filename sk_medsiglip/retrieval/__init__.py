@@ -28,6 +28,7 @@ from sk_medsiglip.retrieval._hits_plot import RetrievalDisplay
 from sk_medsiglip.retrieval._index import SearchIndexError
 from sk_medsiglip.retrieval._queries import Query
 from sk_medsiglip.retrieval._retriever import ImageRetriever
+from sk_medsiglip.retrieval._storage_options import StorageOptions as StorageOptions
 from sk_medsiglip.retrieval._where import FilterError
 
 __all__ = [
