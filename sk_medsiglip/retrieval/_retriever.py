@@ -1026,7 +1026,6 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.storage_options = self.storage_options
         if hasattr(self, "_index"):
             known: Any = self._index
             self._index = (

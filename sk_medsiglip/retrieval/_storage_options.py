@@ -30,6 +30,9 @@ class StorageOptions(UserDict[str, str]):
     {'region': 'eu-north-1', 'aws_secret_access_key': ...}
     """
 
+    # Saved files name the room. It is not a dict, of which skops saves all items.
+    __module__ = "sk_medsiglip.retrieval"
+
     @classmethod
     def around(cls, options: Any) -> Any:
         """Return options as this class; what is no mapping, as it is."""
@@ -58,7 +61,7 @@ class StorageOptions(UserDict[str, str]):
         return self
 
     def __reduce__(self) -> tuple:
-        return dict, (self.public,)
+        return StorageOptions, (self.public,)
 
 
 def _is_public(name: Any) -> bool:

@@ -175,10 +175,11 @@ class _Products:
         self.error = 1.01 * (width + 4) * 2.0**-24
         self._is_half = rows.dtype == np.float16
         part = min(size, max(64, _PART_VALUES // max(1, width)))
+        self._queries: Any = queries.T
+        self._rows: Any = rows
         if torch is None:
             self._library: Any = np
             self._device: dict[str, str] = {}
-            self._queries, self._rows = queries.T, rows
         else:
             if device == "cpu":
                 one_thread_in_forked_child()
@@ -197,6 +198,7 @@ class _Products:
 
     def multiply(self, where: slice | NDArray[np.int64], n: int) -> None:
         """Compute the scores of the ``n`` rows ``where``."""
+        part: Any
         step = self._step if isinstance(where, slice) else min(self._step, self._part)
         for start in range(0, n, step):
             stop = min(start + step, n)

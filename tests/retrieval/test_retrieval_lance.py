@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from sklearn.base import clone
 
 from sk_medsiglip import MedSigLIPEmbedder
@@ -387,6 +388,7 @@ def test_secrets_are_in_no_repr_and_no_pickle(tmp_path):
         str(retriever._repr_mimebundle_()),
         str(pickle.dumps(retriever)),
         str(pickle.dumps(clone(retriever))),
+        str(skops.io.dumps(retriever)),
         repr(ImageRetriever().set_params(storage_options=options)),
         repr(vars(retriever)),
         repr(retriever._index.state()),
