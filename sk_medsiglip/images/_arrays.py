@@ -22,11 +22,10 @@ _ROUNDING = 1e-5
 
 
 def load_array(array: NDArray[Any], *, max_pixels: int) -> Picture:
-    """Return an array as a picture; shapes (H, W), (H, W, 1), (H, W, 3), (H, W, 4).
+    """Return an array of shape (H, W) or (H, W, 1, 3 or 4) as a picture.
 
-    The values of a type mean the same here, in a Pillow image and in a file: int32,
-    Pillow's mode "I", is an error by itself. Only bool differs: an array of it is a
-    mask, drawn over an image more often than being one; a file of one bit is a scan.
+    Its values mean the same as in a file of their type. Only bool differs: an array of
+    it is usually a mask, a file of one bit is a scan.
     """
     _check_shape(array)
     refuse_too_large(array.shape[0], array.shape[1], max_pixels)
@@ -43,10 +42,8 @@ def load_array(array: NDArray[Any], *, max_pixels: int) -> Picture:
 def meaning_of_values(values: NDArray[Any]) -> Tone | ImageReadError | None:
     """Return what ``intensity="auto"`` does with values of this type and range.
 
-    uint8 is shown as it is, floats from 0 to 1 are black to white. Of uint16 the
-    white is the smallest of 255, 4095 and 65535 that is not exceeded: 12-bit data in
-    16-bit files is common in medicine, and would be all but black on the full scale.
-    Other types and ranges may mean anything, and are an error.
+    The white of uint16 is the smallest of 255, 4095 and 65535 that is not exceeded:
+    12-bit data in 16-bit files is common, and nearly black on the full scale.
     """
     if values.dtype == np.uint8:
         return None

@@ -213,7 +213,6 @@ class GoogleServing:
 
     CT is one grey window, the file's first or ``width`` around ``center``; CR and DX
     are stretched from the smallest to the largest value that the file's window leaves.
-    The container refuses other modalities but pictures, which are shown as ever.
     """
 
     center: int = 100
