@@ -8,7 +8,6 @@ cannot be cloned.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -27,6 +26,7 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
     _check_sample_weight,
+    _estimator_has,
     _num_samples,
     check_consistent_length,
     check_is_fitted,
@@ -62,13 +62,6 @@ def _weights_of_last_step(estimator: Any, sample_weight: Any) -> dict[str, Any]:
         name = f"{step}__{name}"
     takes = has_fit_parameter(last, "sample_weight") and sample_weight is not None
     return {name: sample_weight} if takes else {}
-
-
-def _estimator_has(name: str) -> Callable[[Any], bool]:
-    def check(self: Any) -> bool:
-        return hasattr(getattr(self, "estimator_", self.estimator), name)
-
-    return check
 
 
 class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):

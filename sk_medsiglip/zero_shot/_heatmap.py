@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
 
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPTextEmbedder
@@ -159,14 +160,9 @@ def map_on_image(
 ) -> NDArray[np.float32]:
     """Interpolate a map between the centres of its patches."""
     values = np.asarray(heatmap, dtype=np.float32)
-    for axis, (places, length) in enumerate(zip((rows, columns), side, strict=True)):
-        n = values.shape[axis]
-        position = np.clip(np.asarray(places) * (n / length) - 0.5, 0, n - 1)
-        before = np.minimum(position.astype(np.intp), max(n - 2, 0))
-        after = np.minimum(before + 1, n - 1)
-        share = (position - before).astype(np.float32)
-        share = share[:, None] if axis == 0 else share
-        values = (
-            values.take(before, axis) * (1 - share) + values.take(after, axis) * share
-        )
-    return values
+    places = [
+        np.asarray(along) * (n / length) - 0.5
+        for along, n, length in zip((rows, columns), values.shape, side, strict=True)
+    ]
+    at = np.meshgrid(*places, indexing="ij")
+    return map_coordinates(values, at, order=1, mode="nearest")
