@@ -28,11 +28,7 @@ from sk_medsiglip.retrieval import metrics
 from sk_medsiglip.retrieval._hits_plot import RetrievalDisplay
 from sk_medsiglip.retrieval._queries import Query
 from sk_medsiglip.retrieval._retriever import ImageRetriever
-<<<<<<< HEAD
-=======
 from sk_medsiglip.retrieval._storage_options import StorageOptions as StorageOptions
-from sk_medsiglip.retrieval._where import FilterError
->>>>>>> retr
 
 __all__ = [
     "FilterError",
