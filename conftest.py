@@ -3,7 +3,10 @@
 import doctest
 import inspect
 import os
+import sys
 import tempfile
+
+import pytest
 
 # Before anything of the package is imported, so that doctests and child processes
 # inherit it too: nothing touches the user's own store.
@@ -30,3 +33,11 @@ def _is_from_module(self, module, object, _before=doctest.DocTestFinder._from_mo
 
 
 doctest.DocTestFinder._from_module = _is_from_module
+
+
+@pytest.fixture(autouse=True)
+def _figures_are_closed():
+    """Close the figures of a test or an example: matplotlib warns of more than 20."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")

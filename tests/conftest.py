@@ -168,12 +168,11 @@ def phantom_vectors(phantoms):
 
 @pytest.fixture
 def pyplot():
-    """matplotlib's pyplot without a screen; its figures are closed afterwards."""
+    """matplotlib's pyplot without a screen."""
     matplotlib = pytest.importorskip(
         "matplotlib", reason="matplotlib is not installed", minversion="3.9"
     )
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    yield pyplot
-    pyplot.close("all")
+    return pyplot

@@ -111,7 +111,7 @@ app.command("split")(split)
 app.command("train")(train)
 app.command(
     "tune",
-    deprecated=True,
+    hidden=True,  # a former name, which says so itself
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(tune)
 app.command("finetune")(finetune)

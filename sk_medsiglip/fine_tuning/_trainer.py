@@ -321,9 +321,10 @@ class _Bar(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any
     ) -> None:
-        if not self._bar.disable:
-            losses = {k: f"{logs[k]:.4g}" for k in ("loss", "eval_loss") if k in logs}
-            self._bar.set_postfix(losses, refresh=False)
+        shown = {"loss": "loss", "eval_loss": "validation"}
+        values = {name: f"{logs[k]:.4g}" for k, name in shown.items() if k in logs}
+        if values and not self._bar.disable:  # the last record has other keys
+            self._bar.set_postfix(values, refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._bar.close()
