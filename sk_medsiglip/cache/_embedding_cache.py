@@ -145,7 +145,7 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         Parameters
         ----------
         space : Space
-            What computed them.
+            Model and preprocessing that computed them.
         fingerprints : sequence of bytes
             blake3 digests of the contents, 32 bytes each.
         vectors : array-like of shape (len(fingerprints), space.width)

@@ -158,7 +158,7 @@ def rows_as_table(
     Parameters
     ----------
     space : Space
-        What computed them.
+        Model and preprocessing that computed them.
     fingerprints : sequence of bytes
     vectors : ndarray of shape (len(fingerprints), space.width)
     models : sequence of mapping

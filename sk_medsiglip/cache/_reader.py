@@ -27,7 +27,7 @@ USES_EVERY = 60.0  # seconds between two records of what was read
 
 
 class Reader:
-    """What one process has open and knows of a location's rows."""
+    """Open segments and known rows of a location, in one process."""
 
     def __init__(self, index: LiveIndex) -> None:
         self._index = index

@@ -21,7 +21,7 @@ MOST_RECENT = 32_768  # rows; reading as many anew, when others wrote, takes 3 m
 
 
 class RecentRows:
-    """What one connection knows of them."""
+    """The rows that one connection knows."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

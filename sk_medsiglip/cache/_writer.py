@@ -23,7 +23,7 @@ ROWS_PER_PUT = 1024  # rows of one append and one transaction; they fit into L2
 
 
 class Writer:
-    """What one process appends to: one segment for each space that it stores."""
+    """The segments that one process appends to, one for each space."""
 
     def __init__(self, index: LiveIndex) -> None:
         self._index = index

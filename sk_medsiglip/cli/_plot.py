@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sk_medsiglip._drawn_names import drawn
+from sk_medsiglip._drawn_names import drawn_lines
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.evaluation import LabelEfficiencyDisplay
 from sk_medsiglip.retrieval import RetrievalDisplay
@@ -21,11 +21,12 @@ def draw_overview(
     figures = import_optional(
         "matplotlib.figure", extra="plot", purpose="The picture and the report"
     )
-    figure = figures.Figure(figsize=(13, 5.2), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[0.8, 1])
-    LabelEfficiencyDisplay(curve, scoring="roc_auc").plot(left)
-    RetrievalDisplay.from_hits(hits, query=sentence, label="labels", ax=right)
-    figure.supxlabel(drawn(notice, 200), fontsize=9, color="#8a1c1c")
+    figure = figures.Figure(figsize=(10.4, 8), layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=[1.6, 1])
+    LabelEfficiencyDisplay(curve, scoring="roc_auc").plot(top)
+    # Five pictures of two inches, for which the display's words are measured.
+    RetrievalDisplay.from_hits(hits, query=sentence, label="labels", ax=bottom)
+    figure.supxlabel(drawn_lines(notice, 130), fontsize=9, color="#8a1c1c")
     figure.savefig(file, dpi=110)
 
 

@@ -190,7 +190,7 @@ def embed_dataset(
 
     Notes
     -----
-    Of the collection, the driver holds 16 bytes an image, and the table itself where
+    The driver holds 16 bytes an image, and the table itself where
     that is a CSV file or in memory; a Parquet table is read by the workers alone. A
     worker, an encoder or a node that is lost costs the blocks it had: Ray does them
     again elsewhere. An image that kills its readers is read once more in a process of

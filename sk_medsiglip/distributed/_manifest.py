@@ -77,7 +77,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class State:
-    """What all commits together say."""
+    """The state that all commits together describe."""
 
     shards: dict[str, ShardEntry] = field(default_factory=dict)
     failures: dict[bytes, Failure] = field(default_factory=dict)

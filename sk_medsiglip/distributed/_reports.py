@@ -1,4 +1,4 @@
-"""What a worker tells its caller: what became of a block, or which error ended it.
+"""A worker's report to its caller: the result of a block, or the error that ended it.
 
 Ray retries, wraps and reports at length what a worker raises. Errors that the user has
 to mend therefore travel as results, and are raised once, as on one machine.
@@ -19,7 +19,7 @@ from sk_medsiglip.exceptions import SkMedSiglipError
 
 @dataclass(frozen=True)
 class BlockReport:
-    """What became of a block of images."""
+    """The result of a block of images."""
 
     shard: ShardEntry | None = None
     failures: tuple[Failure, ...] = ()

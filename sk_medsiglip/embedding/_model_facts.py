@@ -1,4 +1,4 @@
-"""What is known of a model before it is loaded, and the store that an embedder uses."""
+"""Facts of a model before it is loaded, and the store that an embedder uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sk_medsiglip.exceptions import CacheError, CacheWarning, ModelAccessError
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model without its weights."""
+    """Facts of a model that are known without its weights."""
 
     revision: str
     embedding_dim: int

@@ -28,7 +28,7 @@ class Truth:
 
     ``kind`` is "binary", "classes" or "findings". The target holds indices of classes,
     NaN where that of a single finding is not known; or 1, 0 and NaN of each finding.
-    Of two classes the one that is looked for comes second, and ``flipped`` tells
+    With two classes, the class of interest comes second, and ``flipped`` tells
     whether it sorts first.
     """
 

@@ -52,5 +52,5 @@ def drawn_label(table: pd.DataFrame, label: Any) -> Any:
     if label is None:
         label = "macro" if "macro" in known else known[0]
     if label not in known:
-        raise ValueError(f"there is no label {label!r} in the table, only {known}.")
+        raise ValueError(f"label {label!r} is not in the table; it holds {known}.")
     return label

@@ -150,7 +150,7 @@ class PromptComparisonDisplay:
         unknown = [one for one in labels if one not in set(self.table["label"])]
         if unknown:
             raise ValueError(
-                f"there is no label {unknown[0]!r} in the table; it holds "
+                f"label {unknown[0]!r} is not in the table; it holds "
                 f"{self.table['label'].unique().tolist()}."
             )
         return self.table[self.table["label"].isin(labels)]

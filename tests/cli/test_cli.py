@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -716,3 +717,24 @@ def test_a_real_process_says_one_sentence(tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0
     assert done.stderr.startswith("Error: no does not exist.")
+
+
+def test_the_picture_of_the_demo_holds_the_whole_notice(pyplot, tmp_path):
+    from sk_medsiglip import LinearProbe
+    from sk_medsiglip.cli._console import model_notice
+    from sk_medsiglip.cli._plot import draw_overview
+    from sk_medsiglip.datasets import make_chest_phantoms
+    from sk_medsiglip.evaluation import label_efficiency
+
+    drawings = make_chest_phantoms(40, random_state=0)
+    X = MedSigLIPEmbedder("demo").transform(drawings.images)
+    heads = {"labels": LinearProbe()}
+    curve = label_efficiency(heads, X, drawings.target[:, 1], [8, 16], n_repeats=2)
+    Image.fromarray(drawings.images[0]).save(tmp_path / "a.png")
+    hit = {"rank": 1, "id": 3, "score": 2.0, "source": tmp_path / "a.png"}
+    hits = pd.DataFrame([hit | {"labels": "effusion"}])
+    file = tmp_path / "overview.svg"
+    with pyplot.rc_context({"svg.fonttype": "none"}):
+        draw_overview(curve, hits, "an effusion", model_notice("demo"), file)
+    words = set(re.findall(r"[\w,.:]+", file.read_text()))
+    assert set(re.findall(r"[\w,.:]+", model_notice("demo"))) <= words

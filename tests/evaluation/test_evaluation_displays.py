@@ -293,7 +293,7 @@ def test_forest_says_what_is_missing(by_sex, scored):
         SubgroupForestDisplay(plain).plot()
     with pytest.raises(ValueError, match="no metric 'auc'"):
         SubgroupForestDisplay(by_sex).plot(metric="auc")
-    with pytest.raises(ValueError, match="no label 'x'"):
+    with pytest.raises(ValueError, match="label 'x' is not"):
         SubgroupForestDisplay(by_sex).plot(label="x")
 
 

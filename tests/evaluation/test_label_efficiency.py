@@ -376,7 +376,7 @@ def test_picture_shows_means_and_the_line_without_labels(table):
 def test_picture_leaves_out_sizes_that_taught_nothing_somewhere(table):
     display = LabelEfficiencyDisplay(table).plot(label="x", share=0.5)
     assert display.lines_["probe"].get_xdata().tolist() == [16, 64]
-    with pytest.raises(ValueError, match="no label 'z'"):
+    with pytest.raises(ValueError, match="label 'z' is not"):
         display.plot(label="z")
     with pytest.raises(ValueError, match="share=80"):
         display.plot(share=80)

@@ -210,7 +210,7 @@ def test_picture_shows_every_prompt(data):
     np.testing.assert_allclose(drawn, sorted(display.table["auc"]))
     one = display.plot(labels=["cardiomegaly"])
     assert len(one.ax_.get_yticklabels()) == 3
-    with pytest.raises(ValueError, match="no label 'x' in the table"):
+    with pytest.raises(ValueError, match="label 'x' is not"):
         display.plot(labels=["x"])
 
 
