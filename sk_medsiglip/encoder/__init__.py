@@ -14,6 +14,7 @@ files::
     _tokenizer.py          SigLIP's rule for texts
 
     _torch_towers.py       engine="torch"
+    _pooling_head.py       patches to the row of an image, and to vectors of its cells
     _openvino_towers.py    engine="openvino", and its graphs kept on disk
     _numerics.py           engine, device and numeric type, chosen for this machine
     _patch_scores.py       how much each patch of an image is like a text
@@ -58,6 +59,7 @@ from sk_medsiglip.encoder._numerics import (
     choose_engine,
 )
 from sk_medsiglip.encoder._patch_scores import PATCH_METHODS, score_patches
+from sk_medsiglip.encoder._pooling_head import check_grid
 from sk_medsiglip.encoder._tokenizer import count_tokens, load_tokenizer, tokenize
 from sk_medsiglip.encoder._torch_towers import load_network, quiet_transformers
 
@@ -73,6 +75,7 @@ __all__ = [
     "Encoder",
     "bfloat16_gain",
     "bfloat16_pays",
+    "check_grid",
     "check_hub_access",
     "choose_device",
     "choose_dtype",

@@ -7,6 +7,7 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from sk_medsiglip.encoder._batch_size import (
     text_batch_sizes,
 )
 from sk_medsiglip.encoder._checkpoints import Checkpoint
+from sk_medsiglip.encoder._pooling_head import check_grid
 from sk_medsiglip.encoder._tokenizer import count_tokens, tokenize
 from sk_medsiglip.encoder._torch_towers import weights_not_finite
 from sk_medsiglip.exceptions import CheckpointError, OutOfMemoryError
@@ -42,14 +44,17 @@ class Towers(Protocol):
     def send(self, values: NDArray) -> Any:
         """Bring an array to the device."""
 
-    def run_images(self, sent: Any) -> Any:
-        """Compute the vectors of RGB pixels (n, size, size, 3), uint8."""
+    def run_images(self, sent: Any, grid: int | None = None) -> Any:
+        """Compute vectors of RGB pixels (n, size, size, 3), uint8.
+
+        They are rows (n, width); with ``grid``, rows and cells (n, 1 + grid**2, width).
+        """
 
     def run_texts(self, sent: Any) -> Any:
         """Compute the vectors of token ids (n, text_tokens), int64."""
 
     def fetch(self, result: Any) -> NDArray[np.float32]:
-        """Return computed vectors (n, width)."""
+        """Return computed vectors."""
 
 
 class Encoder:
@@ -141,7 +146,48 @@ class Encoder:
         OutOfMemoryError
             If memory does not even hold the pass of one image.
         """
-        return self._encode(pixels, self._towers.run_images, self._image_batch)
+        shape = (self.embedding_dim,)
+        return self._encode(pixels, self._towers.run_images, self._image_batch, shape)
+
+    def encode_cells(
+        self, pixels: np.ndarray, grid: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image vectors and, of the same pass, the vectors of their cells.
+
+        The vector of a cell is what the model's own pooling head makes of the patches
+        of that cell alone: a softmax over these patches, then the head's perceptron.
+        It lies in the space of the images and texts.
+
+        Parameters
+        ----------
+        pixels : ndarray of shape (n_images, image_size, image_size, 3), uint8
+            As for :meth:`encode_images`.
+        grid : int
+            Number of cells along a side of the image. It must divide the number of
+            patches along a side (32 for MedSigLIP).
+
+        Returns
+        -------
+        rows : ndarray of shape (n_images, embedding_dim), float32
+            As :meth:`encode_images` returns them.
+        cells : ndarray of shape (n_images, grid**2, embedding_dim), float32
+            Row by row from the top left.
+
+        Raises
+        ------
+        ValueError
+            If ``grid`` does not divide the patches; lists the grids that do.
+        OutOfMemoryError
+            If memory does not even hold the pass of one image.
+        """
+        check_grid(grid, self.image_size // self.checkpoint.patch_size)
+        vectors = self._encode(
+            pixels,
+            partial(self._towers.run_images, grid=grid),
+            self._image_batch,
+            (1 + grid**2, self.embedding_dim),
+        )
+        return vectors[:, 0], vectors[:, 1:]
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return the pooled, unnormalised text vectors.
@@ -157,7 +203,8 @@ class Encoder:
         ndarray of shape (n_texts, embedding_dim), float32
         """
         tokens = tokenize(self._check_tokenizer(), texts, self.text_tokens)
-        return self._encode(tokens, self._towers.run_texts, self._text_batch)
+        shape = (self.embedding_dim,)
+        return self._encode(tokens, self._towers.run_texts, self._text_batch, shape)
 
     def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]]:
         """Return how many tokens each text has before it is cut, and how many known.
@@ -185,10 +232,14 @@ class Encoder:
         return self._tokenizer
 
     def _encode(
-        self, values: np.ndarray, run: Callable[[Any], Any], batch: BatchSize
+        self,
+        values: np.ndarray,
+        run: Callable[[Any], Any],
+        batch: BatchSize,
+        shape: tuple[int, ...],
     ) -> np.ndarray:
-        """Run passes as large as memory holds."""
-        vectors = np.empty((len(values), self.embedding_dim), np.float32)
+        """Run passes as large as memory holds; ``shape`` is that of one result."""
+        vectors = np.empty((len(values), *shape), np.float32)
         start = 0
         while start < len(values):
             part = values[start : start + batch.limit]

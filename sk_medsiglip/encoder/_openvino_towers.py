@@ -2,8 +2,9 @@
 
 The graph takes the uint8 pixels themselves: moving axes and scaling are part of it. A
 conversion takes a minute and the memory of a whole checkpoint, so it is kept on disk: a
-folder for each checkpoint, numeric type and version of OpenVINO, which appears when it
-is complete. A digest of every file is checked before it is used.
+folder for each checkpoint, numeric type and version of OpenVINO, and another one for
+each grid of cells, which appears when it is complete. A digest of every file is checked
+before it is used.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from blake3 import blake3
@@ -26,8 +27,9 @@ from numpy.typing import NDArray
 from sk_medsiglip._files import new_folder
 from sk_medsiglip._json import read_json
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.encoder._checkpoints import Checkpoint
+from sk_medsiglip.encoder._checkpoints import Checkpoint, find_checkpoint
 from sk_medsiglip.encoder._image_processor import pixel_scaling
+from sk_medsiglip.encoder._pooling_head import embed_pixels
 from sk_medsiglip.encoder._torch_towers import load_network, quiet_transformers
 from sk_medsiglip.exceptions import CacheWarning, CheckpointError, ForkedProcessError
 
@@ -35,8 +37,11 @@ from sk_medsiglip.exceptions import CacheWarning, CheckpointError, ForkedProcess
 _VERSION = 3
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
-_IMAGE, _TEXT = _NAMES = ("image", "text")
+_IMAGE, _TEXT, _CELLS = ("image", "text", "cells")
 _FACTS = "facts.json"
+
+# Graphs by name, and what else is known of the checkpoint.
+_Converted: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
 
 _FORKED = (
     "This worker was made by fork after OpenVINO was used, and its threads do not "
@@ -59,37 +64,16 @@ class OpenVINOTowers:
         self, checkpoint: Checkpoint, dtype: str, kept_in: Path | None
     ) -> None:
         self.dtype = dtype
+        self._checkpoint = checkpoint
+        self._kept_in = kept_in
         self._pid = os.getpid()
-        core = _core()
-        models, facts = self._models(core, checkpoint, kept_in)
+        self._core = _core()
+        models, facts = self._models(_convert)
         self.logit_scale = facts["logit_scale"]
         self.logit_bias = facts["logit_bias"]
-        properties = _properties(dtype)
-        self._image = core.compile_model(models[_IMAGE], "CPU", properties)
-        self._text = core.compile_model(models[_TEXT], "CPU", properties)
-
-    def _models(
-        self, core: Any, checkpoint: Checkpoint, kept_in: Path | None
-    ) -> tuple[dict[str, Any], dict[str, float]]:
-        """Return both graphs, from the disk where they are or can be kept."""
-        if kept_in is None:
-            return _convert(checkpoint)
-        folder = converted_folder(kept_in, checkpoint, self.dtype)
-        facts = _load_converted(folder)
-        if facts is None:
-            models, facts = _convert(checkpoint)
-            try:
-                _store_converted(folder, partial(_write, models, self.dtype), facts)
-            except (OSError, RuntimeError) as error:  # OpenVINO raises the latter
-                warnings.warn(
-                    "The converted checkpoint is not kept, so every process converts "
-                    f"it again: {kept_in} cannot be written ({error}).",
-                    CacheWarning,
-                    stacklevel=2,
-                )
-                return models, facts
-        # Read from the disk, weights are mapped: workers share their memory.
-        return {name: core.read_model(folder / f"{name}.xml") for name in _NAMES}, facts
+        self._image = self._compile(models[_IMAGE])
+        self._text = self._compile(models[_TEXT])
+        self._cells: dict[int, Any] = {}
 
     def send(self, values: NDArray) -> NDArray:
         """Bring an array to the device."""
@@ -97,17 +81,51 @@ class OpenVINOTowers:
             raise ForkedProcessError(_FORKED)
         return np.ascontiguousarray(values)
 
-    def run_images(self, sent: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run_images(
+        self, sent: NDArray[np.uint8], grid: int | None = None
+    ) -> NDArray[np.float32]:
         """Compute the vectors of RGB pixels (n, size, size, 3), uint8."""
-        return self._image(sent)[0]
+        if grid is None:
+            return self._image(sent)[0]
+        if grid not in self._cells:
+            models, _ = self._models(partial(_convert_cells, grid=grid), grid)
+            self._cells[grid] = self._compile(models[_CELLS])
+        return self._cells[grid](sent)[0]
 
     def run_texts(self, sent: NDArray[np.int64]) -> NDArray[np.float32]:
         """Compute the vectors of token ids (n, text_tokens), int64."""
         return self._text(sent)[0]
 
     def fetch(self, result: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return computed vectors (n, width)."""
+        """Return computed vectors."""
         return result
+
+    def _compile(self, model: Any) -> Any:
+        return self._core.compile_model(model, "CPU", _properties(self.dtype))
+
+    def _models(
+        self, convert: Callable[[Checkpoint], _Converted], grid: int | None = None
+    ) -> _Converted:
+        """Return graphs and facts, from the disk where they are or can be kept."""
+        if self._kept_in is None:
+            return convert(self._checkpoint)
+        folder = converted_folder(self._kept_in, self._checkpoint, self.dtype, grid)
+        facts = _load_converted(folder)
+        if facts is None:
+            models, facts = convert(self._checkpoint)
+            try:
+                _store_converted(folder, partial(_write, models, self.dtype), facts)
+            except (OSError, RuntimeError) as error:  # OpenVINO raises the latter
+                warnings.warn(
+                    "The converted checkpoint is not kept, so every process converts "
+                    f"it again: {self._kept_in} cannot be written ({error}).",
+                    CacheWarning,
+                    stacklevel=2,
+                )
+                return models, facts
+        # Read from the disk, weights are mapped: workers share their memory.
+        paths = sorted(folder.glob("*.xml"))
+        return {path.stem: self._core.read_model(path) for path in paths}, facts
 
 
 def cpu_has_bfloat16() -> bool:
@@ -115,11 +133,15 @@ def cpu_has_bfloat16() -> bool:
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def converted_folder(kept_in: Path, checkpoint: Checkpoint, dtype: str) -> Path:
+def converted_folder(
+    kept_in: Path, checkpoint: Checkpoint, dtype: str, grid: int | None = None
+) -> Path:
     """Return the place of a converted checkpoint, whether it is there or not."""
     openvino = _openvino()
     version = openvino.__version__.partition("-")[0]
-    return kept_in / f"{_VERSION}-openvino-{version}-{dtype}-{checkpoint.revision}"
+    cells = "" if grid is None else f"-grid{grid}"
+    name = f"{_VERSION}-openvino-{version}-{dtype}-{checkpoint.revision}{cells}"
+    return kept_in / name
 
 
 def _openvino() -> Any:
@@ -160,21 +182,11 @@ def _write(models: dict[str, Any], dtype: str, folder: Path) -> None:
         )
 
 
-def _convert(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, float]]:
+def _convert(checkpoint: Checkpoint) -> _Converted:
     """Return both towers as OpenVINO's graphs, and the numbers of the logit."""
     import torch
 
     network = load_network(checkpoint, "float32")
-    scale, shift = map(torch.tensor, pixel_scaling(checkpoint.folder))
-
-    class ImageTower(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.tower = network.vision_model
-
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            values = (pixels.to(torch.float32) * scale - shift).permute(0, 3, 1, 2)
-            return self.tower(pixel_values=values).pooler_output
 
     class TextTower(torch.nn.Module):
         def __init__(self) -> None:
@@ -184,17 +196,42 @@ def _convert(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, float]]:
         def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
             return self.tower(input_ids=input_ids).pooler_output
 
-    size, n_tokens = checkpoint.image_size, checkpoint.text_tokens
-    pixels = torch.zeros((2, size, size, 3), dtype=torch.uint8)
-    tokens = torch.ones((2, n_tokens), dtype=torch.int64)
+    tokens = torch.ones((2, checkpoint.text_tokens), dtype=torch.int64)
     models = {
-        _IMAGE: _trace(ImageTower(), pixels),
+        _IMAGE: _trace_image_tower(checkpoint, network, None),
         _TEXT: _trace(TextTower(), tokens),
     }
     return models, {
         "logit_scale": float(network.logit_scale.detach().exp()),
         "logit_bias": float(network.logit_bias.detach()),
     }
+
+
+def _convert_cells(checkpoint: Checkpoint, *, grid: int) -> _Converted:
+    """Return the image tower that gives rows and cells as OpenVINO's graph."""
+    # Weights are not there yet where the towers were converted before.
+    whole = find_checkpoint(checkpoint.model, checkpoint.revision)
+    network = load_network(whole, "float32")
+    return {_CELLS: _trace_image_tower(whole, network, grid)}, {}
+
+
+def _trace_image_tower(checkpoint: Checkpoint, network: Any, grid: int | None) -> Any:
+    import torch
+
+    scale, shift = map(torch.tensor, pixel_scaling(checkpoint.folder))
+
+    class ImageTower(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tower = network.vision_model
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            values = (pixels.to(torch.float32) * scale - shift).permute(0, 3, 1, 2)
+            return embed_pixels(self.tower, values, grid)
+
+    size = checkpoint.image_size
+    pixels = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    return _trace(ImageTower(), pixels)
 
 
 def _trace(tower: Any, example: Any) -> Any:

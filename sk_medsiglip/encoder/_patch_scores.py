@@ -1,9 +1,4 @@
-"""How much each patch of an image is like a text, as the pooling head sees it.
-
-SigLIP has no class token: its embedding is one attention over the patches of the last
-layer, with a learnt query, and a small perceptron. So a patch can be asked what the
-embedding would be of it alone, without another pass through the layers.
-"""
+"""How much each patch of an image is like a text, as the pooling head sees it."""
 
 from __future__ import annotations
 
@@ -16,6 +11,7 @@ from numpy.typing import NDArray
 from sk_medsiglip.encoder._batch_size import ran_out_of_memory
 from sk_medsiglip.encoder._encoder import Encoder
 from sk_medsiglip.encoder._fork import one_thread_in_forked_child
+from sk_medsiglip.encoder._pooling_head import project, refine, split_heads
 from sk_medsiglip.encoder._torch_towers import TorchTowers
 from sk_medsiglip.exceptions import OutOfMemoryError
 
@@ -130,16 +126,11 @@ def score_patches(
 
 def _by_value(vision: Any, pixels: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
     """Return (n_images, n_texts, n_patches): each patch as if it were all there is."""
-    from torch.nn import functional as F
-
     head = vision.head
-    attention = head.attention
     patches = vision(pixel_values=pixels).last_hidden_state
     # With all attention on one patch, the weighted mean of values is its value.
-    start = 2 * patches.shape[2]
-    weight, bias = attention.in_proj_weight[start:], attention.in_proj_bias[start:]
-    alone = attention.out_proj(F.linear(patches, weight, bias))
-    return _cosines(head, alone, texts).transpose(1, 2)
+    _, _, value = project(head, patches)
+    return _cosines(head, head.attention.out_proj(value), texts).transpose(1, 2)
 
 
 def _by_gradient(
@@ -165,15 +156,9 @@ def _attention_gradient(
 
     head = vision.head
     attention = head.attention
-    patches = vision.post_layernorm(states)
-    n, width = patches.shape[0], patches.shape[2]
-    weight, bias = attention.in_proj_weight, attention.in_proj_bias
-    query = F.linear(head.probe, weight[:width], bias[:width]).expand(n, -1, -1)
-    key, value = F.linear(patches, weight[width:], bias[width:]).chunk(2, dim=-1)
-    query, key, value = (
-        x.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
-        for x in (query, key, value)
-    )
+    projected = project(head, vision.post_layernorm(states))
+    query, key, value = (split_heads(attention, x) for x in projected)
+    query = query.expand(len(key), -1, -1, -1)
     mean = F.scaled_dot_product_attention(query, key, value)
     pooled = attention.out_proj(mean.transpose(1, 2).flatten(2))
     with torch.enable_grad():
@@ -195,5 +180,4 @@ def _cosines(head: Any, pooled: torch.Tensor, texts: torch.Tensor) -> torch.Tens
     """Return the cosines of what the head makes of pooled patches, (..., n_texts)."""
     from torch.nn import functional as F
 
-    vectors = pooled + head.mlp(head.layernorm(pooled))
-    return F.normalize(vectors.float(), dim=-1) @ texts.T
+    return F.normalize(refine(head, pooled).float(), dim=-1) @ texts.T

@@ -19,6 +19,7 @@ from sk_medsiglip.encoder._fork import (
     one_thread_in_forked_child,
 )
 from sk_medsiglip.encoder._image_processor import pixel_scaling
+from sk_medsiglip.encoder._pooling_head import embed_pixels, pool_patches
 from sk_medsiglip.exceptions import CheckpointError, ForkedProcessError
 
 if TYPE_CHECKING:
@@ -77,11 +78,11 @@ class TorchTowers:
             there = tensor.pin_memory().to(self._network.device, non_blocking=True)
             return _Sent(there, self._copies.record_event())
 
-    def run_images(self, sent: _Sent) -> _Sent:
+    def run_images(self, sent: _Sent, grid: int | None = None) -> _Sent:
         """Compute the vectors of RGB pixels (n, size, size, 3), uint8."""
         with self._pass():
             values = self.pixel_values(sent)
-            return self._returned(self.vision(pixel_values=values))
+            return self._returned(embed_pixels(self.vision, values, grid))
 
     def pixel_values(self, sent: _Sent) -> torch.Tensor:
         """Return sent pixels as the image tower takes them."""
@@ -100,10 +101,11 @@ class TorchTowers:
         """Compute the vectors of token ids (n, text_tokens), int64."""
         with self._pass():
             input_ids = self._arrived(sent)
-            return self._returned(self._network.text_model(input_ids=input_ids))
+            output = self._network.text_model(input_ids=input_ids)
+            return self._returned(output.pooler_output)
 
     def fetch(self, result: _Sent) -> NDArray[np.float32]:
-        """Return computed vectors (n, width)."""
+        """Return computed vectors."""
         if result.ready is not None:
             result.ready.synchronize()
         return result.tensor.numpy()
@@ -118,11 +120,11 @@ class TorchTowers:
             sent.tensor.record_stream(stream)
         return sent.tensor
 
-    def _returned(self, output: Any) -> _Sent:
+    def _returned(self, vectors: torch.Tensor) -> _Sent:
         """Queue the copy back at once, ahead of the passes that follow."""
         import torch
 
-        vectors = output.pooler_output.float()
+        vectors = vectors.float()
         if self._copies is None:
             return _Sent(vectors.cpu())
         back = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
@@ -198,32 +200,8 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
     if checkpoint.adapters:
         network = network.to(getattr(torch, dtype))
     head = network.vision_model.head
-    head.forward = partial(_pool_patches, head)
+    head.forward = partial(pool_patches, head)
     return network.eval().requires_grad_(False)
-
-
-def _pool_patches(head: Any, patches: torch.Tensor) -> torch.Tensor:
-    """Return what transformers' pooling head returns, with memory in a fast order.
-
-    torch's module multiplies matrices that do not lie contiguously. With two or more
-    images in bfloat16 on a CPU that one product costs seconds, more than the 27 layers
-    before it.
-    """
-    from torch.nn import functional as F
-
-    attention = head.attention
-    # Not len(): that would be a constant in a traced graph.
-    n, width = patches.shape[0], patches.shape[2]
-    weight, bias = attention.in_proj_weight, attention.in_proj_bias
-    query = F.linear(head.probe, weight[:width], bias[:width]).expand(n, -1, -1)
-    key, value = F.linear(patches, weight[width:], bias[width:]).chunk(2, dim=-1)
-    by_head = [
-        x.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
-        for x in (query, key, value)
-    ]
-    pooled = F.scaled_dot_product_attention(*by_head).transpose(1, 2).flatten(2)
-    pooled = attention.out_proj(pooled)
-    return (pooled + head.mlp(head.layernorm(pooled)))[:, 0]
 
 
 def _only_images(checkpoint: Checkpoint) -> dict[str, Any]:
