@@ -14,6 +14,7 @@ The room, from what a caller sees down to the bytes::
     _segments.py, _segment_layout.py
                           append-only files of checksummed rows: the rows themselves
     _files.py             file state -> fingerprint, so that a warm run reads no image
+    _bag_packing.py       several vectors of one image as one row
     _models.py            what is known of each model, so that a warm run needs none
     _space.py             everything but the content that decides a vector
     _system.py            the operating system's part: folders, locks, network disks
@@ -23,6 +24,7 @@ platformdirs and the standard library only, and pyarrow to export and import.
 """
 
 from sk_medsiglip._public import name_by_room
+from sk_medsiglip.cache._bag_packing import STORED_TYPES, BagPacking
 from sk_medsiglip.cache._embedding_cache import EmbeddingCache
 from sk_medsiglip.cache._files import (
     FileStamp,
@@ -37,6 +39,8 @@ from sk_medsiglip.cache._space import Space
 
 __all__ = [
     "EXPORT_COLUMNS",
+    "STORED_TYPES",
+    "BagPacking",
     "EmbeddingCache",
     "FileStamp",
     "ImportReport",

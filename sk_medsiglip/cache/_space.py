@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sk_medsiglip._json import read_json
 
 FINGERPRINT_BYTES = 32  # a blake3 digest
-MAX_WIDTH = 2**20  # values of a vector; bounds what a damaged line may ask for
+MAX_WIDTH = 2**22  # values of a row; bounds what a damaged line may ask for
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,9 @@ class Space:
 
     Parameters
     ----------
-    kind : {"image", "text"}
-        The tower that computed it.
+    kind : {"image", "text", "cells"}
+        The tower that computed it; "cells" are several vectors of one image, packed
+        by a :class:`BagPacking`.
     model : str
         The model's name on the hub, or ``"demo"``. For a local folder a fixed label
         such as ``"folder"``: ``revision`` tells folders apart, and a path would be
@@ -39,11 +40,11 @@ class Space:
         padding of an image, or the tokenisation of a text.
     dtype : str
         The numeric type of the computation: ``"float32"``, ``"bfloat16"``. Rows are
-        stored as float32 whatever it is.
+        stored as float32 whatever it is, cells as their recipe says.
     engine : str
         What ran the model: ``"torch"``, ``"openvino"``.
     width : int
-        Number of values in a vector.
+        Number of values in a vector; for "cells", the number of 32-bit words in a row.
 
     Examples
     --------
