@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sk_medsiglip.cache import EmbeddingCache
     from sk_medsiglip.embedding import (
         MedSigLIPEmbedder,
+        MedSigLIPPatchEmbedder,
         MedSigLIPTextEmbedder,
         MedSigLIPVolumeEmbedder,
     )
@@ -43,6 +44,7 @@ __all__ = [
     "LinearProbe",
     "MedSigLIPEmbedder",
     "MedSigLIPFineTuner",
+    "MedSigLIPPatchEmbedder",
     "MedSigLIPTextEmbedder",
     "MedSigLIPVolumeEmbedder",
     "PromptProbe",
@@ -63,6 +65,7 @@ _ROOM_OF = {
     "LinearProbe": "heads",
     "MedSigLIPEmbedder": "embedding",
     "MedSigLIPFineTuner": "fine_tuning",
+    "MedSigLIPPatchEmbedder": "embedding",
     "MedSigLIPTextEmbedder": "embedding",
     "MedSigLIPVolumeEmbedder": "embedding",
     "PromptProbe": "heads",

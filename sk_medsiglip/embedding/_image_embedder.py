@@ -16,6 +16,7 @@ from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding._embedder import Embedder
 from sk_medsiglip.embedding._image_work import ImageWork
 from sk_medsiglip.embedding._model_facts import ModelFacts
+from sk_medsiglip.embedding._model_rows import ModelRows
 from sk_medsiglip.encoder import load_image_processor
 from sk_medsiglip.exceptions import ImageReadError, UnreadableImageWarning
 from sk_medsiglip.images import (
@@ -241,7 +242,7 @@ class MedSigLIPEmbedder(Embedder):
         sources = image_rows(X)
         images = self._image_work().embed(sources)
         if images.failures:
-            _warn_about_unreadable(images.failures, len(sources))
+            warn_about_unreadable(images.failures, len(sources), "rows of NaN")
         return self._finish(images.vectors)
 
     def verify_files(self, X: ArrayLike) -> NDArray[np.bool_]:
@@ -279,9 +280,10 @@ class MedSigLIPEmbedder(Embedder):
         same[self._image_work().find_outdated(sources)] = False
         return same
 
-    def _image_work(self) -> ImageWork:
+    def _image_work(self, rows: ModelRows | None = None) -> ImageWork:
         """Return how images become rows, as the parameters are now."""
-        rows = self._model_rows("image")
+        if rows is None:
+            rows = self._model_rows("image")
         facts = rows.facts
         reading = recipe_key(self.intensity, self.frame)
         auto = self.batch_size == "auto"
@@ -337,13 +339,16 @@ def prepare_image(
     return load_image_processor(os.fspath(embedder.model), facts.revision)(pixels)
 
 
-def _warn_about_unreadable(failures: dict[int, ImageReadError], total: int) -> None:
+def warn_about_unreadable(
+    failures: dict[int, ImageReadError], total: int, result: str
+) -> None:
+    """Warn of images that cannot be read, and say what stands in their place."""
     shown = [str(error) for error in list(failures.values())[:_ROWS_IN_WARNING]]
     more = len(failures) - len(shown)
     if more:
         shown.append(f"and {more} more")
     warn_user(
-        f"{len(failures)} of {total} images cannot be read and are rows of NaN:\n  "
+        f"{len(failures)} of {total} images cannot be read and are {result}:\n  "
         + "\n  ".join(shown)
         + "\nsk_medsiglip.images.check_images(X) lists them all and which to keep.",
         UnreadableImageWarning,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.cache import FileStamp, content_stamp, file_stamps
@@ -46,9 +47,9 @@ class ImageWork:
     verbose: int
     keep_going: bool
 
-    def embed(self, sources: Sequence[Any]) -> EmbeddedImages:
-        """Return the row of every source."""
-        return _Collection(self, sources).embed()
+    def embed(self, sources: Sequence[Any], bar: tqdm | None = None) -> EmbeddedImages:
+        """Return the row of every source; by default, show an own progress bar."""
+        return _Collection(self, sources).embed(bar)
 
     def find_outdated(self, sources: Sequence[Any]) -> list[int]:
         """Forget, and return, sources that are remembered as another picture."""
@@ -102,25 +103,27 @@ class _Collection:
         self._stamps = (
             source_stamps(sources) if work.rows.cache else [None] * len(sources)
         )
-        shape = (len(sources), work.rows.facts.embedding_dim)
+        shape = (len(sources), work.rows.width)
         self._vectors = np.full(shape, np.nan, np.float32)
         self._fingerprints: list[bytes | None] = [None] * len(sources)
         self._failures: dict[int, ImageReadError] = {}
         self._first_row: dict[bytes, int] = {}
 
-    def embed(self) -> EmbeddedImages:
+    def embed(self, bar: tqdm | None) -> EmbeddedImages:
         todo = self._take_stored()
         total = len(self._sources)
-        with progress_bar(
-            total,
-            done=total - len(todo),
-            desc=f"embedding ({self._rows.numerics})" if todo else "embedding",
-            unit="image",
-            verbose=self._work.verbose,
-        ) as bar:
-            self._advance = bar.update
-            while todo:
-                todo = self._embed(todo)
+        if bar is not None:
+            bar.update(total - len(todo))
+            self._embed_all(todo, bar)
+        else:
+            with progress_bar(
+                total,
+                done=total - len(todo),
+                desc=f"embedding ({self._rows.numerics})" if todo else "embedding",
+                unit="image",
+                verbose=self._work.verbose,
+            ) as own_bar:
+                self._embed_all(todo, own_bar)
         self._copy_repeats()
         return EmbeddedImages(self._vectors, self._fingerprints, self._failures)
 
@@ -134,6 +137,11 @@ class _Collection:
         self._vectors[np.array(asked, dtype=np.intp)[found]] = fetched[found]
         done = {row for row, ok in zip(asked, found, strict=True) if ok}
         return [row for row in range(len(self._sources)) if row not in done]
+
+    def _embed_all(self, todo: list[int], bar: tqdm) -> None:
+        self._advance = bar.update
+        while todo:
+            todo = self._embed(todo)
 
     def _embed(self, todo: list[int]) -> list[int]:
         """Read and embed rows; return those that another worker was computing."""
@@ -197,7 +205,7 @@ class _Collection:
         done = self._rows.fill(
             [self._fingerprints[row] for row in rows],
             filled,
-            lambda positions: self._rows.encoder.encode_images(
+            lambda positions: self._rows.encode_images(
                 np.stack([pixels[i] for i in positions])
             ),
         )

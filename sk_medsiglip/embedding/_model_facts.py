@@ -151,6 +151,7 @@ def space_of(
     facts: ModelFacts,
     dtype: str,
     engine: str,
+    width: int | None = None,
 ) -> Space:
     """Return the part of the store where rows of a model and recipe lie."""
     name = os.fspath(model)
@@ -163,7 +164,7 @@ def space_of(
         recipe=recipe,
         dtype=dtype,
         engine=engine,
-        width=facts.embedding_dim,
+        width=width or facts.embedding_dim,
     )
 
 

@@ -36,6 +36,34 @@ from sk_medsiglip.exceptions import CacheError, CacheFormatError, CacheWarning
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class StoredRows:
+    """Rows of one model and recipe in a store, read without the model."""
+
+    cache: EmbeddingCache
+    spaces: tuple[Space, ...]
+    any_numeric: bool
+
+    def get(
+        self, fingerprints: Sequence[bytes], out: NDArray[np.float32]
+    ) -> NDArray[np.bool_]:
+        """Fill the rows of ``out`` that are stored; return which."""
+        if self.any_numeric:
+            first = self.spaces[0]
+            return self.cache.get_many(first, fingerprints, out, any_numeric=True)
+        found = np.zeros(len(fingerprints), dtype=bool)
+        for space in self.spaces:
+            todo = np.flatnonzero(~found)
+            if not todo.size:
+                break
+            some = np.empty((todo.size, out.shape[1]), np.float32)
+            asked = [fingerprints[i] for i in todo.tolist()]
+            new = self.cache.get_many(space, asked, some)
+            out[todo[new]] = some[new]
+            found[todo[new]] = True
+        return found
+
+
 class Numerics(NamedTuple):
     """What decides the last digits of a row."""
 
@@ -64,7 +92,7 @@ class ModelRows:
     device: str
     engine: str
     cache: EmbeddingCache | None
-    _warned: bool = False
+    cache_error: CacheError | None = None
     _line: UserLine = field(default_factory=user_line)
 
     @cached_property
@@ -84,6 +112,15 @@ class ModelRows:
         # The store can then serve without the model.
         self._ask(lambda cache: cache.remember_model(name, self.revision, found), None)
         return encoder
+
+    @property
+    def width(self) -> int:
+        """Number of values in a row."""
+        return self.facts.embedding_dim
+
+    def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the rows of images at the model's size, by a model pass."""
+        return self.encoder.encode_images(pixels)
 
     @cached_property
     def numerics(self) -> Numerics:
@@ -127,32 +164,27 @@ class ModelRows:
     ) -> NDArray[np.bool_]:
         """Fill the rows of ``out`` that the store holds; return which."""
         return self._ask(
-            lambda cache: self._find(cache, fingerprints, out),
+            lambda cache: self.stored_in(cache).get(fingerprints, out),
             np.zeros(len(fingerprints), dtype=bool),
         )
 
-    def _find(
-        self,
-        cache: EmbeddingCache,
-        fingerprints: Sequence[bytes],
-        out: NDArray[np.float32],
-    ) -> NDArray[np.bool_]:
+    def stored_in(self, cache: EmbeddingCache) -> StoredRows:
+        """Return the rows that a store may hold."""
         # What is "auto" is not chosen for rows that are stored: choosing imports torch.
         dtypes = ("float32", "bfloat16") if self.dtype == "auto" else (self.dtype,)
         engines = ENGINES if self.engine == "auto" else (self.engine,)
         spaces = [self._space(dtype, engine) for dtype in dtypes for engine in engines]
-        if self.dtype == self.engine == "auto":
-            return cache.get_many(spaces[0], fingerprints, out, any_numeric=True)
-        found = np.zeros(len(fingerprints), dtype=bool)
-        for space in spaces:
-            todo = np.flatnonzero(~found)
-            if not todo.size:
-                break
-            some = np.empty((todo.size, out.shape[1]), np.float32)
-            new = cache.get_many(space, [fingerprints[i] for i in todo.tolist()], some)
-            out[todo[new]] = some[new]
-            found[todo[new]] = True
-        return found
+        any_numeric = self.dtype == self.engine == "auto"
+        return StoredRows(cache, tuple(spaces), any_numeric)
+
+    def put(
+        self,
+        cache: EmbeddingCache,
+        fingerprints: Sequence[bytes],
+        rows: NDArray[np.float32],
+    ) -> None:
+        """Store rows that a model pass has computed."""
+        cache.put_many(self._compute_space, fingerprints, rows)
 
     def fill(
         self,
@@ -177,12 +209,10 @@ class ModelRows:
             out[mine[stored]] = rows[stored]
             todo = mine[~stored]
             if todo.size:
-                out[todo] = encode(todo)
+                computed = encode(todo)
                 new = [fingerprints[i] for i in todo.tolist()]
-                self._ask(
-                    lambda cache: cache.put_many(self._compute_space, new, out[todo]),
-                    None,
-                )
+                self._ask(lambda cache: self.put(cache, new, computed), None)
+                out[todo] = computed
             done[mine] = True
         return done
 
@@ -222,8 +252,8 @@ class ModelRows:
         except CacheFormatError:
             raise
         except CacheError as error:
-            if not self._warned:
-                self._warned = True
+            if self.cache_error is None:
+                self.cache_error = error
                 warn_user(
                     f"Embeddings are computed and not kept: {error}",
                     CacheWarning,

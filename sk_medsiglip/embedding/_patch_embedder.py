@@ -1,0 +1,341 @@
+"""``MedSigLIPPatchEmbedder``: images in, a bag of vectors of their parts out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.utils import Tags
+
+from sk_medsiglip._persistence import VersionedPickle
+from sk_medsiglip._progress import progress_bar
+from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
+from sk_medsiglip.cache import STORED_TYPES, EmbeddingCache
+from sk_medsiglip.embedding._embedder import plain_rows
+from sk_medsiglip.embedding._image_embedder import (
+    MedSigLIPEmbedder,
+    warn_about_unreadable,
+)
+from sk_medsiglip.embedding._image_work import EmbeddedImages
+from sk_medsiglip.embedding._model_cells import ModelCells, cells_of
+from sk_medsiglip.embedding._model_facts import ModelFacts
+from sk_medsiglip.embedding._stored_bags import BagForm, StoredBags
+from sk_medsiglip.encoder import check_grid
+from sk_medsiglip.exceptions import CacheError, ImageReadError
+from sk_medsiglip.images import image_rows, validate_intensity
+
+# From this size on, lazy="auto" leaves bags in the store: bytes in float32.
+_LARGEST_IN_MEMORY = 2**30
+
+# Packed bags in memory at a time, bytes.
+_CHUNK = 2**26
+
+
+class MedSigLIPPatchEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
+    """Turn each image into a bag: one MedSigLIP vector for each part of it.
+
+    One vector of a whole image loses small findings. This keeps a vector for each cell
+    of a grid, from the same pass of the model: what the model's own attention pooling
+    makes of the patches of that cell alone. The vectors lie in the space of the texts
+    and of the whole image.
+
+    Cells are kept on disk as rows of :class:`MedSigLIPEmbedder` are, and the pass that
+    computes them stores that row too: embedding the same images for the one makes the
+    other free.
+
+    Parameters
+    ----------
+    embedder : MedSigLIPEmbedder or None, default=None
+        How images are read and which model embeds them: intensity, resizing, threads,
+        store, ``on_error``. Its ``normalize`` scales each vector of a bag to length 1.
+        None is ``MedSigLIPEmbedder()``.
+    grid : int, default=8
+        Number of cells along a side of the image. It must divide the number of patches
+        along a side, 32 for MedSigLIP, so that every patch lies in one cell; with
+        other numbers, ``fit`` and ``transform`` raise. ``grid=1`` is the row of the
+        whole image, stored as such.
+    dtype : {"int8", "float16", "float32"}, default="int8"
+        Type in which cells are stored: 80, 147 or 295 kB an image at ``grid=8`` and
+        MedSigLIP's width. The vectors returned are float32 in any case, and the same
+        ones whether they come from the store or were computed just now. The cosine of
+        a vector with its form in int8 is at least .9999.
+    pooled_row : bool, default=False
+        Add the row of the whole image, as :class:`MedSigLIPEmbedder` returns it, as the
+        last instance of its bag.
+    lazy : bool or "auto", default="auto"
+        Whether bags stay in the store until they are indexed. "auto" does that for
+        results over 1 GiB, 3,600 images at ``grid=8`` and MedSigLIP's width, unless
+        nothing is stored (``cache=False``).
+    verbose : int, default=0
+        Over 0 shows a progress bar.
+
+    Attributes
+    ----------
+    embedder_ : MedSigLIPEmbedder
+        Fitted clone of ``embedder``.
+    revision_ : str
+        Commit or folder digest of the weights at ``fit``. A fitted or loaded embedder
+        that meets other weights raises.
+
+    See Also
+    --------
+    MedSigLIPEmbedder : One row an image.
+    MedSigLIPVolumeEmbedder : The slices of a study, pooled or as a bag.
+
+    Notes
+    -----
+    Cells add less than 3 % to the model pass of MedSigLIP. A bag has no columns, so it
+    cannot be a data frame: ``set_output(transform="pandas")`` raises.
+
+    References
+    ----------
+    .. [1] Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023.
+    .. [2] Zhou, Loy and Dai, "Extract Free Dense Labels from CLIP", ECCV 2022: the
+       pooling head of a model applied to parts of an image.
+
+    Examples
+    --------
+    >>> from sk_medsiglip import MedSigLIPEmbedder, MedSigLIPPatchEmbedder
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> images = list(make_chest_phantoms(3, random_state=0).images)
+    >>> patches = MedSigLIPPatchEmbedder(MedSigLIPEmbedder("demo"), grid=4)
+    >>> patches.fit_transform(images).shape
+    (3, 16, 192)
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        "embedder": [MedSigLIPEmbedder, None],
+        "grid": [Interval(Integral, 1, None, closed="left")],
+        "dtype": [StrOptions(set(STORED_TYPES))],
+        "pooled_row": ["boolean"],
+        "lazy": ["boolean", StrOptions({"auto"})],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        embedder: MedSigLIPEmbedder | None = None,
+        *,
+        grid: int = 8,
+        dtype: str = "int8",
+        pooled_row: bool = False,
+        lazy: bool | str = "auto",
+        verbose: int | bool = 0,
+    ) -> None:
+        self.embedder = embedder
+        self.grid = grid
+        self.dtype = dtype
+        self.pooled_row = pooled_row
+        self.lazy = lazy
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Check the collection and record which weights there are; nothing is learned.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,), (n_samples, H, W) or (n_samples, H, W, C)
+            Images, as for :meth:`transform`. None is opened here.
+        y : ignored
+            For pipelines.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``X`` is not a collection of images, or ``grid`` does not divide the
+            patches.
+        ModelAccessError, CheckpointError
+            If the model cannot be had.
+        """
+        self.embedder_ = clone(self._given_embedder()).fit(X)
+        self.revision_ = self.embedder_.revision_
+        self._check_grid(self.embedder_._model_rows("image").facts)
+        return self
+
+    def transform(self, X: ArrayLike) -> NDArray[np.float32] | StoredBags:
+        """Return one bag an image.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,), (n_samples, H, W) or (n_samples, H, W, C)
+            A list, array, Series or one-column DataFrame of paths, bytes, file
+            objects, PIL images or arrays, in any mixture; or one numeric array.
+
+        Returns
+        -------
+        array-like of shape (n_samples, n_instances, embedding_dim), float32
+            ``n_instances`` is ``grid**2``, cells row by row from the top left, and one
+            more with ``pooled_row``. Under ``on_error="nan"`` of the embedder, bags of
+            unreadable images are NaN.
+
+            An ndarray, or with ``lazy`` an object with the same shape that is indexed
+            along its first axis as an array is: ``bags[index]`` selects without
+            reading, and ``numpy.asarray(bags[index])`` reads. scikit-learn's splitters
+            and searches take it, its pickle holds 32 bytes a bag, and it is only good
+            where the same store is.
+
+        Raises
+        ------
+        ImageReadError
+            If an image cannot be read: names its row, its source, what is wrong and
+            what to do. What was embedded before it is kept.
+        ValueError
+            If ``grid`` does not divide the patches; under a ``set_output`` other than
+            "default"; or if ``lazy=True`` and nothing is stored.
+        CheckpointError
+            If the weights are others than at ``fit``, or damaged.
+        ModelAccessError
+            If a bag is not stored and the model cannot be had.
+        CacheError
+            If bags are to stay in the store and it cannot be written.
+
+        Warns
+        -----
+        UnreadableImageWarning
+            Under ``on_error="nan"``: once, with the number and the first rows.
+        CacheWarning
+            If bags cannot be kept (disk full, no permission); they are right.
+        """
+        self._validate_params()
+        config = getattr(self, "_sklearn_output_config", {})
+        wanted = config.get("transform") or get_config()["transform_output"]
+        _check_output(wanted)
+        # Without fit, what was given does as well.
+        embedder = getattr(self, "embedder_", None) or self._given_embedder()
+        embedder._validate_params()
+        validate_intensity(embedder.intensity)
+        sources = image_rows(X)
+        pooled = embedder._model_rows("image")
+        self._check_grid(pooled.facts)
+        if self.grid == 1:
+            rows = plain_rows(embedder, X)
+            return np.repeat(rows[:, None], 1 + self.pooled_row, axis=1)
+        cells = cells_of(pooled, self.grid, self.dtype, with_row=self.pooled_row)
+        return self._embed(sources, embedder, cells)
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Accept "default", the only container of bags.
+
+        Parameters
+        ----------
+        transform : {"default"} or None, default=None
+            "default" returns arrays also where ``sklearn.set_config`` asks for data
+            frames. None changes nothing.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For a container of columns.
+        """
+        if transform is not None:
+            _check_output(transform)
+            # Where scikit-learn's own set_output keeps it, so that clone copies it.
+            self._sklearn_output_config = {"transform": transform}
+        return self
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        # Pixels go in, float32 comes out, whatever the input's type.
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+    def _given_embedder(self) -> MedSigLIPEmbedder:
+        return MedSigLIPEmbedder() if self.embedder is None else self.embedder
+
+    def _check_grid(self, facts: ModelFacts) -> None:
+        check_grid(self.grid, facts.image_size // facts.patch_size)
+
+    def _embed(
+        self, sources: Sequence[Any], embedder: MedSigLIPEmbedder, cells: ModelCells
+    ) -> NDArray[np.float32] | StoredBags:
+        """Embed as many images at a time as bound the memory of packed bags."""
+        n = len(sources)
+        form = BagForm(cells.packing, self.pooled_row, embedder.normalize)
+        store = self._store_of_lazy(4 * n * math.prod(form.shape), cells.cache)
+        n_in_memory = n if store is None else 0
+        bags = np.full((n_in_memory, *form.shape), np.nan, np.float32)
+        work = embedder._image_work(cells)
+        fingerprints: list[bytes | None] = []
+        failures: dict[int, ImageReadError] = {}
+        step = max(1, _CHUNK // (4 * cells.width))
+        with progress_bar(
+            n, desc="embedding", unit="image", verbose=self.verbose
+        ) as bar:
+            for start in range(0, n, step):
+                part = slice(start, min(start + step, n))
+                try:
+                    images = work.embed(sources[part], bar)
+                except ImageReadError as error:
+                    raise error.at_row(start + (error.row or 0)) from error
+                for row, failure in images.failures.items():
+                    failures[start + row] = failure.at_row(start + row)
+                    images.fingerprints[row] = None
+                fingerprints += images.fingerprints
+                if store is None:
+                    _fill(bags[part], images, form)
+                elif cells.cache_error is not None:
+                    raise CacheError(
+                        f"Bags cannot stay in the store: {cells.cache_error} Make room "
+                        "there, or use lazy=False to hold them in memory."
+                    ) from cells.cache_error
+        if failures:
+            warn_about_unreadable(failures, n, "bags of NaN")
+        if store is None:
+            return bags
+        stored = cells.stored_in(store), cells.pooled.stored_in(store)
+        return StoredBags.of(*stored, form, fingerprints)
+
+    def _store_of_lazy(
+        self, n_bytes: int, store: EmbeddingCache | None
+    ) -> EmbeddingCache | None:
+        """Return the store where bags of this size stay, None if they do not."""
+        if self.lazy == "auto":
+            return store if n_bytes > _LARGEST_IN_MEMORY else None
+        if self.lazy and store is None:
+            raise ValueError(
+                "lazy=True leaves bags in the store, and the embedder has none "
+                "(cache=False). Use lazy=False, or an embedder with a cache."
+            )
+        return store if self.lazy else None
+
+
+def _check_output(container: str) -> None:
+    """Raise for a container of columns, which a bag does not have."""
+    if container != "default":
+        raise ValueError(
+            f"A bag is several vectors an image, which {container!r} output, a table, "
+            'cannot hold. Use set_output(transform="default") on the '
+            "MedSigLIPPatchEmbedder, or MedSigLIPEmbedder for one row an image."
+        )
+
+
+def _fill(bags: NDArray[np.float32], images: EmbeddedImages, form: BagForm) -> None:
+    """Unpack what was embedded; bags of images that cannot be read stay NaN."""
+    n_words = form.packing.n_words
+    readable = np.ones(len(bags), dtype=bool)
+    readable[list(images.failures)] = False
+    if readable.all():
+        form.write(bags, images.vectors[:, :n_words], images.vectors[:, n_words:])
+        return
+    vectors = images.vectors[readable]
+    some = np.empty((len(vectors), *form.shape), np.float32)
+    form.write(some, vectors[:, :n_words], vectors[:, n_words:])
+    bags[readable] = some
