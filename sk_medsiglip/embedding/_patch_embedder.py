@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn import get_config
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils import Tags
 
@@ -190,8 +189,8 @@ class MedSigLIPPatchEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
             If an image cannot be read: names its row, its source, what is wrong and
             what to do. What was embedded before it is kept.
         ValueError
-            If ``grid`` does not divide the patches; under a ``set_output`` other than
-            "default"; or if ``lazy=True`` and nothing is stored.
+            If ``grid`` does not divide the patches, or ``lazy=True`` and nothing is
+            stored.
         CheckpointError
             If the weights are others than at ``fit``, or damaged.
         ModelAccessError
@@ -207,9 +206,6 @@ class MedSigLIPPatchEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
             If bags cannot be kept (disk full, no permission); they are right.
         """
         self._validate_params()
-        config = getattr(self, "_sklearn_output_config", {})
-        wanted = config.get("transform") or get_config()["transform_output"]
-        _check_output(wanted)
         # Without fit, what was given does as well.
         embedder = getattr(self, "embedder_", None) or self._given_embedder()
         embedder._validate_params()
@@ -229,8 +225,7 @@ class MedSigLIPPatchEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         transform : {"default"} or None, default=None
-            "default" returns arrays also where ``sklearn.set_config`` asks for data
-            frames. None changes nothing.
+            Bags are arrays also where ``sklearn.set_config`` asks for data frames.
 
         Returns
         -------
@@ -239,12 +234,14 @@ class MedSigLIPPatchEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For a container of columns.
+            For a container of columns, which a bag does not have.
         """
-        if transform is not None:
-            _check_output(transform)
-            # Where scikit-learn's own set_output keeps it, so that clone copies it.
-            self._sklearn_output_config = {"transform": transform}
+        if transform not in (None, "default"):
+            raise ValueError(
+                f"A bag is several vectors an image, which {transform!r} output, a "
+                'table, cannot hold. Use set_output(transform="default") on the '
+                "MedSigLIPPatchEmbedder, or MedSigLIPEmbedder for one row an image."
+            )
         return self
 
     def __sklearn_tags__(self) -> Tags:
@@ -315,16 +312,6 @@ class MedSigLIPPatchEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
                 "(cache=False). Use lazy=False, or an embedder with a cache."
             )
         return store if self.lazy else None
-
-
-def _check_output(container: str) -> None:
-    """Raise for a container of columns, which a bag does not have."""
-    if container != "default":
-        raise ValueError(
-            f"A bag is several vectors an image, which {container!r} output, a table, "
-            'cannot hold. Use set_output(transform="default") on the '
-            "MedSigLIPPatchEmbedder, or MedSigLIPEmbedder for one row an image."
-        )
 
 
 def _fill(bags: NDArray[np.float32], images: EmbeddedImages, form: BagForm) -> None:

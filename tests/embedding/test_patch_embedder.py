@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, estimator_checks
 
 from sk_medsiglip import EmbeddingCache, MedSigLIPEmbedder, MedSigLIPPatchEmbedder
 from sk_medsiglip.encoder import Encoder, load_encoder
@@ -361,11 +361,9 @@ def test_data_frames_are_refused_with_a_way_out(patches, images):
         patches.set_output(transform="pandas")
     with pytest.raises(ValueError, match="MedSigLIPEmbedder"):
         make_pipeline(patches, MaxHead()).set_output(transform="polars")
+    patches.set_output(transform="default")
     with config_context(transform_output="pandas"):
-        with pytest.raises(ValueError, match="default"):
-            patches.transform(images)
-        plain = clone(patches.set_output(transform="default"))
-        assert plain.transform(images).shape == (6, 4, 32)
+        assert patches.transform(images).shape == (6, 4, 32)
 
 
 def test_clone_and_pickle(patches, images):
@@ -405,3 +403,33 @@ def test_two_caches_of_one_location_share_bags(patches, images, passes):
     other = clone(patches).set_params(embedder__cache=EmbeddingCache(location))
     np.testing.assert_array_equal(other.transform(images), bags)
     assert sum(passes) == 6
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "check_do_not_raise_errors_in_init_or_set_param",
+        "check_estimator_cloneable",
+        "check_estimator_repr",
+        "check_estimator_tags_renamed",
+        "check_get_params_invariance",
+        "check_mixin_order",
+        "check_no_attributes_set_in_init",
+        "check_parameters_default_constructible",
+        "check_set_params",
+        "check_valid_tag_types",
+    ],
+)
+def test_checks_of_sklearn_that_need_no_data(patches, name):
+    matches = [found for found in dir(estimator_checks) if found.startswith(name)]
+    assert matches
+    getattr(estimator_checks, matches[0])(type(patches).__name__, patches)
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_one_progress_bar_over_all_parts(patches, images, capsys, monkeypatch, verbose):
+    monkeypatch.setattr("sk_medsiglip.embedding._patch_embedder._CHUNK", 1000)
+    patches.set_params(verbose=verbose).transform(images)
+    said = capsys.readouterr().err
+    assert ("6/6" in said) == bool(verbose)
+    assert "2/2" not in said
