@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
     from sk_medsiglip.heads import (
+        BagProbe,
         LinearProbe,
         PromptProbe,
         PrototypeClassifier,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BagProbe",
     "ConformalZeroShot",
     "EmbeddingCache",
     "HeadSearchCV",
@@ -56,6 +58,7 @@ __all__ = [
 ]
 
 _ROOM_OF = {
+    "BagProbe": "heads",
     "ConformalZeroShot": "zero_shot",
     "EmbeddingCache": "cache",
     "HeadSearchCV": "model_selection",
