@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
     from sk_medsiglip.heads import (
+        BagProbe,
         LinearProbe,
         PromptProbe,
         PrototypeClassifier,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BagProbe",
     "ConformalZeroShot",
     "EmbeddingCache",
     "HeadSearchCV",
@@ -58,6 +60,7 @@ __all__ = [
 ]
 
 _ROOM_OF = {
+    "BagProbe": "heads",
     "ConformalZeroShot": "zero_shot",
     "EmbeddingCache": "cache",
     "HeadSearchCV": "model_selection",

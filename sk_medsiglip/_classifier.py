@@ -154,4 +154,8 @@ class LogitClassifier(VersionedPickle, Classifier, BaseEstimator):
 
     def _checked_logits(self, X: ArrayLike) -> NDArray[np.floating]:
         check_is_fitted(self)
-        return self._logits(check_embeddings(self, X, reset=False))
+        return self._logits(self._check(X))
+
+    def _check(self, X: Any) -> Any:
+        """Return checked input of the kind that ``fit`` has seen."""
+        return check_embeddings(self, X, reset=False)

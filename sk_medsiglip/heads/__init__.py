@@ -3,6 +3,7 @@
 ::
 
     _linear_probe.py     LinearProbe: logistic regression, its penalty chosen
+    _bag_probe.py        BagProbe: the same for bags, instances pooled softly
     _prompt_probe.py     PromptProbe: the same, penalised for leaving the prompts
     _nearest_vector.py   SSTextClassifier and PrototypeClassifier: one vector a class
     _tip_adapter.py      TipAdapterClassifier: zero-shot logits and a cache of shots
@@ -13,12 +14,17 @@
     _logistic_loss.py    their losses, elementwise
     _eigenbasis.py       coordinates in which they are small and nearly diagonal
 
+    _bag_space.py        bags in whitened coordinates, read piece by piece
+    _bag_loss.py         the losses of bags from logits of their instances
+
+    _chosen_penalty.py   the base of the probes: folds, scores, the refit
     _few_shot.py         the base of heads that know prompts; _anchors.py, the prompts
     _probes_together.py  fit_probes: linear probes of many draws from one X
     _scores.py           scores on rows that folds leave out
 """
 
 from sk_medsiglip._public import name_by_room
+from sk_medsiglip.heads._bag_probe import BagProbe
 from sk_medsiglip.heads._explain import explain_head
 from sk_medsiglip.heads._linear_probe import LinearProbe
 from sk_medsiglip.heads._logistic_path import LogisticPath, fit_logistic_path
@@ -28,6 +34,7 @@ from sk_medsiglip.heads._prompt_probe import PromptProbe
 from sk_medsiglip.heads._tip_adapter import TipAdapterClassifier
 
 __all__ = [
+    "BagProbe",
     "LinearProbe",
     "LogisticPath",
     "PromptProbe",

@@ -53,11 +53,16 @@ def minimize(
     penalty: Any,
     *,
     offset: Any = None,
+    energy: Any = None,
     tol: float,
     max_iter: int,
 ) -> Minimum:
-    """Minimise all problems, from zero."""
-    return _Descent(features, loss, penalty, offset).run(tol, max_iter)
+    """Minimise all problems, from zero.
+
+    Features may be anything that multiplies as a matrix does, with the mean squares of
+    its columns as ``energy``.
+    """
+    return _Descent(features, loss, penalty, offset, energy).run(tol, max_iter)
 
 
 class _Pair(NamedTuple):
@@ -71,7 +76,9 @@ class _Pair(NamedTuple):
 class _Descent:
     """The problems that are on their way, side by side, and the results of the rest."""
 
-    def __init__(self, features: Any, loss: Any, penalty: Any, offset: Any) -> None:
+    def __init__(
+        self, features: Any, loss: Any, penalty: Any, offset: Any, energy: Any
+    ) -> None:
         xp = self._xp = array_namespace(features)
         self._features, self._loss, self._penalty = features, loss, penalty
         self._n_classes = loss.n_classes
@@ -82,7 +89,9 @@ class _Descent:
         if offset is not None:
             start = start + offset
         # lambda of the preconditioner, for a curvature that sums to 1 over the samples.
-        self._energy = (features**2).sum(0)[:, None] / features.shape[0]
+        if energy is None:
+            energy = (features**2).sum(0) / features.shape[0]
+        self._energy = energy[:, None]
         self._epsilon = float(xp.finfo(features.dtype).eps)
         self._pairs: list[_Pair] = []
         self._active = np.arange(n_problems)
@@ -293,10 +302,9 @@ class _Descent:
         return values if isinstance(values, np.ndarray) else values.cpu().numpy()
 
     def _cast(self, values: Any) -> Any:
-        features = self._features
-        if isinstance(features, np.ndarray):
-            return np.asarray(values, dtype=features.dtype)
-        return self._xp.as_tensor(values).to(features)
+        if self._xp is np:
+            return np.asarray(values, dtype=self._features.dtype)
+        return self._xp.as_tensor(values).to(self._features)
 
     def _zeros(self, *shape: int) -> Any:
         features = self._features

@@ -14,6 +14,7 @@ and there are no more of them than samples: few-shot problems cost n, not d.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -31,11 +32,20 @@ class Eigenbasis:
     penalty: NDArray[np.floating]
     basis: NDArray[np.floating]
     mean: NDArray[np.floating]
+    energy = None  # of the columns of ``rows``: the solver finds it
 
     @property
     def width(self) -> int:
         """Number of columns of ``rows``."""
         return int(self.rows.shape[1])
+
+    def wrap(self, loss: Any) -> Any:
+        """Return the loss of the logits of rows: the loss itself."""
+        return loss
+
+    def decision(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the logits of samples from those of rows: the same."""
+        return logits
 
     def coefficients(
         self, weights: NDArray[np.floating]

@@ -38,7 +38,7 @@ class _Loss(ABC):
         for first in range(0, n_samples, step):
             rows = slice(first, first + step)
             logits[rows] = start[rows] + length * way[rows]
-            some_loss, some_residuals, some_curvature = self._look(rows, logits[rows])
+            some_loss, some_residuals, some_curvature = self.look_at(rows, logits[rows])
             residuals[rows] = some_residuals
             loss = loss + some_loss
             curvature = curvature + some_curvature
@@ -46,7 +46,7 @@ class _Loss(ABC):
         return Point(logits, residuals, loss, curvature, slope)
 
     @abstractmethod
-    def _look(self, rows: slice, logits: Any) -> tuple[Any, Any, Any]:
+    def look_at(self, rows: slice, logits: Any) -> tuple[Any, Any, Any]:
         """Return loss, residuals and curvature of some samples."""
 
 
@@ -64,7 +64,7 @@ class BinaryLoss(_Loss):
             self, signs=self.signs[:, problems], weights=self.weights[:, problems]
         )
 
-    def _look(self, rows: slice, logits: Any) -> tuple[Any, Any, Any]:
+    def look_at(self, rows: slice, logits: Any) -> tuple[Any, Any, Any]:
         xp = array_namespace(logits)
         signs, weights = self.signs[rows], self.weights[rows]
         margins = logits * signs
@@ -95,7 +95,7 @@ class SoftmaxLoss(_Loss):
         """Return the loss of some of the problems."""
         return replace(self, weights=self.weights[:, problems])
 
-    def _look(self, rows: slice, logits: Any) -> tuple[Any, Any, Any]:
+    def look_at(self, rows: slice, logits: Any) -> tuple[Any, Any, Any]:
         xp = array_namespace(logits)
         onehot, weights = self.onehot[rows][:, :, None], self.weights[rows]
         scores = logits.reshape(len(logits), self.n_classes, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +19,7 @@ from threadpoolctl import ThreadpoolController
 
 from sk_medsiglip._labels import Labels, check_indicator, check_labels
 from sk_medsiglip._validation import Integral
+from sk_medsiglip.heads._bag_space import BagSpace
 from sk_medsiglip.heads._batched_lbfgs import Minimum, minimize
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
 from sk_medsiglip.heads._logistic_loss import BinaryLoss, SoftmaxLoss
@@ -184,7 +186,7 @@ def fit_logistic_path(
 
 
 def solve_path(
-    basis: Eigenbasis,
+    basis: Eigenbasis | BagSpace,
     target: NDArray[Any],
     Cs: NDArray[np.float64],
     masks: NDArray[np.bool_],
@@ -197,8 +199,10 @@ def solve_path(
     device: str,
 ) -> LogisticPath:
     """Solve checked problems; see :func:`fit_logistic_path`."""
-    features = basis.rows if prior is None else np.hstack([basis.rows, prior.extra])
-    n_samples, dtype = len(features), features.dtype
+    features: Any = basis.rows
+    if prior is not None:
+        features = np.hstack([features, prior.extra])
+    dtype = features.dtype
     n_labels = target.shape[1] if classes is None else 1
     n_rows = n_labels if classes is None or len(classes) == 2 else len(classes)
     n_columns = n_rows // n_labels  # a problem
@@ -206,22 +210,28 @@ def solve_path(
     shape = (len(masks), len(Cs), n_labels)
     # Problems in the order of fold, C and label.
     fold, at, label = np.indices(shape, dtype=np.intp).reshape(3, -1)
-    step = max(1, MOST_ELEMENTS // (n_samples * n_columns))
+    step = max(1, MOST_ELEMENTS // (features.shape[0] * n_columns))
     parts = []
     for start in range(0, len(fold), step):
         some = slice(start, start + step)
         C = Cs[at[some]]
         weights = share[fold[some], :, label[some]].T * C
-        loss = _make_loss(target, classes, label[some], weights.astype(dtype))
+        loss = basis.wrap(
+            _make_loss(target, classes, label[some], weights.astype(dtype))
+        )
         offset = None
         penalty = basis.penalty[:, None]
         if prior is not None:
             offset = np.repeat(prior.offset.astype(dtype), len(C), axis=1)
-            penalty = np.tile(_penalties(basis, prior, C), n_columns).astype(dtype)
-        with _threads_for(features.size * len(C) * n_columns):
-            parts.append(
-                _minimize(features, loss, penalty, offset, tol, max_iter, device)
+            penalty = np.tile(_penalties(basis.penalty, prior, C), n_columns).astype(
+                dtype
             )
+        with _threads_for(math.prod(features.shape) * len(C) * n_columns):
+            part = _minimize(
+                features, loss, penalty, offset, basis.energy, tol, max_iter, device
+            )
+        part.logits = basis.decision(part.logits)
+        parts.append(part)
 
     def gather(arrays: list[NDArray[Any]]) -> NDArray[Any]:
         """Return arrays of (class x problem, ...) as (fold, C, row, ...)."""
@@ -277,15 +287,15 @@ def _make_loss(
 
 
 def _penalties(
-    basis: Eigenbasis, prior: Prior, C: NDArray[np.float64]
+    penalty: NDArray[np.floating], prior: Prior, C: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the penalty of each feature in each problem.
 
     The loss is multiplied by C and the penalty is not, so what is believed whatever C
     is must be multiplied too.
     """
-    free = basis.penalty == 0
-    own = np.where(free, 0, basis.penalty)[:, None] + free[:, None] * (
+    free = penalty == 0
+    own = np.where(free, 0, penalty)[:, None] + free[:, None] * (
         C / prior.intercept_deviation**2
     )
     extra = np.broadcast_to(
@@ -295,10 +305,11 @@ def _penalties(
 
 
 def _minimize(
-    features: NDArray[np.floating],
-    loss: BinaryLoss | SoftmaxLoss,
+    features: Any,
+    loss: Any,
     penalty: NDArray[np.floating],
     offset: NDArray[np.floating] | None,
+    energy: NDArray[np.floating] | None,
     tol: float,
     max_iter: int,
     device: str,
@@ -308,7 +319,13 @@ def _minimize(
         device = _gpu_in_use() or "cpu"
     if device == "cpu":
         return minimize(
-            features, loss, penalty, offset=offset, tol=tol, max_iter=max_iter
+            features,
+            loss,
+            penalty,
+            offset=offset,
+            energy=energy,
+            tol=tol,
+            max_iter=max_iter,
         )
     torch = _torch_with(device)
 
