@@ -56,6 +56,7 @@ from sk_medsiglip.images._resize import pad_to_square as pad_to_square
 from sk_medsiglip.images._resize import resize_bilinear as resize_bilinear
 from sk_medsiglip.images._rows import image_rows as image_rows
 from sk_medsiglip.images._rows import study_rows as study_rows
+from sk_medsiglip.images._sources import describe as describe
 from sk_medsiglip.images._sources import source_name as source_name
 from sk_medsiglip.images._sources import source_path as source_path
 from sk_medsiglip.images._study import Study as Study

@@ -2,11 +2,9 @@
 
 import doctest
 import json
-import os
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import nibabel
@@ -14,59 +12,22 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.base import clone
-from study_files import EXPORTS, REAL, dicom, enhanced, marked, write_series
+from study_files import (
+    EXPORTS,
+    REAL,
+    dicom,
+    enhanced,
+    marked,
+    noise,
+    settle,
+    write_series,
+)
 
-from sk_medsiglip import EmbeddingCache, MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
 from sk_medsiglip.embedding._image_work import ImageWork
-from sk_medsiglip.encoder import Encoder
 from sk_medsiglip.exceptions import (
     ImageReadError,
 )
 from sk_medsiglip.images import Percentiles, Window, read_study
-
-
-@pytest.fixture
-def store(tmp_path):
-    cache = EmbeddingCache(tmp_path / "store")
-    yield cache
-    cache.close()
-
-
-@pytest.fixture
-def embedder(checkpoint, store):
-    return MedSigLIPEmbedder(checkpoint, device="cpu", cache=store, batch_size=8)
-
-
-@pytest.fixture
-def volumes(embedder):
-    return MedSigLIPVolumeEmbedder(embedder)
-
-
-@pytest.fixture
-def passes(monkeypatch):
-    """Record how many images each pass of the model holds."""
-    counted = []
-    original = Encoder.encode_images
-
-    def encode_images(self, pixels):
-        counted.append(len(pixels))
-        return original(self, pixels)
-
-    monkeypatch.setattr(Encoder, "encode_images", encode_images)
-    return counted
-
-
-def noise(n, seed=0, dtype=np.uint8):
-    values = np.random.default_rng(seed).integers(0, 256, (n, 24, 20))
-    return values.astype(dtype)
-
-
-def settle(folder):
-    """Give files the age at which their state is trusted."""
-    for path in [folder, *folder.rglob("*")]:
-        if path.is_file():
-            os.utime(path, (1_600_000_000, 1_600_000_000))
-    time.sleep(0.06)
 
 
 @pytest.fixture
