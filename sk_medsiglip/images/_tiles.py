@@ -74,6 +74,17 @@ def find_page(
         return TiledPage(stream, page) if _is_read(page) else None
 
 
+def level_sizes(stream: BinaryIO) -> list[tuple[int, int]]:
+    """Return width and height of the levels that can be read in parts, from 0."""
+    import tifffile
+
+    with decoding("its TIFF header cannot be read", _AGAIN):
+        count_directories(stream)
+        levels = _levels(tifffile.TiffFile(stream), None)
+        pages = itertools.takewhile(_is_read, (level.aspage() for level in levels))
+        return [(page.imagewidth, page.imagelength) for page in pages]
+
+
 def read_page(
     stream: BinaryIO, frame: int | str | None, max_pixels: int
 ) -> NDArray[Any] | None:
