@@ -8,13 +8,12 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.utils import Tags
+from sklearn.base import clone
 
-from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
 from sk_medsiglip._warning import warn_user
 from sk_medsiglip.embedding._bag_output import refuse_data_frames
+from sk_medsiglip.embedding._embedder import Stateless
 from sk_medsiglip.embedding._image_embedder import MedSigLIPEmbedder
 from sk_medsiglip.embedding._model_facts import find_facts
 from sk_medsiglip.embedding._pooling import (
@@ -42,7 +41,7 @@ from sk_medsiglip.images import (
 _NAMED_IN_WARNING = 5
 
 
-class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
+class MedSigLIPVolumeEmbedder(Stateless):
     """Turn studies of many slices into one row or one bag each.
 
     A study is a CT or MR series, several views, photos of one lesion, or the tiles of
@@ -326,15 +325,6 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
 
     def _names(self, embedding_dim: int) -> list[str]:
         return pooled_names(self.pooling, embedding_dim, type(self).__name__.lower())
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.requires_fit = False
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        # Pixels go in, float32 comes out, whatever the input's type.
-        tags.transformer_tags.preserves_dtype = []
-        return tags
 
 
 def _check_frame(embedder: MedSigLIPEmbedder) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,14 +30,14 @@ _STUDIES_AHEAD = 8
 _FINGERPRINT_BYTES = 32
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class EmbeddedStudies:
     """Rows or bags of a collection of studies, and what went wrong."""
 
-    vectors: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, "f4"))
-    failures: dict[int, ImageReadError] = field(default_factory=dict)
-    left_out: list[ImageReadError] = field(default_factory=list)
-    like_hounsfield: list[int] = field(default_factory=list)
+    vectors: NDArray[np.float32]
+    failures: dict[int, ImageReadError]  # by study
+    left_out: list[ImageReadError]  # of slices, beside others that can be read
+    like_hounsfield: list[int]  # studies that look like CT and are not shown as such
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +89,10 @@ class _Collection:
         self._work = work
         self._rows = work.images.rows
         self._studies = studies
-        self._result = EmbeddedStudies()
         self._embedded: dict[int, NDArray[np.float32]] = {}  # rows or bags by study
+        self._failures: dict[int, ImageReadError] = {}
+        self._left_out: list[ImageReadError] = []
+        self._like_hounsfield: list[int] = []
         self._recipe = (
             f"study-{_STUDY_VERSION};{work.images.recipe};n_slices={work.n_slices};"
             f"plane={work.plane};series={work.series}"
@@ -120,8 +122,9 @@ class _Collection:
                     self._opened[row] = planned
                 self._work_off(bar, at_least_full=True)
             self._work_off(bar, at_least_full=False)
-        self._result.vectors = self._joined()
-        return self._result
+        return EmbeddedStudies(
+            self._joined(), self._failures, self._left_out, self._like_hounsfield
+        )
 
     def _joined(self) -> NDArray[np.float32]:
         """Put all studies into one array: NaN where there is no study or no slice."""
@@ -193,7 +196,7 @@ class _Collection:
             if found[own].all():
                 self._embedded[row] = self._pool(vectors[own])
                 if study.is_like_hounsfield:
-                    self._result.like_hounsfield.append(row)
+                    self._like_hounsfield.append(row)
                 n_done += 1
                 continue
             # Rows of it were removed from the store: it is read after all.
@@ -234,7 +237,7 @@ class _Collection:
             if len(errors) == len(own):
                 self._fail(row, errors[0])
                 continue
-            self._result.left_out += errors
+            self._left_out += errors
             kept = vectors[own.start : own.stop]
             if self._work.pool is not None:
                 kept = kept[[place not in images.failures for place in own]]
@@ -260,7 +263,7 @@ class _Collection:
     ) -> None:
         marked = any(volume.looks_like_hounsfield() for volume in opened.study.volumes)
         if marked:
-            self._result.like_hounsfield.append(row)
+            self._like_hounsfield.append(row)
         # A study with unreadable slices is looked at, and warned about, every time.
         if all(fingerprints):
             content = b"".join(one for one in fingerprints if one is not None)
@@ -270,7 +273,7 @@ class _Collection:
     def _fail(self, row: int, error: ImageReadError) -> None:
         if not self._work.images.keep_going:
             raise error.at_row(row)
-        self._result.failures[row] = error.at_row(row)
+        self._failures[row] = error.at_row(row)
 
 
 def _located(error: ImageReadError, row: int, place: int, n: int) -> ImageReadError:

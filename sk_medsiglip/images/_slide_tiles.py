@@ -27,7 +27,8 @@ _LEVEL_TOLERANCE = 1.02
 #: More than any slide has; coordinates are read into memory.
 _MOST_TILES = 10_000_000
 
-_TILE_AGAIN = "Write it again by the tiling tool."
+_TILE_AGAIN = "Run the tiling tool again."
+_OTHER_SLIDE = "Pass the slide that the coordinates were made for."
 
 
 def tiles_from_h5(coords: Any, slide: Any) -> list[Region]:
@@ -63,7 +64,8 @@ def tiles_from_h5(coords: Any, slide: Any) -> list[Region]:
         a tile; if coordinates are not whole numbers or a tile lies outside of the
         slide; if the slide cannot be read. It is a ``ValueError``.
     MissingDependencyError
-        If h5py or tifffile is not installed: ``pip install "sk-medsiglip[slides]"``.
+        If h5py, tifffile or imagecodecs is missing. Install them with
+        ``pip install "sk-medsiglip[slides]"``.
 
     Notes
     -----
@@ -166,7 +168,8 @@ def _sizes_of_levels(slide: Any) -> list[_LevelSize]:
     if is_readable_stream(slide):
         with open_source(slide, in_parts=True) as stream:
             if kind_of(stream) == "TIFF":
-                import_optional("tifffile", extra="slides", purpose="Reading slides")
+                for name in ("tifffile", "imagecodecs"):
+                    import_optional(name, extra="slides", purpose="Reading slides")
                 sizes = [_LevelSize(*size) for size in level_sizes(stream)]
                 if sizes:
                     return sizes
@@ -190,7 +193,7 @@ def _tile_size(attributes: dict[str, Any], levels: list[_LevelSize]) -> _TileSiz
             raise ImageReadError(
                 f"its tiles are of level {level:.0f}, and the slide has {len(levels)} "
                 "that can be read",
-                "Pass the slide that the coordinates were made for.",
+                _OTHER_SLIDE,
             )
         return _TileSize(shown * levels[0].width / levels[int(level)].width, shown)
     raise ImageReadError(
@@ -217,29 +220,23 @@ def _check_places(
     """Refuse coordinates of another slide, which would be tiles of anything."""
     width = _number(attributes, "level0_width") or slide.width
     height = _number(attributes, "level0_height") or slide.height
-    another = "Pass the slide that the coordinates were made for."
     if (width, height) != slide:
         raise ImageReadError(
             f"it was written for a slide {width:.0f} wide and {height:.0f} high, and "
             f"this one is {slide.width} wide and {slide.height} high",
-            another,
+            _OTHER_SLIDE,
         )
-    is_whole = np.isfinite(places).all(axis=1) & (places == np.rint(places)).all(axis=1)
-    is_inside = (places >= 0).all(axis=1) & (places < slide).all(axis=1)
-    if not is_whole.all():
-        tile = int(is_whole.argmin())
-        x, y = places[tile].tolist()
-        raise ImageReadError(
-            f"x={x}, y={y} of tile {tile} are not whole numbers", _TILE_AGAIN
-        )
-    if not is_inside.all():
-        tile = int(is_inside.argmin())
-        x, y = places[tile].tolist()
-        raise ImageReadError(
-            f"x={x}, y={y} of tile {tile} lie outside of the slide, which is "
-            f"{slide.width} wide and {slide.height} high",
-            another,
-        )
+    whole = (places == np.rint(places)).all(axis=1) & np.isfinite(places).all(axis=1)
+    inside = (places >= 0).all(axis=1) & (places < slide).all(axis=1)
+    size = f"{slide.width} wide and {slide.height} high"
+    for is_good, reason in (
+        (whole, "are not whole numbers"),
+        (inside, f"lie outside of the slide, which is {size}"),
+    ):
+        if not is_good.all():
+            tile = int(is_good.argmin())
+            x, y = places[tile].tolist()
+            raise ImageReadError(f"x={x}, y={y} of tile {tile} {reason}", _OTHER_SLIDE)
 
 
 def _best_level(levels: list[_LevelSize], size: _TileSize) -> int:

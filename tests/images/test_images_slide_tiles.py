@@ -206,7 +206,7 @@ def test_announced_sizes_are_not_allocated(tmp_path):
     assert "announces 1000000000000 tiles" in error_of(path)
 
 
-@pytest.mark.parametrize("name", ["h5py", "tifffile"])
+@pytest.mark.parametrize("name", ["h5py", "tifffile", "imagecodecs"])
 def test_missing_libraries(write, slide, monkeypatch, name):
     path = write()
     monkeypatch.setitem(sys.modules, name, None)
