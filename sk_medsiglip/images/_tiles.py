@@ -80,7 +80,14 @@ def level_sizes(stream: BinaryIO) -> list[tuple[int, int]]:
 
     with decoding("its TIFF header cannot be read", _AGAIN):
         count_directories(stream)
-        levels = _levels(tifffile.TiffFile(stream), None)
+        try:
+            levels = _levels(tifffile.TiffFile(stream), None)
+        except ImageReadError as error:  # it holds several pictures
+            error.hint = (
+                "Slides are read from pyramids of one picture and from Aperio SVS. "
+                "Convert others to a pyramid, for example with libvips."
+            )
+            raise
         pages = itertools.takewhile(_is_read, (level.aspage() for level in levels))
         return [(page.imagewidth, page.imagelength) for page in pages]
 

