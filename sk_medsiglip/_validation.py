@@ -17,6 +17,7 @@ import sklearn.base
 from sklearn.utils._param_validation import HasMethods as HasMethods
 from sklearn.utils._param_validation import Interval as Interval
 from sklearn.utils._param_validation import StrOptions as StrOptions
+from sklearn.utils._set_output import _get_output_config as _get_output_config
 
 # Beginnings of the names under which scikit-learn keeps the settings of set_output,
 # set_fit_request and callbacks; the last one is there while a pipeline fits.

@@ -1,6 +1,8 @@
 """Studies for tests: the real exports that pydicom ships, and drawn series."""
 
 import io
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +119,17 @@ def enhanced(positions, **tags):
         "PerFrameFunctionalGroupsSequence": groups,
         **tags,
     }
+
+
+def noise(n, seed=0, dtype=np.uint8):
+    """Return slices of random values."""
+    values = np.random.default_rng(seed).integers(0, 256, (n, 24, 20))
+    return values.astype(dtype)
+
+
+def settle(folder):
+    """Give files the age at which their state is trusted."""
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_file():
+            os.utime(path, (1_600_000_000, 1_600_000_000))
+    time.sleep(0.06)

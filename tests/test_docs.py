@@ -25,6 +25,7 @@ DOCS = Path(__file__).parents[1] / "docs"
         ("fine_tuning.md", ["peft"]),
         ("report.md", ["matplotlib"]),
         ("retrieval.md", ["lancedb"]),
+        ("volumes.md", ["h5py", "nibabel", "tifffile"]),
         ("zero_shot.md", []),
     ],
 )

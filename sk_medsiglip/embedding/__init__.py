@@ -10,6 +10,7 @@ keeps. The files::
     _embedder.py         what they share: a model by name, names of features
     _image_work.py       the way of a collection of images: store, readers, model
     _volume_work.py      of studies: slices of many share the model's batches
+    _bag_output.py       an error for data frames of bags
     _pooling.py          the rows of a study's slices to one row
     _model_rows.py       from the store what is there, from the model what is not
     _model_cells.py      the same for cells, with the row of the same pass

@@ -20,7 +20,20 @@ from sk_medsiglip.encoder import ENGINES
 from sk_medsiglip.exceptions import CheckpointError
 
 
-class Embedder(VersionedPickle, TransformerMixin, BaseEstimator):
+class Stateless(VersionedPickle, TransformerMixin, BaseEstimator):
+    """Abstract: a transformer of images, studies or texts, which learns nothing."""
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        # Pixels and texts go in, float32 comes out, whatever the input's type.
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+class Embedder(Stateless):
     """Abstract: a transformer that names a model and holds nothing of it."""
 
     _parameter_constraints: dict[str, Any] = {
@@ -94,15 +107,6 @@ class Embedder(VersionedPickle, TransformerMixin, BaseEstimator):
         if self.normalize:
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.requires_fit = False
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        # Pixels and texts go in, float32 comes out, whatever the input's type.
-        tags.transformer_tags.preserves_dtype = []
-        return tags
 
 
 def plain_rows(transformer: Any, X: Any) -> NDArray[Any]:

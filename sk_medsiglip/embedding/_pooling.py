@@ -44,8 +44,10 @@ def pool(pooling: Pooling, rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return pooled.astype(np.float32)
 
 
-def pooled_names(pooling: Pooling, embedding_dim: int, prefix: str) -> list[str]:
-    """Return a name for every column."""
+def pooled_names(pooling: Pooling | None, embedding_dim: int, prefix: str) -> list[str]:
+    """Return a name for every column; without pooling, of a single slice's row."""
+    if pooling is None:
+        return [f"{prefix}{i}" for i in range(embedding_dim)]
     if isinstance(pooling, str):
         parts = NAMED_POOLINGS[pooling]
         return [f"{prefix}_{part}{i}" for part in parts for i in range(embedding_dim)]

@@ -1,19 +1,19 @@
-"""``MedSigLIPVolumeEmbedder``: studies of many slices in, one row a study out."""
+"""``MedSigLIPVolumeEmbedder``: studies of many slices in, rows or bags out."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.utils import Tags
+from sklearn.base import clone
 
-from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
+from sk_medsiglip._warning import warn_user
+from sk_medsiglip.embedding._bag_output import refuse_data_frames
+from sk_medsiglip.embedding._embedder import Stateless
 from sk_medsiglip.embedding._image_embedder import MedSigLIPEmbedder
 from sk_medsiglip.embedding._model_facts import find_facts
 from sk_medsiglip.embedding._pooling import (
@@ -22,11 +22,18 @@ from sk_medsiglip.embedding._pooling import (
     pool,
     pooled_names,
 )
-from sk_medsiglip.embedding._volume_work import PooledStudies, VolumeWork
-from sk_medsiglip.exceptions import SkMedSiglipWarning, UnreadableImageWarning
+from sk_medsiglip.embedding._volume_work import EmbeddedStudies, VolumeWork
+from sk_medsiglip.exceptions import (
+    ImageReadError,
+    SkMedSiglipWarning,
+    UnreadableImageWarning,
+)
 from sk_medsiglip.images import (
     HOUNSFIELD_WARNING,
     PLANES,
+    describe,
+    open_study,
+    study_parts,
     study_rows,
     validate_intensity,
 )
@@ -34,12 +41,14 @@ from sk_medsiglip.images import (
 _NAMED_IN_WARNING = 5
 
 
-class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
-    """Turn studies of many slices into one row each: CT, MR, several views or photos.
+class MedSigLIPVolumeEmbedder(Stateless):
+    """Turn studies of many slices into one row or one bag each.
 
-    Each slice is an image for the embedder, kept on disk as any other; a study is the
-    pool of its slices' rows. Batches of the model run across studies, and a study
-    that was embedded before is known by the state of its files: none is opened.
+    A study is a CT or MR series, several views, photos of one lesion, or the tiles of
+    a slide. Each slice is an image for the embedder, kept on disk as any other. A
+    study becomes the pool of its slices' rows or, with ``pooling=None``, the bag of
+    them. Batches of the model run across studies, and a study that was embedded
+    before is known by the state of its files: none is opened.
 
     Parameters
     ----------
@@ -49,13 +58,15 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
         before pooling; the pooled row is not scaled again.
     n_slices : int or None, default=85
         Slices to take of a study, spread evenly from the first to the last (of 1, the
-        middle one); all if it has fewer, or with None. 85 is what Google's CT example
-        takes. Time grows with it: every slice is one image for the model.
-    pooling : {"mean", "max", "mean+max"} or callable, default="mean"
+        middle one); all if it has fewer, or with None, which tiles of a slide need.
+        85 is what Google's CT example takes. Time grows with it: every slice is one
+        image for the model.
+    pooling : {"mean", "max", "mean+max"}, callable or None, default="mean"
         How rows of slices become one. "mean+max" puts both next to each other, twice
         the columns. A function gets the float32 array (n_slices, embedding_dim) and
         returns a 1-D array whose length must not depend on ``n_slices``; to be
-        pickled, it must be importable.
+        pickled, it must be importable. None keeps all rows: a study is a bag, for
+        estimators that take ``(n_samples, n_instances, embedding_dim)``.
     series : int or None, default=None
         Which series of a study that holds several. None raises there, with a list.
     plane : {"axial", "coronal", "sagittal"}, default="axial"
@@ -80,8 +91,11 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
     ``intensity="auto"``) are those of all its slices, taken or not, so that one slice
     is not brighter than the next. For that, every slice is decoded once more.
 
-    What is kept in memory does not grow with the number of studies: some slices at
-    the model's size, some thousand rows, and two NIfTI volumes.
+    What is kept in memory does not grow with the number of studies, apart from the
+    result: some slices at the model's size, some thousand rows, and two NIfTI volumes.
+    Bags take ``4 * n_studies * n_instances * embedding_dim`` bytes, padding included,
+    and up to twice that while they are put together: 157 MB are kept of 400 studies
+    of 85 slices at width 1152.
 
     Examples
     --------
@@ -92,12 +106,17 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
     >>> short, long = rng.random((3, 64, 64)), rng.random((9, 64, 64))
     >>> volumes.fit_transform([short, long]).shape
     (2, 192)
+    >>> bags = volumes.set_params(pooling=None).fit_transform([short, long])
+    >>> bags.shape
+    (2, 4, 192)
+    >>> np.isnan(bags).all(axis=2).sum(axis=1)  # rows of padding in each bag
+    array([1, 0])
     """
 
     _parameter_constraints: dict[str, Any] = {
         "embedder": [MedSigLIPEmbedder],
         "n_slices": [Interval(Integral, 1, None, closed="left"), None],
-        "pooling": [StrOptions(set(NAMED_POOLINGS)), callable],
+        "pooling": [StrOptions(set(NAMED_POOLINGS)), callable, None],
         "series": [Interval(Integral, 0, None, closed="left"), None],
         "plane": [StrOptions(set(PLANES))],
         "verbose": ["verbose"],
@@ -108,7 +127,7 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
         embedder: MedSigLIPEmbedder,
         *,
         n_slices: int | None = 85,
-        pooling: Pooling = "mean",
+        pooling: Pooling | None = "mean",
         series: int | None = None,
         plane: str = "axial",
         verbose: int | bool = 0,
@@ -147,7 +166,7 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
-        """Return one row a study.
+        """Return one row a study or, with ``pooling=None``, one bag.
 
         Parameters
         ----------
@@ -159,8 +178,8 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
               one NIfTI file or of pictures;
             - a NIfTI file (``.nii``, ``.nii.gz``), or a multi-frame DICOM or TIFF file;
             - an array (n_slices, H, W) or (n_slices, H, W, channels);
-            - a list of files or images (views, photos, slices): all of them are used,
-              and DICOM slices of one series are put in order;
+            - a list of files or images (views, photos, slices, regions of a slide): all
+              of them are used, and DICOM slices of one series are put in order;
             - one image.
 
         Returns
@@ -168,6 +187,13 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
         ndarray of shape (n_studies, n_columns), float32
             Under ``on_error="nan"`` of the embedder, slices that cannot be read are
             left out of the pool; a study of which none can is a row of NaN.
+
+            With ``pooling=None`` the shape is (n_studies, n_instances, embedding_dim).
+            Instances are the slices in the order of :meth:`slice_names`. Their number
+            is that of the longest study of the call; shorter ones end in rows of NaN,
+            which estimators of bags pass over, so that another number at ``predict``
+            than at ``fit`` is no obstacle. Under ``on_error="nan"``, a slice that
+            cannot be read is a row of NaN at its place.
 
         Raises
         ------
@@ -181,6 +207,8 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
             If a row is not stored and the model cannot be had.
         MissingDependencyError
             If a NIfTI file is met and nibabel is not installed.
+        ValueError
+            With ``pooling=None``, if ``set_output`` asks for a data frame.
 
         Warns
         -----
@@ -196,6 +224,8 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
         InstanceNumber; without positions by InstanceNumber, then as given.
         """
         self._validate_params()
+        if self.pooling is None:
+            refuse_data_frames(self, 'pooling="mean"')
         embedder = self._fitted_embedder()
         embedder._validate_params()
         validate_intensity(embedder.intensity)
@@ -205,7 +235,7 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
         work = VolumeWork(
             replace(images, verbose=max(0, int(self.verbose) - 1)),
             finish=embedder._finish,
-            pool=partial(pool, self.pooling),
+            pool=None if self.pooling is None else partial(pool, self.pooling),
             n_columns=len(self._names(images.rows.facts.embedding_dim)),
             n_slices=self.n_slices,
             plane=self.plane,
@@ -213,12 +243,63 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
             max_pixels=embedder.max_pixels,
             verbose=int(self.verbose),
         )
-        pooled = work.embed(studies)
-        if pooled.failures or pooled.left_out:
-            _warn_about_unreadable(pooled)
-        if pooled.like_hounsfield and embedder.intensity == "auto":
-            _warn_about_hounsfield(sorted(pooled.like_hounsfield))
-        return pooled.vectors
+        embedded = work.embed(studies)
+        if embedded.failures or embedded.left_out:
+            _warn_about_unreadable(embedded)
+        if embedded.like_hounsfield and embedder.intensity == "auto":
+            _warn_about_hounsfield(sorted(embedded.like_hounsfield))
+        return embedded.vectors
+
+    def slice_names(self, X: ArrayLike) -> list[list[str]]:
+        """Name the slices of each study, in the order of its instances.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_studies,)
+            Studies, as for :meth:`transform`.
+
+        Returns
+        -------
+        list of list of str
+            The file of a slice, and its place in it where the file holds several:
+            ``names[i][j]`` is that of instance ``j`` of study ``i``. Images in memory
+            are described by their shape.
+
+        Raises
+        ------
+        ImageReadError
+            If a study cannot be opened, or holds several series.
+
+        Notes
+        -----
+        Reads the headers of all files, and no pixels. For the images themselves, see
+        :func:`~sk_medsiglip.images.read_study`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sk_medsiglip import MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
+        >>> volumes = MedSigLIPVolumeEmbedder(MedSigLIPEmbedder("demo"), n_slices=2)
+        >>> volumes.slice_names([np.zeros((30, 8, 6), np.uint8)])[0]
+        ['slice 0, array of shape (8, 6) and type uint8',
+         'slice 29, array of shape (8, 6) and type uint8']
+        """
+        self._validate_params()
+        max_pixels = self._fitted_embedder().max_pixels
+        names = []
+        for row, item in enumerate(study_rows(X)):
+            try:
+                study = open_study(
+                    item,
+                    study_parts(item),
+                    plane=self.plane,
+                    series=self.series,
+                    max_pixels=max_pixels,
+                )
+            except ImageReadError as error:
+                raise error.at_row(row) from None
+            names.append([describe(source) for source in study.take(self.n_slices)])
+        return names
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the columns of the output; neither ``fit`` nor weights are needed.
@@ -231,8 +312,8 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_columns,), object
-            ``"medsiglipvolumeembedder_mean0"``, ...; under a function
-            ``"medsiglipvolumeembedder0"``, ...
+            ``"medsiglipvolumeembedder_mean0"``, ...; under a function, and with
+            ``pooling=None`` for the last axis, ``"medsiglipvolumeembedder0"``, ...
         """
         embedder = self._fitted_embedder()
         facts = find_facts(embedder.model, embedder.revision, embedder.cache)
@@ -245,15 +326,6 @@ class MedSigLIPVolumeEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
     def _names(self, embedding_dim: int) -> list[str]:
         return pooled_names(self.pooling, embedding_dim, type(self).__name__.lower())
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.requires_fit = False
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        # Pixels go in, float32 comes out, whatever the input's type.
-        tags.transformer_tags.preserves_dtype = []
-        return tags
-
 
 def _check_frame(embedder: MedSigLIPEmbedder) -> None:
     if embedder.frame is not None:
@@ -263,33 +335,30 @@ def _check_frame(embedder: MedSigLIPEmbedder) -> None:
         )
 
 
-def _warn_about_unreadable(pooled: PooledStudies) -> None:
+def _warn_about_unreadable(embedded: EmbeddedStudies) -> None:
+    n, is_bags = len(embedded.vectors), embedded.vectors.ndim == 3
     texts = []
-    if pooled.failures:
+    if embedded.failures:
+        made = "bags" if is_bags else "rows"
         texts.append(
-            f"{len(pooled.failures)} of {len(pooled.vectors)} studies cannot be read "
-            "and are rows of NaN"
+            f"{len(embedded.failures)} of {n} studies cannot be read and are {made} of "
+            "NaN"
         )
-    if pooled.left_out:
-        n_studies = len({error.row for error in pooled.left_out})
+    if embedded.left_out:
+        n_studies = len({error.row for error in embedded.left_out})
+        made = "rows of NaN" if is_bags else "left out"
         texts.append(
-            f"slices that cannot be read and are left out: {len(pooled.left_out)}, "
-            f"of {n_studies} of {len(pooled.vectors)} studies"
+            f"slices that cannot be read and are {made}: {len(embedded.left_out)}, "
+            f"of {n_studies} of {n} studies"
         )
-    errors = [*pooled.failures.values(), *pooled.left_out]
+    errors = [*embedded.failures.values(), *embedded.left_out]
     shown = [str(error) for error in errors[:_NAMED_IN_WARNING]]
     if len(errors) > len(shown):
         shown.append(f"and {len(errors) - len(shown)} more")
-    warnings.warn(
-        "; ".join(texts) + ":\n  " + "\n  ".join(shown),
-        UnreadableImageWarning,
-        stacklevel=4,
-    )
+    warn_user("; ".join(texts) + ":\n  " + "\n  ".join(shown), UnreadableImageWarning)
 
 
 def _warn_about_hounsfield(rows: list[int]) -> None:
     shown = ", ".join(map(str, rows[:_NAMED_IN_WARNING]))
     more = ", ..." if len(rows) > _NAMED_IN_WARNING else ""
-    warnings.warn(
-        f"Of rows {shown}{more} {HOUNSFIELD_WARNING}", SkMedSiglipWarning, stacklevel=4
-    )
+    warn_user(f"Of rows {shown}{more} {HOUNSFIELD_WARNING}", SkMedSiglipWarning)

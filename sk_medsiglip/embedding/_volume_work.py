@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,23 +30,23 @@ _STUDIES_AHEAD = 8
 _FINGERPRINT_BYTES = 32
 
 
-@dataclass(eq=False)
-class PooledStudies:
-    """Rows of a collection of studies, and what went wrong."""
+@dataclass(frozen=True, eq=False)
+class EmbeddedStudies:
+    """Rows or bags of a collection of studies, and what went wrong."""
 
     vectors: NDArray[np.float32]
-    failures: dict[int, ImageReadError] = field(default_factory=dict)
-    left_out: list[ImageReadError] = field(default_factory=list)
-    like_hounsfield: list[int] = field(default_factory=list)
+    failures: dict[int, ImageReadError]  # by study
+    left_out: list[ImageReadError]  # of slices, beside others that can be read
+    like_hounsfield: list[int]  # studies that look like CT and are not shown as such
 
 
 @dataclass(frozen=True, eq=False)
 class VolumeWork:
-    """How studies become rows, for one call of ``transform``."""
+    """How studies become rows, or bags without a pool, for one ``transform``."""
 
     images: ImageWork
     finish: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-    pool: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    pool: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None
     n_columns: int
     n_slices: int | None
     plane: str
@@ -54,8 +54,8 @@ class VolumeWork:
     max_pixels: int
     verbose: int
 
-    def embed(self, studies: Sequence[Any]) -> PooledStudies:
-        """Return the row of every study."""
+    def embed(self, studies: Sequence[Any]) -> EmbeddedStudies:
+        """Return the row or bag of every study."""
         return _Collection(self, studies).embed()
 
 
@@ -82,15 +82,17 @@ class _Collection:
     1. In threads, ahead of the model: the files of each study are looked up in the
        memory of studies, and the headers of those that are not there are read.
     2. Slices are collected, of as many studies as make a chunk, and embedded together.
-    3. Each study of the chunk is pooled, its row written, its slices forgotten.
+    3. Each study of the chunk is pooled and its slices forgotten, or they are its bag.
     """
 
     def __init__(self, work: VolumeWork, studies: Sequence[Any]) -> None:
         self._work = work
         self._rows = work.images.rows
         self._studies = studies
-        shape = (len(studies), work.n_columns)
-        self._result = PooledStudies(np.full(shape, np.nan, np.float32))
+        self._embedded: dict[int, NDArray[np.float32]] = {}  # rows or bags by study
+        self._failures: dict[int, ImageReadError] = {}
+        self._left_out: list[ImageReadError] = []
+        self._like_hounsfield: list[int] = []
         self._recipe = (
             f"study-{_STUDY_VERSION};{work.images.recipe};n_slices={work.n_slices};"
             f"plane={work.plane};series={work.series}"
@@ -99,7 +101,7 @@ class _Collection:
         self._opened: dict[int, _Opened] = {}
         self._chunk_size = 0
 
-    def embed(self) -> PooledStudies:
+    def embed(self) -> EmbeddedStudies:
         n = len(self._studies)
         with progress_bar(
             n, desc="embedding", unit="study", verbose=self._work.verbose
@@ -120,7 +122,22 @@ class _Collection:
                     self._opened[row] = planned
                 self._work_off(bar, at_least_full=True)
             self._work_off(bar, at_least_full=False)
-        return self._result
+        return EmbeddedStudies(
+            self._joined(), self._failures, self._left_out, self._like_hounsfield
+        )
+
+    def _joined(self) -> NDArray[np.float32]:
+        """Put all studies into one array: NaN where there is no study or no slice."""
+        shape: tuple[int, ...] = (len(self._studies), self._work.n_columns)
+        if self._work.pool is None:
+            # A study that cannot be read has an instance too: one of NaN.
+            most = max((len(bag) for bag in self._embedded.values()), default=1)
+            shape = (shape[0], most, shape[1])
+        joined = np.full(shape, np.nan, np.float32)
+        while self._embedded:  # what is copied is let go
+            row, vectors = self._embedded.popitem()
+            joined[row, : len(vectors)] = vectors
+        return joined
 
     def _plan(self, item: Any) -> _Known | _Opened:
         """Look one study up; read its headers if it is not known. Runs in threads."""
@@ -177,9 +194,9 @@ class _Collection:
             own = slice(start, start + len(study.fingerprints))
             start = own.stop
             if found[own].all():
-                self._result.vectors[row] = self._pool(vectors[own])
+                self._embedded[row] = self._pool(vectors[own])
                 if study.is_like_hounsfield:
-                    self._result.like_hounsfield.append(row)
+                    self._like_hounsfield.append(row)
                 n_done += 1
                 continue
             # Rows of it were removed from the store: it is read after all.
@@ -217,16 +234,21 @@ class _Collection:
                 for place in own
                 if place in images.failures
             ]
-            readable = [place for place in own if place not in images.failures]
-            if not readable:
+            if len(errors) == len(own):
                 self._fail(row, errors[0])
                 continue
-            self._result.left_out += errors
-            self._result.vectors[row] = self._pool(vectors[readable])
+            self._left_out += errors
+            kept = vectors[own.start : own.stop]
+            if self._work.pool is not None:
+                kept = kept[[place not in images.failures for place in own]]
+            self._embedded[row] = self._pool(kept)
             self._note(row, study, images.fingerprints[own.start : own.stop])
         return len(opened)
 
     def _pool(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return one row of a study's rows; without a pool, all of them."""
+        if self._work.pool is None:
+            return vectors
         pooled = self._work.pool(vectors)
         if pooled.size != self._work.n_columns:
             raise ValueError(
@@ -241,7 +263,7 @@ class _Collection:
     ) -> None:
         marked = any(volume.looks_like_hounsfield() for volume in opened.study.volumes)
         if marked:
-            self._result.like_hounsfield.append(row)
+            self._like_hounsfield.append(row)
         # A study with unreadable slices is looked at, and warned about, every time.
         if all(fingerprints):
             content = b"".join(one for one in fingerprints if one is not None)
@@ -251,7 +273,7 @@ class _Collection:
     def _fail(self, row: int, error: ImageReadError) -> None:
         if not self._work.images.keep_going:
             raise error.at_row(row)
-        self._result.failures[row] = error.at_row(row)
+        self._failures[row] = error.at_row(row)
 
 
 def _located(error: ImageReadError, row: int, place: int, n: int) -> ImageReadError:

@@ -19,6 +19,7 @@ rooms above this one and may change. The files::
     _arrays.py           arrays: shapes, types, and the meaning of their values
     _pillow.py           PNG, JPEG, TIFF, WebP, BMP, and images open in Pillow
     _region.py           Region: a rectangle of an image
+    _slide_tiles.py      tiles_from_h5: the tiles that a tiling tool has chosen
     _tiles.py            only the tiles of a TIFF that a region needs
     _urls.py             images behind URLs
     _url_errors.py       the errors of file systems behind URLs
@@ -56,6 +57,8 @@ from sk_medsiglip.images._resize import pad_to_square as pad_to_square
 from sk_medsiglip.images._resize import resize_bilinear as resize_bilinear
 from sk_medsiglip.images._rows import image_rows as image_rows
 from sk_medsiglip.images._rows import study_rows as study_rows
+from sk_medsiglip.images._slide_tiles import tiles_from_h5
+from sk_medsiglip.images._sources import describe as describe
 from sk_medsiglip.images._sources import source_name as source_name
 from sk_medsiglip.images._sources import source_path as source_path
 from sk_medsiglip.images._study import Study as Study
@@ -73,6 +76,7 @@ __all__ = [
     "check_images",
     "read_image",
     "read_study",
+    "tiles_from_h5",
 ]
 
 name_by_room(globals())

@@ -74,6 +74,24 @@ def find_page(
         return TiledPage(stream, page) if _is_read(page) else None
 
 
+def level_sizes(stream: BinaryIO) -> list[tuple[int, int]]:
+    """Return width and height of the levels that can be read in parts, from 0."""
+    import tifffile
+
+    with decoding("its TIFF header cannot be read", _AGAIN):
+        count_directories(stream)
+        try:
+            levels = _levels(tifffile.TiffFile(stream), None)
+        except ImageReadError as error:  # it holds several pictures
+            error.hint = (
+                "Slides are read from pyramids of one picture and from Aperio SVS. "
+                "Convert others to a pyramid, for example with libvips."
+            )
+            raise
+        pages = itertools.takewhile(_is_read, (level.aspage() for level in levels))
+        return [(page.imagewidth, page.imagelength) for page in pages]
+
+
 def read_page(
     stream: BinaryIO, frame: int | str | None, max_pixels: int
 ) -> NDArray[Any] | None:

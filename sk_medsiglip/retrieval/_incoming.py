@@ -84,6 +84,11 @@ class Images:
 
     def __init__(self, X: Any, embedder: ImageEmbedder) -> None:
         is_volume = isinstance(embedder, MedSigLIPVolumeEmbedder)
+        if is_volume and embedder.pooling is None:
+            raise ValueError(
+                "ImageRetriever holds one vector for each study, and the embedder has "
+                'pooling=None, which makes bags. Set pooling="mean" or "max".'
+            )
         self.images: Sequence[Any] = study_rows(X) if is_volume else image_rows(X)
         self.width = len(embedder.get_feature_names_out())
         self._embedder = embedder

@@ -1,72 +1,31 @@
 """MedSigLIPVolumeEmbedder: rows of studies, batches across them, warm runs."""
 
-import doctest
 import json
-import os
 import subprocess
 import sys
 import textwrap
-import time
-from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.base import clone
-from study_files import EXPORTS, REAL, dicom, enhanced, marked, write_series
+from study_files import (
+    EXPORTS,
+    REAL,
+    dicom,
+    enhanced,
+    marked,
+    noise,
+    settle,
+    write_series,
+)
 
-from sk_medsiglip import EmbeddingCache, MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
 from sk_medsiglip.embedding._image_work import ImageWork
-from sk_medsiglip.encoder import Encoder
 from sk_medsiglip.exceptions import (
     ImageReadError,
 )
 from sk_medsiglip.images import Percentiles, Window, read_study
-
-
-@pytest.fixture
-def store(tmp_path):
-    cache = EmbeddingCache(tmp_path / "store")
-    yield cache
-    cache.close()
-
-
-@pytest.fixture
-def embedder(checkpoint, store):
-    return MedSigLIPEmbedder(checkpoint, device="cpu", cache=store, batch_size=8)
-
-
-@pytest.fixture
-def volumes(embedder):
-    return MedSigLIPVolumeEmbedder(embedder)
-
-
-@pytest.fixture
-def passes(monkeypatch):
-    """Record how many images each pass of the model holds."""
-    counted = []
-    original = Encoder.encode_images
-
-    def encode_images(self, pixels):
-        counted.append(len(pixels))
-        return original(self, pixels)
-
-    monkeypatch.setattr(Encoder, "encode_images", encode_images)
-    return counted
-
-
-def noise(n, seed=0, dtype=np.uint8):
-    values = np.random.default_rng(seed).integers(0, 256, (n, 24, 20))
-    return values.astype(dtype)
-
-
-def settle(folder):
-    """Give files the age at which their state is trusted."""
-    for path in [folder, *folder.rglob("*")]:
-        if path.is_file():
-            os.utime(path, (1_600_000_000, 1_600_000_000))
-    time.sleep(0.06)
 
 
 @pytest.fixture
@@ -310,12 +269,3 @@ def test_enhanced_frames_are_pooled(volumes):
     [row] = volumes.transform([content])
     expected = volumes.embedder.transform(read_study(content)).mean(axis=0)
     np.testing.assert_allclose(row, expected, atol=1e-5)
-
-
-def test_the_guide_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("SK_MEDSIGLIP_CACHE", str(tmp_path / "store"))
-    guide = Path(__file__).parents[2] / "docs" / "volumes.md"
-    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    result = doctest.testfile(str(guide), module_relative=False, optionflags=flags)
-    assert result.attempted > 15
-    assert result.failed == 0

@@ -1,9 +1,7 @@
 """MedSigLIPVolumeEmbedder: pooling, errors, containers, scikit-learn's contract."""
 
-import os
 import pickle
 import re
-import time
 
 import nibabel
 import numpy as np
@@ -14,61 +12,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
-from study_files import EXPORTS, write_series
+from study_files import EXPORTS, noise, settle, write_series
 
-from sk_medsiglip import EmbeddingCache, MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
-from sk_medsiglip.encoder import Encoder
 from sk_medsiglip.exceptions import (
     ImageReadError,
     SkMedSiglipWarning,
     UnreadableImageWarning,
 )
 from sk_medsiglip.images import Window
-
-
-@pytest.fixture
-def store(tmp_path):
-    cache = EmbeddingCache(tmp_path / "store")
-    yield cache
-    cache.close()
-
-
-@pytest.fixture
-def embedder(checkpoint, store):
-    return MedSigLIPEmbedder(checkpoint, device="cpu", cache=store, batch_size=8)
-
-
-@pytest.fixture
-def volumes(embedder):
-    return MedSigLIPVolumeEmbedder(embedder)
-
-
-@pytest.fixture
-def passes(monkeypatch):
-    """Record how many images each pass of the model holds."""
-    counted = []
-    original = Encoder.encode_images
-
-    def encode_images(self, pixels):
-        counted.append(len(pixels))
-        return original(self, pixels)
-
-    monkeypatch.setattr(Encoder, "encode_images", encode_images)
-    return counted
-
-
-def noise(n, seed=0, dtype=np.uint8):
-    values = np.random.default_rng(seed).integers(0, 256, (n, 24, 20))
-    return values.astype(dtype)
-
-
-def settle(folder):
-    """Give files the age at which their state is trusted."""
-    for path in [folder, *folder.rglob("*")]:
-        if path.is_file():
-            os.utime(path, (1_600_000_000, 1_600_000_000))
-    time.sleep(0.06)
-
 
 # ---------------------------------------------------------------------------- pooling
 

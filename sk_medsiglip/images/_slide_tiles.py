@@ -1,0 +1,265 @@
+"""``tiles_from_h5``: tiles of a slide at the places that a tiling tool has written."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip._optional import import_optional
+from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._decoding import decoding
+from sk_medsiglip.images._kinds import kind_of
+from sk_medsiglip.images._read import MAX_PIXELS, load_picture
+from sk_medsiglip.images._region import Region
+from sk_medsiglip.images._sources import (
+    is_readable_stream,
+    naming,
+    open_source,
+    source_path,
+)
+from sk_medsiglip.images._tiles import level_sizes
+
+#: A level of a pyramid is rarely an exact power of 2 smaller than the largest one.
+_LEVEL_TOLERANCE = 1.02
+
+#: More than any slide has; coordinates are read into memory.
+_MOST_TILES = 10_000_000
+
+_TILE_AGAIN = "Run the tiling tool again."
+_OTHER_SLIDE = "Pass the slide that the coordinates were made for."
+
+
+def tiles_from_h5(coords: Any, slide: Any) -> list[Region]:
+    """Return the tiles of a slide that a tiling tool has chosen.
+
+    The tool finds the tissue and writes the places of its tiles into an HDF5 file;
+    here they become images of a study, or rows of ``X`` each.
+
+    Parameters
+    ----------
+    coords : path
+        HDF5 file with a data set ``coords`` of shape (n_tiles, 2): x and y of the
+        upper left corner of each tile, in pixels of the largest level. Its attributes
+        give the size of a tile, as files of TRIDENT do (``patch_size_level0``, or
+        ``patch_size`` and both magnifications) and those of CLAM (``patch_size`` and
+        ``patch_level``). Files of features that hold ``coords`` will do too.
+    slide : path, URL, bytes, file object, PIL image or array
+        The slide that the coordinates were made for, in a format that
+        :class:`Region` reads.
+
+    Returns
+    -------
+    list of Region
+        One for each line of ``coords``, in its order. Of a pyramid, tiles are taken
+        from the smallest level that still has the pixels the tool asked for. A tile
+        that hangs over the right or lower edge is cut there; ``pad=True`` of an
+        embedder keeps its proportions.
+
+    Raises
+    ------
+    ImageReadError
+        If the file is missing, damaged, not HDF5, or lacks ``coords`` or the size of
+        a tile; if coordinates are not whole numbers or a tile lies outside of the
+        slide; if the slide cannot be read. It is a ``ValueError``.
+    MissingDependencyError
+        If h5py, tifffile or imagecodecs is missing. Install them with
+        ``pip install "sk-medsiglip[slides]"``.
+
+    Notes
+    -----
+    Reads the coordinates and the header of the slide; tiles are decoded when they are
+    embedded. A slide that is not a TIFF file is decoded once here, and once a tile
+    later: pass its pixels as an array. LazySlide keeps tiles in Zarr folders and not in
+    such files: make a :class:`Region` of each of their bounds.
+
+    References
+    ----------
+    .. [1] Zhang et al., "Accelerating Data Processing and Benchmarking of AI Models
+       for Pathology", arXiv:2502.06750 (TRIDENT).
+    .. [2] Lu et al., "Data-efficient and weakly supervised computational pathology on
+       whole-slide images", Nature Biomedical Engineering 2021 (CLAM).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import h5py
+    >>> import numpy as np
+    >>> from sk_medsiglip.images import read_image, tiles_from_h5
+    >>> path = Path(tempfile.mkdtemp(), "slide_patches.h5")
+    >>> with h5py.File(path, "w") as file:
+    ...     places = file.create_dataset("coords", data=[[0, 0], [32, 16]])
+    ...     places.attrs.update({"patch_size": 16, "patch_size_level0": 16})
+    >>> slide = np.zeros((64, 64, 3), np.uint8)
+    >>> tiles = tiles_from_h5(path, slide)
+    >>> tiles[1].x, tiles[1].y, read_image(tiles[1]).shape
+    (32, 16, (16, 16, 3))
+    """
+    with naming(coords):
+        places, attributes = _read_coordinates(coords)
+    with naming(slide):
+        levels = _sizes_of_levels(slide)
+    with naming(coords):
+        size = _tile_size(attributes, levels)
+        _check_places(places, attributes, levels[0])
+    level = _best_level(levels, size)
+    return [_region(slide, place, size, levels, level) for place in places]
+
+
+class _LevelSize(NamedTuple):
+    """Width and height of one level of a slide."""
+
+    width: int
+    height: int
+
+
+class _TileSize(NamedTuple):
+    """Side of a tile at the largest level, and in pixels as the tool shows it."""
+
+    at_level_0: float
+    shown: float
+
+
+def _read_coordinates(coords: Any) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Return the values of ``coords`` and its attributes, after those of the file."""
+    path = source_path(coords)
+    if path is None:
+        raise ImageReadError(
+            f"coordinates are read from a path, got {type(coords).__name__}",
+            "Pass the path of an .h5 file.",
+        )
+    h5py: Any = import_optional(
+        "h5py", extra="slides", purpose="Reading coordinates of tiles"
+    )
+    with open_source(path):  # which says what is wrong if it cannot be opened
+        pass
+    if not h5py.is_hdf5(path):
+        raise ImageReadError(
+            "it is not an HDF5 file, or cut short",
+            "Pass the .h5 file of coordinates that TRIDENT or CLAM writes.",
+        )
+    with decoding("its HDF5 content is damaged", _TILE_AGAIN), h5py.File(path) as file:
+        found = file.get("coords")
+        if not isinstance(found, h5py.Dataset):
+            names = ", ".join(sorted(file)[:10]) or "nothing"
+            raise ImageReadError(
+                f'it has no data set "coords"; it holds {names}',
+                "Pass the file of coordinates; TRIDENT's are in its folder patches.",
+            )
+        if found.ndim != 2 or found.shape[1] != 2 or found.dtype.kind not in "iuf":
+            raise ImageReadError(
+                f'its "coords" have shape {found.shape} and type {found.dtype}, and '
+                "two numbers for each tile are needed, (n_tiles, 2)",
+                _TILE_AGAIN,
+            )
+        if len(found) > _MOST_TILES:
+            raise ImageReadError(
+                f"it announces {len(found)} tiles, more than {_MOST_TILES}", _TILE_AGAIN
+            )
+        return found[:], {**file.attrs, **found.attrs}
+
+
+def _sizes_of_levels(slide: Any) -> list[_LevelSize]:
+    """Return the sizes of a slide's levels that can be read, the largest first."""
+    if isinstance(slide, np.ndarray) and slide.ndim in (2, 3):
+        return [_LevelSize(slide.shape[1], slide.shape[0])]
+    if is_readable_stream(slide):
+        with open_source(slide, in_parts=True) as stream:
+            if kind_of(stream) == "TIFF":
+                for name in ("tifffile", "imagecodecs"):
+                    import_optional(name, extra="slides", purpose="Reading slides")
+                sizes = [_LevelSize(*size) for size in level_sizes(stream)]
+                if sizes:
+                    return sizes
+    whole = load_picture(slide, frame=None, max_pixels=MAX_PIXELS)
+    return [_LevelSize(whole.values.shape[1], whole.values.shape[0])]
+
+
+def _tile_size(attributes: dict[str, Any], levels: list[_LevelSize]) -> _TileSize:
+    """Return how large a tile is, by the attributes of one tool or another."""
+    shown = _number(attributes, "patch_size")
+    at_level_0 = _number(attributes, "patch_size_level0")
+    stored = _number(attributes, "level0_magnification")
+    target = _number(attributes, "target_magnification")
+    level = _number(attributes, "patch_level")
+    if at_level_0:
+        return _TileSize(at_level_0, shown or at_level_0)
+    if shown and stored and target:
+        return _TileSize(shown * stored / target, shown)
+    if shown and level is not None:
+        if level >= len(levels):
+            raise ImageReadError(
+                f"its tiles are of level {level:.0f}, and the slide has {len(levels)} "
+                "that can be read",
+                _OTHER_SLIDE,
+            )
+        return _TileSize(shown * levels[0].width / levels[int(level)].width, shown)
+    raise ImageReadError(
+        'its "coords" do not say how large a tile is; their attributes are '
+        f"{', '.join(sorted(attributes)) or 'none'}",
+        "Set patch_size_level0, the side of a tile in pixels of the largest level: "
+        'h5py.File(path, "a")["coords"].attrs["patch_size_level0"] = 512.',
+    )
+
+
+def _number(attributes: dict[str, Any], name: str) -> float | None:
+    """Return an attribute that is a number from 0; tools write "None" for nothing."""
+    value = attributes.get(name)
+    if isinstance(value, int | float | np.integer | np.floating) and (
+        0 <= value < np.inf
+    ):
+        return float(value)
+    return None
+
+
+def _check_places(
+    places: NDArray[Any], attributes: dict[str, Any], slide: _LevelSize
+) -> None:
+    """Refuse coordinates of another slide, which would be tiles of anything."""
+    width = _number(attributes, "level0_width") or slide.width
+    height = _number(attributes, "level0_height") or slide.height
+    if (width, height) != slide:
+        raise ImageReadError(
+            f"it was written for a slide {width:.0f} wide and {height:.0f} high, and "
+            f"this one is {slide.width} wide and {slide.height} high",
+            _OTHER_SLIDE,
+        )
+    whole = (places == np.rint(places)).all(axis=1) & np.isfinite(places).all(axis=1)
+    inside = (places >= 0).all(axis=1) & (places < slide).all(axis=1)
+    size = f"{slide.width} wide and {slide.height} high"
+    for is_good, reason in (
+        (whole, "are not whole numbers"),
+        (inside, f"lie outside of the slide, which is {size}"),
+    ):
+        if not is_good.all():
+            tile = int(is_good.argmin())
+            x, y = places[tile].tolist()
+            raise ImageReadError(f"x={x}, y={y} of tile {tile} {reason}", _OTHER_SLIDE)
+
+
+def _best_level(levels: list[_LevelSize], size: _TileSize) -> int:
+    """Return the smallest level that has the pixels of a tile as the tool shows it."""
+    wanted = size.at_level_0 / size.shown * _LEVEL_TOLERANCE
+    return max(
+        level
+        for level, one in enumerate(levels)
+        if level == 0 or levels[0].width / one.width <= wanted
+    )
+
+
+def _region(
+    slide: Any,
+    place: NDArray[Any],
+    size: _TileSize,
+    levels: list[_LevelSize],
+    level: int,
+) -> Region:
+    """Return one tile, cut at the edges of the slide."""
+    width, height = levels[level]
+    scale = levels[0].width / width
+    x = min(round(float(place[0]) / scale), width - 1)
+    y = min(round(float(place[1]) / scale), height - 1)
+    side = max(1, round(size.at_level_0 / scale))
+    return Region(slide, x, y, min(side, width - x), min(side, height - y), level=level)
