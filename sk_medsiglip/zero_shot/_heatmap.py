@@ -10,10 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from sk_medsiglip.cache import EmbeddingCache
-from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPTextEmbedder
+from sk_medsiglip.embedding import (
+    MedSigLIPEmbedder,
+    MedSigLIPTextEmbedder,
+    find_facts,
+    prepare_image,
+)
 from sk_medsiglip.encoder import load_encoder, score_patches
-from sk_medsiglip.images import CTWindows, Percentiles, Window, image_rows
+from sk_medsiglip.exceptions import CheckpointError
+from sk_medsiglip.images import image_rows
 from sk_medsiglip.prompts import check_texts, encode_class_vectors
 
 
@@ -24,14 +29,7 @@ def prompt_heatmap(
     negative: str | Sequence[str] | None = None,
     method: str = "value",
     model: str | os.PathLike[str] = "google/medsiglip-448",
-    revision: str | None = None,
-    resize: str = "medsiglip",
-    pad: bool = False,
-    intensity: str | Window | CTWindows | Percentiles = "auto",
-    frame: int | str | None = None,
-    dtype: str = "auto",
-    device: str = "auto",
-    cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
+    **embedder_params: Any,
 ) -> NDArray[np.float32]:
     """Return how much each patch of an image is like a prompt.
 
@@ -55,15 +53,13 @@ def prompt_heatmap(
         else [1]_. "legrad" is how much the image's score would grow with the head's
         attention to the patch, over the last two layers [2]_; never negative, without
         a unit. Where the two disagree, believe neither.
-    model, revision
+    model : str or path-like, default="google/medsiglip-448"
         As in :class:`~sk_medsiglip.MedSigLIPEmbedder`.
-    resize, pad, intensity, frame
-        How the image becomes pixels, as in :class:`~sk_medsiglip.MedSigLIPEmbedder`.
-    dtype, device
-        As in :class:`~sk_medsiglip.MedSigLIPEmbedder`. The map is computed by torch,
-        the only engine that shows what is inside.
-    cache : bool, str, path-like or EmbeddingCache, default=True
-        Store of the vectors of prompts. Maps are not stored.
+    **embedder_params
+        Further parameters of :class:`~sk_medsiglip.MedSigLIPEmbedder`: ``revision``,
+        ``resize``, ``pad``, ``intensity``, ``frame``, ``dtype``, ``device``, ``cache``.
+        The map is computed by torch, the only engine that shows what is inside. The
+        vectors of prompts are stored, maps are not.
 
     Returns
     -------
@@ -116,23 +112,14 @@ def prompt_heatmap(
     >>> heatmap.shape, heatmap.dtype
     ((8, 8), dtype('float32'))
     """
-    embedder = MedSigLIPEmbedder(
-        model,
-        revision=revision,
-        resize=resize,
-        pad=pad,
-        intensity=intensity,
-        frame=frame,
-        dtype=dtype,
-        device=device,
-        cache=cache,
-    )
+    embedder = MedSigLIPEmbedder(model, **embedder_params)
     embedder._validate_params()
     groups = [check_texts(prompt, "prompt")]
     if negative is not None:
         groups.append(check_texts(negative, "negative"))
+    shared = ("revision", "dtype", "device", "cache")
     texts = MedSigLIPTextEmbedder(
-        model, revision=revision, dtype=dtype, device=device, cache=cache
+        model, **{name: getattr(embedder, name) for name in shared}
     )
     vectors = encode_class_vectors(groups, texts)
     wanted = vectors[0] if negative is None else vectors[0] - vectors[1]
@@ -143,11 +130,17 @@ def heatmap_of(
     embedder: MedSigLIPEmbedder, image: Any, text: NDArray[np.floating], method: str
 ) -> NDArray[np.float32]:
     """Return the map of an image for a text vector, by an embedder's recipe."""
-    work = embedder._image_work()
-    pixels = work.prepare(image_rows([image])[0])
+    facts = find_facts(embedder.model, embedder.revision, embedder.cache)
+    fitted = getattr(embedder, "revision_", facts.revision)
+    if fitted != facts.revision:
+        raise CheckpointError(
+            f"the embedder was fitted with {embedder.model!r} at {fitted}, but finds "
+            f"{facts.revision} now: fit again, or get the fitted weights back."
+        )
+    pixels = prepare_image(embedder, facts, image_rows([image])[0])
     encoder = load_encoder(
         embedder.model,
-        work.rows.facts.revision,
+        facts.revision,
         device=embedder.device,
         dtype=embedder.dtype,
         engine="torch",

@@ -18,7 +18,6 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sk_medsiglip._classifier import Classifier
-from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._resampling import auc_of_resamples, draw_counts, interval
@@ -31,6 +30,11 @@ from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.exceptions import LabelCodesWarning
 from sk_medsiglip.prompts import Question, check_prompts
 from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier, text_embedder_of
+from sk_medsiglip.zero_shot._instances import (
+    AGGREGATES,
+    check_rows_or_bags,
+    make_pooling,
+)
 from sk_medsiglip.zero_shot._prompt_choices import (
     Choice,
     Pairs,
@@ -74,6 +78,9 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         Processes that search folds and findings at once.
     random_state : int, default=0
         Seed of the resamples.
+    aggregate, top_k
+        How the scores of a bag's instances become one, as in
+        :class:`~sk_medsiglip.ZeroShotClassifier`; without effect on rows.
     dtype, device, engine, batch_size, cache, verbose
         As in :class:`~sk_medsiglip.MedSigLIPTextEmbedder`.
 
@@ -148,6 +155,8 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         "n_bootstrap": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
         "random_state": [Interval(Integral, 0, None, closed="left")],
+        "aggregate": [StrOptions(AGGREGATES), Mapping],
+        "top_k": [Interval(Integral, 1, None, closed="left")],
     }
     _parameter_constraints.pop("normalize")
 
@@ -164,6 +173,8 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         n_bootstrap: int = 1000,
         n_jobs: int | None = None,
         random_state: int = 0,
+        aggregate: str | Mapping[Any, str] = "max",
+        top_k: int = 5,
         dtype: str = "auto",
         device: str = "auto",
         engine: str = "auto",
@@ -181,6 +192,8 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         self.n_bootstrap = n_bootstrap
         self.n_jobs = n_jobs
         self.random_state = random_state
+        self.aggregate = aggregate
+        self.top_k = top_k
         self.dtype = dtype
         self.device = device
         self.engine = engine
@@ -196,8 +209,9 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, embedding_dim)
-            Image embeddings.
+        X : array-like of shape (n_samples, embedding_dim), or bags
+            Image embeddings, or bags as :class:`~sk_medsiglip.ZeroShotClassifier` takes
+            them.
         y : array-like of shape (n_samples,) or (n_samples, n_findings)
             Labels, as the prompts name them; NaN where one of several findings is not
             known.
@@ -221,17 +235,19 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         UserWarning
             If one of several findings has too few labels; its prompts stay.
         """
-        rows = check_embeddings(self, X)
+        rows = check_rows_or_bags(self, X)
         question = check_prompts(self.candidates, self.templates)
         labels = question.read_labels(self, rows, y)
         patients = None if groups is None else check_groups(groups, len(rows))
         embedder = text_embedder_of(self)
-        choices = encode_choices(question, labels, rows, embedder)
+        pooling = make_pooling(self.aggregate, self.top_k, question)
+        choices = encode_choices(question, labels, rows, embedder, pooling)
         self.report_ = self._search(choices, patients, question)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LabelCodesWarning)  # issued once
             side = embedder.get_params(deep=False)
             del side["normalize"]
+            side |= {"aggregate": self.aggregate, "top_k": self.top_k}
             best = ZeroShotClassifier(self.best_prompts_, **side)
             self.best_estimator_ = best.fit(rows, y)
         self.classes_ = self.best_estimator_.classes_
@@ -254,13 +270,14 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         inner = ZeroShotClassifier(self.candidates).__sklearn_tags__()
+        tags.input_tags.three_d_array = True
         tags.classifier_tags.multi_label = inner.classifier_tags.multi_label
         tags.target_tags.multi_output = inner.target_tags.multi_output
         return tags
 
     def _ask(self, method: str, X: ArrayLike) -> Any:
         check_is_fitted(self)
-        rows = check_embeddings(self, X, reset=False)
+        rows = check_rows_or_bags(self, X, reset=False)
         return getattr(self.best_estimator_, method)(rows)
 
     def _search(
