@@ -3,8 +3,6 @@
 ::
 
     _multilabel_splits.py  folds and held-out parts that spread every label evenly
-    _group_counts.py       rows and labels, counted by patient
-    _dealing.py            deals whole groups out to parts
     _leakage.py            check_leakage: patients and pictures on both sides of a split
 
     _head_search.py        HeadSearchCV: which head, with which settings

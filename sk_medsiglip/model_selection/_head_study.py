@@ -252,11 +252,11 @@ def cv_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, Any]:
         results[f"std_{name}"] = known.std(axis=1).filled(np.nan)
     params = [trial.params for trial in trials]
     for name in dict.fromkeys(name for one in params for name in one):
-        column = np.ma.MaskedArray(np.empty(len(trials), dtype=object), mask=True)
-        for i, one in enumerate(params):
-            if name in one:
-                column[i] = one[name]
-        results[f"param_{name}"] = column
+        results[f"param_{name}"] = np.ma.array(
+            [one.get(name) for one in params],
+            mask=[name not in one for one in params],
+            dtype=object,
+        )
     results["params"] = params
     scores = figures["score"]
     for split in range(n_splits):

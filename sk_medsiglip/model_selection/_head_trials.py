@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import wraps
 from numbers import Integral
 from typing import Any
 
@@ -69,8 +69,7 @@ class Objective:
         except Exception as error:
             if self.error_score == "raise":
                 raise
-            said = "".join(traceback.format_exception_only(error)).strip()
-            trial.set_user_attr(ERROR, said)
+            trial.set_user_attr(ERROR, f"{type(error).__name__}: {error}")
             value = float(self.error_score)
             if not np.isnan(value):
                 trial.set_user_attr(FOLDS, {"score": [value] * len(self.folds)})
@@ -108,24 +107,18 @@ class Objective:
         scores = np.full((2, n_blocks + 1, len(self.folds)), np.nan)
         for of_one, estimator in zip(scores, (first, second), strict=True):
             for fold, (train, test) in enumerate(self.folds):
-                fitted = self.fit(clone(estimator), train)
-                asked = _Asked(fitted, self.X[test])
+                asked = _Asked(self.fit(clone(estimator), train), self.X[test])
                 for left_out in range(n_blocks + 1):  # the last one is nobody
                     asked.kept = np.flatnonzero(block[test] != left_out)
-                    rows = test[asked.kept]
-                    of_one[left_out, fold] = self._score_or_nan(asked, rows)
+                    with warnings.catch_warnings(), suppress(ValueError):
+                        # A class may have no row left, which leaves NaN.
+                        warnings.simplefilter("ignore")
+                        rows = test[asked.kept]
+                        score = self.score(self.scorer, asked, rows)
+                        of_one[left_out, fold] = score
         gains = np.diff(mean_of_known(scores, axis=2), axis=0)[0]
         spread = ((gains[:-1] - gains[:-1].mean()) ** 2).sum()
         return float(gains[-1]), float(np.sqrt(spread * (n_blocks - 1) / n_blocks))
-
-    def _score_or_nan(self, asked: _Asked, rows: Rows) -> float:
-        """Return a score, NaN where a class has no row left."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                return self.score(self.scorer, asked, rows)
-            except ValueError:
-                return float("nan")
 
     def _mean_score(self, trial: Trial, estimator: Any) -> float:
         found: dict[str, list[float]] = {}
@@ -173,24 +166,19 @@ def choose(
     if not objective.space.heads or not probes:
         name = heads[best] or "it"
         return best, f"Of {len(trials)} trials, {name} scored best: {means[best]:.3f}."
-    probe = probes[0]
+    probe, others = probes[0], f"{len(trials) - 1} other trials"
+    said = f"LinearProbe scored {means[probe]:.3f}"
     if best == probe:
-        return probe, (
-            f"LinearProbe scored {means[probe]:.3f}, and none of {len(trials) - 1} "
-            "other trials was better."
-        )
+        return probe, f"{said}, and none of {others} was better."
     pair = [objective.make(trials[i]) for i in (probe, best)]
     gain, error = objective.difference(*pair)
     unit = "row" if objective.groups is None else "patient"
-    scores = (
-        f"{heads[best]}, the best of {len(trials) - 1} other trials, scored "
-        f"{means[best]:.3f} and LinearProbe {means[probe]:.3f}; the difference by "
-        f"{unit}, {gain:.3f}, is"
-    )
-    if gain > error:
-        return best, f"{scores} above its standard error of {error:.3f}: it is taken."
-    return probe, (
-        f"{scores} not above its standard error of {error:.3f}: LinearProbe is kept."
+    verdict = "above" if gain > error else "not above"
+    end = "it is taken" if gain > error else "LinearProbe is kept"
+    return best if gain > error else probe, (
+        f"{heads[best]}, the best of {others}, scored {means[best]:.3f} and "
+        f"{said.replace(' scored', '')}; the difference by {unit}, {gain:.3f}, is "
+        f"{verdict} its standard error of {error:.3f}: {end}."
     )
 
 
@@ -207,16 +195,16 @@ class _Asked:
         found = getattr(self.fitted, name)
         if name not in ("predict", "predict_proba", "decision_function"):
             return found
-        if name not in self.answers:
-            self.answers[name] = found(self.X)
-        said = self.answers[name]
 
+        @wraps(found)  # scikit-learn's scorers look at the name
         def answer(X: Any) -> Any:
+            if name not in self.answers:
+                self.answers[name] = found(self.X)
+            said = self.answers[name]
             if isinstance(said, list):  # a table for each of several labels
                 return [one[self.kept] for one in said]
             return said[self.kept]
 
-        answer.__name__ = name  # scikit-learn's scorers look at it
         return answer
 
 
@@ -234,24 +222,22 @@ def split_rows(
     """
     kept = np.flatnonzero(counts)
     of_kept = kept if groups is None else groups[kept]
+    known = labels.keep(counts)
+    n_groups, rarest = _rarest(known, of_kept)
+    if isinstance(cv, Integral) and n_groups < 2:
+        unit = "samples" if groups is None else "groups"
+        raise ValueError(
+            f"{rarest} fewer than two {unit}: nothing can be chosen by "
+            "cross-validation. Leave it out, or take PromptProbe, which needs no folds."
+        )
     if isinstance(cv, Integral) and labels.classes is None:
-        target = labels.target[kept]
-        rarest, what = _rarest(Labels(None, target, labels.names), of_kept)
-        if rarest > 1:
-            split = MultilabelStratifiedGroupKFold(min(int(cv), rarest))
-            pairs = split.split(target, target, of_kept)
-            return [(kept[train], kept[test]) for train, test in pairs]
-    else:
-        folds = make_folds(labels, cv, groups, X, counts)
-        if folds is not None:
-            sides = folds.pairs()
-            return [(train[counts[train]], test[counts[test]]) for train, test in sides]
-        _, what = _rarest(labels.keep(counts), of_kept)
-    unit = "samples" if groups is None else "groups"
-    raise ValueError(
-        f"{what} fewer than two {unit}: nothing can be chosen by cross-validation. "
-        "Leave it out, or take PromptProbe, which needs no folds."
-    )
+        splitter = MultilabelStratifiedGroupKFold(min(int(cv), n_groups))
+        pairs = splitter.split(kept, known.target, of_kept)
+        return [(kept[train], kept[test]) for train, test in pairs]
+    folds = make_folds(labels, cv, groups, X, counts)
+    assert folds is not None  # no class is too rare
+    sides = folds.pairs()
+    return [(train[counts[train]], test[counts[test]]) for train, test in sides]
 
 
 def _rarest(labels: Labels, groups: NDArray[Any]) -> tuple[int, str]:
@@ -261,9 +247,8 @@ def _rarest(labels: Labels, groups: NDArray[Any]) -> tuple[int, str]:
         if labels.classes is not None:
             names = [f"class {one!r} has" for one in labels.classes.tolist()]
         else:
-            label = f"column {i} of y"
-            if labels.names is not None:
-                label = repr(str(labels.names[i]))
+            named = labels.names is not None
+            label = repr(str(labels.names[i])) if named else f"column {i} of y"
             names = [f"{label} is {value} in" for value in (0, 1)]
         for value, name in enumerate(names):
             found.append((len(np.unique(groups[target == value])), name))

@@ -336,15 +336,9 @@ def _unit(vectors: Any) -> NDArray[np.float32]:
 
 def _number_rows(vectors: Any) -> Rows:
     """Give equal vectors one number, and -1 to those with NaN."""
-    known = np.isfinite(vectors).all(axis=1)
-    numbers: dict[bytes, int] = {}
-    return np.array(
-        [
-            numbers.setdefault(row.tobytes(), len(numbers)) if fine else -1
-            for row, fine in zip(vectors, known, strict=True)
-        ],
-        np.intp,
-    )
+    contents = np.array([row.tobytes() for row in vectors], dtype=object)
+    contents[~np.isfinite(vectors).all(axis=1)] = None
+    return pd.factorize(contents)[0]
 
 
 def _fingerprint(images: Any, n_jobs: int | None) -> Rows:

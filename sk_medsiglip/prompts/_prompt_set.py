@@ -250,17 +250,12 @@ def list_prompt_sets() -> pd.DataFrame:
     np.int64(13)
     """
     sets = [load_prompt_set(name) for name in _shipped_names()]
-    return pd.DataFrame(
-        {
-            "name": [s.name for s in sets],
-            "title": [s.title for s in sets],
-            "kind": [s.kind for s in sets],
-            "n_classes": [len(s) for s in sets],
-            "n_prompts": [s.n_prompts for s in sets],
-            "version": [s.version for s in sets],
-            "source": [s.source for s in sets],
-        }
+    columns = ["name", "title", "kind", "n_prompts", "version", "source"]
+    table = pd.DataFrame(
+        [[getattr(s, one) for one in columns] for s in sets], columns=columns
     )
+    table.insert(3, "n_classes", list(map(len, sets)))
+    return table
 
 
 def _shipped_names() -> list[str]:

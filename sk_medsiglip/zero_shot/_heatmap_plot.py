@@ -206,10 +206,7 @@ class HeatmapDisplay:
         *,
         method: str = "value",
         title: str | None = None,
-        ax: Any = None,
-        alpha: float = 0.6,
-        cmap: str = "autumn_r",
-        colorbar: bool = True,
+        **plot_params: Any,
     ) -> Self:
         """Compute the map of a class or finding of a zero-shot pipeline, and draw it.
 
@@ -233,8 +230,8 @@ class HeatmapDisplay:
             As in :func:`prompt_heatmap`; without effect on scores of cells.
         title : str, default=None
             None is the label.
-        ax, alpha, cmap, colorbar
-            As in :meth:`plot`.
+        **plot_params
+            Parameters of :meth:`plot`: ``ax``, ``alpha``, ``cmap``, ``colorbar``.
 
         Returns
         -------
@@ -279,7 +276,7 @@ class HeatmapDisplay:
             pad=found.embedder.pad,
             relative=found.relative,
         )
-        return display.plot(ax, alpha=alpha, cmap=cmap, colorbar=colorbar)
+        return display.plot(**plot_params)
 
     @classmethod
     def from_scores(
@@ -292,10 +289,7 @@ class HeatmapDisplay:
         relative: bool = True,
         intensity: Any = "auto",
         frame: int | str | None = None,
-        ax: Any = None,
-        alpha: float = 0.6,
-        cmap: str = "autumn_r",
-        colorbar: bool = True,
+        **plot_params: Any,
     ) -> Self:
         """Draw the scores of the cells of an image over it.
 
@@ -311,8 +305,9 @@ class HeatmapDisplay:
             As in :class:`HeatmapDisplay`.
         intensity, frame
             How the image is read, as in :class:`~sk_medsiglip.MedSigLIPEmbedder`.
-        ax, alpha, cmap, colorbar
-            As in :meth:`plot`. Two heads side by side take two axes.
+        **plot_params
+            Parameters of :meth:`plot`: ``ax``, ``alpha``, ``cmap``, ``colorbar``. Two
+            heads side by side take two axes.
 
         Returns
         -------
@@ -336,7 +331,7 @@ class HeatmapDisplay:
         shown = read_image(image_rows([image])[0], intensity=intensity, frame=frame)
         grid = as_grid(scores)
         display = cls(shown, grid, title=title, pad=pad, relative=relative)
-        return display.plot(ax, alpha=alpha, cmap=cmap, colorbar=colorbar)
+        return display.plot(**plot_params)
 
     @classmethod
     def from_slices(
@@ -347,10 +342,7 @@ class HeatmapDisplay:
         title: str | None = None,
         relative: bool = True,
         n_columns: int | None = None,
-        ax: Any = None,
-        alpha: float = 0.6,
-        cmap: str = "autumn_r",
-        colorbar: bool = True,
+        **plot_params: Any,
     ) -> Self:
         """Draw the slices of a study, coloured by their scores, the highest framed.
 
@@ -370,8 +362,8 @@ class HeatmapDisplay:
             As in :class:`HeatmapDisplay`.
         n_columns : int or None, default=None
             Slices in a row of the sheet; None makes it about twice as wide as high.
-        ax, alpha, cmap, colorbar
-            As in :meth:`plot`.
+        **plot_params
+            Parameters of :meth:`plot`: ``ax``, ``alpha``, ``cmap``, ``colorbar``.
 
         Returns
         -------
@@ -399,7 +391,7 @@ class HeatmapDisplay:
             best = int(np.nanargmax(values)) + 1
             title = f"slice {best} of {len(slices)} has the highest score"
         display = cls(sheet, grid, title=title, relative=relative, slices=True)
-        return display.plot(ax, alpha=alpha, cmap=cmap, colorbar=colorbar)
+        return display.plot(**plot_params)
 
     def _on_image(self, step: int) -> NDArray[np.float32]:
         """Return the map at every ``step``-th pixel of the image."""

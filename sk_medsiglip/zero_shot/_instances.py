@@ -33,8 +33,6 @@ def check_rows_or_bags(estimator: Any, X: Any, *, reset: bool = True) -> Any:
     bags = check_bags(X, width=width, estimator=estimator, values=False)
     if reset:
         estimator.n_features_in_ = int(bags.shape[2])
-        if hasattr(estimator, "feature_names_in_"):  # from an earlier fit on a table
-            del estimator.feature_names_in_
     return bags
 
 

@@ -75,7 +75,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
     n_bootstrap : int, default=1000
         Resamples behind the interval of the gain.
     n_jobs : int or None, default=None
-        Processes that search folds and findings at once.
+        Processes that search the folds of a finding at once.
     random_state : int, default=0
         Seed of the resamples.
     aggregate, top_k
@@ -284,43 +284,36 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         self, choices: list[Choice], patients: NDArray | None, question: Question
     ) -> pd.DataFrame:
         """Choose on all rows and on each fold's; set the prompts, return the report."""
-        jobs, tasks = [], []
-        for choice in choices:
-            groups = None if patients is None else patients[choice.rows]
-            folds = _folds(choice, self.cv, groups)
-            jobs.append((choice, groups, folds))
-            search = partial(
-                select,
-                choice,
-                scoring=self.scoring,
-                max_steps=self.max_steps,
-                cv=self.cv,
-                groups=groups,
-            )
-            everything = np.arange(len(choice.rows))
-            learned = [everything, *(train for train, _ in folds)]
-            tasks += [delayed(search)(rows) for rows in learned]
-        found: list[tuple[NDArray[np.float64], int]] = []
-        with progress_bar(
-            len(tasks), desc="choosing", unit="fold", verbose=self.verbose
-        ) as bar:
-            for one in Parallel(self.n_jobs, return_as="generator")(tasks):
-                found.append(one)
-                bar.update(1)
         lines: list[dict[str, Any]] = []
         weights: dict[int, float] = {}
-        for choice, groups, folds in jobs:
-            (chosen, n_steps), *of_folds = found[: 1 + len(folds)]
-            found = found[1 + len(folds) :]
-            gain = dict(_NO_GAIN)
-            if folds:
-                gain = self._gain(choice, groups, folds, [w for w, _ in of_folds])
-            if not gain["gain"] > 0:
-                chosen, n_steps = choice.weights, 0
-            line = {"finding": choice.name, "n_labels": len(choice.rows), **gain}
-            lines.append({**line, "n_steps": n_steps})
-            places = np.concatenate(choice.prompts).tolist()
-            weights |= dict(zip(places, chosen.tolist(), strict=True))
+        with progress_bar(
+            len(choices), desc="choosing", unit="question", verbose=self.verbose
+        ) as bar:
+            for choice in choices:
+                groups = None if patients is None else patients[choice.rows]
+                folds = _folds(choice, self.cv, groups)
+                search = partial(
+                    select,
+                    choice,
+                    scoring=self.scoring,
+                    max_steps=self.max_steps,
+                    cv=self.cv,
+                    groups=groups,
+                )
+                learned = [np.arange(len(choice.rows)), *(train for train, _ in folds)]
+                (chosen, n_steps), *of_folds = Parallel(self.n_jobs)(
+                    delayed(search)(rows) for rows in learned
+                )
+                gain = dict(_NO_GAIN)
+                if folds:
+                    gain = self._gain(choice, groups, folds, [w for w, _ in of_folds])
+                if not gain["gain"] > 0:
+                    chosen, n_steps = choice.weights, 0
+                line = {"finding": choice.name, "n_labels": len(choice.rows), **gain}
+                lines.append({**line, "n_steps": n_steps})
+                places = np.concatenate(choice.prompts).tolist()
+                weights |= dict(zip(places, chosen.tolist(), strict=True))
+                bar.update(1)
         self.best_prompts_ = _as_prompts(question, weights)
         return pd.DataFrame(lines)
 
