@@ -6,7 +6,7 @@
     _leakage.py            check_leakage: patients and pictures on both sides of a split
 
     _head_search.py        HeadSearchCV: which head, with which settings
-    _best_head.py          what it answers once it is fitted
+    _best_head.py          its answers once it is fitted
     _head_space.py         the heads and settings to choose from
     _head_trials.py        one trial, fold by fold, and the choice among them
     _head_study.py         Optuna's study: storage, trials, cv_results_

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import wraps
 from numbers import Integral
 from typing import Any
 
@@ -20,7 +19,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from sk_medsiglip._labels import Labels
-from sk_medsiglip._scoring import best_settings, mean_of_known
+from sk_medsiglip._scoring import Answers, best_settings, mean_of_known
 from sk_medsiglip._splits import group_numbers, make_folds, with_cv_among
 from sk_medsiglip.model_selection._each_label import fit_with_groups
 from sk_medsiglip.model_selection._head_scores import mean_log_loss
@@ -107,14 +106,24 @@ class Objective:
         scores = np.full((2, n_blocks + 1, len(self.folds)), np.nan)
         for of_one, estimator in zip(scores, (first, second), strict=True):
             for fold, (train, test) in enumerate(self.folds):
-                asked = _Asked(self.fit(clone(estimator), train), self.X[test])
+                fitted = self.fit(clone(estimator), train)
+                decision, proba = (
+                    getattr(fitted, name)(self.X[test])
+                    if hasattr(fitted, name)
+                    else None
+                    for name in ("decision_function", "predict_proba")
+                )
                 for left_out in range(n_blocks + 1):  # the last one is nobody
-                    asked.kept = np.flatnonzero(block[test] != left_out)
+                    kept = block[test] != left_out
+                    answers = Answers(
+                        np.asarray(fitted.classes_),
+                        None if decision is None else decision[kept],
+                        None if proba is None else proba[kept],
+                    )
                     with warnings.catch_warnings(), suppress(ValueError):
                         # A class may have no row left, which leaves NaN.
                         warnings.simplefilter("ignore")
-                        rows = test[asked.kept]
-                        score = self.score(self.scorer, asked, rows)
+                        score = self.score(self.scorer, answers, test[kept])
                         of_one[left_out, fold] = score
         gains = np.diff(mean_of_known(scores, axis=2), axis=0)[0]
         spread = ((gains[:-1] - gains[:-1].mean()) ** 2).sum()
@@ -182,32 +191,6 @@ def choose(
     )
 
 
-class _Asked:
-    """A fitted classifier that is asked about the same rows again and again."""
-
-    def __init__(self, fitted: Any, X: NDArray[np.floating]) -> None:
-        self.fitted = fitted
-        self.X = X
-        self.kept = np.arange(len(X))
-        self.answers: dict[str, Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.fitted, name)
-        if name not in ("predict", "predict_proba", "decision_function"):
-            return found
-
-        @wraps(found)  # scikit-learn's scorers look at the name
-        def answer(X: Any) -> Any:
-            if name not in self.answers:
-                self.answers[name] = found(self.X)
-            said = self.answers[name]
-            if isinstance(said, list):  # a table for each of several labels
-                return [one[self.kept] for one in said]
-            return said[self.kept]
-
-        return answer
-
-
 def split_rows(
     labels: Labels,
     cv: Any,
@@ -247,8 +230,9 @@ def _rarest(labels: Labels, groups: NDArray[Any]) -> tuple[int, str]:
         if labels.classes is not None:
             names = [f"class {one!r} has" for one in labels.classes.tolist()]
         else:
-            named = labels.names is not None
-            label = repr(str(labels.names[i])) if named else f"column {i} of y"
+            label = f"column {i} of y"
+            if labels.names is not None:
+                label = repr(str(labels.names[i]))
             names = [f"{label} is {value} in" for value in (0, 1)]
         for value, name in enumerate(names):
             found.append((len(np.unique(groups[target == value])), name))

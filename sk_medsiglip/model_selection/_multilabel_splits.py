@@ -48,7 +48,7 @@ class MultilabelStratifiedGroupKFold(BaseCrossValidator):
 
     Notes
     -----
-    Made small is the sum, over folds and over what is counted, of the squared
+    Minimised is the sum, over folds and over counts, of the squared
     difference between the fold's part of the count and ``1 / n_splits``. Counted are
     images, positives of each label, and, where a label has blanks, images of which it
     is known: a blank is neither positive nor negative. A rare label counts as much as
@@ -161,9 +161,9 @@ class MultilabelStratifiedGroupShuffleSplit(BaseShuffleSplit):
         How often.
     test_size : float, int or None, default=None
         Share or number of *images* to hold out, as near as whole patients allow. None
-        is what ``train_size`` leaves, or 0.2.
+        is the rest beside ``train_size``, or 0.2.
     train_size : float, int or None, default=None
-        Share or number of images to learn from; None is what is left. Where the two
+        Share or number of images to learn from; None is the rest. Where the two
         leave something over, that is in neither, and as evenly spread.
     random_state : int, RandomState instance or None, default=None
         Same number, same splits.
@@ -257,7 +257,7 @@ def _check_n_splits(n_splits: Any, least: int) -> int:
 
 
 def _shares(train_size: Any, test_size: Any, n_rows: int) -> NDArray[np.float64]:
-    """Return the shares of what is learned from, held out, and left over."""
+    """Return the shares of the training part, the test part, and the rest."""
     train, test = (
         _share(name, size, n_rows)
         for name, size in (("train_size", train_size), ("test_size", test_size))

@@ -46,7 +46,7 @@ def lint_prompts(
     cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
     verbose: int | bool = 0,
 ) -> pd.DataFrame:
-    """Report what a model cannot read, or cannot tell apart, in prompts.
+    """Report prompts that a model cannot read, or cannot tell apart.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def lint_prompts(
     cache : bool, str, path-like or EmbeddingCache, default=True
         The store of their vectors, shared with the classifiers.
     verbose : int, default=0
-        Over 0 shows a progress bar while texts are encoded.
+        A progress bar is shown above 0 while texts are encoded.
 
     Returns
     -------
@@ -76,18 +76,18 @@ def lint_prompts(
 
         - ``label``, ``side``: class or finding; "positive", "negative", or "" for
           classes;
-        - ``text``, ``n_tokens``, ``truncated``: whether its end is not read; of a text
-          of more than 10,000 characters these are what is looked at;
+        - ``text``, ``n_tokens``, ``truncated``: whether its end is not read; only the
+          first 10,000 characters of a text are looked at;
         - ``nearest``, ``cosine``: the other class whose vector is nearest to that of
           this class, and how near;
-        - ``problem``: what is wrong, "" where nothing is.
+        - ``problem``: the problems found, or "".
 
     Raises
     ------
     PromptError
         If a classifier would refuse the prompts.
     ModelAccessError, CheckpointError
-        If the model cannot be had.
+        If the model cannot be loaded.
 
     Warns
     -----
@@ -96,7 +96,7 @@ def lint_prompts(
 
     See Also
     --------
-    check_prompts : What makes prompts invalid, without a model.
+    check_prompts : Checks prompts without a model.
 
     Notes
     -----
@@ -109,7 +109,7 @@ def lint_prompts(
     same frame, so no one value of ``similarity`` is right. On the demonstration
     checkpoint its own six findings have cosines of at most 0.42, four pairs of
     wordings of one finding 0.84 to 0.98, and a word and its plural 0.995: the default
-    finds what is the same text but for little. It has not been measured on MedSigLIP;
+    finds texts that are nearly the same. It has not been measured on MedSigLIP;
     look at how the column ``cosine`` is spread, and lower it to see more.
 
     The other comparison needs no threshold: a text that is nearer to the vector of

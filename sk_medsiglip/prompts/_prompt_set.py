@@ -34,16 +34,16 @@ class PromptSet(Mapping[Any, Any]):
         ``{class: texts}``, or ``{finding: {"positive": texts, "negative": texts}}``,
         before templates are filled in. Texts may have weights: ``{text: weight}``.
     title : str, default=""
-        One line on what it tells apart.
+        One line on the classes or findings.
     version : int, default=1
-        Rises with every change of a text, so that a figure can name what it was
-        measured with.
+        Rises with every change of a text, so that a figure can name the prompts
+        behind it.
     modality : str, default=""
         The kind of image that the texts speak of.
     source : str, default=""
         Source of the classes and of the wording.
     notes : str, default=""
-        Limits of the set, and what was never measured.
+        Limits of the set, and properties that were never measured.
     templates : tuple of str, default=()
         Texts with one ``{}`` each. To pass them apart: ``ZeroShotClassifier(
         s.prompts, templates=s.templates or None)``.
@@ -55,7 +55,7 @@ class PromptSet(Mapping[Any, Any]):
     See Also
     --------
     load_prompt_set : A shipped set, or one in a file of your own.
-    lint_prompts : What is wrong with a set, for a certain model.
+    lint_prompts : Problems of a set for a certain model.
 
     Examples
     --------
@@ -234,7 +234,7 @@ def find_prompt_set(name: str) -> Path:
 
 
 def list_prompt_sets() -> pd.DataFrame:
-    """Return what ships, one row a set.
+    """Return a table of the sets that ship with the package.
 
     Returns
     -------

@@ -262,7 +262,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         ValueError
             If the width of ``X`` is not the text tower's, or ``y`` holds labels that
             no prompt stands for, or is a DataFrame of the findings in another order,
-            or ``calibrate`` lacks what it learns from.
+            or ``calibrate`` lacks its labels or shares.
         """
         if self.prevalence is not None and self.calibrate != "prevalence":
             raise ValueError(

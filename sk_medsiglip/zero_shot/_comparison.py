@@ -1,4 +1,4 @@
-"""``compare_prompts``: what each prompt is worth, on a few labelled images."""
+"""``compare_prompts``: the AUC of each prompt, on a few labelled images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def compare_prompts(
     cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
     verbose: int | bool = 0,
 ) -> pd.DataFrame:
-    """Say how well each prompt tells its class, alone and within its ensemble.
+    """Measure how well each prompt detects its class, alone and in its ensemble.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def compare_prompts(
         How the scores of a bag's instances become one, as in
         :class:`~sk_medsiglip.ZeroShotClassifier`.
     verbose : int, default=0
-        Over 0 shows a progress bar.
+        A progress bar is shown above 0.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def compare_prompts(
 
     See Also
     --------
-    PromptSearchCV : Chooses prompts, and says what that gained on images left out.
+    PromptSearchCV : Chooses prompts, and estimates the gain on images left out.
     PromptComparisonDisplay : This table as a picture.
 
     Notes

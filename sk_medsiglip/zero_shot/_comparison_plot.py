@@ -1,4 +1,4 @@
-"""``PromptComparisonDisplay``: what each prompt is worth, as a picture."""
+"""``PromptComparisonDisplay``: a plot of the AUC of each prompt."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class PromptComparisonDisplay:
         ax : matplotlib Axes, default=None
             None makes a figure high enough for all rows.
         labels : iterable, default=None
-            Classes or findings to draw; None is all.
+            Classes or findings to draw; By default, all of them.
         **compare_params
             Further parameters of :func:`compare_prompts`: ``groups``, ``model``, ...
 
@@ -99,7 +99,7 @@ class PromptComparisonDisplay:
         ax : matplotlib Axes, default=None
             None makes a figure high enough for all rows.
         labels : iterable, default=None
-            Classes or findings to draw; None is all.
+            Classes or findings to draw; By default, all of them.
 
         Returns
         -------

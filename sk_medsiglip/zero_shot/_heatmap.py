@@ -33,8 +33,8 @@ def prompt_heatmap(
 ) -> NDArray[np.float32]:
     """Return how much each patch of an image is like a prompt.
 
-    A hint about what the score saw, not a localisation: the model was trained to tell
-    what an image shows, never where.
+    A hint at the basis of a score, not a localisation: the model was trained on whole
+    images, and never told where a finding lies.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def prompt_heatmap(
         Text to set against it, such as ``"no pleural effusion"``. The map is then the
         difference of the two, and 0 means that a patch is like neither more than
         the other. Without it only patches of this one image can be compared, and some
-        patch is the highest even where nothing is to be found.
+        patch is the highest even in an image without the finding.
     method : {"value", "legrad"}, default="value"
         "value" is the cosine of prompt and patch, as if the head attended to nothing
         else [1]_. "legrad" is how much the image's score would grow with the head's
@@ -75,9 +75,9 @@ def prompt_heatmap(
     ImageReadError
         If the image cannot be read, or has several frames and ``frame`` is None.
     ValueError
-        If a parameter is none of the above.
+        If a parameter has another value.
     ModelAccessError, CheckpointError
-        If the model cannot be had.
+        If the model cannot be loaded.
 
     See Also
     --------
@@ -86,8 +86,8 @@ def prompt_heatmap(
     Notes
     -----
     Costs one model pass of the image, whether its embedding is stored or not, and 3 to
-    12% more. The attention of the layers below mixes patches: what a patch says is not
-    only of its own pixels.
+    12% more. The attention of the layers below mixes patches: a patch does not speak
+    of its own pixels alone.
 
     On phantoms with known findings "value" pointed best of six methods, see
     ``docs/heatmaps.md``. How well maps of MedSigLIP point was not measured.

@@ -16,7 +16,7 @@ from sk_medsiglip.zero_shot._prompt_search import PromptSearchCV
 
 
 class PipelineMap(NamedTuple):
-    """A map, what it is of, and the embedder that read the image."""
+    """A map, its class or finding, and the embedder that read the image."""
 
     heatmap: NDArray[np.floating]
     label: Any
@@ -61,14 +61,14 @@ def _map_by_prompts(
     check_is_fitted(classifier)
     findings = getattr(classifier, "findings_", None)
     labels = np.asarray(classifier.classes_ if findings is None else findings)
-    image = None
-    if label is None or classifier.ensemble == "max":
+    image: NDArray[Any] | None = None
+    if classifier.ensemble == "max" or (label is None and len(labels) > 1):
         image = plain_rows(embedder, [source])
     if label is None:
         label = _likeliest(classifier, image, labels)
     place = _place(label, labels)
     vectors = classifier.class_embeddings_.reshape(-1, classifier.n_features_in_)
-    if image is not None and classifier.ensemble == "max":
+    if classifier._starts is not None and image is not None:
         of_answers = np.split(classifier.prompt_embeddings_, classifier._starts[1:])
         vectors = np.stack([own[np.argmax(own @ image[0])] for own in of_answers])
     if findings is None:
@@ -95,9 +95,10 @@ def _map_by_cells(patches: Any, head: Any, source: Any, label: Any) -> PipelineM
     label = _likeliest(head, bag, np.asarray(names)) if label is None else label
     column = scores[:, _place(label, np.asarray(names))]
     embedder = patches.embedder or MedSigLIPEmbedder()
-    # Only of present minus absent, by prompts, has 0 a meaning.
-    is_difference = hasattr(head, "class_embeddings_") and hasattr(head, "findings_")
-    return PipelineMap(as_grid(column), label, embedder, not is_difference)
+    # 0 has a meaning only for present minus absent, by prompts.
+    by_prompts = isinstance(head, ZeroShotClassifier | PromptSearchCV)
+    relative = not (by_prompts and hasattr(head, "findings_"))
+    return PipelineMap(as_grid(column), label, embedder, relative)
 
 
 def _likeliest(classifier: Any, X: Any, labels: NDArray[Any]) -> Any:
@@ -111,6 +112,6 @@ def _place(label: Any, labels: NDArray[Any]) -> int:
     listed = labels.tolist()
     if label not in listed:
         raise ValueError(
-            f"label={label!r} is none of those that the classifier tells: {listed}."
+            f"label={label!r} is unknown to the classifier, which has {listed}."
         )
     return listed.index(label)

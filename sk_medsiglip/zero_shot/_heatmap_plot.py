@@ -30,7 +30,7 @@ _FRAME = "#1f5fa8"  # around the best slice
 class HeatmapDisplay:
     """Draw a map over its image: of a prompt, or of the scores of its parts.
 
-    A hint about what the score saw, not a localisation; the picture says so too.
+    A hint at the basis of a score, not a localisation; the caption says so too.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ class HeatmapDisplay:
         TypeError
             If the estimator is not such a pipeline.
         ValueError
-            If the classifier does not tell the label.
+            If the classifier does not know the label.
         NotFittedError
             If it is not fitted.
 

@@ -62,9 +62,7 @@ class Pooling:
     n_best: tuple[int | None, ...]
     is_pairs: bool
 
-    def pool(
-        self, scores: NDArray[np.floating], finding: int = 0
-    ) -> NDArray[np.floating]:
+    def pool(self, scores: NDArray[Any], finding: int = 0) -> NDArray[Any]:
         """Pool the scores of one question, ``(n, n_instances, n_answers, ...)``.
 
         The best instances of a finding are those where present exceeds absent most, so
@@ -82,7 +80,7 @@ class Pooling:
             best = np.argsort(-rank, axis=1, kind="stable")[:, :n_best]
         return np.nanmean(np.take_along_axis(scores, best, axis=1), axis=1)
 
-    def pool_all(self, scores: NDArray[np.floating]) -> NDArray[np.floating]:
+    def pool_all(self, scores: NDArray[Any]) -> NDArray[Any]:
         """Pool the scores of one question, or of each of several findings."""
         if scores.ndim == 3:
             return self.pool(scores)
@@ -91,7 +89,7 @@ class Pooling:
 
 
 def make_pooling(aggregate: Any, top_k: int, question: Question) -> Pooling:
-    """Return what the parameters ``aggregate`` and ``top_k`` ask of a question."""
+    """Return the pooling that the parameters describe, for a question."""
     names = question.labels.tolist()
     if isinstance(aggregate, Mapping):
         if not question.is_pairs:

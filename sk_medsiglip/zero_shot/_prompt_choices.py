@@ -100,7 +100,7 @@ def encode_choices(
         parts = [part.astype(np.float64) for part in iter_cosines(X, vectors)]
         images = np.concatenate(parts)
     else:
-        images = cosines(X.astype(np.float64), vectors)
+        images = cosines(X.astype(np.float64), vectors).astype(np.float64, copy=False)
     among = vectors @ vectors.T
     given = question.weights
     weights = np.ones(len(vectors)) if given is None else np.concatenate(given)

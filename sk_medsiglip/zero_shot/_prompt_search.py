@@ -1,4 +1,4 @@
-"""``PromptSearchCV``: prompts chosen on a few labels, and what that gained."""
+"""``PromptSearchCV``: prompts chosen on a few labels, and an estimate of the gain."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ _NO_GAIN: dict[str, Any] = {
 
 
 class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
-    """Choose prompts and their weights on a few labels, and say what that gained.
+    """Choose prompts and their weights on a few labels, and estimate the gain.
 
     Parameters
     ----------
     candidates : dict or PromptSet
         Prompts to choose from, as :class:`~sk_medsiglip.ZeroShotClassifier` takes them;
-        their plain ensemble is what has to be beaten.
+        their plain ensemble is the baseline.
     templates : str, list of str or dict, default=None
         As in that classifier. A prompt in each template is a candidate of its own.
     model : str or path-like, default="google/medsiglip-448"
@@ -88,13 +88,13 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
     ----------
     best_prompts_ : dict
         ``{class: {text: weight}}``, or ``{finding: {"positive": ..., "negative":
-        ...}}``; what :class:`~sk_medsiglip.ZeroShotClassifier` takes. The candidates
+        ...}}``, as :class:`~sk_medsiglip.ZeroShotClassifier` takes them. The candidates
         where the search gained nothing.
     best_estimator_ : ZeroShotClassifier
         The fitted classifier with these prompts.
     report_ : DataFrame
         One row a finding, or one in all: ``finding``; ``n_labels``; ``plain`` and
-        ``chosen``, mean scores on folds that had no say in what was chosen; ``gain``,
+        ``chosen``, mean scores on folds that took no part in the choice; ``gain``,
         their difference, with ``gain_low`` and ``gain_high``, its 95% interval over
         patients, and ``n_undefined``, resamples without a value. Prompts are adopted
         where ``gain`` is above 0, so an adopted gain is too high (see the notes);
@@ -105,7 +105,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
 
     See Also
     --------
-    compare_prompts : What each prompt is worth.
+    compare_prompts : The AUC of each prompt.
 
     Notes
     -----
@@ -205,7 +205,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
     def fit(
         self, X: ArrayLike, y: ArrayLike, *, groups: ArrayLike | None = None
     ) -> Self:
-        """Search, judge, and fit a classifier with what was found.
+        """Search, estimate the gain, and fit a classifier with the chosen prompts.
 
         Parameters
         ----------
@@ -267,6 +267,10 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         """Return logits, as the best estimator does."""
         return self._ask("decision_function", X)
 
+    def instance_scores(self, X: Any) -> NDArray[np.floating]:
+        """Return the scores of the instances of bags, as the best estimator does."""
+        return self._ask("instance_scores", X)
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         inner = ZeroShotClassifier(self.candidates).__sklearn_tags__()
@@ -324,7 +328,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         folds: Pairs,
         chosen: list[NDArray[np.float64]],
     ) -> dict[str, Any]:
-        """Judge each fold by what the others chose, against the plain ensemble."""
+        """Compare, on each fold, the choice of the others with the plain ensemble."""
         counts = draw_counts(
             len(choice.rows),
             self.n_bootstrap,

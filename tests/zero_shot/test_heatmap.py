@@ -586,7 +586,7 @@ def test_from_estimator_shows_the_scores_of_cells(pyplot, phantoms, pooled_row):
     np.testing.assert_allclose(named.heatmap.ravel(), scores[:16, 1])
     found = HeatmapDisplay.from_estimator(several, images[0])
     assert found.title == ["bright", "uneven"][scores.max(axis=0).argmax()]
-    with pytest.raises(ValueError, match="tells"):
+    with pytest.raises(ValueError, match="unknown"):
         HeatmapDisplay.from_estimator(several, images[0], "nodule")
     by_hand = HeatmapDisplay.from_scores(images[0], scores[:, 0], ax=found.ax_)
     np.testing.assert_allclose(by_hand.heatmap.ravel(), scores[:16, 0])

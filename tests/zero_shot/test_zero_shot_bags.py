@@ -226,6 +226,8 @@ def test_search_on_bags(bags, checkpoint, shared_store, make):
     search.fit(bags, y)
     assert list(search.best_prompts_["effusion"]["positive"]) == ["water"]
     assert roc_auc_score(y, search.decision_function(bags)) == 1
+    best = np.nanmax(search.instance_scores(bags), axis=1)
+    np.testing.assert_allclose(search.decision_function(bags), best, atol=1e-4)
     # Bags of one instance are searched as rows.
     rows = np.nan_to_num(bags[:, 0], nan=0.5)
     of_rows = clone(search).fit(rows, y)
