@@ -3,12 +3,10 @@
 ::
 
     _multilabel_splits.py  folds and held-out parts that spread every label evenly
-    _group_counts.py       rows and labels, counted by patient
-    _dealing.py            deals whole groups out to parts
     _leakage.py            check_leakage: patients and pictures on both sides of a split
 
     _head_search.py        HeadSearchCV: which head, with which settings
-    _best_head.py          what it answers once it is fitted
+    _best_head.py          its answers once it is fitted
     _head_space.py         the heads and settings to choose from
     _head_trials.py        one trial, fold by fold, and the choice among them
     _head_study.py         Optuna's study: storage, trials, cv_results_

@@ -77,7 +77,7 @@ class BestHead(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def score(
         self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return what ``scoring`` makes of the best estimator on other rows.
+        """Return the score of the best estimator on other rows, by ``scoring``.
 
         Parameters
         ----------

@@ -179,7 +179,7 @@ class EachLabel(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):
 def ask_each_label(estimator: Any, *, several: bool) -> Any:
     """Return an estimator that learns one question, or each of several labels.
 
-    One of this package, or that takes nothing but several labels, stays as it is.
+    Estimators of this package, or for several labels only, stay as they are.
     """
     last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
     ours = hasattr(last, "_logits") or type(last).__module__.startswith("sk_medsiglip.")

@@ -42,7 +42,7 @@ _PROMPT_SIDE = ("templates", "model", "revision", "cache")
 
 
 class HeadSearchCV(VersionedPickle, BestHead):
-    """Choose a head, what is done before it, and its settings, by cross-validation.
+    """Choose a head, its preprocessing and its settings by cross-validation.
 
     The first trial is :class:`~sk_medsiglip.LinearProbe`; another head takes its place
     only where it is better by more than chance. Trials are drawn by Optuna, given up
@@ -69,14 +69,13 @@ class HeadSearchCV(VersionedPickle, BestHead):
         ``embedder`` give the same model to both.
     n_trials : int, default=50
         Trials in all: with ``storage`` over all processes and stops, so that a second
-        ``fit`` runs what is left, perhaps nothing.
+        ``fit`` runs only those that are left.
     timeout : float or None, default=None
         Seconds after which no trial begins.
     scoring : str, callable or None, default=None
-        The score to make large: a name or scorer of scikit-learn's. None is the area
+        The score to maximise: a name or scorer of scikit-learn's. None is the area
         under the ROC curve, of several classes the mean of each against the rest. With
-        several labels any scorer is asked of each label where it is known, and the mean
-        counts.
+        several labels it is the mean over the labels, each scored where it is known.
     cv : int, splitter or iterable, default=5
         Folds. A number is stratified, keeps ``groups`` together, and shrinks where
         classes are rare; of several labels each is spread evenly.
@@ -97,13 +96,13 @@ class HeadSearchCV(VersionedPickle, BestHead):
         Called after each trial with the study and the trial, in the process that ran
         it.
     error_score : "raise" or float, default=nan
-        What an error in a trial does: end the search, or count as this score. NaN is
+        Value of a trial that raises an error, or "raise" to end the search. NaN is
         worse than all others.
     random_state : int, RandomState or None, default=None
         Same number, same results, with ``n_jobs=1``. None draws one, and is 0 with
         ``storage``.
     verbose : int, default=0
-        1 shows a progress bar, 2 also what Optuna logs.
+        1 shows a progress bar, 2 also the log of Optuna.
 
     Attributes
     ----------
@@ -160,15 +159,15 @@ class HeadSearchCV(VersionedPickle, BestHead):
     An SVM has no probabilities: it is left out where ``scoring`` needs them, and where
     you do, list the other heads.
 
-    Every head learns each of several labels on the rows where it is known; what is not
-    of this package does so in an :class:`EachLabel`, unless it takes nothing but
-    several labels, as ``MultiOutputClassifier``.
+    Every head learns each of several labels on the rows where it is known; other
+    classifiers do so in an :class:`EachLabel`, unless they are for several labels
+    only, as ``MultiOutputClassifier``.
 
     ``storage``: processes that are given the same search share trials, and no number
-    runs twice. Each ends when there are enough, and does not wait for what the others
-    still run, so there may be some trials more. On a database a trial whose process
-    died is run again after a minute; in journals, for network disks, another takes its
-    place. A study of other data, folds, scoring, space or seed is refused.
+    runs twice. Each ends when there are enough, and does not wait for trials that the
+    others still run, so there may be some trials more. On a database a trial whose
+    process died is run again after a minute; in journals, for network disks, another
+    takes its place. A study of other data, folds, scoring, space or seed is refused.
 
     ``best_score_`` is a maximum and so too good, the more so the fewer labels. To
     estimate how good the search is on new patients, cross-validate it, as any
@@ -284,7 +283,7 @@ class HeadSearchCV(VersionedPickle, BestHead):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or images
-            Embeddings; with ``embedder`` what that takes.
+            Embeddings; with ``embedder`` its input.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Classes; or 1 and 0 of one label or of several, NaN where it is not known.
         sample_weight : array-like of shape (n_samples,), default=None

@@ -44,7 +44,7 @@ _ratio = partial(FloatDistribution, log=True)
 
 
 class Space(NamedTuple):
-    """A function from a trial to a classifier, and what is known of it."""
+    """A function from a trial to a classifier, with its heads and first trials."""
 
     make: Callable[[Any], Any]
     heads: tuple[str, ...]  # none for a user's own space
@@ -100,6 +100,12 @@ def make_space(space: Any, estimator: Any, facts: Facts, left_out: set[str]) -> 
             "space must be None, a list of heads, a dict of distributions or a "
             f"function of a trial, got {space!r}."
         )
+    return _make_choice_of_heads(space, facts, left_out)
+
+
+def _make_choice_of_heads(
+    space: Sequence[str] | None, facts: Facts, left_out: set[str]
+) -> Space:
     heads = _heads(facts)
     known = [name for name in HEADS if name in heads]
     wanted = set(known) - left_out if space is None else set(space)

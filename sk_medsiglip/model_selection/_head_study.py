@@ -129,7 +129,7 @@ def begin(study: optuna.Study, objective: Objective, scoring: Any, seed: int) ->
     elif differ:
         raise ValueError(
             f"the study {study.study_name!r} in the storage was begun with other "
-            f"{', '.join(differ)}: its trials say nothing of these. To continue it, "
+            f"{', '.join(differ)}: its trials do not apply to these. To continue it, "
             "fit with the same; to begin anew, give another study_name, or another "
             "storage."
         )
@@ -215,7 +215,7 @@ def check_some_scored(
 
 
 def detached(study: optuna.Study) -> optuna.Study:
-    """Return the study as it is now, in memory: nothing open, fit for a pickle."""
+    """Return a copy of the study in memory, without its storage, for pickling."""
     alone = optuna.create_study(study_name=study.study_name, direction="maximize")
     for name, value in study.user_attrs.items():
         alone.set_user_attr(name, value)
@@ -252,11 +252,11 @@ def cv_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, Any]:
         results[f"std_{name}"] = known.std(axis=1).filled(np.nan)
     params = [trial.params for trial in trials]
     for name in dict.fromkeys(name for one in params for name in one):
-        column = np.ma.MaskedArray(np.empty(len(trials), dtype=object), mask=True)
-        for i, one in enumerate(params):
-            if name in one:
-                column[i] = one[name]
-        results[f"param_{name}"] = column
+        results[f"param_{name}"] = np.ma.array(
+            [one.get(name) for one in params],
+            mask=[name not in one for one in params],
+            dtype=object,
+        )
     results["params"] = params
     scores = figures["score"]
     for split in range(n_splits):

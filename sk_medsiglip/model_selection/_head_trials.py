@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -20,7 +19,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from sk_medsiglip._labels import Labels
-from sk_medsiglip._scoring import best_settings, mean_of_known
+from sk_medsiglip._scoring import Answers, best_settings, mean_of_known
 from sk_medsiglip._splits import group_numbers, make_folds, with_cv_among
 from sk_medsiglip.model_selection._each_label import fit_with_groups
 from sk_medsiglip.model_selection._head_scores import mean_log_loss
@@ -69,8 +68,7 @@ class Objective:
         except Exception as error:
             if self.error_score == "raise":
                 raise
-            said = "".join(traceback.format_exception_only(error)).strip()
-            trial.set_user_attr(ERROR, said)
+            trial.set_user_attr(ERROR, f"{type(error).__name__}: {error}")
             value = float(self.error_score)
             if not np.isnan(value):
                 trial.set_user_attr(FOLDS, {"score": [value] * len(self.folds)})
@@ -109,23 +107,27 @@ class Objective:
         for of_one, estimator in zip(scores, (first, second), strict=True):
             for fold, (train, test) in enumerate(self.folds):
                 fitted = self.fit(clone(estimator), train)
-                asked = _Asked(fitted, self.X[test])
+                decision, proba = (
+                    getattr(fitted, name)(self.X[test])
+                    if hasattr(fitted, name)
+                    else None
+                    for name in ("decision_function", "predict_proba")
+                )
                 for left_out in range(n_blocks + 1):  # the last one is nobody
-                    asked.kept = np.flatnonzero(block[test] != left_out)
-                    rows = test[asked.kept]
-                    of_one[left_out, fold] = self._score_or_nan(asked, rows)
+                    kept = block[test] != left_out
+                    answers = Answers(
+                        np.asarray(fitted.classes_),
+                        None if decision is None else decision[kept],
+                        None if proba is None else proba[kept],
+                    )
+                    with warnings.catch_warnings(), suppress(ValueError):
+                        # A class may have no row left, which leaves NaN.
+                        warnings.simplefilter("ignore")
+                        score = self.score(self.scorer, answers, test[kept])
+                        of_one[left_out, fold] = score
         gains = np.diff(mean_of_known(scores, axis=2), axis=0)[0]
         spread = ((gains[:-1] - gains[:-1].mean()) ** 2).sum()
         return float(gains[-1]), float(np.sqrt(spread * (n_blocks - 1) / n_blocks))
-
-    def _score_or_nan(self, asked: _Asked, rows: Rows) -> float:
-        """Return a score, NaN where a class has no row left."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                return self.score(self.scorer, asked, rows)
-            except ValueError:
-                return float("nan")
 
     def _mean_score(self, trial: Trial, estimator: Any) -> float:
         found: dict[str, list[float]] = {}
@@ -173,51 +175,20 @@ def choose(
     if not objective.space.heads or not probes:
         name = heads[best] or "it"
         return best, f"Of {len(trials)} trials, {name} scored best: {means[best]:.3f}."
-    probe = probes[0]
+    probe, others = probes[0], f"{len(trials) - 1} other trials"
+    said = f"LinearProbe scored {means[probe]:.3f}"
     if best == probe:
-        return probe, (
-            f"LinearProbe scored {means[probe]:.3f}, and none of {len(trials) - 1} "
-            "other trials was better."
-        )
+        return probe, f"{said}, and none of {others} was better."
     pair = [objective.make(trials[i]) for i in (probe, best)]
     gain, error = objective.difference(*pair)
     unit = "row" if objective.groups is None else "patient"
-    scores = (
-        f"{heads[best]}, the best of {len(trials) - 1} other trials, scored "
-        f"{means[best]:.3f} and LinearProbe {means[probe]:.3f}; the difference by "
-        f"{unit}, {gain:.3f}, is"
+    verdict = "above" if gain > error else "not above"
+    end = "it is taken" if gain > error else "LinearProbe is kept"
+    return best if gain > error else probe, (
+        f"{heads[best]}, the best of {others}, scored {means[best]:.3f} and "
+        f"{said.replace(' scored', '')}; the difference by {unit}, {gain:.3f}, is "
+        f"{verdict} its standard error of {error:.3f}: {end}."
     )
-    if gain > error:
-        return best, f"{scores} above its standard error of {error:.3f}: it is taken."
-    return probe, (
-        f"{scores} not above its standard error of {error:.3f}: LinearProbe is kept."
-    )
-
-
-class _Asked:
-    """A fitted classifier that is asked about the same rows again and again."""
-
-    def __init__(self, fitted: Any, X: NDArray[np.floating]) -> None:
-        self.fitted = fitted
-        self.X = X
-        self.kept = np.arange(len(X))
-        self.answers: dict[str, Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.fitted, name)
-        if name not in ("predict", "predict_proba", "decision_function"):
-            return found
-        if name not in self.answers:
-            self.answers[name] = found(self.X)
-        said = self.answers[name]
-
-        def answer(X: Any) -> Any:
-            if isinstance(said, list):  # a table for each of several labels
-                return [one[self.kept] for one in said]
-            return said[self.kept]
-
-        answer.__name__ = name  # scikit-learn's scorers look at it
-        return answer
 
 
 def split_rows(
@@ -234,24 +205,22 @@ def split_rows(
     """
     kept = np.flatnonzero(counts)
     of_kept = kept if groups is None else groups[kept]
+    known = labels.keep(counts)
+    n_groups, rarest = _rarest(known, of_kept)
+    if isinstance(cv, Integral) and n_groups < 2:
+        unit = "samples" if groups is None else "groups"
+        raise ValueError(
+            f"{rarest} fewer than two {unit}: nothing can be chosen by "
+            "cross-validation. Leave it out, or take PromptProbe, which needs no folds."
+        )
     if isinstance(cv, Integral) and labels.classes is None:
-        target = labels.target[kept]
-        rarest, what = _rarest(Labels(None, target, labels.names), of_kept)
-        if rarest > 1:
-            split = MultilabelStratifiedGroupKFold(min(int(cv), rarest))
-            pairs = split.split(target, target, of_kept)
-            return [(kept[train], kept[test]) for train, test in pairs]
-    else:
-        folds = make_folds(labels, cv, groups, X, counts)
-        if folds is not None:
-            sides = folds.pairs()
-            return [(train[counts[train]], test[counts[test]]) for train, test in sides]
-        _, what = _rarest(labels.keep(counts), of_kept)
-    unit = "samples" if groups is None else "groups"
-    raise ValueError(
-        f"{what} fewer than two {unit}: nothing can be chosen by cross-validation. "
-        "Leave it out, or take PromptProbe, which needs no folds."
-    )
+        splitter = MultilabelStratifiedGroupKFold(min(int(cv), n_groups))
+        pairs = splitter.split(kept, known.target, of_kept)
+        return [(kept[train], kept[test]) for train, test in pairs]
+    folds = make_folds(labels, cv, groups, X, counts)
+    assert folds is not None  # no class is too rare
+    sides = folds.pairs()
+    return [(train[counts[train]], test[counts[test]]) for train, test in sides]
 
 
 def _rarest(labels: Labels, groups: NDArray[Any]) -> tuple[int, str]:

@@ -62,7 +62,7 @@ def check_leakage(
     max_rows: int | None = 1000,
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
-    """List what training and test rows share: patients, pictures, near copies.
+    """List the patients, pictures and near copies in both training and test rows.
 
     Parameters
     ----------
@@ -210,24 +210,14 @@ def _find_shared(
 ) -> list[_Finding]:
     """Return the patients or pictures on both sides; a number of -1 is none."""
     sides = [
-        np.unique(number[rows], return_index=True, return_counts=True)
+        pd.DataFrame({"number": number[rows], "row": rows})
+        .query("number >= 0")
+        .groupby("number")["row"]
+        .agg(["first", "size"])
         for rows in (train, test)
     ]
-    (in_train, first_train, n_train), (in_test, first_test, n_test) = sides
-    both, i, j = np.intersect1d(in_train, in_test, True, return_indices=True)
-    findings = [
-        _Finding(
-            split,
-            int(train[first_train[a]]),
-            int(test[first_test[b]]),
-            int(n_train[a]),
-            int(n_test[b]),
-            cosine,
-        )
-        for one, a, b in zip(both, i, j, strict=True)
-        if one >= 0
-    ]
-    return sorted(findings)
+    both = pd.concat(sides, axis=1, join="inner").to_numpy()
+    return sorted(_Finding(split, a, b, m, n, cosine) for a, m, b, n in both.tolist())
 
 
 def _find_near(
@@ -336,15 +326,9 @@ def _unit(vectors: Any) -> NDArray[np.float32]:
 
 def _number_rows(vectors: Any) -> Rows:
     """Give equal vectors one number, and -1 to those with NaN."""
-    known = np.isfinite(vectors).all(axis=1)
-    numbers: dict[bytes, int] = {}
-    return np.array(
-        [
-            numbers.setdefault(row.tobytes(), len(numbers)) if fine else -1
-            for row, fine in zip(vectors, known, strict=True)
-        ],
-        np.intp,
-    )
+    contents = np.array([row.tobytes() for row in vectors], dtype=object)
+    contents[~np.isfinite(vectors).all(axis=1)] = None
+    return pd.factorize(contents)[0]
 
 
 def _fingerprint(images: Any, n_jobs: int | None) -> Rows:
@@ -373,7 +357,7 @@ def _pairs(
         )
     if hasattr(splits, "split"):
         with warnings.catch_warnings():
-            # Those that do not keep groups together are what this is there to show.
+            # Splits that do not keep groups together are meant to show in the result.
             warnings.filterwarnings("ignore", "The groups parameter is ignored")
             splits = list(splits.split(np.empty((n_rows, 0)), y, groups))
     elif isinstance(splits, tuple | list) and len(splits) == 2:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
+import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseCrossValidator, BaseShuffleSplit
-from sklearn.utils import check_random_state, indexable
+from sklearn.utils import check_consistent_length, check_random_state, indexable
+from sklearn.utils.multiclass import check_classification_targets
 
-from sk_medsiglip.model_selection._dealing import deal_groups
-from sk_medsiglip.model_selection._group_counts import count_groups
-
-__all__ = ["MultilabelStratifiedGroupKFold", "MultilabelStratifiedGroupShuffleSplit"]
+from sk_medsiglip._dealing import deal_groups
+from sk_medsiglip._labels import check_indicator
+from sk_medsiglip._splits import group_numbers
 
 _DEFAULT_TEST_SIZE = 0.2
+_NAMED = 5  # labels that a warning names
 Rows = NDArray[np.intp]
 
 
@@ -43,7 +48,7 @@ class MultilabelStratifiedGroupKFold(BaseCrossValidator):
 
     Notes
     -----
-    Made small is the sum, over folds and over what is counted, of the squared
+    Minimised is the sum, over folds and over counts, of the squared
     difference between the fold's part of the count and ``1 / n_splits``. Counted are
     images, positives of each label, and, where a label has blanks, images of which it
     is known: a blank is neither positive nor negative. A rare label counts as much as
@@ -119,7 +124,7 @@ class MultilabelStratifiedGroupKFold(BaseCrossValidator):
         """
         X, y, groups = indexable(X, y, groups)
         rng = check_random_state(self.random_state if self.shuffle else 0)
-        counts, group_of_row = count_groups(y, groups)
+        counts, group_of_row = _count_groups(y, groups)
         n_groups = len(counts.sizes)
         if self.n_splits > n_groups:
             raise ValueError(
@@ -156,9 +161,9 @@ class MultilabelStratifiedGroupShuffleSplit(BaseShuffleSplit):
         How often.
     test_size : float, int or None, default=None
         Share or number of *images* to hold out, as near as whole patients allow. None
-        is what ``train_size`` leaves, or 0.2.
+        is the rest beside ``train_size``, or 0.2.
     train_size : float, int or None, default=None
-        Share or number of images to learn from; None is what is left. Where the two
+        Share or number of images to learn from; None is the rest. Where the two
         leave something over, that is in neither, and as evenly spread.
     random_state : int, RandomState instance or None, default=None
         Same number, same splits.
@@ -231,7 +236,7 @@ class MultilabelStratifiedGroupShuffleSplit(BaseShuffleSplit):
         """
         X, y, groups = indexable(X, y, groups)
         rng = check_random_state(self.random_state)
-        counts, group_of_row = count_groups(y, groups)
+        counts, group_of_row = _count_groups(y, groups)
         if len(counts.sizes) < 2:
             raise ValueError("all rows are of one group; to hold one out takes two.")
         shares = _shares(self.train_size, self.test_size, len(group_of_row))
@@ -252,7 +257,7 @@ def _check_n_splits(n_splits: Any, least: int) -> int:
 
 
 def _shares(train_size: Any, test_size: Any, n_rows: int) -> NDArray[np.float64]:
-    """Return the shares of what is learned from, held out, and left over."""
+    """Return the shares of the training part, the test part, and the rest."""
     train, test = (
         _share(name, size, n_rows)
         for name, size in (("train_size", train_size), ("test_size", test_size))
@@ -282,3 +287,76 @@ def _share(name: str, size: Any, n_rows: int) -> float | None:
         f"{name} must be a share between 0 and 1, or a number of rows between 1 and "
         f"{n_rows - 1}; got {size!r}."
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _GroupCounts:
+    """The counts of each group, ``(n_groups,)`` or ``(n_groups, n_labels)``.
+
+    ``classes`` tells that every row has exactly one of the labels.
+    """
+
+    sizes: NDArray[np.float64]
+    positives: NDArray[np.float64]
+    known: NDArray[np.float64]
+    names: list[Any]
+    classes: bool
+
+    @property
+    def table(self) -> NDArray[np.float64]:
+        """The counts to be spread evenly; known rows only where there are blanks."""
+        has_blanks = (self.known < self.sizes[:, None]).any(axis=0)
+        return np.column_stack([self.sizes, self.positives, self.known[:, has_blanks]])
+
+    def warn_of_rare(self, wanted: int, what: str) -> None:
+        """Warn if a label has fewer groups with it, or without it, than wanted."""
+        with_it = (self.positives > 0).sum(axis=0)
+        sides = {"with": with_it}
+        if not self.classes:
+            sides["without"] = (self.known > self.positives).sum(axis=0)
+        for side, n_groups in sides.items():
+            # A label that nobody has is constant, which is for the scorer to say.
+            few = np.flatnonzero((n_groups < wanted) & (n_groups > 0))
+            if few.size:
+                shown = [f"{self.names[i]!r} ({n_groups[i]})" for i in few[:_NAMED]]
+                more = f" and {few.size - _NAMED} more" if few.size > _NAMED else ""
+                kind = "classes" if self.classes else "labels"
+                warnings.warn(
+                    f"fewer groups {side} these {kind} than {what}: "
+                    f"{', '.join(shown)}{more}. Some parts hold none, and cannot be "
+                    "judged by them.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+
+
+def _count_groups(y: Any, groups: Any) -> tuple[_GroupCounts, Rows]:
+    """Return the counts, and the number of each row's group."""
+    true, known, names, classes = _read_y(y)
+    n_rows = len(true)
+    check_consistent_length(true, groups)
+    of_row = group_numbers(groups, n_rows)
+    sides = np.hstack([np.ones((n_rows, 1)), true, known])
+    sums = pd.DataFrame(sides).groupby(of_row).sum().to_numpy()
+    positives, of_known = np.split(sums[:, 1:], 2, axis=1)
+    return _GroupCounts(sums[:, 0], positives, of_known, names, classes), of_row
+
+
+def _read_y(y: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[Any], bool]:
+    """Return the true and the known labels, names, and whether they are classes."""
+    if y is None:
+        raise ValueError("y is needed: the labels that are to be spread evenly.")
+    columns = getattr(y, "columns", None)
+    values = y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)
+    if not len(values):
+        raise ValueError("Found array with 0 sample(s) while a minimum of 1 is needed.")
+    if values.ndim not in (1, 2):
+        raise ValueError(f"y must have one or two dimensions, got {values.shape}.")
+    if values.ndim == 1 and not np.asarray(pd.isna(values)).any():
+        check_classification_targets(values)
+        classes, index = np.unique(values, return_inverse=True)
+        true = index[:, None] == np.arange(len(classes))
+        return true, np.ones_like(true), classes.tolist(), True
+    table = check_indicator(values.reshape(len(values), -1))
+    names = list(range(table.shape[1])) if columns is None else list(columns)
+    return table == 1, ~np.isnan(table), names, False

@@ -19,7 +19,7 @@ from sk_medsiglip.embedding import (
 from sk_medsiglip.exceptions import PromptError, PromptWarning
 from sk_medsiglip.prompts._question import Question
 
-# Widths of the models that people have, for a message that names what X came from.
+# Widths of common models, for a message that names the origin of X.
 _MODELS_BY_WIDTH = {192: "demo", 1152: "google/medsiglip-448"}
 
 
@@ -52,7 +52,7 @@ def encode_question(
     embedder: MedSigLIPTextEmbedder,
     ensemble: str = "embeddings",
 ) -> ClassVectors:
-    """Encode what a question asks, for embeddings of a certain width.
+    """Encode the prompts of a question, for embeddings of a certain width.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def encode_question(
     ensemble : {"embeddings", "scores", "max"}, default="embeddings"
         How the prompts of a group become one vector. "scores" leaves the mean as it
         is: a cosine with it is the mean of the cosines. Else it is brought to length
-        1; under "max" the cosines with ``prompt_vectors`` are what counts.
+        1; under "max" only the cosines with ``prompt_vectors`` count.
 
     Returns
     -------

@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
-from sk_medsiglip.encoder import find_checkpoint, load_tokenizer
+from sk_medsiglip.encoder import (
+    count_tokens,
+    find_checkpoint,
+    load_tokenizer,
+    tokenize,
+)
 from sk_medsiglip.exceptions import PromptWarning, TruncatedTextWarning
 from sk_medsiglip.prompts._class_vectors import encode_question
 from sk_medsiglip.prompts._question import Question, check_prompts
@@ -41,7 +46,7 @@ def lint_prompts(
     cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
     verbose: int | bool = 0,
 ) -> pd.DataFrame:
-    """Report what a model cannot read, or cannot tell apart, in prompts.
+    """Report prompts that a model cannot read, or cannot tell apart.
 
     Parameters
     ----------
@@ -62,7 +67,7 @@ def lint_prompts(
     cache : bool, str, path-like or EmbeddingCache, default=True
         The store of their vectors, shared with the classifiers.
     verbose : int, default=0
-        Over 0 shows a progress bar while texts are encoded.
+        A progress bar is shown above 0 while texts are encoded.
 
     Returns
     -------
@@ -71,18 +76,18 @@ def lint_prompts(
 
         - ``label``, ``side``: class or finding; "positive", "negative", or "" for
           classes;
-        - ``text``, ``n_tokens``, ``truncated``: whether its end is not read; of a text
-          of more than 10,000 characters these are what is looked at;
+        - ``text``, ``n_tokens``, ``truncated``: whether its end is not read; only the
+          first 10,000 characters of a text are looked at;
         - ``nearest``, ``cosine``: the other class whose vector is nearest to that of
           this class, and how near;
-        - ``problem``: what is wrong, "" where nothing is.
+        - ``problem``: the problems found, or "".
 
     Raises
     ------
     PromptError
         If a classifier would refuse the prompts.
     ModelAccessError, CheckpointError
-        If the model cannot be had.
+        If the model cannot be loaded.
 
     Warns
     -----
@@ -91,7 +96,7 @@ def lint_prompts(
 
     See Also
     --------
-    check_prompts : What makes prompts invalid, without a model.
+    check_prompts : Checks prompts without a model.
 
     Notes
     -----
@@ -104,7 +109,7 @@ def lint_prompts(
     same frame, so no one value of ``similarity`` is right. On the demonstration
     checkpoint its own six findings have cosines of at most 0.42, four pairs of
     wordings of one finding 0.84 to 0.98, and a word and its plural 0.995: the default
-    finds what is the same text but for little. It has not been measured on MedSigLIP;
+    finds texts that are nearly the same. It has not been measured on MedSigLIP;
     look at how the column ``cosine`` is spread, and lower it to see more.
 
     The other comparison needs no threshold: a text that is nearer to the vector of
@@ -138,31 +143,41 @@ def lint_prompts(
     groups = np.repeat(np.arange(len(sizes)), sizes)
     names = _name_groups(question)
 
-    tokens, limit = _tokenize(texts, model, revision)
+    checkpoint = find_checkpoint(model, revision, weights=False)
+    tokenizer, limit = load_tokenizer(checkpoint), checkpoint.text_tokens
+    n_tokens = [n_all for n_all, _ in count_tokens(tokenizer, texts)]
+    # As the model gets them: equal where it cannot tell two texts apart.
+    tokens = tokenize(tokenizer, texts, limit)
     embedder = MedSigLIPTextEmbedder(
         model, revision=revision, device=device, cache=cache, verbose=verbose
     )
-    classes, vectors = _encode(question, embedder)
+    width = len(embedder.get_feature_names_out())
+    with warnings.catch_warnings():
+        # The report says it, text by text.
+        warnings.simplefilter("ignore", TruncatedTextWarning)
+        encoded = encode_question(question, width, embedder)
+    classes, vectors = encoded.vectors, encoded.prompt_vectors
     is_pairs = question.is_pairs
     nearest = _find_nearest(
         classes, np.arange(len(sizes)), classes, is_pairs, similarity
     )
     of_texts = _find_nearest(vectors, groups, classes, is_pairs)
     problems = [
-        _judge_texts(texts, tokens, limit),
-        _judge_repeats(texts, tokens, limit, groups, question.is_pairs, names),
+        _judge_texts(texts, n_tokens, limit),
+        _judge_repeats(texts, tokens, groups, question.is_pairs, names),
         _judge_classes(nearest, groups, similarity, names),
         _judge_sides(of_texts, np.vecdot(vectors, classes[groups]), names),
     ]
-    _warn_about_alike(nearest, similarity, names)
+    if nearest.alike:
+        _warn_about_alike(nearest.alike, similarity, names)
     sides = ("negative", "positive") if question.is_pairs else ("",)
     return pd.DataFrame(
         {
             "label": np.repeat(question.labels, len(sides))[groups],
             "side": [sides[group % len(sides)] for group in groups],
             "text": texts,
-            "n_tokens": [len(ids) for ids in tokens],
-            "truncated": [len(ids) > limit for ids in tokens],
+            "n_tokens": n_tokens,
+            "truncated": [n > limit for n in n_tokens],
             "nearest": [names[group] for group in nearest.group[groups]],
             "cosine": nearest.cosine[groups],
             "problem": [
@@ -181,29 +196,6 @@ def _name_groups(question: Question) -> list[str]:
     if not question.is_pairs:
         return labels
     return [f"{label} ({s})" for label in labels for s in ("negative", "positive")]
-
-
-def _tokenize(
-    texts: list[str], model: str | os.PathLike[str], revision: str | None
-) -> tuple[list[list[int]], int]:
-    """Return the tokens of each text, uncut, and how many the model reads."""
-    checkpoint = find_checkpoint(model, revision, weights=False)
-    tokenizer = load_tokenizer(checkpoint)
-    # Not verbose: it would warn that the whole text does not fit.
-    ids = tokenizer([text.lower() for text in texts], verbose=False)["input_ids"]
-    return ids, checkpoint.text_tokens
-
-
-def _encode(
-    question: Question, embedder: MedSigLIPTextEmbedder
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the vectors of the classes and of the texts, all of length 1."""
-    width = len(embedder.get_feature_names_out())
-    with warnings.catch_warnings():
-        # The report says it, text by text.
-        warnings.simplefilter("ignore", TruncatedTextWarning)
-        encoded = encode_question(question, width, embedder)
-    return encoded.vectors, encoded.prompt_vectors
 
 
 def _find_rivals(
@@ -250,14 +242,12 @@ def _find_nearest(
     return found
 
 
-def _judge_texts(texts: list[str], tokens: list[list[int]], limit: int) -> list[str]:
+def _judge_texts(texts: list[str], n_tokens: list[int], limit: int) -> list[str]:
     problems = []
-    for text, ids in zip(texts, tokens, strict=True):
+    for text, n in zip(texts, n_tokens, strict=True):
         found = []
-        if len(ids) > limit:
-            found.append(
-                f"{len(ids)} tokens, the model reads {limit}: the end is not read"
-            )
+        if n > limit:
+            found.append(f"{n} tokens, the model reads {limit}: the end is not read")
         if "{" in text or "}" in text:
             found.append("holds a brace: a template that nothing was filled into?")
         if text.strip(" .!?").lower() in _NEGATIONS:
@@ -268,16 +258,14 @@ def _judge_texts(texts: list[str], tokens: list[list[int]], limit: int) -> list[
 
 def _judge_repeats(
     texts: list[str],
-    tokens: list[list[int]],
-    limit: int,
+    tokens: NDArray[np.int64],
     groups: NDArray[np.intp],
     is_pairs: bool,
     names: list[str],
 ) -> list[str]:
     """Find texts of equal tokens: case and punctuation are not read."""
-    # The last place of a text that is cut holds the sign of its end.
-    keys = [tuple(ids[: limit - 1]) for ids in tokens]
-    first_of: dict[tuple[int, ...], dict[int, int]] = {}
+    keys = [ids.tobytes() for ids in tokens]
+    first_of: dict[bytes, dict[int, int]] = {}
     for row, key in enumerate(keys):
         first_of.setdefault(key, {}).setdefault(int(groups[row]), row)
     problems = []
@@ -336,10 +324,9 @@ def _judge_sides(
     ]
 
 
-def _warn_about_alike(nearest: _Nearest, similarity: float, names: list[str]) -> None:
-    pairs = nearest.alike
-    if not pairs:
-        return
+def _warn_about_alike(
+    pairs: list[tuple[int, int, float]], similarity: float, names: list[str]
+) -> None:
     more = ", ..." if len(pairs) > _PAIRS_IN_WARNING else ""
     named = ", ".join(
         f"{names[a]} and {names[b]} ({cosine:.3f})"

@@ -34,16 +34,16 @@ class PromptSet(Mapping[Any, Any]):
         ``{class: texts}``, or ``{finding: {"positive": texts, "negative": texts}}``,
         before templates are filled in. Texts may have weights: ``{text: weight}``.
     title : str, default=""
-        One line on what it tells apart.
+        One line on the classes or findings.
     version : int, default=1
-        Rises with every change of a text, so that a figure can name what it was
-        measured with.
+        Rises with every change of a text, so that a figure can name the prompts
+        behind it.
     modality : str, default=""
         The kind of image that the texts speak of.
     source : str, default=""
         Source of the classes and of the wording.
     notes : str, default=""
-        Limits of the set, and what was never measured.
+        Limits of the set, and properties that were never measured.
     templates : tuple of str, default=()
         Texts with one ``{}`` each. To pass them apart: ``ZeroShotClassifier(
         s.prompts, templates=s.templates or None)``.
@@ -55,7 +55,7 @@ class PromptSet(Mapping[Any, Any]):
     See Also
     --------
     load_prompt_set : A shipped set, or one in a file of your own.
-    lint_prompts : What is wrong with a set, for a certain model.
+    lint_prompts : Problems of a set for a certain model.
 
     Examples
     --------
@@ -234,7 +234,7 @@ def find_prompt_set(name: str) -> Path:
 
 
 def list_prompt_sets() -> pd.DataFrame:
-    """Return what ships, one row a set.
+    """Return a table of the sets that ship with the package.
 
     Returns
     -------
@@ -250,17 +250,12 @@ def list_prompt_sets() -> pd.DataFrame:
     np.int64(13)
     """
     sets = [load_prompt_set(name) for name in _shipped_names()]
-    return pd.DataFrame(
-        {
-            "name": [s.name for s in sets],
-            "title": [s.title for s in sets],
-            "kind": [s.kind for s in sets],
-            "n_classes": [len(s) for s in sets],
-            "n_prompts": [s.n_prompts for s in sets],
-            "version": [s.version for s in sets],
-            "source": [s.source for s in sets],
-        }
+    columns = ["name", "title", "kind", "n_prompts", "version", "source"]
+    table = pd.DataFrame(
+        [[getattr(s, one) for one in columns] for s in sets], columns=columns
     )
+    table.insert(3, "n_classes", list(map(len, sets)))
+    return table
 
 
 def _shipped_names() -> list[str]:

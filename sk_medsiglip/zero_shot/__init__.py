@@ -5,6 +5,7 @@
     _classifier.py       ZeroShotClassifier
     _pipeline.py         make_zero_shot_pipeline: with images before it
     _scores.py           from cosines to scores to probabilities, a formula a scoring
+    _instances.py        bags: scores of instances, and how they are pooled
     _calibration.py      temperature and bias
 
     _comparison.py       compare_prompts: the worth of each prompt
@@ -18,6 +19,8 @@
     _conformal_sets.py       scores, quantiles by patient, and coverage
 
     _heatmap.py          prompt_heatmap: which parts of an image are like a prompt
+    _heatmap_pipelines.py  the map that a fitted pipeline gives an image
+    _heatmap_parts.py    scores of cells and slices, laid out as a map
     _heatmap_plot.py     HeatmapDisplay
 """
 

@@ -144,7 +144,7 @@ def _check_prevalence(
     if not ((shares > 0) & (shares < 1)).all():
         raise ValueError(
             f"prevalence must lie between 0 and 1, got {shares.tolist()}; leave out "
-            "the prompts of what cannot occur."
+            "the prompts of classes that cannot occur."
         )
     if len(names) != n_answers or several:
         return [np.array([1 - share, share]) for share in shares]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any, Self
 
@@ -15,11 +15,11 @@ from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from sk_medsiglip._bags import check_bags
 from sk_medsiglip._classifier import Classifier
-from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._labels import Labels
 from sk_medsiglip._persistence import VersionedPickle
-from sk_medsiglip._validation import StrOptions, _fit_context
+from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.exceptions import PromptError
@@ -31,15 +31,13 @@ from sk_medsiglip.prompts import (
     is_pair,
 )
 from sk_medsiglip.zero_shot._calibration import calibrate_scores
-from sk_medsiglip.zero_shot._scores import (
-    SCORINGS,
-    pooled_cosines,
-    probabilities,
-    scores,
+from sk_medsiglip.zero_shot._instances import (
+    AGGREGATES,
+    check_rows_or_bags,
+    iter_cosines,
+    make_pooling,
 )
-
-# Cosines with single prompts that are held at once, 64 MiB of float32.
-_COSINES_AT_ONCE = 2**24
+from sk_medsiglip.zero_shot._scores import SCORINGS, cosines, probabilities, scores
 
 _PAIR = np.array([0, 1])
 _CALIBRATIONS = {"temperature", "temperature_bias", "prevalence"}
@@ -53,6 +51,11 @@ def _is_ordinal(classifier: ZeroShotClassifier) -> bool:
 
 class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
     """Classify image embeddings by their similarity to prompts.
+
+    Takes rows, one vector an image, or bags: several vectors of one image or study, as
+    :class:`~sk_medsiglip.MedSigLIPPatchEmbedder` and
+    ``MedSigLIPVolumeEmbedder(pooling=None)`` make them. Prompts then score every
+    vector, and the scores of a bag are pooled.
 
     Parameters
     ----------
@@ -95,6 +98,14 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
     prevalence : float, dict, Series or None, default=None
         Shares for ``calibrate="prevalence"``: ``{class: share}`` of all classes, or
         ``{finding: share}``; one number for one finding.
+    aggregate : {"max", "mean", "top-k mean"} or dict, default="max"
+        How the scores of a bag's instances become one; without effect on rows. "max"
+        takes the highest score: a finding is present where some instance shows it.
+        "mean" takes all instances, "top-k mean" the ``top_k`` highest [5]_. ``{finding:
+        aggregate}`` gives each finding its own. The highest are those where present
+        exceeds absent most; for exclusive classes each class has its own.
+    top_k : int, default=5
+        Number of instances behind "top-k mean"; a bag with fewer uses all of them.
     dtype, device, engine, batch_size, cache, verbose
         As in :class:`~sk_medsiglip.MedSigLIPTextEmbedder`.
 
@@ -146,6 +157,8 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
        encoders", 2023.
     .. [4] Radford et al., "Learning Transferable Visual Models From Natural Language
        Supervision", ICML 2021.
+    .. [5] Lu et al., "Visual Language Pretrained Multiple Instance Zero-Shot Transfer
+       for Histopathology Images", CVPR 2023.
 
     Examples
     --------
@@ -170,6 +183,8 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         "ordinal": ["boolean"],
         "calibrate": [StrOptions(_CALIBRATIONS), None],
         "prevalence": [Mapping, Real, pd.Series, None],
+        "aggregate": [StrOptions(AGGREGATES), Mapping],
+        "top_k": [Interval(Integral, 1, None, closed="left")],
     }
     _parameter_constraints.pop("normalize")  # vectors of prompts always are
 
@@ -185,6 +200,8 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         ordinal: bool = False,
         calibrate: str | None = None,
         prevalence: float | Mapping[Any, float] | pd.Series | None = None,
+        aggregate: str | Mapping[Any, str] = "max",
+        top_k: int = 5,
         dtype: str = "auto",
         device: str = "auto",
         engine: str = "auto",
@@ -201,6 +218,8 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         self.ordinal = ordinal
         self.calibrate = calibrate
         self.prevalence = prevalence
+        self.aggregate = aggregate
+        self.top_k = top_k
         self.dtype = dtype
         self.device = device
         self.engine = engine
@@ -220,9 +239,10 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, embedding_dim)
-            Image embeddings, normalised or not. Without ``calibrate`` nothing is
-            learned from them.
+        X : array-like of shape (n_samples, embedding_dim), or bags
+            Image embeddings, normalised or not; or bags of shape (n_samples,
+            n_instances, embedding_dim), NaN where there is no instance. Without
+            ``calibrate`` nothing is learned from them.
         y : array-like of shape (n_samples,) or (n_samples, n_findings), default=None
             Needed only to calibrate by labels. If given, its labels must be among
             those of the prompts; the columns of several findings are in the order of
@@ -242,15 +262,16 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         ValueError
             If the width of ``X`` is not the text tower's, or ``y`` holds labels that
             no prompt stands for, or is a DataFrame of the findings in another order,
-            or ``calibrate`` lacks what it learns from.
+            or ``calibrate`` lacks its labels or shares.
         """
         if self.prevalence is not None and self.calibrate != "prevalence":
             raise ValueError(
                 "prevalence is only used with calibrate='prevalence'; set both, or "
                 "neither."
             )
-        rows = check_embeddings(self, X)
+        rows = check_rows_or_bags(self, X)
         question = self._read_prompts(None if y is None else np.asarray(y))
+        self._pooling = make_pooling(self.aggregate, self.top_k, question)
         vectors = self._encode_prompts(question)
         n_findings = len(question.labels) if question.is_pairs else 0
         several = n_findings > 1
@@ -274,7 +295,8 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         labels = None if y is None else question.read_labels(self, rows, y)
         if labels is not None and labels.classes is not None:
             self.classes_ = labels.classes  # places, if y holds these
-        weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
+        places = np.arange(len(rows))  # bags may be lazy
+        weight = _check_sample_weight(sample_weight, places, dtype=np.float64)
         self._is_calibrated = self.calibrate is not None
         if self.calibrate is not None:
             self._learn(rows, labels, self.calibrate, question.labels, weight)
@@ -285,8 +307,8 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, embedding_dim)
-            Image embeddings.
+        X : array-like of shape (n_samples, embedding_dim), or bags
+            Image embeddings, or bags as in :meth:`fit`.
 
         Returns
         -------
@@ -306,8 +328,8 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, embedding_dim)
-            Image embeddings.
+        X : array-like of shape (n_samples, embedding_dim), or bags
+            Image embeddings, or bags as in :meth:`fit`.
 
         Returns
         -------
@@ -323,8 +345,8 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, embedding_dim)
-            Image embeddings.
+        X : array-like of shape (n_samples, embedding_dim), or bags
+            Image embeddings, or bags as in :meth:`fit`.
 
         Returns
         -------
@@ -334,14 +356,42 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         best = self._answers(X).argmax(axis=-1)
         return best if best.ndim == 2 else self.classes_[best]
 
+    def instance_scores(self, X: Any) -> NDArray[np.floating]:
+        """Return the scores of the instances of bags, before they are pooled.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_instances, embedding_dim)
+            Bags.
+
+        Returns
+        -------
+        ndarray
+            For one finding ``(n_samples, n_instances)`` and for several ``(n_samples,
+            n_instances, n_findings)``: present minus absent, of which ``aggregate``
+            makes :meth:`decision_function`. For exclusive classes ``(n_samples,
+            n_instances, n_classes)``, also where there are two: the score of each. NaN
+            where a bag has no instance.
+
+        Raises
+        ------
+        ValueError
+            If ``X`` is not an array of bags, or of another width.
+        """
+        check_is_fitted(self)
+        bags = check_bags(X, width=self.n_features_in_, estimator=self, values=False)
+        parts = [self._calibrated(part) for part in self._iter_scores(bags)]
+        found = np.concatenate(parts)
+        return found[..., 1] - found[..., 0] if self._pooling.is_pairs else found
+
     @available_if(_is_ordinal)
     def predict_grade(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the expected grade, which may lie between two.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, embedding_dim)
-            Image embeddings.
+        X : array-like of shape (n_samples, embedding_dim), or bags
+            Image embeddings, or bags as in :meth:`fit`.
 
         Returns
         -------
@@ -359,8 +409,8 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, embedding_dim)
-            Image embeddings.
+        X : array-like of shape (n_samples, embedding_dim), or bags
+            Image embeddings, or bags as in :meth:`fit`.
 
         Returns
         -------
@@ -376,6 +426,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = self.calibrate not in (None, "prevalence")
+        tags.input_tags.three_d_array = True
         if isinstance(self.prompts, Mapping) and len(self.prompts) > 1:
             several = all(map(is_pair, self.prompts.values()))
             tags.classifier_tags.multi_label = several
@@ -403,7 +454,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
 
     def _learn(
         self,
-        X: NDArray[np.floating],
+        X: Any,
         labels: Labels | None,
         how: str,
         names: NDArray[Any],
@@ -411,7 +462,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
     ) -> None:
         """Choose temperatures and biases."""
         calibrations = calibrate_scores(
-            self._scores(self._cosines(X)),
+            self._scores(X),
             how,
             labels=labels,
             prevalence=self.prevalence,
@@ -424,35 +475,41 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         self.temperature_ = temperatures if several else float(temperatures[0])
         self.bias_ = biases if several else biases[0]
 
-    def _cosines(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return similarities, of shape (n, n_classes) or (n, n_findings, 2)."""
+    def _scores(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return scores of all answers, (n, n_classes) or (n, n_findings, 2)."""
         check_is_fitted(self)
-        rows = check_embeddings(self, X, reset=False)
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        rows = rows / np.maximum(lengths, np.finfo(rows.dtype).tiny)
-        if self._starts is None:
-            flat = self.class_embeddings_.reshape(-1, rows.shape[1])
-            cosines = pooled_cosines(rows, flat)
-        else:
-            vectors = self.prompt_embeddings_
-            step = max(1, _COSINES_AT_ONCE // len(vectors))
-            parts = [
-                pooled_cosines(rows[i : i + step], vectors, self._starts)
-                for i in range(0, len(rows), step)
-            ]
-            cosines = np.concatenate(parts)
-        return cosines.reshape(len(rows), *self.class_embeddings_.shape[:-1])
+        given = check_rows_or_bags(self, X, reset=False)
+        if len(given.shape) == 2:
+            return self._scores_of(cosines(given, *self._vectors()))
+        parts = [self._pooling.pool_all(part) for part in self._iter_scores(given)]
+        return np.concatenate(parts)
 
-    def _scores(self, cosines: NDArray[np.floating]) -> NDArray[np.floating]:
-        return scores(cosines, self.logit_scale_, self.logit_bias_, self.scoring)
+    def _iter_scores(self, bags: Any) -> Iterator[NDArray[np.floating]]:
+        """Yield scores of the instances, some bags at a time."""
+        return map(self._scores_of, iter_cosines(bags, *self._vectors()))
 
-    def _answers(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return the score of every answer, calibrated if it is."""
-        values = self._scores(self._cosines(X))
+    def _vectors(self) -> tuple[NDArray[np.floating], NDArray[np.intp] | None]:
+        """Return the vectors that are compared, and where each answer begins."""
+        if self._starts is not None:
+            return self.prompt_embeddings_, self._starts
+        return self.class_embeddings_.reshape(-1, self.n_features_in_), None
+
+    def _scores_of(self, flat: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the scores of cosines whose last axis holds all answers."""
+        shape = flat.shape[:-1] + self.class_embeddings_.shape[:-1]
+        scale, bias = self.logit_scale_, self.logit_bias_
+        return scores(flat.reshape(shape), scale, bias, self.scoring)
+
+    def _calibrated(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return scores as calibration left them, or as they are without it."""
         if not self._is_calibrated:
             return values
         temperature = np.asarray(self.temperature_)[..., None]
         return values.astype(np.float64) / temperature + self.bias_
+
+    def _answers(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return the score of every answer, calibrated if it is."""
+        return self._calibrated(self._scores(X))
 
     def _probabilities(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of every answer, of the shape of the cosines."""

@@ -1,4 +1,4 @@
-"""``compare_prompts``: what each prompt is worth, on a few labelled images."""
+"""``compare_prompts``: the AUC of each prompt, on a few labelled images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
+from sk_medsiglip._bags import check_bags
 from sk_medsiglip._intervals import Estimate, area_estimate, combine
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._resampling import check_level
@@ -19,6 +20,7 @@ from sk_medsiglip._warning import warn_user
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.prompts import check_prompts, lint_prompts
+from sk_medsiglip.zero_shot._instances import is_bags, make_pooling
 from sk_medsiglip.zero_shot._prompt_choices import Choice, encode_choices, log_odds
 
 _FIGURES = (
@@ -39,18 +41,21 @@ def compare_prompts(
     revision: str | None = None,
     similarity: float = 0.98,
     level: float = 0.95,
+    aggregate: str | Mapping[Any, str] = "max",
+    top_k: int = 5,
     device: str = "auto",
     cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
     verbose: int | bool = 0,
 ) -> pd.DataFrame:
-    """Say how well each prompt tells its class, alone and within its ensemble.
+    """Measure how well each prompt detects its class, alone and in its ensemble.
 
     Parameters
     ----------
     prompts, templates, model, revision
         As :class:`~sk_medsiglip.ZeroShotClassifier` takes them.
-    X : array-like of shape (n_samples, embedding_dim)
-        Image embeddings of the same model.
+    X : array-like of shape (n_samples, embedding_dim), or bags
+        Image embeddings of the same model; or bags of shape (n_samples, n_instances,
+        embedding_dim), NaN where there is no instance.
     y : array-like of shape (n_samples,) or (n_samples, n_findings)
         A few labels: names of classes; or 1, 0, and NaN where a finding is not known,
         columns in the order of the prompts.
@@ -60,8 +65,11 @@ def compare_prompts(
         As :func:`~sk_medsiglip.prompts.lint_prompts` takes them.
     level : float, default=0.95
         Confidence level of the intervals.
+    aggregate, top_k
+        How the scores of a bag's instances become one, as in
+        :class:`~sk_medsiglip.ZeroShotClassifier`.
     verbose : int, default=0
-        Over 0 shows a progress bar.
+        A progress bar is shown above 0.
 
     Returns
     -------
@@ -95,7 +103,7 @@ def compare_prompts(
 
     See Also
     --------
-    PromptSearchCV : Chooses prompts, and says what that gained on images left out.
+    PromptSearchCV : Chooses prompts, and estimates the gain on images left out.
     PromptComparisonDisplay : This table as a picture.
 
     Notes
@@ -128,8 +136,13 @@ def compare_prompts(
     True
     """
     check_level(level)
-    rows: NDArray[np.floating] = check_array(X, dtype=[np.float64, np.float32])
+    rows: Any = X
+    if is_bags(X):
+        rows = check_bags(X, estimator=compare_prompts, values=False)
+    else:
+        rows = check_array(X, dtype=[np.float64, np.float32])
     question = check_prompts(prompts, templates)
+    pooling = make_pooling(aggregate, top_k, question)
     labels = question.read_labels(compare_prompts, rows, y)
     patients = group_numbers(groups, len(rows))
     side: dict[str, Any] = {"revision": revision, "device": device, "cache": cache}
@@ -141,7 +154,7 @@ def compare_prompts(
     with progress_bar(
         len(report), desc="comparing", unit="prompt", verbose=verbose
     ) as bar:
-        for choice in encode_choices(question, labels, rows, embedder):
+        for choice in encode_choices(question, labels, rows, embedder, pooling):
             who = patients[choice.rows]
             for told in [1] if choice.name else range(len(choice.classes)):
                 lines += _compare(choice, told, who, level, bar)

@@ -1,4 +1,4 @@
-"""``PromptComparisonDisplay``: what each prompt is worth, as a picture."""
+"""``PromptComparisonDisplay``: a plot of the AUC of each prompt."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from sk_medsiglip._axes import new_axes
 from sk_medsiglip._drawn_names import drawn
-from sk_medsiglip._optional import import_optional
 from sk_medsiglip.zero_shot._comparison import compare_prompts
 
 _COLOURS = {"positive": "#c65d00", "negative": "#1f5fa8", "": "#1f5fa8"}
@@ -80,7 +80,7 @@ class PromptComparisonDisplay:
         ax : matplotlib Axes, default=None
             None makes a figure high enough for all rows.
         labels : iterable, default=None
-            Classes or findings to draw; None is all.
+            Classes or findings to draw; By default, all of them.
         **compare_params
             Further parameters of :func:`compare_prompts`: ``groups``, ``model``, ...
 
@@ -99,7 +99,7 @@ class PromptComparisonDisplay:
         ax : matplotlib Axes, default=None
             None makes a figure high enough for all rows.
         labels : iterable, default=None
-            Classes or findings to draw; None is all.
+            Classes or findings to draw; By default, all of them.
 
         Returns
         -------
@@ -112,15 +112,11 @@ class PromptComparisonDisplay:
         ValueError
             If a label is not in the table.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing a comparison of prompts"
-        )
         if labels is not None:
             labels = [labels] if isinstance(labels, str) else list(labels)
         table = self.table if labels is None else self._chosen(labels)
-        if ax is None:
-            height = 1.2 + _HEIGHT_OF_A_ROW * len(table)
-            _, ax = pyplot.subplots(figsize=(9.5, height), layout="constrained")
+        size = (9.5, 1.2 + _HEIGHT_OF_A_ROW * len(table))
+        ax = new_axes(ax, size, "Drawing a comparison of prompts")
         ax.axvline(0.5, color="#9aa0a6", linewidth=0.8, linestyle=":")
         names = []
         for place, row in enumerate(table.itertuples()):

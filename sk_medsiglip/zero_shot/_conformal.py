@@ -166,7 +166,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
     """
 
     _parameter_constraints: dict[str, Any] = {
-        "estimator": "no_validation",  # judged in fit, which says what is missing
+        "estimator": "no_validation",  # fit names the missing method
         "alpha": [Interval(Real, 0, 1, closed="neither")],
         "method": [StrOptions({"lac", "aps"})],
         "conditional": [StrOptions({"none", "class"})],
@@ -212,7 +212,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
             leaves the image out, of that finding.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the images: for a classifier that learns from labels and takes
-            them; and in the quantile, where they share out what a patient counts among
+            them; and in the quantile, where they divide the weight of a patient among
             its images. They do not weigh patients against each other: the promise is
             for a new patient drawn as these were, and with unequal weights it would
             need the weight of that one, too. 0 leaves an image out.
@@ -331,7 +331,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         groups: ArrayLike | None = None,
         level: float = 0.95,
     ) -> pd.DataFrame:
-        """Measure on other labelled images what the sets hold and how large they are.
+        """Measure coverage and size of the sets on other labelled images.
 
         Parameters
         ----------
@@ -339,7 +339,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
             As in :meth:`fit`, of images that neither fitted nor calibrated.
         level : float, default=0.95
             Confidence level of the intervals: Wilson's, with the effective number of
-            patients and Student's t; there is none of a single patient.
+            patients and Student's t; a single patient has no interval.
 
         Returns
         -------

@@ -97,13 +97,13 @@ def say_few(
     by_class: bool,
 ) -> str:
     """Return a sentence on the classes that have too few patients."""
-    n_classes = quantiles.shape[-1]
-    counts = n_patients.reshape(-1, n_classes)
+    shape = (-1, quantiles.shape[-1])
+    counts = n_patients.reshape(shape)
     found = []
-    for column, at in np.argwhere(np.isinf(quantiles).reshape(-1, n_classes)).tolist():
+    for column, at in np.argwhere(np.isinf(quantiles).reshape(shape)).tolist():
         words = [str(answers.finding_names[column])] if answers.several else []
         if by_class:
-            words.append(str([0, 1][at] if answers.several else answers.classes[at]))
+            words.append(str(at if answers.several else answers.classes[at]))
         found.append(f"{' '.join(words) or 'all classes'}: {counts[column, at]}")
     return (
         f"alpha={alpha:g} needs {needed_patients(alpha)} labelled patients (images, "
@@ -121,22 +121,21 @@ def report_coverage(
 ) -> pd.DataFrame:
     """Return coverage and set sizes of all images and of those of each true class."""
     classes = [0, 1] if answers.several else answers.classes.tolist()
-    rows: dict[Any, dict[str, float]] = {}
+    rows: list[dict[str, Any]] = []
     for column, truth in enumerate(labels.T):
         of_one = sets[:, column] if answers.several else sets
         kinds = [("any", truth >= 0)]
         kinds += [(label, truth == at) for at, label in enumerate(classes)]
         for label, which in kinds:
-            name = (answers.finding_names[column], label)
-            rows[name if answers.several else label] = _row(
-                of_one[which], truth[which], patients[which], level
-            )
-    index = (
-        pd.MultiIndex.from_tuples(rows, names=["finding", "truth"])
-        if answers.several
-        else pd.Index(list(rows), name="truth", dtype=object)
-    )
-    return pd.DataFrame(list(rows.values()), index=index)
+            name = {"finding": column, "truth": label}
+            if answers.several:
+                name["finding"] = answers.finding_names[column]
+            figures = _row(of_one[which], truth[which], patients[which], level)
+            rows.append(name | figures)
+    table = pd.DataFrame(rows).astype({"truth": object})
+    if answers.several:
+        return table.set_index(["finding", "truth"])
+    return table.drop(columns="finding").set_index("truth")
 
 
 def _row(

@@ -11,6 +11,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, check_random_state, get_tags
 
+from sk_medsiglip._dealing import deal_groups
+
 
 def learns(estimator: Any) -> bool:
     """Tell whether ``fit`` learns anything from its data."""
@@ -36,26 +38,18 @@ def split_patients(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return rows to learn from and rows to calibrate with, of other patients.
 
-    The rarest kind of those still to be shared out goes first, as in iterative
-    stratification (Sechidis et al., 2011), so that two patients of it are one in each
-    part. A single one teaches: a class that was not learned could not be in a set.
+    Both have their share of every class, or of every finding present and absent.
     """
     who, member = np.unique(patients, return_inverse=True)
     kinds = _kinds(target)
     has = np.zeros((len(who), kinds.shape[1]), dtype=bool)
     np.logical_or.at(has, member, kinds)
-    n_patients = has.sum(axis=0)
-    wanted = np.minimum(np.round(calibration_size * n_patients), n_patients - 1)
+    shares = np.array([1 - calibration_size, calibration_size])
+    counts = np.column_stack([np.ones(len(who)), has])
     random = check_random_state(random_state)
-    calibrates = np.zeros(len(who), dtype=bool)
-    waiting = np.ones(len(who), dtype=bool)
-    while waiting.any():
-        left = has[waiting].sum(axis=0)
-        kind = np.where(left, left, len(who) + 1).argmin()
-        of_kind = random.permutation(np.flatnonzero(waiting & has[:, kind]))
-        missing = int(wanted[kind]) - int((calibrates & has[:, kind]).sum())
-        calibrates[of_kind[: max(missing, 0)]] = True
-        waiting[of_kind] = False
+    calibrates = deal_groups(counts, shares, random, at_random=True) == 1
+    # The only patient of a class teaches: unlearned, it could not be in a set.
+    calibrates[has[:, has.sum(axis=0) == 1].any(axis=1)] = False
     chosen = calibrates[member]
     if not chosen.any():
         raise ValueError(

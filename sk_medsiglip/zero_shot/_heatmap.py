@@ -10,10 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from sk_medsiglip.cache import EmbeddingCache
-from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPTextEmbedder
+from sk_medsiglip.embedding import (
+    MedSigLIPEmbedder,
+    MedSigLIPTextEmbedder,
+    find_facts,
+    prepare_image,
+)
 from sk_medsiglip.encoder import load_encoder, score_patches
-from sk_medsiglip.images import CTWindows, Percentiles, Window, image_rows
+from sk_medsiglip.exceptions import CheckpointError
+from sk_medsiglip.images import image_rows
 from sk_medsiglip.prompts import check_texts, encode_class_vectors
 
 
@@ -24,19 +29,12 @@ def prompt_heatmap(
     negative: str | Sequence[str] | None = None,
     method: str = "value",
     model: str | os.PathLike[str] = "google/medsiglip-448",
-    revision: str | None = None,
-    resize: str = "medsiglip",
-    pad: bool = False,
-    intensity: str | Window | CTWindows | Percentiles = "auto",
-    frame: int | str | None = None,
-    dtype: str = "auto",
-    device: str = "auto",
-    cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
+    **embedder_params: Any,
 ) -> NDArray[np.float32]:
     """Return how much each patch of an image is like a prompt.
 
-    A hint about what the score saw, not a localisation: the model was trained to tell
-    what an image shows, never where.
+    A hint at the basis of a score, not a localisation: the model was trained on whole
+    images, and never told where a finding lies.
 
     Parameters
     ----------
@@ -49,21 +47,19 @@ def prompt_heatmap(
         Text to set against it, such as ``"no pleural effusion"``. The map is then the
         difference of the two, and 0 means that a patch is like neither more than
         the other. Without it only patches of this one image can be compared, and some
-        patch is the highest even where nothing is to be found.
+        patch is the highest even in an image without the finding.
     method : {"value", "legrad"}, default="value"
         "value" is the cosine of prompt and patch, as if the head attended to nothing
         else [1]_. "legrad" is how much the image's score would grow with the head's
         attention to the patch, over the last two layers [2]_; never negative, without
         a unit. Where the two disagree, believe neither.
-    model, revision
+    model : str or path-like, default="google/medsiglip-448"
         As in :class:`~sk_medsiglip.MedSigLIPEmbedder`.
-    resize, pad, intensity, frame
-        How the image becomes pixels, as in :class:`~sk_medsiglip.MedSigLIPEmbedder`.
-    dtype, device
-        As in :class:`~sk_medsiglip.MedSigLIPEmbedder`. The map is computed by torch,
-        the only engine that shows what is inside.
-    cache : bool, str, path-like or EmbeddingCache, default=True
-        Store of the vectors of prompts. Maps are not stored.
+    **embedder_params
+        Further parameters of :class:`~sk_medsiglip.MedSigLIPEmbedder`: ``revision``,
+        ``resize``, ``pad``, ``intensity``, ``frame``, ``dtype``, ``device``, ``cache``.
+        The map is computed by torch, the only engine that shows what is inside. The
+        vectors of prompts are stored, maps are not.
 
     Returns
     -------
@@ -79,9 +75,9 @@ def prompt_heatmap(
     ImageReadError
         If the image cannot be read, or has several frames and ``frame`` is None.
     ValueError
-        If a parameter is none of the above.
+        If a parameter has another value.
     ModelAccessError, CheckpointError
-        If the model cannot be had.
+        If the model cannot be loaded.
 
     See Also
     --------
@@ -90,8 +86,8 @@ def prompt_heatmap(
     Notes
     -----
     Costs one model pass of the image, whether its embedding is stored or not, and 3 to
-    12% more. The attention of the layers below mixes patches: what a patch says is not
-    only of its own pixels.
+    12% more. The attention of the layers below mixes patches: a patch does not speak
+    of its own pixels alone.
 
     On phantoms with known findings "value" pointed best of six methods, see
     ``docs/heatmaps.md``. How well maps of MedSigLIP point was not measured.
@@ -116,23 +112,14 @@ def prompt_heatmap(
     >>> heatmap.shape, heatmap.dtype
     ((8, 8), dtype('float32'))
     """
-    embedder = MedSigLIPEmbedder(
-        model,
-        revision=revision,
-        resize=resize,
-        pad=pad,
-        intensity=intensity,
-        frame=frame,
-        dtype=dtype,
-        device=device,
-        cache=cache,
-    )
+    embedder = MedSigLIPEmbedder(model, **embedder_params)
     embedder._validate_params()
     groups = [check_texts(prompt, "prompt")]
     if negative is not None:
         groups.append(check_texts(negative, "negative"))
+    shared = ("revision", "dtype", "device", "cache")
     texts = MedSigLIPTextEmbedder(
-        model, revision=revision, dtype=dtype, device=device, cache=cache
+        model, **{name: getattr(embedder, name) for name in shared}
     )
     vectors = encode_class_vectors(groups, texts)
     wanted = vectors[0] if negative is None else vectors[0] - vectors[1]
@@ -143,11 +130,17 @@ def heatmap_of(
     embedder: MedSigLIPEmbedder, image: Any, text: NDArray[np.floating], method: str
 ) -> NDArray[np.float32]:
     """Return the map of an image for a text vector, by an embedder's recipe."""
-    work = embedder._image_work()
-    pixels = work.prepare(image_rows([image])[0])
+    facts = find_facts(embedder.model, embedder.revision, embedder.cache)
+    fitted = getattr(embedder, "revision_", facts.revision)
+    if fitted != facts.revision:
+        raise CheckpointError(
+            f"the embedder was fitted with {embedder.model!r} at {fitted}, but finds "
+            f"{facts.revision} now: fit again, or get the fitted weights back."
+        )
+    pixels = prepare_image(embedder, facts, image_rows([image])[0])
     encoder = load_encoder(
         embedder.model,
-        work.rows.facts.revision,
+        facts.revision,
         device=embedder.device,
         dtype=embedder.dtype,
         engine="torch",

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
+from sk_medsiglip._axes import new_axes
 from sk_medsiglip._drawn_names import drawn_lines
-from sk_medsiglip._optional import import_optional
-from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
 from sk_medsiglip.images import image_rows, read_image
-from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
-from sk_medsiglip.zero_shot._heatmap import heatmap_of, map_on_image, prompt_heatmap
-from sk_medsiglip.zero_shot._prompt_search import PromptSearchCV
+from sk_medsiglip.zero_shot._heatmap import map_on_image, prompt_heatmap
+from sk_medsiglip.zero_shot._heatmap_parts import as_grid, check_slices, make_sheet
+from sk_medsiglip.zero_shot._heatmap_pipelines import map_by_pipeline
 
 #: Pixels a side that are drawn of larger images; more than a figure shows.
 _MAX_SHOWN = 1024
 
 _NOTICE = "a hint, not a localisation"
 _SCALED = "scaled to this image: somewhere is always highest"
+_SCALED_SLICES = "scaled to this study: some slice is always highest"
+_FRAME = "#1f5fa8"  # around the best slice
 
 
 @dataclass(eq=False, repr=False)
 class HeatmapDisplay:
-    """Draw a map of :func:`prompt_heatmap` over its image.
+    """Draw a map over its image: of a prompt, or of the scores of its parts.
 
-    A hint about what the score saw, not a localisation; the picture says so too.
+    A hint at the basis of a score, not a localisation; the caption says so too.
 
     Parameters
     ----------
@@ -48,6 +49,9 @@ class HeatmapDisplay:
         negative by ``method="value"``, where 0 means something: from 0 to the largest
         value of either sign, so that nothing is drawn where the negative is likelier
         everywhere.
+    slices : bool, default=False
+        Whether the image is a sheet of slices with one number each, as
+        :meth:`from_slices` makes it: they are drawn apart, and the highest is framed.
 
     Attributes
     ----------
@@ -58,7 +62,8 @@ class HeatmapDisplay:
 
     See Also
     --------
-    prompt_heatmap : The numbers.
+    prompt_heatmap : The numbers for a prompt.
+    ZeroShotClassifier.instance_scores : The numbers for the parts of an image.
 
     Examples
     --------
@@ -81,6 +86,7 @@ class HeatmapDisplay:
     title: str | None = None
     pad: bool = False
     relative: bool = True
+    slices: bool = False
 
     def plot(
         self,
@@ -112,11 +118,7 @@ class HeatmapDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing a heatmap"
-        )
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(5, 5.2), layout="constrained")
+        ax = new_axes(ax, (5, 5.2), "Drawing a heatmap")
         height, width = self.image.shape[:2]
         step = -(-max(height, width) // _MAX_SHOWN)
         shown = self.image[::step, ::step]
@@ -129,13 +131,16 @@ class HeatmapDisplay:
             cmap=cmap,
             vmin=low,
             vmax=high,
-            alpha=alpha * np.clip((values - low) / (high - low), 0, 1),
+            alpha=alpha * np.clip(np.nan_to_num((values - low) / (high - low)), 0, 1),
             extent=place,
-            interpolation="bilinear",
+            interpolation="nearest" if self.slices else "bilinear",
         )
+        if self.slices:
+            self._frame_best(ax)
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-        notice = f"{_NOTICE}\n{_SCALED}" if self.relative else _NOTICE
+        scaled = _SCALED_SLICES if self.slices else _SCALED
+        notice = f"{_NOTICE}\n{scaled}" if self.relative else _NOTICE
         ax.set_xlabel(notice, fontsize=8, color="#666666")
         if self.title is not None:
             ax.set_title(drawn_lines(self.title, 44), fontsize=10)
@@ -201,10 +206,7 @@ class HeatmapDisplay:
         *,
         method: str = "value",
         title: str | None = None,
-        ax: Any = None,
-        alpha: float = 0.6,
-        cmap: str = "autumn_r",
-        colorbar: bool = True,
+        **plot_params: Any,
     ) -> Self:
         """Compute the map of a class or finding of a zero-shot pipeline, and draw it.
 
@@ -214,7 +216,9 @@ class HeatmapDisplay:
             A fitted :func:`make_zero_shot_pipeline`: its embedder says how the image
             becomes pixels, its classifier holds the vectors of the prompts. One that
             ends in a :class:`PromptSearchCV` shows the prompts that were chosen.
-            Computed by torch, whatever its engine.
+            Computed by torch, whatever its engine. Or a pipeline of a
+            MedSigLIPPatchEmbedder and a classifier of bags, trained or by prompts: the
+            map is then its ``instance_scores``, one number a cell.
         image : path, bytes, file object, PIL image or array
             One image.
         label : default=None
@@ -223,11 +227,11 @@ class HeatmapDisplay:
             ``ensemble="max"`` each answer is mapped by the one of its prompts that is
             likest to this image, as it was scored; else by its mean vector.
         method : {"value", "legrad"}, default="value"
-            As in :func:`prompt_heatmap`.
+            As in :func:`prompt_heatmap`; without effect on scores of cells.
         title : str, default=None
             None is the label.
-        ax, alpha, cmap, colorbar
-            As in :meth:`plot`.
+        **plot_params
+            Parameters of :meth:`plot`: ``ax``, ``alpha``, ``cmap``, ``colorbar``.
 
         Returns
         -------
@@ -239,7 +243,7 @@ class HeatmapDisplay:
         TypeError
             If the estimator is not such a pipeline.
         ValueError
-            If no prompt stands for the label.
+            If the classifier does not know the label.
         NotFittedError
             If it is not fitted.
 
@@ -261,38 +265,143 @@ class HeatmapDisplay:
         >>> HeatmapDisplay.from_estimator(pipe, images[0]).title
         'effusion'
         """
-        embedder, classifier = _parts(estimator)
-        check_is_fitted(classifier)
         source = image_rows([image])[0]
-        if label is None:
-            label = _likeliest(estimator, classifier, source)
-        findings = getattr(classifier, "findings_", None)
-        named = classifier.classes_ if findings is None else findings
-        labels = np.asarray(named).tolist()
-        if label not in labels:
-            raise ValueError(
-                f"label={label!r} is none of those that prompts stand for: {labels}."
-            )
-        vectors = _answer_vectors(classifier, embedder, source)
-        if findings is None:
-            wanted = vectors[labels.index(label)]
-        else:
-            absent, present = vectors.reshape(len(labels), 2, -1)[labels.index(label)]
-            wanted = present - absent
+        found = map_by_pipeline(estimator, source, label, method)
         names = ("intensity", "frame", "max_pixels")
-        reading = {name: getattr(embedder, name) for name in names}
+        reading = {name: getattr(found.embedder, name) for name in names}
         display = cls(
             read_image(source, **reading),
-            heatmap_of(embedder, source, wanted, method),
-            title=str(label) if title is None else title,
-            pad=embedder.pad,
-            relative=findings is None or method != "value",
+            found.heatmap,
+            title=str(found.label) if title is None else title,
+            pad=found.embedder.pad,
+            relative=found.relative,
         )
-        return display.plot(ax, alpha=alpha, cmap=cmap, colorbar=colorbar)
+        return display.plot(**plot_params)
+
+    @classmethod
+    def from_scores(
+        cls,
+        image: Any,
+        scores: Any,
+        *,
+        title: str | None = None,
+        pad: bool = False,
+        relative: bool = True,
+        intensity: Any = "auto",
+        frame: int | str | None = None,
+        **plot_params: Any,
+    ) -> Self:
+        """Draw the scores of the cells of an image over it.
+
+        Parameters
+        ----------
+        image : path, bytes, file object, PIL image or array
+            One image.
+        scores : array-like of shape (grid**2,) or (grid, grid)
+            One number a cell, row by row from the top left, such as
+            ``head.instance_scores(bags)[0]``. With one more at the end, that of the
+            pooled row, which is left out. NaN draws nothing.
+        title, pad, relative
+            As in :class:`HeatmapDisplay`.
+        intensity, frame
+            How the image is read, as in :class:`~sk_medsiglip.MedSigLIPEmbedder`.
+        **plot_params
+            Parameters of :meth:`plot`: ``ax``, ``alpha``, ``cmap``, ``colorbar``. Two
+            heads side by side take two axes.
+
+        Returns
+        -------
+        HeatmapDisplay
+            Drawn.
+
+        Raises
+        ------
+        ValueError
+            If the scores are not those of a square grid.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sk_medsiglip.datasets import make_chest_phantoms
+        >>> from sk_medsiglip.zero_shot import HeatmapDisplay
+        >>> image = make_chest_phantoms(1, random_state=0).images[0]
+        >>> HeatmapDisplay.from_scores(image, np.arange(64)).heatmap.shape
+        (8, 8)
+        """
+        shown = read_image(image_rows([image])[0], intensity=intensity, frame=frame)
+        grid = as_grid(scores)
+        display = cls(shown, grid, title=title, pad=pad, relative=relative)
+        return display.plot(**plot_params)
+
+    @classmethod
+    def from_slices(
+        cls,
+        slices: Sequence[NDArray[Any]],
+        scores: Any,
+        *,
+        title: str | None = None,
+        relative: bool = True,
+        n_columns: int | None = None,
+        **plot_params: Any,
+    ) -> Self:
+        """Draw the slices of a study, coloured by their scores, the highest framed.
+
+        Parameters
+        ----------
+        slices : sequence of ndarray of shape (H, W) or (H, W, 3)
+            The slices in order, such as :func:`~sk_medsiglip.images.read_study` gives
+            them; or the images of any other bag.
+        scores : array-like of shape (n_instances,)
+            One number a slice, such as ``head.instance_scores(bags)[0]``; NaN for a
+            slice without one. Those beyond the last slice must be NaN, as in the
+            padding of short studies.
+        title : str, default=None
+            None names the slice with the highest score, counted from 1: with
+            ``aggregate="max"`` the one that decided.
+        relative : bool, default=True
+            As in :class:`HeatmapDisplay`.
+        n_columns : int or None, default=None
+            Slices in a row of the sheet; None makes it about twice as wide as high.
+        **plot_params
+            Parameters of :meth:`plot`: ``ax``, ``alpha``, ``cmap``, ``colorbar``.
+
+        Returns
+        -------
+        HeatmapDisplay
+            Drawn. Its image is the sheet, and its heatmap has one number a slice, NaN
+            where the last row has none.
+
+        Raises
+        ------
+        ValueError
+            If scores and slices differ in number, or no slice has a score.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sk_medsiglip.zero_shot import HeatmapDisplay
+        >>> slices = [np.zeros((16, 16), np.uint8)] * 5
+        >>> HeatmapDisplay.from_slices(slices, [0, 1, 3, 2, np.nan]).title
+        'slice 3 of 5 has the highest score'
+        """
+        values = check_slices(slices, scores)
+        n_columns = n_columns or max(1, round(np.sqrt(2 * len(slices))))
+        sheet, grid = make_sheet(slices, values, n_columns)
+        if title is None:
+            best = int(np.nanargmax(values)) + 1
+            title = f"slice {best} of {len(slices)} has the highest score"
+        display = cls(sheet, grid, title=title, relative=relative, slices=True)
+        return display.plot(**plot_params)
 
     def _on_image(self, step: int) -> NDArray[np.float32]:
         """Return the map at every ``step``-th pixel of the image."""
         height, width = self.image.shape[:2]
+        if self.slices:
+            places = [
+                np.arange(0, length, step) * n // length
+                for length, n in zip((height, width), self.heatmap.shape, strict=True)
+            ]
+            return np.asarray(self.heatmap, dtype=np.float32)[np.ix_(*places)]
         above = left = 0
         side = (height, width)
         if self.pad:
@@ -303,51 +412,22 @@ class HeatmapDisplay:
         columns = np.arange(0, width, step) + 0.5 + left
         return map_on_image(self.heatmap, rows, columns, side)
 
+    def _frame_best(self, ax: Any) -> None:
+        """Draw a frame around the slice with the highest score."""
+        best = np.unravel_index(np.nanargmax(self.heatmap), self.heatmap.shape)
+        height, width = np.divide(self.image.shape[:2], self.heatmap.shape)
+        top, left = best[0] * height - 0.5, best[1] * width - 0.5
+        across = [left, left + width, left + width, left, left]
+        down = [top, top, top + height, top + height, top]
+        ax.plot(across, down, color=_FRAME, linewidth=2)
+
     def _range(self) -> tuple[float, float]:
         """Return the values at which the overlay begins and is strongest."""
         values = np.asarray(self.heatmap)
-        low = float(np.median(values)) if self.relative else 0.0
-        high = float(values.max() if self.relative else np.abs(values).max())
+        low = float(np.nanmedian(values)) if self.relative else 0.0
+        high = float(np.nanmax(values if self.relative else np.abs(values)))
         # A map without any difference draws nothing.
         return low, high if high > low else low + 1
-
-
-def _parts(estimator: Any) -> tuple[MedSigLIPEmbedder, ZeroShotClassifier]:
-    steps = [step for _, step in getattr(estimator, "steps", ())]
-    steps = [step for step in steps if step not in (None, "passthrough")]
-    match steps:
-        case [MedSigLIPEmbedder() as embedder, ZeroShotClassifier() as classifier]:
-            return embedder, classifier
-        case [MedSigLIPEmbedder() as embedder, PromptSearchCV() as search]:
-            check_is_fitted(search)
-            return embedder, search.best_estimator_
-    kinds = [type(step).__name__ for step in steps] or type(estimator).__name__
-    raise TypeError(
-        "A heatmap needs a pipeline of a MedSigLIPEmbedder and a ZeroShotClassifier, "
-        f"got {kinds}. make_zero_shot_pipeline(prompts).fit(images) is one; for other "
-        "models use HeatmapDisplay.from_prompt(image, prompt)."
-    )
-
-
-def _answer_vectors(
-    classifier: ZeroShotClassifier, embedder: MedSigLIPEmbedder, source: Any
-) -> NDArray[np.floating]:
-    """Return the vectors that an image was scored by, ``(n_answers, width)``."""
-    if classifier._starts is None:
-        vectors: NDArray[np.floating] = classifier.class_embeddings_
-        return vectors.reshape(-1, vectors.shape[-1])
-    of_answers = np.split(classifier.prompt_embeddings_, classifier._starts[1:])
-    image = plain_rows(embedder, [source])[0]
-    return np.stack([own[np.argmax(own @ image)] for own in of_answers])
-
-
-def _likeliest(estimator: Any, classifier: ZeroShotClassifier, source: Any) -> Any:
-    findings = getattr(classifier, "findings_", None)
-    if findings is None:
-        return estimator.predict([source])[0]
-    if len(findings) == 1:
-        return findings[0]
-    return findings[int(np.argmax(estimator.predict_proba([source])[0]))]
 
 
 def _as_title(prompt: Any) -> str:

@@ -50,7 +50,7 @@ def make_zero_shot_pipeline(
     sklearn.pipeline.Pipeline
         Takes images. ``fit(X)`` encodes the prompts; it needs labels only to
         calibrate by them. ``pipe[-1]`` has the methods that a Pipeline does not pass
-        on, such as ``predict_grade``; ``pipe[:-1]`` gives what they take.
+        on, such as ``predict_grade``; ``pipe[:-1]`` makes their input.
 
     Examples
     --------

@@ -7,6 +7,7 @@ by the length of the mean, so vectors are no longer needed once all are compared
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from sk_medsiglip._scoring import best_settings
 from sk_medsiglip._splits import make_folds
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.prompts import Question, encode_question
+from sk_medsiglip.zero_shot._instances import Pooling, iter_cosines
+from sk_medsiglip.zero_shot._scores import cosines
 
 Pairs = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
@@ -35,10 +38,14 @@ class Choice:
     prompts: list[NDArray[np.intp]]  # places of the texts of each answer
     rows: NDArray[np.intp]  # (n_known,), the images
     target: NDArray[np.intp]  # (n_known,), index of the answer
-    images: NDArray[np.float64]  # (n_known, n_prompts), cosines of images and prompts
+    # Cosines of images and prompts, (n_known, n_prompts); of the instances of bags,
+    # (n_known, n_instances, n_prompts), NaN where there is none.
+    images: NDArray[np.float64]
     among: NDArray[np.float64]  # (n_prompts, n_prompts), cosines of prompts
     weights: NDArray[np.float64]  # (n_prompts,), as given
     logit_scale: float
+    pooling: Pooling | None = None  # of bags
+    place: int = 0  # of the finding, among those of the pooling
 
     @property
     def members(self) -> NDArray[np.float64]:
@@ -49,9 +56,17 @@ class Choice:
 
     def cosines(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return cosines of images and answers; a weight of 0 leaves a prompt out."""
+        return self.pooled(self.unpooled(weights))
+
+    def unpooled(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return cosines of images, or of the instances of bags, and answers."""
         of_answers = self.members * weights
         squares = np.einsum("ij,jk,ik->i", of_answers, self.among, of_answers)
         return (self.images @ of_answers.T) / np.sqrt(np.maximum(squares, 1e-12))
+
+    def pooled(self, cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return cosines of bags from those of their instances; of images, as given."""
+        return self.pooling.pool(cosines, self.place) if self.pooling else cosines
 
     def logits(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return logits, without the bias of the model, which all answers share."""
@@ -73,15 +88,19 @@ class Choice:
 def encode_choices(
     question: Question,
     labels: Labels,
-    X: NDArray[np.floating],
+    X: Any,
     embedder: MedSigLIPTextEmbedder,
+    pooling: Pooling | None = None,
 ) -> list[Choice]:
-    """Encode every prompt once, and compare the images with each."""
-    encoded = encode_question(question, X.shape[1], embedder)
+    """Encode every prompt once, and compare the images, or bags, with each."""
+    encoded = encode_question(question, X.shape[-1], embedder)
     vectors = encoded.prompt_vectors.astype(np.float64)
-    unit = X.astype(np.float64)
-    lengths = np.linalg.norm(unit, axis=1, keepdims=True)
-    images = (unit / np.maximum(lengths, np.finfo(np.float64).tiny)) @ vectors.T
+    are_bags = len(X.shape) == 3
+    if are_bags:
+        parts = [part.astype(np.float64) for part in iter_cosines(X, vectors)]
+        images = np.concatenate(parts)
+    else:
+        images = cosines(X.astype(np.float64), vectors).astype(np.float64, copy=False)
     among = vectors @ vectors.T
     given = question.weights
     weights = np.ones(len(vectors)) if given is None else np.concatenate(given)
@@ -93,7 +112,8 @@ def encode_choices(
     else:
         names, answers, classes = [""], [places], question.labels
     choices = []
-    for name, of_answer, target in zip(names, answers, labels.by_label(), strict=True):
+    asked = zip(names, answers, labels.by_label(), strict=True)
+    for place, (name, of_answer, target) in enumerate(asked):
         known = np.flatnonzero(~np.isnan(target.astype(np.float64)))
         used = np.concatenate(of_answer)
         choices.append(
@@ -103,10 +123,12 @@ def encode_choices(
                 of_answer,
                 known,
                 target[known].astype(np.intp),
-                images[np.ix_(known, used)],
+                images[known][..., used],
                 among[np.ix_(used, used)],
                 weights[used],
                 encoded.logit_scale,
+                pooling if are_bags else None,
+                place,
             )
         )
     return choices
@@ -166,7 +188,7 @@ def _path(
     members = choice.members
     n_answers, n_prompts = members.shape
     target = choice.target[rows]
-    cosines, among = choice.images[rows], choice.among
+    images, among = choice.images[rows], choice.among
     answer_of = members.argmax(axis=0)
 
     weights = choice.weights.copy()
@@ -174,17 +196,18 @@ def _path(
     path = [weights]
     for _ in range(max_steps):
         best, best_score = None, (-np.inf, -np.inf)
-        means = choice.cosines(weights)[rows]
+        means = choice.unpooled(weights)[rows]
         for answer in range(n_answers):
             own = np.flatnonzero(answer_of == answer)
             if len(own) == 1:
                 continue
             start = weights * members[answer] * opened[answer]
             # The mean after one more: its cosine from sums, its length from products.
-            sums = (cosines @ start)[:, None] + cosines[:, own]
+            sums = (images @ start)[..., None] + images[..., own]
             squares = start @ among @ start + 2 * (start @ among[:, own]) + 1
-            tried = np.repeat(means[:, :, None], len(own), axis=2)
-            tried[:, answer] = sums / np.sqrt(np.maximum(squares, 1e-12))
+            tried = np.repeat(means[..., None], len(own), axis=-1)
+            tried[..., answer, :] = sums / np.sqrt(np.maximum(squares, 1e-12))
+            tried = choice.pooled(tried)
             found = _qualities(choice.logit_scale * tried, target, scoring)
             # Among those that rank alike, the most likely: log loss of these alone.
             tied = np.flatnonzero(found == np.nanmax(found, initial=-np.inf))

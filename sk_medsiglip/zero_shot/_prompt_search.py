@@ -1,4 +1,4 @@
-"""``PromptSearchCV``: prompts chosen on a few labels, and what that gained."""
+"""``PromptSearchCV``: prompts chosen on a few labels, and an estimate of the gain."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sk_medsiglip._classifier import Classifier
-from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._resampling import auc_of_resamples, draw_counts, interval
@@ -31,6 +30,11 @@ from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.exceptions import LabelCodesWarning
 from sk_medsiglip.prompts import Question, check_prompts
 from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier, text_embedder_of
+from sk_medsiglip.zero_shot._instances import (
+    AGGREGATES,
+    check_rows_or_bags,
+    make_pooling,
+)
 from sk_medsiglip.zero_shot._prompt_choices import (
     Choice,
     Pairs,
@@ -47,13 +51,13 @@ _NO_GAIN: dict[str, Any] = {
 
 
 class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
-    """Choose prompts and their weights on a few labels, and say what that gained.
+    """Choose prompts and their weights on a few labels, and estimate the gain.
 
     Parameters
     ----------
     candidates : dict or PromptSet
         Prompts to choose from, as :class:`~sk_medsiglip.ZeroShotClassifier` takes them;
-        their plain ensemble is what has to be beaten.
+        their plain ensemble is the baseline.
     templates : str, list of str or dict, default=None
         As in that classifier. A prompt in each template is a candidate of its own.
     model : str or path-like, default="google/medsiglip-448"
@@ -71,9 +75,12 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
     n_bootstrap : int, default=1000
         Resamples behind the interval of the gain.
     n_jobs : int or None, default=None
-        Processes that search folds and findings at once.
+        Processes that search the folds of a finding at once.
     random_state : int, default=0
         Seed of the resamples.
+    aggregate, top_k
+        How the scores of a bag's instances become one, as in
+        :class:`~sk_medsiglip.ZeroShotClassifier`; without effect on rows.
     dtype, device, engine, batch_size, cache, verbose
         As in :class:`~sk_medsiglip.MedSigLIPTextEmbedder`.
 
@@ -81,13 +88,13 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
     ----------
     best_prompts_ : dict
         ``{class: {text: weight}}``, or ``{finding: {"positive": ..., "negative":
-        ...}}``; what :class:`~sk_medsiglip.ZeroShotClassifier` takes. The candidates
+        ...}}``, as :class:`~sk_medsiglip.ZeroShotClassifier` takes them. The candidates
         where the search gained nothing.
     best_estimator_ : ZeroShotClassifier
         The fitted classifier with these prompts.
     report_ : DataFrame
         One row a finding, or one in all: ``finding``; ``n_labels``; ``plain`` and
-        ``chosen``, mean scores on folds that had no say in what was chosen; ``gain``,
+        ``chosen``, mean scores on folds that took no part in the choice; ``gain``,
         their difference, with ``gain_low`` and ``gain_high``, its 95% interval over
         patients, and ``n_undefined``, resamples without a value. Prompts are adopted
         where ``gain`` is above 0, so an adopted gain is too high (see the notes);
@@ -98,7 +105,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
 
     See Also
     --------
-    compare_prompts : What each prompt is worth.
+    compare_prompts : The AUC of each prompt.
 
     Notes
     -----
@@ -148,6 +155,8 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         "n_bootstrap": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
         "random_state": [Interval(Integral, 0, None, closed="left")],
+        "aggregate": [StrOptions(AGGREGATES), Mapping],
+        "top_k": [Interval(Integral, 1, None, closed="left")],
     }
     _parameter_constraints.pop("normalize")
 
@@ -164,6 +173,8 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         n_bootstrap: int = 1000,
         n_jobs: int | None = None,
         random_state: int = 0,
+        aggregate: str | Mapping[Any, str] = "max",
+        top_k: int = 5,
         dtype: str = "auto",
         device: str = "auto",
         engine: str = "auto",
@@ -181,6 +192,8 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         self.n_bootstrap = n_bootstrap
         self.n_jobs = n_jobs
         self.random_state = random_state
+        self.aggregate = aggregate
+        self.top_k = top_k
         self.dtype = dtype
         self.device = device
         self.engine = engine
@@ -192,12 +205,13 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
     def fit(
         self, X: ArrayLike, y: ArrayLike, *, groups: ArrayLike | None = None
     ) -> Self:
-        """Search, judge, and fit a classifier with what was found.
+        """Search, estimate the gain, and fit a classifier with the chosen prompts.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, embedding_dim)
-            Image embeddings.
+        X : array-like of shape (n_samples, embedding_dim), or bags
+            Image embeddings, or bags as :class:`~sk_medsiglip.ZeroShotClassifier` takes
+            them.
         y : array-like of shape (n_samples,) or (n_samples, n_findings)
             Labels, as the prompts name them; NaN where one of several findings is not
             known.
@@ -221,17 +235,19 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         UserWarning
             If one of several findings has too few labels; its prompts stay.
         """
-        rows = check_embeddings(self, X)
+        rows = check_rows_or_bags(self, X)
         question = check_prompts(self.candidates, self.templates)
         labels = question.read_labels(self, rows, y)
         patients = None if groups is None else check_groups(groups, len(rows))
         embedder = text_embedder_of(self)
-        choices = encode_choices(question, labels, rows, embedder)
+        pooling = make_pooling(self.aggregate, self.top_k, question)
+        choices = encode_choices(question, labels, rows, embedder, pooling)
         self.report_ = self._search(choices, patients, question)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LabelCodesWarning)  # issued once
             side = embedder.get_params(deep=False)
             del side["normalize"]
+            side |= {"aggregate": self.aggregate, "top_k": self.top_k}
             best = ZeroShotClassifier(self.best_prompts_, **side)
             self.best_estimator_ = best.fit(rows, y)
         self.classes_ = self.best_estimator_.classes_
@@ -251,59 +267,57 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         """Return logits, as the best estimator does."""
         return self._ask("decision_function", X)
 
+    def instance_scores(self, X: Any) -> NDArray[np.floating]:
+        """Return the scores of the instances of bags, as the best estimator does."""
+        return self._ask("instance_scores", X)
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         inner = ZeroShotClassifier(self.candidates).__sklearn_tags__()
+        tags.input_tags.three_d_array = True
         tags.classifier_tags.multi_label = inner.classifier_tags.multi_label
         tags.target_tags.multi_output = inner.target_tags.multi_output
         return tags
 
     def _ask(self, method: str, X: ArrayLike) -> Any:
         check_is_fitted(self)
-        rows = check_embeddings(self, X, reset=False)
+        rows = check_rows_or_bags(self, X, reset=False)
         return getattr(self.best_estimator_, method)(rows)
 
     def _search(
         self, choices: list[Choice], patients: NDArray | None, question: Question
     ) -> pd.DataFrame:
         """Choose on all rows and on each fold's; set the prompts, return the report."""
-        jobs, tasks = [], []
-        for choice in choices:
-            groups = None if patients is None else patients[choice.rows]
-            folds = _folds(choice, self.cv, groups)
-            jobs.append((choice, groups, folds))
-            search = partial(
-                select,
-                choice,
-                scoring=self.scoring,
-                max_steps=self.max_steps,
-                cv=self.cv,
-                groups=groups,
-            )
-            everything = np.arange(len(choice.rows))
-            learned = [everything, *(train for train, _ in folds)]
-            tasks += [delayed(search)(rows) for rows in learned]
-        found: list[tuple[NDArray[np.float64], int]] = []
-        with progress_bar(
-            len(tasks), desc="choosing", unit="fold", verbose=self.verbose
-        ) as bar:
-            for one in Parallel(self.n_jobs, return_as="generator")(tasks):
-                found.append(one)
-                bar.update(1)
         lines: list[dict[str, Any]] = []
         weights: dict[int, float] = {}
-        for choice, groups, folds in jobs:
-            (chosen, n_steps), *of_folds = found[: 1 + len(folds)]
-            found = found[1 + len(folds) :]
-            gain = dict(_NO_GAIN)
-            if folds:
-                gain = self._gain(choice, groups, folds, [w for w, _ in of_folds])
-            if not gain["gain"] > 0:
-                chosen, n_steps = choice.weights, 0
-            line = {"finding": choice.name, "n_labels": len(choice.rows), **gain}
-            lines.append({**line, "n_steps": n_steps})
-            places = np.concatenate(choice.prompts).tolist()
-            weights |= dict(zip(places, chosen.tolist(), strict=True))
+        with progress_bar(
+            len(choices), desc="choosing", unit="question", verbose=self.verbose
+        ) as bar:
+            for choice in choices:
+                groups = None if patients is None else patients[choice.rows]
+                folds = _folds(choice, self.cv, groups)
+                search = partial(
+                    select,
+                    choice,
+                    scoring=self.scoring,
+                    max_steps=self.max_steps,
+                    cv=self.cv,
+                    groups=groups,
+                )
+                learned = [np.arange(len(choice.rows)), *(train for train, _ in folds)]
+                (chosen, n_steps), *of_folds = Parallel(self.n_jobs)(
+                    delayed(search)(rows) for rows in learned
+                )
+                gain = dict(_NO_GAIN)
+                if folds:
+                    gain = self._gain(choice, groups, folds, [w for w, _ in of_folds])
+                if not gain["gain"] > 0:
+                    chosen, n_steps = choice.weights, 0
+                line = {"finding": choice.name, "n_labels": len(choice.rows), **gain}
+                lines.append({**line, "n_steps": n_steps})
+                places = np.concatenate(choice.prompts).tolist()
+                weights |= dict(zip(places, chosen.tolist(), strict=True))
+                bar.update(1)
         self.best_prompts_ = _as_prompts(question, weights)
         return pd.DataFrame(lines)
 
@@ -314,7 +328,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         folds: Pairs,
         chosen: list[NDArray[np.float64]],
     ) -> dict[str, Any]:
-        """Judge each fold by what the others chose, against the plain ensemble."""
+        """Compare, on each fold, the choice of the others with the plain ensemble."""
         counts = draw_counts(
             len(choice.rows),
             self.n_bootstrap,

@@ -7,22 +7,31 @@ from numpy.typing import NDArray
 from scipy.special import log_expit, softmax
 
 SCORINGS = {"softmax", "sigmoid", "cosine"}
+#: Cosines with single prompts that are held at once, 64 MiB of float32.
+_COSINES_AT_ONCE = 2**24
 
 
-def pooled_cosines(
-    unit_rows: NDArray[np.floating],
+def cosines(
+    rows: NDArray[np.floating],
     vectors: NDArray[np.floating],
     starts: NDArray[np.intp] | None = None,
 ) -> NDArray[np.floating]:
-    """Return the similarity of images and answers.
+    """Return the similarity of rows and answers.
 
     ``vectors`` are those of the answers, or with ``starts`` those of the prompts of all
     answers: an answer is as similar as the most similar of its prompts.
     """
-    cosines = unit_rows @ vectors.T.astype(unit_rows.dtype)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit = rows / np.maximum(lengths, np.finfo(rows.dtype).tiny)
+    columns = vectors.T.astype(rows.dtype)
     if starts is None:
-        return cosines
-    return np.maximum.reduceat(cosines, starts, axis=1)
+        return unit @ columns
+    step = max(1, _COSINES_AT_ONCE // len(vectors))
+    parts = [
+        np.maximum.reduceat(unit[i : i + step] @ columns, starts, axis=1)
+        for i in range(0, len(rows), step)
+    ]
+    return np.concatenate(parts)
 
 
 def scores(

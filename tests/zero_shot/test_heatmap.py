@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from joblib import Parallel, delayed
 from PIL import Image
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -22,6 +23,7 @@ from sk_medsiglip import (
     make_zero_shot_pipeline,
 )
 from sk_medsiglip.datasets import make_chest_phantoms
+from sk_medsiglip.embedding import find_facts, prepare_image
 from sk_medsiglip.encoder import PATCH_METHODS, load_encoder, score_patches
 from sk_medsiglip.exceptions import (
     ImageReadError,
@@ -296,7 +298,7 @@ def test_the_pixels_are_those_of_the_embedding(checkpoint):
         strict=True,
     ):
         embedder = MedSigLIPEmbedder(checkpoint, resize=resize, pad=pad)
-        pixels = embedder._image_work().prepare(image)
+        pixels = prepare_image(embedder, find_facts(checkpoint), image)
         expected = score_patches(encoder, pixels[None], text / np.linalg.norm(text))
         np.testing.assert_allclose(heatmap, expected[0, 0], atol=1e-6)
     assert not np.allclose(maps[0], maps[1])
@@ -525,9 +527,117 @@ def test_from_estimator_takes_a_search_by_its_best_prompts(pyplot, phantoms):
     assert display.title == "effusion"
 
 
+# ------------------------------------------------------------- scores of parts: bags
+
+
+class Cells(BaseEstimator):
+    """Cells of an image as a bag, by the mean and spread of their pixels."""
+
+    def __init__(self, embedder=None, grid=4, pooled_row=False):
+        self.embedder, self.grid, self.pooled_row = embedder, grid, pooled_row
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        size = 128 // self.grid
+        images = np.stack([np.asarray(one, float) for one in X])
+        parts = images.reshape(len(images), self.grid, size, self.grid, size)
+        parts = parts.swapaxes(2, 3).reshape(len(images), -1, size * size)
+        bags = np.stack([parts.mean(axis=2), parts.std(axis=2)], axis=2)
+        if self.pooled_row:
+            bags = np.concatenate([bags, bags.mean(axis=1, keepdims=True)], axis=1)
+        return bags.astype(np.float32)
+
+
+class Brightest(ClassifierMixin, BaseEstimator):
+    """Tells bags by their brightest instance; several findings by several features."""
+
+    def __init__(self, n_findings=1):
+        self.n_findings = n_findings
+
+    def fit(self, X, y=None):
+        self.classes_ = np.array([0, 1])
+        if self.n_findings > 1:
+            self.classes_ = np.tile([0, 1], (self.n_findings, 1))
+            self.label_names_ = np.array(["bright", "uneven"])
+        return self
+
+    def instance_scores(self, X):
+        return X[..., 0] if self.n_findings == 1 else X / X.max()
+
+    def predict_proba(self, X):
+        return self.instance_scores(X).max(axis=1)
+
+
+@pytest.mark.parametrize("pooled_row", [False, True])
+def test_from_estimator_shows_the_scores_of_cells(pyplot, phantoms, pooled_row):
+    images = list(phantoms.images[:3])
+    cells = Cells(MedSigLIPEmbedder("demo"), pooled_row=pooled_row)
+    pipe = make_pipeline(cells, Brightest()).fit(images)
+    display = HeatmapDisplay.from_estimator(pipe, images[0])
+    expected = cells.transform(images[:1])[0, :16, 0].reshape(4, 4)
+    np.testing.assert_allclose(display.heatmap, expected, rtol=1e-6)
+    assert display.title == "1"
+    assert display.relative
+    several = make_pipeline(cells, Brightest(2)).fit(images)
+    scores = several[-1].instance_scores(cells.transform(images[:1]))[0]
+    named = HeatmapDisplay.from_estimator(several, images[0], "uneven")
+    np.testing.assert_allclose(named.heatmap.ravel(), scores[:16, 1])
+    found = HeatmapDisplay.from_estimator(several, images[0])
+    assert found.title == ["bright", "uneven"][scores.max(axis=0).argmax()]
+    with pytest.raises(ValueError, match="unknown"):
+        HeatmapDisplay.from_estimator(several, images[0], "nodule")
+    by_hand = HeatmapDisplay.from_scores(images[0], scores[:, 0], ax=found.ax_)
+    np.testing.assert_allclose(by_hand.heatmap.ravel(), scores[:16, 0])
+    assert by_hand.ax_ is found.ax_
+
+
+def test_from_slices_frames_the_slice_that_decided(pyplot):
+    rng = np.random.default_rng(0)
+    slices = list(rng.integers(0, 255, (7, 300, 200), dtype=np.uint8))
+    slices[2] = np.stack([slices[2][:100]] * 3, axis=2)  # of another shape
+    scores = np.array([0.1, 0.2, np.nan, 0.9, 0.3, 0.0, 0.4, np.nan, np.nan])
+    display = HeatmapDisplay.from_slices(slices, scores, n_columns=3)
+    assert display.title == "slice 4 of 7 has the highest score"
+    np.testing.assert_array_equal(display.heatmap.ravel()[:7], scores[:7])
+    assert np.isnan(display.heatmap.ravel()[7:]).all()
+    height, width = np.array(display.image.shape[:2]) // 3
+    drawn = np.asarray(display.im_.get_array())
+    alpha = display.im_.get_alpha()
+    assert drawn.shape == display.image.shape[:2]
+    for i, score in enumerate(scores):
+        row, column = divmod(i, 3)
+        place = np.s_[row * height : (row + 1) * height]
+        own = place, np.s_[column * width : (column + 1) * width]
+        if np.isnan(score):
+            assert (alpha[own] == 0).all()
+        else:
+            assert (drawn[own] == np.float32(score)).all()
+    assert alpha.max() == pytest.approx(0.6)
+    (frame,) = display.ax_.lines
+    assert frame.get_xdata()[0] == -0.5
+    assert frame.get_ydata()[0] == height - 0.5
+    display.figure_.canvas.draw()
+    assert HeatmapDisplay.from_slices(slices[:1], [1.0]).heatmap.shape == (1, 1)
+
+
+def test_scores_that_fit_no_picture(phantoms):
+    image = phantoms.images[0]
+    with pytest.raises(ValueError, match="square"):
+        HeatmapDisplay.from_scores(image, np.zeros(12))
+    with pytest.raises(ValueError, match="square"):
+        HeatmapDisplay.from_scores(image, np.zeros((3, 4)))
+    for scores in (np.zeros(3), np.zeros(5), np.zeros((4, 1))):
+        with pytest.raises(ValueError, match="fit 4 slices"):
+            HeatmapDisplay.from_slices([image] * 4, scores)
+    with pytest.raises(ValueError, match="NaN"):
+        HeatmapDisplay.from_slices([image] * 2, [np.nan] * 2)
+
+
 def test_from_estimator_says_what_it_needs(phantoms, pipe):
     image = phantoms.images[0]
-    with pytest.raises(ValueError, match="'fracture' is none.*cardiomegaly"):
+    with pytest.raises(ValueError, match="fracture"):
         HeatmapDisplay.from_estimator(pipe, image, "fracture")
     with pytest.raises(NotFittedError):
         HeatmapDisplay.from_estimator(

@@ -147,11 +147,11 @@ def test_templates_by_class(make):
 
 
 def test_max_looks_at_ten_thousand_prompts_block_by_block(make, X, monkeypatch):
-    from sk_medsiglip.zero_shot import _classifier
+    from sk_medsiglip.zero_shot import _scores
 
     clf = make(CLASSES, ensemble="max").fit(X)
     whole = clf.decision_function(X)
-    monkeypatch.setattr(_classifier, "_COSINES_AT_ONCE", 6 * 7)
+    monkeypatch.setattr(_scores, "_COSINES_AT_ONCE", 6 * 7)
     np.testing.assert_allclose(clf.decision_function(X), whole, atol=1e-6)
     assert clf.prompt_embeddings_.shape == (6, 32)
     assert clf.class_embeddings_.shape == (3, 32)
