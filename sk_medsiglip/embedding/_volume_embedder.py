@@ -53,27 +53,29 @@ class MedSigLIPVolumeEmbedder(Stateless):
     Parameters
     ----------
     embedder : MedSigLIPEmbedder
-        How one slice becomes a row: model, intensity, threads, store, ``on_error``.
-        Its ``frame`` must be None. Its ``normalize`` scales the row of each slice,
-        before pooling; the pooled row is not scaled again.
+        Embedder of single slices. Its model, intensity, threads, store and
+        ``on_error`` are used; its ``frame`` must be None. Its ``normalize`` scales the
+        row of each slice, before pooling; the pooled row is not scaled again.
     n_slices : int or None, default=85
-        Slices to take of a study, spread evenly from the first to the last (of 1, the
-        middle one); all if it has fewer, or with None, which tiles of a slide need.
-        85 is what Google's CT example takes. Time grows with it: every slice is one
-        image for the model.
+        Number of slices to take of a study, spread evenly from the first to the last
+        (with 1, the middle one). With None, or if there are fewer, all are taken;
+        tiles of a slide need None. Google's CT example takes 85. Time grows with it:
+        every slice is one image for the model.
     pooling : {"mean", "max", "mean+max"}, callable or None, default="mean"
-        How rows of slices become one. "mean+max" puts both next to each other, twice
-        the columns. A function gets the float32 array (n_slices, embedding_dim) and
+        Function from the rows of slices to one row. "mean+max" puts both next to each
+        other, twice the columns. A function of your own gets the float32 array (n_slices, embedding_dim) and
         returns a 1-D array whose length must not depend on ``n_slices``; to be
         pickled, it must be importable. None keeps all rows: a study is a bag, for
         estimators that take ``(n_samples, n_instances, embedding_dim)``.
     series : int or None, default=None
-        Which series of a study that holds several. None raises there, with a list.
+        Index of the series in a study that holds several. With None, such a study is
+        an error that lists them.
     plane : {"axial", "coronal", "sagittal"}, default="axial"
-        How NIfTI volumes are cut. DICOM series are shown as they were taken, and
-        another plane than theirs is an error, as it is for arrays.
+        Plane in which NIfTI volumes are cut. DICOM series are shown as they were
+        taken; another plane than theirs is an error, as it is for arrays.
     verbose : int, default=0
-        Over 0 shows a progress bar of studies, over 1 also one of their slices.
+        Verbosity. Above 0, a progress bar of studies is shown; above 1, also one of
+        their slices.
 
     Attributes
     ----------
@@ -91,11 +93,11 @@ class MedSigLIPVolumeEmbedder(Stateless):
     ``intensity="auto"``) are those of all its slices, taken or not, so that one slice
     is not brighter than the next. For that, every slice is decoded once more.
 
-    What is kept in memory does not grow with the number of studies, apart from the
-    result: some slices at the model's size, some thousand rows, and two NIfTI volumes.
-    Bags take ``4 * n_studies * n_instances * embedding_dim`` bytes, padding included,
-    and up to twice that while they are put together: 157 MB are kept of 400 studies
-    of 85 slices at width 1152.
+    Apart from the result, memory does not grow with the number of studies: it holds
+    some slices at the model's size, some thousand rows, and two NIfTI volumes. Bags
+    take ``4 * n_studies * n_instances * embedding_dim`` bytes, padding included, and
+    up to twice that while they are put together. Bags of 400 studies of 85 slices at
+    width 1152 take 157 MB.
 
     Examples
     --------

@@ -39,15 +39,16 @@ def read_study(
     item : folder, file, list of images, array or image
         One study, as :class:`~sk_medsiglip.MedSigLIPVolumeEmbedder` takes it.
     n_slices : int or None, default=85
-        Slices to take, spread evenly; all if there are fewer, or with None.
+        Number of slices to take, spread evenly; all if there are fewer, or with None.
     intensity : "auto", Window, CTWindows, Percentiles or str, default="auto"
         As for :func:`read_image`; percentiles are those of the whole series.
     plane : {"axial", "coronal", "sagittal"}, default="axial"
-        How a NIfTI volume is cut.
+        Plane in which a NIfTI volume is cut.
     series : int or None, default=None
-        Which series, where a folder holds several.
+        Index of the series, where a folder holds several.
     max_pixels : int, default=178_956_970
-        Larger slices are refused before they are decoded.
+        Largest number of pixels of a slice; larger ones are refused before they are
+        decoded.
 
     Returns
     -------

@@ -19,7 +19,7 @@ from sk_medsiglip.images._sources import (
     open_source,
     source_path,
 )
-from sk_medsiglip.images._tiles import level_sizes
+from sk_medsiglip.images._tiles import LevelSize, level_sizes
 
 #: A level of a pyramid is rarely an exact power of 2 smaller than the largest one.
 _LEVEL_TOLERANCE = 1.02
@@ -108,13 +108,6 @@ def tiles_from_h5(coords: Any, slide: Any) -> list[Region]:
     return [_region(slide, place, size, levels, level) for place in places]
 
 
-class _LevelSize(NamedTuple):
-    """Width and height of one level of a slide."""
-
-    width: int
-    height: int
-
-
 class _TileSize(NamedTuple):
     """Side of a tile at the largest level, and in pixels as the tool shows it."""
 
@@ -161,23 +154,23 @@ def _read_coordinates(coords: Any) -> tuple[NDArray[Any], dict[str, Any]]:
         return found[:], {**file.attrs, **found.attrs}
 
 
-def _sizes_of_levels(slide: Any) -> list[_LevelSize]:
+def _sizes_of_levels(slide: Any) -> list[LevelSize]:
     """Return the sizes of a slide's levels that can be read, the largest first."""
     if isinstance(slide, np.ndarray) and slide.ndim in (2, 3):
-        return [_LevelSize(slide.shape[1], slide.shape[0])]
+        return [LevelSize(slide.shape[1], slide.shape[0])]
     if is_readable_stream(slide):
         with open_source(slide, in_parts=True) as stream:
             if kind_of(stream) == "TIFF":
                 for name in ("tifffile", "imagecodecs"):
                     import_optional(name, extra="slides", purpose="Reading slides")
-                sizes = [_LevelSize(*size) for size in level_sizes(stream)]
+                sizes = level_sizes(stream)
                 if sizes:
                     return sizes
     whole = load_picture(slide, frame=None, max_pixels=MAX_PIXELS)
-    return [_LevelSize(whole.values.shape[1], whole.values.shape[0])]
+    return [LevelSize(whole.values.shape[1], whole.values.shape[0])]
 
 
-def _tile_size(attributes: dict[str, Any], levels: list[_LevelSize]) -> _TileSize:
+def _tile_size(attributes: dict[str, Any], levels: list[LevelSize]) -> _TileSize:
     """Return how large a tile is, by the attributes of one tool or another."""
     shown = _number(attributes, "patch_size")
     at_level_0 = _number(attributes, "patch_size_level0")
@@ -215,7 +208,7 @@ def _number(attributes: dict[str, Any], name: str) -> float | None:
 
 
 def _check_places(
-    places: NDArray[Any], attributes: dict[str, Any], slide: _LevelSize
+    places: NDArray[Any], attributes: dict[str, Any], slide: LevelSize
 ) -> None:
     """Refuse coordinates of another slide, which would be tiles of anything."""
     width = _number(attributes, "level0_width") or slide.width
@@ -239,7 +232,7 @@ def _check_places(
             raise ImageReadError(f"x={x}, y={y} of tile {tile} {reason}", _OTHER_SLIDE)
 
 
-def _best_level(levels: list[_LevelSize], size: _TileSize) -> int:
+def _best_level(levels: list[LevelSize], size: _TileSize) -> int:
     """Return the smallest level that has the pixels of a tile as the tool shows it."""
     wanted = size.at_level_0 / size.shown * _LEVEL_TOLERANCE
     return max(
@@ -253,7 +246,7 @@ def _region(
     slide: Any,
     place: NDArray[Any],
     size: _TileSize,
-    levels: list[_LevelSize],
+    levels: list[LevelSize],
     level: int,
 ) -> Region:
     """Return one tile, cut at the edges of the slide."""

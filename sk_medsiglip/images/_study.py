@@ -73,7 +73,7 @@ class StudyParts(NamedTuple):
 
 
 def study_parts(item: Any) -> StudyParts:
-    """Return what decides a study; no file is opened.
+    """Return the sources that decide a study; no file is opened.
 
     Raises
     ------
@@ -127,11 +127,12 @@ def open_study(
             raise ImageReadError("it holds no image", "Remove it from X.")
         return study
     except ImageReadError as error:
-        items = _items(item)
-        n_images = "" if items is None else f"{type(item).__name__} of {len(items)}"
-        error.source = error.source or (
-            describe(item) if items is None else f"{n_images} images"
-        )
+        if not error.source:
+            items = _items(item)
+            kind = type(item).__name__
+            error.source = (
+                describe(item) if items is None else f"{kind} of {len(items)} images"
+            )
         raise
 
 
@@ -181,10 +182,7 @@ class _Opening:
         if volumes:
             return self._one_volume(volumes, damaged)
         parts = [part for path, kind in pictures for part in _frames(path, kind)]
-        if not parts:
-            return Study([], damaged)
-        self._check_series_and_plane(len(parts))
-        return Study(series_of(parts, self.max_pixels), damaged)
+        return self._one_series(parts, damaged) if parts else Study([], damaged)
 
     def _look_at(self, item: Any, place: int) -> tuple[str | None, Header | None]:
         """Return the kind of a file, and its header if it is a DICOM image."""
@@ -235,12 +233,12 @@ class _Opening:
             stacks = choose_stacks(stacks_of([header]), self.series)
             return Study(self._slices_of(stacks))
         is_picture = kind not in (None, DICOM, PACKED_DICOM)
-        parts = _frames(item, str(kind)) if is_picture else [(item, None)]
-        self._check_series_and_plane(len(parts))
-        return Study(series_of(parts, self.max_pixels))
+        return self._one_series(
+            _frames(item, str(kind)) if is_picture else [(item, None)]
+        )
 
     def _open_values(self, item: Any) -> Study:
-        """Open what is in memory already: an array, an image, an image of something."""
+        """Open an array or an image in memory, or a part of something bigger."""
         has_values = hasattr(item, "__array__") and not np.isscalar(item)
         if not has_values or isinstance(item, Image.Image):
             return Study([item])
@@ -248,8 +246,7 @@ class _Opening:
             values = as_array(item)
         if not _is_volume(values):
             return Study([item])
-        self._check_series_and_plane(len(values))
-        return Study(series_of([(part, None) for part in values], self.max_pixels))
+        return self._one_series([(part, None) for part in values])
 
     def _one_volume(self, paths: Sequence[Any], damaged: Sequence[Any]) -> Study:
         index = self.series
@@ -266,6 +263,23 @@ class _Opening:
             )
         volume = NiftiVolume(paths[index or 0], self.plane)
         return Study(volume.slices(), [*damaged], [volume])
+
+    def _one_series(
+        self, parts: Sequence[tuple[Any, int | None]], damaged: Sequence[Any] = ()
+    ) -> Study:
+        """Return pictures or planes of an array, whose axes are not known."""
+        if self.plane != "axial" and len(parts) > 1:
+            raise ImageReadError(
+                f'plane="{self.plane}" is asked for, and its axes are not known',
+                "Only NIfTI volumes can be cut in any plane: transpose the array "
+                "instead.",
+            )
+        if self.series:
+            raise ImageReadError(
+                f"series={self.series} is asked for, and it is not a DICOM series",
+                "Leave series out for it.",
+            )
+        return Study(series_of(parts, self.max_pixels), [*damaged])
 
     def _slices_of(self, stacks: Sequence[Stack]) -> list[Any]:
         slices: list[Any] = []
@@ -294,19 +308,6 @@ class _Opening:
                 f'plane="{self.plane}" is asked for, and its slices are {acquired}',
                 "DICOM slices are shown as they were taken: leave plane out, or "
                 "convert the series to NIfTI.",
-            )
-
-    def _check_series_and_plane(self, n_slices: int) -> None:
-        if self.plane != "axial" and n_slices > 1:
-            raise ImageReadError(
-                f'plane="{self.plane}" is asked for, and its axes are not known',
-                "Only NIfTI volumes can be cut in any plane: transpose the array "
-                "instead.",
-            )
-        if self.series:
-            raise ImageReadError(
-                f"series={self.series} is asked for, and it is no DICOM series",
-                "Leave series out for it.",
             )
 
     def _header_of(self, item: Any, place: int) -> Header | None:

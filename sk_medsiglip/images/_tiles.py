@@ -11,7 +11,7 @@ import io
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +74,15 @@ def find_page(
         return TiledPage(stream, page) if _is_read(page) else None
 
 
-def level_sizes(stream: BinaryIO) -> list[tuple[int, int]]:
-    """Return width and height of the levels that can be read in parts, from 0."""
+class LevelSize(NamedTuple):
+    """Width and height of one level of a slide."""
+
+    width: int
+    height: int
+
+
+def level_sizes(stream: BinaryIO) -> list[LevelSize]:
+    """Return the sizes of the levels that can be read in parts, from 0."""
     import tifffile
 
     with decoding("its TIFF header cannot be read", _AGAIN):
@@ -89,7 +96,7 @@ def level_sizes(stream: BinaryIO) -> list[tuple[int, int]]:
             )
             raise
         pages = itertools.takewhile(_is_read, (level.aspage() for level in levels))
-        return [(page.imagewidth, page.imagelength) for page in pages]
+        return [LevelSize(page.imagewidth, page.imagelength) for page in pages]
 
 
 def read_page(
