@@ -63,10 +63,11 @@ class MedSigLIPVolumeEmbedder(Stateless):
         every slice is one image for the model.
     pooling : {"mean", "max", "mean+max"}, callable or None, default="mean"
         Function from the rows of slices to one row. "mean+max" puts both next to each
-        other, twice the columns. A function of your own gets the float32 array (n_slices, embedding_dim) and
-        returns a 1-D array whose length must not depend on ``n_slices``; to be
-        pickled, it must be importable. None keeps all rows: a study is a bag, for
-        estimators that take ``(n_samples, n_instances, embedding_dim)``.
+        other, twice the columns. A function of your own gets the float32 array
+        (n_slices, embedding_dim) and returns a 1-D array whose length must not depend
+        on ``n_slices``; to be pickled, it must be importable. None keeps all rows: a
+        study is a bag, for estimators that take
+        ``(n_samples, n_instances, embedding_dim)``.
     series : int or None, default=None
         Index of the series in a study that holds several. With None, such a study is
         an error that lists them.
@@ -85,6 +86,7 @@ class MedSigLIPVolumeEmbedder(Stateless):
     See Also
     --------
     MedSigLIPEmbedder : One row an image.
+    sk_medsiglip.images.tiles_from_h5 : Tiles that a tool has chosen on a slide.
     sk_medsiglip.images.read_study : The slices as the model sees them.
 
     Notes
