@@ -13,15 +13,13 @@ Python compute too, and ``demo`` prints those lines. The files::
     _index_app.py      index: a searchable index, built and asked
     _finetune.py       finetune: a tuned encoder
     _check.py, _embed.py, _cache.py, _doctor.py   the other commands
-    _collection.py     a folder or a CSV file -> image files and their columns
-    _labels.py         labelled images, and the task that columns of labels pose
+    _collection.py     a folder or a CSV file -> image files, labels, patients
     _splits.py         held-out patients and folds
     _prompts.py        --prompts, --class, --positive -> a dict of prompts
     _embedding.py      embedding of images as every command does it
-    _model_files.py    fitted pipelines as files
-    _written_files.py  checks of files to write; CSV and Markdown
-    _plot.py           pictures of demo and index search
-    _options.py        options that commands share; _console.py prints; _errors.py
+    _files.py          files to write, checked first; saved pipelines
+    _plot.py           the picture of demo
+    _options.py        options that commands share; _console.py prints
 """
 
 from sk_medsiglip.cli._app import app, main

@@ -12,11 +12,16 @@ from typer.core import TyperGroup
 from sk_medsiglip._version import __version__
 from sk_medsiglip.cli._cache import cache_app
 from sk_medsiglip.cli._check import check
-from sk_medsiglip.cli._console import complain, console, show_warning
+from sk_medsiglip.cli._console import (
+    CommandError,
+    complain,
+    console,
+    in_shell,
+    show_warning,
+)
 from sk_medsiglip.cli._demo import demo
 from sk_medsiglip.cli._doctor import doctor
 from sk_medsiglip.cli._embed import embed
-from sk_medsiglip.cli._errors import CommandError, in_shell
 from sk_medsiglip.cli._finetune import finetune
 from sk_medsiglip.cli._index_app import index_app
 from sk_medsiglip.cli._predict import predict, zero_shot

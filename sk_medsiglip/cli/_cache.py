@@ -10,9 +10,8 @@ import numpy as np
 import typer
 
 from sk_medsiglip.cli import _options as options
-from sk_medsiglip.cli._console import bar, console, make_table, say, show_code
-from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._written_files import check_out
+from sk_medsiglip.cli._console import CommandError, bar, say, show_code, show_table
+from sk_medsiglip.cli._files import check_out
 
 if TYPE_CHECKING:
     from sk_medsiglip.cache import EmbeddingCache
@@ -24,16 +23,20 @@ cache_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_UNITS = {"": 1, "B": 1}
-for _power, _letter in enumerate("KMGT", start=1):
-    _UNITS |= {_letter: 1000**_power, f"{_letter}B": 1000**_power}
-    _UNITS |= {f"{_letter}IB": 1024**_power}
+#: What verify may find, by attribute of its report.
+_DAMAGE = {
+    "dropped": "rows were damaged or gone; they are computed again when needed.",
+    "recovered": "rows that the index had lost are back.",
+    "dropped_files": "notes on files were damaged; these files are read again when "
+    "needed.",
+    "unreadable_segments": "segments cannot be read at all; sk-medsiglip cache clear "
+    "removes them.",
+}
 
 LocationOption = Annotated[
     Path | None,
     typer.Option(
-        "--location",
-        help="Folder of the cache. Default: SK_MEDSIGLIP_CACHE, or a per-user folder.",
+        help="Folder of the cache. Default: SK_MEDSIGLIP_CACHE, or a per-user folder."
     ),
 ]
 
@@ -60,9 +63,8 @@ def info(location: LocationOption = None) -> None:
     if not stats["spaces"]:
         say("Nothing is stored yet.")
         return
-    table = make_table("Model", "Kind", "Revision", "Recipe", "Type", "Width", "Rows")
-    for space in sorted(stats["spaces"], key=lambda s: -s["rows"]):
-        table.add_row(
+    rows = [
+        [
             space["model"],
             space["kind"],
             space["revision"][:19],
@@ -70,8 +72,10 @@ def info(location: LocationOption = None) -> None:
             space["dtype"],
             f"{space['width']:,}",
             f"{space['rows']:,}",
-        )
-    console.print(table)
+        ]
+        for space in sorted(stats["spaces"], key=lambda s: -s["rows"])
+    ]
+    show_table(["Model", "Kind", "Revision", "Recipe", "Type", "Width", "Rows"], rows)
 
 
 @cache_app.command()
@@ -80,10 +84,9 @@ def verify(
     images: Annotated[
         Path | None,
         typer.Option(
-            "--images",
             help="Also read the images of this folder or CSV file again, to find files "
             "that changed without showing it. The options below say how they were "
-            "embedded.",
+            "embedded."
         ),
     ] = None,
     path_column: options.PathColumnOption = None,
@@ -94,25 +97,11 @@ def verify(
     """Check every row's checksum, and mend what is damaged."""
     report = _open(location).verify()
     say(f"{report.rows:,} rows are intact, in {report.segments:,} segments.")
-    for count, what in (
-        (
-            report.dropped,
-            "rows were damaged or gone; they are computed again when needed.",
-        ),
-        (report.recovered, "rows that the index had lost are back."),
-        (
-            report.dropped_files,
-            "notes on files were damaged; these files are read again when needed.",
-        ),
-        (
-            report.unreadable_segments,
-            "segments cannot be read at all; sk-medsiglip cache clear removes them.",
-        ),
-    ):
-        if count:
-            say(f"{count:,} {what}", "yellow")
+    for name, words in _DAMAGE.items():
+        if count := getattr(report, name):
+            say(f"{count:,} {words}", "yellow")
     if report.index_rebuilt:
-        say("The index was damaged and is built anew.", "yellow")
+        say("The index was damaged and was rebuilt.", "yellow")
     if report.ok:
         say("Nothing is wrong.", "green")
     if images is None:
@@ -142,8 +131,7 @@ def export_rows(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model",
-            help="Only rows of this model, or of the revision that begins so.",
+            help="Only rows of this model, or of the revision that begins so."
         ),
     ] = None,
     overwrite: options.OverwriteOption = False,
@@ -181,9 +169,8 @@ def prune(
     max_size: Annotated[
         str,
         typer.Option(
-            "--max-size",
             help="Size that the rows may take: 5GB, 500MB, 1.5GiB. The index comes on "
-            "top, about 20 bytes a row; neighbours go in blocks of 256.",
+            "top, about 20 bytes a row; neighbours go in blocks of 256."
         ),
     ],
     location: LocationOption = None,
@@ -225,12 +212,15 @@ def clear(
 
 def parse_bytes(text: str) -> int:
     """Return the bytes that ``5GB``, ``1.5 GiB`` or ``1000`` mean."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    if match is None or match[2].upper() not in _UNITS:
+    number = r"(?P<number>\d+(\.\d+)?)"
+    unit = r"((?P<power>[KMGT])(?P<binary>i?))?B?"
+    match = re.fullmatch(rf"\s*{number}\s*{unit}\s*", text, re.IGNORECASE)
+    if match is None:
         raise CommandError(
             f"--max-size: {text!r} is not a size. Write 5GB, 500MB or 1.5GiB."
         )
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    power = "KMGT".index(match["power"].upper()) + 1 if match["power"] else 0
+    return int(float(match["number"]) * (1024 if match["binary"] else 1000) ** power)
 
 
 def format_bytes(n_bytes: float) -> str:

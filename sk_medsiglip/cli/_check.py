@@ -12,10 +12,9 @@ import typer
 
 from sk_medsiglip._files import new_file
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.cli._console import bar, console, make_table, say
-from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._console import CommandError, bar, say, show_table
+from sk_medsiglip.cli._files import check_out, write_csv
 from sk_medsiglip.cli._options import OverwriteOption, PathColumnOption, SourceArgument
-from sk_medsiglip.cli._written_files import check_out, write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,24 +43,22 @@ def check(
     intensity: Annotated[
         str,
         typer.Option(
-            "--intensity",
             help="How grey values become brightness: auto, ct, ct-wide, lung, "
-            "mediastinum, brain, bone.",
+            "mediastinum, brain, bone."
         ),
     ] = "auto",
     frame: Annotated[
         str | None,
         typer.Option(
-            "--frame",
             help="Frame of multi-frame files, from 0, or middle. Without it they "
-            "cannot be read.",
+            "cannot be read."
         ),
     ] = None,
     max_pixels: Annotated[
-        int | None, typer.Option("--max-pixels", min=1, help="Refuse larger images.")
+        int | None, typer.Option(min=1, help="Refuse larger images.")
     ] = None,
     n_jobs: Annotated[
-        int, typer.Option("--n-jobs", help="Threads that read; -1 takes all cores.")
+        int, typer.Option(help="Threads that read; -1 takes all cores.")
     ] = -1,
     exit_zero: Annotated[
         bool,
@@ -160,19 +157,21 @@ def _say_what_is_there(table: pd.DataFrame) -> None:
     known = table[table.format.notna()]
     if known.empty:
         return
-    counts = make_table("Format", "Modality", "Images", "Height", "Width", "Grey range")
     groups = known.groupby(["format", "modality"], dropna=False, sort=False)
-    for (kind, modality), rows in sorted(groups, key=lambda g: -len(g[1])):
-        grey = f"{rows.low.min():g} to {rows.high.max():g}"
-        counts.add_row(
-            str(kind),
+    rows = [
+        [
+            kind,
             modality if isinstance(modality, str) else "",
-            f"{len(rows):,}",
-            _span(rows.height),
-            _span(rows.width),
-            grey if rows.low.notna().any() else "",
-        )
-    console.print(counts)
+            f"{len(group):,}",
+            _span(group.height),
+            _span(group.width),
+            f"{group.low.min():g} to {group.high.max():g}"
+            if group.low.notna().any()
+            else "",
+        ]
+        for (kind, modality), group in sorted(groups, key=lambda one: -len(one[1]))
+    ]
+    show_table(["Format", "Modality", "Images", "Height", "Width", "Grey range"], rows)
 
 
 def _span(sizes: pd.Series) -> str:
@@ -189,9 +188,8 @@ def _say_duplicates(table: pd.DataFrame) -> None:
         "duplicate_of).",
         "yellow",
     )
-    for row in copies.head(_SHOWN_EXAMPLES).itertuples():
-        say(f"{row.path} = {table.path.iloc[row.duplicate_of]}", indent=2)
-    _say_how_many_more(len(copies))
+    firsts = table.path.iloc[copies.duplicate_of.astype(int)]
+    _say_some(copies.path + " = " + firsts.to_numpy(), indent=2)
 
 
 def _say_failures(table: pd.DataFrame) -> None:
@@ -209,9 +207,7 @@ def _say_failures(table: pd.DataFrame) -> None:
         say(f"{len(rows):,} x {first.reason}{like}", "red", indent=2)
         if first.hint:
             say(f"-> {first.hint}", indent=6)
-        for path in rows.path.head(_SHOWN_EXAMPLES):
-            say(str(path), indent=6)
-        _say_how_many_more(len(rows), indent=6)
+        _say_some(rows.path, indent=6)
     if len(groups) > _SHOWN_REASONS:
         say(f"and {len(groups) - _SHOWN_REASONS:,} other reasons", indent=2)
 
@@ -220,6 +216,9 @@ def _images(count: int) -> str:
     return f"{count:,} image" if count == 1 else f"{count:,} images"
 
 
-def _say_how_many_more(count: int, *, indent: int = 2) -> None:
-    if count > _SHOWN_EXAMPLES:
-        say(f"and {count - _SHOWN_EXAMPLES:,} more", indent=indent)
+def _say_some(lines: pd.Series, *, indent: int) -> None:
+    """Print the first lines, and how many more there are."""
+    for line in lines.head(_SHOWN_EXAMPLES):
+        say(line, indent=indent)
+    if len(lines) > _SHOWN_EXAMPLES:
+        say(f"and {len(lines) - _SHOWN_EXAMPLES:,} more", indent=indent)

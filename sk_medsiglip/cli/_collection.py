@@ -1,39 +1,43 @@
-"""Image files of a folder or a CSV file, with the columns of the file."""
+"""Image files of a folder or a CSV file, with their columns, labels and patients."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sk_medsiglip.cli._errors import CommandError, in_shell
+from sk_medsiglip.cli._console import CommandError, in_shell
 from sk_medsiglip.datasets import (
     IMAGE_SUFFIXES,
+    Meaning,
     class_name,
     list_images,
     locate,
     parse_names,
     parse_numbers,
+    read_binary,
     read_table,
+    some_values,
 )
 from sk_medsiglip.datasets import check_columns as _check_columns
 
 #: Column of sub-folder names, for a collection that is a folder.
 FOLDER_LABEL = "label"
+_MAX_CLASSES = 100
 
 
 @dataclass(frozen=True)
 class Collection:
     """Image files in order, and the table they come from.
 
-    ``frame`` holds the path as the user has it and the other columns; ``cells`` is the
-    same table, every cell as it is written.
+    ``frame`` holds the paths as the user has them and the other columns; ``cells`` is
+    the same table with every cell as it is written.
     """
 
     paths: list[str]
@@ -59,7 +63,7 @@ class Collection:
         )
 
     def column(self, name: str, option: str) -> pd.Series:
-        """Return a column, or say which there are."""
+        """Return a column, or raise with the names of those there are."""
         check_columns(self.frame, [name], option)
         return self.frame[name]
 
@@ -84,6 +88,77 @@ class Collection:
         )
         paths = self.names if same_folder else [absolute(path) for path in self.paths]
         self.cells.assign(**{self.path_column: paths}).to_csv(file, index=False)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task.
+
+    ``y`` holds 0, 1 and NaN for one finding or several, and names for classes.
+    """
+
+    kind: Literal["finding", "classes", "findings"]
+    names: tuple[str, ...]
+    y: NDArray[Any]
+
+    def truth(self) -> NDArray[np.float64]:
+        """Return 1, 0 and NaN for each image and name."""
+        if self.kind == "classes":
+            return (self.y[:, None] == np.asarray(self.names)).astype(float)
+        return self.y.reshape(len(self.y), -1).astype(float)
+
+    def named_labels(self) -> Any:
+        """Return labels that name themselves in a saved classifier."""
+        if self.kind == "findings":
+            return pd.DataFrame(self.y.astype(float), columns=list(self.names))
+        if self.kind == "finding":
+            return np.where(self.y == 1, self.names[0], absent(self.names[0]))
+        return self.y
+
+    def named_prompts(self, prompts: dict[str, Any]) -> dict[str, Any]:
+        """Return prompts under the names of these labels."""
+        if self.kind != "finding":
+            return prompts
+        (name,) = self.names
+        return {
+            name: prompts[name]["positive"],
+            absent(name): prompts[name]["negative"],
+        }
+
+    def labels_of(self, row: int) -> str:
+        """Return the labels of an image, in words."""
+        true = [n for n, yes in zip(self.names, self.truth()[row], strict=True) if yes]
+        nothing = absent(self.names[0]) if self.kind == "finding" else "no finding"
+        return ", ".join(true) or nothing
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images with their labels, patients and places in the file they come from.
+
+    ``remarks`` are sentences on images that were left out.
+    """
+
+    collection: Collection
+    task: Task
+    groups: NDArray[Any] | None
+    rows: NDArray[np.intp]
+    remarks: list[str]
+
+    def keep(self, rows: NDArray[Any]) -> LabelledImages:
+        """Return some of the rows, by a mask or by places."""
+        return LabelledImages(
+            self.collection.keep(rows),
+            replace(self.task, y=self.task.y[rows]),
+            None if self.groups is None else self.groups[rows],
+            self.rows[rows],
+            list(self.remarks),
+        )
+
+    @property
+    def y(self) -> Any:
+        """Labels that name themselves in a saved classifier."""
+        return self.task.named_labels()
 
 
 def read_collection(source: Path, path_column: str | None = None) -> Collection:
@@ -113,12 +188,87 @@ def read_collection(source: Path, path_column: str | None = None) -> Collection:
     return Collection(paths, pd.DataFrame(typed), path_column, cells)
 
 
+def read_labelled(
+    source: Path,
+    *,
+    label_column: Sequence[str] | None = None,
+    group_column: str | None = None,
+    path_column: str | None = None,
+    uncertain: Meaning = "ignore",
+    blank: Meaning = "ignore",
+) -> LabelledImages:
+    """Read the images of a table or folder that have labels."""
+    collection = read_collection(source, path_column)
+    columns = label_column or [FOLDER_LABEL]
+    task, labelled = read_labels(collection.frame, columns, uncertain, blank)
+    remarks = []
+    if n_lost := int((~labelled).sum()):
+        remarks.append(
+            f"{n_lost:,} of {len(labelled):,} images are left out: a label is blank or "
+            "uncertain (-1)."
+        )
+    collection = collection.keep(labelled)
+    groups = collection.patients(group_column)
+    return LabelledImages(collection, task, groups, np.flatnonzero(labelled), remarks)
+
+
+def read_labels(
+    frame: pd.DataFrame,
+    columns: Sequence[str],
+    uncertain: Meaning = "ignore",
+    blank: Meaning = "ignore",
+) -> tuple[Task, NDArray[np.bool_]]:
+    """Return the task of the rows that have labels, and which rows these are.
+
+    One column of 0 and 1 is a finding, one of anything else holds classes. Several
+    columns must each hold 0 and 1, and a row needs a label in one of them.
+    """
+    check_columns(frame, columns, "--label-column")
+    findings = [read_binary(frame[name], uncertain, blank) for name in columns]
+    if len(columns) == 1 and findings[0] is None:
+        labels = frame[columns[0]]
+        labelled = labels.notna().to_numpy()
+        target = None
+    else:
+        for name, values in zip(columns, findings, strict=True):
+            if values is None:
+                raise CommandError(
+                    "--label-column: with several label columns each must hold 0 and "
+                    f"1, and {name!r} holds {some_values(frame[name])}."
+                )
+        target = np.column_stack(findings)  # type: ignore[arg-type]
+        labelled = np.isfinite(target).any(axis=1)
+    if not labelled.any():
+        raise CommandError(
+            f"No image has a label in the columns {', '.join(columns)}. Fill in the "
+            "blanks, or name other columns."
+        )
+    if target is None:
+        return _read_classes(labels[labelled]), labelled
+    y = target[labelled]
+    if np.isfinite(y).all():
+        y = y.astype(np.int64)
+    if len(columns) == 1:
+        return Task("finding", tuple(columns), y[:, 0]), labelled
+    return Task("findings", tuple(columns), y), labelled
+
+
+def absent(finding: str) -> str:
+    """Return the name of the class of images without a finding."""
+    return f"no {finding}"
+
+
 def check_columns(frame: pd.DataFrame, names: Sequence[str], option: str) -> None:
     """Raise if a column is missing."""
     try:
         _check_columns(frame, names, option)
     except ValueError as error:
         raise CommandError(str(error)) from None
+
+
+def absolute(path: str) -> str:
+    """Return the absolute path of a file, or a URL as it is."""
+    return path if "://" in path else os.path.abspath(path)
 
 
 def _read_folder(folder: Path) -> Collection:
@@ -136,6 +286,17 @@ def _read_folder(folder: Path) -> Collection:
     return Collection([str(path) for path in files], frame, "path", frame)
 
 
-def absolute(path: str) -> str:
-    """Return the absolute path of a file, or a URL as it is."""
-    return path if "://" in path else os.path.abspath(path)
+def _read_classes(labels: pd.Series) -> Task:
+    y = np.array([class_name(value).strip() for value in labels])
+    names = tuple(np.unique(y).tolist())
+    if len(names) == 1:
+        raise CommandError(
+            f"--label-column: {labels.name!r} holds one class only, {names[0]!r}; a "
+            "classifier needs two."
+        )
+    if len(names) > _MAX_CLASSES:
+        raise CommandError(
+            f"--label-column: {labels.name!r} holds {len(names)} different values. "
+            "That looks like measurements or names, not classes."
+        )
+    return Task("classes", names, y)

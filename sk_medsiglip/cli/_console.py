@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 from rich import box
@@ -20,14 +23,45 @@ _DEMO_NOTICE = (
     f"is not MedSigLIP, and its output says nothing about patients. {NOT_CLINICAL}"
 )
 
+_QUOTES = "'\""
+#: A parameter of the library that is an option of the same name, and its value.
+_PARAMETER = re.compile(
+    r"(?<![\w.-])(?:(?P<name>path_column|label_columns?|group_column)\b|"
+    r"(?P<given>model|revision|device|dtype|engine|resize|cache|on_error|batch_size|"
+    r"n_jobs|intensity|frame|max_pixels)=(?P<value>\"[^\"]*\"|'[^']*'|[\w./:+-]*\w))"
+)
+
 # Off: colours of numbers inside sentences mean nothing.
 console = Console(highlight=False)
 _stderr = Console(stderr=True, highlight=False)
 
 
+class CommandError(Exception):
+    """A mistake of the user; the message names it and the next command to type."""
+
+    exit_code = 2
+
+
+class TooFewError(CommandError):
+    """The command is right, but there are too few images or patients for it."""
+
+    exit_code = 1
+
+
+def in_shell(message: str) -> str:
+    """Return a message of the library in the words of the command line."""
+    return _PARAMETER.sub(_as_option, message)
+
+
 def say(text: str, style: str | None = None, *, indent: int = 0) -> None:
     """Print a paragraph literally: rich could take parts of a path for markup."""
     _print(console, " " * indent + text, style)
+
+
+def say_remarks(remarks: Iterable[str]) -> None:
+    """Print sentences on what was left out or guessed."""
+    for remark in remarks:
+        say(remark, "yellow")
 
 
 def complain(text: str, style: str | None = "red") -> None:
@@ -48,22 +82,16 @@ def show_code(*lines: str) -> None:
         _print(console, f"  {prompt} {line}", "cyan")
 
 
-class _LiteralTable(Table):
-    """A table that prints names of users literally, without rich's markup."""
+def make_table(
+    columns: Iterable[object],
+    rows: Iterable[Iterable[object]] = (),
+    title: str | None = None,
+) -> Table:
+    """Return a table; columns after the first are right-aligned.
 
-    def add_row(self, *cells: Any, **options: Any) -> None:
-        super().add_row(
-            *(Text(cell) if isinstance(cell, str) else cell for cell in cells),
-            **options,
-        )
-
-
-def make_table(*columns: str, title: str | None = None) -> Table:
-    """Return an empty table; columns after the first are right-aligned.
-
-    Titles, columns and cells are printed literally.
+    Titles, columns and cells are printed literally, without rich's markup.
     """
-    table = _LiteralTable(
+    table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
@@ -72,12 +100,23 @@ def make_table(*columns: str, title: str | None = None) -> Table:
         title_style="bold",
     )
     for position, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if position else "left")
+        table.add_column(Text(str(column)), justify="right" if position else "left")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
     return table
 
 
-def preview(frame: Any, *, in_file: bool = True) -> Table:
-    """Return the first rows and columns of a DataFrame as a table."""
+def show_table(
+    columns: Iterable[object],
+    rows: Iterable[Iterable[object]],
+    title: str | None = None,
+) -> None:
+    """Print a table."""
+    console.print(make_table(columns, rows, title))
+
+
+def preview(frame: Any, *, in_file: bool = True) -> None:
+    """Print the first rows and columns of a DataFrame as a table."""
     parts = []
     if len(frame) > _SHOWN_ROWS:
         parts.append(f"First {_SHOWN_ROWS} of {len(frame):,} rows")
@@ -88,10 +127,11 @@ def preview(frame: Any, *, in_file: bool = True) -> Table:
     if parts and not in_file:
         parts.append("--out FILE.csv writes all")
     shown = frame.iloc[:_SHOWN_ROWS, :_SHOWN_COLUMNS]
-    table = make_table(*map(str, shown.columns), title="; ".join(parts) or None)
-    for row in shown.itertuples(index=False):
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row))
-    return table
+    rows = (
+        (f"{value:.3f}" if isinstance(value, float) else value for value in row)
+        for row in shown.itertuples(index=False)
+    )
+    show_table(shown.columns, rows, "; ".join(parts) or None)
 
 
 def model_notice(model: str) -> str:
@@ -122,3 +162,9 @@ def _print(target: Console, text: str, style: str | None) -> None:
     # A terminal gets whole words a line; a file or a pipe gets whole paragraphs.
     options: dict[str, Any] = {"markup": False, "soft_wrap": not target.is_terminal}
     target.print(text, style=style, **options)
+
+
+def _as_option(match: re.Match[str]) -> str:
+    option = f"--{(match['name'] or match['given']).replace('_', '-')}"
+    value = match["value"]
+    return option if value is None else f"{option} {shlex.quote(value.strip(_QUOTES))}"

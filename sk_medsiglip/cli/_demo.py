@@ -10,13 +10,20 @@ from typing import Annotated
 import typer
 
 from sk_medsiglip.cli import _options as options
-from sk_medsiglip.cli._console import heading, model_notice, say, show_code
-from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._console import (
+    CommandError,
+    heading,
+    model_notice,
+    say,
+    say_remarks,
+    show_code,
+)
 
 _DEFAULT_OUT = "sk-medsiglip-demo"
 # Only a folder that this command made is ever emptied by it.
 _MARKER = ".made-by-sk-medsiglip-demo"
 _SENTENCE = "a large pleural effusion"
+_NO_COLUMNS = options.LabelOptions()
 _WRITTEN = {
     "overview.png": "labels against prompts, and the images nearest to the sentence",
     "report.html": "the report on held-out patients: open it in a browser",
@@ -31,39 +38,33 @@ _WRITTEN = {
 }
 
 
+@options.with_options
 def demo(
     images: Annotated[
         Path | None,
         typer.Option(
-            "--images",
             help="Your own images: a folder whose sub-folder names are the labels, or "
-            "a CSV file with a column of paths. Default: phantoms are drawn.",
+            "a CSV file with a column of paths. Default: phantoms are drawn."
         ),
     ] = None,
-    label_column: options.LabelColumnOption = None,
-    group_column: options.GroupColumnOption = None,
-    path_column: options.PathColumnOption = None,
+    columns: options.LabelOptions = _NO_COLUMNS,
     model: options.ModelOption = "demo",
     prompts: options.PromptsOption = None,
     classes: options.ClassOption = None,
     positive: Annotated[
         list[str] | None,
-        typer.Option(
-            "--positive", help="Prompt for 1 of a label column of 0 and 1. Repeatable."
-        ),
+        typer.Option(help="Prompt for 1 of a label column of 0 and 1. Repeatable."),
     ] = None,
     negative: Annotated[
-        list[str] | None,
-        typer.Option("--negative", help="Prompt for 0 of that column. Repeatable."),
+        list[str] | None, typer.Option(help="Prompt for 0 of that column. Repeatable.")
     ] = None,
     sentence: Annotated[
-        str | None, typer.Option("--sentence", help="Words to search the images by.")
+        str | None, typer.Option(help="Words to search the images by.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out",
-            help=f"Folder to write. Default: {_DEFAULT_OUT}, with a number if taken.",
+            help=f"Folder to write. Default: {_DEFAULT_OUT}, with a number if taken."
         ),
     ] = None,
     overwrite: Annotated[
@@ -75,27 +76,20 @@ def demo(
     cache: Annotated[
         Path | None,
         typer.Option(
-            "--cache",
             help="Folder of an embedding cache to use. Default: a fresh one in --out, "
-            "so that the first time really is the first.",
+            "so that the first time really is the first."
         ),
     ] = None,
-    n_samples: Annotated[
-        int, typer.Option("--n-samples", min=60, help="Phantoms to draw.")
-    ] = 600,
+    n_samples: Annotated[int, typer.Option(min=60, help="Phantoms to draw.")] = 600,
     seed: Annotated[
         # The demonstration checkpoint was trained on phantoms of larger seeds.
         int,
-        typer.Option(
-            "--seed", min=0, max=999_999, help="Seed of the random number generator."
-        ),
+        typer.Option(min=0, max=999_999, help="Seed of the random number generator."),
     ] = 0,
     resize: options.ResizeOption = "medsiglip",
     pad: options.PadOption = False,
     device: options.DeviceOption = "auto",
-    n_jobs: Annotated[
-        int, typer.Option("--n-jobs", help="Threads that read images.")
-    ] = 2,
+    n_jobs: Annotated[int, typer.Option(help="Threads that read images.")] = 2,
 ) -> None:
     """Do the main job on drawings, and show every step.
 
@@ -109,7 +103,7 @@ def demo(
     sk-medsiglip demo --images my.csv --label-column effusion --group-column patient
     --model google/medsiglip-448
     """
-    if images is None and any((label_column, group_column, path_column)):
+    if images is None and columns != _NO_COLUMNS:
         raise CommandError(
             "--label-column, --group-column and --path-column describe your own files; "
             "add --images."
@@ -117,7 +111,6 @@ def demo(
     # Late, so that --help is quick.
     from sk_medsiglip.cli._demo_steps import DemoSteps
     from sk_medsiglip.cli._embedding import check_device
-    from sk_medsiglip.cli._labels import read_labelled
     from sk_medsiglip.cli._prompts import prompts_for_task
     from sk_medsiglip.prompts import check_prompts
 
@@ -125,18 +118,18 @@ def demo(
     # Mistakes of the user are named before anything is written.
     which = options.ModelOptions(model, resize=resize, pad=pad)
     check_device(device)
-    if images is not None:
-        read_labelled(images, label_column, group_column, path_column)
+    data = None if images is None else columns.read(images)
     folder = _prepare_folder(out, overwrite)
     if model == "demo":
         say(model_notice(model), "yellow")
-    if images is None:
-        images, label_column = _draw_phantoms(folder / "images", n_samples, seed)
-        group_column, sentence = "patient", sentence or _SENTENCE
+    drawn = data is None
+    if data is None:
+        images, labels = _draw_phantoms(folder / "images", n_samples, seed)
+        data = options.LabelOptions(labels, "patient").read(images)
+        sentence = sentence or _SENTENCE
         if prompts is None:
             prompts = folder / "prompts.json"
             shutil.copyfile(Path(__file__).with_name("phantom_prompts.json"), prompts)
-    data = read_labelled(images, label_column, group_column, path_column)
     asked, made_up = prompts_for_task(
         data.task,
         file=prompts,
@@ -145,8 +138,7 @@ def demo(
         negative=negative or [],
     )
     question = check_prompts(asked)
-    for remark in data.remarks:
-        say(remark, "yellow")
+    say_remarks(data.remarks)
     n_images, names = len(data.collection), ", ".join(data.task.names)
     say(f"{n_images:,} labelled images; labels: {names}.")
     if made_up:
@@ -168,7 +160,7 @@ def demo(
         if (folder / name).exists():
             say(f"{name:<16} {what}", indent=2)
     say(model_notice(model), "yellow")
-    if group_column == "patient" and (folder / "images").exists():
+    if drawn:
         say("Your own images: sk-medsiglip demo --images DIR_OR_CSV; see --help.")
 
 

@@ -24,21 +24,21 @@ from sklearn.pipeline import make_pipeline
 
 from sk_medsiglip.cli import _options as options
 from sk_medsiglip.cli._cache import format_bytes
+from sk_medsiglip.cli._collection import LabelledImages
 from sk_medsiglip.cli._console import (
+    CommandError,
     complain,
-    console,
     heading,
-    make_table,
     model_notice,
     say,
+    say_remarks,
     show_code,
+    show_table,
 )
-from sk_medsiglip.cli._embedding import Passes, embed_images
-from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._labels import LabelledImages, named_labels, named_prompts
-from sk_medsiglip.cli._model_files import save_pipeline
+from sk_medsiglip.cli._embedding import count_passes, embed_images
+from sk_medsiglip.cli._files import save_pipeline
 from sk_medsiglip.cli._plot import draw_overview
-from sk_medsiglip.cli._splits import check_enough, hold_out
+from sk_medsiglip.cli._splits import WITHOUT_PATIENTS, check_enough, hold_out
 from sk_medsiglip.cli._training import judge, label_scores, train_head
 from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.encoder import load_encoder
@@ -111,9 +111,8 @@ class DemoSteps:
         )
         first = embed_images(self.data.collection.paths, self.embedder)
         self.data = self.data.keep(first.readable)
-        for remark in first.remarks():
-            say(remark, "yellow")
-        check_enough(self.data.task, self.data.groups, "The demo")
+        say_remarks(first.remarks())
+        check_enough(self.data, "The demo")
         again = embed_images(self.data.collection.paths, self.embedder)
         n_images = len(self.data.collection)
         say(
@@ -137,21 +136,17 @@ class DemoSteps:
 
     def _say_split(self) -> None:
         for part, name in ((self.train, "train.csv"), (self.test, "test.csv")):
-            check_enough(part.task, part.groups, "The demo")
+            check_enough(part, "The demo")
             part.collection.write(self.out / name)
-        of_whom = "images"
-        if self.data.groups is None:
-            say(
-                "No --group-column: every image counts as a patient of its own. If "
-                "patients have several images, the figures below are too good.",
-                "yellow",
-            )
+        held_out = f"{len(self.X_test):,} images"
+        if self.train.groups is None or self.test.groups is None:
+            say(WITHOUT_PATIENTS, "yellow")
         else:
-            n_train, n_test = (len(set(p.groups)) for p in (self.train, self.test))  # type: ignore[arg-type]
-            of_whom += f" of {n_test:,} patients ({n_train:,} others to learn from)"
+            n_train, n_test = len(set(self.train.groups)), len(set(self.test.groups))
+            held_out += f" of {n_test:,} patients ({n_train:,} others to learn from)"
         say(
-            f"Held out for every comparison below: {len(self.X_test):,} {of_whom}; "
-            f"{len(self.X_train):,} images to learn from."
+            f"Held out for every comparison below: {held_out}; {len(self.X_train):,} "
+            "images to learn from."
         )
 
     def _classify_zero_shot(self) -> ZeroShotClassifier:
@@ -160,7 +155,7 @@ class DemoSteps:
             f"zero_shot = ZeroShotClassifier(prompts, model={self.model!r})",
             "zero_shot.fit(X).predict_proba(X)",
         )
-        asked = named_prompts(self.data.task, self.prompts)
+        asked = self.data.task.named_prompts(self.prompts)
         with self._measured("zero_shot") as entry:
             classifier = ZeroShotClassifier(
                 asked, **options.text_side(self.embedder, "device")
@@ -181,14 +176,14 @@ class DemoSteps:
             "pipe = make_pipeline(embedder, LinearProbe())",
             "pipe.fit(paths, y, linearprobe__groups=patients)",
         )
-        paths, y = self.train.collection.paths, named_labels(self.train.task)
+        paths, y = self.train.collection.paths, self.train.y
         groups = {"linearprobe__groups": self.train.groups}
         with self._measured("logistic") as entry:
             pipe = make_pipeline(self.embedder, LinearProbe()).fit(paths, y, **groups)
         trained = train_head(LinearProbe(), self.train, self.X_train, self.seed)
         n_fits = pipe[-1].Cs_.size * 5
         entry |= self._held_out(pipe[-1]) | {"n_labels": len(paths), "fits": n_fits}
-        console.print(trained.table())
+        show_table(trained.columns, trained.rows)
         for note in trained.notes:
             say(note)
         say(
@@ -213,12 +208,12 @@ class DemoSteps:
             table = label_efficiency(
                 {"prompts": prompts, "labels": LinearProbe(tol=1e-4)},
                 self.X_train,
-                named_labels(self.train.task),
+                self.train.y,
                 sizes,
                 groups=self.train.groups,
                 n_repeats=_DRAWS,
                 X_test=self.X_test,
-                y_test=named_labels(self.test.task),
+                y_test=self.test.y,
                 groups_test=self.test.groups,
                 random_state=self.seed,
             )
@@ -230,11 +225,11 @@ class DemoSteps:
             for size, mean, std in curve.itertuples()
         ]
         without, everything = self.results["zero_shot"], self.results["logistic"]
-        shown = make_table("Labelled images", "AUC", "+/- over draws")
+        rows = []
         for one in ({"n_labels": 0, **without}, *entry["curve"], everything):
             spread = f"{one['std']:.3f}" if "std" in one else ""
-            shown.add_row(f"{one['n_labels']:,}", f"{one['auc']:.3f}", spread)
-        console.print(shown)
+            rows.append([f"{one['n_labels']:,}", f"{one['auc']:.3f}", spread])
+        show_table(["Labelled images", "AUC", "+/- over draws"], rows)
         entry["answer"] = _answer([*entry["curve"], everything], without["auc"])
         say(entry["answer"], "bold")
         say(f"0 labels are the prompts. Means of {_DRAWS} draws, on held-out images.")
@@ -257,26 +252,31 @@ class DemoSteps:
         scores = hits["score"]
         hits["similarity"] = (scores - scores.mean()) / scores.std()
         nearest = hits.head(_NEAREST)
-        table = make_table("Nearest image", "Similarity", "Its labels")
         names = collection.names
-        for row in nearest.head(_SHOWN).itertuples():
-            table.add_row(names[row.id], f"{row.similarity:+.1f}", row.labels)
-        console.print(table)
+        entry |= {"sentence": self.sentence}
+        entry["images"] = [
+            {"path": names[row.id], "similarity": row.similarity, "labels": row.labels}
+            for row in nearest.itertuples()
+        ]
+        show_table(
+            ["Nearest image", "Similarity", "Its labels"],
+            (
+                [one["path"], f"{one['similarity']:+.1f}", one["labels"]]
+                for one in entry["images"][:_SHOWN]
+            ),
+        )
         say("Similarity: standard deviations above the mean of all images.")
         truth = task.truth() == 1
         shares = pd.DataFrame(
             {"nearest": truth[nearest["id"]].mean(axis=0), "all": truth.mean(axis=0)},
             index=list(task.names),
         ).sort_values("nearest", ascending=False)
-        table = make_table("Label", f"The {len(nearest)} nearest", "All images")
-        for label, of_nearest, of_all in shares.head(_SHOWN).itertuples():
-            table.add_row(label, f"{of_nearest:.0%}", f"{of_all:.0%}")
-        console.print(table)
-        entry |= {"sentence": self.sentence, "shares": shares.to_dict("index")}
-        entry["images"] = [
-            {"path": names[row.id], "similarity": row.similarity, "labels": row.labels}
-            for row in nearest.itertuples()
+        entry["shares"] = shares.to_dict("index")
+        rows = [
+            [row.Index, f"{row.nearest:.0%}", f"{row.all:.0%}"]
+            for row in shares.head(_SHOWN).itertuples()
         ]
+        show_table(["Label", f"The {len(nearest)} nearest", "All images"], rows)
         return nearest
 
     def _save_and_reload(self, head: Any) -> None:
@@ -323,29 +323,27 @@ class DemoSteps:
     ) -> None:
         heading("7. Report on the held-out patients, by sk-medsiglip report or by")
         show_code("write_report('report.html', {'labels': pipe}, paths, y)")
-        task, embedder = self.data.task, self.embedder
+        task = self.data.task
+        picture = self.out / "overview.png"
         try:
             hits = nearest.head(_SHOWN).assign(score=nearest["similarity"])
-            picture = self.out / "overview.png"
             draw_overview(curve, hits, self.sentence, self.notice, picture)
             write_report(
                 self.out / "report.html",
                 {"labels": head, "prompts": prompts},
                 self.X_test,
-                named_labels(self.test.task),
+                self.test.y,
                 groups=self.test.groups,
                 X_train=self.X_train,
-                y_train=named_labels(self.train.task),
+                y_train=self.train.y,
                 groups_train=self.train.groups,
                 pos_label=task.names[0] if task.kind == "finding" else None,
-                embedder=embedder,
+                embedder=self.embedder,
                 n_bootstrap=500,
             )
         except MissingDependencyError as error:
             complain(f"No picture and no report: {error}", "yellow")
-            self.results["picture"] = None
-        else:
-            self.results["picture"] = "overview.png"
+        self.results["picture"] = picture.name if picture.exists() else None
 
     def _print_summary(self) -> None:
         """Print every step with its AUC, model passes and seconds."""
@@ -359,12 +357,12 @@ class DemoSteps:
             "nearest": "Search by a sentence",
             "saved": "Save, load, predict in a new process",
         }
-        table = make_table("Step", "AUC", "Model passes", "Seconds")
+        rows = []
         for key, step in steps.items():
             entry = self.results[key]
             auc = f"{entry['auc']:.3f}" if "auc" in entry else ""
-            table.add_row(step, auc, f"{entry['passes']:,}", f"{entry['seconds']:.2f}")
-        console.print(table)
+            rows.append([step, auc, f"{entry['passes']:,}", f"{entry['seconds']:.2f}"])
+        show_table(["Step", "AUC", "Model passes", "Seconds"], rows)
         say(
             "AUC: macro average, on held-out images. Model passes count images; each "
             "prompt or sentence is one short text pass more, once."
@@ -375,11 +373,11 @@ class DemoSteps:
         """Note seconds and model passes of a step under its name."""
         entry: dict[str, Any] = {}
         cache: Any = self.embedder.cache
-        before, start = Passes.so_far(cache), time.perf_counter()
+        before, start = count_passes(cache), time.perf_counter()
         yield entry
         entry["seconds"] = time.perf_counter() - start
-        passes = Passes.so_far(cache) - before
-        entry |= {"passes": passes.images, "texts": passes.texts}
+        images, texts = (count_passes(cache) - before).tolist()
+        entry |= {"passes": images, "texts": texts}
         self.results[step] = entry
 
     def _held_out(self, classifier: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _EXTRAS = {
     "slides": (("imagecodecs", "tifffile"), "tiles of slides"),
     "remote": (("fsspec", "aiohttp"), "images by URL"),
     "openvino": (("openvino",), "the model twice as fast on many CPUs"),
-    "tune": (("optuna",), "tune"),
+    "tune": (("optuna",), "train --search"),
     "retrieval": (("lancedb", "pyarrow", "sqlglot"), "index with --where, on disk"),
     "finetune": (("accelerate", "peft"), "finetune"),
     "ray": (("pyarrow", "ray"), "embed --ray"),
@@ -100,15 +100,14 @@ def _run(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 
 def _check_versions() -> Iterator[Finding]:
-    found = {"sk-medsiglip": __version__, "python": platform.python_version()}
+    found = [f"sk-medsiglip {__version__}", f"python {platform.python_version()}"]
     missing = []
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            found.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             missing.append(package)
-    versions = ", ".join(f"{name} {version}" for name, version in found.items())
-    yield Finding("ok", f"{versions}; {platform.platform(terse=True)}")
+    yield Finding("ok", f"{', '.join(found)}; {platform.platform(terse=True)}")
     if missing:
         yield Finding(
             "problem",
@@ -143,14 +142,16 @@ def _check_device() -> Iterator[Finding]:
         pays = encoder.bfloat16_pays()
     except SkMedSiglipError:
         return  # the extra is not installed; its line below says so
-    yield Finding(
-        "ok",
+    text = (
         f"this CPU multiplies {encoder.bfloat16_gain():.1f} times as fast in bfloat16: "
         "--engine openvino uses it"
-        if pays
-        else "this CPU is not faster in bfloat16: float32 is its best, with "
-        "--engine openvino somewhat faster than with torch",
     )
+    if not pays:
+        text = (
+            "this CPU is not faster in bfloat16: float32 is its best, with --engine "
+            "openvino somewhat faster than with torch"
+        )
+    yield Finding("ok", text)
 
 
 def _check_demo() -> Iterator[Finding]:
@@ -209,18 +210,16 @@ def _check_cache() -> Iterator[Finding]:
         yield Finding(
             "note",
             f"{there} is not writable: nothing is kept, every run pays again",
-            "export SKMEDSIGLIP_CACHE=/a/folder/that/you/can/write",
+            "export SK_MEDSIGLIP_CACHE=/a/folder/that/you/can/write",
         )
 
 
 def _check_extras() -> Iterator[Finding]:
     for extra, (modules, purpose) in _EXTRAS.items():
+        text = f"{extra} ({purpose})"
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        if missing:
-            yield Finding(
-                "note",
-                f"{extra} ({purpose}): {', '.join(missing)} not installed",
-                f'pip install "sk-medsiglip[{extra}]"',
-            )
-        else:
-            yield Finding("ok", f"{extra} ({purpose})")
+        if not missing:
+            yield Finding("ok", text)
+            continue
+        mend = f'pip install "sk-medsiglip[{extra}]"'
+        yield Finding("note", f"{text}: {', '.join(missing)} not installed", mend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +14,16 @@ from numpy.typing import NDArray
 from sk_medsiglip._files import new_file
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.cli import _options as options
-from sk_medsiglip.cli._console import bar, complain, model_notice, say, show_code
-from sk_medsiglip.cli._errors import CommandError, in_shell
-from sk_medsiglip.cli._written_files import check_out
+from sk_medsiglip.cli._console import (
+    CommandError,
+    bar,
+    complain,
+    in_shell,
+    model_notice,
+    say,
+    show_code,
+)
+from sk_medsiglip.cli._files import check_out
 from sk_medsiglip.exceptions import SkMedSiglipError
 
 
@@ -43,7 +51,6 @@ def embed(
     ray: Annotated[
         str | None,
         typer.Option(
-            "--ray",
             metavar="ADDRESS",
             help='Embed on a Ray cluster: its address; "auto", the one of this '
             'machine; or "local", one that is started here. OUT becomes Parquet '
@@ -53,7 +60,6 @@ def embed(
     encoders: Annotated[
         int | None,
         typer.Option(
-            "--encoders",
             min=1,
             help="With --ray: models at work. Default: one a GPU, or a share of the "
             "CPUs.",
@@ -77,12 +83,10 @@ def embed(
     """
     if ray is not None:
         _refuse_beside_ray(
-            {
-                "--normalize": normalize,
-                "--cache": run.cache,
-                "--no-cache": run.no_cache,
-                "--overwrite": overwrite,
-            }
+            normalize=normalize,
+            cache=run.cache,
+            no_cache=run.no_cache,
+            overwrite=overwrite,
         )
         _embed_on_ray(source, out, ray, encoders, path_column, model, run)
         return
@@ -146,13 +150,8 @@ def _embed_on_ray(
             concurrency=encoders or "auto",
             ray_address=address,
             path_column=path_column,
-            model=model.model,
-            revision=model.revision,
-            resize=model.resize,
-            pad=model.pad,
+            **asdict(model),
             device=run.device,
-            dtype=model.dtype,
-            engine=model.engine,
             batch_size=run.batch_size or "auto",
             n_jobs=run.n_jobs,
             verbose=bar(),
@@ -163,10 +162,10 @@ def _embed_on_ray(
             by_ray or isinstance(error, ValueError | OSError)
         ):
             raise
-        # One of its notes says how much of the job is done.
+        # A note of one line says how to go on; one of several is a worker's traceback.
         notes = getattr(error, "__notes__", ())
-        kept = [note for note in notes if note.startswith("What is emb")]
-        raise CommandError(" ".join([in_shell(str(error)), *kept])) from error
+        short = [note for note in notes if "\n" not in note]
+        raise CommandError(" ".join([in_shell(str(error)), *short])) from error
     say(f"{report}.")
     if not report.n_embedded and not report.n_failed:
         say("Nothing to do: all of them are embedded as they are now.")
@@ -185,12 +184,13 @@ def _embed_on_ray(
     say(model_notice(model.model), "yellow")
 
 
-def _refuse_beside_ray(given: dict[str, Any]) -> None:
-    for option, value in given.items():
+def _refuse_beside_ray(**given: Any) -> None:
+    for name, value in given.items():
         if value:
             raise CommandError(
-                f"{option} does not go with --ray: shards hold vectors as the model "
-                "gives them, are added to, and are read on with import_embeddings."
+                f"--{name.replace('_', '-')} does not go with --ray: shards hold "
+                "vectors as the model gives them, are added to, and are read on with "
+                "import_embeddings."
             )
 
 

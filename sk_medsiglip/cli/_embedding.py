@@ -12,31 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip.cache import EmbeddingCache
-from sk_medsiglip.cli._console import complain
-from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._labels import LabelledImages
+from sk_medsiglip.cli._collection import LabelledImages
+from sk_medsiglip.cli._console import CommandError, complain
 from sk_medsiglip.cli._splits import check_enough
 from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
 from sk_medsiglip.encoder import choose_device
 from sk_medsiglip.exceptions import UnreadableImageWarning
-
-
-@dataclass(frozen=True)
-class Passes:
-    """Model passes that a cache has recorded."""
-
-    images: int
-    texts: int
-
-    @classmethod
-    def so_far(cls, cache: EmbeddingCache) -> Passes:
-        """Return all passes since the cache was made."""
-        stats = cache.stats()
-        texts = sum(s["rows"] for s in stats["spaces"] if s["kind"] == "text")
-        return cls(stats["rows_computed"] - texts, texts)
-
-    def __sub__(self, earlier: Passes) -> Passes:
-        return Passes(self.images - earlier.images, self.texts - earlier.texts)
 
 
 @dataclass(frozen=True)
@@ -54,17 +35,20 @@ class EmbeddedImages:
         said = f"{n_lost:,} of {n:,} images cannot be read and are left out."
         return [said] if n_lost else []
 
-    @property
-    def from_cache(self) -> int:
-        """Number of rows that needed no model pass."""
-        return int(self.readable.sum()) - self.passes
-
     def summary(self) -> str:
         """Return a sentence on the work."""
+        n_from_cache = int(self.readable.sum()) - self.passes
         return (
             f"{len(self.X):,} images in {self.seconds:.1f} s: {self.passes:,} model "
-            f"passes, {self.from_cache:,} rows from the cache."
+            f"passes, {n_from_cache:,} rows from the cache."
         )
+
+
+def count_passes(cache: EmbeddingCache) -> NDArray[np.int64]:
+    """Return the model passes of images and of texts that a cache has recorded."""
+    stats = cache.stats()
+    n_texts = sum(s["rows"] for s in stats["spaces"] if s["kind"] == "text")
+    return np.array([stats["rows_computed"] - n_texts, n_texts])
 
 
 def choose_cache(
@@ -96,10 +80,10 @@ def local_model(model: str) -> str:
 def embed_images(paths: list[str], embedder: MedSigLIPEmbedder) -> EmbeddedImages:
     """Embed files, and name those that cannot be read."""
     cache = embedder.cache if isinstance(embedder.cache, EmbeddingCache) else None
-    before = Passes.so_far(cache) if cache is not None else None
+    before = None if cache is None else count_passes(cache)
     start = time.perf_counter()
     with warnings.catch_warnings():
-        # Said below, in the terms of a terminal.
+        # They are named below, in the terms of a terminal.
         warnings.simplefilter("ignore", UnreadableImageWarning)
         X = plain_rows(embedder, paths)
     seconds = time.perf_counter() - start
@@ -110,18 +94,18 @@ def embed_images(paths: list[str], embedder: MedSigLIPEmbedder) -> EmbeddedImage
         raise CommandError("None of the images can be read.")
     passes = int(readable.sum())
     if cache is not None and before is not None:
-        passes = (Passes.so_far(cache) - before).images
+        passes = int((count_passes(cache) - before)[0])
     return EmbeddedImages(X, readable, passes, seconds)
 
 
 def embed_labelled(
-    data: LabelledImages, embedder: MedSigLIPEmbedder, wish: str
+    data: LabelledImages, embedder: MedSigLIPEmbedder, purpose: str
 ) -> tuple[LabelledImages, NDArray[np.float32]]:
     """Embed labelled images; return those that can be read, and their rows."""
     embedded = embed_images(data.collection.paths, embedder)
     kept = data.keep(embedded.readable)
     kept.remarks.extend(embedded.remarks())
-    check_enough(kept.task, kept.groups, wish)
+    check_enough(kept, purpose)
     return kept, embedded.X[embedded.readable]
 
 

@@ -8,75 +8,57 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sk_medsiglip.cli import _options as options
-from sk_medsiglip.cli._console import bar, model_notice, say, show_code
-from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._console import (
+    CommandError,
+    bar,
+    model_notice,
+    say,
+    say_remarks,
+    show_code,
+)
 
 
+@options.with_options
 def finetune(
     images: Annotated[
         Path,
-        typer.Option(
-            "--images",
-            help="CSV file of images, or a folder with a sub-folder a class.",
-        ),
+        typer.Option(help="CSV file of images, or a folder with a sub-folder a class."),
     ],
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="Folder to write the tuned encoder into."),
     ],
+    columns: options.LabelOptions,
     captions: Annotated[
         str | None,
-        typer.Option(
-            "--captions", help="Column of texts: images and texts are brought together."
-        ),
-    ] = None,
-    label_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label-column",
-            help="Column of classes, or of 0 and 1 for a finding; repeat it. Instead "
-            "of --captions.",
-        ),
+        typer.Option(help="Column of texts: images and texts are brought together."),
     ] = None,
     prompts: Annotated[
         str | None,
         typer.Option(
-            "--prompts",
             help="With labels: train by texts for each of them, a prompt set or file. "
-            "Without, a classifier is trained on the image tower.",
+            "Without, a classifier is trained on the image tower."
         ),
     ] = None,
     keep: Annotated[
         str | None,
         typer.Option(
-            "--keep",
             help="Prompts that must not be forgotten, a set or a file. They need no "
-            "labels.",
+            "labels."
         ),
     ] = None,
-    group_column: Annotated[
-        str | None,
-        typer.Option(
-            "--group-column",
-            help="Column of patients, whose images stay on one side of the split.",
-        ),
-    ] = None,
-    path_column: options.PathColumnOption = None,
     train: Annotated[
         Literal["lora", "last_blocks", "head", "full"],
-        typer.Option("--train", help="Which weights are trained."),
+        typer.Option(help="Which weights are trained."),
     ] = "lora",
-    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 10,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Images in one pass.")
-    ] = 16,
+    epochs: Annotated[int, typer.Option(min=1)] = 10,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one pass.")] = 16,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Default: by --train.")
+        float | None, typer.Option(help="Default: by --train.")
     ] = None,
     validation: Annotated[
         float,
         typer.Option(
-            "--validation",
             min=0,
             max=0.9,
             help="Share of the images, by whole patients, that is judged and not "
@@ -88,8 +70,7 @@ def finetune(
         typer.Option("--gradient-checkpointing", help="Less memory, a third slower."),
     ] = False,
     run_dir: Annotated[
-        Path | None,
-        typer.Option("--run-dir", help="Folder of checkpoints, to go on from."),
+        Path | None, typer.Option(help="Folder of checkpoints, to go on from.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
@@ -111,7 +92,7 @@ def finetune(
     Example: sk-medsiglip finetune --images reports.csv --captions impression
     --group-column patient --out tuned/
     """
-    if (captions is None) == (not label_column):
+    if (captions is None) == (not columns.label_column):
         raise CommandError(
             "Name the texts or the labels of the images: either --captions COLUMN, or "
             "--label-column COLUMN."
@@ -124,15 +105,14 @@ def finetune(
         raise CommandError(f"The folder {out.parent} does not exist; make it first.")
     # Late, so that --help is quick.
     from sk_medsiglip.cli._collection import read_collection
-    from sk_medsiglip.cli._labels import named_labels, read_labelled
     from sk_medsiglip.cli._prompts import read_prompts
     from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
 
     asked = None if prompts is None else read_prompts(Path(prompts))
     kept = None if keep is None else read_prompts(Path(keep), "--keep")
     if captions is not None:
-        collection = read_collection(images, path_column)
-        groups = collection.patients(group_column)
+        collection = read_collection(images, columns.path_column)
+        groups = collection.patients(columns.group_column)
         column = collection.column(captions, "--captions")
         if n_blank := int(column.isna().sum()):
             raise CommandError(
@@ -141,11 +121,10 @@ def finetune(
             )
         y: Any = column.astype(str).tolist()
     else:
-        data = read_labelled(images, label_column, group_column, path_column)
-        collection, groups, task = data.collection, data.groups, data.task
-        y = named_labels(task) if task.kind == "findings" else task.y
-        for remark in data.remarks:
-            say(remark, "yellow")
+        data = columns.read(images)
+        collection, groups = data.collection, data.groups
+        y = data.y if data.task.kind == "findings" else data.task.y
+        say_remarks(data.remarks)
     run = options.RunOptions(device=device, n_jobs=n_jobs, cache=cache)
     which = options.ModelOptions(model, revision, resize, pad)
     embedder = which.embedder(run, device=device.partition(":")[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,9 +11,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sk_medsiglip.cli import _options as options
-from sk_medsiglip.cli._console import console, model_notice, preview, say, show_code
-from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._written_files import check_out, write_csv
+from sk_medsiglip.cli._console import (
+    CommandError,
+    model_notice,
+    preview,
+    say,
+    show_code,
+)
+from sk_medsiglip.cli._files import check_out, write_csv
 from sk_medsiglip.exceptions import UnreadableImageWarning
 
 index_app = typer.Typer(
@@ -28,8 +35,7 @@ def build(
     out: Annotated[Path, typer.Argument(help="Folder to write the index into.")],
     path_column: options.PathColumnOption = None,
     id_column: Annotated[
-        str | None,
-        typer.Option("--id-column", help="Names of the images. Default: row numbers."),
+        str | None, typer.Option(help="Names of the images. Default: row numbers.")
     ] = None,
     column: Annotated[
         list[str] | None,
@@ -43,9 +49,8 @@ def build(
     backend: Annotated[
         Literal["exact", "lancedb"],
         typer.Option(
-            "--backend",
             help="exact: every image is compared, from memory. lancedb (an extra): on "
-            "disk, for hundreds of thousands.",
+            "disk, for hundreds of thousands."
         ),
     ] = "exact",
     overwrite: options.OverwriteOption = False,
@@ -78,9 +83,7 @@ def build(
             f"--column: {taken[0]!r} is the name of a column of every result. Rename "
             "it, or name the columns to keep by --column."
         )
-    ids = None
-    if id_column is not None:
-        ids = collection.column(id_column, "--id-column")
+    ids = None if id_column is None else collection.column(id_column, "--id-column")
     embedder = model.embedder(run)
     retriever = ImageRetriever(
         model=embedder.model,
@@ -89,14 +92,13 @@ def build(
         index=backend,
         uri=absolute(str(out)) if backend == "lancedb" else None,
     )
-    metadata = collection.frame[kept]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreadableImageWarning)  # said below
         try:
             retriever.fit(
                 collection.paths,
                 ids=ids,
-                metadata=metadata if kept else None,
+                metadata=collection.frame[kept] if kept else None,
                 sources=[absolute(path) for path in collection.paths],
             )
         except ValueError as error:
@@ -118,27 +120,21 @@ def search(
         typer.Argument(help="Words to search by; several are averaged."),
     ] = None,
     image: Annotated[
-        list[Path] | None,
-        typer.Option("--image", help="Image to find others like; repeat it."),
+        list[Path] | None, typer.Option(help="Image to find others like; repeat it.")
     ] = None,
     minus: Annotated[
-        list[str] | None,
-        typer.Option("--minus", help="Words to avoid; repeat it."),
+        list[str] | None, typer.Option(help="Words to avoid; repeat it.")
     ] = None,
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many.")] = 10,
     where: Annotated[
         str | None,
-        typer.Option(
-            "--where", help="Which images, as in SQL: \"modality = 'CT' and age > 60\"."
-        ),
+        typer.Option(help="Which images, as in SQL: \"modality = 'CT' and age > 60\"."),
     ] = None,
     deduplicate: Annotated[
-        float | None,
-        typer.Option("--deduplicate", help="Show one of images this alike: 0.98."),
+        float | None, typer.Option(help="Show one of images this alike: 0.98.")
     ] = None,
     diversity: Annotated[
-        float,
-        typer.Option("--diversity", min=0, max=1, help="Above 0: unlike each other."),
+        float, typer.Option(min=0, max=1, help="Above 0: unlike each other.")
     ] = 0.0,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="CSV file to write.")
@@ -146,17 +142,15 @@ def search(
     sheet: Annotated[
         Path | None,
         typer.Option(
-            "--sheet",
             help="Picture of the images that were found: .png, .pdf or .jpg. It then "
-            "holds patients' images.",
+            "holds patients' images."
         ),
     ] = None,
     label_column: Annotated[
-        str | None, typer.Option("--label-column", help="To print on the sheet.")
+        str | None, typer.Option(help="To print on the sheet.")
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option("--model", help="Folder of the same weights on this machine."),
+        str | None, typer.Option(help="Folder of the same weights on this machine.")
     ] = None,
     cache: options.CacheOption = None,
     overwrite: options.OverwriteOption = False,
@@ -176,7 +170,6 @@ def search(
         )
     # Late, so that --help is quick.
     from sk_medsiglip.cli._embedding import choose_cache
-    from sk_medsiglip.cli._plot import sheet_axes
     from sk_medsiglip.retrieval import ImageRetriever, RetrievalDisplay
 
     if not index.exists():
@@ -199,15 +192,13 @@ def search(
     if not len(hits):
         say("Nothing is like that, or --where leaves nothing.", "yellow")
     else:
-        console.print(preview(hits, in_file=out is not None))
+        preview(hits, in_file=out is not None)
     if out is not None:
         write_csv(hits, out, float_format="%.6g")
         say(f"Wrote {out}: {len(hits):,} rows.")
     if sheet is not None:
-        display = RetrievalDisplay.from_hits(
-            hits, query=" ".join(query or []) or None, label=label_column,
-            ax=sheet_axes(len(hits)),
-        )  # fmt: skip
+        words = " ".join(query or []) or None
+        display = RetrievalDisplay.from_hits(hits, query=words, label=label_column)
         display.figure_.savefig(sheet, dpi=150)
         say(f"Wrote {sheet}. It holds images of patients.", "yellow")
     say(model_notice(str(retriever.model)), "yellow")
@@ -222,9 +213,5 @@ def _joined(texts: list[str], images: list[Path], minus: list[str]) -> Any:
             raise CommandError(f"--image: there is no file {path}.")
     parts = [Query(texts)] if texts else []
     parts += [Query(image=path) for path in images]
-    asked = parts[0]
-    for part in parts[1:]:
-        asked = asked + part
-    for text in minus:
-        asked = asked - text
-    return asked
+    wanted = functools.reduce(operator.add, parts)
+    return functools.reduce(operator.sub, minus, wanted)

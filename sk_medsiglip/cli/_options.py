@@ -9,13 +9,14 @@ import functools
 import inspect
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 if TYPE_CHECKING:
+    from sk_medsiglip.cli._collection import LabelledImages
     from sk_medsiglip.embedding import MedSigLIPEmbedder
 
 MEDSIGLIP = "google/medsiglip-448"
@@ -32,58 +33,48 @@ Engine = Literal["auto", "torch", "openvino"]
 ModelOption = Annotated[
     str,
     typer.Option(
-        "--model",
         envvar=MODEL_VARIABLE,
         help='Hub repository, checkpoint folder, or "demo" (the small demonstration '
         "checkpoint in the package).",
     ),
 ]
 RevisionOption = Annotated[
-    str | None,
-    typer.Option("--revision", help="Commit, branch or tag of a hub repository."),
+    str | None, typer.Option(help="Commit, branch or tag of a hub repository.")
 ]
 ResizeOption = Annotated[
     Resize,
     typer.Option(
-        "--resize",
         help="medsiglip: bilinear as in MedSigLIP's own evaluations. processor: the "
-        "checkpoint's image processor (bicubic).",
+        "checkpoint's image processor (bicubic)."
     ),
 ]
 PadOption = Annotated[
     bool,
     typer.Option("--pad", help="Pad to a square with black first; keeps proportions."),
 ]
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")
-]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[
     Dtype,
-    typer.Option(
-        "--dtype", help="auto: bfloat16 on a GPU that computes in it, else float32."
-    ),
+    typer.Option(help="auto: bfloat16 on a GPU that computes in it, else float32."),
 ]
 EngineOption = Annotated[
     Engine,
     typer.Option(
-        "--engine",
         help="Library that runs the model. openvino (an extra) is the faster one on "
-        "CPUs; it converts the checkpoint once. auto: torch.",
+        "CPUs; it converts the checkpoint once. auto: torch."
     ),
 ]
 BatchSizeOption = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Images in one model pass.")
+    int | None, typer.Option(min=1, help="Images in one model pass.")
 ]
 JobsOption = Annotated[
-    int | None,
-    typer.Option("--n-jobs", help="Threads that read images; -1 takes all cores."),
+    int | None, typer.Option(help="Threads that read images; -1 takes all cores.")
 ]
 CacheOption = Annotated[
     Path | None,
     typer.Option(
-        "--cache",
         help="Folder of the embedding cache. Default: SK_MEDSIGLIP_CACHE, or a "
-        "per-user folder.",
+        "per-user folder."
     ),
 ]
 NoCacheOption = Annotated[
@@ -92,16 +83,14 @@ NoCacheOption = Annotated[
 OnErrorOption = Annotated[
     OnError,
     typer.Option(
-        "--on-error",
-        help="An unreadable image ends the command (raise), or its row is NaN (nan).",
+        help="An unreadable image ends the command (raise), or its row is NaN (nan)."
     ),
 ]
 PathColumnOption = Annotated[
     str | None,
     typer.Option(
-        "--path-column",
         help="Column of the CSV file that holds the paths, which are relative to the "
-        "CSV file's folder. Default: the first that names files which exist.",
+        "CSV file's folder. Default: the first that names files which exist."
     ),
 ]
 SourceArgument = Annotated[
@@ -110,34 +99,30 @@ SourceArgument = Annotated[
 LabelsOption = Annotated[
     Path,
     typer.Option(
-        "--labels",
         help="CSV file with a column of paths and one or more of labels, or a folder "
-        "with a sub-folder a class.",
+        "with a sub-folder a class."
     ),
 ]
 LabelColumnOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--label-column",
         help="Column of classes, or of 0 and 1 for a finding. Repeat it for several "
-        "findings. Default: label.",
+        "findings. Default: label; of report, the classifier's own findings."
     ),
 ]
 GroupColumnOption = Annotated[
     str | None,
     typer.Option(
-        "--group-column",
-        help="Column of patients, whose images stay together in splits and folds.",
+        help="Column of patients: their images stay together in splits and folds, and "
+        "intervals count patients."
     ),
 ]
-UncertainOption = Annotated[
-    Unknown, typer.Option("--uncertain", help="Meaning of -1 in a finding.")
-]
+UncertainOption = Annotated[Unknown, typer.Option(help="Meaning of -1 in a finding.")]
 BlankOption = Annotated[
-    Unknown, typer.Option("--blank", help="Meaning of an empty cell of a finding.")
+    Unknown, typer.Option(help="Meaning of an empty cell of a finding.")
 ]
 SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, help="Seed of the random number generator.")
+    int, typer.Option(min=0, help="Seed of the random number generator.")
 ]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist.")
@@ -145,7 +130,6 @@ OverwriteOption = Annotated[
 PromptsOption = Annotated[
     Path | None,
     typer.Option(
-        "--prompts",
         metavar="FILE or SET",
         help='JSON or YAML file: {"class": ["prompt", ...], ...} for one of several '
         'classes, {"finding": {"positive": [...], "negative": [...]}, ...} for '
@@ -165,16 +149,14 @@ ClassOption = Annotated[
 TemplateOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--template",
         help='Text with one {} that every prompt is filled into: "a chest X-ray '
-        'showing {}". Repeatable.',
+        'showing {}". Repeatable.'
     ),
 ]
 
 TrustOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--trust",
         metavar="TYPE",
         help="Type of another package that a .skops file holds and may be loaded; the "
         "message that refuses it names it. Repeat it.",
@@ -190,22 +172,17 @@ SearchOption = Annotated[
         "where it is better by more than chance.",
     ),
 ]
-TrialsOption = Annotated[
-    int, typer.Option("--n-trials", min=1, help="Trials of --search in all.")
-]
+TrialsOption = Annotated[int, typer.Option(min=1, help="Trials of --search in all.")]
 TimeoutOption = Annotated[
     float | None,
-    typer.Option(
-        "--timeout", help="Seconds after which --search begins no further trial."
-    ),
+    typer.Option(help="Seconds after which --search begins no further trial."),
 ]
 StorageOption = Annotated[
     Path | None,
     typer.Option(
-        "--storage",
         help="SQLite file (.db) or journal (.journal) that keeps the trials of "
         "--search: the same command again goes on where it was, and several at once "
-        "share them.",
+        "share them."
     ),
 ]
 NestedOption = Annotated[
@@ -216,6 +193,29 @@ NestedOption = Annotated[
         "price of five more searches.",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """Options that name the columns of labelled images, and the meaning of blanks."""
+
+    label_column: LabelColumnOption = None
+    group_column: GroupColumnOption = None
+    path_column: PathColumnOption = None
+    uncertain: UncertainOption = "ignore"
+    blank: BlankOption = "ignore"
+
+    def read(self, source: Path) -> LabelledImages:
+        """Return the images of a table or folder that have labels."""
+        from sk_medsiglip.cli._collection import read_labelled
+
+        return read_labelled(source, **asdict(self))
+
+    def as_typed(self) -> str:
+        """Return the options that name columns, to be typed for another command."""
+        typed = [("--label-column", name) for name in self.label_column or []]
+        typed += [("--group-column", self.group_column)] if self.group_column else []
+        return "".join(f" {option} {shlex.quote(name)}" for option, name in typed)
 
 
 @dataclass(frozen=True)
@@ -235,12 +235,11 @@ class RunOptions:
         from sk_medsiglip.cli._embedding import check_device, choose_cache
 
         check_device(self.device)
-        return {
-            "on_error": self.on_error,
-            "device": self.device,
+        given = asdict(self)
+        without = given.pop("no_cache")
+        return given | {
             "batch_size": self.batch_size or "auto",
-            "n_jobs": self.n_jobs,
-            "cache": choose_cache(self.cache, without=self.no_cache),
+            "cache": choose_cache(self.cache, without=without),
             "verbose": bar(),
         }
 
@@ -268,15 +267,8 @@ class ModelOptions:
         from sk_medsiglip.cli._embedding import local_model
         from sk_medsiglip.embedding import MedSigLIPEmbedder
 
-        return MedSigLIPEmbedder(
-            local_model(self.model),
-            revision=self.revision,
-            resize=self.resize,
-            pad=self.pad,
-            dtype=self.dtype,
-            engine=self.engine,
-            **run.parameters() | further,
-        )
+        which = asdict(self) | {"model": local_model(self.model)}
+        return MedSigLIPEmbedder(**which | run.parameters() | further)
 
 
 def text_side(embedder: MedSigLIPEmbedder, *names: str) -> dict[str, Any]:
@@ -291,22 +283,15 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     groups: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
-        kind = hints[parameter.name]
-        if not is_dataclass(kind):
-            parameters.append(
-                parameter.replace(annotation=kind, kind=parameter.KEYWORD_ONLY)
-            )
-            continue
-        groups[parameter.name] = kind
-        options = get_type_hints(kind, include_extras=True)
+        kind: Any = hints[parameter.name]
+        types, own = hints, [parameter]
+        if is_dataclass(kind):
+            groups[parameter.name] = kind
+            types = get_type_hints(kind, include_extras=True)
+            own = list(inspect.signature(kind).parameters.values())
         parameters += [
-            inspect.Parameter(
-                option.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=option.default,
-                annotation=options[option.name],
-            )
-            for option in fields(kind)
+            one.replace(annotation=types[one.name], kind=one.KEYWORD_ONLY)
+            for one in own
         ]
 
     @functools.wraps(command)
@@ -320,10 +305,3 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run
-
-
-def column_options(labels: list[str] | None, group: str | None) -> str:
-    """Return the options that name columns, to be typed again for another command."""
-    given = [("--label-column", name) for name in labels or []]
-    given += [("--group-column", group)] if group else []
-    return "".join(f" {option} {shlex.quote(name)}" for option, name in given)

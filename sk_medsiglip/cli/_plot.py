@@ -1,9 +1,9 @@
-"""The pictures of commands; figures of their own, so that no window is opened."""
+"""The picture of ``demo``; a figure of its own, so that no window is opened."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sk_medsiglip._drawn_names import drawn_lines
 from sk_medsiglip._optional import import_optional
@@ -28,11 +28,3 @@ def draw_overview(
     RetrievalDisplay.from_hits(hits, query=sentence, label="labels", ax=bottom)
     figure.supxlabel(drawn_lines(notice, 130), fontsize=9, color="#8a1c1c")
     figure.savefig(file, dpi=110)
-
-
-def sheet_axes(n_hits: int) -> Any:
-    """Return axes for a sheet of images."""
-    figures = import_optional("matplotlib.figure", extra="plot", purpose="--sheet")
-    n_columns = max(1, min(5, n_hits))
-    size = (max(4.2, 2.0 * n_columns), 0.4 + 2.5 * max(1, -(-n_hits // n_columns)))
-    return figures.Figure(figsize=size, layout="constrained").subplots()

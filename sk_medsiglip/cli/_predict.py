@@ -10,9 +10,8 @@ import numpy as np
 import typer
 
 from sk_medsiglip.cli import _options as options
-from sk_medsiglip.cli._console import console, model_notice, preview, say
-from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._written_files import check_out, write_csv
+from sk_medsiglip.cli._console import CommandError, model_notice, preview, say
+from sk_medsiglip.cli._files import check_out, write_csv
 
 if TYPE_CHECKING:
     from sk_medsiglip.cli._collection import Collection
@@ -49,7 +48,7 @@ def predict(
     # Late, so that --help is quick.
     from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._embedding import embed_images
-    from sk_medsiglip.cli._model_files import load_pipeline
+    from sk_medsiglip.cli._files import load_pipeline
 
     pipeline = load_pipeline(classifier, trust or ())
     collection = read_collection(source, path_column)
@@ -155,5 +154,5 @@ def _write_probabilities(
         table.loc[readable, "predicted"] = classifier.predict(X)
     write_csv(table, out, float_format="%.6g")
     say(embedded.summary())
-    console.print(preview(table))
+    preview(table)
     say(f"Wrote {out}: {len(table):,} rows.")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._labels import Task
+from sk_medsiglip.cli._collection import Task
+from sk_medsiglip.cli._console import CommandError
 from sk_medsiglip.prompts import load_prompt_set
 
 _DEFAULT = "a medical image showing {}"

@@ -9,15 +9,17 @@ import typer
 
 from sk_medsiglip.cli import _options as options
 from sk_medsiglip.cli._console import (
+    CommandError,
     bar,
     console,
     make_table,
     model_notice,
     say,
+    say_remarks,
     show_code,
+    show_table,
 )
-from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._written_files import check_out, write_csv
+from sk_medsiglip.cli._files import check_out, write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,13 +48,12 @@ def list_sets() -> None:
     """List the prompt sets that ship."""
     from sk_medsiglip.prompts import list_prompt_sets
 
-    table = make_table("set", "kind", "classes", "prompts", "what")
+    sets = list_prompt_sets()
+    names = ["name", "kind", "n_classes", "n_prompts", "title"]
+    head = ["set", "kind", "classes", "prompts", "what"]
+    table = make_table(head, sets[names].itertuples(index=False))
     table.columns[-1].justify = "left"
     table.columns[0].no_wrap = True
-    for row in list_prompt_sets().itertuples():
-        table.add_row(
-            row.name, row.kind, f"{row.n_classes}", f"{row.n_prompts}", row.title
-        )
     console.print(table)
     say("Texts, source and notes of one: sk-medsiglip prompts show NAME")
 
@@ -75,10 +76,7 @@ def lint(
     model: options.ModelOption = options.MEDSIGLIP,
     revision: options.RevisionOption = None,
     similarity: Annotated[
-        float,
-        typer.Option(
-            "--similarity", help="Cosine over which two classes count as the same."
-        ),
+        float, typer.Option(help="Cosine over which two classes count as the same.")
     ] = 0.98,
     out: OutOption = None,
     overwrite: options.OverwriteOption = False,
@@ -123,23 +121,20 @@ def lint(
 def compare(
     prompts: PromptsArgument,
     labels: options.LabelsOption,
-    label_column: options.LabelColumnOption = None,
-    group_column: options.GroupColumnOption = None,
+    columns: options.LabelOptions,
     template: options.TemplateOption = None,
     search: Annotated[
         bool,
         typer.Option("--search", help="Also choose prompts, and estimate the gain."),
     ] = False,
     chosen: Annotated[
-        Path | None,
-        typer.Option("--chosen", help="JSON file for the prompts that were chosen."),
+        Path | None, typer.Option(help="JSON file for the prompts that were chosen.")
     ] = None,
     out: OutOption = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Picture to write: .png, .pdf, .svg.")
+        Path | None, typer.Option(help="Picture to write: .png, .pdf, .svg.")
     ] = None,
     overwrite: options.OverwriteOption = False,
-    path_column: options.PathColumnOption = None,
     seed: options.SeedOption = 0,
     *,
     model: options.ModelOptions,
@@ -157,25 +152,23 @@ def compare(
         raise CommandError("--chosen needs --search.")
     # Late, so that --help is quick.
     from sk_medsiglip.cli._embedding import embed_labelled
-    from sk_medsiglip.cli._labels import read_labelled
     from sk_medsiglip.cli._prompts import prompts_for_task
     from sk_medsiglip.zero_shot import PromptComparisonDisplay, compare_prompts
 
-    data = read_labelled(labels, label_column, group_column, path_column)
+    data = columns.read(labels)
     for file in (out, plot, chosen):
         check_out(file, overwrite)
     asked, _ = prompts_for_task(data.task, file=prompts)
     embedder = model.embedder(run)
     data, X = embed_labelled(data, embedder, "A comparison")
-    for remark in data.remarks:
-        say(remark, "yellow")
+    say_remarks(data.remarks)
     settings = {
         "templates": template,
         "verbose": bar(),
         **options.text_side(embedder, "device"),
     }
     compared = compare_prompts(asked, X, data.task.y, groups=data.groups, **settings)
-    console.print(_as_table(compared))
+    _show_comparison(compared)
     say(
         f"{len(X):,} images. AUC: of the label, this prompt alone standing for its "
         "side. Loss: of all prompts' AUC without it, * where its interval leaves out "
@@ -200,17 +193,18 @@ def compare(
 
 def _say_choice(found: Any, chosen: Path | None) -> None:
     """Print the choice of a search, and write its prompts."""
-    table = make_table("chosen for", "all", "chosen", "gain", "95%", "steps")
-    for row in found.report_.itertuples():
-        table.add_row(
+    rows = [
+        [
             row.finding or "the classes",
             f"{row.plain:.3f}",
             f"{row.chosen:.3f}",
             f"{row.gain:+.3f}",
             f"{row.gain_low:+.3f} to {row.gain_high:+.3f}",
-            f"{row.n_steps or 'all'}",
-        )
-    console.print(table)
+            row.n_steps or "all",
+        ]
+        for row in found.report_.itertuples()
+    ]
+    show_table(["chosen for", "all", "chosen", "gain", "95%", "steps"], rows)
     noise = found.report_["within_noise"]
     say(
         "AUC on folds that had no say in the choice. Prompts are taken where the gain "
@@ -230,22 +224,23 @@ def _say_choice(found: Any, chosen: Path | None) -> None:
         show_code(f"sk-medsiglip zero-shot images/ --prompts {chosen}")
 
 
-def _as_table(compared: pd.DataFrame) -> Any:
-    table = make_table("prompt", "AUC", "95%", "loss without it")
+def _show_comparison(compared: pd.DataFrame) -> None:
+    """Print a row for each prompt, and in bold one for all prompts of a label."""
+    signs = {"positive": "+ ", "negative": "- "}
+    rows = []
     for row in compared.itertuples():
-        sign = {"positive": "+ ", "negative": "- "}.get(row.side, "  ")
         loss = ""
         if row.text and row.gain == row.gain:
             beyond_noise = row.gain_low > 0 or row.gain_high < 0
             loss = f"{row.gain:+.3f}{' *' if beyond_noise else '  '}"
-        table.add_row(
-            f"{sign}{row.text}" if row.text else f"{row.label}: all prompts",
-            f"{row.auc:.3f}",
-            f"{row.auc_low:.3f} to {row.auc_high:.3f}",
-            loss,
-            style=None if row.text else "bold",
-        )
-    return table
+        name = f"{signs.get(row.side, '  ')}{row.text}"
+        interval = f"{row.auc_low:.3f} to {row.auc_high:.3f}"
+        whole = f"{row.label}: all prompts"
+        rows.append([name if row.text else whole, f"{row.auc:.3f}", interval, loss])
+    table = make_table(["prompt", "AUC", "95%", "loss without it"], rows)
+    for shown, text in zip(table.rows, compared["text"], strict=True):
+        shown.style = None if text else "bold"
+    console.print(table)
 
 
 def _say_problems(report: pd.DataFrame) -> int:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sk_medsiglip.cli import _options as options
-from sk_medsiglip.cli._console import bar, model_notice, say
-from sk_medsiglip.cli._errors import CommandError
+from sk_medsiglip.cli._console import (
+    CommandError,
+    bar,
+    model_notice,
+    say,
+    say_remarks,
+)
+from sk_medsiglip.cli._files import check_out, typed_command
 from sk_medsiglip.cli._predict import ClassifierArgument
-from sk_medsiglip.cli._written_files import check_out, typed_command
 
 
 @options.with_options
@@ -26,67 +30,44 @@ def report(
             "sub-folder a class."
         ),
     ],
+    columns: options.LabelOptions,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="HTML file to write.")
     ] = Path("report.html"),
-    label_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label-column",
-            help="Column of classes, or of 0 and 1 for a finding; repeat it. Default: "
-            "the classifier's findings, or label.",
-        ),
-    ] = None,
-    group_column: Annotated[
-        str | None,
-        typer.Option(
-            "--group-column",
-            help="Column of patients: intervals count them, and patients who are in "
-            "other files too are found.",
-        ),
-    ] = None,
     subgroup_column: Annotated[
         list[str] | None,
         typer.Option(
-            "--subgroup-column",
             help="Column of sex, age, scanner, site; repeat it. Numbers of many values "
-            "are cut into quarters.",
+            "are cut into quarters."
         ),
     ] = None,
     compare: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--compare", help="Another saved classifier to compare; repeat it."
-        ),
+        typer.Option(help="Another saved classifier to compare; repeat it."),
     ] = None,
     train: Annotated[
-        Path | None, typer.Option("--train", help="Training data, to look for leakage.")
+        Path | None, typer.Option(help="Training data, to look for leakage.")
     ] = None,
     tune: Annotated[
         Path | None,
-        typer.Option(
-            "--tune", help="Tuning data: other images, to choose thresholds on."
-        ),
+        typer.Option(help="Tuning data: other images, to choose thresholds on."),
     ] = None,
     sensitivity: Annotated[
         float,
         typer.Option(
-            "--sensitivity",
-            help="Target of the thresholds; in the mean, new patients reach it.",
+            help="Target of the thresholds; in the mean, new patients reach it."
         ),
     ] = 0.95,
     prevalence: Annotated[
         float | None,
         typer.Option(
-            "--prevalence",
             help="Share of patients with the label where the classifier will be used, "
-            "such as 0.02: PPV and NPV at the thresholds are shown for it too.",
+            "such as 0.02: PPV and NPV at the thresholds are shown for it too."
         ),
     ] = None,
     show_mistakes: Annotated[
         int,
         typer.Option(
-            "--show-mistakes",
             min=0,
             help="Number of mistakes a label whose pictures are shown. The file then "
             "holds patients' images.",
@@ -95,7 +76,6 @@ def report(
     published: Annotated[
         str | None,
         typer.Option(
-            "--published",
             metavar="MODALITY",
             help="Compare with the model card's figures: chest X-ray, dermatology, "
             "ophthalmology or histopathology.",
@@ -104,35 +84,24 @@ def report(
     pos_label: Annotated[
         str | None,
         typer.Option(
-            "--pos-label",
             help="The one of two classes to look for. Default: the finding, or "
-            "the class that sorts second.",
+            "the class that sorts second."
         ),
     ] = None,
-    title: Annotated[
-        str | None, typer.Option("--title", help="Title of the page.")
-    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
     data: Annotated[
-        str | None,
-        typer.Option("--data", help="Where the test images come from, in a sentence."),
+        str | None, typer.Option(help="Where the test images come from, in a sentence.")
     ] = None,
     notes: Annotated[
         Path | None,
         typer.Option(
-            "--notes",
             help="JSON file of statements that only people can make: intended_use, "
-            "out_of_scope, population, reference, limits, oversight, contact.",
+            "out_of_scope, population, reference, limits, oversight, contact."
         ),
     ] = None,
-    uncertain: options.UncertainOption = "ignore",
-    blank: options.BlankOption = "ignore",
     resamples: Annotated[
-        int,
-        typer.Option(
-            "--resamples", min=1, help="Number of resamples behind the intervals."
-        ),
+        int, typer.Option(min=1, help="Number of resamples behind the intervals.")
     ] = 2000,
-    path_column: options.PathColumnOption = None,
     trust: options.TrustOption = None,
     overwrite: options.OverwriteOption = False,
     *,
@@ -168,29 +137,20 @@ def report(
     if published is not None and judged.is_demo:
         raise CommandError(
             "--published: the figures are of MedSigLIP, and a classifier here uses the "
-            "demonstration checkpoint. Neither model nor method is the same."
+            "demonstration checkpoint. Neither the model nor the method is the same."
         )
-    meanings = {"uncertain": uncertain, "blank": blank}
-
-    def read(file: Path | None, subgroups: Sequence[str] = ()) -> Any:
-        if file is None:
-            return None
-        return read_test_set(
-            file, judged, label_column, group_column, subgroups, path_column, meanings
-        )
-
-    test = read(source, subgroup_column or ())
+    test = read_test_set(source, judged, columns, subgroup_column or ())
     others: dict[str, Any] = {}
-    for name, part in (("tune", read(tune)), ("train", read(train))):
-        if part is not None:
+    for name, file in (("tune", tune), ("train", train)):
+        if file is not None:
+            part = read_test_set(file, judged, columns)
             test.remarks.extend(part.remarks)
             others |= {
                 f"X_{name}": part.paths,
                 f"y_{name}": part.y,
                 f"groups_{name}": part.groups,
             }
-    for remark in test.remarks:
-        say(remark, "yellow")
+    say_remarks(test.remarks)
     write_report(
         out,
         judged.estimators,

@@ -7,32 +7,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip.cli._errors import CommandError, TooFewError
-from sk_medsiglip.cli._labels import LabelledImages, Task, named_labels
+from sk_medsiglip.cli._collection import LabelledImages, Task
+from sk_medsiglip.cli._console import CommandError, TooFewError
 from sk_medsiglip.model_selection import (
     MultilabelStratifiedGroupKFold,
     MultilabelStratifiedGroupShuffleSplit,
 )
 
+WITHOUT_PATIENTS = (
+    "No --group-column: every image counts as a patient of its own. If patients have "
+    "several images, the figures of held-out images are too good."
+)
 _FOLDS = 5
 Rows = NDArray[np.intp]
 
 
 def hold_out(data: LabelledImages, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Return rows to learn from, and rows of a share of the patients to judge by."""
+    """Return rows to learn from, and rows of a share of the patients to test on."""
     if not 0 < share < 1:
         raise CommandError(
             f"The share to hold out is {share:g}; give one such as 0.25."
         )
-    check_enough(data.task, data.groups, "A split")
+    check_enough(data, "A split")
     splitter = MultilabelStratifiedGroupShuffleSplit(
         1, test_size=share, random_state=seed
     )
-    y = named_labels(data.task)
-    train, test = next(splitter.split(np.zeros(len(y)), y, data.groups))
+    train, test = next(splitter.split(data.rows, data.y, data.groups))
     if not (len(train) and len(test)):
         raise TooFewError(
-            f"{len(y):,} images are too few to hold out a share of {share:g}."
+            f"{len(data.rows):,} images are too few to hold out a share of {share:g}."
         )
     return train, test
 
@@ -40,27 +43,29 @@ def hold_out(data: LabelledImages, share: float, seed: int) -> tuple[Rows, Rows]
 def make_folds(
     task: Task, groups: NDArray[Any] | None, seed: int
 ) -> list[tuple[Rows, Rows]]:
-    """Return five folds by patient: fewer where a label is rare, none below two."""
+    """Return at most five folds by patient; an empty list if a label is too rare."""
     n_folds = min(_FOLDS, _scarcest(task, groups)[1])
     if n_folds < 2:
         return []
     splitter = MultilabelStratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    return list(splitter.split(np.zeros(len(task.y)), named_labels(task), groups))
+    return list(splitter.split(task.y, task.named_labels(), groups))
 
 
-def check_enough(task: Task, groups: NDArray[Any] | None, wish: str) -> None:
+def check_enough(data: LabelledImages, purpose: str) -> None:
     """Raise if all images are of one patient, or alike in every label."""
-    if groups is not None and len(np.unique(groups)) < 2:
+    if data.groups is not None and len(np.unique(data.groups)) < 2:
         raise TooFewError(
-            f"There is 1 patient only (images: {len(groups):,}). {wish} takes at least "
-            "2 patients with each label and 2 without it, since images of one patient "
-            "cannot tell patients apart. Is --group-column the column of patients?"
+            f"There is 1 patient only (images: {len(data.rows):,}). {purpose} takes at "
+            "least 2 patients with each label and 2 without it, since images of one "
+            "patient cannot tell patients apart. Is --group-column the column of "
+            "patients?"
         )
-    truth = task.truth()
+    truth = data.task.truth()
     if not ((truth == 1).any(axis=0) & (truth == 0).any(axis=0)).any():
         raise TooFewError(
-            f"The images do not differ in {', '.join(task.names)} (images: "
-            f"{len(task.y):,}). {wish} takes images with a label and images without it."
+            f"The images do not differ in {', '.join(data.task.names)} (images: "
+            f"{len(truth):,}). {purpose} takes images with a label and images without "
+            "it."
         )
 
 
@@ -69,9 +74,9 @@ def too_rare(task: Task, groups: NDArray[Any] | None) -> str:
     label, n = _scarcest(task, groups)
     unit = "image" if groups is None else "patient"
     return (
-        f"There is no cross-validation, and nothing is known of the AUC: label {label} "
-        f"has {n} {unit}{'' if n == 1 else 's'}, and folds need 2 {unit}s with each "
-        "label and 2 without it."
+        f"There is no cross-validation, and the AUC is not known: label {label} has "
+        f"{n} {unit}{'' if n == 1 else 's'}, and folds need 2 {unit}s with each label "
+        "and 2 without it."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sk_medsiglip._json import read_json
-from sk_medsiglip.cli._collection import FOLDER_LABEL
+from sk_medsiglip.cli._collection import FOLDER_LABEL, Task, absent
+from sk_medsiglip.cli._console import CommandError
 from sk_medsiglip.cli._embedding import embed_labelled
-from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._labels import Task, absent, read_labelled
-from sk_medsiglip.cli._model_files import load_pipeline
+from sk_medsiglip.cli._files import load_pipeline
+from sk_medsiglip.cli._options import LabelOptions
 from sk_medsiglip.datasets import class_name
 from sk_medsiglip.encoder import is_demonstration
 
@@ -137,23 +137,19 @@ class TestSet:
 def read_test_set(
     source: Path,
     judged: Judged,
-    label_columns: Sequence[str] | None,
-    group_column: str | None,
-    subgroup_columns: Sequence[str],
-    path_column: str | None,
-    meanings: Mapping[str, Any],
+    columns: LabelOptions,
+    subgroup_columns: Sequence[str] = (),
 ) -> TestSet:
     """Read images with their labels, and embed them."""
-    data = read_labelled(
-        source, label_columns or judged.columns(), group_column, path_column, **meanings
-    )
+    names = columns.label_column or judged.columns()
+    data = replace(columns, label_column=names).read(source)
     judged.labels(data.task)  # raises before images are embedded
     bands = {
         name: _bands(data.collection.column(name, "--subgroup-column"))
         for name in subgroup_columns
     }
-    embedder, wish = judged.first[0], f"Judging by {source.name}"
-    kept, _ = embed_labelled(data, embedder, wish)
+    purpose = f"Evaluation on {source.name}"
+    kept, _ = embed_labelled(data, judged.first[0], purpose)
     of_kept = np.isin(data.rows, kept.rows)
     return TestSet(
         kept.collection.paths,

@@ -7,17 +7,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from sk_medsiglip.cli import _files as files
 from sk_medsiglip.cli import _options as options
 from sk_medsiglip.cli._console import (
+    CommandError,
     complain,
-    console,
-    make_table,
     model_notice,
     say,
+    say_remarks,
     show_code,
+    show_table,
 )
-from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._written_files import check_out, typed_command
 
 Head = Literal["linear-probe", "prompt-probe", "ss-text", "tip-adapter", "prototypes"]
 
@@ -26,12 +26,10 @@ Head = Literal["linear-probe", "prompt-probe", "ss-text", "tip-adapter", "protot
 def train(
     context: typer.Context,
     labels: options.LabelsOption,
-    label_column: options.LabelColumnOption = None,
-    group_column: options.GroupColumnOption = None,
+    columns: options.LabelOptions,
     hold_out: Annotated[
         float | None,
         typer.Option(
-            "--hold-out",
             metavar="SHARE",
             help="Keep this share of the patients for sk-medsiglip report: they are "
             "not learned from, and written to a table beside the classifier.",
@@ -40,9 +38,8 @@ def train(
     head: Annotated[
         Head,
         typer.Option(
-            "--head",
             help="linear-probe: logistic regression. The others start from prompts and "
-            "are better with few labels; try prompt-probe first.",
+            "are better with few labels; try prompt-probe first."
         ),
     ] = "linear-probe",
     search: options.SearchOption = False,
@@ -56,12 +53,9 @@ def train(
             "--out", "-o", help="File to write: .skops, or .joblib (loading runs code)."
         ),
     ] = Path("model.skops"),
-    uncertain: options.UncertainOption = "ignore",
-    blank: options.BlankOption = "ignore",
     prompts: options.PromptsOption = None,
     classes: options.ClassOption = None,
     template: options.TemplateOption = None,
-    path_column: options.PathColumnOption = None,
     seed: options.SeedOption = 0,
     overwrite: options.OverwriteOption = False,
     *,
@@ -87,14 +81,6 @@ def train(
     # Late, so that --help is quick.
     from sk_medsiglip.cli import _splits as splits
     from sk_medsiglip.cli._embedding import embed_labelled
-    from sk_medsiglip.cli._labels import read_labelled
-    from sk_medsiglip.cli._model_files import (
-        RUNS_CODE,
-        check_model_file,
-        foreign_types,
-        save_pipeline,
-        trust_options,
-    )
     from sk_medsiglip.cli._prompts import prompts_for_task
     from sk_medsiglip.cli._training import (
         judge_search,
@@ -103,24 +89,24 @@ def train(
         train_head,
     )
 
-    meanings: Any = {"uncertain": uncertain, "blank": blank}
-    data = read_labelled(labels, label_column, group_column, path_column, **meanings)
+    data = columns.read(labels)
     report_file = out.with_suffix(".report.md")
     parts = [out.with_suffix(f".{part}.csv") for part in ("train", "test")]
-    check_model_file(out, overwrite)
+    files.check_model_file(out, overwrite)
     for file in [report_file, *(parts if hold_out is not None else [])]:
-        check_out(file, overwrite)
+        files.check_out(file, overwrite)
     if hold_out is not None:
         sides = splits.hold_out(data, hold_out, seed)
         both = [data.keep(rows) for rows in sides]
         data = both[0]
-    splits.check_enough(data.task, data.groups, "Training")
-    asked: dict[str, Any] | None = None
+    splits.check_enough(data, "Training")
+    given = prompts is not None or bool(classes)
     if search and head != "linear-probe":
         raise CommandError("--search chooses the head: leave out --head.")
-    if search and (prompts is not None or classes):
-        asked, _ = prompts_for_task(data.task, file=prompts, classes=classes or [])
-    elif head != "linear-probe":
+    if given and head == "linear-probe" and not search:
+        raise CommandError("--head linear-probe takes no prompts; try prompt-probe.")
+    asked: dict[str, Any] | None = None
+    if given or head != "linear-probe":
         asked, made_up = prompts_for_task(
             data.task, file=prompts, classes=classes or []
         )
@@ -129,12 +115,9 @@ def train(
                 "The prompts are made from the names of the labels; good ones of your "
                 "own (--prompts FILE) are worth more than many labels."
             )
-    elif prompts is not None or classes:
-        raise CommandError("--head linear-probe takes no prompts; try prompt-probe.")
     embedder = model.embedder(run).fit(data.collection.paths)
     data, X = embed_labelled(data, embedder, "Training")
-    for remark in data.remarks:
-        say(remark, "yellow")
+    say_remarks(data.remarks)
     settings = {**options.text_side(embedder), "templates": template}
     if search:
         settings |= {"n_trials": n_trials, "timeout": timeout, "storage": storage}
@@ -144,9 +127,9 @@ def train(
     else:
         unfitted = make_head(head, data.task, asked, settings)
         trained = train_head(unfitted, data, X, seed)
-    n_bytes = save_pipeline(embedder, trained.head, out)
+    n_bytes = files.save_pipeline(embedder, trained.head, out)
     title = f"{'Heads tried' if search else head} on {labels.name}"
-    remarks = [*data.remarks, f"Command: {typed_command(context)}"]
+    remarks = [*data.remarks, f"Command: {files.typed_command(context)}"]
     trained.write_report(report_file, title, len(X), model.model, remarks)
     if search and nested:  # last, since it takes long and may fail
         trained.notes.append(judge_search(found, data, X))
@@ -154,7 +137,7 @@ def train(
     elif search:
         trained.notes.append("For an estimate for new patients add --nested.")
 
-    console.print(trained.table())
+    show_table(trained.columns, trained.rows)
     for note in trained.notes:
         say(note)
     say(f"Wrote {out} ({n_bytes / 1000:,.0f} kB) and {report_file}.")
@@ -163,14 +146,15 @@ def train(
         for part, file in zip(both, parts, strict=True):
             part.collection.write(file)
         say(
-            f"Wrote {parts[1]}: {len(both[1].task.y):,} images that were held out, and "
+            f"Wrote {parts[1]}: {len(both[1].rows):,} images that were held out, and "
             f"{parts[0]}, the others. The report on them:"
         )
-        columns = options.column_options(label_column, group_column)
-        command = f"sk-medsiglip report {out} {parts[1]} --train {parts[0]}{columns}"
-    show_code(f"{command} {trust_options(foreign_types(out))}".strip())
+        typed = columns.as_typed()
+        command = f"sk-medsiglip report {out} {parts[1]} --train {parts[0]}{typed}"
+    trust = files.trust_options(files.foreign_types(out))
+    show_code(f"{command} {trust}".strip())
     if out.suffix != ".skops":
-        say(RUNS_CODE, "yellow")
+        say(files.RUNS_CODE, "yellow")
     say(model_notice(model.model), "yellow")
 
 
@@ -184,35 +168,28 @@ def tune(context: typer.Context) -> None:
         "removed in the next version.",
         "yellow",
     )
-    parent = context.parent
-    assert parent is not None
-    commands: Any = parent.command
-    train = commands.get_command(parent, "train")
-    with train.make_context(
-        "train", ["--search", *context.args], parent=parent
-    ) as asked:
+    parent: Any = context.parent
+    train = parent.command.get_command(parent, "train")
+    words = ["--search", *context.args]
+    with train.make_context("train", words, parent=parent) as asked:
         train.invoke(asked)
 
 
+@options.with_options
 def split(
     source: options.SourceArgument,
-    label_column: options.LabelColumnOption = None,
-    group_column: options.GroupColumnOption = None,
+    columns: options.LabelOptions,
     test_size: Annotated[
-        float, typer.Option("--test-size", help="Share of the images to hold out.")
+        float, typer.Option(help="Share of the images to hold out.")
     ] = 0.25,
     seed: options.SeedOption = 0,
     train: Annotated[
         Path | None,
-        typer.Option("--train", help="Table to learn from. Default: SOURCE.train.csv."),
+        typer.Option(help="Table to learn from. Default: SOURCE.train.csv."),
     ] = None,
     test: Annotated[
-        Path | None,
-        typer.Option("--test", help="Table to test by. Default: SOURCE.test.csv."),
+        Path | None, typer.Option(help="Table to test on. Default: SOURCE.test.csv.")
     ] = None,
-    uncertain: options.UncertainOption = "ignore",
-    blank: options.BlankOption = "ignore",
-    path_column: options.PathColumnOption = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Split images by patient into a training and a test table.
@@ -223,38 +200,28 @@ def split(
     Example: sk-medsiglip split labels.csv --label-column effusion --group-column
     patient
     """
-    # Late, so that --help is quick.
-    from sk_medsiglip.cli._labels import read_labelled
-    from sk_medsiglip.cli._splits import hold_out
+    from sk_medsiglip.cli._splits import WITHOUT_PATIENTS, hold_out  # late
 
-    meanings: Any = {"uncertain": uncertain, "blank": blank}
-    data = read_labelled(source, label_column, group_column, path_column, **meanings)
+    data = columns.read(source)
     beside = source.expanduser().absolute()
-    files = [
+    tables = [
         file or beside.with_name(f"{beside.stem}.{part}.csv")
         for part, file in (("train", train), ("test", test))
     ]
-    for file in files:
-        check_out(file, overwrite)
-    for remark in data.remarks:
-        say(remark, "yellow")
-    if data.groups is None:
-        say(
-            "No --group-column: every image counts as a patient of its own. If "
-            "patients have several images, figures of the test table are too good.",
-            "yellow",
-        )
-    parts = [data.keep(rows) for rows in hold_out(data, test_size, seed)]
-    table = make_table("table", "images", "patients", *data.task.names)
-    for part, file in zip(parts, files, strict=True):
+    for file in tables:
+        files.check_out(file, overwrite)
+    say_remarks(data.remarks + ([WITHOUT_PATIENTS] if data.groups is None else []))
+    rows = []
+    for chosen, file in zip(hold_out(data, test_size, seed), tables, strict=True):
+        part = data.keep(chosen)
         part.collection.write(file)
-        n_patients = len(part.task.y) if part.groups is None else len(set(part.groups))
-        counts = [f"{n:,}" for n in (part.task.truth() == 1).sum(axis=0)]
-        table.add_row(file.name, f"{len(part.task.y):,}", f"{n_patients:,}", *counts)
-    console.print(table)
-    say(f"Wrote {files[0]} and {files[1]}.")
-    columns = options.column_options(label_column, group_column)
+        n_patients = len(part.rows) if part.groups is None else len(set(part.groups))
+        counts = [len(part.rows), n_patients, *(part.task.truth() == 1).sum(axis=0)]
+        rows.append([file.name, *(f"{n:,}" for n in counts)])
+    show_table(["table", "images", "patients", *data.task.names], rows)
+    say(f"Wrote {tables[0]} and {tables[1]}.")
+    typed = columns.as_typed()
     show_code(
-        f"sk-medsiglip train --labels {files[0]}{columns}",
-        f"sk-medsiglip report model.skops {files[1]} --train {files[0]}{columns}",
+        f"sk-medsiglip train --labels {tables[0]}{typed}",
+        f"sk-medsiglip report model.skops {tables[1]} --train {tables[0]}{typed}",
     )

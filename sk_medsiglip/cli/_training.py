@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.table import Table
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 
-from sk_medsiglip.cli._console import bar, make_table
-from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._labels import LabelledImages, Task, named_labels, named_prompts
+from sk_medsiglip._version import __version__
+from sk_medsiglip.cli._collection import LabelledImages, Task
+from sk_medsiglip.cli._console import CommandError, bar, model_notice
 from sk_medsiglip.cli._splits import make_folds, too_rare
-from sk_medsiglip.cli._written_files import as_markdown, markdown_report
 from sk_medsiglip.evaluation import evaluate
 from sk_medsiglip.heads import (
     LinearProbe,
@@ -37,6 +38,7 @@ _HEADS: dict[str, Any] = {
     "prototypes": PrototypeClassifier,
 }
 _SHOWN_TRIALS = 10
+_MARKUP = re.compile(r"[\\`*_\[\]#|~$]|^[+-]")
 
 # The heads of --search give probabilities; a .skops file of those for joblib would hold
 # types that its reader does not trust.
@@ -55,23 +57,21 @@ class Trained:
     rows: list[list[str]]
     notes: list[str]
 
-    def table(self) -> Table:
-        """Return the table to print."""
-        table = make_table(*self.columns)
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
     def write_report(
         self, file: Path, title: str, n_images: int, model: str, remarks: list[str]
     ) -> None:
-        """Write the report, in Markdown."""
-        rows, notes = [list(self.columns), *self.rows], [*self.notes, *remarks]
-        lines = markdown_report(title, n_images, model, rows, notes)
+        """Write the table, the sentences and the prompts, in Markdown."""
+        made_by = f"{n_images:,} images, embedded by {model}; sk-medsiglip"
+        lines = [
+            *(f"# {_markdown(title)}", "", _markdown(f"{made_by} {__version__}."), ""),
+            *(f"**{model_notice(model)}**", "", _markdown_row(self.columns)),
+            *("|" + " --- |" * len(self.columns), *map(_markdown_row, self.rows), ""),
+            *(f"- {_markdown(note)}" for note in [*self.notes, *remarks]),
+        ]
         prompts = getattr(self.head, "prompts", None)
         if prompts is not None:
             said = (f"{name}: {value!r}" for name, value in prompts.items())
-            lines += ["", "## Prompts", "", *(f"- {as_markdown(one)}" for one in said)]
+            lines += ["", "## Prompts", "", *(f"- {_markdown(one)}" for one in said)]
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -79,7 +79,7 @@ def make_head(name: str, task: Task, prompts: Any, settings: dict[str, Any]) -> 
     """Return a head that is not fitted; ``settings`` are of its prompts."""
     if prompts is None:
         return _HEADS[name]()
-    return _HEADS[name](named_prompts(task, prompts), **settings)
+    return _HEADS[name](task.named_prompts(prompts), **settings)
 
 
 def train_head(
@@ -87,17 +87,19 @@ def train_head(
 ) -> Trained:
     """Fit a head to all images, and score each image by a head that did not see it."""
     task, groups = data.task, data.groups
-    fitted = _fit(head, data, X, np.arange(len(X)))
+    fitted = _fit(head, data, X)
     folds = make_folds(task, groups, seed)
     scores = np.full((len(X), len(task.names)), np.nan)
     for train, test in folds:
         with warnings.catch_warnings():
             # A fold may hold one sample of a label; the fit of all says so once.
             warnings.simplefilter("ignore", UserWarning)
-            of_fold = _fit(head, data, X, train)
+            of_fold = _fit(head, data.keep(train), X[train])
         scores[test] = label_scores(task, of_fold, X[test])
     penalty = getattr(fitted, "C_", None)
-    notes = [_how_estimated(data, len(folds), seed)]
+    kept = _how_kept(groups)
+    estimated = f"AUC by {len(folds)}-fold cross-validation (seed {seed}), {kept}."
+    notes = [estimated if folds else too_rare(task, groups)]
     if penalty is not None:
         given = ", ".join(f"{one:.3g}" for one in np.ravel(penalty))
         notes.append(f"Penalty chosen by the head's own cross-validation: C = {given}.")
@@ -116,10 +118,10 @@ def search_head(
     heads = [*_TRIED, *([] if for_skops else _TRIED_FOR_JOBLIB)]
     if prompts is not None:
         heads += _TRIED_WITH_PROMPTS
-        prompts = named_prompts(data.task, prompts)
+        prompts = data.task.named_prompts(prompts)
     search = HeadSearchCV(space=heads, prompts=prompts, **settings, verbose=bar())
     try:
-        search.fit(X, named_labels(data.task), groups=data.groups)
+        search.fit(X, data.y, groups=data.groups)
     except ValueError as error:
         raise CommandError(str(error)) from None
     states = search.cv_results_["state"].tolist()
@@ -145,10 +147,9 @@ def judge_search(
         return rare
     inner = clone(search).set_params(storage=None, verbose=0)
     groups = None if data.groups is None else {"groups": data.groups}
-    y = named_labels(data.task)
     try:
         scores = cross_val_score(
-            inner, X, y, cv=folds, params=groups, error_score="raise"
+            inner, X, data.y, cv=folds, params=groups, error_score="raise"
         )
     except ValueError as error:  # such as a finding of two patients
         return f"{impossible} {error}"
@@ -182,18 +183,15 @@ def judge(data: LabelledImages, scores: NDArray[np.float64]) -> pd.DataFrame:
         return evaluate(
             {"head": scores[:, -1] if one else scores},
             np.zeros((len(task.y), 1)),
-            named_labels(task),
+            data.y,
             groups=data.groups,
             metrics="roc_auc",
             pos_label=task.names[0] if task.kind == "finding" else None,
         )
 
 
-def _fit(
-    head: Any, data: LabelledImages, X: NDArray[Any], rows: NDArray[np.intp]
-) -> Any:
-    groups = None if data.groups is None else data.groups[rows]
-    return clone(head).fit(X[rows], named_labels(data.task.rows(rows)), groups=groups)
+def _fit(head: Any, data: LabelledImages, X: NDArray[Any]) -> Any:
+    return clone(head).fit(X, data.y, groups=data.groups)
 
 
 def _rows(
@@ -216,13 +214,6 @@ def _rows(
             said[1] = f"{low:.3f} to {high:.3f}"
         rows.append([name, *(f"{n:,}" for n in counts), *said])
     return rows
-
-
-def _how_estimated(data: LabelledImages, n_folds: int, seed: int) -> str:
-    if not n_folds:
-        return too_rare(data.task, data.groups)
-    kept = _how_kept(data.groups)
-    return f"AUC by {n_folds}-fold cross-validation (seed {seed}), {kept}."
 
 
 def _how_kept(groups: Any) -> str:
@@ -259,3 +250,13 @@ def _best_trials(search: HeadSearchCV) -> list[list[str]]:
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _markdown(text: object) -> str:
+    """Return a text on one line, so that Markdown shows it as it is written."""
+    line = escape(" ".join(str(text).split()), quote=False)
+    return _MARKUP.sub(r"\\\g<0>", line)
+
+
+def _markdown_row(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(map(_markdown, cells))} |"

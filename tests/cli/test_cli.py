@@ -26,9 +26,8 @@ from sk_medsiglip import (
 from sk_medsiglip.cache import file_stamps
 from sk_medsiglip.cli import app
 from sk_medsiglip.cli._cache import parse_bytes
-from sk_medsiglip.cli._collection import read_collection
-from sk_medsiglip.cli._errors import CommandError
-from sk_medsiglip.cli._labels import read_labels
+from sk_medsiglip.cli._collection import read_collection, read_labels
+from sk_medsiglip.cli._console import CommandError
 from sk_medsiglip.cli._splits import make_folds
 from sk_medsiglip.datasets import load_labels_csv, make_chest_phantoms
 
@@ -183,8 +182,8 @@ def test_demo_saves_a_pipeline_without_weights(demo):
     file = folder / "pipeline.joblib"
     assert file.stat().st_size == results["saved"]["bytes"] < 50_000
     pipeline = joblib.load(file)
-    paths = read_collection(folder / "images" / "labels.csv").paths[:5]
-    assert pipeline.predict_proba(paths).shape == (5, len(FINDINGS))
+    table = load_labels_csv(folder / "images" / "labels.csv", label_columns=FINDINGS)
+    assert pipeline.predict_proba(table.paths[:5]).shape == (5, len(FINDINGS))
 
 
 def test_demo_draws_a_picture(demo):
@@ -297,33 +296,38 @@ def test_demo_user_errors(classes_folder, images_csv, tmp_path):
 # ------------------------------------------------------------------- labels and splits
 
 
-def test_labels_several_classes_and_blanks():
-    frame = pd.DataFrame({"grade": [0.0, 1.0, 2.0, None, 2.0]})
-    task, labelled, remarks = read_labels(frame, ["grade"])
-    assert (task.kind, task.names) == ("classes", ("0", "1", "2"))
-    assert labelled.tolist() == [True, True, True, False, True]
-    assert len(remarks) == 1
+def test_split_counts_classes_and_leaves_out_blanks(tmp_path):
+    paths = [f"{i}.png" for i in range(20)]
+    frame = pd.DataFrame({"path": paths, "grade": [0.0, 1.0, 2.0, None, 2.0] * 4})
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    columns = ("--path-column", "path", "--label-column", "grade")
+    result = run("split", tmp_path / "table.csv", *columns)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"table +images +patients +0 +1 +2\n", result.stdout)
+    assert "4 of 20 images are left out" in result.stdout
 
 
-def test_labels_several_columns_must_be_binary():
-    frame = pd.DataFrame({"a": [0, 1], "b": ["mild", "severe"]})
-    with pytest.raises(CommandError, match="'b' holds 'mild', 'severe'"):
-        read_labels(frame, ["a", "b"])
+def test_several_label_columns_must_be_binary(tmp_path):
+    frame = pd.DataFrame({"path": ["a.png", "b.png"], "a": [0, 1], "b": ["no", "yes"]})
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    columns = ("--path-column", "path", "--label-column", "a", "--label-column", "b")
+    result = run("split", tmp_path / "table.csv", *columns)
+    check_fails(result, "'b' holds 'no', 'yes'")
 
 
 def test_folds_keep_patients_together_and_are_fewer_of_few_patients():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(60), 2)
     labels = np.repeat(rng.integers(0, 2, (60, 3)), 2, axis=0)
-    task, _, _ = read_labels(pd.DataFrame(labels, columns=list("abc")), list("abc"))
+    task, _ = read_labels(pd.DataFrame(labels, columns=list("abc")), list("abc"))
     folds = make_folds(task, groups, seed=0)
     assert len(folds) == 5
     for learn, validate in folds:
         assert not set(groups[learn]) & set(groups[validate])
     labels = pd.DataFrame({"a": [1] * 4 + [0] * 30})
-    task, _, _ = read_labels(labels, ["a"])
+    task, _ = read_labels(labels, ["a"])
     assert len(make_folds(task, None, seed=0)) == 4
-    task, _, _ = read_labels(labels.iloc[3:], ["a"])
+    task, _ = read_labels(labels.iloc[3:], ["a"])
     assert make_folds(task, None, seed=0) == []
 
 

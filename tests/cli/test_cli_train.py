@@ -412,7 +412,7 @@ def test_names_of_classes_stay_what_they_are(folder, tmp_path):
 
 
 def test_cells_that_a_spreadsheet_computes_are_counted(tmp_path, capsys):
-    from sk_medsiglip.cli._written_files import write_csv
+    from sk_medsiglip.cli._files import write_csv
 
     harmless = {"name": ["-1.5", "+2", "a=b", "", None], "score": [-1, -2, -3, -4, -5]}
     write_csv(pd.DataFrame(harmless), tmp_path / "a.csv")
