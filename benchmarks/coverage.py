@@ -29,7 +29,8 @@ from scipy.stats import norm
 from benchmarks._measure import setting, write_results
 from sk_medsiglip._intervals import Estimate, combine
 from sk_medsiglip.evaluation import choose_operating_point, delong_test
-from sk_medsiglip.evaluation._figures import Question, estimates, figures
+from sk_medsiglip.evaluation._answers import Question
+from sk_medsiglip.evaluation._figures import estimates, figures
 from sk_medsiglip.evaluation._permutations import gap_p_value, permuted_members
 
 DRAWS = 2000

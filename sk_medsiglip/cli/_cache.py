@@ -23,7 +23,7 @@ cache_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-#: What verify may find, by attribute of its report.
+#: Damage that verify may find, by attribute of its report.
 _DAMAGE = {
     "dropped": "rows were damaged or gone; they are computed again when needed.",
     "recovered": "rows that the index had lost are back.",
@@ -94,7 +94,7 @@ def verify(
     resize: options.ResizeOption = "medsiglip",
     pad: options.PadOption = False,
 ) -> None:
-    """Check every row's checksum, and mend what is damaged."""
+    """Check every row's checksum, and repair damage."""
     report = _open(location).verify()
     say(f"{report.rows:,} rows are intact, in {report.segments:,} segments.")
     for name, words in _DAMAGE.items():

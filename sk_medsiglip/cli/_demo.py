@@ -187,7 +187,7 @@ def _draw_phantoms(folder: Path, n_samples: int, seed: int) -> tuple[Path, list[
 
 
 def _prepare_folder(out: Path | None, overwrite: bool) -> Path:
-    """Return an empty folder; never remove what this command did not write."""
+    """Return an empty folder; only folders made by this command are emptied."""
     folder, number = out or Path(_DEFAULT_OUT), 1
     while out is None and not overwrite and folder.exists():
         number += 1

@@ -25,10 +25,6 @@ MODEL_VARIABLE = "SK_MEDSIGLIP_MODEL"
 
 
 Unknown = Literal["ignore", "negative", "positive"]
-Resize = Literal["medsiglip", "processor"]
-OnError = Literal["raise", "nan"]
-Dtype = Literal["auto", "float32", "bfloat16"]
-Engine = Literal["auto", "torch", "openvino"]
 
 ModelOption = Annotated[
     str,
@@ -42,7 +38,7 @@ RevisionOption = Annotated[
     str | None, typer.Option(help="Commit, branch or tag of a hub repository.")
 ]
 ResizeOption = Annotated[
-    Resize,
+    Literal["medsiglip", "processor"],
     typer.Option(
         help="medsiglip: bilinear as in MedSigLIP's own evaluations. processor: the "
         "checkpoint's image processor (bicubic)."
@@ -53,20 +49,6 @@ PadOption = Annotated[
     typer.Option("--pad", help="Pad to a square with black first; keeps proportions."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-DtypeOption = Annotated[
-    Dtype,
-    typer.Option(help="auto: bfloat16 on a GPU that computes in it, else float32."),
-]
-EngineOption = Annotated[
-    Engine,
-    typer.Option(
-        help="Library that runs the model. openvino (an extra) is the faster one on "
-        "CPUs; it converts the checkpoint once. auto: torch."
-    ),
-]
-BatchSizeOption = Annotated[
-    int | None, typer.Option(min=1, help="Images in one model pass.")
-]
 JobsOption = Annotated[
     int | None, typer.Option(help="Threads that read images; -1 takes all cores.")
 ]
@@ -77,11 +59,8 @@ CacheOption = Annotated[
         "per-user folder."
     ),
 ]
-NoCacheOption = Annotated[
-    bool, typer.Option("--no-cache", help="Keep no embeddings, and read none.")
-]
 OnErrorOption = Annotated[
-    OnError,
+    Literal["raise", "nan"],
     typer.Option(
         help="An unreadable image ends the command (raise), or its row is NaN (nan)."
     ),
@@ -102,24 +81,6 @@ LabelsOption = Annotated[
         help="CSV file with a column of paths and one or more of labels, or a folder "
         "with a sub-folder a class."
     ),
-]
-LabelColumnOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Column of classes, or of 0 and 1 for a finding. Repeat it for several "
-        "findings. Default: label; of report, the classifier's own findings."
-    ),
-]
-GroupColumnOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Column of patients: their images stay together in splits and folds, and "
-        "intervals count patients."
-    ),
-]
-UncertainOption = Annotated[Unknown, typer.Option(help="Meaning of -1 in a finding.")]
-BlankOption = Annotated[
-    Unknown, typer.Option(help="Meaning of an empty cell of a finding.")
 ]
 SeedOption = Annotated[
     int, typer.Option(min=0, help="Seed of the random number generator.")
@@ -163,47 +124,32 @@ TrustOption = Annotated[
     ),
 ]
 
-SearchOption = Annotated[
-    bool,
-    typer.Option(
-        "--search",
-        help="Choose the head and its settings by cross-validation; with prompts, "
-        "among those that know them too. Another head replaces the linear probe only "
-        "where it is better by more than chance.",
-    ),
-]
-TrialsOption = Annotated[int, typer.Option(min=1, help="Trials of --search in all.")]
-TimeoutOption = Annotated[
-    float | None,
-    typer.Option(help="Seconds after which --search begins no further trial."),
-]
-StorageOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="SQLite file (.db) or journal (.journal) that keeps the trials of "
-        "--search: the same command again goes on where it was, and several at once "
-        "share them."
-    ),
-]
-NestedOption = Annotated[
-    bool,
-    typer.Option(
-        "--nested",
-        help="Cross-validate the search itself: an estimate for new patients, at the "
-        "price of five more searches.",
-    ),
-]
-
 
 @dataclass(frozen=True)
 class LabelOptions:
     """Options that name the columns of labelled images, and the meaning of blanks."""
 
-    label_column: LabelColumnOption = None
-    group_column: GroupColumnOption = None
+    label_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of classes, or of 0 and 1 for a finding. Repeat it for "
+            "several findings. Default: label; of report, the classifier's findings."
+        ),
+    ] = None
+    group_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of patients: their images stay together in splits and folds, "
+            "and intervals count patients."
+        ),
+    ] = None
     path_column: PathColumnOption = None
-    uncertain: UncertainOption = "ignore"
-    blank: BlankOption = "ignore"
+    uncertain: Annotated[Unknown, typer.Option(help="Meaning of -1 in a finding.")] = (
+        "ignore"
+    )
+    blank: Annotated[
+        Unknown, typer.Option(help="Meaning of an empty cell of a finding.")
+    ] = "ignore"
 
     def read(self, source: Path) -> LabelledImages:
         """Return the images of a table or folder that have labels."""
@@ -224,10 +170,14 @@ class RunOptions:
 
     on_error: OnErrorOption = "raise"
     device: DeviceOption = "auto"
-    batch_size: BatchSizeOption = None
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images in one model pass.")
+    ] = None
     n_jobs: JobsOption = None
     cache: CacheOption = None
-    no_cache: NoCacheOption = False
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Keep no embeddings, and read none.")
+    ] = False
 
     def parameters(self) -> dict[str, Any]:
         """Return the options as parameters of an embedder."""
@@ -259,8 +209,17 @@ class ModelOptions:
     revision: RevisionOption = None
     resize: ResizeOption = "medsiglip"
     pad: PadOption = False
-    dtype: DtypeOption = "auto"
-    engine: EngineOption = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="auto: bfloat16 on a GPU that computes in it, else float32."),
+    ] = "auto"
+    engine: Annotated[
+        Literal["auto", "torch", "openvino"],
+        typer.Option(
+            help="Library that runs the model. openvino (an extra) is the faster one "
+            "on CPUs; it converts the checkpoint once. auto: torch."
+        ),
+    ] = "auto"
 
     def embedder(self, run: RunOptions, **further: Any) -> MedSigLIPEmbedder:
         """Return the embedder that the options describe."""
@@ -288,7 +247,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         if is_dataclass(kind):
             groups[parameter.name] = kind
             types = get_type_hints(kind, include_extras=True)
-            own = list(inspect.signature(kind).parameters.values())
+            own = list(inspect.signature(groups[parameter.name]).parameters.values())
         parameters += [
             one.replace(annotation=types[one.name], kind=one.KEYWORD_ONLY)
             for one in own

@@ -50,7 +50,7 @@ def list_sets() -> None:
 
     sets = list_prompt_sets()
     names = ["name", "kind", "n_classes", "n_prompts", "title"]
-    head = ["set", "kind", "classes", "prompts", "what"]
+    head = ["set", "kind", "classes", "prompts", "content"]
     table = make_table(head, sets[names].itertuples(index=False))
     table.columns[-1].justify = "left"
     table.columns[0].no_wrap = True

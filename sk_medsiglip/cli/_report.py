@@ -107,11 +107,11 @@ def report(
     *,
     run: options.RunOptions,
 ) -> None:
-    """Judge a saved classifier on a test set, in an HTML file.
+    """Evaluate a saved classifier on a test set, in an HTML file.
 
-    Figures with 95 % intervals by patient, curves, calibration, subgroups, thresholds,
-    the worst mistakes, and a list of checks. The file needs no network. It
-    holds neither paths nor patients' names, and pictures only if you ask.
+    It holds figures with 95 % intervals by patient, curves, calibration, subgroups,
+    thresholds, the worst mistakes, and a list of checks. It needs no network, and holds
+    neither paths nor patients' names; pictures only on request.
 
     Example: sk-medsiglip report model.skops test.csv --group-column patient
     --subgroup-column sex --tune tune.csv --train train.csv

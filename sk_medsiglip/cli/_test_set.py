@@ -89,37 +89,32 @@ class Judged:
 
     def labels(self, task: Task) -> Any:
         """Return the labels as the classifiers know them."""
-        if np.ndim(self.first.classes_) == 2:
+        classes, names = self.first.classes_, ", ".join(task.names)
+        if np.ndim(classes) == 2:
             wanted = [str(name) for name in _findings(self.first)]
             if set(wanted) != set(task.names):
                 raise CommandError(
                     f"--label-column: the classifier's findings are "
-                    f"{', '.join(wanted)}, and the columns {', '.join(task.names)}. "
+                    f"{', '.join(wanted)}, and the columns {names}. "
                     "Leave it out to take the columns of these names."
                 )
-            found = pd.DataFrame(task.y.astype(float), columns=list(task.names))
-            return found[wanted]
+            return pd.DataFrame(task.truth(), columns=list(task.names))[wanted]
         if task.kind == "findings":
             raise CommandError(
                 f"--label-column: the classifier tells apart {_known(self.first)}: "
                 "name one column."
             )
-        known = {class_name(one): one for one in self.first.classes_.tolist()}
-        if task.kind == "finding":
-            if self.finding is not None:
-                return np.where(task.y == 1, self.finding, absent(self.finding))
-            if not {"0", "1"} <= set(known):
-                raise CommandError(
-                    f"--label-column: {task.names[0]!r} holds 0 and 1, but the "
-                    f"classifier tells apart {_known(self.first)}."
-                )
-            return task.y
-        if strange := sorted(set(task.names) - set(known)):
+        if task.kind == "finding" and self.finding is not None:
+            return replace(task, names=(self.finding,)).named_labels()
+        known = {class_name(one): one for one in classes.tolist()}
+        given = [class_name(one) for one in task.y.tolist()]
+        if strange := sorted(set(given) - set(known)):
             raise CommandError(
-                f"--label-column: there are images of class {strange[0]!r}, which the "
-                f"classifier does not know: it tells apart {', '.join(known)}."
+                f"--label-column: {names}: there are images of class {strange[0]!r}, "
+                f"which the classifier does not know: it tells apart "
+                f"{', '.join(known)}."
             )
-        return np.array([known[one] for one in task.y.tolist()])
+        return np.array([known[one] for one in given])
 
 
 @dataclass(frozen=True, eq=False)

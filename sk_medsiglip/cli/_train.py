@@ -42,11 +42,38 @@ def train(
             "are better with few labels; try prompt-probe first."
         ),
     ] = "linear-probe",
-    search: options.SearchOption = False,
-    n_trials: options.TrialsOption = 50,
-    timeout: options.TimeoutOption = None,
-    storage: options.StorageOption = None,
-    nested: options.NestedOption = False,
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search",
+            help="Choose the head and its settings by cross-validation; with prompts, "
+            "among those that know them too. Another head replaces the linear probe "
+            "only where it is better by more than chance.",
+        ),
+    ] = False,
+    n_trials: Annotated[
+        int, typer.Option(min=1, help="Trials of --search in all.")
+    ] = 50,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds after which --search begins no further trial."),
+    ] = None,
+    storage: Annotated[
+        Path | None,
+        typer.Option(
+            help="SQLite file (.db) or journal (.journal) that keeps the trials of "
+            "--search: the same command again goes on where it was, and several at "
+            "once share them."
+        ),
+    ] = None,
+    nested: Annotated[
+        bool,
+        typer.Option(
+            "--nested",
+            help="Cross-validate the search itself: an estimate for new patients, at "
+            "the price of five more searches.",
+        ),
+    ] = False,
     out: Annotated[
         Path,
         typer.Option(
@@ -64,7 +91,7 @@ def train(
 ) -> None:
     """Train a classifier on labelled images; save and report it.
 
-    The report (a Markdown file beside it) holds figures of cross-validation, on images
+    The report (a Markdown file next to it) holds cross-validated figures, on images
     that the classifier did not learn from. CheXpert's labels are understood: 1 and 0,
     -1 for uncertain, blank for not mentioned; several findings are trained together,
     each on the images where it is known.

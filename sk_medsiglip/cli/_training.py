@@ -1,4 +1,4 @@
-"""Fitting or choosing a head, and estimating its worth on images it did not see."""
+"""Fitting or choosing a head, and its figures on images it did not see."""
 
 from __future__ import annotations
 
@@ -139,9 +139,9 @@ def search_head(
 def judge_search(
     search: HeadSearchCV, data: LabelledImages, X: NDArray[np.float32]
 ) -> str:
-    """Return a sentence on searches that are judged on patients without a say."""
+    """Return a sentence with the AUC of nested cross-validation, if possible."""
     impossible = "Nested cross-validation was not possible, because"
-    rare = f"{impossible} a label is too rare: a fold has nobody with it or without it."
+    rare = f"{impossible} a label is too rare: a fold is all with it or all without it."
     folds = make_folds(data.task, data.groups, search.random_state)
     if not folds:
         return rare
@@ -156,7 +156,7 @@ def judge_search(
     if not np.isfinite(scores).all():
         return rare
     return (
-        "On patients that had no say in the choice the search reached an AUC of "
+        "On patients that had no part in the choice the search reached an AUC of "
         f"{scores.mean():.3f} (nested cross-validation)."
     )
 

@@ -4,9 +4,8 @@
 
     _evaluate.py             evaluate
     _judged.py               rows of its table: figures, differences, gaps
-    _answers.py              answers of estimators, as questions judged alike
-    _figures.py              metrics of a question, in all resamples at once
-    _further_metrics.py      counts, and metrics at a threshold or prevalence
+    _answers.py              answers of estimators, one question for each label
+    _figures.py              metrics of a question, with their intervals
     _permutations.py         p-values of gaps between subgroups
     _known_labels.py         labels with the scores that belong to them
     _leaks.py                patients and pictures shared with other data
@@ -25,10 +24,10 @@
     _reliability_plot.py     ReliabilityDisplay
     _subgroup_plot.py        SubgroupForestDisplay
     _label_efficiency_plot.py, _embedding_map_plot.py, _mistakes_plot.py
-    _display.py              colours and names that displays share
+    _style.py                colours, names and elements of displays
 
     _report.py               write_report, which fills report.html.jinja
-    _report_material.py      the parts of the data, and what was said of them
+    _report_material.py      the parts of the data, and the answers
     _report_tables.py, _report_details.py    rows of its tables
     _report_plot.py          its pictures
 """

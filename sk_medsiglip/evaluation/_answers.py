@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import Pipeline
 
 from sk_medsiglip._labels import Labels, check_columns, check_labels
-from sk_medsiglip.evaluation._figures import Question
 
 NO_PROBABILITIES = (
     "there are scores, but no probabilities from 0 to 1. Calibrate first, by "
@@ -23,8 +23,59 @@ NO_PROBABILITIES = (
 
 
 @dataclass(frozen=True, eq=False)
+class Question:
+    """True labels of some samples for one label, and the answers of an estimator.
+
+    ``rows`` are places among all samples, which may repeat; ``ill`` tells which have
+    the label. ``decision`` is None where no threshold is known, and ``probability``
+    where the estimator gives none.
+    """
+
+    label: Any
+    rows: NDArray[np.intp]
+    ill: NDArray[np.bool_]
+    score: NDArray[np.float64]
+    decision: NDArray[np.bool_] | None
+    probability: NDArray[np.float64] | None
+
+    @property
+    def risk(self) -> NDArray[np.float64]:
+        """Probabilities, which users can compare with a threshold; else scores."""
+        return self.score if self.probability is None else self.probability
+
+    def among(self, chosen: NDArray[np.bool_]) -> Question:
+        """Return the question asked of some samples only."""
+        kept = chosen[self.rows]
+        parts: Any = self.rows, self.ill, self.score, self.decision, self.probability
+        of_some: Any = [None if one is None else one[kept] for one in parts]
+        return Question(self.label, *of_some)
+
+    def of_patients(self, patients: NDArray[np.intp], how: str) -> Question:
+        """Return the question asked of whole patients, each in the first sample's row.
+
+        With "max" the highest score counts and any flagged image flags the patient;
+        with "mean" the mean score, and more than half of the images must flag.
+        """
+        _, first = np.unique(patients, return_index=True)
+        ids, who = np.unique(patients[self.rows], return_inverse=True)
+
+        def joined(values: Any, how: str = how) -> Any:
+            return values if values is None else pd.Series(values).groupby(who).agg(how)
+
+        decision = joined(self.decision)
+        return Question(
+            self.label,
+            first[ids],
+            joined(self.ill, "max").to_numpy(),
+            joined(self.score).to_numpy(),
+            None if decision is None else decision.to_numpy() > 0.5,
+            None if self.probability is None else joined(self.probability).to_numpy(),
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Truth:
-    """The labels of a test set: their names, and who has which.
+    """The labels of a test set: their names, and those of each sample.
 
     ``kind`` is "binary", "classes" or "findings". The target holds indices of classes,
     NaN where that of a single finding is not known; or 1, 0 and NaN of each finding.
@@ -86,15 +137,25 @@ class Truth:
 
 
 def read_truth(
-    y: ArrayLike, estimators: list[Any], X: Any, *, label: Any = None
+    y: ArrayLike,
+    estimators: list[Any],
+    X: Any,
+    *,
+    label: Any = None,
+    pos_label: Any = None,
 ) -> Truth:
-    """Check labels against what the estimators know.
+    """Check labels against those that the estimators know.
 
-    ``label`` has to be among them; of two classes it is the one that is looked for,
-    which is else the second, with a warning if that is named as the absence of the
-    first.
+    ``label`` has to be among them; of two classes it is the positive one, as
+    ``pos_label`` is. By default that is the second class, with a warning if it is named
+    as the absence of the first.
     """
     truth = _read(y, estimators, X)
+    if pos_label is not None and truth.kind != "binary":
+        raise ValueError(
+            f"pos_label={pos_label!r} is for two classes; here are {truth.names}."
+        )
+    label = pos_label if label is None else label
     if label is not None:
         return truth.looking_for(label)
     _warn_of_absence(truth)
@@ -132,7 +193,7 @@ def _read(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
 
 
 def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
-    """Return an estimator's answers, a question a label."""
+    """Return an estimator's answers, one question for each label."""
     own = _findings_of(estimator)
     if truth.kind == "findings" and own not in (None, truth.names):
         raise ValueError(
@@ -160,9 +221,9 @@ def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
 
 
 def ask_label(name: str, estimator: Any, X: Any, y: ArrayLike, label: Any) -> Question:
-    """Return what a classifier, its scores, or a question asked before say of a label.
+    """Return the question of one label: from a classifier, from scores, or as given.
 
-    None is the only label, of two classes the second.
+    A label of None is the only one, or the second of two classes.
     """
     if isinstance(estimator, Question):
         return estimator
@@ -190,6 +251,11 @@ def ask_probability(
     return question
 
 
+def last_step(estimator: Any) -> Any:
+    """Return the classifier at the end of a pipeline, or the estimator itself."""
+    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+
+
 def _say(
     name: str, estimator: Any, X: Any, truth: Truth
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_] | None]:
@@ -198,7 +264,7 @@ def _say(
     if not hasattr(estimator, "predict"):
         given = _columns(name, estimator, truth)
         if (given < 0).any() or (given > 1).any():
-            # Where such scores say yes is not known; of classes the highest does.
+            # Such scores have no known threshold; among classes the highest is chosen.
             return given, None, _decide(given, truth) if exclusive else None
         return given, given, _decide(given, truth)
     probability: Any = None
@@ -211,7 +277,7 @@ def _say(
         probability = _columns(name, said, truth, estimator)
     scores = probability
     if hasattr(estimator, "decision_function") and (scores is None or not exclusive):
-        # Probabilities near 0 and 1 tie; what they are made of does not.
+        # Probabilities near 0 and 1 tie; decision values do not.
         scores = _columns(name, estimator.decision_function(X), truth, estimator)
     if scores is None:
         raise TypeError(
@@ -268,9 +334,9 @@ def _warn_of_absence(truth: Truth) -> None:
         f"non-{presence}",
     ):
         warnings.warn(
-            f"{absence!r} sorts second, so it is what is looked for: sensitivity is "
+            f"{absence!r} sorts second, so it is the positive class: sensitivity is "
             f"that of {absence!r}. Pass pos_label={presence!r} (displays: label=) to "
-            "turn it round.",
+            "choose the other class.",
             UserWarning,
             stacklevel=4,
         )
@@ -301,8 +367,8 @@ def _findings_of(estimator: Any) -> list[Any] | None:
     if own is not None:
         return [str(one) for one in own]
     if isinstance(estimator, Pipeline):
-        return _findings_of(estimator[-1])
-    # Searches and other wrappers hold what they fitted.
+        return _findings_of(last_step(estimator))
+    # Searches and other wrappers hold the estimator that they fitted.
     for name in ("best_estimator_", "estimator_"):
         if hasattr(estimator, name):
             return _findings_of(getattr(estimator, name))

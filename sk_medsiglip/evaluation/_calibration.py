@@ -1,4 +1,4 @@
-"""How far probabilities are from the share that comes true, and in which way."""
+"""Calibration error, and the slope and intercept of recalibration."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def calibration_line(
     smaller = min(len(np.unique(who[side])) for side in (ill, ~ill))
 
     def estimate(value: float, Z: Any, logits: Any, scale: float = 1) -> Estimate:
-        """Return the last coefficient, with what it moves by without each patient."""
+        """Return the last coefficient, and how far it moves without each patient."""
         moved, variance = np.zeros(n_patients), np.nan
         if smaller > 1 and not np.isnan(value):
             p = expit(logits)
@@ -173,7 +173,7 @@ def calibration_line(
 
 
 def check_probabilities(y_prob: ArrayLike) -> NDArray[np.float64]:
-    """Return probabilities as numbers from 0 to 1, or say what else there is."""
+    """Return probabilities, or raise where one is outside [0, 1]."""
     probabilities = np.asarray(y_prob, dtype=np.float64)
     outside = (probabilities < -_ROUNDING) | (probabilities > 1 + _ROUNDING)
     if outside.any():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -15,9 +14,9 @@ from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip._intervals import Bounds, Estimate
 from sk_medsiglip._resampling import ranked_counts
 from sk_medsiglip._splits import group_numbers
-from sk_medsiglip.evaluation._answers import ask_label
-from sk_medsiglip.evaluation._display import COLOURS, FAINT, bare, short
-from sk_medsiglip.evaluation._figures import Question, estimates, resamples
+from sk_medsiglip.evaluation import _style as style
+from sk_medsiglip.evaluation._answers import Question, ask_label
+from sk_medsiglip.evaluation._figures import estimates, resamples
 
 #: Places along the horizontal axis at which a band is known.
 _GRID = np.linspace(0, 1, 201)
@@ -85,7 +84,7 @@ class _BandDisplay(ABC):
         label : default=None
             A class or finding, where there are several.
         groups : array-like of shape (n_samples,), default=None
-            Patients, who are drawn with all their images. Without them images are
+            Patients, who are resampled with all their images. Without them images are
             drawn, and the band is too narrow where patients have several.
         n_bootstrap : int, default=1000
             Number of resamples.
@@ -102,14 +101,13 @@ class _BandDisplay(ABC):
         -------
         display
         """
-        if name is None and hasattr(estimator, "predict"):
-            name = type(estimator).__name__
+        name = style.class_name(estimator, name)
         question = ask_label(name or "y_score", estimator, X, y, label)
         counts = resamples(np.shape(y)[0], groups, n_bootstrap, level, random_state)
         patients = group_numbers(groups, np.shape(y)[0])
         area = estimates(question, counts, (cls._metric,), patients)[cls._metric]
         display = cls(
-            _band(question, counts, cls._curves, cls._at_grid, area, level),
+            cls._band(question, counts, area, level),
             prevalence=float(question.ill.mean()),
             level=level,
             name=name,
@@ -161,32 +159,54 @@ class _BandDisplay(ABC):
         ax = new_axes(ax, (5, 5), "Drawing a curve")
         n_drawn = sum(line.get_label()[:1] != "_" for line in ax.get_lines())
         if color is None:
-            color = COLOURS[n_drawn % len(COLOURS)]
+            color = style.COLOURS[n_drawn % len(style.COLOURS)]
         curve = self.curve
         low, high, note = curve.area_interval
         sure = f"no interval: {note}" if note else f"{low:.3f} to {high:.3f}"
         words = f"{self._area} {curve.area:.3f} ({sure})"
-        self.band_ = ax.fill_between(
-            curve.grid, curve.low, curve.high, color=color, alpha=0.18, linewidth=0
-        )
+        self.band_ = style.draw_band(ax, curve.grid, curve.low, curve.high, color)
         if self.name is not None:
-            words = f"{short(self.name)}: {words}"
+            words = f"{style.short(self.name)}: {words}"
         (self.line_,) = ax.plot(
             curve.x, curve.y, color=color, label=words, drawstyle=self._drawstyle
         )
         if not n_drawn:
-            self._draw_chance(ax, color=FAINT, linestyle=":", linewidth=1)
+            self._draw_chance(ax, color=style.FAINT, linestyle=":", linewidth=1)
         ax.set(xlabel=self._axes[0], ylabel=self._axes[1])
         ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
         of = f"{drawn(self.label, 30)}; " if isinstance(self.label, str) else ""
         ax.set_title(f"{of}band: {self.level:.0%} interval over resamples", fontsize=10)
         longest = max(len(line.get_label()) for line in ax.get_lines())
         size = "small" if longest < 45 else "x-small"
-        legend = ax.legend(frameon=False, fontsize=size, loc=self._corner)
+        legend = style.small_legend(ax, fontsize=size, loc=self._corner)
         legend.set_in_layout(False)  # never at the cost of the curve
-        bare(ax)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        return style.finish(self, ax)
+
+    @classmethod
+    def _band(
+        cls,
+        question: Question,
+        counts: NDArray[np.integer],
+        area: Estimate,
+        level: float,
+    ) -> CurveBand:
+        """Return the sample's curve, with its band over the curves of all resamples."""
+        drawn = np.full((len(counts), len(_GRID)), np.nan)
+        sample = np.empty(0), np.empty(0)
+        blocks = ranked_counts(question.ill, question.score, counts, question.rows)
+        for some, ill, well in blocks:  # counts at every score, the highest first
+            pairs = list(zip(*cls._curves(ill[:, ::-1], well[:, ::-1]), strict=True))
+            if some.start == 0:
+                sample = pairs[0]
+            for place, (x, y) in enumerate(pairs, some.start):
+                if not np.isnan(x[-1] + y[-1]):
+                    drawn[place] = cls._at_grid(x, y)
+        tail = (1 - level) / 2
+        known = drawn[1:][~np.isnan(drawn[1:, 0])]
+        low = high = np.full(len(_GRID), np.nan)
+        if len(known):
+            low, high = np.quantile(known, [tail, 1 - tail], axis=0)
+        return CurveBand(*sample, _GRID, low, high, area.value, area.interval(level))
 
     @staticmethod
     @abstractmethod
@@ -199,7 +219,7 @@ class _BandDisplay(ABC):
         """Return the heights of a curve at the places of the band."""
 
     @abstractmethod
-    def _draw_chance(self, ax: Any, **style: Any) -> None:
+    def _draw_chance(self, ax: Any, **look: Any) -> None:
         """Draw the curve of a random classifier."""
 
 
@@ -255,15 +275,15 @@ class RocBandDisplay(_BandDisplay):
 
     @staticmethod
     def _curves(ill: Any, well: Any) -> tuple[Any, Any]:
-        """Return the share of the well flagged, and that of the ill found."""
+        """Return the false positive rate and the sensitivity."""
         return _shares(well), _shares(ill)
 
     @staticmethod
     def _at_grid(x: Any, y: Any) -> Any:
         return np.interp(_GRID, x, y)
 
-    def _draw_chance(self, ax: Any, **style: Any) -> None:
-        ax.plot([0, 1], [0, 1], **style)
+    def _draw_chance(self, ax: Any, **look: Any) -> None:
+        ax.plot([0, 1], [0, 1], **look)
 
 
 class PrecisionRecallBandDisplay(_BandDisplay):
@@ -293,7 +313,7 @@ class PrecisionRecallBandDisplay(_BandDisplay):
 
     See Also
     --------
-    RocBandDisplay : Its notes say what the band means.
+    RocBandDisplay : Its notes explain the band.
 
     Examples
     --------
@@ -312,9 +332,9 @@ class PrecisionRecallBandDisplay(_BandDisplay):
 
     @staticmethod
     def _curves(ill: Any, well: Any) -> tuple[Any, Any]:
-        """Return the share of the ill found, and that of the flagged who are ill.
+        """Return recall and precision, from recall 0 and precision 1 on.
 
-        It begins at recall 0 with precision 1, as scikit-learn's curve.
+        scikit-learn's curve begins there too.
         """
         true = np.cumsum(ill, axis=1)
         flagged = true + np.cumsum(well, axis=1)
@@ -327,42 +347,15 @@ class PrecisionRecallBandDisplay(_BandDisplay):
         at = np.searchsorted(x, np.maximum(_GRID - 1e-12, 1e-12))
         return y[np.minimum(at, len(y) - 1)]
 
-    def _draw_chance(self, ax: Any, **style: Any) -> None:
-        ax.axhline(self.prevalence, **style)
+    def _draw_chance(self, ax: Any, **look: Any) -> None:
+        ax.axhline(self.prevalence, **look)
 
 
 def _shares(counted: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return which share each threshold reaches, from none on."""
+    """Return the cumulative share at each threshold, from 0 on."""
     total = counted.sum(axis=1, keepdims=True)
     reached = np.cumsum(counted, axis=1)
     shares = np.divide(
         reached, total, out=np.full(reached.shape, np.nan), where=total > 0
     )
     return np.concatenate([np.zeros_like(total), shares], axis=1)
-
-
-def _band(
-    question: Question,
-    counts: NDArray[np.integer],
-    curves: Callable[[Any, Any], tuple[Any, Any]],
-    at_grid: Callable[[Any, Any], Any],
-    area: Estimate,
-    level: float,
-) -> CurveBand:
-    """Draw a curve of each resample, from counts at every score, the highest first."""
-    drawn = np.full((len(counts), len(_GRID)), np.nan)
-    sample = np.empty(0), np.empty(0)
-    blocks = ranked_counts(question.ill, question.score, counts, question.rows)
-    for some, ill, well in blocks:
-        pairs = list(zip(*curves(ill[:, ::-1], well[:, ::-1]), strict=True))
-        if some.start == 0:
-            sample = pairs[0]
-        for place, (x, y) in enumerate(pairs, some.start):
-            if not np.isnan(x[-1] + y[-1]):
-                drawn[place] = at_grid(x, y)
-    tail = (1 - level) / 2
-    known = drawn[1:][~np.isnan(drawn[1:, 0])]
-    low = high = np.full(len(_GRID), np.nan)
-    if len(known):
-        low, high = np.quantile(known, [tail, 1 - tail], axis=0)
-    return CurveBand(*sample, _GRID, low, high, area.value, area.interval(level))

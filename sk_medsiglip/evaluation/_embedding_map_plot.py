@@ -14,16 +14,16 @@ from sklearn.utils import check_array, check_consistent_length
 from sk_medsiglip._axes import new_axes
 from sk_medsiglip._drawn_names import drawn, drawn_lines
 from sk_medsiglip.embedding import plain_rows
-from sk_medsiglip.evaluation._display import COLOURS, MARKERS, UNKNOWN, bare
+from sk_medsiglip.evaluation import _style as style
 
 
 @dataclass(eq=False, repr=False)
 class EmbeddingMapDisplay:
     """Draw embeddings in two dimensions, coloured by label, site or scanner.
 
-    A look at what the images differ in most, which often is the scanner. Two principal
-    components; how much of the differences they hold stands on the axes. Classes that
-    overlap here may be far apart in the other dimensions.
+    The two principal components show how the images differ most, which is often by
+    scanner. The axes say how much of the variance they hold. Classes that overlap here
+    may be far apart in the other dimensions.
 
     Parameters
     ----------
@@ -155,14 +155,14 @@ class EmbeddingMapDisplay:
         members = self._members()
         ax = new_axes(ax, (5.6, 5), "Drawing embeddings")
         self.scatters_: dict[Any, Any] = {}
-        colours = iter(zip(COLOURS, MARKERS, strict=False))
+        colours = iter(zip(style.COLOURS, style.MARKERS, strict=False))
         for value, rows in members.items():
-            colour, marker = (UNKNOWN, "o") if value is None else next(colours)
+            colour, marker = (style.UNKNOWN, "o") if value is None else next(colours)
             word = "not known" if value is None else drawn(value, 30)
-            style = {"s": size, "color": colour, "marker": marker, "alpha": 0.75}
+            look = {"s": size, "color": colour, "marker": marker, "alpha": 0.75}
             label = f"{word} ({rows.sum():,})"
             self.scatters_[value] = ax.scatter(
-                *self.points[rows].T, linewidths=0, label=label, **style
+                *self.points[rows].T, linewidths=0, label=label, **look
             )
         first, second = self.explained
         ax.set_xlabel(f"first component ({first:.0%} of the variance)")
@@ -171,15 +171,13 @@ class EmbeddingMapDisplay:
         if self.title is not None:
             ax.set_title(drawn_lines(self.title, 60), fontsize=10)
         if self.values is not None:
-            # Beside the points: no corner is empty for certain.
+            # Outside the axes, since any corner may hold points.
             beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-            ax.legend(frameon=False, fontsize="small", markerscale=1.5, **beside)
-        bare(ax)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+            style.small_legend(ax, markerscale=1.5, **beside)
+        return style.finish(self, ax)
 
     def _members(self) -> dict[Any, NDArray[np.bool_]]:
-        """Return who has each value; those without one first, to lie beneath."""
+        """Return the rows of each value; those without one first, to lie beneath."""
         if self.values is None:
             return {"images": np.ones(len(self.points), dtype=bool)}
         values = pd.Series(np.asarray(self.values))
@@ -188,10 +186,11 @@ class EmbeddingMapDisplay:
         if known.dtype.kind == "f" and (known % 1 == 0).all():
             known = known.astype(int)  # 1.0 beside NaN means 1
         levels = sorted(known.unique().tolist(), key=lambda one: (str(type(one)), one))
-        if len(levels) > len(COLOURS):
+        if len(levels) > len(style.COLOURS):
             raise ValueError(
-                f"there are {len(levels)} different values, and {len(COLOURS)} colours "
-                "that everybody can tell apart. Join some, or make bands with pd.cut."
+                f"there are {len(levels)} different values, and {len(style.COLOURS)} "
+                "colours that everybody can tell apart. Join some, or make bands with "
+                "pd.cut."
             )
         found: dict[Any, NDArray[np.bool_]] = {None: missing} if missing.any() else {}
         for one in levels:

@@ -1,10 +1,10 @@
-"""``evaluate``: what classifiers are worth on a test set, with intervals by patient."""
+"""``evaluate``: metrics of classifiers on a test set, with intervals by patient."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,13 @@ from sk_medsiglip._intervals import Estimate, holm
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._resampling import check_resampling
 from sk_medsiglip._splits import group_numbers
-from sk_medsiglip.evaluation._answers import ask, read_truth
+from sk_medsiglip.evaluation._answers import Question, Truth, ask, read_truth
 from sk_medsiglip.evaluation._figures import (
     BY_PATIENT,
-    FURTHER,
-    Question,
     check_metrics,
     estimates,
     resamples,
 )
-from sk_medsiglip.evaluation._further_metrics import further_estimates
 from sk_medsiglip.evaluation._judged import (
     REST,
     Figure,
@@ -64,14 +61,13 @@ def evaluate(
     by_patient: str | None = None,
     verbose: int | bool = 0,
 ) -> pd.DataFrame:
-    """Judge fitted classifiers, with intervals, differences and subgroups.
+    """Evaluate fitted classifiers, with intervals, differences and subgroups.
 
     Parameters
     ----------
     estimators : dict or estimator
         ``{name: fitted classifier}``; in the place of a classifier may stand its
-        scores for ``X``: of the class that is looked for, of each class, or of each
-        finding.
+        scores for ``X``: of the positive class, of each class, or of each finding.
     X : array-like or list of n_samples images
         The test set, as the classifiers take it.
     y : array-like of shape (n_samples,) or (n_samples, n_findings)
@@ -86,14 +82,13 @@ def evaluate(
         Names of the figures: "roc_auc", "average_precision",
         "sensitivity@specificity=0.9" (any level) and the reverse, "balanced_accuracy",
         "f1", "brier", "calibration_slope", "calibration_intercept" and "ece", which
-        are the default; of what is predicted, "accuracy", "sensitivity",
+        are the default; of predicted classes, "accuracy", "sensitivity",
         "specificity", "ppv", "npv", "true_positives", "false_positives",
         "true_negatives" and "false_negatives"; "ppv@prevalence=0.02" and
         "npv@prevalence=0.02", where so many have the finding;
         "net_benefit@threshold=0.1", of acting on probabilities from there on.
     pos_label : default=None
-        The one of two classes that is looked for. By default, the second in sorted
-        order.
+        The positive one of two classes. By default, the second in sorted order.
     interval : {"auto", "bootstrap"}, default="auto"
         "auto" takes for each figure the method that held the truth most reliably with
         few patients (see Notes), and resamples of patients where none is known.
@@ -106,9 +101,9 @@ def evaluate(
         Seed of the random number generator.
     X_train, groups_train : default=None
         Embeddings and patients of the training data. Patients and pictures that are
-        (nearly) the same are looked for in the test set. Ids are compared by what they
-        say, 7 with "7" and 7.0; those that may be alike ("007"), are missing, or are of
-        another kind, are warned of.
+        (nearly) the same are looked for in the test set. Ids are compared by their
+        value, 7 with "7" and 7.0; a warning tells of those that may be alike ("007"),
+        are missing, or are of another kind.
     data_set : str, default=None
         Name of a public data set that ``X`` comes from; see
         :func:`known_training_data`.
@@ -136,26 +131,26 @@ def evaluate(
           Holm's method for all differences, or all gaps, of the table;
         - ``n``, ``n_positive``: images, and those where it is so; of "macro" those with
           any label, of "micro" answers instead of images;
-        - ``n_undefined``: resamples without a value, such as an area where nobody is
-          ill. They are in no interval;
+        - ``n_undefined``: resamples without a value, such as an area where nobody has
+          the label. They are in no interval;
         - ``note``: the reason why there is no interval or no p-value, and of a gap the
           size that a true one must have to be found half the time.
 
     Raises
     ------
     ValueError
-        If ``y`` holds what no classifier knows, or lengths do not fit.
+        If ``y`` holds a class that no classifier knows, or lengths do not fit.
 
     Warns
     -----
     LeakageWarning
-        If the test set was learned from, or if patients could not all be compared. Of
-        pictures that are nearly the same the warning says how many are expected by
-        chance; ``groups_train`` is needed for that.
+        If the training data hold patients or pictures of the test set, or if patients
+        could not all be compared. For pictures that are nearly the same the warning
+        says how many are expected by chance; ``groups_train`` is needed for that.
     UserWarning
         If a label has images of one kind only, or none: it is left out of "macro". If
-        there is only one patient, or one resample. If the class that is looked for is
-        named as the absence of the other ("no effusion").
+        there is only one patient, or one resample. If the positive class is named as
+        the absence of the other ("no effusion").
 
     See Also
     --------
@@ -252,15 +247,10 @@ def evaluate(
     if interval not in ("auto", "bootstrap"):
         raise ValueError(f'interval must be "auto" or "bootstrap", got {interval!r}.')
     wanted = check_metrics(metrics)
-    truth = read_truth(y, list(named.values()), X, label=pos_label)
-    if pos_label is not None and truth.kind != "binary":
-        raise ValueError(
-            f"pos_label={pos_label!r} is for two classes; here are {truth.names}."
-        )
+    truth = read_truth(y, list(named.values()), X, pos_label=pos_label)
     n_samples = len(truth.target)
     check_consistent_length(truth.target, groups)
-    everybody = {"all": np.ones(n_samples, dtype=bool)}
-    members = everybody | subgroup_members(subgroups, n_samples)
+    members = subgroup_members(subgroups, n_samples)
     if X_train is not None and not (is_matrix(X) and is_matrix(X_train)):
         raise ValueError(
             "X_train is compared with X where both are embeddings, 2-D arrays of "
@@ -277,6 +267,38 @@ def evaluate(
             "image, and one label or findings; of several classes pass one, such as "
             f'y == "pneumonia". Got by_patient={by_patient!r}.'
         )
+    asked = {name: ask(name, one, X, truth) for name, one in named.items()}
+    return tabulate(
+        asked,
+        truth,
+        wanted,
+        members,
+        groups=groups,
+        by_patient=by_patient,
+        interval=interval,
+        n_bootstrap=n_bootstrap,
+        level=level,
+        random_state=random_state,
+        verbose=verbose,
+    )
+
+
+def tabulate(
+    asked: Mapping[str, list[Question]],
+    truth: Truth,
+    metrics: tuple[str, ...],
+    members: Mapping[str, NDArray[np.bool_]],
+    *,
+    groups: ArrayLike | None,
+    n_bootstrap: int,
+    level: float,
+    random_state: int,
+    interval: str = "auto",
+    by_patient: str | None = None,
+    verbose: int | bool = 0,
+) -> pd.DataFrame:
+    """Return the table of :func:`evaluate` from answers and members of subgroups."""
+    n_samples = len(truth.target)
     patients = group_numbers(groups, n_samples)
     n_patients = int(patients.max()) + 1
     if min(n_bootstrap, n_patients) < 2:
@@ -284,22 +306,18 @@ def evaluate(
             f"{n_bootstrap} resamples of {n_patients} patients say nothing of how sure "
             "a figure is: where it takes resamples, or patients, there is no interval.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     counts = np.ones((1, n_samples), dtype=np.int32)
-    if interval == "bootstrap" or set(wanted) - BY_PATIENT:
+    if interval == "bootstrap" or set(metrics) - BY_PATIENT:
         counts = resamples(n_samples, groups, n_bootstrap, level, random_state)
-    known = None if interval == "bootstrap" else patients
 
     def judge(question: Question, names: tuple[str, ...]) -> dict[str, Estimate]:
-        plain = tuple(one for one in names if not FURTHER.fullmatch(one))
-        return estimates(question, counts, plain, known) | further_estimates(
-            question, names, patients
-        )
+        by_resamples = interval == "bootstrap"
+        return estimates(question, counts, names, patients, resampled=by_resamples)
 
-    asked = {name: ask(name, one, X, truth) for name, one in named.items()}
-    one_kind = labels_of_one_kind(next(iter(asked.values())))
-    measure = Measure(wanted, truth, one_kind)
+    measure = Measure(metrics, truth, labels_of_one_kind(next(iter(asked.values()))))
+    members = {"all": np.ones(n_samples, dtype=bool), **members}
     judged = [(subgroup, chosen, asked) for subgroup, chosen in members.items()]
     if by_patient is not None:
         first = np.isin(np.arange(n_samples), np.unique(patients, return_index=True)[1])
@@ -309,7 +327,7 @@ def evaluate(
         }
         judged.append((f"patients ({by_patient})", first, whole))
     found: list[Figure] = []
-    n_asked = (len(truth.names) + (len(truth.names) > 1)) * len(named) * len(judged)
+    n_asked = (len(truth.names) + (len(truth.names) > 1)) * len(asked) * len(judged)
     with progress_bar(n_asked, desc="judging", unit="label", verbose=verbose) as bar:
 
         def judge_one(question: Question, names: tuple[str, ...]) -> dict[str, Any]:
@@ -317,11 +335,11 @@ def evaluate(
             return judge(question, names)
 
         for subgroup, chosen, of_name in judged:
-            of_estimator = []
-            for name, questions in of_name.items():
-                measured = measure(name, subgroup, questions, chosen, judge_one)
-                of_estimator.append(measured)
-                found += measured
+            of_estimator = [
+                measure(name, subgroup, questions, chosen, judge_one)
+                for name, questions in of_name.items()
+            ]
+            found += chain.from_iterable(of_estimator)
             for a, b in combinations(of_estimator, 2):
                 found += differences(a, b)
     permutation = {"n_draws": n_bootstrap, "random_state": random_state}
@@ -334,7 +352,7 @@ def evaluate(
 
 
 def subgroup_members(given: Any, n_samples: int) -> dict[str, NDArray[np.bool_]]:
-    """Return who is in each subgroup, by ``name=level``."""
+    """Return the members of each subgroup, by ``name=level``."""
     if given is None:
         return {}
     if not isinstance(given, pd.DataFrame | Mapping):

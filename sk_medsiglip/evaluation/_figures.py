@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
@@ -26,6 +24,9 @@ from sk_medsiglip._resampling import (
     draw_counts,
     ranked_counts,
 )
+from sk_medsiglip.evaluation._answers import Question
+from sk_medsiglip.evaluation._calibration import calibration_line
+from sk_medsiglip.evaluation._net_benefit import benefit_estimate, fixed, flagged_shares
 
 DEFAULT_METRICS = (
     "roc_auc",
@@ -48,67 +49,16 @@ _OF_PROBABILITIES = {"brier", "ece"}
 #: Figures whose intervals need no resamples.
 BY_PATIENT = {"roc_auc", "prevalence", "flagged"} | _OF_DECISIONS
 _AT = re.compile(r"(sensitivity|specificity)@(sensitivity|specificity)=(0?\.\d+)")
-#: Figures of another file; a number in a name is a share between 0 and 1.
+#: Figures estimated by patient alone; a number in a name is a share between 0 and 1.
 FURTHER = re.compile(
     r"calibration_(slope|intercept)|(true|false)_(positives|negatives)"
     r"|(net_benefit@threshold|(ppv|npv)@prevalence)=0?\.\d*[1-9]\d*"
 )
 _BINS = 15  # of the calibration error, as Guo et al. (2017) have it
-# Sums of weights are whole numbers, quotients of them nearly what they should be.
+# Quotients of whole numbers are off by their rounding.
 _ROUNDING = 1e-12
 
 Figures = dict[str, NDArray[np.float64]]
-
-
-@dataclass(frozen=True, eq=False)
-class Question:
-    """Whether something is so, of some samples, and what an estimator says.
-
-    ``rows`` are places among all samples, of which one may come more than once; ``ill``
-    tells where it is so. There is no ``decision`` if nobody said from which score on it
-    is so, and no ``probability`` if the estimator gives none.
-    """
-
-    label: Any
-    rows: NDArray[np.intp]
-    ill: NDArray[np.bool_]
-    score: NDArray[np.float64]
-    decision: NDArray[np.bool_] | None
-    probability: NDArray[np.float64] | None
-
-    @property
-    def risk(self) -> NDArray[np.float64]:
-        """Probabilities, which users can compare with a threshold; else scores."""
-        return self.score if self.probability is None else self.probability
-
-    def among(self, chosen: NDArray[np.bool_]) -> Question:
-        """Return the question asked of some samples only."""
-        kept = chosen[self.rows]
-        parts: Any = self.rows, self.ill, self.score, self.decision, self.probability
-        of_some: Any = [None if one is None else one[kept] for one in parts]
-        return Question(self.label, *of_some)
-
-    def of_patients(self, patients: NDArray[np.intp], how: str) -> Question:
-        """Return the question asked of whole patients, each in the first sample's row.
-
-        With "max" the highest score counts and any flagged image flags the patient;
-        with "mean" the mean score, and more than half of the images must flag.
-        """
-        _, first = np.unique(patients, return_index=True)
-        ids, who = np.unique(patients[self.rows], return_inverse=True)
-
-        def joined(values: Any, how: str = how) -> Any:
-            return values if values is None else pd.Series(values).groupby(who).agg(how)
-
-        decision = joined(self.decision)
-        return Question(
-            self.label,
-            first[ids],
-            joined(self.ill, "max").to_numpy(),
-            joined(self.score).to_numpy(),
-            None if decision is None else decision.to_numpy() > 0.5,
-            None if self.probability is None else joined(self.probability).to_numpy(),
-        )
 
 
 def check_metrics(metrics: Any, *, further: bool = True) -> tuple[str, ...]:
@@ -157,37 +107,71 @@ def estimates(
     counts: NDArray[np.integer],
     metrics: tuple[str, ...],
     patients: NDArray[np.intp] | None = None,
+    *,
+    resampled: bool = False,
 ) -> dict[str, Estimate]:
     """Return figures with their intervals.
 
     The first row of ``counts`` is the sample itself, the others are resamples. With the
-    number of each sample's patient, intervals need no resamples where one is known.
+    number of each sample's patient, intervals need no resamples where one is known,
+    unless ``resampled``.
     """
-    by_patient = set() if patients is None else BY_PATIENT
-    drawn = figures(question, counts, tuple(m for m in metrics if m not in by_patient))
+    by_patient = set() if patients is None or resampled else BY_PATIENT
+    plain = tuple(one for one in metrics if not FURTHER.fullmatch(one))
+    drawn = figures(question, counts, tuple(m for m in plain if m not in by_patient))
     # Percentiles of it hold the truth 0 to 16 % of the time.
     notes = {"ece": "a calibration error is larger in resamples"}
     found = {
         name: resampled_estimate(one[0], one[1:], notes.get(name, ""))
         for name, one in drawn.items()
     }
-    if patients is None:
-        return found
-    who, n_patients = patients[question.rows], int(patients.max(initial=-1)) + 1
+    if patients is not None:
+        who, n_patients = patients[question.rows], int(patients.max(initial=-1)) + 1
+        for metric in set(metrics) - set(plain):
+            found[metric] = _further(metric, question, who, n_patients)
+        if by_patient:
+            found |= _by_patient(question, metrics, who, n_patients)
+    return {name: found[name] for name in metrics}
+
+
+def _by_patient(
+    question: Question,
+    metrics: tuple[str, ...],
+    who: NDArray[np.intp],
+    n_patients: int,
+) -> dict[str, Estimate]:
+    """Return the area and the figures of decisions, whose intervals are known."""
+    found = {}
     if "roc_auc" in metrics:
         found["roc_auc"] = area_estimate(question.ill, question.score, who, n_patients)
-    if _OF_DECISIONS & set(metrics):
+    if BY_PATIENT & set(metrics) - {"roc_auc"}:
         cells = np.zeros((4, n_patients))
         if question.decision is not None:
             for cell, which in zip(cells, _cells(question), strict=True):
                 cell += np.bincount(who, which, n_patients)
-        shares = {m: share_estimate(*pair) for m, pair in _shares(*cells).items()}
-        sides = shares["sensitivity"], shares["specificity"]
-        found |= shares | {
-            "balanced_accuracy": combine(sides, (0.5, 0.5)),
-            "f1": shares["jaccard"].mapped(_f1),
-        }
-    return {name: found[name] for name in metrics}
+        found |= {m: share_estimate(*pair) for m, pair in _shares(*cells).items()}
+        sides = found["sensitivity"], found["specificity"]
+        found["balanced_accuracy"] = combine(sides, (0.5, 0.5))
+        found["f1"] = found["jaccard"].mapped(_f1)
+    return found
+
+
+def _further(
+    metric: str, question: Question, who: NDArray[np.intp], n_patients: int
+) -> Estimate:
+    """Return a figure that :data:`FURTHER` names."""
+    name, _, given = metric.partition("=")
+    by_risk = name.startswith(("calibration", "net_benefit"))
+    said: Any = question.probability if by_risk else question.decision
+    if said is None:
+        return fixed(np.nan, n_patients)
+    if given:
+        return _at_given(name, float(given), said, question.ill, who, n_patients)
+    if by_risk:
+        return calibration_line(question.ill, said, who, n_patients)[metric]
+    hits = (question.ill == said) == name.startswith("true")
+    hits &= said == name.endswith("positives")
+    return fixed(float(hits.sum()), n_patients, "a count")
 
 
 def resamples(
@@ -221,7 +205,7 @@ def _of_ranks(
 def _average_precision(
     ill: NDArray[np.float64], well: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the sum of precisions, weighted by what each threshold adds to recall."""
+    """Return the sum of precisions, weighted by the recall each threshold adds."""
     # From the highest score down: so many are flagged at this threshold.
     true = np.cumsum(ill[:, ::-1], axis=1)
     flagged = true + np.cumsum(well[:, ::-1], axis=1)
@@ -243,7 +227,7 @@ def _at(
     assert match is not None  # check_metrics has seen to it
     wanted, level = match[1], float(match[3])
     nobody = np.zeros((len(ill), 1))
-    # Flagged is whoever reaches a score; above the highest nobody does.
+    # Images that reach a score are flagged; above the highest score none is.
     missed = np.concatenate([nobody, np.cumsum(ill, axis=1)], axis=1)
     spared = np.concatenate([nobody, np.cumsum(well, axis=1)], axis=1)
     n_ill, n_well = missed[:, -1:], spared[:, -1:]
@@ -274,14 +258,14 @@ def _of_decisions(question: Question, counts: NDArray[np.integer]) -> Figures:
 
 
 def _cells(question: Question) -> list[NDArray[np.bool_]]:
-    """Return who was found, missed, flagged in vain, and rightly spared."""
+    """Return true positives, false negatives, false positives, true negatives."""
     ill, flagged = question.ill, question.decision
     assert flagged is not None  # the callers have seen to it
     return [ill & flagged, ill & ~flagged, ~ill & flagged, ~ill & ~flagged]
 
 
 def _shares(tp: Any, fn: Any, fp: Any, tn: Any) -> dict[str, tuple[Any, Any]]:
-    """Return of each share what counts, and out of what."""
+    """Return the numerator and the denominator of each share."""
     return {
         "accuracy": (tp + tn, tp + fn + fp + tn),
         "flagged": (tp + fp, tp + fn + fp + tn),
@@ -332,3 +316,49 @@ def _ratio(
     part: NDArray[np.float64], whole: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def _at_given(
+    name: str, given: float, said: Any, ill: Any, who: Any, n: int
+) -> Estimate:
+    """Return a figure at a given threshold or prevalence."""
+    if name.startswith("net_benefit"):
+        return benefit_estimate(said >= given, ill, who, given, n_patients=n)
+    if name.startswith("npv"):  # the PPV of calling images free of the finding
+        said, ill, given = ~said, ~ill, 1 - given
+    right, wrong = flagged_shares(said, ill, who, n)
+    return _predictive_value(right, wrong, given)
+
+
+def _predictive_value(right: Estimate, wrong: Estimate, prevalence: float) -> Estimate:
+    """Return the predictive value of an answer at a prevalence, by Bayes' theorem.
+
+    It is ``right * prevalence / (right * prevalence + wrong * (1 - prevalence))``, of
+    how often the answer is given where it is right (the sensitivity, of the answer
+    "present") and where it is wrong (1 - specificity). The interval is that of the
+    ratio of the two shares (MOVER) [1]_, carried over.
+
+    References
+    ----------
+    .. [1] Donner and Zou, "Closed-form confidence intervals for functions of the normal
+       mean and standard deviation", Statistical Methods in Medical Research 2012.
+    """
+    a, b = wrong.value, right.value
+    odds = (1 - prevalence) / prevalence
+
+    def bounds(outside: Any) -> tuple[Any, Any]:
+        (la, ua), (lb, ub) = wrong.bounds(outside), right.bounds(outside)
+
+        def root(x: Any, y: Any) -> Any:
+            square = (a * b) ** 2 - x * y * (2 * a - x) * (2 * b - y)
+            return np.sqrt(np.maximum(square, 0))
+
+        with np.errstate(divide="ignore", invalid="ignore"):
+            least = np.where(la == 0, 0, la * (2 * a - la) / (a * b + root(la, ub)))
+            most = (a * b + root(ua, lb)) / (lb * (2 * b - lb))
+        most = np.where(lb == 0, np.inf, most)
+        return 1 / (1 + odds * most), 1 / (1 + odds * least)
+
+    value = b / (b + odds * a) if a + b > 0 else np.nan
+    moved = right.influence * a - wrong.influence * b
+    return Estimate(value, moved * odds / max(b + odds * a, 1e-12) ** 2, bounds)

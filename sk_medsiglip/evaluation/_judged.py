@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip._intervals import Bounds, Estimate, combine
-from sk_medsiglip.evaluation._answers import Truth
-from sk_medsiglip.evaluation._figures import FURTHER, Question, estimates
+from sk_medsiglip.evaluation._answers import Question, Truth
+from sk_medsiglip.evaluation._figures import FURTHER, estimates
 from sk_medsiglip.evaluation._permutations import gap_p_value, permuted_members
 
 Judge = Callable[[Question, tuple[str, ...]], dict[str, Estimate]]
 
-#: What the gap between a subgroup and the others is called after the subgroup.
+#: Suffix of a subgroup's name where its gap to the others is meant.
 REST = " - rest"
 # Patients on each side, below which resampled gaps cover far less than they say.
 _FEW = 100
@@ -26,7 +26,7 @@ _FEW = 100
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """One row to be."""
+    """A row of the table, before its interval is computed."""
 
     estimator: str
     label: Any
@@ -152,8 +152,8 @@ def gaps(
 ) -> list[Figure]:
     """Return how each subgroup differs from the rest, for each estimator.
 
-    Not by calibration errors, which are larger of fewer images, whatever they are of;
-    nor by figures that patients who change places cannot test.
+    Calibration errors have no gaps, since they are larger in smaller groups; nor have
+    figures that a permutation of patients cannot test.
     """
     metrics = [m for m in measure.metrics if m != "ece" and not FURTHER.fullmatch(m)]
     measure = replace(measure, metrics=tuple(metrics))
@@ -222,6 +222,6 @@ def labels_of_one_kind(questions: list[Question]) -> set[int]:
             f"{names}: images of one kind only. There is no area or sensitivity to "
             'compute, and "macro" is the mean of the others.',
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return single

@@ -1,4 +1,4 @@
-"""Draws of images that would have been labelled, and scores of what they teach."""
+"""Draws of labelled images, and scores of the classifiers fitted to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from sk_medsiglip._labels import Labels
 from sk_medsiglip._splits import group_numbers, with_cv_among
-from sk_medsiglip.evaluation._answers import Truth, ask
+from sk_medsiglip.evaluation._answers import Truth, ask, last_step
 from sk_medsiglip.evaluation._figures import figures
 from sk_medsiglip.heads import LinearProbe, fit_probes
 from sk_medsiglip.model_selection import EachLabel
@@ -231,8 +231,8 @@ def _score_one(
     elif getattr(last, "prompts", None) is None:
         labels = labels[:, _columns(taught)]
     else:
-        # Prompts name all findings, so all have a column. Each is learned by itself:
-        # what stands where nothing is known changes no other, and is not looked at.
+        # Prompts name all findings, so all need a column. Each is learned by itself: a
+        # made-up label in an unknown column changes no other, and is not scored.
         labels[:, np.isnan(labels).all(axis=0)] = 0
         labels = labels if columns is None else pd.DataFrame(labels, columns=columns)
         taught = np.ones(len(taught), dtype=bool)
@@ -250,10 +250,5 @@ def _score_one(
 
 
 def _expect_few_labels() -> None:
-    """Pass over what a head says of few labels: they are what is measured here."""
+    """Ignore warnings about few labels, which are measured here on purpose."""
     warnings.filterwarnings("ignore", message="a class.* has fewer than two samples")
-
-
-def last_step(estimator: Any) -> Any:
-    """Return the classifier of a pipeline, or what is one itself."""
-    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator

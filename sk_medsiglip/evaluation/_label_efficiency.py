@@ -18,14 +18,9 @@ from sk_medsiglip._shared_groups import shared_groups
 from sk_medsiglip._splits import check_groups
 from sk_medsiglip._validation import Integral
 from sk_medsiglip.embedding import plain_rows
-from sk_medsiglip.evaluation._answers import read_truth
+from sk_medsiglip.evaluation._answers import last_step, read_truth
 from sk_medsiglip.evaluation._figures import check_metrics
-from sk_medsiglip.evaluation._label_draws import (
-    Judge,
-    draw_rows,
-    last_step,
-    score_draws,
-)
+from sk_medsiglip.evaluation._label_draws import Judge, draw_rows, score_draws
 from sk_medsiglip.exceptions import LeakageWarning
 from sk_medsiglip.model_selection import MultilabelStratifiedGroupShuffleSplit
 
@@ -64,7 +59,7 @@ def label_efficiency(
         ``{name: classifier}``, not fitted. One that needs no labels, such as
         :class:`~sk_medsiglip.ZeroShotClassifier`, is scored once, at size 0.
     X : array-like or list of n_samples images
-        Embeddings, or what the pipelines take. Their first steps that learn nothing,
+        Embeddings, or images for pipelines. Their first steps that learn nothing,
         such as :class:`~sk_medsiglip.MedSigLIPEmbedder`, are applied once to all of it.
     y : array-like of shape (n_samples,) or (n_samples, n_findings)
         Classes; or 1, 0, and NaN where a finding is not known. Of findings every
@@ -123,9 +118,8 @@ def label_efficiency(
     finding in 5 % of images always holds one with it, which 8 random images do in 34 %
     of draws, and small sizes look better than labelling at random would be.
 
-    All are judged by one test set. The spread over repeats is what the choice of
-    labelled images does; how sure the test set makes a figure is what :func:`evaluate`
-    tells.
+    All are scored on one test set. The spread over repeats is due to the choice of
+    labelled images; :func:`evaluate` gives the uncertainty due to the test set.
 
     Draws of ``LinearProbe`` share the decomposition of ``X``, their folds and the
     cores; they are the solutions that its ``fit`` finds. ``LinearProbe(tol=1e-4)``
@@ -163,7 +157,7 @@ def label_efficiency(
     if sizes[-1] > len(pool):
         raise ValueError(
             f"sizes go up to {sizes[-1]}, but {len(pool)} images are left to draw from "
-            f"beside the {len(test)} of the test set."
+            f"in addition to the {len(test)} of the test set."
         )
     prepared = _prepare(estimators, X)
     free = {
@@ -215,7 +209,7 @@ def _sides(
     test_size: float | int,
     random_state: int,
 ) -> tuple[Any, Any, Any, NDArray[np.intp], NDArray[np.intp]]:
-    """Return all samples on one pile, and which are drawn from and which judged by."""
+    """Return all samples together, the rows to draw from, and the test rows."""
     y = y if isinstance(y, pd.DataFrame) else np.asarray(y)
     check_consistent_length(X, y)
     groups = None if groups is None else check_groups(groups, len(y))
@@ -234,7 +228,7 @@ def _sides(
         )
     n, n_test = len(y), np.shape(y_test)[0]
     both = _join(X, X_test), _join(y, y_test)
-    if groups is not None:  # who is in the test set is never drawn
+    if groups is not None:  # rows of the test set are never drawn
         groups = np.concatenate([groups, np.repeat(groups[:1], n_test)])
     return *both, groups, np.arange(n), np.arange(n, n + n_test)
 
@@ -247,7 +241,7 @@ def _warn_of_shared(groups: Any, groups_test: Any) -> None:
     if shared.shared:
         said.append(
             f"{len(shared.shared):,} patients of groups_test are among those drawn "
-            "from: scores flatter. Leave them out of one side."
+            "from, so scores are too good. Leave them out of one side."
         )
     for one in said:
         warnings.warn(one, LeakageWarning, stacklevel=3)
@@ -264,7 +258,7 @@ def _join(one: Any, other: Any) -> Any:
 
 
 def _prepare(estimators: Mapping[str, Any], X: Any) -> dict[str, tuple[Any, Any]]:
-    """Apply first steps that learn nothing, once; return what is left to be fitted."""
+    """Apply first steps that learn nothing, once; return the steps left to fit."""
     prepared: dict[str, tuple[Any, Any]] = {}
     known: dict[str, Any] = {}
     for name, one in estimators.items():

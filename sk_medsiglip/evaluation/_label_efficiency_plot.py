@@ -11,16 +11,7 @@ from numpy.typing import ArrayLike
 
 from sk_medsiglip._axes import new_axes
 from sk_medsiglip._drawn_names import drawn
-from sk_medsiglip.evaluation._display import (
-    COLOURS,
-    FAINT,
-    INK,
-    MARKERS,
-    bare,
-    drawn_label,
-    metric_name,
-    short,
-)
+from sk_medsiglip.evaluation import _style as style
 from sk_medsiglip.evaluation._label_efficiency import label_efficiency
 
 _LOWER_IS_BETTER = ("brier", "ece")
@@ -131,7 +122,7 @@ class LabelEfficiencyDisplay:
         """
         if not 0 < share <= 1:
             raise ValueError(f"share={share!r} must be above 0 and at most 1.")
-        label = drawn_label(self.table, label)
+        label = style.drawn_label(self.table, label)
         table = self.table[self.table["label"] == label]
         ax = new_axes(ax, (6.4, 4.4), "Drawing label efficiency")
         self.lines_: dict[str, Any] = {}
@@ -143,9 +134,9 @@ class LabelEfficiencyDisplay:
                 )
                 self.lines_[name] = ax.axhline(
                     rows["score"].iloc[0],
-                    color=INK,
+                    color=style.INK,
                     linestyle=("--", ":", "-.")[n_free % 3],
-                    label=f"{short(name)} (no labels)",
+                    label=f"{style.short(name)} (no labels)",
                 )
             else:
                 self._draw(ax, name, rows, share, next(places))
@@ -156,37 +147,33 @@ class LabelEfficiencyDisplay:
         ax.set_xlabel("labelled images, the first ones chosen to show every label")
         scoring = self.scoring or self.table.attrs.get("scoring", "score")
         better = " (lower is better)" if scoring in _LOWER_IS_BETTER else ""
-        ax.set_ylabel(drawn(metric_name(str(scoring))) + better)
+        ax.set_ylabel(drawn(style.metric_name(str(scoring))) + better)
         ax.set_title(
             f"{drawn(label, 30)}: mean and middle {share:.0%} of {n_repeats} draws",
             fontsize=10,
         )
-        ax.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.6)
-        ax.legend(frameon=False, fontsize="small")
-        bare(ax)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        ax.grid(axis="y", color=style.FAINT, alpha=0.3, linewidth=0.6)
+        style.small_legend(ax)
+        return style.finish(self, ax)
 
     def _draw(
         self, ax: Any, name: str, rows: pd.DataFrame, share: float, place: int
     ) -> None:
         scores = rows.pivot(index="size", columns="repeat", values="score")
         scores = scores[scores.notna().all(axis=1)]
-        colour = COLOURS[place % len(COLOURS)]
+        colour = style.COLOURS[place % len(style.COLOURS)]
         values = scores.to_numpy()
         if len(values):
             tail = (1 - share) / 2
             low, high = np.quantile(values, [tail, 1 - tail], axis=1)
-            ax.fill_between(
-                scores.index, low, high, color=colour, alpha=0.15, linewidth=0
-            )
+            style.draw_band(ax, scores.index, low, high, colour)
         (self.lines_[name],) = ax.plot(
             scores.index,
             values.mean(axis=1),
             color=colour,
-            marker=MARKERS[place % len(MARKERS)],
+            marker=style.MARKERS[place % len(style.MARKERS)],
             markersize=5,
-            label=short(name),
+            label=style.short(name),
         )
 
     @staticmethod

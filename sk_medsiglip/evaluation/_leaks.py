@@ -25,8 +25,8 @@ class Leak:
     """How many patients or pictures of the test set are in another part as well.
 
     ``n_found`` is None where they could not be compared, ``n_by_chance`` the expected
-    number of pictures that are nearly the same, and ``doubts`` are sentences on what
-    could not be compared.
+    number of pictures that are nearly the same, and ``doubts`` are sentences on ids
+    that could not be compared.
     """
 
     part: str
@@ -36,7 +36,7 @@ class Leak:
     doubts: Sequence[str] = ()
 
     def __str__(self) -> str:
-        """Return the count, and how far it is to be believed."""
+        """Return the count, and whether all could be compared."""
         if self.n_found is None:
             return "not looked for"
         doubt = " found, but not all could be compared" if self.doubts else ""
@@ -47,7 +47,7 @@ class Leak:
         """The sentences to warn with."""
         said = list(self.doubts)
         advice = (
-            "figures flatter. Split by patient, and leave copies out; "
+            "figures are too good. Split by patient, and leave copies out; "
             "model_selection.check_leakage lists them."
         )
         if self.kind.startswith("nearly"):
@@ -55,7 +55,7 @@ class Leak:
             if self.n_by_chance is not None:
                 expected = f"about {self.n_by_chance:,.0f}, as among other patients"
             advice = (
-                f"by chance it would be {expected}. Figures flatter if these are "
+                f"by chance it would be {expected}. Figures are too good if these are "
                 "copies: look at the pairs that model_selection.check_leakage lists."
             )
         if self.n_found:
@@ -78,8 +78,8 @@ def find_leaks(
 ) -> list[Leak]:
     """Look for patients and pictures of the test set in another set.
 
-    What was not given is None. Images are compared by the rows of the embedder, if
-    there is one. Doubts name a patient only if ``name_ids``.
+    Parts that were not given are None. Images are compared by the rows of the embedder,
+    if there is one. Doubts name a patient only if ``name_ids``.
     """
     check_consistent_length(other, other_groups)
     n_found, doubts, here, there = None, [], "the test set", f"the {part} set"
@@ -98,7 +98,7 @@ def find_leaks(
 
 
 def warn_of_leaks(leaks: list[Leak]) -> None:
-    """Warn of what was found, on behalf of the caller's caller."""
+    """Warn of the leaks that were found, on behalf of the caller's caller."""
     for leak in leaks:
         for one in leak.warnings:
             warnings.warn(one, LeakageWarning, stacklevel=3)
@@ -140,7 +140,7 @@ def _compare(
     split = (np.arange(n_other), np.arange(n_other, len(both)))
     patients = None
     if other_groups is not None:
-        # Test rows are of nobody there: shared patients are another finding.
+        # Each test row gets a patient of its own: shared patients are counted apart.
         own = group_numbers(written_ids(other_groups))
         patients = np.append(own, -1 - np.arange(len(both) - n_other))
     pairs = check_leakage(both, patients, [split], max_rows=None)

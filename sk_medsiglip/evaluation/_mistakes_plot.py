@@ -13,8 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from sk_medsiglip._axes import draw_grid
 from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip.embedding import MedSigLIPEmbedder
-from sk_medsiglip.evaluation._answers import NO_PROBABILITIES, Truth, ask, read_truth
-from sk_medsiglip.evaluation._figures import Question
+from sk_medsiglip.evaluation._answers import (
+    NO_PROBABILITIES,
+    Question,
+    Truth,
+    ask,
+    read_truth,
+)
 from sk_medsiglip.images import image_rows, read_image
 
 _WORDS = 26  # characters of a label that fit over a picture
@@ -22,10 +27,10 @@ _WORDS = 26  # characters of a label that fit over a picture
 
 @dataclass(eq=False, repr=False)
 class MistakesDisplay:
-    """Draw the worst mistakes: the images whose true label was held least likely.
+    """Draw the worst mistakes: images whose true label was rated least likely.
 
-    Look before you tune: some may not be the classifier's, but wrong labels, other
-    projections, images cut in half.
+    Look at them before tuning: some may be wrong labels, other projections, or images
+    cut in half.
 
     Nothing is written: pictures are in the figure, and in a file only if you save it.
     They are patients' images; treat the figure as such.
@@ -36,7 +41,7 @@ class MistakesDisplay:
         The images, the worst first.
     mistakes : DataFrame
         One row a picture: ``row`` among the samples, ``true``, ``predicted``, and
-        ``probability`` of what is true.
+        ``probability`` of the true label.
     title : str, default=None
         Title of the sheet.
 
@@ -49,7 +54,7 @@ class MistakesDisplay:
 
     See Also
     --------
-    sk_medsiglip.zero_shot.HeatmapDisplay : What a prompt saw in an image.
+    sk_medsiglip.zero_shot.HeatmapDisplay : The parts of an image that match a prompt.
 
     Examples
     --------
@@ -119,8 +124,7 @@ class MistakesDisplay:
         """
         for step in (one for _, one in getattr(estimator, "steps", ())):
             if isinstance(step, MedSigLIPEmbedder):
-                own = {"intensity": step.intensity, "frame": step.frame}
-                reading = own | {"max_pixels": step.max_pixels} | reading
+                reading = reading_of(step) | reading
         if images is None:
             if np.ndim(X) == 2:
                 raise ValueError(
@@ -200,6 +204,12 @@ class MistakesDisplay:
         )
         self.figure_ = self.ax_.figure
         return self
+
+
+def reading_of(embedder: MedSigLIPEmbedder) -> dict[str, Any]:
+    """Return parameters of ``read_image`` that read images as an embedder does."""
+    names = ("intensity", "frame", "max_pixels")
+    return {name: getattr(embedder, name) for name in names}
 
 
 def find_mistakes(

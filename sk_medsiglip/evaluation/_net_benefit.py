@@ -1,4 +1,4 @@
-"""Net benefit: what decisions at a threshold gain, weighed as a doctor would."""
+"""Net benefit of decisions at a threshold."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ def net_benefit(
     """Return the net benefit of acting on probabilities, for a decision curve.
 
     Acting means whatever a positive answer leads to: a second reading, a CT, a biopsy.
-    The threshold probability is the risk from which on one would act. Someone who acts
-    from 10 % on holds one missed patient for as bad as nine needless actions, so the
-    net benefit counts those rightly acted on, and takes off a ninth of those acted on
-    in vain [1]_::
+    The threshold probability is the risk at which one would begin to act. Acting from
+    10 % on means that one missed patient is considered as bad as nine needless actions,
+    so the net benefit counts those rightly acted on, and subtracts a ninth of the
+    needless actions [1]_::
 
         net benefit = TP / n - FP / n * threshold / (1 - threshold)
 
-    Multiplied by 100 it reads as patients found per 100, without a needless action.
+    Multiplied by 100 it is the number of patients found per 100, without any needless
+    action.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def net_benefit(
     See Also
     --------
     DecisionCurveDisplay : Draws it.
-    evaluate : Has it as "net_benefit@threshold=0.1", beside the other figures.
+    evaluate : The metric "net_benefit@threshold=0.1", with the other figures.
 
     Notes
     -----
@@ -87,8 +88,9 @@ def net_benefit(
 
     Intervals are those of the shares TP / n and FP / n (Wilson's, with the effective
     number of patients), joined as differences are (MOVER) with their correlation. They
-    have a width even where nobody is acted on in vain. With a given prevalence, which
-    is taken as known, sensitivity and false positive rate take the shares' place.
+    have a width even where there are no needless actions. With a given prevalence,
+    which is taken as known, sensitivity and false positive rate take the shares'
+    place.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""``DecisionCurveDisplay``: net benefit against the threshold that one would act at."""
+"""``DecisionCurveDisplay``: net benefit against the threshold probability."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import ArrayLike
 
 from sk_medsiglip._axes import new_axes
 from sk_medsiglip._splits import check_groups
+from sk_medsiglip.evaluation import _style as style
 from sk_medsiglip.evaluation._answers import ask_probability
-from sk_medsiglip.evaluation._display import COLOURS, FAINT, INK, bare, short
 from sk_medsiglip.evaluation._net_benefit import net_benefit
 
 
 @dataclass(eq=False)
-class DecisionCurveDisplay:
+class DecisionCurveDisplay(style.ProbabilityDisplay):
     """Decision curve: net benefit by threshold probability, with a band by patient.
 
-    A classifier is of use at a threshold where its curve lies above both grey lines:
-    acting on everybody, and on nobody.
+    A classifier is useful at a threshold where its curve lies above both grey lines:
+    acting on everybody and acting on nobody.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class DecisionCurveDisplay:
 
     See Also
     --------
-    net_benefit : The numbers, how they are computed, and what they mean.
+    net_benefit : The numbers, their computation and their meaning.
 
     Examples
     --------
@@ -94,7 +94,7 @@ class DecisionCurveDisplay:
         level : float, default=0.95
             Confidence level of the band, at each threshold by itself.
         name : str, default=None
-            Name in the legend. By default, the estimator's class.
+            Name in the legend. By default, the estimator's class, or "model".
         ax, color
             As :meth:`plot` takes them.
         **options
@@ -109,7 +109,7 @@ class DecisionCurveDisplay:
         ValueError
             If the estimator gives no probabilities.
         """
-        name = type(estimator).__name__ if name is None else name
+        name = style.class_name(estimator, name) or "model"
         question = ask_probability(name, estimator, X, y, label)
         unit, who = "images", None
         if groups is not None:
@@ -120,28 +120,6 @@ class DecisionCurveDisplay:
         )
         display = cls(table, level, name, question.label, unit)
         return display.plot(ax, color=color)
-
-    @classmethod
-    def from_predictions(
-        cls, y_true: ArrayLike, y_prob: ArrayLike, **options: Any
-    ) -> Self:
-        """Draw the curve of probabilities, in place of a classifier.
-
-        Parameters
-        ----------
-        y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
-            As ``y`` in :meth:`from_estimator`.
-        y_prob : array-like
-            Probabilities of the second class, of each class, or of each finding.
-        **options
-            The other parameters of :meth:`from_estimator`; ``name`` is "model".
-
-        Returns
-        -------
-        DecisionCurveDisplay
-        """
-        options = {"name": "model", **options}
-        return cls.from_estimator(y_prob, y_true, y_true, **options)
 
     def plot(self, ax: Any = None, *, color: Any = None) -> Self:
         """Draw.
@@ -169,23 +147,22 @@ class DecisionCurveDisplay:
         )
         x = own["threshold"]
         if not ax.get_lines():
-            ax.plot(x, 100 * every["value"], color=INK, linewidth=1, label="treat all")
-            ax.axhline(0, color=FAINT, linewidth=1, label="treat none")
+            ax.plot(
+                x, 100 * every["value"], color=style.INK, linewidth=1, label="treat all"
+            )
+            ax.axhline(0, color=style.FAINT, linewidth=1, label="treat none")
         if color is None:
-            color = COLOURS[(len(ax.get_lines()) - 2) % len(COLOURS)]
-        low, high = 100 * own["low"], 100 * own["high"]
-        self.band_ = ax.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+            color = style.COLOURS[(len(ax.get_lines()) - 2) % len(style.COLOURS)]
+        self.band_ = style.draw_band(ax, x, 100 * own["low"], 100 * own["high"], color)
         (self.line_,) = ax.plot(
-            x, 100 * own["value"], color=color, label=short(self.name)
+            x, 100 * own["value"], color=color, label=style.short(self.name)
         )
-        # Acting on everybody falls without end; what is below 0 helps nobody.
+        # Acting on everybody falls without end; below 0 nobody is helped.
         top = max(1, *(np.max(line.get_ydata()) for line in ax.get_lines()))
         ax.set(xlim=(0, min(1, x.max() + 0.01)), ylim=(-0.15 * top, 1.4 * top))
         ax.set_xlabel("threshold probability: act from this risk on")
         ax.set_ylabel(f"net benefit per 100 {self.unit}")
-        of = f"{short(self.label)}; " if isinstance(self.label, str) else ""
+        of = f"{style.short(self.label)}; " if isinstance(self.label, str) else ""
         ax.set_title(f"{of}band: {self.level:.0%} interval", fontsize=10)
-        ax.legend(frameon=False, fontsize="small", loc="upper right")
-        bare(ax)
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        style.small_legend(ax, loc="upper right")
+        return style.finish(self, ax)

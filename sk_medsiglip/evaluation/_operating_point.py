@@ -15,7 +15,8 @@ from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers
-from sk_medsiglip.evaluation._figures import Question, estimates
+from sk_medsiglip.evaluation._answers import Question
+from sk_medsiglip.evaluation._figures import estimates
 from sk_medsiglip.evaluation._known_labels import KnownLabels, check_labels_and_scores
 
 #: 0.95 * 20 is 19, whatever the last digit says.
@@ -24,24 +25,24 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold, and what it did where it was chosen.
+    """A threshold, with its figures on the images that chose it.
 
     Parameters
     ----------
     threshold : float
         A finding is said to be present where ``score >= threshold``.
     target : (str, float)
-        What was asked for, such as ``("sensitivity", 0.95)``.
+        The target, such as ``("sensitivity", 0.95)``.
     sensitivity, specificity : float
-        Measured on the images that chose the threshold, so they flatter; NaN without
-        any positive or negative one. :meth:`report` measures on others.
+        Measured on the images that chose the threshold, so they are too good; NaN
+        without any positive or negative one. :meth:`report` measures on others.
     n_positive, n_negative : int
         Images that chose it.
     finding : object, default=None
         Name of the finding, of several.
     confidence : float, default=None
-        How sure this threshold is to reach the target on new patients; None promises
-        the mean over thresholds. See :attr:`promise`.
+        Probability with which this threshold reaches the target on new patients; None
+        promises the mean over thresholds. See :attr:`promise`.
 
     See Also
     --------
@@ -59,7 +60,7 @@ class OperatingPoint:
 
     @property
     def promise(self) -> str:
-        """A sentence that says what may be expected of new patients."""
+        """A sentence on the sensitivity or specificity to expect on new patients."""
         name, share = self.target
         sure, rest = "In the mean over such thresholds", "; this one may miss it"
         if self.confidence is not None:
@@ -180,8 +181,8 @@ def choose_operating_point(
         Without them every image counts as a patient, and the promise fails where
         patients have several.
     confidence : float, default=None
-        How sure the single threshold is to reach its target, such as 0.9. By default,
-        the target is kept in the mean only; see the notes.
+        Probability with which the single threshold reaches its target, such as 0.9. By
+        default, the target is kept in the mean only; see the notes.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Whether a gap between a subgroup and the others is more than chance makes.
+"""Permutation test of the gap between a subgroup and the others.
 
 Under the hypothesis that is tested, images with the same label are alike in the
 subgroup and outside, so that patients of one label pattern may change places. That
@@ -13,7 +13,7 @@ from math import comb, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip.evaluation._figures import Question
+from sk_medsiglip.evaluation._answers import Question
 
 _LARGEST_P = 0.05  # a test that cannot reach it says nothing
 _ROUNDING = 1e-9
@@ -41,7 +41,7 @@ def permuted_members(
     straddles = np.isin(patients, np.intersect1d(
         patients[inside & asked], patients[outside & asked]
     ))  # fmt: skip
-    # What changes places: a patient, or an image of one who is on both sides.
+    # The units that change places: patients, or images of a patient on both sides.
     whole = np.where(straddles, patients.max() + 1 + np.arange(n_samples), patients)
     _, unit = np.unique(whole[asked], return_inverse=True)
     traits = np.zeros((unit.max(initial=-1) + 1, 2 * len(questions) + 1), dtype=int)
@@ -89,13 +89,13 @@ def _arrangements(
 
 
 def gap_p_value(gaps: NDArray[np.float64]) -> tuple[float, str]:
-    """Return how often rearranged patients differ as much, and what could be found.
+    """Return the p-value of a gap, and a note on the gap that could be found.
 
     The p-value is two-sided, and NaN where none of 0.05 or less can be reached.
     """
     if np.isnan(gaps[0]):
         return np.nan, ""
-    # What is not defined counts as if it were as large: against a finding.
+    # Undefined gaps count as large, which makes the p-value larger.
     sizes = np.sort(np.nan_to_num(np.abs(gaps), nan=np.inf))
     at_least = 1 - np.searchsorted(sizes, sizes - _ROUNDING) / len(sizes)
     found = np.flatnonzero((at_least <= _LARGEST_P) & np.isfinite(sizes))

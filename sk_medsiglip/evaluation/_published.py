@@ -42,8 +42,8 @@ default=None
     Returns
     -------
     DataFrame
-        In the columns of :func:`evaluate`, so that one's own figures go beside it with
-        ``pandas.concat``, and ``modality`` and ``source``. Google's figures on Google's
+        In the columns of :func:`evaluate`, so that ``pandas.concat`` joins it with
+        one's own figures, and ``modality`` and ``source``. Google's figures on Google's
         test sets, none of them measured here: no intervals were published.
 
     Raises

@@ -1,4 +1,4 @@
-"""``ReliabilityDisplay``: whether what is said to be likely happens as often."""
+"""``ReliabilityDisplay``: probabilities against how often they come true."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sk_medsiglip._intervals import share_estimate
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip._validation import Integral
+from sk_medsiglip.evaluation import _style as style
 from sk_medsiglip.evaluation._answers import ask_probability
 from sk_medsiglip.evaluation._calibration import binned_error, calibration_line
-from sk_medsiglip.evaluation._display import COLOURS, FAINT, bare, short
 
 _FEW = 5  # images in a bin, below which it says little
 
 
 @dataclass(eq=False, repr=False)
-class ReliabilityDisplay:
+class ReliabilityDisplay(style.ProbabilityDisplay):
     """Draw probabilities against how often they came true, bin by bin.
 
     Bars are Wilson's intervals, by patient. The histogram below says how many images a
@@ -131,8 +131,7 @@ class ReliabilityDisplay:
         check_level(level)
         if not isinstance(n_bins, Integral) or n_bins < 1:
             raise ValueError(f"n_bins must be a positive int, got {n_bins!r}.")
-        if name is None and hasattr(estimator, "predict"):
-            name = type(estimator).__name__
+        name = style.class_name(estimator, name)
         question = ask_probability(name or "y_prob", estimator, X, y, label)
         probability = question.risk
         edges = np.linspace(0, 1, n_bins + 1)
@@ -161,29 +160,7 @@ class ReliabilityDisplay:
         )
         return display.plot(ax)
 
-    @classmethod
-    def from_predictions(
-        cls, y_true: ArrayLike, y_prob: ArrayLike, **options: Any
-    ) -> Self:
-        """Draw probabilities, in place of a classifier.
-
-        Parameters
-        ----------
-        y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
-            As ``y`` in :meth:`from_estimator`.
-        y_prob : array-like
-            Probabilities of the second class, of each class, or of each finding.
-        **options
-            ``label``, ``groups``, ``n_bins``, ``level``, ``name`` and ``ax`` of
-            :meth:`from_estimator`.
-
-        Returns
-        -------
-        ReliabilityDisplay
-        """
-        return cls.from_estimator(y_prob, y_true, y_true, **options)
-
-    def plot(self, ax: Any = None, *, color: Any = COLOURS[0]) -> Self:
+    def plot(self, ax: Any = None, *, color: Any = style.COLOURS[0]) -> Self:
         """Draw.
 
         Parameters
@@ -208,28 +185,24 @@ class ReliabilityDisplay:
         for name, (value, low, high) in self.line.items():
             words += f"\n{name.replace('_', ' ')} {value:.2f} ({low:.2f} to {high:.2f})"
         if self.name is not None:
-            words = f"{short(self.name)}: {words}"
-        ax.plot([0, 1], [0, 1], color=FAINT, linestyle=":", linewidth=1)
+            words = f"{style.short(self.name)}: {words}"
+        ax.plot([0, 1], [0, 1], color=style.FAINT, linestyle=":", linewidth=1)
         x, y, few = bins["probability"], bins["observed"], bins["n"] < _FEW
         ax.vlines(x, bins["low"], bins["high"], color=color, alpha=0.5)
         (hollow,) = ax.plot(x[few], y[few], "o", color=color, mfc="white", ms=5)
         (full,) = ax.plot(x[~few], y[~few], "o", color=color, ms=6, label=words)
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         ax.set_ylabel("share that came true")
-        ax.legend(
-            frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1)
-        )
+        style.small_legend(ax, loc="lower left", bbox_to_anchor=(0, 1))
         ax.tick_params(labelbottom=False)
         width = bins["right"] - bins["left"]
-        style = {"align": "edge", "color": color, "alpha": 0.5, "edgecolor": "white"}
-        below.bar(bins["left"], bins["n"], width=width, **style)
+        look = {"align": "edge", "color": color, "alpha": 0.5, "edgecolor": "white"}
+        below.bar(bins["left"], bins["n"], width=width, **look)
         below.set_ylabel("images")
         below.set_xlabel(f"predicted probability (hollow: fewer than {_FEW} images)")
-        bare(ax)
-        bare(below)
-        self.points_ = [hollow, full]
-        self.ax_, self.histogram_ax_, self.figure_ = ax, below, ax.figure
-        return self
+        style.bare(below)
+        self.points_, self.histogram_ax_ = [hollow, full], below
+        return style.finish(self, ax)
 
 
 def _with_room_below(ax: Any) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""``write_report``: what classifiers are worth on a test set, as one HTML file."""
+"""``write_report``: an evaluation of classifiers on a test set, as one HTML file."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from numpy.typing import ArrayLike
 
 from sk_medsiglip._embeddings import is_matrix
 from sk_medsiglip._files import new_file
+from sk_medsiglip._resampling import check_resampling
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.evaluation import _report_details as details
 from sk_medsiglip.evaluation import _report_tables as tables
-from sk_medsiglip.evaluation._display import metric_name
-from sk_medsiglip.evaluation._evaluate import evaluate
+from sk_medsiglip.evaluation._answers import ask, last_step
+from sk_medsiglip.evaluation._evaluate import subgroup_members, tabulate
+from sk_medsiglip.evaluation._figures import check_metrics
 from sk_medsiglip.evaluation._leaks import count_copies, find_leaks, warn_of_leaks
 from sk_medsiglip.evaluation._net_benefit import check_prevalence
-from sk_medsiglip.evaluation._published import published_results
+from sk_medsiglip.evaluation._published import published_results, warn_if_trained_on
 from sk_medsiglip.evaluation._report_material import (
     Material,
     Part,
-    Remembering,
     find_embedder,
     noted,
     uses_demonstration,
 )
 from sk_medsiglip.evaluation._report_plot import check_drawing
+from sk_medsiglip.evaluation._style import metric_name
 
 _TITLE = "Evaluation of a medical image classifier"
 _NAMED = 3  # labels in a title
@@ -81,7 +83,7 @@ def write_report(
         File to write; one that is there is replaced.
     estimators : dict or estimator
         ``{name: fitted classifier}`` or scores, as :func:`evaluate` takes them. The
-        first is what the report is about: its mistakes are listed.
+        first is the subject of the report: its mistakes are listed.
     X : array-like or list of n_samples images
         The test set, as the classifiers take it.
     y : array-like of shape (n_samples,) or (n_samples, n_findings)
@@ -196,6 +198,8 @@ def write_report(
     if not 0 < sensitivity < 1:
         raise ValueError(f"sensitivity must be above 0 and below 1, got {sensitivity}.")
     check_prevalence(prevalence)
+    check_resampling(n_bootstrap, level)
+    wanted = check_metrics(metrics)
     named = _named(estimators)
     plain = list(named.values())
     warned: list[Warning] = []
@@ -229,17 +233,18 @@ def write_report(
         "level": level,
         "random_state": random_state,
     }
+    truth = test.truth
+    assert truth is not None  # y is given
+    members = subgroup_members(subgroups, test.n_images)
     several = len(np.unique(group_numbers(groups, test.n_images))) < test.n_images
-    several = several and test.truth is not None and test.truth.kind != "classes"
+    by_patient = "max" if several and truth.kind != "classes" else None
     with noted(warned):
-        asked_once = {
-            name: Remembering(one) if hasattr(one, "predict") else one
-            for name, one in named.items()
-        }
-        table = evaluate(
-            asked_once, X, y, groups=groups, subgroups=subgroups, metrics=metrics,
-            pos_label=pos_label, data_set=data, verbose=verbose,
-            by_patient="max" if several else None, **sampling,
+        if data is not None:
+            warn_if_trained_on(data)
+        asked = {name: ask(name, one, X, truth) for name, one in named.items()}
+        table = tabulate(
+            asked, truth, wanted, members, groups=groups, by_patient=by_patient,
+            verbose=verbose, **sampling,
         )  # fmt: skip
         others = [one for one in (tuning, training) if one is not None]
         leaks = [
@@ -251,18 +256,17 @@ def write_report(
         ]
         warn_of_leaks(leaks)
     material = Material(
-        asked_once, test, others, table, leaks, names, sampling, embedder, warned,
-        list(remarks), is_demo, count_copies(X, embedder),
+        named, asked, test, others, table, leaks, names, sampling, embedder, warned,
+        list(remarks), is_demo, count_copies(X, embedder), members,
     )  # fmt: skip
     with noted(warned):
-        # Thresholds and mistakes first: they add to what the summary says.
+        # Thresholds and mistakes first, since they add remarks to the summary.
         context = {
             "thresholds": details.operating_points(material, sensitivity),
             "mistakes": details.mistakes(material, images, show_mistakes),
             "title": title or f"{_TITLE}: {_words(material.labels)}",
             "notes": notes or {},
             "described": data,
-            "subgroups": subgroups,
             "sensitivity": sensitivity,
             "prevalence": prevalence,
             "show_mistakes": show_mistakes,
@@ -296,8 +300,7 @@ def _named(estimators: Any) -> dict[str, Any]:
         return {str(name): one for name, one in estimators.items()}
     if not hasattr(estimators, "predict"):
         return {"scores": estimators}
-    last = estimators.steps[-1][1] if hasattr(estimators, "steps") else estimators
-    return {type(last).__name__: estimators}
+    return {type(last_step(estimators)).__name__: estimators}
 
 
 def _words(labels: Sequence[Any]) -> str:

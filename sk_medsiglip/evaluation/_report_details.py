@@ -14,10 +14,9 @@ import pandas as pd
 
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip._version import __version__
-from sk_medsiglip.evaluation._evaluate import subgroup_members
-from sk_medsiglip.evaluation._figures import Question, estimates
-from sk_medsiglip.evaluation._further_metrics import further_estimates
-from sk_medsiglip.evaluation._mistakes_plot import find_mistakes
+from sk_medsiglip.evaluation._answers import Question, ask, last_step
+from sk_medsiglip.evaluation._figures import estimates
+from sk_medsiglip.evaluation._mistakes_plot import find_mistakes, reading_of
 from sk_medsiglip.evaluation._operating_point import choose_operating_point
 from sk_medsiglip.evaluation._published import known_training_data, published_results
 from sk_medsiglip.evaluation._report_material import Material, noted, steps
@@ -39,7 +38,7 @@ _RATES = ("sensitivity", "specificity")
 
 
 def operating_points(material: Material, sensitivity: float) -> dict[str, Any] | None:
-    """Return thresholds chosen on the tuning set, and what they do on the test set."""
+    """Return thresholds chosen on the tuning set, with their test set figures."""
     tuning = material.part("tuning")
     if tuning is None or tuning.truth is None:
         return None
@@ -47,8 +46,8 @@ def operating_points(material: Material, sensitivity: float) -> dict[str, Any] |
     points: list[dict[str, Any]] = []
     for name, one in material.estimators.items():
         rows = kind = None
-        if hasattr(one, "ask_anew"):
-            asked = one.ask_anew(name, tuning.X, tuning.truth)
+        if hasattr(one, "predict"):
+            asked = ask(name, one, tuning.X, tuning.truth)
             on_tuning = {question.label: question for question in asked}
             rows = [
                 _point(material, name, test, on_tuning.get(test.label), sensitivity)
@@ -110,17 +109,17 @@ def _among(groups: Any, rows: Any) -> Any:
 
 
 def decisions(
-    material: Material, given: Any, prevalence: float | None
+    material: Material, prevalence: float | None
 ) -> dict[str, list[list[Any]]]:
-    """Return what the chosen thresholds do: to all images, subgroups and patients."""
+    """Return the decisions at these thresholds: all images, subgroups, patients."""
     n = material.test.n_images
     patients = group_numbers(material.test.groups, n)
-    members = {"all images": np.ones(n, bool)} | subgroup_members(given, n)
+    members = {"all images": np.ones(n, bool)} | material.members
     values = [f"{one}@prevalence={prevalence}" for one in ("ppv", "npv") if prevalence]
 
     def cells(question: Question) -> list[Any]:
-        found = further_estimates(question, (*_COUNTS, *values), patients)
-        found |= estimates(question, np.ones((1, n), np.int32), _RATES, patients)
+        once, wanted = np.ones((1, n), np.int32), (*_COUNTS, *_RATES, *values)
+        found = estimates(question, once, wanted, patients)
         level = material.settings["level"]
         return [count(found[one].value) for one in _COUNTS] + [
             spread(found[one].value, *found[one].interval(level)[:2])
@@ -142,14 +141,11 @@ def decisions(
 def mistakes(
     material: Material, images: Any, n_shown: int
 ) -> list[dict[str, Any]] | None:
-    """Return what the first classifier is most wrong about; pictures only if asked."""
+    """Return the worst mistakes of the first classifier; pictures only on request."""
     _, questions = next(iter(material.questions.items()))
     if any(question.probability is None for question in questions):
         return None
-    reading = {}
-    if material.embedder is not None:  # read as it reads them
-        names = ("intensity", "frame", "max_pixels")
-        reading = {one: getattr(material.embedder, one) for one in names}
+    reading = {} if material.embedder is None else reading_of(material.embedder)
     found = []
     for label in [None] if material.truth.kind == "classes" else material.labels:
         wrong, n_asked = find_mistakes(material.truth, questions, label)
@@ -175,7 +171,7 @@ def trained_on() -> list[str]:
 
 
 def published(material: Material, modality: str) -> dict[str, Any]:
-    """Return Google's figures beside those of the same name."""
+    """Return Google's figures with those of the same label here."""
     theirs = published_results(modality)
     own = material.overall_rows
     own = own[(own["metric"] == "roc_auc") & own["estimator"].isin(material.estimators)]
@@ -205,7 +201,7 @@ def prompts(material: Material) -> dict[str, str | list[list[str]]]:
     """Return the texts that zero-shot classifiers and heads start from, if any."""
     found: dict[str, str | list[list[str]]] = {}
     for name, one in material.estimators.items():
-        given = getattr(steps(one)[-1], "prompts", None)
+        given = getattr(last_step(one), "prompts", None)
         if isinstance(given, Mapping):
             found[name] = [[label, _words(texts)] for label, texts in given.items()]
         elif given is not None:
@@ -214,7 +210,7 @@ def prompts(material: Material) -> dict[str, str | list[list[str]]]:
 
 
 def models(material: Material) -> list[list[str]]:
-    """Return what each classifier is made of: model, revision and settings."""
+    """Return the model, revision and settings of each classifier."""
     rows = [
         [name, type(step).__name__, *described]
         for name, one in material.estimators.items()
@@ -266,7 +262,7 @@ def _words(texts: Any) -> str:
 
 
 def versions() -> Iterator[str]:
-    """Yield the versions of what made the report."""
+    """Yield the versions of the packages that made the report."""
     yield f"sk-medsiglip {__version__}"
     yield f"Python {platform.python_version()}"
     for package in _PACKAGES:

@@ -1,4 +1,4 @@
-"""Data, labels and answers that a report speaks of, gathered before it is written."""
+"""Data, labels and answers of a report, gathered before it is written."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from os import PathLike
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._shared_groups import written_ids
 from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.encoder import is_demonstration
-from sk_medsiglip.evaluation._answers import Truth, ask, read_truth
-from sk_medsiglip.evaluation._figures import Question
+from sk_medsiglip.evaluation._answers import Question, Truth, read_truth
 from sk_medsiglip.evaluation._leaks import Leak
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The test, tuning or training set; what was not given is None."""
+    """The test, tuning or training set; parts that were not given are None."""
 
     name: str
     X: Any
@@ -50,7 +49,7 @@ class Part:
         check_consistent_length(*given)
         truth = None
         if y is not None:
-            truth = read_truth(y, estimators, given[0], label=pos_label)
+            truth = read_truth(y, estimators, given[0], pos_label=pos_label)
             if like is not None and like.truth is not None:
                 truth = truth.named_like(like.truth)
         return cls(name, X, y, groups, truth)
@@ -62,7 +61,7 @@ class Part:
         return len(next(one for one in given if one is not None))
 
     def n_patients(self, chosen: Any = slice(None)) -> int | None:
-        """Return how many patients some images are of, those without an id not."""
+        """Return the number of patients with an id among some images."""
         if self.groups is None:
             return None
         return len(set(written_ids(self.groups)[chosen]) - {"nan"})
@@ -76,7 +75,7 @@ class Part:
 
     def counts(self) -> list[list[Any]]:
         """Return images with each label, without, not known; and patients with it."""
-        assert self.truth is not None  # who asks has labels
+        assert self.truth is not None  # the caller has labels
         rows = []
         for label, column in zip(self.truth.names, self.truth.columns().T, strict=True):
             sides = column == 1, column == 0, np.isnan(column)
@@ -90,10 +89,11 @@ class Part:
 class Material:
     """Everything that the sections of a report need.
 
-    Sections are made one after another: warnings, remarks and thresholds grow.
+    Sections are made one after another, and add warnings, remarks and thresholds.
     """
 
     estimators: dict[str, Any]
+    questions: dict[str, list[Question]]
     test: Part
     others: list[Part]
     table: pd.DataFrame
@@ -105,6 +105,8 @@ class Material:
     remarks: list[str]
     is_demo: bool
     n_copies: int | None
+    #: Members of each subgroup, as masks.
+    members: dict[str, NDArray[np.bool_]]
     thresholds: dict[tuple[str, Any], float] = field(default_factory=dict)
     #: Labels whose curves are drawn: more would be a file of many megabytes.
     max_drawn: int = 20
@@ -115,16 +117,8 @@ class Material:
         assert self.test.truth is not None
         return self.test.truth
 
-    @cached_property
-    def questions(self) -> dict[str, list[Question]]:
-        """The answers of each estimator for each label."""
-        return {
-            name: ask(name, one, self.test.X, self.truth)
-            for name, one in self.estimators.items()
-        }
-
     def said_of(self, label: Any, but: Sequence[str] = ()) -> dict[str, Question]:
-        """Return what each estimator says of one label, without some of them."""
+        """Return the question of each estimator for one label, without some of them."""
         place = self.truth.place(label)
         asked = self.questions.items()
         return {name: each[place] for name, each in asked if name not in but}
@@ -185,53 +179,18 @@ class Material:
         return len(self.labels) - len(self.drawn)
 
 
-class Remembering:
-    """A fitted estimator that is asked once what it says of a test set.
-
-    Figures and pictures all need the same answers, and images may be slow to embed.
-    """
-
-    def __init__(self, estimator: Any) -> None:
-        self._estimator = estimator
-        self._answers: dict[str, Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._estimator, name)
-        if name not in ("predict", "predict_proba", "decision_function"):
-            return found
-
-        def answer(X: Any) -> Any:
-            if name not in self._answers:
-                self._answers[name] = found(X)
-            return self._answers[name]
-
-        return answer
-
-    @property
-    def itself(self) -> Any:
-        """The estimator."""
-        return self._estimator
-
-    def ask_anew(self, name: str, X: Any, truth: Truth) -> list[Question]:
-        """Ask the estimator itself, of other images."""
-        return ask(name, self._estimator, X, truth)
-
-
 def steps(estimator: Any) -> list[Any]:
-    """Return the steps of a remembered pipeline, or the one that an estimator is."""
-    if not isinstance(estimator, Remembering):
-        return [None]
+    """Return the steps of a pipeline, or the estimator itself; scores have none."""
+    if not hasattr(estimator, "predict"):
+        return []
     pipeline = getattr(estimator, "steps", None)
-    return [estimator.itself] if pipeline is None else [step for _, step in pipeline]
+    return [estimator] if pipeline is None else [step for _, step in pipeline]
 
 
 def find_embedder(estimators: Mapping[str, Any]) -> MedSigLIPEmbedder | None:
     """Return the first embedder in pipelines."""
-    for one in estimators.values():
-        for _, step in getattr(one, "steps", ()):
-            if isinstance(step, MedSigLIPEmbedder):
-                return step
-    return None
+    every = (step for one in estimators.values() for step in steps(one))
+    return next((one for one in every if isinstance(one, MedSigLIPEmbedder)), None)
 
 
 def uses_demonstration(estimators: Iterable[Any]) -> bool:

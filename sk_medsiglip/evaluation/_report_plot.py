@@ -16,15 +16,15 @@ from PIL import Image
 from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._optional import import_optional
+from sk_medsiglip.evaluation._answers import Question
 from sk_medsiglip.evaluation._curve_band_plot import (
     PrecisionRecallBandDisplay,
     RocBandDisplay,
 )
-from sk_medsiglip.evaluation._display import metric_name
-from sk_medsiglip.evaluation._figures import Question
 from sk_medsiglip.evaluation._judged import REST
 from sk_medsiglip.evaluation._net_benefit_plot import DecisionCurveDisplay
 from sk_medsiglip.evaluation._reliability_plot import ReliabilityDisplay
+from sk_medsiglip.evaluation._style import metric_name
 from sk_medsiglip.evaluation._subgroup_plot import SubgroupForestDisplay
 from sk_medsiglip.images import image_rows, read_image
 
@@ -38,7 +38,7 @@ _SIDE = 256  # pixels of a tile
 
 
 class Picture(NamedTuple):
-    """A picture as a data URI, with words for who cannot see it."""
+    """A picture as a data URI, with its alternative text and caption."""
 
     source: str
     alt: str
@@ -124,7 +124,7 @@ def draw_mistakes(
             _photograph(read_image(sources[row.row], **reading)),
             f"Image {names[row.row]}.",
             f"{names[row.row]}: is {row.true}, was called {row.predicted}; "
-            f"probability of what it is {row.probability:.2f}",
+            f"probability of the true label {row.probability:.2f}",
         )
         for row in mistakes.itertuples()
     ]
@@ -137,7 +137,7 @@ def _drawing(size: tuple[float, float]) -> Iterator[tuple[Any, io.BytesIO]]:
     from matplotlib.figure import Figure
 
     with rc_context(_STYLE), warnings.catch_warnings():
-        # The browser has fonts for what matplotlib's own font lacks.
+        # The browser has fonts for characters that matplotlib's own font lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         # Not pyplot's: nothing is kept, and no window or backend is asked for.
         figure = Figure(figsize=size, layout="constrained")

@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sk_medsiglip.evaluation._display import metric_name
-from sk_medsiglip.evaluation._report_material import Material, steps
+from sk_medsiglip.evaluation._answers import last_step
+from sk_medsiglip.evaluation._report_material import Material
 from sk_medsiglip.evaluation._report_plot import (
     Picture,
     draw_curves,
     draw_forest,
     draw_reliability,
 )
+from sk_medsiglip.evaluation._style import metric_name
 from sk_medsiglip.exceptions import LeakageWarning, UnreadableImageWarning
 
 #: Attributes that a fitted estimator has only where data chose something.
@@ -73,7 +74,7 @@ def leakage(material: Material) -> list[Warning]:
 
 
 def remarks(material: Material) -> list[str]:
-    """Return what to know before believing a figure, leakage left out."""
+    """Return the remarks and warnings of the summary, without leakage."""
     others = [
         _without_paths(one)
         for one in material.warned
@@ -83,7 +84,7 @@ def remarks(material: Material) -> list[str]:
 
 
 def tuned(material: Material) -> Iterator[str]:
-    """Yield sentences on what was tuned, and on how many images and patients."""
+    """Yield sentences on settings tuned on data, with the number of images."""
     tuning, training = material.part("tuning"), material.part("training")
     if tuning is not None and material.thresholds:
         yield f"Thresholds were chosen on the tuning set, {tuning.size}."
@@ -91,7 +92,7 @@ def tuned(material: Material) -> Iterator[str]:
     if training is not None:
         where = f", {training.size}"
     for name, one in material.estimators.items():
-        last = steps(one)[-1]
+        last = last_step(one)
         said = [how for attribute, how in _TUNED.items() if hasattr(last, attribute)]
         if hasattr(last, "get_params"):
             for key, value in last.get_params(deep=False).items():
@@ -179,7 +180,7 @@ def _gap(row: Any) -> Cell:
 
 
 def _without_paths(warning: Warning) -> str:
-    """Return what a warning says, unless it names a file: that may name a patient."""
+    """Return a warning's text, unless it names a file, which may name a patient."""
     if isinstance(warning, UnreadableImageWarning):
         return "Images that could not be read were left out; the program named them."
     said = str(warning)

@@ -1,4 +1,4 @@
-"""``SubgroupForestDisplay``: for whom a classifier works, as a forest plot."""
+"""``SubgroupForestDisplay``: performance by subgroup, as a forest plot."""
 
 from __future__ import annotations
 
@@ -11,16 +11,7 @@ from numpy.typing import ArrayLike
 
 from sk_medsiglip._axes import new_axes
 from sk_medsiglip._drawn_names import drawn
-from sk_medsiglip.evaluation._display import (
-    COLOURS,
-    FAINT,
-    INK,
-    MARKERS,
-    bare,
-    drawn_label,
-    metric_name,
-    short,
-)
+from sk_medsiglip.evaluation import _style as style
 from sk_medsiglip.evaluation._evaluate import evaluate
 from sk_medsiglip.evaluation._judged import REST
 
@@ -137,7 +128,7 @@ class SubgroupForestDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         ValueError
-            If the table holds no subgroup, or not what is asked for.
+            If the table holds no subgroup, or lacks the metric, label or gaps.
         """
         metric, label, table = self._chosen(metric, label, gaps)
         names = table["estimator"].unique().tolist()
@@ -150,11 +141,16 @@ class SubgroupForestDisplay:
             rows = rows.reindex(subgroups)
             aside = 0.4 * (k / max(1, len(names) - 1) - 0.5 * (len(names) > 1))
             places = np.arange(len(subgroups)) + aside
-            colour = COLOURS[k % len(COLOURS)]
+            colour = style.COLOURS[k % len(style.COLOURS)]
             ax.hlines(places, rows["low"], rows["high"], color=colour, alpha=0.6)
-            marker = MARKERS[k % len(MARKERS)]
+            marker = style.MARKERS[k % len(style.MARKERS)]
             ax.plot(
-                rows["value"], places, marker, color=colour, ms=6, label=short(name)
+                rows["value"],
+                places,
+                marker,
+                color=colour,
+                ms=6,
+                label=style.short(name),
             )
         first = table.drop_duplicates("subgroup").set_index("subgroup")
         beside = {"transform": ax.get_yaxis_transform(), "fontsize": "small"}
@@ -167,16 +163,16 @@ class SubgroupForestDisplay:
         levels = [drawn(one.removesuffix(REST), 40) for one in subgroups]
         ax.set_yticks(range(len(subgroups)), levels)
         ax.set_ylim(len(subgroups) - 0.4, -0.6)
-        what = f"{metric_name(metric)} of {drawn(label, 40)}"
+        what = f"{style.metric_name(metric)} of {drawn(label, 40)}"
         ax.set_xlabel(f"{what}, subgroup minus the others" if gaps else what)
         ax.tick_params(axis="y", length=0)
         if len(names) > 1:
-            above = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
-            ax.legend(frameon=False, fontsize="small", ncols=len(names), **above)
-        bare(ax, "top", "right", "left")
+            style.small_legend(
+                ax, ncols=len(names), loc="lower left", bbox_to_anchor=(0, 1)
+            )
+        style.bare(ax, "left")
         self.drawn_ = table
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
+        return style.finish(self, ax)
 
     def _chosen(
         self, metric: str | None, label: Any, gaps: bool
@@ -195,7 +191,7 @@ class SubgroupForestDisplay:
         metric = metrics[0] if metric is None else metric
         if metric not in metrics:
             raise ValueError(f"there is no metric {metric!r} in the table: {metrics}.")
-        label = drawn_label(table, label)
+        label = style.drawn_label(table, label)
         table = table[(table["metric"] == metric) & (table["label"] == label)]
         is_gap = table["subgroup"].str.endswith(REST)
         if gaps and not is_gap.any():
@@ -204,13 +200,17 @@ class SubgroupForestDisplay:
 
     @staticmethod
     def _draw_line(ax: Any, table: pd.DataFrame, gaps: bool, names: list[str]) -> None:
-        """Draw what the lines are to be compared with."""
+        """Draw the reference that the lines are compared with."""
         if gaps:
-            ax.axvline(0, color=INK, linewidth=0.8)
+            ax.axvline(0, color=style.INK, linewidth=0.8)
             return
         everybody = table[table["subgroup"] == "all"]
         for k, row in enumerate(everybody.itertuples()):
-            colour = COLOURS[k % len(COLOURS)] if len(names) > 1 else INK
+            colour = (
+                style.COLOURS[k % len(style.COLOURS)] if len(names) > 1 else style.INK
+            )
             if len(names) == 1:  # several bands would hide each other
-                ax.axvspan(row.low, row.high, color=FAINT, alpha=0.15, linewidth=0)
+                ax.axvspan(
+                    row.low, row.high, color=style.FAINT, alpha=0.15, linewidth=0
+                )
             ax.axvline(row.value, color=colour, linewidth=0.8, linestyle=":")

@@ -242,7 +242,9 @@ def test_demo_on_folders_without_patients_or_matplotlib(
     assert results["nearest"]["sentence"] == "a normal heart"
 
 
-def test_demo_on_a_csv_of_one_finding(demo, tmp_path):
+def test_demo_on_a_csv_of_one_finding(demo, tmp_path, monkeypatch):
+    # Pictures and report are those of the other runs, and take the longest.
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     _, folder, _ = demo
     table = pd.read_csv(
         folder / "images" / "labels.csv", dtype={"cardiomegaly": object}
@@ -266,7 +268,6 @@ def test_demo_on_a_csv_of_one_finding(demo, tmp_path):
     assert results["n_images"] == 58
     assert list(results["zero_shot"]["aucs"]) == ["cardiomegaly"]
     assert results["nearest"]["sentence"] == "a medical image showing cardiomegaly"
-    assert (out / "overview.png").exists()
 
 
 def test_demo_user_errors(classes_folder, images_csv, tmp_path):

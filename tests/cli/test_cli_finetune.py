@@ -1,38 +1,19 @@
 """``sk-medsiglip finetune``, on files."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
-from typer.testing import CliRunner
+from command_line import run, write_collection
 
 from sk_medsiglip import MedSigLIPEmbedder
-from sk_medsiglip.cli import app
-from sk_medsiglip.datasets import make_chest_phantoms
 
 pytest.importorskip("peft", reason="peft is not installed")
 N = 36
 
 
-def run(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(one) for one in arguments])
-    said = result.stdout + result.stderr
-    assert result.exit_code == code, said
-    return " ".join(said.split())
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("collection")
-    phantoms = make_chest_phantoms(N, random_state=4)
-    table = pd.DataFrame(phantoms.target, columns=phantoms.target_names)
-    table.insert(0, "path", [f"{i}.png" for i in range(N)])
-    table.insert(1, "patient", phantoms.groups)
-    table["caption"] = phantoms.captions
-    table["gap"] = ["text", *[""] * (N - 1)]
-    for path, image in zip(table["path"], phantoms.images, strict=True):
-        Image.fromarray(image).save(folder / path)
-    table.to_csv(folder / "labels.csv", index=False)
+    write_collection(folder, N, seed=4, gap=["text", *[""] * (N - 1)])
     return folder
 
 

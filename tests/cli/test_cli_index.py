@@ -5,11 +5,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import run, write_collection
 from PIL import Image
-from typer.testing import CliRunner
 
 from sk_medsiglip import MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
-from sk_medsiglip.cli import app
 from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.exceptions import MissingDependencyError
 from sk_medsiglip.images import read_image
@@ -18,25 +17,11 @@ from sk_medsiglip.retrieval import ImageRetriever, Query, RetrievalDisplay
 N = 90
 
 
-def run(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(one) for one in arguments])
-    said = result.stdout + result.stderr
-    assert result.exit_code == code, said
-    return " ".join(said.split())
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("collection")
-    phantoms = make_chest_phantoms(N, random_state=2)
-    table = pd.DataFrame(phantoms.target, columns=phantoms.target_names)
-    table.insert(0, "path", [f"{i}.png" for i in range(N)])
-    table.insert(1, "patient", phantoms.groups)
-    table["age"] = np.arange(N)
-    for path, image in zip(table["path"], phantoms.images, strict=True):
-        Image.fromarray(image).save(folder / path)
+    write_collection(folder, N, seed=2, age=np.arange(N))
     (folder / "7.png").write_bytes(b"no picture")
-    table.to_csv(folder / "labels.csv", index=False)
     return folder
 
 

@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 import yaml
+from command_line import run
 from typer.testing import CliRunner
 
 from sk_medsiglip.cli import app
@@ -18,13 +19,6 @@ WORDS = {
     },
     "nodule": {"positive": ["a nodule"], "negative": ["no nodule"]},
 }
-
-
-def run(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(one) for one in arguments])
-    said = result.stdout + result.stderr
-    assert result.exit_code == code, said
-    return " ".join(said.split())
 
 
 @pytest.fixture(scope="module")

@@ -105,8 +105,9 @@ def test_words_tabs_marks_and_other_names_of_columns(write, tmp_path):
 )
 def test_words_for_missing_are_blanks_among_0_and_1(word, write):
     """As R and others write what is missing: no class, and no reason to pass over."""
-    from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._labels import read_labels
+
+    from sk_medsiglip.cli._collection import read_collection
 
     rows = f"path,effusion\n1.png,1\n2.png,0\n3.png,{word}\n4.png,-1\n"
     file = write(rows)
@@ -224,8 +225,9 @@ def test_other_separators_are_seen(separator, write, tmp_path):
 
 
 def test_spaces_around_names_and_classes_do_not_count(write):
-    from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._labels import read_labels
+
+    from sk_medsiglip.cli._collection import read_collection
 
     file = write("path , kind\n1.png,Effusion \n2.png,Effusion\n3.png, effusion\n")
     bunch = load_labels_csv(file, label_columns="kind")
@@ -458,8 +460,9 @@ def test_no_image_there(tmp_path):
 
 
 def test_the_command_line_reads_the_same(write, tmp_path):
-    from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._labels import read_labels
+
+    from sk_medsiglip.cli._collection import read_collection
 
     file = write(CHEXPERT)
     bunch = load_labels_csv(file)

@@ -9,9 +9,9 @@ from scipy.stats import norm, t
 from statsmodels.api import GLM, add_constant, families
 
 from sk_medsiglip.evaluation import DecisionCurveDisplay, evaluate, net_benefit
+from sk_medsiglip.evaluation._answers import Question
 from sk_medsiglip.evaluation._calibration import calibration_line
-from sk_medsiglip.evaluation._figures import Question
-from sk_medsiglip.evaluation._further_metrics import further_estimates
+from sk_medsiglip.evaluation._figures import estimates
 
 THRESHOLDS = [0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 0.99]
 
@@ -137,7 +137,8 @@ def test_net_benefit_says_what_is_wrong(y, said, params, message):
 def estimate(metric, y, flagged):
     rows = np.arange(len(y))
     question = Question(None, rows, y == 1, flagged, flagged == 1, None)
-    return further_estimates(question, (metric,), rows)[metric]
+    once = np.ones((1, len(y)), np.int32)
+    return estimates(question, once, (metric,), rows)[metric]
 
 
 def test_predictive_values_are_those_of_bayes():

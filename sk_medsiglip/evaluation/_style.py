@@ -1,0 +1,108 @@
+"""Colours that everybody can tell apart, names, and elements shared by displays."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from sk_medsiglip._drawn_names import drawn
+
+#: Okabe and Ito's "Color Universal Design" (2008), in the order in which they are
+#: taken; yellow is left out, pale on white.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+#: With them, so that a picture printed in grey can be read.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+INK, FAINT, UNKNOWN = "#222222", "#9aa0a6", "#c4c8cc"
+
+_LONGEST = 22  # characters of a name in a legend
+_NAMES = {
+    "roc_auc": "AUC",
+    "average_precision": "Average precision",
+    "f1": "F1",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "ppv": "PPV",
+    "npv": "NPV",
+}
+
+
+def bare(ax: Any, *sides: str) -> None:
+    """Take away the frame, or sides of it, of matplotlib axes."""
+    for side in sides or ("top", "right"):
+        ax.spines[side].set_visible(False)
+
+
+def finish(display: Any, ax: Any) -> Any:
+    """Take away two sides of the frame; note axes and figure in the display."""
+    bare(ax)
+    display.ax_, display.figure_ = ax, ax.figure
+    return display
+
+
+def small_legend(ax: Any, **place: Any) -> Any:
+    """Add a legend in small type, without a frame."""
+    return ax.legend(frameon=False, **{"fontsize": "small", **place})
+
+
+def draw_band(ax: Any, x: Any, low: Any, high: Any, color: Any) -> Any:
+    """Draw the band of a curve."""
+    return ax.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+
+
+def class_name(estimator: Any, name: str | None) -> str | None:
+    """Return the name in a legend: the given one, or the class of a classifier."""
+    if name is None and hasattr(estimator, "predict"):
+        return type(estimator).__name__
+    return name
+
+
+class ProbabilityDisplay:
+    """Abstract: a display of probabilities, from a classifier or in its place."""
+
+    from_estimator: Any
+
+    @classmethod
+    def from_predictions(
+        cls, y_true: ArrayLike, y_prob: ArrayLike, **options: Any
+    ) -> Self:
+        """Draw probabilities, in place of a classifier.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
+            As ``y`` in :meth:`from_estimator`.
+        y_prob : array-like
+            Probabilities of the second class, of each class, or of each finding.
+        **options
+            The other parameters of :meth:`from_estimator`.
+
+        Returns
+        -------
+        display
+        """
+        return cls.from_estimator(y_prob, y_true, y_true, **options)
+
+
+def short(name: str) -> str:
+    """Return a name that fits in a legend: its ends, if it is long."""
+    return drawn(name, _LONGEST)
+
+
+def metric_name(metric: str) -> str:
+    """Return the name of a figure, such as "AUC" for ``roc_auc``."""
+    if metric in _NAMES:
+        return _NAMES[metric]
+    words = metric.replace("@", " at ").replace("=", " ").replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
+def drawn_label(table: pd.DataFrame, label: Any) -> Any:
+    """Return the label of a table that is drawn: by default "macro", or the first."""
+    known = table["label"].unique().tolist()
+    if label is None:
+        label = "macro" if "macro" in known else known[0]
+    if label not in known:
+        raise ValueError(f"label {label!r} is not in the table; it holds {known}.")
+    return label
