@@ -31,7 +31,10 @@ def finetune(
     columns: options.LabelOptions,
     captions: Annotated[
         str | None,
-        typer.Option(help="Column of texts: images and texts are brought together."),
+        typer.Option(
+            help="Column of texts: images and texts are brought together. Instead of "
+            "--label-column."
+        ),
     ] = None,
     prompts: Annotated[
         str | None,

@@ -347,7 +347,7 @@ def test_published_figures_are_called_googles(data, tmp_path):
     html = published(data, tmp_path, "Pleural_Effusion", "scar")
     said = words(f"<body>{html}")
     assert "The published figures are Google's" in said
-    assert "The method may be another one" in said
+    assert "The method may differ" in said
     assert re.search(r"pleural effusion zero-shot 0\.914 0\.\d{3}", said)
     # The other twelve have nothing beside them here.
     assert "0.858" not in said
@@ -357,7 +357,7 @@ def test_published_figures_are_called_googles(data, tmp_path):
 
 def test_labels_that_nobody_published_are_put_beside_nothing(data, tmp_path):
     said = words("<body>" + published(data, tmp_path, "nodule", "scar"))
-    assert "none of the labels here is one of those that Google published" in said
+    assert "none of the labels here is among those that Google published" in said
     assert "pleural effusion" in said
     assert "0.914" not in said
 
@@ -667,7 +667,7 @@ def test_scores_of_another_program(data, tmp_path):
         warnings.simplefilter("ignore", UserWarning)
         tuning = {"X_tune": data.X[TUNE], "y_tune": data.nodule[TUNE]}
         said = words(small(data, tmp_path, {"theirs": scores}, **tuning))
-    assert "theirs gives scores, no probabilities" in said
+    assert "theirs gives scores, not probabilities" in said
     assert "theirs was given as scores of the test set, so no threshold" in said
     assert "its mistakes cannot be ranked" in said
 
@@ -843,7 +843,7 @@ def test_from_the_command_line(data, tmp_path):
     assert "there is no column 'sex'" in run(
         *asked, "--overwrite", "--subgroup-column", "sex", code=2
     )
-    assert "Neither model nor method is the same" in run(
+    assert "Neither the model nor the method is the same" in run(
         *asked, "--overwrite", "--published", "chest X-ray", code=2
     )
     blank = table[JUDGE].astype({"device": object})
