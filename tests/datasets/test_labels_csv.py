@@ -105,9 +105,7 @@ def test_words_tabs_marks_and_other_names_of_columns(write, tmp_path):
 )
 def test_words_for_missing_are_blanks_among_0_and_1(word, write):
     """As R and others write what is missing: no class, and no reason to pass over."""
-    from sk_medsiglip.cli._labels import read_labels
-
-    from sk_medsiglip.cli._collection import read_collection
+    from sk_medsiglip.cli._collection import read_collection, read_labels
 
     rows = f"path,effusion\n1.png,1\n2.png,0\n3.png,{word}\n4.png,-1\n"
     file = write(rows)
@@ -117,7 +115,7 @@ def test_words_for_missing_are_blanks_among_0_and_1(word, write):
     assert_array_equal(bunch.frame["effusion"], [1, 0, np.nan, -1])
     one = load_labels_csv(file, label_columns="effusion", blank="positive")
     assert_array_equal(one.target, [1, 0, 1, np.nan])
-    task, labelled, _ = read_labels(read_collection(file).frame, ["effusion"])
+    task, labelled = read_labels(read_collection(file).frame, ["effusion"])
     assert (task.kind, labelled.tolist()) == ("finding", [True, True, False, False])
     words = write(rows.replace(",1\n", ",TRUE\n").replace(",0\n", ",FALSE\n"))
     assert_array_equal(load_labels_csv(words).target[:3], [[1], [0], [np.nan]])
@@ -225,15 +223,13 @@ def test_other_separators_are_seen(separator, write, tmp_path):
 
 
 def test_spaces_around_names_and_classes_do_not_count(write):
-    from sk_medsiglip.cli._labels import read_labels
-
-    from sk_medsiglip.cli._collection import read_collection
+    from sk_medsiglip.cli._collection import read_collection, read_labels
 
     file = write("path , kind\n1.png,Effusion \n2.png,Effusion\n3.png, effusion\n")
     bunch = load_labels_csv(file, label_columns="kind")
     assert bunch.target.tolist() == ["Effusion", "Effusion", "effusion"]
     assert bunch.target_names == ["Effusion", "effusion"]
-    task, _, _ = read_labels(read_collection(file).frame, ["kind"])
+    task, _ = read_labels(read_collection(file).frame, ["kind"])
     assert task.y.tolist() == bunch.target.tolist()
     # Two columns are never made one.
     bunch = load_labels_csv(write("path,a, a\n1.png,0,1\n"))
@@ -460,16 +456,14 @@ def test_no_image_there(tmp_path):
 
 
 def test_the_command_line_reads_the_same(write, tmp_path):
-    from sk_medsiglip.cli._labels import read_labels
-
-    from sk_medsiglip.cli._collection import read_collection
+    from sk_medsiglip.cli._collection import read_collection, read_labels
 
     file = write(CHEXPERT)
     bunch = load_labels_csv(file)
     collection = read_collection(file)
     assert collection.paths == bunch.paths
     pd.testing.assert_frame_equal(collection.frame, bunch.frame)
-    task, labelled, _ = read_labels(collection.frame, bunch.target_names)
+    task, labelled = read_labels(collection.frame, bunch.target_names)
     assert_array_equal(task.y, bunch.target[labelled])
     make_files(tmp_path, "ill/2.png", "well/1.png")
     assert read_collection(tmp_path).paths == load_image_folder(tmp_path).paths
