@@ -253,18 +253,16 @@ class DemoSteps:
         hits["similarity"] = (scores - scores.mean()) / scores.std()
         nearest = hits.head(_NEAREST)
         names = collection.names
-        entry |= {"sentence": self.sentence}
+        entry["sentence"] = self.sentence
         entry["images"] = [
             {"path": names[row.id], "similarity": row.similarity, "labels": row.labels}
             for row in nearest.itertuples()
         ]
-        show_table(
-            ["Nearest image", "Similarity", "Its labels"],
-            (
-                [one["path"], f"{one['similarity']:+.1f}", one["labels"]]
-                for one in entry["images"][:_SHOWN]
-            ),
-        )
+        rows = [
+            [one["path"], f"{one['similarity']:+.1f}", one["labels"]]
+            for one in entry["images"][:_SHOWN]
+        ]
+        show_table(["Nearest image", "Similarity", "Its labels"], rows)
         say("Similarity: standard deviations above the mean of all images.")
         truth = task.truth() == 1
         shares = pd.DataFrame(
@@ -305,8 +303,7 @@ class DemoSteps:
             f"{file.name}: {format_bytes(n_bytes)}, embedder and head; it names the "
             "model and holds none of its weights."
         )
-        # The file has six digits.
-        same = difference < 1e-5
+        same = difference < 1e-5  # the file has six digits
         say(
             f"A new process predicts {'the same' if same else 'DIFFERENT values'} for "
             f"{len(here):,} images in {entry['seconds']:.1f} s, imports included: "
@@ -365,7 +362,7 @@ class DemoSteps:
         show_table(["Step", "AUC", "Model passes", "Seconds"], rows)
         say(
             "AUC: macro average, on held-out images. Model passes count images; each "
-            "prompt or sentence is one short text pass more, once."
+            "prompt or sentence takes one short text pass more, once."
         )
 
     @contextmanager
