@@ -9,14 +9,12 @@
     metrics/             how good a search is
 
     _index.py            rows of an index, and facts about it
-    _exact_index.py      index="exact"
+    _exact_index.py      index="exact"; _index_folder.py, its folder on disk
     _top_rows.py         the rows of the highest products, in blocks, on any device
-    _index_folder.py     an exact index on disk; _column_files.py, its table as arrays
-    _lance_index.py      index="lancedb"; _lance_table.py, its table
-    _storage_options.py  options of an object store without their secrets
+    _lance_index.py      index="lancedb"; _lance_table.py, its table and its options
 
     _incoming.py         from a user's collection to rows of an index
-    _row_facts.py        ids, sources, metadata; _metadata.py, their types
+    _metadata.py         ids, sources and metadata, and their types
     _parquet_shards.py   rows that were embedded elsewhere
     _models.py           the model whose vectors an index holds
     _where.py            filters in SQL, on a table and for LanceDB
@@ -26,9 +24,9 @@ from sk_medsiglip._public import name_by_room
 from sk_medsiglip.exceptions import FilterError, SearchIndexError
 from sk_medsiglip.retrieval import metrics
 from sk_medsiglip.retrieval._hits_plot import RetrievalDisplay
+from sk_medsiglip.retrieval._lance_table import StorageOptions as StorageOptions
 from sk_medsiglip.retrieval._queries import Query
 from sk_medsiglip.retrieval._retriever import ImageRetriever
-from sk_medsiglip.retrieval._storage_options import StorageOptions as StorageOptions
 
 __all__ = [
     "FilterError",

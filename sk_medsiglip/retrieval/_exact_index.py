@@ -12,22 +12,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import SearchIndexError
-from sk_medsiglip.retrieval._column_files import arrays_of_table, table_of_arrays
-from sk_medsiglip.retrieval._index import (
-    About,
-    Found,
-    NextFree,
-    Rows,
-)
+from sk_medsiglip.retrieval._index import About, Found, NextFree, Rows
 from sk_medsiglip.retrieval._index_folder import (
+    arrays_of_table,
     read_folder,
     read_index_file,
     saved_meanwhile,
+    table_of_arrays,
     write_folder,
 )
-from sk_medsiglip.retrieval._metadata import conform
 from sk_medsiglip.retrieval._top_rows import top_rows
-from sk_medsiglip.retrieval._where import Filter, rows_where
+from sk_medsiglip.retrieval._where import Filter
 
 _ROWS_AT_ONCE = 8192
 
@@ -71,9 +66,7 @@ class ExactIndex:
             part = self._parts.pop(0)
             start, stop = stop, stop + len(part)
             vectors[start:stop] = part.vectors
-        if not tables:
-            tables = [conform(None, self.about.columns, 0)]
-        table = pd.concat(tables, ignore_index=True)
+        table = pd.concat(tables or [self.about.no_rows().table], ignore_index=True)
         return Rows(np.concatenate(numbers), vectors, table)
 
     def append(self, batches: Iterable[Rows]) -> None:
@@ -129,7 +122,7 @@ class ExactIndex:
         rows = self._rows
         allowed = None
         if where is not None:
-            allowed = np.flatnonzero(rows_where(where, rows.table))
+            allowed = np.flatnonzero(where.rows(rows.table))
         scores, positions = top_rows(
             queries, rows.vectors, n, allowed=allowed, device=self._device
         )

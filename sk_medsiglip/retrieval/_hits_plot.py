@@ -9,16 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sk_medsiglip._drawn_names import drawn, drawn_lines
-from sk_medsiglip._optional import import_optional
+from sk_medsiglip._axes import draw_grid
+from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import read_image, read_study
 from sk_medsiglip.retrieval._queries import Query
 from sk_medsiglip.retrieval._retriever import ImageRetriever
 
-#: Pixels a side that are drawn of larger images.
-_MAX_SHOWN = 384
 _WORDS = 26  # characters that fit over a picture
 
 
@@ -128,14 +126,16 @@ class RetrievalDisplay:
         if "query" in hits:
             raise ValueError("a sheet shows what one query found; pass one of them.")
         embedder = getattr(retriever, "embedder_", None) or retriever.embedder
-        asked = None
         image = _image_of(query)
-        if image is not None:
-            asked = _read(image, embedder)
         return cls.from_hits(
-            hits, images=images, embedder=embedder, query=_words(query), asked=asked,
-            label=label, ax=ax,
-        )  # fmt: skip
+            hits,
+            images=images,
+            embedder=embedder,
+            query=_words(query),
+            asked=None if image is None else _read(image, embedder),
+            label=label,
+            ax=ax,
+        )
 
     @classmethod
     def from_hits(
@@ -171,13 +171,9 @@ class RetrievalDisplay:
             raise ValueError(
                 f"label={label!r} is not a column; there are {list(hits.columns)}."
             )
-        pictures: list[NDArray[Any] | None] = []
-        for row in hits.itertuples():
-            source = _source(row, images)
-            try:
-                pictures.append(None if source is None else _read(source, embedder))
-            except ImageReadError:  # moved since: what was found is worth showing
-                pictures.append(None)
+        pictures = [
+            _picture(_source(row, images), embedder) for row in hits.itertuples()
+        ]
         return cls(hits, pictures, query=query, asked=asked, label=label).plot(ax)
 
     def plot(self, ax: Any = None, *, n_columns: int = 5) -> Self:
@@ -199,53 +195,15 @@ class RetrievalDisplay:
         MissingDependencyError
             If matplotlib is not installed.
         """
-        pyplot = import_optional(
-            "matplotlib.pyplot", extra="plot", purpose="Drawing what was found"
-        )
         tiles: list[tuple[NDArray[Any] | None, str]] = []
         if self.asked is not None:
             tiles.append((self.asked, "asked with"))
-        tiles += [
-            (picture, self._caption(row))
-            for picture, row in zip(
-                self.pictures, self.hits.to_dict("records"), strict=True
-            )
-        ]
-        n_columns = max(1, min(n_columns, len(tiles)))
-        n_rows = max(1, -(-len(tiles) // n_columns))
-        if ax is None:
-            size = (max(4.2, 2.0 * n_columns), 0.4 + 2.5 * n_rows)
-            _, ax = pyplot.subplots(figsize=size, layout="constrained")
-        ax.set_axis_off()
-        if self.query is not None:
-            ax.set_title(drawn_lines(self.query, 90), fontsize=10)
-        if not tiles:
-            ax.text(0.5, 0.5, "nothing found", ha="center", transform=ax.transAxes)
-        self.axes_: list[Any] = []
-        for place, (picture, words) in enumerate(tiles):
-            i, j = divmod(place, n_columns)
-            # The words take the upper fifth of a tile.
-            tile = ax.inset_axes(
-                (
-                    (j + 0.02) / n_columns,
-                    (n_rows - 1 - i + 0.02) / n_rows,
-                    0.96 / n_columns,
-                    0.78 / n_rows,
-                )
-            )
-            tile.set(xticks=[], yticks=[])
-            tile.spines[:].set_visible(picture is None)
-            if picture is None:
-                tile.text(
-                    0.5, 0.5, "no picture", ha="center", transform=tile.transAxes,
-                    fontsize=7,
-                )  # fmt: skip
-            else:
-                step = -(-max(picture.shape[:2]) // _MAX_SHOWN)
-                tile.imshow(picture[::step, ::step], cmap="gray")
-            tile.set_title(words, fontsize=7, pad=3)
-            self.axes_.append(tile)
-        self.ax_, self.figure_ = ax, ax.figure
+        captions = map(self._caption, self.hits.to_dict("records"))
+        tiles += zip(self.pictures, captions, strict=True)
+        self.ax_, self.axes_ = draw_grid(
+            ax, tiles, n_columns, purpose="Drawing what was found", title=self.query
+        )
+        self.figure_ = self.ax_.figure
         return self
 
     def _caption(self, row: dict[str, Any]) -> str:
@@ -272,21 +230,29 @@ def _source(row: Any, images: Any) -> Any:
     return images[row.id]
 
 
+def _picture(source: Any, embedder: Any) -> NDArray[np.uint8] | None:
+    """Read a picture, or return None for an image that was moved since."""
+    try:
+        return None if source is None else _read(source, embedder)
+    except ImageReadError:
+        return None
+
+
 def _read(source: Any, embedder: Any) -> NDArray[np.uint8]:
     """Read a picture as the embedder would; of a study the middle slice."""
     if isinstance(embedder, MedSigLIPVolumeEmbedder):
         inner = embedder.embedder
         (middle,) = read_study(
-            source, n_slices=1, intensity=inner.intensity, plane=embedder.plane,
-            series=embedder.series, max_pixels=inner.max_pixels,
-        )  # fmt: skip
+            source,
+            n_slices=1,
+            intensity=inner.intensity,
+            plane=embedder.plane,
+            series=embedder.series,
+            max_pixels=inner.max_pixels,
+        )
         return middle
-    if isinstance(embedder, MedSigLIPEmbedder):
-        return read_image(
-            source, intensity=embedder.intensity, frame=embedder.frame,
-            max_pixels=embedder.max_pixels,
-        )  # fmt: skip
-    return read_image(source)
+    names = ("intensity", "frame", "max_pixels") if embedder is not None else ()
+    return read_image(source, **{name: getattr(embedder, name) for name in names})
 
 
 def _image_of(query: Any) -> Any:

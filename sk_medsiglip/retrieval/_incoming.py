@@ -15,7 +15,9 @@ from sklearn.utils.validation import check_array
 from sk_medsiglip.embedding import MedSigLIPVolumeEmbedder, plain_rows
 from sk_medsiglip.exceptions import ImageReadError, UnreadableImageWarning
 from sk_medsiglip.images import image_rows, source_name, study_rows
+from sk_medsiglip.retrieval._exact_index import ExactIndex
 from sk_medsiglip.retrieval._index import Rows
+from sk_medsiglip.retrieval._lance_index import LanceIndex
 from sk_medsiglip.retrieval._metadata import conform, conform_column
 from sk_medsiglip.retrieval._models import ImageEmbedder, strict_copy, to_length_one
 
@@ -137,13 +139,13 @@ def reason_of_vector(vector: Any) -> str:
 
 def batches(
     collection: Collection,
-    *,
     ids: pd.Series,
     metadata: pd.DataFrame | None,
     sources: pd.Series | None,
     kinds: Mapping[str, str],
-    first_number: int,
     rejected: list[Rejected],
+    *,
+    first_number: int = 0,
 ) -> Iterator[Rows]:
     """Yield the rows of a collection; ``rejected`` gets those without a vector."""
     for start in range(0, len(collection), ROWS_AT_ONCE):
@@ -152,22 +154,17 @@ def batches(
         table = conform(given, kinds, stop - start, first_row=start)
         table.insert(0, "id", ids.iloc[start:stop].reset_index(drop=True))
         table.insert(1, "source", _sources(collection, sources, start, stop))
+        vectors = collection.vectors(start, stop)
+        numbers = first_number + np.arange(start, stop)
         yield from with_vectors(
-            collection.vectors(start, stop),
-            table,
-            np.arange(first_number + start, first_number + stop),
-            first_row=start,
-            reason=collection.reason,
-            rejected=rejected,
+            vectors, table, numbers, start, collection.reason, rejected
         )
 
 
 def replacements(
-    get: Callable[[list[Any]], Rows],
-    kinds: Mapping[str, str],
+    index: ExactIndex | LanceIndex,
     ids: list[Any],
     collection: Collection | None,
-    *,
     metadata: pd.DataFrame | None,
     sources: pd.Series | None,
     rejected: list[Rejected],
@@ -178,33 +175,25 @@ def replacements(
     """
     for start in range(0, len(ids), ROWS_AT_ONCE):
         stop = min(start + ROWS_AT_ONCE, len(ids))
-        old = get(ids[start:stop])
+        old = index.get(ids[start:stop])
         vectors: NDArray[np.floating] = old.vectors
         table = old.table.copy()
         if metadata is not None:
-            new = conform(
-                metadata.iloc[start:stop], kinds, stop - start, first_row=start
-            )
-            table[list(metadata.columns)] = new[list(metadata.columns)]
+            given = metadata.iloc[start:stop]
+            new = conform(given, index.about.kinds, stop - start, first_row=start)
+            table[list(given.columns)] = new[list(given.columns)]
         if collection is not None:
             vectors = collection.vectors(start, stop)
         if sources is not None or isinstance(collection, Images):
             table["source"] = _sources(collection, sources, start, stop)
-        yield from with_vectors(
-            vectors,
-            table,
-            old.numbers,
-            first_row=start,
-            reason=collection.reason if collection else str,
-            rejected=rejected,
-        )
+        reason = collection.reason if collection else str
+        yield from with_vectors(vectors, table, old.numbers, start, reason, rejected)
 
 
 def with_vectors(
     vectors: NDArray[np.floating],
     table: pd.DataFrame,
     numbers: NDArray[np.int64],
-    *,
     first_row: int,
     reason: Callable[[int], str],
     rejected: list[Rejected],

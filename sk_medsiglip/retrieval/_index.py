@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._json import read_json
-from sk_medsiglip.retrieval._metadata import dtype_of
+from sk_medsiglip.retrieval._metadata import conform, dtype_of
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class About:
     def columns(self) -> dict[str, str]:
         """Kinds of all columns of the table: id, source, and metadata."""
         return {"id": self.id_kind, "source": "text", **self.kinds}
+
+    def no_rows(self) -> Rows:
+        """Return an empty set of rows, with all columns."""
+        vectors = np.empty((0, self.width), np.float32)
+        return Rows(np.empty(0, np.int64), vectors, conform(None, self.columns, 0))
 
 
 class NextFree(NamedTuple):

@@ -1,5 +1,9 @@
 """An exact index on disk: a folder of plain arrays, whole or not there.
 
+Arrays hold nothing that can run. A column of text is its UTF-8 bytes, one value after
+the other, and where each ends; any other column is one array, and a second one marks
+missing values, if there are any.
+
 Saving writes new arrays aside and then puts ``index.json``, which names them, in place
 by one rename. So a reader sees the old index or the new one, also after a process that
 was killed.
@@ -18,11 +22,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from sk_medsiglip._files import UNFINISHED, new_file
 from sk_medsiglip._json import read_json
 from sk_medsiglip.exceptions import SearchIndexError
+from sk_medsiglip.retrieval._metadata import dtype_of
 
 INDEX_FILE = "index.json"
 FORMAT = 1
@@ -108,7 +114,6 @@ def read_index_file(path: Path) -> dict[str, Any]:
             {"format": int},
             {"rows": str, "n_rows": int, "sizes": dict, "next": dict, "storage": str},
         )
-        found = facts["format"]
         names = [facts["rows"], *facts["sizes"]]
         if any(Path(name).name != name or not name for name in names):
             raise ValueError("it names files outside of its folder")
@@ -122,9 +127,9 @@ def read_index_file(path: Path) -> dict[str, Any]:
             f"{str(file)!r} is damaged: {error}. Copy the index again, or build it "
             "anew; embeddings come from the cache."
         ) from error
-    if found != FORMAT:
+    if facts["format"] != FORMAT:
         raise SearchIndexError(
-            f"the index in {str(path)!r} has format {found}; this version of "
+            f"the index in {str(path)!r} has format {facts['format']}; this version of "
             f"sk_medsiglip reads format {FORMAT}. Upgrade sk_medsiglip."
         )
     return facts
@@ -138,6 +143,72 @@ def saved_meanwhile(path: Path) -> SearchIndexError:
         f"the changes again on what is stored now, ImageRetriever.load({str(path)!r}), "
         "or save this one to another folder."
     )
+
+
+def arrays_of_table(
+    table: pd.DataFrame, kinds: Mapping[str, str]
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the columns as arrays, named by their place: a name may hold anything."""
+    for place, (name, kind) in enumerate(kinds.items()):
+        column = table[name]
+        missing = column.isna().to_numpy()
+        stem = f"column-{place}"
+        if missing.any():
+            yield f"{stem}-missing", missing
+        if kind == "text":
+            encoded = [
+                b"" if m else v.encode() for v, m in zip(column, missing, strict=True)
+            ]
+            ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
+            yield stem, np.frombuffer(b"".join(encoded), np.uint8)
+            yield f"{stem}-ends", ends
+        elif kind in ("time", "time_utc"):
+            yield stem, column.to_numpy(dtype="datetime64[us]").view(np.int64)
+        elif kind == "number":
+            yield stem, np.ascontiguousarray(column.to_numpy(dtype=np.float64))
+        else:
+            plain = bool if kind == "boolean" else np.int64
+            yield stem, column.to_numpy(dtype=plain, na_value=plain(0))
+
+
+def table_of_arrays(
+    arrays: Mapping[str, NDArray[Any]], kinds: Mapping[str, str], n_rows: int
+) -> pd.DataFrame:
+    """Return the table of :func:`arrays_of_table`."""
+    columns = {}
+    for place, (name, kind) in enumerate(kinds.items()):
+        stem = f"column-{place}"
+        missing = arrays.get(f"{stem}-missing", np.zeros(n_rows, bool))
+        values = arrays[stem]
+        if kind == "text":
+            columns[name] = _read_text(values, arrays[f"{stem}-ends"], missing)
+        else:
+            if kind in ("time", "time_utc"):
+                values = values.view("datetime64[us]")
+            column = pd.Series(values)
+            if kind == "time_utc":
+                column = column.dt.tz_localize("UTC")
+            column = column.astype(dtype_of(kind))
+            if kind in ("integer", "boolean"):
+                column[missing] = pd.NA
+            columns[name] = column
+        if len(columns[name]) != n_rows:
+            raise ValueError(f"a column has {len(columns[name])} of {n_rows} rows")
+    return pd.DataFrame(columns, index=pd.RangeIndex(n_rows))
+
+
+def _read_text(
+    content: NDArray[np.uint8], ends: NDArray[np.int64], missing: NDArray[np.bool_]
+) -> pd.Series:
+    if len(ends) and (ends[-1] != len(content) or (np.diff(ends) < 0).any()):
+        raise ValueError("the ends of a column of text do not fit its bytes")
+    text = content.tobytes()
+    starts = [0, *ends.tolist()][:-1]
+    values = [
+        None if gap else text[start:end].decode()
+        for start, end, gap in zip(starts, ends.tolist(), missing, strict=True)
+    ]
+    return pd.Series(values, dtype=dtype_of("text"))
 
 
 def _read_arrays(folder: Path, facts: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

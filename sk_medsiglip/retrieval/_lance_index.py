@@ -20,12 +20,7 @@ from numpy.typing import NDArray
 
 from sk_medsiglip._json import read_json
 from sk_medsiglip.exceptions import SearchIndexError
-from sk_medsiglip.retrieval._index import (
-    About,
-    Found,
-    NextFree,
-    Rows,
-)
+from sk_medsiglip.retrieval._index import About, Found, NextFree, Rows
 from sk_medsiglip.retrieval._lance_table import (
     TABLE,
     LanceSettings,
@@ -37,7 +32,7 @@ from sk_medsiglip.retrieval._lance_table import (
     open_table,
     read_schema,
 )
-from sk_medsiglip.retrieval._where import Filter, ids_sql, where_sql
+from sk_medsiglip.retrieval._where import Filter, ids_sql
 
 #: Below this a search compares every row faster than it would use an index, and finds
 #: all of them.
@@ -229,7 +224,7 @@ class LanceIndex:
         columns = ["number", *(["vector"] if vectors else [])]
         if table:
             columns = self._format.selected(vectors=vectors)
-        sql = None if where is None else where_sql(where, self._format.names)
+        sql = None if where is None else where.sql(self._format.names)
         has_ann = self._has_ann() and (
             sql is None or self._table.count_rows(sql) > _FEW_MATCHES
         )

@@ -1,4 +1,4 @@
-"""The table that ``index="lancedb"`` keeps: where it is, and its rows as Arrow.
+"""The table that ``index="lancedb"`` keeps: its place, options, and rows as Arrow.
 
 What an index remembers of its rows is in the schema of the table, so that both change
 in one commit.
@@ -10,6 +10,7 @@ import json
 import os
 import re
 import threading
+from collections import UserDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,69 @@ _SCHEMA_KEY = b"sk_medsiglip.retrieval"
 
 #: A column of this name is called so on disk too; any other gets a number.
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*").fullmatch
+
+
+#: Parts of the names of options that are shown and pickled. All others may be secret.
+_PUBLIC = (
+    "region",
+    "endpoint",
+    "bucket",
+    "timeout",
+    "allow_http",
+    "virtual_hosted",
+    "retries",
+    "retry",
+    "account_name",
+)
+
+
+class StorageOptions(UserDict[str, str]):
+    """A mapping that shows and pickles only the options that are not secret.
+
+    A copy in the same process has all of them. Where a pickle is loaded, secrets come
+    from the environment.
+
+    >>> StorageOptions({"region": "eu-north-1", "aws_secret_access_key": "abc"})
+    {'region': 'eu-north-1', 'aws_secret_access_key': ...}
+    """
+
+    # Saved files name the room. It is not a dict, of which skops saves all items.
+    __module__ = "sk_medsiglip.retrieval"
+
+    @classmethod
+    def around(cls, options: Any) -> Any:
+        """Return options as this class; what is no mapping, as it is."""
+        if isinstance(options, Mapping) and not isinstance(options, cls):
+            return cls(options)
+        return options
+
+    @property
+    def public(self) -> dict[str, str]:
+        """Those that may be seen."""
+        return {name: value for name, value in self.items() if _is_public(name)}
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{name!r}: {value!r}" if _is_public(name) else f"{name!r}: ..."
+            for name, value in self.items()
+        ]
+        return "{" + ", ".join(shown) + "}"
+
+    __str__ = __repr__
+
+    def __deepcopy__(self, memo: Any) -> StorageOptions:
+        return self
+
+    def __copy__(self) -> StorageOptions:
+        return self
+
+    def __reduce__(self) -> tuple:
+        return StorageOptions, (self.public,)
+
+
+def _is_public(name: Any) -> bool:
+    lowered = str(name).lower()
+    return any(part in lowered for part in _PUBLIC) and "key" not in lowered
 
 
 @dataclass(frozen=True)

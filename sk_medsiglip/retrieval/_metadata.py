@@ -1,4 +1,4 @@
-"""What metadata may hold: five kinds of column, the same in every index.
+"""Ids, sources and metadata of rows: columns of a few kinds, the same in every index.
 
 A DataFrame can hold anything, a file or a table on disk cannot, and a filter must mean
 one thing whatever holds the rows. So every column is of one kind, found when the first
@@ -47,8 +47,127 @@ _KIND_OF_OBJECTS = {
 #: Kinds of values that a column takes besides its own.
 _TAKEN = {"integer": ("integer", "number"), "number": ("number", "integer")}
 
-#: Objects that are names and are kept as their text.
-_NAMES = (PurePath, UUID)
+#: Types of columns by their kind, in the order in which they are tried.
+_TESTS = (
+    ("boolean", pd.api.types.is_bool_dtype),
+    ("integer", pd.api.types.is_integer_dtype),
+    ("number", pd.api.types.is_float_dtype),
+    ("time_utc", lambda dtype: isinstance(dtype, pd.DatetimeTZDtype)),
+    ("time", pd.api.types.is_datetime64_dtype),
+    ("text", lambda dtype: isinstance(dtype, pd.StringDtype)),
+)
+
+_NAMED_IN_ERROR = 5
+
+
+def check_ids(ids: Any, n_rows: int, kind: str | None = None) -> pd.Series:
+    """Return ids in the type of their kind, which ``kind`` may prescribe."""
+    column = _as_column(ids, "ids", n_rows)
+    missing = np.flatnonzero(column.isna())
+    if missing.size:
+        raise ValueError(f"the id of row {missing[0]} is missing; each row needs one.")
+    found = infer_kind(column, "ids")
+    if found not in ("integer", "text"):
+        raise TypeError(
+            f"ids must be whole numbers or text, got {column.iloc[0]!r} first. Convert "
+            "them: ids.astype(str)."
+        )
+    if kind is not None and found != kind:
+        raise TypeError(
+            f"the ids of this index are {_DTYPES[kind][0]}, which {column.iloc[0]!r} "
+            "is not. Convert them, or fit again."
+        )
+    column = conform_column(column, found, "ids")
+    twice = column[column.duplicated()].unique()
+    if len(twice):
+        raise ValueError(f"ids must be unique; twice or more: {_named(twice)}.")
+    return column
+
+
+def ids_as_list(ids: Any, kind: str) -> list[Any]:
+    """Return one or several ids, each once, as values that an index looks up."""
+    if isinstance(ids, str | int | np.integer):
+        ids = [ids]
+    column = _as_column(ids, "ids")
+    return check_ids(column, len(column), kind).tolist() if len(column) else []
+
+
+def check_metadata(metadata: Any, X: Any, n_rows: int) -> pd.DataFrame | None:
+    """Return metadata as a DataFrame with a row for every row of ``X``."""
+    if metadata is None:
+        return None
+    if hasattr(metadata, "to_pandas"):
+        metadata = metadata.to_pandas()
+    if isinstance(metadata, Mapping):
+        metadata = pd.DataFrame(metadata)
+    if not isinstance(metadata, pd.DataFrame):
+        raise TypeError(
+            f"metadata must be a DataFrame, got {type(metadata).__name__}. Write "
+            'pandas.DataFrame({"age": ages}).'
+        )
+    if len(metadata) != n_rows:
+        raise ValueError(
+            f"there are {n_rows} rows and metadata of {len(metadata)}; each row needs "
+            "one."
+        )
+    given = getattr(X, "index", None)
+    if isinstance(given, pd.Index) and not given.equals(metadata.index):
+        raise ValueError(
+            "X and metadata have different indexes, so their rows may not belong "
+            "together. Put them in one order, metadata.loc[X.index], or, if they are, "
+            "say so: metadata.set_index(X.index)."
+        )
+    return metadata
+
+
+def check_sources(sources: Any, n_rows: int) -> pd.Series | None:
+    """Return sources, a text a row, or None."""
+    if sources is None:
+        return None
+    column = _as_column(sources, "sources", n_rows)
+    return conform_column(column, "text", "sources")
+
+
+def _as_column(values: Any, name: str, n_rows: int | None = None) -> pd.Series:
+    """Return a list or column as a Series with a plain index, of so many rows."""
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} must be a list or a column, got {values!r}.")
+    if isinstance(values, np.ndarray) and values.ndim != 1:
+        raise ValueError(f"{name} must be one column, got shape {values.shape}.")
+    if isinstance(values, pd.Series):
+        column = values.reset_index(drop=True)
+    elif isinstance(values, np.ndarray) and values.dtype.kind in "iu":
+        column = pd.Series(values)
+    else:
+        column = pd.Series(list(values), dtype=object)
+    if n_rows not in (None, len(column)):
+        raise ValueError(
+            f"there are {n_rows} rows and {len(column)} {name}; each row needs one."
+        )
+    return column
+
+
+def _named(ids: Any) -> str:
+    # numpy's own repr of a number is "np.int64(3)".
+    shown = ", ".join(
+        str(one) if isinstance(one, np.integer) else repr(one)
+        for one in list(ids[:_NAMED_IN_ERROR])
+    )
+    more = len(ids) - _NAMED_IN_ERROR
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def refuse_known(ids: list[Any]) -> ValueError:
+    """Return the error for ids that an index has already."""
+    return ValueError(
+        f"ids must be unique; the index has already: {_named(ids)}. "
+        "retriever.update(ids, X) puts images in their place."
+    )
+
+
+def refuse_unknown(ids: list[Any]) -> ValueError:
+    """Return the error for ids that an index does not have."""
+    return ValueError(f"the index has no such ids: {_named(ids)}.")
 
 
 def infer_kinds(frame: pd.DataFrame) -> dict[str, str]:
@@ -83,18 +202,9 @@ def infer_kind(column: pd.Series, name: str) -> str:
     dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         return infer_kind(column.cat.categories.to_series(), name)
-    if pd.api.types.is_bool_dtype(dtype):
-        return "boolean"
-    if pd.api.types.is_integer_dtype(dtype):
-        return "integer"
-    if pd.api.types.is_float_dtype(dtype):
-        return "number"
-    if isinstance(dtype, pd.DatetimeTZDtype):
-        return "time_utc"
-    if pd.api.types.is_datetime64_dtype(dtype):
-        return "time"
-    if isinstance(dtype, pd.StringDtype):
-        return "text"
+    for kind, is_kind in _TESTS:
+        if is_kind(dtype):
+            return kind
     if pd.api.types.is_object_dtype(dtype):
         return _kind_of_objects(column, name)
     raise TypeError(_unusable(name, column))
@@ -104,7 +214,7 @@ def _kind_of_objects(column: pd.Series, name: str) -> str:
     present = column[column.notna()]
     found = pd.api.types.infer_dtype(present, skipna=True)
     kind = _KIND_OF_OBJECTS.get(found)
-    if kind == "time" and found == "datetime":
+    if found == "datetime":
         zones = {value.tzinfo is not None for value in present}
         if len(zones) == 2:
             raise TypeError(
@@ -112,13 +222,17 @@ def _kind_of_objects(column: pd.Series, name: str) -> str:
                 f"Convert it: pandas.to_datetime(metadata[{name!r}], utc=True)."
             )
         return "time_utc" if zones == {True} else "time"
-    if kind is not None:
-        return kind
-    if all(isinstance(value, _NAMES) for value in present):
+    if kind is None and all(_is_name(value) for value in present):
         return "text"
-    if all(isinstance(value, Enum) and isinstance(value, str) for value in present):
-        return "text"
-    raise TypeError(_unusable(name, present))
+    if kind is None:
+        raise TypeError(_unusable(name, present))
+    return kind
+
+
+def _is_name(value: Any) -> bool:
+    """Tell whether an object is kept as its text."""
+    is_text = isinstance(value, Enum) and isinstance(value, str)
+    return is_text or isinstance(value, PurePath | UUID)
 
 
 def _unusable(name: str, column: pd.Series) -> str:
@@ -233,27 +347,25 @@ def _convert(column: pd.Series, kind: str) -> pd.Series:
 
 def _to_text(column: pd.Series) -> pd.Series:
     if column.dtype == object:
-        column = column.map(
-            lambda value: (
-                str(value.value)
-                if isinstance(value, Enum)
-                else str(value)
-                if isinstance(value, _NAMES)
-                else value
-            )
-        )
+        column = column.map(_plain_text)
     present = column[column.notna()]
     # UTF-8 does not hold half of a pair of surrogates, and so no file does.
     "".join(present).encode("utf-8")
     return column.astype(_DTYPES["text"][1])
 
 
+def _plain_text(value: Any) -> Any:
+    """Return the text of an object that is a name; anything else as it is."""
+    if isinstance(value, Enum):
+        return str(value.value)
+    return str(value) if isinstance(value, PurePath | UUID) else value
+
+
 def _to_integers(column: pd.Series) -> pd.Series:
     if pd.api.types.is_signed_integer_dtype(column.dtype):
         return column
-    whole = [None if pd.isna(value) else int(value) for value in column]
-    if any(one is not None and one != v for one, v in zip(whole, column, strict=True)):
+    present = column[column.notna()]
+    if any(int(value) != value or abs(int(value)) >= 2**63 for value in present):
         raise ValueError
-    if any(one is not None and abs(one) >= 2**63 for one in whole):
-        raise OverflowError
+    whole = [None if pd.isna(value) else int(value) for value in column]
     return pd.Series(pd.array(whole, dtype="Int64"))

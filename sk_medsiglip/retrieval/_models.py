@@ -20,6 +20,10 @@ from sk_medsiglip.exceptions import CheckpointError
 from sk_medsiglip.images import recipe_key
 from sk_medsiglip.prompts import encode_class_vectors
 from sk_medsiglip.retrieval._index import About
+from sk_medsiglip.retrieval._queries import Query
+
+#: A sum of vectors shorter than this has no direction to speak of.
+_SHORTEST = 1e-4
 
 ImageEmbedder = MedSigLIPEmbedder | MedSigLIPVolumeEmbedder
 
@@ -68,20 +72,51 @@ def embed_images(
     return to_length_one(plain_rows(strict, images))[0]
 
 
-def encode_texts(
+def encode_queries(
+    queries: Sequence[Query], embedder: ImageEmbedder, about: About
+) -> NDArray[np.float32]:
+    """Return the vector of every query; one call for all texts, one for all images."""
+    terms = [(row, term) for row, query in enumerate(queries) for term in query.terms]
+    sums = np.zeros((len(queries), about.width))
+    for kind, encode in (
+        ("text", _encode_texts),
+        ("image", embed_images),
+        ("embedding", _check_embeddings),
+    ):
+        chosen = [(row, term) for row, term in terms if term.kind == kind]
+        if chosen:
+            vectors = encode([term.value for _, term in chosen], embedder, about)
+            for (row, term), vector in zip(chosen, vectors, strict=True):
+                sums[row] += term.weight * vector.astype(np.float64)
+    lengths = np.linalg.norm(sums, axis=1)
+    for query, length in zip(queries, lengths, strict=True):
+        if length < _SHORTEST:
+            raise ValueError(
+                f"the parts of {query!r} cancel out and leave no direction to look "
+                "in. Change a weight, or drop a part."
+            )
+    return (sums / lengths[:, None]).astype(np.float32)
+
+
+def _check_embeddings(
+    vectors: Sequence[NDArray[np.float32]], _: ImageEmbedder, about: About
+) -> NDArray[np.float32]:
+    for vector in vectors:
+        if len(vector) != about.width:
+            raise ValueError(
+                f"a query's embedding has {len(vector)} values; those of the index "
+                f"have {about.width}. Embed it by the model of the index."
+            )
+    return np.array(vectors)
+
+
+def _encode_texts(
     groups: Sequence[Sequence[str]], embedder: ImageEmbedder, about: About
 ) -> NDArray[np.float32]:
     """Return a vector of unit length of each group of texts, as zero-shot does it."""
     part = _image_part(embedder)
-    texts = MedSigLIPTextEmbedder(
-        part.model,
-        revision=part.revision,
-        dtype=part.dtype,
-        device=part.device,
-        engine=part.engine,
-        cache=part.cache,
-        verbose=part.verbose,
-    )
+    names = ("model", "revision", "dtype", "device", "engine", "cache", "verbose")
+    texts = MedSigLIPTextEmbedder(**{name: getattr(part, name) for name in names})
     found = texts.fit(["a text"]).revision_
     _check_revision(os.fspath(part.model), found, about)
     width = len(texts.get_feature_names_out())

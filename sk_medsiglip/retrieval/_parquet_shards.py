@@ -22,13 +22,13 @@ from sk_medsiglip.retrieval._incoming import Rejected, reason_of_vector, with_ve
 from sk_medsiglip.retrieval._index import About, Rows
 from sk_medsiglip.retrieval._metadata import (
     RESERVED,
+    check_ids,
     conform,
     conform_column,
     infer_kinds,
     nullable_dtype,
 )
 from sk_medsiglip.retrieval._models import prepared_as
-from sk_medsiglip.retrieval._row_facts import check_ids
 
 #: 38 MB of vectors of width 1152.
 _ROWS_AT_ONCE = 8192
@@ -145,16 +145,12 @@ class ParquetShards:
             table.insert(0, "id", self._ids_of(batch, row, about))
             table.insert(1, "source", self._sources_of(batch, row))
             vectors = self._matrix(batch[self._vectors], about.width)
-            yield from with_vectors(
-                vectors,
-                table,
-                np.arange(row, row + n),
-                first_row=row,
-                reason=lambda at, first=row, some=vectors: reason_of_vector(  # type: ignore[misc]
-                    some[at - first]
-                ),
-                rejected=rejected,
-            )
+
+            def reason(at: int, first: int = row, some: Any = vectors) -> str:
+                return reason_of_vector(some[at - first])
+
+            numbers = np.arange(row, row + n)
+            yield from with_vectors(vectors, table, numbers, row, reason, rejected)
             row += n
         self.n_rows = row
 

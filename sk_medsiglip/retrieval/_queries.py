@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -13,9 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from sk_medsiglip.images import source_name
-
-#: A sum shorter than this has no direction to speak of.
-_SHORTEST = 1e-4
 
 #: Endings that no sentence has.
 _FILE_ENDINGS = (
@@ -215,39 +212,3 @@ def _one_query(query: Any) -> Query:
         "a query is text, a Query, an image or an embedding, or a list of these; got "
         f"{type(query).__name__}."
     )
-
-
-def encode_queries(
-    queries: Sequence[Query],
-    width: int,
-    encode_texts: Callable[[list[tuple[str, ...]]], NDArray[np.float32]],
-    embed_images: Callable[[list[Any]], NDArray[np.float32]],
-) -> NDArray[np.float32]:
-    """Return the vector of every query; one call for all texts, one for all images."""
-    terms = [(row, term) for row, query in enumerate(queries) for term in query.terms]
-    sums = np.zeros((len(queries), width))
-    for kind, encode in (
-        ("text", encode_texts),
-        ("image", embed_images),
-        ("embedding", np.array),
-    ):
-        chosen = [(row, term) for row, term in terms if term.kind == kind]
-        if not chosen:
-            continue
-        for _, term in chosen:
-            if kind == "embedding" and len(term.value) != width:
-                raise ValueError(
-                    f"a query's embedding has {len(term.value)} values; those of the "
-                    f"index have {width}. Embed it by the model of the index."
-                )
-        vectors = encode([term.value for _, term in chosen])
-        for (row, term), vector in zip(chosen, vectors, strict=True):
-            sums[row] += term.weight * vector.astype(np.float64)
-    lengths = np.linalg.norm(sums, axis=1)
-    for query, length in zip(queries, lengths, strict=True):
-        if length < _SHORTEST:
-            raise ValueError(
-                f"the parts of {query!r} cancel out and leave no direction to look "
-                "in. Change a weight, or drop a part."
-            )
-    return (sums / lengths[:, None]).astype(np.float32)

@@ -34,35 +34,39 @@ from sk_medsiglip.retrieval._incoming import (
 from sk_medsiglip.retrieval._index import About, Rows
 from sk_medsiglip.retrieval._index_folder import INDEX_FILE
 from sk_medsiglip.retrieval._lance_index import ANN_KINDS, LanceIndex
-from sk_medsiglip.retrieval._lance_table import LanceSettings, is_lance
-from sk_medsiglip.retrieval._metadata import conform, infer_kind, infer_kinds
+from sk_medsiglip.retrieval._lance_table import (
+    LanceSettings,
+    StorageOptions,
+    is_lance,
+)
+from sk_medsiglip.retrieval._metadata import (
+    check_ids,
+    check_metadata,
+    check_sources,
+    ids_as_list,
+    infer_kind,
+    infer_kinds,
+    refuse_known,
+    refuse_unknown,
+)
 from sk_medsiglip.retrieval._models import (
     ImageEmbedder,
     check_image_embedder,
     check_width,
     embed_images,
-    encode_texts,
+    encode_queries,
     model_of,
     recipe_of,
     to_length_one,
 )
 from sk_medsiglip.retrieval._parquet_shards import ParquetShards
-from sk_medsiglip.retrieval._queries import as_queries, encode_queries
-from sk_medsiglip.retrieval._row_facts import (
-    check_ids,
-    check_metadata,
-    check_sources,
-    ids_as_list,
-    refuse_known,
-    refuse_unknown,
-)
+from sk_medsiglip.retrieval._queries import as_queries
 from sk_medsiglip.retrieval._selection import (
     check_selection,
     near_duplicates,
     nearest_selected,
     results_table,
 )
-from sk_medsiglip.retrieval._storage_options import StorageOptions
 from sk_medsiglip.retrieval._where import parse_where
 
 #: Models that an index may name without being asked about.
@@ -286,10 +290,9 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         :meth:`~ImageRetriever.optimize`.
         """
         collection, embedder = self._read(X, None)
-        kept_metadata = check_metadata(metadata, X, len(collection))
-        all_ids = check_ids(
-            np.arange(len(collection)) if ids is None else ids, len(collection)
-        )
+        n_rows = len(collection)
+        kept_metadata = check_metadata(metadata, X, n_rows)
+        all_ids = check_ids(np.arange(n_rows) if ids is None else ids, n_rows)
         model, revision = model_of(embedder or self._new_embedder())
         about = About(
             width=collection.width,
@@ -300,28 +303,16 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
             recipe=None if embedder is None else recipe_of(embedder),
         )
         rejected: list[Rejected] = []
-        index = self._build(
-            about,
-            _at_least_one(
-                batches(
-                    collection,
-                    ids=all_ids,
-                    metadata=kept_metadata,
-                    sources=check_sources(sources, len(collection)),
-                    kinds=about.kinds,
-                    first_number=0,
-                    rejected=rejected,
-                ),
-                rejected,
-            ),
+        kept_sources = check_sources(sources, n_rows)
+        rows = batches(
+            collection, all_ids, kept_metadata, kept_sources, about.kinds, rejected
         )
+        index = self._build(about, rows, rejected)
         if embedder is None:
             validate_data(self, X, skip_check_array=True)
         else:
             self.embedder_ = embedder
-        self._index = index
-        self.n_features_in_ = about.width
-        return self._report(rejected, len(collection))
+        return self._set_index(index, rejected, n_rows)
 
     @classmethod
     def from_parquet(
@@ -394,10 +385,9 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         known = {"model": about.model, "revision": about.revision}
         retriever.set_params(**{**known, **params})
         rejected: list[Rejected] = []
-        rows = _at_least_one(shards.batches(about, rejected), rejected)
-        retriever._index = retriever._build(about, rows)
-        retriever.n_features_in_ = about.width
-        return retriever._report(rejected, shards.n_rows)
+        rows = shards.batches(about, rejected)
+        index = retriever._build(about, rows, rejected)
+        return retriever._set_index(index, rejected, shards.n_rows)
 
     def kneighbors(
         self,
@@ -435,14 +425,13 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         """
         check_is_fitted(self)
         n = self.n_neighbors if n_neighbors is None else n_neighbors
-        if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
-            raise ValueError(f"n_neighbors must be an int of 1 or more, got {n!r}.")
+        _check_count(n, "n_neighbors")
         n_rows = len(self._index)
         if n > n_rows - (X is None):
             raise ValueError(
                 f"Expected n_neighbors <= n_samples_fit, but n_neighbors = {n}, "
                 f"n_samples_fit = {n_rows}, n_samples = "
-                f"{n_rows if X is None else len(X)}."
+                f"{n_rows if X is None else len(X)}."  # type: ignore[arg-type]
             )
         self._index.configure(self.get_params(deep=False))
         if X is None:
@@ -505,19 +494,12 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
             If an image of a query cannot be read.
         """
         check_is_fitted(self)
-        if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
-            raise ValueError(f"n must be an int of 1 or more, got {n!r}.")
+        _check_count(n, "n")
         check_selection(deduplicate, diversity)
         queries, is_batch = as_queries(query)
         about = self._index.about
         condition = None if where is None else parse_where(where, about.columns)
-        embedder = self._any_embedder()
-        vectors = encode_queries(
-            queries,
-            about.width,
-            lambda texts: encode_texts(texts, embedder, about),
-            lambda images: embed_images(images, embedder, about),
-        )
+        vectors = encode_queries(queries, self._any_embedder(), about)
         self._index.configure(self.get_params(deep=False))
         found = nearest_selected(
             self._index,
@@ -551,19 +533,14 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         """
         check_is_fitted(self)
         check_selection(threshold, 0)
-        parts = list(self._index.scan())
-        numbers = np.concatenate([rows.numbers for rows in parts] or [np.empty(0, int)])
-        vectors = np.concatenate(
-            [rows.vectors for rows in parts]
-            or [np.empty((0, self.n_features_in_), np.float32)]
-        )[np.argsort(numbers)]
-        groups = near_duplicates(vectors, threshold=threshold)
+        rows = self._all_rows(vectors=True)
+        groups = near_duplicates(rows.vectors, threshold=threshold)
         copies = np.flatnonzero(groups != np.arange(len(groups)))
-        table = self.to_frame()
-        found = table[["id", "source"]].iloc[copies].copy()
-        found["duplicate_of"] = table["id"].iloc[groups[copies]].to_numpy()
-        found["score"] = np.vecdot(vectors[copies], vectors[groups[copies]])
-        return found
+        originals = groups[copies]
+        found = rows.table[["id", "source"]].iloc[copies].copy()
+        found["duplicate_of"] = rows.table["id"].iloc[originals].to_numpy()
+        found["score"] = np.vecdot(rows.vectors[copies], rows.vectors[originals])
+        return found.set_axis(pd.Index(rows.numbers[copies], name="row"))
 
     def to_frame(self) -> pd.DataFrame:
         """Return ids, sources and metadata of all rows, under their numbers.
@@ -573,12 +550,8 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         DataFrame of ``n_samples_fit_`` rows
         """
         check_is_fitted(self)
-        empty = conform(None, self._index.about.columns, 0)
-        parts = list(self._index.scan(vectors=False))
-        table = pd.concat([rows.table for rows in parts] or [empty])
-        numbers = [number for rows in parts for number in rows.numbers.tolist()]
-        table.index = pd.Index(numbers, dtype=np.int64, name="row")
-        return table.sort_index()
+        rows = self._all_rows(vectors=False)
+        return rows.table.set_axis(pd.Index(rows.numbers, name="row"))
 
     def partial_fit(
         self,
@@ -656,17 +629,16 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         if known.any():
             raise refuse_known([listed[i] for i in np.flatnonzero(known)])
         rejected: list[Rejected] = []
-        self._index.append(
-            batches(
-                collection,
-                ids=all_ids,
-                metadata=check_metadata(metadata, X, n_rows),
-                sources=check_sources(sources, n_rows),
-                kinds=about.kinds,
-                first_number=free.number,
-                rejected=rejected,
-            )
+        rows = batches(
+            collection,
+            all_ids,
+            check_metadata(metadata, X, n_rows),
+            check_sources(sources, n_rows),
+            about.kinds,
+            rejected,
+            first_number=free.number,
         )
+        self._index.append(rows)
         return self._report(rejected, n_rows)
 
     def remove(self, ids: Any) -> Self:
@@ -741,17 +713,15 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
                 "needs one."
             )
         rejected: list[Rejected] = []
-        self._index.replace(
-            replacements(
-                self._index.get,
-                self._index.about.kinds,
-                listed,
-                collection,
-                metadata=check_metadata(metadata, X, len(listed)),
-                sources=check_sources(sources, len(listed)),
-                rejected=rejected,
-            )
+        rows = replacements(
+            self._index,
+            listed,
+            collection,
+            check_metadata(metadata, X, len(listed)),
+            check_sources(sources, len(listed)),
+            rejected,
         )
+        self._index.replace(rows)
         return self._report(rejected, len(listed))
 
     def refresh(self) -> Self:
@@ -887,11 +857,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
                 UserWarning,
                 stacklevel=2,
             )
-        retriever._index = index
-        retriever.n_features_in_ = about.width
-        retriever.n_samples_fit_ = len(index)
-        retriever.rejected_ = rejected_table([])
-        return retriever
+        return retriever._set_index(index, [], 0)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -932,15 +898,26 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
             check_image_embedder(embedder, about)
         return Images(X, embedder), embedder
 
-    def _build(self, about: About, rows: Iterator[Rows]) -> ExactIndex | LanceIndex:
+    def _build(
+        self, about: About, rows: Iterator[Rows], rejected: list[Rejected]
+    ) -> ExactIndex | LanceIndex:
+        """Return a new index of rows; raise if there is none."""
+        rows = _at_least_one(rows, rejected)
         if self.index == "lancedb":
             return LanceIndex.build(about, self._lance_settings(), rows)
         index = ExactIndex(about, self.storage, self.device)
         index.append(rows)
         return index
 
+    def _set_index(
+        self, index: ExactIndex | LanceIndex, rejected: list[Rejected], n_rows: int
+    ) -> Self:
+        self._index = index
+        self.n_features_in_ = index.about.width
+        return self._report(rejected, n_rows)
+
     def _report(self, rejected: list[Rejected], n_rows: int) -> Self:
-        """Set what is said of the last change, and warn of what was kept out."""
+        """Set the attributes that a change leaves, and warn of rows kept out."""
         self.n_samples_fit_ = len(self._index)
         self.rejected_ = rejected_table(rejected)
         warn_about_rejected(rejected, n_rows)
@@ -968,6 +945,17 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
                 f"queries has no direction, {collection.reason(row)}."
             )
         return vectors
+
+    def _all_rows(self, *, vectors: bool) -> Rows:
+        """Return all rows by number, with or without their vectors."""
+        about = self._index.about
+        parts = list(self._index.scan(vectors=vectors)) or [about.no_rows()]
+        rows = Rows(
+            np.concatenate([part.numbers for part in parts]),
+            np.concatenate([part.vectors for part in parts]),
+            pd.concat([part.table for part in parts], ignore_index=True),
+        )
+        return rows.take(np.argsort(rows.numbers), vectors=vectors)
 
     def _neighbors_of_rows(
         self, n: int
@@ -1033,6 +1021,11 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
                 if known["kind"] == "exact"
                 else LanceIndex.of_state(known, self.storage_options)
             )
+
+
+def _check_count(n: Any, name: str) -> None:
+    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"{name} must be an int of 1 or more, got {n!r}.")
 
 
 def _at_least_one(rows: Iterator[Rows], rejected: list[Rejected]) -> Iterator[Rows]:

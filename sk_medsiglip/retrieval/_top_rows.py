@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.encoder import one_thread_in_forked_child
 
-#: Number of rows of which only the highest score is looked at first.
-_GROUP = 32
 #: Largest number of queries at a time.
 _QUERIES = 2048
 #: Scores of a block: 2 MB are aimed at, and 16 MB are the most.
@@ -69,10 +67,7 @@ def top_rows(
     for start in range(0, len(queries), _QUERIES):
         some, which = _different(queries[start : start + _QUERIES])
         size = _block_rows(len(some), n_allowed)
-        group = _GROUP if size >= 2 * _GROUP * n else 1
-        products = _Products(
-            some, rows, -(-size // group) * group, group, torch, device
-        )
+        products = _Products(some, rows, size, torch, device)
         found = _search(products, some, rows, n, allowed, hidden)
         stop = start + len(which)
         scores[start:stop], positions[start:stop] = (part[which] for part in found)
@@ -144,19 +139,22 @@ def _search(
         products.multiply(where, stop - start)
         if hidden is not None:
             products.hide(np.flatnonzero(hidden[where]))
-        groups, of = found.reaching(products.peaks())
-        values = products.values(groups, of)
-        i, j = np.nonzero(values >= found.floor[of, np.newaxis])
-        place = start + groups[i] * products.group + j
-        found.add(of[i], place if allowed is None else allowed[place], values[i, j])
+        hits = products.reaching(found.floor)
+        if len(hits) > 2 * n * len(queries) and stop - start >= n:
+            # The first blocks, or rows that get better and better.
+            found.raise_floor(products.nth_best(n))
+            hits = products.reaching(found.floor)
+        place, query = np.divmod(hits, len(queries))
+        place = start + place if allowed is None else allowed[start + place]
+        found.add(query, place, products.scores(hits))
     return found.best()
 
 
 class _Products:
     """Inner products of queries with one block of rows at a time, by numpy or torch.
 
-    They stay on the device; callers see the highest score of every group of rows, and
-    the few scores that they then ask for.
+    They stay on the device; callers see which of them reach a floor, and the scores of
+    these. Scores are numbered as they lie, query by query within a row.
     """
 
     def __init__(
@@ -164,11 +162,10 @@ class _Products:
         queries: NDArray[np.float32],
         rows: NDArray[np.floating],
         size: int,
-        group: int,
         torch: Any,
         device: str,
     ) -> None:
-        self.size, self.group = size, group
+        self.size = size
         width = rows.shape[1]
         # The bound of a float32 inner product's error, for vectors of unit length; four
         # more for what is rounded on the way from scores to floors.
@@ -192,9 +189,9 @@ class _Products:
         in_parts = self._is_half or len(queries) in _FEW_QUERIES
         self._step = part if in_parts and device == "cpu" else size
         self._part = part
-        self._scores = self._empty(size, len(queries))
+        self._products = self._empty(size, len(queries))
         self._converted = self._empty(self._step if self._is_half else 0, width)
-        self._used = 0
+        self._block: Any = None
 
     def multiply(self, where: slice | NDArray[np.int64], n: int) -> None:
         """Compute the scores of the ``n`` rows ``where``."""
@@ -209,28 +206,35 @@ class _Products:
             else:
                 places = self._library.from_numpy(where[start:stop])
                 part = self._rows.index_select(0, places)  # faster than by []
-            out = self._scores[start:stop]
+            out = self._products[start:stop]
             self._library.matmul(self._on_device(part), self._queries, out=out)
-        self._used = -(-n // self.group) * self.group
-        self._scores[n : self._used] = -np.inf
+        block = self._products[:n]
+        # numpy finds the few scores that reach a floor faster than torch on a CPU.
+        self._block = block if self._device.get("device") != "cpu" else block.numpy()
 
     def hide(self, places: NDArray[np.intp]) -> None:
         """Set the scores of rows of the block to minus infinity."""
-        self._scores[places] = -np.inf
+        self._block[places] = -np.inf
 
-    def peaks(self) -> NDArray[np.float32]:
-        """Return the highest score of each group of rows, (n_groups, n_queries)."""
-        return self._as_numpy(self._library.amax(self._grouped(), 1))
+    def reaching(self, floor: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Return the numbers of the scores that reach the floors, one a query."""
+        if isinstance(self._block, np.ndarray):
+            return np.flatnonzero(self._block >= floor)
+        on_device = self._library.tensor(floor, **self._device)
+        return (self._block >= on_device).flatten().nonzero()[:, 0].cpu().numpy()
 
-    def values(
-        self, groups: NDArray[np.intp], of: NDArray[np.intp]
-    ) -> NDArray[np.float32]:
-        """Return the scores of some groups and queries, (n_pairs, group)."""
-        return self._as_numpy(self._grouped()[groups, :, of])
+    def nth_best(self, n: int) -> NDArray[np.float32]:
+        """Return the ``n``-th best score of the block, for each query."""
+        if isinstance(self._block, np.ndarray):
+            nth = len(self._block) - n
+            return np.partition(self._block, nth, axis=0)[nth]
+        return self._block.topk(n, dim=0).values[-1].cpu().numpy()
 
-    def _grouped(self) -> Any:
-        used = self._scores[: self._used]
-        return used.reshape(-1, self.group, used.shape[1])
+    def scores(self, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return some scores."""
+        if isinstance(self._block, np.ndarray):
+            return self._block.ravel()[numbers]
+        return self._block.flatten()[numbers].cpu().numpy()
 
     def _on_device(self, part: Any) -> Any:
         """Return rows as float32 on the device."""
@@ -241,9 +245,6 @@ class _Products:
 
     def _empty(self, *shape: int) -> Any:
         return self._library.empty(shape, dtype=self._library.float32, **self._device)
-
-    def _as_numpy(self, values: Any) -> NDArray[np.float32]:
-        return values if self._library is np else values.cpu().numpy()
 
 
 class _Writable:
@@ -296,19 +297,9 @@ class _Candidates:
         self._new: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
         self._n_new = 0
 
-    def reaching(
-        self, peaks: NDArray[np.float32]
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return the groups, and for which query, that may hold one of the best."""
-        hit = peaks >= self.floor
-        wanted = self._n * len(self.floor)
-        if len(peaks) >= self._n and np.count_nonzero(hit) > 2 * wanted:
-            # The first blocks, or rows that get better and better: n groups have a row
-            # at least as good as the n-th of their peaks.
-            nth = len(peaks) - self._n
-            self._raise_floor(np.partition(peaks, nth, axis=0)[nth])
-            hit = peaks >= self.floor
-        return np.divmod(np.flatnonzero(hit), peaks.shape[1])
+    def raise_floor(self, nth_best: NDArray[np.float32]) -> None:
+        """Raise the floor to scores that n rows reach, less what rounding can do."""
+        np.maximum(self.floor, nth_best - self._margin, out=self.floor)
 
     def add(
         self,
@@ -329,9 +320,6 @@ class _Candidates:
         shape = len(self.floor), self._n
         return self._score.reshape(shape), self._position.reshape(shape)
 
-    def _raise_floor(self, nth_best: NDArray[np.float32]) -> None:
-        np.maximum(self.floor, nth_best - self._margin, out=self.floor)
-
     def _tighten(self) -> None:
         """Drop rows that cannot be among the best any more."""
         parts = [(self._query, self._position, self._score), *self._new]
@@ -343,7 +331,7 @@ class _Candidates:
         nth = np.cumsum(counts) - counts + self._n - 1
         nth_best = np.full(len(self.floor), _LOWEST, np.float32)
         nth_best[enough] = score[order[nth[enough]]]
-        self._raise_floor(nth_best)
+        self.raise_floor(nth_best)
         self._keep(score >= self.floor[query], query, position, score)
         if len(self._query) > 4 * max(self._n * len(self.floor), 2**12):
             self._multiply_again()

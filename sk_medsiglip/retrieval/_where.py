@@ -1,10 +1,10 @@
-"""A filter in SQL: read by sqlglot, checked, and evaluated on a table or by LanceDB.
+"""A filter in SQL: read by sqlglot, checked, and answered by a table or by LanceDB.
 
-A text is parsed and rebuilt, node by node, from a short list of sqlglot's nodes;
-anything else is an error: functions, subqueries, other tables, several statements,
-comments. So a checked filter holds only names of columns that exist, comparisons, and
-constants whose type is that of their column, each written anew from its value. The text
-itself reaches neither pandas nor LanceDB.
+The tree that sqlglot makes of a text is read node by node, and any node that is not on
+a short list is an error: functions, subqueries, other tables, several statements,
+comments. So a filter holds only names of columns that exist, comparisons, and constants
+of the type of their column, each written anew from its value. The text itself reaches
+neither pandas nor LanceDB.
 
 Missing values follow SQL: a comparison with one is neither true nor false, ``not`` does
 not change that, and only rows for which the whole is true are found.
@@ -17,7 +17,8 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -27,9 +28,6 @@ from numpy.typing import NDArray
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import FilterError
-
-#: A checked ``sqlglot.Expression``.
-Filter = Any
 
 _MAX_LENGTH = 1_000_000
 
@@ -41,15 +39,16 @@ _INT64_MAX = 2**63 - 1
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d.*)?").fullmatch
 _EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1), dt.timedelta(microseconds=1)
 
-#: Comparisons by the key of their node, and the key for exchanged sides.
-_COMPARE = {
-    "eq": operator.eq,
-    "neq": operator.ne,
-    "lt": operator.lt,
-    "lte": operator.le,
-    "gt": operator.gt,
-    "gte": operator.ge,
+#: Comparisons by the key of their node: how SQL writes them, and Python's function.
+_COMPARISONS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "eq": ("=", operator.eq),
+    "neq": ("<>", operator.ne),
+    "lt": ("<", operator.lt),
+    "lte": ("<=", operator.le),
+    "gt": (">", operator.gt),
+    "gte": (">=", operator.ge),
 }
+#: The keys of comparisons whose sides were exchanged.
 _FLIPPED = {"lt": "gt", "lte": "gte", "gt": "lt", "gte": "lte"}
 
 #: Python types of the constants that a column of a kind is compared with, in words.
@@ -63,11 +62,28 @@ _CONSTANTS: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
+@dataclass(frozen=True)
+class Filter:
+    """A checked condition: its SQL, and whether it is true of each row of a table.
+
+    ``sql`` takes the names of the columns on disk, which are letters, digits and
+    underscores only, and writes SQL for DataFusion, which LanceDB uses. ``truth``
+    returns True, False or a missing value for each row.
+    """
+
+    sql: Callable[[Mapping[str, str]], str]
+    truth: Callable[[pd.DataFrame], Any]
+
+    def rows(self, table: pd.DataFrame) -> NDArray[np.bool_]:
+        """Return the rows of a table for which the condition is true."""
+        return self.truth(table).to_numpy(bool, na_value=False)
+
+
 def parse_where(text: str, columns: Mapping[str, str]) -> Filter:
     """Return the checked filter of a text, for columns of these kinds.
 
-    >>> parse_where("60 < age", {"age": "integer"}).sql()
-    '"age" > 60'
+    >>> parse_where("60 < age", {"age": "integer"}).sql({"age": "age"})
+    '`age` > 60'
     """
     if not isinstance(text, str):
         raise FilterError(
@@ -87,57 +103,35 @@ def parse_where(text: str, columns: Mapping[str, str]) -> Filter:
         ) from None
 
 
-def rows_where(where: Filter, table: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return the rows of a table for which a filter is true."""
-    return _truth(where, table).to_numpy(bool, na_value=False)
-
-
-def where_sql(where: Filter, names: Mapping[str, str]) -> str:
-    """Return a filter in DataFusion's SQL, which LanceDB reads.
-
-    ``names`` are those of the columns on disk: letters, digits and underscores only.
-    """
-    exp = _expressions()
-
-    def rename(node: Any) -> Any:
-        is_column = isinstance(node, exp.Column)
-        return exp.Var(this=f"`{names[node.name]}`") if is_column else node
-
-    return str(where.transform(rename).sql(comments=False, normalize_functions=False))
-
-
 def ids_sql(ids: Iterable[str | int]) -> str:
     """Return the filter for some ids in DataFusion's SQL, by plain text: it is fast."""
     listed = ", ".join(
-        str(one) if isinstance(one, int) else "'" + one.replace("'", "''") + "'"
-        for one in ids
+        str(one) if isinstance(one, int) else _quoted(one) for one in ids
     )
     return f"`id` IN ({listed})"
 
 
-def _sqlglot() -> Any:
-    return import_optional("sqlglot", extra="retrieval", purpose="A filter (where=)")
-
-
-def _expressions() -> Any:
-    return _sqlglot().expressions
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 class _Reader:
-    """Builds a checked filter from one that was parsed."""
+    """Reader of sqlglot's tree, which refuses all nodes that it does not know."""
 
     def __init__(self, columns: Mapping[str, str]) -> None:
-        self._exp = _expressions()
+        self._sqlglot = import_optional(
+            "sqlglot", extra="retrieval", purpose="A filter (where=)"
+        )
+        self._exp = self._sqlglot.expressions
         self._columns = columns
         self._n_comparisons = 0
 
     def read(self, text: str) -> Filter:
         """Parse and check a text."""
-        sqlglot = _sqlglot()
         try:
-            tokens = sqlglot.tokenize(text)
-            statements = sqlglot.parse(text)
-        except sqlglot.errors.SqlglotError as error:
+            tokens = self._sqlglot.tokenize(text)
+            statements = self._sqlglot.parse(text)
+        except self._sqlglot.errors.SqlglotError as error:
             found = (getattr(error, "errors", None) or [{}])[0]
             place = f" near column {found['col']}" if "col" in found else ""
             raise FilterError(
@@ -159,11 +153,10 @@ class _Reader:
             return self._condition(self._only(node, "this").this)
         if type(node) in (exp.And, exp.Or):
             # A long chain is as deep as it is long; flatten walks it without depth.
-            join = type(node)
-            parts = [self._inner(part) for part in node.flatten(unnest=False)]
-            return reduce(lambda one, other: join(this=one, expression=other), parts)
+            parts = [self._condition(part) for part in node.flatten(unnest=False)]
+            return _all_of(parts) if type(node) is exp.And else _any_of(parts)
         if type(node) is exp.Not:
-            return exp.Not(this=self._inner(self._only(node, "this").this))
+            return _not(self._condition(self._only(node, "this").this))
         self._n_comparisons += 1
         if self._n_comparisons > _MAX_COMPARISONS:
             raise FilterError(
@@ -171,9 +164,6 @@ class _Reader:
                 "of values as: column in (...)."
             )
         return self._predicate(node)
-
-    def _inner(self, node: Any) -> Filter:
-        return self._exp.Paren(this=self._condition(node))
 
     def _predicate(self, node: Any) -> Filter:
         exp = self._exp
@@ -185,21 +175,21 @@ class _Reader:
                     f"Compare it: {column} = ..."
                 )
             return self._compared(column, "eq", True)
-        if node.key in _COMPARE:
+        if node.key in _COMPARISONS:
             self._only(node, "this", "expression")
             return self._comparison(node.this, node.key, node.expression)
         if type(node) is exp.Between:
             self._only(node, "this", "low", "high")
             low = self._comparison(node.this, "gte", node.args["low"])
             high = self._comparison(node.this, "lte", node.args["high"])
-            return exp.And(this=low, expression=high)
+            return _all_of([low, high])
         if type(node) is exp.In:
             return self._membership(self._only(node, "this", "expressions"))
         if type(node) is exp.Is:
             return self._is(self._only(node, "this", "expression"))
         if type(node) in (exp.Like, exp.ILike):
             like = self._like(self._only(node, "this", "expression", "negate"))
-            return exp.Not(this=like) if node.args.get("negate") else like
+            return _not(like) if node.args.get("negate") else like
         raise self._refusal(node)
 
     def _only(self, node: Any, *names: str) -> Any:
@@ -231,8 +221,12 @@ class _Reader:
         return self._compared(column, key, constant)
 
     def _compared(self, column: str, key: str, constant: Any) -> Filter:
-        node = getattr(self._exp, key.upper())
-        return node(this=self._named(column), expression=self._node(constant, column))
+        symbol, compare = _COMPARISONS[key]
+        return _test(
+            column,
+            f"{symbol} {self._written(constant, column)}",
+            lambda values: compare(values, _in_pandas(constant, values)),
+        )
 
     def _membership(self, node: Any) -> Filter:
         column = self._column(node.this)
@@ -248,18 +242,25 @@ class _Reader:
             constants = [int(one) for one in constants if _is_int64(one)]
             if not constants:
                 return self._compared(column, "gt", _INT64_MAX)
-        nodes = [self._node(one, column) for one in constants]
-        return self._exp.In(this=self._named(column), expressions=nodes)
+        written = ", ".join(self._written(one, column) for one in constants)
+        return _test(
+            column,
+            f"IN ({written})",
+            lambda values: values.isin([_in_pandas(one, values) for one in constants]),
+        )
 
     def _is(self, node: Any) -> Filter:
         exp = self._exp
         column = self._column(node.this)
-        missing = exp.Is(this=self._named(column), expression=exp.Null())
+        missing = Filter(
+            lambda names: f"`{names[column]}` IS NULL",
+            lambda table: table[column].isna().astype("boolean"),
+        )
         if type(node.expression) is exp.Null:
             return missing
         if type(node.expression) is exp.Boolean and self._columns[column] == "boolean":
             value = self._compared(column, "eq", bool(node.expression.this))
-            return exp.And(this=value, expression=exp.Not(this=missing))
+            return _all_of([value, _not(missing)])
         raise self._refusal(node)
 
     def _like(self, node: Any) -> Filter:
@@ -274,12 +275,16 @@ class _Reader:
         pattern = node.expression.this
         if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
             raise FilterError("a pattern must not end in a single backslash.")
-        return type(node)(
-            this=self._named(column), expression=self._exp.Literal.string(pattern)
+        ignores_case = type(node) is self._exp.ILike
+        flags = re.DOTALL | (re.IGNORECASE if ignores_case else 0)
+        matches = re.compile(_as_regex(pattern), flags).fullmatch
+        return _test(
+            column,
+            f"{'ILIKE' if ignores_case else 'LIKE'} {_quoted(pattern)}",
+            lambda values: values.map(
+                lambda one: matches(one) is not None, na_action="ignore"
+            ),
         )
-
-    def _named(self, column: str) -> Any:
-        return self._exp.column(column, quoted=True)
 
     def _column(self, node: Any) -> str:
         if type(node) is not self._exp.Column:
@@ -333,27 +338,21 @@ class _Reader:
             return str(node.this) if node.is_string else _read_number(node.this)
         raise self._refusal(node)
 
-    def _node(self, value: Any, column: str) -> Any:
-        """Return a constant as DataFusion reads it, and :func:`_value` too."""
-        exp = self._exp
+    def _written(self, value: Any, column: str) -> str:
+        """Return a constant in DataFusion's SQL."""
         if isinstance(value, bool):
-            return exp.Boolean(this=value)
+            return str(value).lower()
         if isinstance(value, str):
-            return exp.Literal.string(value)
+            return _quoted(value)
         if isinstance(value, dt.datetime):
             # As a number: text would go through nanoseconds, which end in 2262.
-            microseconds = self._node((value - _EPOCH) // _MICROSECOND, column)
+            microseconds = (value - _EPOCH) // _MICROSECOND
             zone = 'Some("UTC")' if self._columns[column] == "time_utc" else "None"
-            return self._cast(microseconds, f"Timestamp(Microsecond, {zone})")
+            return f"arrow_cast({microseconds}, 'Timestamp(Microsecond, {zone})')"
         if value == -_INT64_MAX - 1 and isinstance(value, int):
             # It would be read as the negative of a number too large.
-            return self._cast(exp.Literal.string(str(value)), "Int64")
-        number = exp.Literal.number(repr(abs(value)))
-        return exp.Neg(this=number) if value < 0 else number
-
-    def _cast(self, constant: Any, kind: str) -> Any:
-        wanted = self._exp.Literal.string(kind)
-        return self._exp.Anonymous(this="arrow_cast", expressions=[constant, wanted])
+            return f"arrow_cast('{value}', 'Int64')"
+        return repr(value)
 
     def _refusal(self, node: Any) -> FilterError:
         shown = node.sql() if hasattr(node, "sql") else str(node)
@@ -420,44 +419,44 @@ def _whole_comparison(key: str, value: float) -> tuple[str, int]:
     )
 
 
-def _truth(where: Filter, table: pd.DataFrame) -> Any:
-    """Return True, False or missing of each row, by SQL's three truth values."""
-    exp = _expressions()
-    if isinstance(where, exp.Paren):
-        return _truth(where.this, table)
-    if isinstance(where, exp.Connector):
-        join = operator.and_ if isinstance(where, exp.And) else operator.or_
-        return reduce(join, (_truth(part, table) for part in where.flatten()))
-    if isinstance(where, exp.Not):
-        return ~_truth(where.this, table)
-    column = table[where.this.name]
-    if isinstance(where, exp.Is):
-        return column.isna().astype("boolean")
-    if isinstance(where, exp.In):
-        found = column.isin([_value(one) for one in where.expressions])
-    elif isinstance(where, exp.Like | exp.ILike):
-        flags = re.DOTALL | (re.IGNORECASE if isinstance(where, exp.ILike) else 0)
-        matches = re.compile(_as_regex(where.expression.this), flags).fullmatch
-        found = column.map(lambda one: matches(one) is not None, na_action="ignore")
-    else:
-        found = _COMPARE[where.key](column, _value(where.expression))
-    return found.astype("boolean").mask(column.isna())
+def _test(column: str, sql: str, test: Callable[[pd.Series], pd.Series]) -> Filter:
+    """Return the filter for a test of one column, whose missing values stay missing."""
+
+    def truth(table: pd.DataFrame) -> Any:
+        values = table[column]
+        return test(values).astype("boolean").mask(values.isna())
+
+    return Filter(lambda names: f"`{names[column]}` {sql}", truth)
 
 
-def _value(node: Any) -> Any:
-    """Return a constant of a checked filter as pandas compares it."""
-    exp = _expressions()
-    if isinstance(node, exp.Anonymous):
-        value, kind = map(_value, node.expressions)
-        if kind == "Int64":
-            return int(value)
-        time = pd.Timestamp(np.datetime64(value, "us"))
-        return time.tz_localize("UTC") if "UTC" in kind else time
-    if isinstance(node, exp.Neg):
-        return -_value(node.this)
-    if isinstance(node, exp.Boolean) or node.is_string:
-        return node.this
-    return _read_number(node.this)
+def _not(part: Filter) -> Filter:
+    return Filter(
+        lambda names: f"NOT ({part.sql(names)})", lambda table: ~part.truth(table)
+    )
+
+
+def _all_of(parts: list[Filter]) -> Filter:
+    return _joined(parts, " AND ", operator.and_)
+
+
+def _any_of(parts: list[Filter]) -> Filter:
+    return _joined(parts, " OR ", operator.or_)
+
+
+def _joined(parts: list[Filter], word: str, join: Callable[[Any, Any], Any]) -> Filter:
+    return Filter(
+        lambda names: word.join(f"({part.sql(names)})" for part in parts),
+        lambda table: reduce(join, (part.truth(table) for part in parts)),
+    )
+
+
+def _in_pandas(constant: Any, values: pd.Series) -> Any:
+    """Return a constant as pandas compares it with a column."""
+    if not isinstance(constant, dt.datetime):
+        return constant
+    time = pd.Timestamp(np.datetime64(constant, "us"))
+    is_zoned = isinstance(values.dtype, pd.DatetimeTZDtype)
+    return time.tz_localize("UTC") if is_zoned else time
 
 
 def _as_regex(pattern: str) -> str:

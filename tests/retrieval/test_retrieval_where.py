@@ -11,7 +11,7 @@ import pytest
 
 from sk_medsiglip.exceptions import MissingDependencyError
 from sk_medsiglip.retrieval import FilterError, ImageRetriever
-from sk_medsiglip.retrieval._where import parse_where, where_sql
+from sk_medsiglip.retrieval._where import parse_where
 
 COLUMNS = {
     "id": "integer",
@@ -361,7 +361,7 @@ def test_constants_cannot_leave_their_quotes():
     quoted = hostile.replace("'", "''")
     condition = parse_where(f"modality = '{quoted}'", COLUMNS)
     names = {name: "c" for name in COLUMNS}
-    assert where_sql(condition, names) == f"`c` = '{quoted}'"
+    assert condition.sql(names) == f"`c` = '{quoted}'"
 
 
 def test_a_hostile_column_name_is_a_name(tmp_path):
