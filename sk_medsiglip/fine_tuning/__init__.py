@@ -4,27 +4,23 @@ Public are ``MedSigLIPFineTuner`` and ``Augmentation``. torch, transformers and 
 imported when something is trained::
 
     _fine_tuner.py    MedSigLIPFineTuner, the estimator
-    _parameters.py    its parameters, and their former names
     _fitted.py        its methods after fit: embeddings, classes, saved folders
-    _settings.py      what parameters mean together, and the pace of a run
+    _settings.py      its parameters, their joint meaning, and the pace of a run
     _training.py      one run, from settings and data to tuned weights
     _examples.py      images, texts or labels, and patients, checked and split
     _texts.py         texts that are true of each row, texts whose scores are kept
     _inputs.py        all images, read once; vectors of a tower that does not change
     _augmentation.py  mild changes of training images
     _batches.py       the order of rows, and the tensors of a batch
-    _network.py       towers, classifier and their loss, as one module
+    _network.py       towers, classifier and their loss; the weights that are trained
     _losses.py        the sigmoid loss of pairs, over processes too; cross-entropies
-    _trainable.py     the weights that are trained: which, how fast, and their file
     _trainer.py       transformers' Trainer, with our loss, order and checkpoints
     _validation.py    scores on the validation split
     _run_folder.py    the facts that decide a run, and checkpoints to resume from
     _processes.py     the processes of a launcher
-    _places.py        folders that are written whole or not at all
     _tuned.py         tuned weights as a folder that the encoder loads
-    _save.py          saved folders: save, load and merge
+    _save.py          saved folders, with a model card: save, load and merge
     _as_json.py       parameters and attributes as JSON
-    _model_card.py    the model card and the terms beside saved weights
     _history_plot.py  the plot of a run
 """
 

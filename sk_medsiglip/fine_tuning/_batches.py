@@ -1,4 +1,4 @@
-"""Batches: which rows each holds, and what the network needs to know of them.
+"""Batches: the order of rows, and the tensors that the network needs.
 
 The order of a run is a function of its seed: batch number k holds the same rows in
 every process, and after a restart. All epochs are one sequence, so that a run resumes
@@ -108,7 +108,7 @@ class Collator:
     def describe(
         self, rows: NDArray[np.intp], epochs: NDArray[np.intp] | None = None
     ) -> dict[str, torch.Tensor]:
-        """Return what the loss must know of rows besides their vectors."""
+        """Return the tensors that the loss needs besides the vectors of rows."""
         batch = {
             "rows": torch.from_numpy(rows.astype(np.int64)),
             "image_ids": torch.from_numpy(self.inputs.image_ids[rows]),

@@ -106,8 +106,8 @@ class MedSigLIPFineTuner(FittedTuner):
         Whether products are computed in bfloat16. "auto" does so on GPUs that have it.
     pos_weight : "balanced", float, array-like or None, default=None
         Factors on the loss of positives for "classification", one for each label; for
-        three and more classes, one for each class. "balanced" lets rare ones count as
-        much.
+        three and more classes, one for each class. "balanced" gives rare and common
+        ones the same weight.
     augment : "auto", Augmentation or None, default="auto"
         Changes of training images. "auto" is ``Augmentation()``, small shifts and tones
         without mirroring, if the image tower is trained; else none.
@@ -124,12 +124,12 @@ class MedSigLIPFineTuner(FittedTuner):
         store of embeddings, named by settings and data, that is deleted when the run is
         done. Processes on several machines must all see it.
     resume : bool, default=False
-        Continue from the last checkpoint of this very run, or start if there is none.
+        Continue from the last checkpoint of this run, or start if it has none.
         The result is that of an unbroken run. False starts anew.
     random_state : int, RandomState or None, default=None
         Seed of the random number generator. Runs with the same int are equal.
     verbose : int, default=0
-        Over 0 shows progress bars.
+        A value above 0 shows progress bars.
     **deprecated : dict
         Former parameters that belong to the embedder: ``model``, ``revision``,
         ``resize``, ``pad``, ``intensity``, ``frame``, ``max_pixels``, ``n_jobs``,
@@ -220,8 +220,8 @@ class MedSigLIPFineTuner(FittedTuner):
             all true of it; with ``prompts`` labels. For "classification" labels:
             classes, or a table of 1, 0, and NaN where a label is not known.
         groups : array-like of shape (n_samples,) or None, default=None
-            Patients, who do not cross the validation split. By default, each image is
-            taken to be of a patient of its own.
+            Patients. All images of a patient are on one side of the validation split. By
+            default, each image counts as a patient of its own.
 
         Returns
         -------
@@ -236,11 +236,11 @@ class MedSigLIPFineTuner(FittedTuner):
         TypeError, ValueError
             If texts, labels or patients do not fit each other.
         ModelAccessError, CheckpointError
-            If the model cannot be had, or ``run_dir`` holds another run.
+            If the model cannot be loaded, or ``run_dir`` holds another run.
         RunFolderError
             If the disk is full. Finished checkpoints are kept for ``resume=True``.
         OutOfMemoryError
-            With three settings to change.
+            If a step does not fit into memory; names three settings to change.
         """
         import_optional("accelerate", extra="finetune", purpose="Fine-tuning")
         if self.train == "lora":

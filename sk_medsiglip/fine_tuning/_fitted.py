@@ -22,13 +22,13 @@ from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows, prepare_image
 from sk_medsiglip.encoder import Checkpoint
 from sk_medsiglip.fine_tuning._history_plot import plot_history
-from sk_medsiglip.fine_tuning._parameters import Parameters
 from sk_medsiglip.fine_tuning._save import (
     ATTRIBUTES,
     load_folder,
     merge_folder,
     save_folder,
 )
+from sk_medsiglip.fine_tuning._settings import Parameters
 from sk_medsiglip.fine_tuning._tuned import Tuned
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from sk_medsiglip._optional import import_optional
+from sk_medsiglip._axes import new_axes
 
 # Of the palette of Okabe and Ito, which suits colour-blind readers.
 _TRAINING, _VALIDATION, _BEST = "#999999", "#0072B2", "#D55E00"
@@ -17,11 +17,7 @@ _SMOOTHED = 0.05
 
 def plot_history(history: pd.DataFrame, best_step: int, ax: Any = None) -> Any:
     """Draw the losses of a run, and the step whose weights were kept."""
-    pyplot = import_optional(
-        "matplotlib.pyplot", extra="plot", purpose="Drawing the history"
-    )
-    if ax is None:
-        _, ax = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    ax = new_axes(ax, (7, 4), "Drawing the history")
     step, loss = history["step"], history["loss"]
     ax.plot(step, loss, color=_TRAINING, linewidth=0.8, alpha=0.6)
     window = max(1, round(_SMOOTHED * len(loss)))

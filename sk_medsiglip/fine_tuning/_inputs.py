@@ -26,12 +26,12 @@ from sk_medsiglip.embedding import find_facts, open_cache, plain_rows, prepare_i
 from sk_medsiglip.encoder import Checkpoint
 from sk_medsiglip.exceptions import ImageReadError, RunFolderError
 from sk_medsiglip.fine_tuning._examples import Examples
-from sk_medsiglip.fine_tuning._places import (
+from sk_medsiglip.fine_tuning._processes import Processes
+from sk_medsiglip.fine_tuning._run_folder import (
     check_space,
     make_private_folder,
     runs_folder,
 )
-from sk_medsiglip.fine_tuning._processes import Processes
 from sk_medsiglip.fine_tuning._settings import Settings
 from sk_medsiglip.fine_tuning._texts import KeptScores, measure_kept
 from sk_medsiglip.images import image_fingerprint

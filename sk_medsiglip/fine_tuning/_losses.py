@@ -5,8 +5,6 @@ Formulas only: this file knows nothing of images, models or estimators.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import distributed
 from torch.nn import functional as F
@@ -32,7 +30,7 @@ def sigmoid_pair_loss(
     if signs is None:
         signs = 2 * torch.eye(*logits.shape, device=logits.device) - 1
     signs = signs.to(logits.dtype)
-    # log sigmoid(0) is not zero, so what is left out must be multiplied away.
+    # log sigmoid(0) is not zero, so pairs that are left out are multiplied by 0.
     return -(F.logsigmoid(signs * logits) * signs.abs()).sum() / len(logits)
 
 
@@ -70,37 +68,17 @@ def keep_loss(
     return (((scores - before) / spread) ** 2).mean(dim=0).sum()
 
 
-class _GatherRows(torch.autograd.Function):
-    """Rows of all processes, one after the other, with gradients that find back.
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Return the rows of all processes, in their order; each has as many.
 
     Each process computes the loss of its own images against the texts of all, so the
     gradient of a text is the sum over processes.
     """
-
-    @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
-        ctx.n_rows = len(rows)
-        return _concatenated(rows)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        summed = gradient.contiguous().clone()
-        distributed.all_reduce(summed)
-        start = ctx.n_rows * distributed.get_rank()
-        return summed[start : start + ctx.n_rows]
-
-
-def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Return the rows of all processes, in their order; each has as many."""
     if _n_processes() == 1:
         return rows
-    return _GatherRows.apply(rows) if rows.is_floating_point() else _concatenated(rows)
+    from torch.distributed.nn.functional import all_gather
 
-
-def _concatenated(rows: torch.Tensor) -> torch.Tensor:
-    every = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(every, rows.contiguous())
-    return torch.cat(every)
+    return torch.cat(all_gather(rows))
 
 
 def _n_processes() -> int:

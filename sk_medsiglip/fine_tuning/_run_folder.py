@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +18,13 @@ from typing import Any
 
 from blake3 import blake3
 
-from sk_medsiglip._files import new_file
+from sk_medsiglip._files import make_scratch_folder, new_file
 from sk_medsiglip._json import read_json
+from sk_medsiglip.embedding import open_cache
 from sk_medsiglip.encoder import Checkpoint
 from sk_medsiglip.exceptions import CheckpointError, RunFolderError
 from sk_medsiglip.fine_tuning._as_json import to_json
 from sk_medsiglip.fine_tuning._examples import Examples
-from sk_medsiglip.fine_tuning._inputs import Inputs
-from sk_medsiglip.fine_tuning._places import make_private_folder, runs_folder
 from sk_medsiglip.fine_tuning._processes import Processes
 from sk_medsiglip.fine_tuning._settings import Settings
 
@@ -34,7 +34,7 @@ _STATE = "trainer_state.json"
 _CHECKPOINTS = "checkpoint-*"
 _FORMAT = 1
 
-# Settings that do not decide what a run computes, or are on record by content.
+# Settings that do not change the result of a run, or are on record by content.
 _NOT_FACTS = frozenset({"embedder", "random_state", "resume", "run_dir", "verbose"})
 _READING = ("resize", "pad", "intensity", "frame")
 
@@ -42,7 +42,7 @@ _READING = ("resize", "pad", "intensity", "frame")
 def run_facts(
     settings: Settings,
     examples: Examples,
-    inputs: Inputs,
+    images_digest: str,
     checkpoint: Checkpoint,
     n_processes: int,
 ) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def run_facts(
     return facts | {
         "base": checkpoint.revision,
         "device type": settings.device,
-        "images": inputs.digest,
+        "images": images_digest,
         "y": content.hexdigest(length=16),
         "groups": blake3(examples.patients.tobytes()).hexdigest(length=16),
         "processes": n_processes,
@@ -192,7 +192,7 @@ def mark_complete(checkpoint: Path) -> None:
 
 
 def check_complete(checkpoint: Path) -> None:
-    """Raise if a file of a checkpoint is not what was written."""
+    """Raise if a file of a checkpoint has changed since it was written."""
     try:
         digests = read_json(checkpoint / _COMPLETE)
         read_json(checkpoint / _STATE, {"global_step": int, "log_history": list})
@@ -208,6 +208,28 @@ def check_complete(checkpoint: Path) -> None:
             f"The checkpoint {str(checkpoint)!r} is damaged: {wrong[0]} is not what "
             "was written. Delete that folder to resume from the one before it, or the "
             "whole folder of the run to start again."
+        )
+
+
+def runs_folder(cache: Any) -> Path | None:
+    """Return the folder of runs beside a store, or None without a store."""
+    store = open_cache(cache)
+    return None if store is None else store.location / "runs"
+
+
+def make_private_folder(parent: Path | None) -> Path:
+    """Make a folder for unfinished work, in another one or that of temporary files."""
+    return make_scratch_folder(parent or Path(tempfile.gettempdir()), mode=0o700)
+
+
+def check_space(folder: Path, n_bytes: int, purpose: str, advice: str = "") -> None:
+    """Raise if the disk of a folder cannot hold a number of bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes:
+        raise RunFolderError(
+            f"{purpose} take {n_bytes / 1e9:.1f} GB, and the disk of {str(folder)!r} "
+            f"has {free / 1e9:.1f} GB left. Free some space, or choose another disk "
+            f"with run_dir={advice}."
         )
 
 

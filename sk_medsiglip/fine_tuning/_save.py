@@ -1,4 +1,4 @@
-"""Save, load and merge a fine-tuner: folders of safetensors and JSON."""
+"""Save, load and merge a fine-tuner: folders of safetensors, JSON and documents."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sk_medsiglip.encoder import (
     ADAPTER_WEIGHTS,
     TUNED_WEIGHTS,
     TUNING,
+    Checkpoint,
     digest_adapter,
     find_checkpoint,
     load_network,
@@ -30,9 +32,12 @@ from sk_medsiglip.encoder import (
 )
 from sk_medsiglip.exceptions import CheckpointError, ModelAccessError, RunFolderError
 from sk_medsiglip.fine_tuning._as_json import from_json, to_json
-from sk_medsiglip.fine_tuning._model_card import NOTICE, TERMS, documents
-from sk_medsiglip.fine_tuning._places import write_files
-from sk_medsiglip.fine_tuning._tuned import Tuned, base_name, tuning_record
+from sk_medsiglip.fine_tuning._tuned import (
+    Tuned,
+    base_name,
+    tuning_record,
+    write_files,
+)
 
 _RECORD = "fine_tuner.json"
 _CLASSIFIER = "classifier.safetensors"
@@ -57,6 +62,17 @@ ATTRIBUTES = (
 
 # Parameters of one run or machine.
 _NOT_SAVED = frozenset({"resume", "run_dir", "verbose"})
+
+NOTICE = "NOTICE"
+TERMS = "TERMS.md"
+_CARD = "README.md"
+
+# Width, px a side and px a patch of MedSigLIP: no other published SigLIP has these.
+_MEDSIGLIP_SIZES = (1152, 448, 14)
+
+# Parameters that are described elsewhere in the card, or not at all.
+_NOT_SETTINGS = _NOT_SAVED | {"embedder"}
+_READING = ("resize", "pad", "intensity", "frame", "max_pixels")
 
 # Files of a checkpoint's folder besides its weights, which a whole copy needs.
 _BESIDE_WEIGHTS = ("*.json", "*.model", "*.txt")
@@ -97,7 +113,7 @@ def save_folder(
             base = find_checkpoint(embedder.model, embedder.revision, weights=False)
         except (ModelAccessError, CheckpointError):
             base = None  # its sizes are not known then, only its name
-        write_files(scratch, documents(base, parameters, learned, is_merged=False))
+        write_files(scratch, _documents(base, parameters, learned, is_merged=False))
     return os.fspath(path)
 
 
@@ -140,10 +156,10 @@ def _tuned_in(
 ) -> Tuned | None:
     """Return the tuned weights of a folder, checked against its record and the base."""
     names = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, NOTICE, TERMS)
-    files = {n: (path / n).read_bytes() for n in names if (path / n).is_file()}
+    found = {n: (path / n).read_bytes() for n in names if (path / n).is_file()}
     is_whole = (path / TUNED_WEIGHTS).is_file()
     revision, fingerprint = learned["base_revision_"], learned["fingerprint_"]
-    is_there = is_whole or not files.keys().isdisjoint(names[:2])
+    is_there = is_whole or not found.keys().isdisjoint(names[:2])
     if not is_there and fingerprint == revision:
         return None
     if not is_there or digest_adapter(path, revision) != fingerprint:
@@ -160,7 +176,7 @@ def _tuned_in(
     if is_whole:
         home = os.fspath(path.resolve())
         return Tuned(fingerprint, base_name(model), revision, home=home)
-    return Tuned(fingerprint, base_name(model), revision, files)
+    return Tuned(fingerprint, base_name(model), revision, found)
 
 
 def merge_folder(
@@ -179,8 +195,75 @@ def merge_folder(
                     shutil.copyfile(file, scratch / file.name)
         with quiet_transformers():
             network.save_pretrained(scratch)
-        write_files(scratch, documents(checkpoint, parameters, learned, is_merged=True))
+        write_files(
+            scratch, _documents(checkpoint, parameters, learned, is_merged=True)
+        )
     return os.fspath(path)
+
+
+def _documents(
+    base: Checkpoint | None,
+    parameters: Mapping[str, Any],
+    learned: Mapping[str, Any],
+    *,
+    is_merged: bool,
+) -> dict[str, bytes]:
+    """Return the model card, and for MedSigLIP its terms, by file name.
+
+    The card holds no path of this machine and no text of the user's.
+    """
+    embedder = parameters["embedder"]
+    model = os.fspath(embedder.model)
+    settings = {k: v for k, v in parameters.items() if k not in _NOT_SETTINGS}
+    settings |= {name: getattr(embedder, name) for name in _READING}
+    terms = licence_files(model, base)
+    history = learned["history_"]
+    last = history[history["step"] <= learned["best_step_"]].ffill().iloc[-1].dropna()
+    # Only the name of a folder.
+    is_folder = Path(model).expanduser().is_dir()
+    card = _template(_CARD).format(
+        **{"n_train_": "an unknown number of", **learned},
+        library="transformers" if is_merged else "peft",
+        base=Path(model).name if is_folder else model,
+        n_validation=len(learned["validation_rows_"]),
+        version=__version__,
+        licence=f"the terms of MedSigLIP: see {NOTICE} and {TERMS} in this folder"
+        if terms
+        else "that of the base",
+        metrics="\n".join(
+            f"- {name}: {value:.4g}"
+            for name, value in last.items()
+            if name.endswith(("loss", "auc"))
+        ),
+        settings="\n".join(f"- {key}: {_shown(one)}" for key, one in settings.items()),
+    )
+    return terms | {_CARD: card.encode()}
+
+
+def _template(name: str) -> str:
+    return (files(__package__) / "documents" / name).read_text("utf-8")
+
+
+def _shown(value: object) -> str:
+    """Return a setting as text, without texts and arrays of the user's."""
+    plain = value is None or isinstance(value, bool | int | float | str)
+    return f"`{value!r}`" if plain else f"a {type(value).__name__}"
+
+
+def licence_files(model: str, base: Checkpoint | None) -> dict[str, bytes]:
+    """Return the files that the licence asks for, if the base is MedSigLIP."""
+    if not is_medsiglip(model, base):
+        return {}
+    # Not the folders of this machine.
+    name = "google/medsiglip-448" if os.path.isabs(model) else model
+    terms = _template(TERMS).format(base=name)
+    return {NOTICE: _template(NOTICE).encode(), TERMS: terms.encode()}
+
+
+def is_medsiglip(model: str, base: Checkpoint | None) -> bool:
+    """Return whether a base is MedSigLIP, by its name or by its sizes."""
+    sizes = base and (base.embedding_dim, base.image_size, base.patch_size)
+    return "medsiglip" in Path(model).name.lower() or sizes == _MEDSIGLIP_SIZES
 
 
 @contextmanager

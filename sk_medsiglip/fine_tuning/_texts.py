@@ -38,8 +38,8 @@ _FOR_LABELS = (
 class TrueTexts:
     """Texts, each once, and which of them are true, or unknown, of each row.
 
-    Of the true ones of a row the first ``n_main`` say what is present. The others say
-    what is absent, and are shown every second time at most.
+    The first ``n_main`` true texts of a row name findings that are present. The others
+    name absent ones, and are shown every second time at most.
     """
 
     texts: list[str]

@@ -33,14 +33,14 @@ from transformers import (
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.exceptions import CheckpointError, RunFolderError
 from sk_medsiglip.fine_tuning._batches import Collator, RunOrder
-from sk_medsiglip.fine_tuning._network import Network
-from sk_medsiglip.fine_tuning._run_folder import mark_complete
-from sk_medsiglip.fine_tuning._settings import Pace, Settings
-from sk_medsiglip.fine_tuning._trainable import (
+from sk_medsiglip.fine_tuning._network import (
+    Network,
     load_trained,
     parameter_groups,
     save_trained,
 )
+from sk_medsiglip.fine_tuning._run_folder import mark_complete
+from sk_medsiglip.fine_tuning._settings import Pace, Settings
 from sk_medsiglip.fine_tuning._validation import validation_scores
 
 # Length to which the gradient of a step is cut.

@@ -14,12 +14,21 @@ from sk_medsiglip.encoder import Checkpoint, find_checkpoint, ran_out_of_memory
 from sk_medsiglip.fine_tuning._batches import Collator
 from sk_medsiglip.fine_tuning._examples import Examples, check_examples
 from sk_medsiglip.fine_tuning._inputs import Inputs, read_inputs, scratch_folder
-from sk_medsiglip.fine_tuning._network import Network, build_network
-from sk_medsiglip.fine_tuning._places import check_space
+from sk_medsiglip.fine_tuning._network import (
+    Network,
+    build_network,
+    load_trained,
+    trained_tensors,
+)
 from sk_medsiglip.fine_tuning._processes import Processes, start_processes
-from sk_medsiglip.fine_tuning._run_folder import RunFolder, open_run, run_facts
+from sk_medsiglip.fine_tuning._run_folder import (
+    RunFolder,
+    check_space,
+    open_run,
+    run_facts,
+)
+from sk_medsiglip.fine_tuning._save import licence_files
 from sk_medsiglip.fine_tuning._settings import Pace, Settings, out_of_memory
-from sk_medsiglip.fine_tuning._trainable import load_trained, trained_tensors
 from sk_medsiglip.fine_tuning._trainer import (
     TuningTrainer,
     history_table,
@@ -49,7 +58,7 @@ def fine_tune(
     pace = settings.pace(int((~validates).sum()), processes.n)
     with scratch_folder(settings, processes) as scratch:
         inputs = read_inputs(settings, examples, checkpoint, scratch, processes)
-        facts = run_facts(settings, examples, inputs, checkpoint, processes.n)
+        facts = run_facts(settings, examples, inputs.digest, checkpoint, processes.n)
         with open_run(settings, facts, seed, processes) as (folder, seed):
             validates = examples.split(settings.validation_fraction, seed)
             data = _Data(examples, inputs, validates, seed)
@@ -59,7 +68,7 @@ def fine_tune(
             except (RuntimeError, MemoryError) as error:
                 if not ran_out_of_memory(error):
                     raise
-                # The frames of the failed step hold what it allocated.
+                # The frames of the failed step hold its tensors.
                 traceback.clear_frames(error.__traceback__)
                 bf16 = settings.computes_in_bfloat16()
                 raise out_of_memory(settings, settings.device, bf16=bf16) from error
@@ -94,12 +103,7 @@ def _train(
     )
     torch.manual_seed(data.seed)
     network, low_rank = build_network(
-        settings,
-        data.examples,
-        data.inputs.kept,
-        checkpoint,
-        rows,
-        bf16=arguments.bf16,
+        settings, data.examples, data.inputs.kept, checkpoint, rows, bf16=arguments.bf16
     )
     n_trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     check_space(
@@ -157,14 +161,17 @@ def _store(
     if not settings.trained_towers:
         return None
     base, files = settings.embedder, None
+    name = base_name(base.model)
     if low_rank is not None:
-        files = adapter_files(low_rank, base_name(base.model), checkpoint.revision)
+        files = adapter_files(low_rank, name, checkpoint.revision)
     tensors = {
-        name.removeprefix("siglip."): tensor
-        for name, tensor in trained_tensors(network).items()
-        if not name.startswith("classifier.")
+        key.removeprefix("siglip."): tensor
+        for key, tensor in trained_tensors(network).items()
+        if not key.startswith("classifier.")
     }
-    return store_tuned(base, checkpoint, files, tensors, processes)
+    beside = licence_files(name, checkpoint)
+    new = Tuned("", name, checkpoint.revision)
+    return store_tuned(new, base.cache, files, tensors, beside, processes)
 
 
 def _array(parameter: torch.Tensor) -> NDArray[np.float32]:

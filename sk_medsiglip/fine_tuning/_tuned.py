@@ -7,30 +7,30 @@ store of embeddings. Whole weights are a folder only.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import save
 
-from sk_medsiglip._files import put_in_place, scratch_folder
-from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip._files import make_scratch_folder, put_in_place, scratch_folder
+from sk_medsiglip.embedding import open_cache
 from sk_medsiglip.encoder import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     TUNED_WEIGHTS,
     TUNING,
-    Checkpoint,
     digest_adapter,
     find_checkpoint,
 )
 from sk_medsiglip.exceptions import CheckpointError, ModelAccessError, RunFolderError
-from sk_medsiglip.fine_tuning._model_card import licence_files
-from sk_medsiglip.fine_tuning._places import adapters_folder, write_files
 from sk_medsiglip.fine_tuning._processes import Processes
 
 
@@ -62,7 +62,7 @@ class Tuned:
         if here.base_model != self.base_model:
             here._check_base()
         write = partial(write_files, files=self.files)
-        return _store(adapters_folder(cache), write, here)[1]
+        return _store(_adapters_folder(cache), write, here)[1]
 
     def _check_base(self) -> None:
         """Raise if the base's name means another checkpoint on this machine."""
@@ -82,16 +82,18 @@ class Tuned:
 
 
 def store_tuned(
-    embedder: MedSigLIPEmbedder,
-    checkpoint: Checkpoint,
+    new: Tuned,
+    cache: Any,
     files: dict[str, bytes] | None,
     tensors: Mapping[str, Any],
+    beside: Mapping[str, bytes],
     processes: Processes,
 ) -> Tuned:
-    """Store the files of an adapter, or whole weights that the first process writes."""
-    new = Tuned("", base_name(embedder.model), checkpoint.revision)
-    root = adapters_folder(embedder.cache)
-    beside = licence_files(new.base_model, checkpoint)
+    """Store the files of an adapter, or whole weights that the first process writes.
+
+    ``new`` names the base, and ``beside`` are documents to write next to the weights.
+    """
+    root = _adapters_folder(cache)
     if files is not None:
         files |= beside
         fingerprint, _ = _store(root, partial(write_files, files=files), new)
@@ -124,6 +126,19 @@ def adapter_files(low_rank: Any, model: str, revision: str) -> dict[str, bytes]:
     # peft's sets become lists in an order that is the same tomorrow.
     text = json.dumps(config, indent=1, sort_keys=True, default=sorted)
     return {ADAPTER_WEIGHTS: save(tensors), ADAPTER_CONFIG: text.encode()}
+
+
+def _adapters_folder(cache: Any) -> Path:
+    """Return the folder of adapters beside a store, or one of this process alone."""
+    store = open_cache(cache)
+    return (_folder_of_this_process() if store is None else store.location) / "adapters"
+
+
+@lru_cache(maxsize=1)
+def _folder_of_this_process() -> Path:
+    folder = make_scratch_folder(Path(tempfile.gettempdir()), mode=0o700)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _store(root: Path, write: Callable[[Path], None], tuned: Tuned) -> tuple[str, Path]:
@@ -160,6 +175,12 @@ def _holds(folder: Path, tuned: Tuned, record: str) -> bool:
         ) == tuned.fingerprint
     except (OSError, CheckpointError):
         return False
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files by their names."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
 
 
 def tuning_record(base_model: str, base_revision: str) -> str:

@@ -147,7 +147,7 @@ class ExactIndex:
         """Do nothing: rows lie side by side at all times."""
 
     def refresh(self) -> None:
-        """See what other processes have stored since the index was opened."""
+        """Read the changes that other processes stored since the index was opened."""
         if self._origin is None:
             return
         folder, name = self._origin

@@ -31,7 +31,7 @@ class RetrievalDisplay:
     hits : DataFrame
         Results of :meth:`ImageRetriever.search` for one query.
     pictures : list of ndarray of shape (H, W, 3) or None
-        A picture for each row of ``hits``; None where there is none to show.
+        A picture for each row of ``hits``; None if it cannot be shown.
     query : str, default=None
         Words of the query, for the title.
     asked : ndarray of shape (H, W, 3), default=None
@@ -124,7 +124,7 @@ class RetrievalDisplay:
         """
         hits = retriever.search(query, n, **params)
         if "query" in hits:
-            raise ValueError("a sheet shows what one query found; pass one of them.")
+            raise ValueError("a sheet shows the results of one query; pass one.")
         embedder = getattr(retriever, "embedder_", None) or retriever.embedder
         image = _image_of(query)
         return cls.from_hits(
@@ -215,7 +215,7 @@ class RetrievalDisplay:
 
 
 def _source(row: Any, images: Any) -> Any:
-    """Return what to open for a row that was found."""
+    """Return the image to open for a row of the results."""
     if images is None:
         return None if pd.isna(row.source) else row.source
     if isinstance(images, Callable):  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""From what a user adds to rows of an index, some thousand at a time."""
+"""Turn a user's images or embeddings into rows of an index, in batches."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_array
 
+from sk_medsiglip._warning import warn_user
 from sk_medsiglip.embedding import MedSigLIPVolumeEmbedder, plain_rows
 from sk_medsiglip.exceptions import ImageReadError, UnreadableImageWarning
 from sk_medsiglip.images import image_rows, source_name, study_rows
@@ -112,7 +113,7 @@ class Images:
             raise error.at_row(start + error.row) from None
 
     def reason(self, row: int) -> str:
-        """Read an image once more, for the error that says what is wrong with it."""
+        """Return why an image cannot be read, from the error of reading it again."""
         try:
             strict_copy(self._embedder).transform([self.images[row]])
         except ImageReadError as error:
@@ -169,7 +170,7 @@ def replacements(
     sources: pd.Series | None,
     rejected: list[Rejected],
 ) -> Iterator[Rows]:
-    """Yield rows of an index as they will be; what is not given stays as it is.
+    """Yield changed rows of an index; values that are not given stay as they are.
 
     Rows whose new vector has no direction are not changed; ``rejected`` gets them.
     """
@@ -247,10 +248,9 @@ def warn_about_rejected(rejected: list[Rejected], n_rows: int) -> None:
     shown = [str(one) for one in rejected[:_NAMED_IN_WARNING]]
     if len(rejected) > len(shown):
         shown.append(f"and {len(rejected) - len(shown)} more")
-    warnings.warn(
+    warn_user(
         f"{len(rejected)} of {n_rows} rows are kept out of the index:\n  "
         + "\n  ".join(shown)
         + "\nrejected_ holds them all.",
         UnreadableImageWarning,
-        stacklevel=4,
     )

@@ -63,7 +63,7 @@ class NextFree(NamedTuple):
     id: int = 0
 
     def after(self, numbers: ArrayLike, ids: ArrayLike) -> NextFree:
-        """Return what follows when rows with these have been there too."""
+        """Return the next number and id after rows that have these."""
         number, largest_id = (int(np.max(some, initial=-1)) for some in (numbers, ids))
         return NextFree(max(self.number, number + 1), max(self.id, largest_id + 1))
 
@@ -99,5 +99,14 @@ class Found:
 
     scores: NDArray[np.float32]
     numbers: NDArray[np.int64]
-    table: pd.DataFrame | None = None
-    vectors: NDArray[np.float32] | None = None
+    table: Any = None  # a DataFrame
+    vectors: Any = None  # an ndarray of a row each
+
+    def take(self, places: NDArray[np.intp]) -> Found:
+        """Return rows, in this order, of a result with table and vectors."""
+        return Found(
+            self.scores[places],
+            self.numbers[places],
+            self.table.iloc[places].reset_index(drop=True),
+            self.vectors[places],
+        )

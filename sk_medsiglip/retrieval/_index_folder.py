@@ -39,7 +39,7 @@ _ROWS = "rows-"
 #: another process may still be writing them.
 _DRAFT_SECONDS = 3600
 
-#: Another process may save between our reading of index.json and of what it names.
+#: Another process may save between our reading of index.json and of its arrays.
 _ATTEMPTS = 5
 
 #: Bytes of vectors that are read when an index is opened, to find NaN and infinity.
@@ -86,7 +86,7 @@ def read_folder(
     path: Path,
     build: Callable[[dict[str, Any], dict[str, Any]], _Opened],
 ) -> _Opened:
-    """Return what ``build`` makes of the facts and arrays in a folder."""
+    """Return the result of ``build`` for the facts and arrays in a folder."""
     for attempt in range(_ATTEMPTS):
         facts = read_index_file(path)
         try:
@@ -106,7 +106,7 @@ def read_folder(
 
 
 def read_index_file(path: Path) -> dict[str, Any]:
-    """Return what ``index.json`` says."""
+    """Return the checked content of ``index.json``."""
     file = path / INDEX_FILE
     try:
         facts = read_json(
@@ -292,13 +292,13 @@ def _lock(file: Any) -> bool:
 
 
 def _clear(path: Path, replaced: str | None, kept: str) -> None:
-    """Remove the rows that were replaced, and what killed processes left behind."""
+    """Remove the rows that were replaced, and leftovers of killed processes."""
     for entry in path.iterdir():
         is_ours = entry.name.startswith((_ROWS, INDEX_FILE))
         if not is_ours or entry.name in (INDEX_FILE, kept):
             continue
         if entry.name == replaced or _is_old(entry):
-            # Whoever has them mapped keeps them; Windows waits for the next save.
+            # Processes that mapped them keep them; Windows waits for the next save.
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
             else:

@@ -2,7 +2,7 @@
 
 A table of LanceDB is a sequence of versions, each written aside and put in place by one
 commit. Building, adding, removing and updating are one commit each; so a reader keeps
-the version that it opened, and what was killed half-way is not there.
+the version that it opened, and a change that was killed half-way has no effect.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ _FEW_MATCHES = 50_000
 #: Small files, one an addition, that a search may have to open.
 _MANY_FILES = 16
 
-#: Ids in one filter, of which LanceDB reads 100,000 in a second.
+#: Ids in one filter; LanceDB reads 100,000 a second.
 _IDS_AT_ONCE = 200_000
 
 _FEW_IDS = 1_000
 
 _ROWS_AT_ONCE = 8192
 
-#: Of the field of numbers: what follows the rows that were removed, as JSON.
+#: Key in the metadata of the field of numbers: the next number and id, as JSON.
 _NEXT = b"sk_medsiglip.next"
 
 
@@ -119,7 +119,7 @@ class LanceIndex:
 
     @property
     def next_free(self) -> NextFree:
-        """Number and id of the next row that is added, which no row ever had."""
+        """Number and id of the next row to be added; they are never given twice."""
         return self._after(self._removed(), self._scan_columns(self._counted()))
 
     def _counted(self) -> list[str]:
@@ -127,7 +127,7 @@ class LanceIndex:
         return ["number", *(["id"] if self.about.id_kind == "integer" else [])]
 
     def _removed(self) -> NextFree:
-        """Return what follows the rows that were removed; see :meth:`remove`."""
+        """Return the next number and id after the removed rows; see :meth:`remove`."""
         known = self._table.schema.field("number").metadata or {}
         return NextFree(**read_json(known[_NEXT])) if _NEXT in known else NextFree()
 
@@ -152,7 +152,7 @@ class LanceIndex:
             self._format = RowFormat(about, storage)
 
     def begin_change(self) -> None:
-        """Go to the rows that a change starts from, whoever wrote them."""
+        """Go to the newest rows, from which a change starts."""
         self.refresh()
 
     def append(self, batches: Iterable[Rows]) -> None:
@@ -176,7 +176,7 @@ class LanceIndex:
 
     def replace(self, batches: Iterable[Rows]) -> None:
         """Put rows in the place of those with their ids, which are there."""
-        # All of them first: what they are made of is read from this very table, and
+        # All of them first, since they are made from rows of this very table, and
         # reading it while LanceDB waits for a batch could wait for ever.
         with Stream(list(batches), self._format) as stream:
             writer = self._table.merge_insert("id").when_matched_update_all()
@@ -279,16 +279,16 @@ class LanceIndex:
         """Merge small files, bring indexes up to date, erase old versions."""
         last = max(self._table.list_versions(), key=lambda one: one["version"])
         if last["metadata"].get("total_deletion_files", "0") != "0":
-            # LanceDB leaves removed rows in files of which they are a small part.
+            # LanceDB leaves removed rows in a file if they are a small part of it.
             self._table.update(values_sql={"number": "number"})
         with warnings.catch_warnings():
-            # It repeats what our documentation says of keeping none.
+            # Our documentation has the same warning about keeping no old version.
             warnings.filterwarnings("ignore", "optimize.cleanup_older_than=0")
             self._table.optimize(cleanup_older_than=timedelta(days=keep_days))
         self._make_indexes()
 
     def _make_indexes(self) -> None:
-        """Build what the number of rows asks for and is not there yet."""
+        """Build the indexes that pay for this number of rows and do not exist yet."""
         n_rows = len(self)
         if n_rows < MIN_ROWS_FOR_ANN:
             return

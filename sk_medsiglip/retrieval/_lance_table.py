@@ -1,6 +1,6 @@
 """The table that ``index="lancedb"`` keeps: its place, options, and rows as Arrow.
 
-What an index remembers of its rows is in the schema of the table, so that both change
+The facts about an index are in the schema of the table, so that both change
 in one commit.
 """
 
@@ -58,12 +58,12 @@ class StorageOptions(UserDict[str, str]):
     {'region': 'eu-north-1', 'aws_secret_access_key': ...}
     """
 
-    # Saved files name the room. It is not a dict, of which skops saves all items.
+    # Saved files name the room. Not a dict, since skops would save all its items.
     __module__ = "sk_medsiglip.retrieval"
 
     @classmethod
     def around(cls, options: Any) -> Any:
-        """Return options as this class; what is no mapping, as it is."""
+        """Return a mapping as this class, and anything else unchanged."""
         if isinstance(options, Mapping) and not isinstance(options, cls):
             return cls(options)
         return options
@@ -112,7 +112,7 @@ class LanceSettings:
 
 def import_lance(name: str) -> Any:
     """Return a module of LanceDB or pyarrow, or say how to install it."""
-    # Its own warnings name folders, and tell of nothing a user could do.
+    # Its own warnings name folders, and a user cannot act on them.
     os.environ.setdefault("LANCEDB_LOG", "error")
     return import_optional(name, extra="retrieval", purpose='index="lancedb"')
 
@@ -155,7 +155,7 @@ def is_lance(uri: str) -> bool | None:
 
 
 def read_schema(schema: Any, uri: str) -> tuple[About, str]:
-    """Return what the index remembers of its rows, and how vectors are kept."""
+    """Return the facts about an index, and the type of its vectors."""
     try:
         facts = read_json((schema.metadata or {})[_SCHEMA_KEY], {"format": int})
         found = facts["format"]

@@ -20,7 +20,7 @@ import pandas as pd
 #: Columns that results have anyway.
 RESERVED = ("query", "rank", "id", "source", "score")
 
-#: Kind: what it is called in a message, and the type of its column.
+#: Name in messages and pandas type of each kind of column.
 _DTYPES: dict[str, tuple[str, Any]] = {
     "text": ("text", pd.StringDtype()),
     "integer": ("whole numbers", pd.Int64Dtype()),
@@ -30,7 +30,7 @@ _DTYPES: dict[str, tuple[str, Any]] = {
     "time_utc": ("times with a time zone", pd.DatetimeTZDtype("us", "UTC")),
 }
 
-#: What ``pandas.api.types.infer_dtype`` says of a column of objects.
+#: Kinds by the answer of ``pandas.api.types.infer_dtype`` for a column of objects.
 _KIND_OF_OBJECTS = {
     "string": "text",
     "empty": "text",

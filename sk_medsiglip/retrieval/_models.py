@@ -165,7 +165,7 @@ def to_length_one(
 
 
 def _image_part(embedder: ImageEmbedder) -> MedSigLIPEmbedder:
-    """Return what embeds one image: the embedder itself, or a volume's for slices."""
+    """Return the embedder of single images, for volumes that of their slices."""
     if isinstance(embedder, MedSigLIPEmbedder):
         return embedder
     fitted: Any = getattr(embedder, "embedder_", embedder.embedder)

@@ -33,7 +33,7 @@ from sk_medsiglip.retrieval._models import prepared_as
 #: 38 MB of vectors of width 1152.
 _ROWS_AT_ONCE = 8192
 
-#: Of the schema: whose vectors a file holds, and how images were read.
+#: Key in a schema's metadata: the model, and how images were read.
 _RECIPE = b"sk_medsiglip.recipe"
 
 _FACTS: dict[str, type | tuple[type, ...]] = {
@@ -44,16 +44,16 @@ _FACTS: dict[str, type | tuple[type, ...]] = {
     "pad": bool,
 }
 
-#: Whose id a row has, the first that there is.
+#: Columns of ids; the first one that exists is taken.
 _ID_COLUMNS = ("id", "ids")
 
-#: What tells rows of shards apart: one that is there twice was written twice.
+#: Column that identifies the rows of shards; a row with a known key was written twice.
 _KEY = "key"
 
-#: Columns of shards that say nothing to a reader.
+#: Columns of shards that are not metadata of the images.
 _OF_SHARDS = ("space", "fingerprint", "checksum", _KEY, "size", "mtime")
 
-#: What shards call a model that lies in a folder: its path is kept nowhere.
+#: Name that shards give to a model in a folder, whose path they do not hold.
 _FOLDER = "folder"
 
 
@@ -86,18 +86,11 @@ class ParquetShards:
             ) from error
         if not files:
             raise SearchIndexError(f"{location!r} holds no Parquet file.")
-        self._parquet = import_optional(
-            "pyarrow.parquet", extra="parquet", purpose=purpose
-        )
         self._vectors, self._sources = vectors, sources
         # A list of failures beside the shards is passed over.
         chosen = [i for i, schema in enumerate(schemas) if vectors in schema.names]
         self._files = [files[i] for i in chosen]
         self._schemas = [schemas[i] for i in chosen]
-        # Of a folder "site=A" every row has the site A.
-        self._of_folder = [
-            module.get_partition_keys(file.partition_expression) for file in self._files
-        ]
         self._schema = self._whole_schema(dataset.schema)
         names = [vectors, *self._schema.names] if chosen else schemas[0].names
         self._ids = ids or next((n for n in _ID_COLUMNS if n in names), None)
@@ -106,9 +99,14 @@ class ParquetShards:
                 raise ValueError(f"there is no column {name!r}; there are {names}.")
         self.n_rows = 0
         self._vector_type = self._schemas[0].field(vectors).type
-        types = self._pyarrow.types
-        self._is_binary = types.is_binary(self._vector_type) or types.is_large_binary(
-            self._vector_type
+        is_binary = self._pyarrow.types.is_binary, self._pyarrow.types.is_large_binary
+        self._is_binary = any(test(self._vector_type) for test in is_binary)
+        of_numbers = self._pyarrow.list_(self._pyarrow.float32())
+        kind = self._pyarrow.large_binary() if self._is_binary else of_numbers
+        self._dataset = module.FileSystemDataset(
+            self._files,
+            self._schema.append(self._pyarrow.field(vectors, kind)),
+            dataset.format,
         )
         self._recipe = self._read_recipe()
         self._not_metadata = {vectors, sources, self._ids, _KEY}
@@ -157,32 +155,24 @@ class ParquetShards:
     def _scan(self, columns: list[str] | None = None) -> Iterator[Any]:
         """Yield all rows, each key once; memory does not grow with the files.
 
-        Not by pyarrow's data set, which reads ahead of whoever is slow, as far as it
-        gets.
+        Not by several threads, which read ahead of a slow caller as far as they get.
         """
         seen: set[bytes] = set()
-        for file, schema, of_folder in zip(
-            self._files, self._schemas, self._of_folder, strict=True
-        ):
-            has_keys = bool(self._recipe) and _KEY in schema.names
-            wanted = columns and [*columns, *([_KEY] if has_keys else [])]
-            with (
-                file.open() as stream,
-                self._parquet.ParquetFile(stream, pre_buffer=False) as parquet,
+        has_keys = bool(self._recipe) and _KEY in self._schema.names
+        wanted = columns and list({*columns, *([_KEY] if has_keys else [])})
+        try:
+            for batch in self._dataset.to_batches(
+                wanted, batch_size=_ROWS_AT_ONCE, use_threads=False
             ):
-                for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=wanted):
-                    if has_keys:
-                        batch = self._first_times(batch, seen)
-                    if len(batch):
-                        yield batch if columns else self._in_folder(batch, of_folder)
-
-    def _in_folder(self, batch: Any, of_folder: dict[str, Any]) -> Any:
-        """Return a batch with the columns that the name of its folder gives."""
-        for name in of_folder.keys() - set(batch.schema.names):
-            values = [of_folder[name]] * len(batch)
-            kind = self._schema.field(name).type
-            batch = batch.append_column(name, self._pyarrow.array(values, kind))
-        return batch
+                if has_keys:
+                    batch = self._first_times(batch, seen)
+                if len(batch):
+                    yield batch
+        except (
+            self._pyarrow.ArrowInvalid,
+            self._pyarrow.ArrowNotImplementedError,
+        ) as error:
+            raise _different_types(error) from error
 
     def _whole_schema(self, of_dataset: Any) -> Any:
         """Return all columns but the vectors, in types that hold every file's."""
@@ -191,18 +181,17 @@ class ParquetShards:
             schema([self._decoded(one) for one in file if one.name != self._vectors])
             for file in self._schemas
         ]
-        known = {name for file in of_files for name in file.names}
-        of_folders = {name for keys in self._of_folder for name in keys} - known
-        hive = schema([self._decoded(of_dataset.field(n)) for n in sorted(of_folders)])
+        known = {self._vectors, *(name for file in of_files for name in file.names)}
+        # Names of folders, as "site=A", are columns of the data set alone.
+        hive = schema(
+            [self._decoded(one) for one in of_dataset if one.name not in known]
+        )
         try:
             return self._pyarrow.unify_schemas(
                 [schema([]), *of_files, hive], promote_options="permissive"
             )
         except self._pyarrow.ArrowException as error:
-            raise TypeError(
-                f"a column has different types in different files: {error}. Write it "
-                "in one type, or leave it out of the files."
-            ) from error
+            raise _different_types(error) from error
 
     def _decoded(self, field: Any) -> Any:
         kind = field.type
@@ -214,12 +203,12 @@ class ParquetShards:
         """Return the rows whose keys were not seen before."""
         new = []
         for key in batch[_KEY].to_pylist():
-            new.append(key not in seen)
+            new.append(key is None or key not in seen)
             seen.add(key)
         return batch if all(new) else batch.filter(self._pyarrow.array(new))
 
     def _read_recipe(self) -> dict[str, Any]:
-        """Return what every file says of its vectors."""
+        """Return the recipe of the vectors, which all files must share."""
         found: dict[str, Any] | None = None
         for file, schema in zip(self._files, self._schemas, strict=True):
             stored = (schema.metadata or {}).get(_RECIPE)
@@ -249,7 +238,7 @@ class ParquetShards:
         raise ValueError("the files hold no vector.")
 
     def _matrix(self, column: Any, width: int) -> NDArray[np.floating]:
-        """Return vectors as the rows of an array, NaN where there is none."""
+        """Return vectors as the rows of an array, NaN for missing ones."""
         vectors = np.full((len(column), width), np.nan, np.float32)
         valid = column.is_valid().to_numpy(zero_copy_only=False)
         present = column.filter(self._pyarrow.array(valid))
@@ -341,3 +330,10 @@ class ParquetShards:
         listed = batch[self._sources].to_pylist() if there else [None] * len(batch)
         values = pd.Series(listed, dtype=object)
         return conform_column(values, "text", "source", row)
+
+
+def _different_types(error: Exception) -> TypeError:
+    return TypeError(
+        f"a column has different types in different files: {error}. Write it in one "
+        "type, or leave it out of the files."
+    )

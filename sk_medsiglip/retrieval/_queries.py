@@ -23,7 +23,7 @@ _FILE_ENDINGS = (
 
 @dataclass(frozen=True, eq=False)
 class _Term:
-    """One summand: what it is, and how much it counts."""
+    """One part of a query, and its weight."""
 
     kind: str  # "text", "image" or "embedding"
     value: Any
@@ -51,7 +51,7 @@ class Query:
     weight; a plain text may stand for its query. Images are more like
     each other than any text is like an image, so in the sum of an image and a text the
     image mostly decides: give the text more weight, ``Query(image=path) + 3 *
-    Query("pacemaker")``, and look at what comes back.
+    Query("pacemaker")``, and check the results.
 
     Examples
     --------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
+from sk_medsiglip._warning import warn_user
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
 from sk_medsiglip.retrieval._exact_index import ExactIndex
@@ -459,7 +459,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
             A text describes a picture: ``"large right pleural effusion"``. A
             :class:`Query` joins texts and images, or turns away from some. Images are
             ``pathlib.Path``, PIL images, bytes or arrays of pixels; a 1-D array is an
-            embedding, a 2-D array of floats several. A list asks several things.
+            embedding, a 2-D array of floats several. A list holds several queries.
         n : int, default=10
             Number of results for each query.
         where : str or None, default=None
@@ -470,7 +470,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
             ``pip install "sk-medsiglip[retrieval]"``.
         deduplicate : float or None, default=None
             Cosine from which two images are near copies, as 0.98: only the better one
-            of them is returned, out of the 65,536 best. What it means depends on the
+            of them is returned, out of the 65,536 best. Its meaning depends on the
             model.
         diversity : float, default=0
             From 0 to 1. Above 0, results are chosen one after the other out of ten
@@ -517,7 +517,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         Parameters
         ----------
         threshold : float, default=0.98
-            Cosine from which two images are near copies. What it means depends on the
+            Cosine from which two images are near copies. Its meaning depends on the
             model: look at some pairs.
 
         Returns
@@ -725,7 +725,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         return self._report(rejected, len(listed))
 
     def refresh(self) -> Self:
-        """See what other processes have stored since this one opened the index.
+        """Read the changes that other processes stored since the index was opened.
 
         Until then every search is of the rows that there were when it was opened.
 
@@ -790,7 +790,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         SearchIndexError
             If another process has saved this index since it was opened here.
         OSError
-            If it cannot be written, or holds other things.
+            If it cannot be written, or holds other files.
         """
         check_is_fitted(self)
         if not isinstance(self._index, ExactIndex):
@@ -851,11 +851,10 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         known = {"model": about.model, "revision": about.revision}
         retriever.set_params(storage=index.storage, **{**known, **params})
         if about.model not in _OURS and "model" not in params and embedder is None:
-            warnings.warn(
+            warn_user(
                 f"the index in {name!r} names the model {about.model!r}, which a "
                 "search by words would load. If you trust both, pass model=.",
                 UserWarning,
-                stacklevel=2,
             )
         return retriever._set_index(index, [], 0)
 
@@ -868,11 +867,11 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         return tags
 
     def _any_embedder(self) -> ImageEmbedder:
-        """Return what embedded the images, or what the parameters say."""
+        """Return the fitted embedder, or one made from the parameters."""
         return getattr(self, "embedder_", None) or self._new_embedder()
 
     def _new_embedder(self) -> ImageEmbedder:
-        """Return what embeds images as the parameters say, not fitted."""
+        """Return the embedder that the parameters describe, not fitted."""
         if self.embedder is not None:
             return self.embedder
         return MedSigLIPEmbedder(
@@ -886,7 +885,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
     def _read(
         self, X: Any, about: About | None
     ) -> tuple[Collection, ImageEmbedder | None]:
-        """Return what ``X`` holds; raise if it does not belong into the index."""
+        """Return the images or embeddings in ``X``, checked against an index."""
         if is_embeddings(X):
             embeddings = Embeddings(X)
             if about is not None:
@@ -901,7 +900,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
     def _build(
         self, about: About, rows: Iterator[Rows], rejected: list[Rejected]
     ) -> ExactIndex | LanceIndex:
-        """Return a new index of rows; raise if there is none."""
+        """Return a new index of rows; raise if there are no rows."""
         rows = _at_least_one(rows, rejected)
         if self.index == "lancedb":
             return LanceIndex.build(about, self._lance_settings(), rows)
@@ -989,14 +988,11 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
                 f"uri={uri!r} is a place in LanceDB's cloud, which is not supported. "
                 "Name a folder, or an object store: s3://bucket/name."
             )
+        searched = ("storage", "ann", "nprobes", "ef", "refine_factor")
         return LanceSettings(
             uri if "://" in uri else os.path.abspath(os.path.expanduser(uri)),
             self.storage_options,
-            storage=self.storage,
-            ann=self.ann,
-            nprobes=self.nprobes,
-            ef=self.ef,
-            refine_factor=self.refine_factor,
+            **{name: getattr(self, name) for name in searched},
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -1029,7 +1025,7 @@ def _check_count(n: Any, name: str) -> None:
 
 
 def _at_least_one(rows: Iterator[Rows], rejected: list[Rejected]) -> Iterator[Rows]:
-    """Pass rows on; raise if there is none."""
+    """Pass rows on; raise if there are no rows."""
     empty = True
     for some in rows:
         empty = False

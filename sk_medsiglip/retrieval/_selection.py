@@ -56,12 +56,16 @@ def nearest_selected(
     if deduplicate is None and not diversity:
         return index.nearest(queries, n, where=where, table=True)
     wanted = max(_CANDIDATES * n, _FEWEST_CANDIDATES) if diversity else n
-    return [
-        _diverse(
-            _distinct(index, query, wanted, where, deduplicate), n, float(diversity)
-        )
-        for query in queries[:, np.newaxis]
-    ]
+    results = []
+    for query in queries[:, np.newaxis]:
+        found = _distinct(index, query, wanted, where, deduplicate)
+        places = np.arange(min(n, len(found.scores)))
+        if diversity and len(places):
+            places = maximal_marginal_relevance(
+                found.scores, found.vectors, n, diversity=float(diversity)
+            )
+        results.append(found.take(places))
+    return results
 
 
 def _distinct(
@@ -71,47 +75,24 @@ def _distinct(
     where: Filter | None,
     threshold: float | None,
 ) -> Found:
-    """Return the best rows of which none is nearly the same as a better one."""
+    """Return the best rows, without those nearly the same as a better one."""
     asked = wanted
     while True:
         (found,) = index.nearest(query, asked, where=where, table=True, vectors=True)
         if threshold is None or not len(found.scores):
             return found
-        assert found.vectors is not None
         groups = near_duplicates(found.vectors, threshold=threshold)
         places = np.flatnonzero(groups == np.arange(len(groups)))
         enough = len(places) >= wanted or asked >= max(_MOST, wanted)
         if enough or len(found.scores) < asked:
-            return _taken(found, places[:wanted])
+            return found.take(places[:wanted])
         asked = min(_MORE * asked, max(_MOST, wanted))
-
-
-def _diverse(found: Found, n: int, diversity: float) -> Found:
-    if not diversity or not len(found.scores):
-        return _taken(found, np.arange(min(n, len(found.scores))))
-    assert found.vectors is not None
-    return _taken(
-        found,
-        maximal_marginal_relevance(found.scores, found.vectors, n, diversity=diversity),
-    )
-
-
-def _taken(found: Found, places: NDArray[np.intp]) -> Found:
-    assert found.table is not None
-    assert found.vectors is not None
-    return Found(
-        found.scores[places],
-        found.numbers[places],
-        found.table.iloc[places].reset_index(drop=True),
-        found.vectors[places],
-    )
 
 
 def results_table(found: list[Found], *, is_batch: bool) -> pd.DataFrame:
     """Return results as one table; in a batch, ``query`` is the first column."""
     tables = []
     for row, one in enumerate(found):
-        assert one.table is not None
         table = one.table.reset_index(drop=True)
         table.insert(2, "score", one.scores)
         table.insert(0, "rank", np.arange(1, len(table) + 1))
@@ -218,7 +199,7 @@ class _Cosines:
         for some in _slices(len(members)):
             self._lengths[some] = _lengths(vectors[members[some]])
         self._threshold = np.float32(threshold)
-        # What rounding to float32, once for each vector and in the product, can do.
+        # Largest error of rounding to float32, of each vector and in the product.
         self._doubt = np.float32((vectors.shape[1] + 4) * 2.0**-23)
 
     def near(self, rows: Labels, others: Labels) -> NDArray[np.bool_]:

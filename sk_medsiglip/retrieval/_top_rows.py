@@ -1,10 +1,10 @@
 """The rows with the highest inner products, exactly, in bounded memory.
 
 Blocks of rows are multiplied in float32, and only those rows of a block are kept whose
-score reaches that of the ``n``-th best so far less what rounding can do. The rows that
-are left at the end, little more than ``n`` a query, are multiplied again in float64. So
-the result is that of float64, whatever the block, the library or the device, and equal
-rows have equal scores.
+score reaches that of the ``n``-th best so far less the largest error of rounding. The
+rows that are left at the end, little more than ``n`` a query, are multiplied again in
+float64. So the result is that of float64, whatever the block, the library or the
+device, and equal rows have equal scores.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ class _Products:
 
 
 class _Writable:
-    """The memory of an array that may be read-only, of which torch would warn."""
+    """The memory of an array; torch would warn if the array is read-only."""
 
     def __init__(self, array: NDArray[Any]) -> None:
         self._array = array  # keeps the memory
@@ -298,7 +298,7 @@ class _Candidates:
         self._n_new = 0
 
     def raise_floor(self, nth_best: NDArray[np.float32]) -> None:
-        """Raise the floor to scores that n rows reach, less what rounding can do."""
+        """Raise the floor to scores that n rows reach, less the error of rounding."""
         np.maximum(self.floor, nth_best - self._margin, out=self.floor)
 
     def add(

@@ -154,7 +154,7 @@ class _Reader:
         if type(node) in (exp.And, exp.Or):
             # A long chain is as deep as it is long; flatten walks it without depth.
             parts = [self._condition(part) for part in node.flatten(unnest=False)]
-            return _all_of(parts) if type(node) is exp.And else _any_of(parts)
+            return _joined(node.key, parts)
         if type(node) is exp.Not:
             return _not(self._condition(self._only(node, "this").this))
         self._n_comparisons += 1
@@ -182,7 +182,7 @@ class _Reader:
             self._only(node, "this", "low", "high")
             low = self._comparison(node.this, "gte", node.args["low"])
             high = self._comparison(node.this, "lte", node.args["high"])
-            return _all_of([low, high])
+            return _joined("and", [low, high])
         if type(node) is exp.In:
             return self._membership(self._only(node, "this", "expressions"))
         if type(node) is exp.Is:
@@ -260,7 +260,7 @@ class _Reader:
             return missing
         if type(node.expression) is exp.Boolean and self._columns[column] == "boolean":
             value = self._compared(column, "eq", bool(node.expression.this))
-            return _all_of([value, _not(missing)])
+            return _joined("and", [value, _not(missing)])
         raise self._refusal(node)
 
     def _like(self, node: Any) -> Filter:
@@ -435,18 +435,12 @@ def _not(part: Filter) -> Filter:
     )
 
 
-def _all_of(parts: list[Filter]) -> Filter:
-    return _joined(parts, " AND ", operator.and_)
-
-
-def _any_of(parts: list[Filter]) -> Filter:
-    return _joined(parts, " OR ", operator.or_)
-
-
-def _joined(parts: list[Filter], word: str, join: Callable[[Any, Any], Any]) -> Filter:
+def _joined(word: str, parts: list[Filter]) -> Filter:
+    """Return parts joined by "and" or "or"."""
+    join = {"and": operator.and_, "or": operator.or_}[word]
     return Filter(
-        lambda names: word.join(f"({part.sql(names)})" for part in parts),
-        lambda table: reduce(join, (part.truth(table) for part in parts)),
+        lambda names: f" {word.upper()} ".join(f"({one.sql(names)})" for one in parts),
+        lambda table: reduce(join, (one.truth(table) for one in parts)),
     )
 
 

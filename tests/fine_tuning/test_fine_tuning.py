@@ -613,7 +613,7 @@ def test_the_licence_is_noticed_beside_weights_that_it_covers(
 
 def test_medsiglip_is_known_by_its_sizes_too():
     from sk_medsiglip.encoder import Checkpoint
-    from sk_medsiglip.fine_tuning._model_card import is_medsiglip
+    from sk_medsiglip.fine_tuning._save import is_medsiglip
 
     sizes = Checkpoint("x", Path("x"), "r", 1152, 448, 14, 64)
     assert is_medsiglip("/models/mine", sizes)

@@ -15,9 +15,9 @@ from sk_medsiglip.fine_tuning._losses import (
     pair_signs,
     sigmoid_pair_loss,
 )
+from sk_medsiglip.fine_tuning._network import choose_trainable, parameter_groups
 from sk_medsiglip.fine_tuning._settings import Settings
 from sk_medsiglip.fine_tuning._texts import caption_texts, prompt_texts
-from sk_medsiglip.fine_tuning._trainable import choose_trainable, parameter_groups
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ Arguments are those of scikit-learn's ranking metrics: ``(y_true, y_score)``, a 
 query and a column an item. Equal scores are taken in no order: a figure is then its
 mean over all orders of the tied items [1]_, as that of
 :func:`sklearn.metrics.ndcg_score` is. It does not depend on how items happen to be
-sorted, and a model that scores everything alike gets what chance gives.
+sorted, and a model that gives all items one score gets the chance level.
 
 CLIP's papers write recall@k for the share of queries with a mate among the first k.
 That is :func:`hit_rate_at_k` here, and equals :func:`recall_at_k`, the share of the
@@ -22,7 +22,7 @@ from sk_medsiglip.retrieval.metrics._first_items import (
     precision_at_k,
     recall_at_k,
 )
-from sk_medsiglip.retrieval.metrics._relevance import chance_level, relevance_of_labels
+from sk_medsiglip.retrieval.metrics._ranking import chance_level, relevance_of_labels
 from sk_medsiglip.retrieval.metrics._whole_order import (
     mean_average_precision,
     mean_reciprocal_rank,

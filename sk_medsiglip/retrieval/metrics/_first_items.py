@@ -7,12 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sk_medsiglip.retrieval.metrics._ranking import (
-    Floats,
-    Ranked,
-    divide,
-    mean_figure,
-)
+from sk_medsiglip.retrieval.metrics._ranking import Floats, Ranked, divide, mean_figure
 
 
 def recall_at_k(

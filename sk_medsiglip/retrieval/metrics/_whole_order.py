@@ -7,12 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sk_medsiglip.retrieval.metrics._ranking import (
-    Floats,
-    Ranked,
-    divide,
-    mean_figure,
-)
+from sk_medsiglip.retrieval.metrics._ranking import Floats, Ranked, divide, mean_figure
 
 #: The highest grade for which sums of ``2**grade`` stay finite.
 _HIGHEST_GRADE = 1000
