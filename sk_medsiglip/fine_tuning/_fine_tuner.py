@@ -220,8 +220,8 @@ class MedSigLIPFineTuner(FittedTuner):
             all true of it; with ``prompts`` labels. For "classification" labels:
             classes, or a table of 1, 0, and NaN where a label is not known.
         groups : array-like of shape (n_samples,) or None, default=None
-            Patients. All images of a patient are on one side of the validation split. By
-            default, each image counts as a patient of its own.
+            Patients. All images of a patient are on one side of the validation split.
+            By default, each image counts as a patient of its own.
 
         Returns
         -------

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from sk_medsiglip.retrieval._exact_index import ExactIndex
 from sk_medsiglip.retrieval._index import Found
 from sk_medsiglip.retrieval._lance_index import LanceIndex
+from sk_medsiglip.retrieval._top_rows import first_copies
 from sk_medsiglip.retrieval._where import Filter
 
 #: Candidates, for each result, among which diverse results are chosen.
@@ -116,7 +116,7 @@ def near_duplicates(vectors: NDArray[np.floating], *, threshold: float) -> Label
     >>> near_duplicates(vectors, threshold=0.98)
     array([0, 0, 2, 3])
     """
-    first_copy = _first_copies(vectors)
+    first_copy = first_copies(vectors)
     different = np.flatnonzero(first_copy == np.arange(len(vectors)))
     cosines = _Cosines(vectors, different, threshold)
     groups = np.full(len(different), -1, np.int64)
@@ -171,21 +171,6 @@ def maximal_marginal_relevance(
             worth[chosen[:turn]] = -np.inf
         chosen[turn] = np.argmax(worth)
     return chosen
-
-
-def _first_copies(vectors: NDArray[np.floating]) -> Labels:
-    """Return for each vector the position of the first that is equal to the bit.
-
-    A collection may hold thousands of copies of one picture, which then need not be
-    compared. Zero vectors stay by themselves.
-    """
-    seen: dict[bytes, int] = {}
-    first = np.arange(len(vectors))
-    for at, vector in enumerate(vectors):
-        if vector.any():
-            digest = blake3(vector.tobytes()).digest()
-            first[at] = seen.setdefault(digest, at)
-    return first
 
 
 class _Cosines:

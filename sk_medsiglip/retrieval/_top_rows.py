@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from sk_medsiglip.encoder import one_thread_in_forked_child
@@ -65,7 +66,12 @@ def top_rows(
         hidden[allowed] = False
         allowed = None
     for start in range(0, len(queries), _QUERIES):
-        some, which = _different(queries[start : start + _QUERIES])
+        # A collection that is searched for itself may hold thousands of copies of one
+        # picture; each would meet thousands of equal scores.
+        first = first_copies(queries[start : start + _QUERIES])
+        different = np.flatnonzero(first == np.arange(len(first)))
+        which = np.searchsorted(different, first)
+        some = np.ascontiguousarray(queries[start + different])
         size = _block_rows(len(some), n_allowed)
         products = _Products(some, rows, size, torch, device)
         found = _search(products, some, rows, n, allowed, hidden)
@@ -99,18 +105,18 @@ def _choose_torch(
     return torch, device
 
 
-def _different(
-    queries: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Return the different queries, and for each query its place among these.
+def first_copies(vectors: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Return for each vector the position of the first that is equal to the bit.
 
-    A collection that is searched for itself may hold thousands of copies of one
-    picture; each would meet thousands of equal scores.
+    Zero vectors stay by themselves.
     """
-    numbers: dict[bytes, int] = {}
-    which = [numbers.setdefault(query.tobytes(), len(numbers)) for query in queries]
-    _, first = np.unique(which, return_index=True)
-    return np.ascontiguousarray(queries[first]), np.array(which)
+    seen: dict[bytes, int] = {}
+    first = np.arange(len(vectors))
+    for at, vector in enumerate(vectors):
+        if vector.any():
+            digest = blake3(vector.tobytes()).digest()
+            first[at] = seen.setdefault(digest, at)
+    return first
 
 
 def _block_rows(n_queries: int, n_allowed: int) -> int:

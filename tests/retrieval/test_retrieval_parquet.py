@@ -371,6 +371,22 @@ def test_columns_have_the_type_that_all_files_can_hold(
     assert [None if pd.isna(one) else one for one in found] == values
 
 
+def test_vectors_and_structs_may_differ_from_file_to_file(tmp_path, vectors):
+    half = pa.table({"vector": as_column(vectors[:1], "half"), "more": pa.nulls(1)})
+    pq.write_table(half, tmp_path / "1.parquet")
+    pq.write_table(one_row(vectors, 1, more=[{"age": 61}]), tmp_path / "2.parquet")
+    retriever = ImageRetriever.from_parquet(tmp_path, model="demo")
+    assert retriever.to_frame()["age"].fillna(0).tolist() == [0, 61]
+    # The vector of the second file keeps its digits.
+    expected = ImageRetriever(model="demo").fit(vectors[:2])
+    found, wanted = (one.search(vectors[1], n=1) for one in (retriever, expected))
+    assert found["score"].item() == wanted["score"].item()
+    binary = pa.table({"vector": as_column(vectors[:1], "binary")})
+    pq.write_table(binary, tmp_path / "3.parquet")
+    with pytest.raises(TypeError, match="different types"):
+        ImageRetriever.from_parquet(tmp_path, model="demo")
+
+
 def test_values_and_types_that_do_not_fit_are_named(tmp_path, vectors):
     small = one_row(vectors, count=pa.array([2**63 - 1], pa.uint64()))
     pq.write_table(small, tmp_path / "x.parquet")
