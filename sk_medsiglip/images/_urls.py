@@ -18,10 +18,10 @@ from blake3 import blake3
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError, MissingDependencyError
+from sk_medsiglip.images._decoding import guarded
 from sk_medsiglip.images._kinds import HEAD_BYTES
-from sk_medsiglip.images._url_errors import guarded
 
-#: A larger file is refused before it is downloaded; an image of it would not fit.
+#: Larger files are refused before they are downloaded: the image would not fit.
 MAX_FILE_BYTES = 4 * 2**30
 
 #: Seconds: until a connection stands, without a byte, and for one file in all.

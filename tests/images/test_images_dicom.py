@@ -249,6 +249,11 @@ class CountingFile:
         self.n_read += len(data)
         return data
 
+    def readinto(self, buffer):
+        n_bytes = self.file.readinto(buffer)
+        self.n_read += n_bytes
+        return n_bytes
+
 
 @pytest.mark.parametrize(
     "name", ["color3d_jpeg_baseline.dcm", "OBXXXX1A_2frame.dcm", "liver.dcm"]
