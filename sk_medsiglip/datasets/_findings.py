@@ -14,7 +14,7 @@ from sk_medsiglip.datasets._anatomy import ORGAN, Canvas, chest_wall, ramp, smoo
 #: For each finding the details that a report may add, and its sentences.
 _WORDS = read_json(Path(__file__).with_name("captions.json"))
 FINDINGS = tuple(_WORDS)
-#: What a report may say of an image.
+#: Facts that a report may state about an image.
 FACTS = (
     "normal",
     *(

@@ -120,8 +120,8 @@ def make_chest_phantoms(
         groups : ndarray of shape (n_samples,)
             Identifier of the patient, such as ``"PHANTOM0001"``.
         captions : list of str
-            A few report-like sentences. What they say is true of the image, and
-            they do not say everything.
+            A few report-like sentences. They are true of the image, and they do not
+            say everything.
         facts : DataFrame of shape (n_samples, n_facts)
             Facts that a report could state: 1 true, 0 false, -1 left open.
         masks : ndarray of shape (n_samples, n_findings, image_size, image_size)
@@ -231,7 +231,7 @@ def _draw(
 ) -> tuple[Canvas, dict[str, np.ndarray]]:
     canvas = draw_chest(body, view, rng)
     # Air displaces vessels but not bones, so what lies in the lung comes before the
-    # bones; what is worn or implanted comes last.
+    # bones; devices come last.
     in_lung = ("cardiomegaly", "consolidation", "nodule", "pneumothorax", "effusion")
     places = {
         name: draw_finding(canvas, found[name], rng)

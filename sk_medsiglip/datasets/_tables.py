@@ -81,7 +81,7 @@ def _is_image(path: Path, folder: Path) -> bool:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
-        return True  # whoever reads it says why that fails, and goes on
+        return True  # the reader reports the reason later, for this file alone
 
 
 def read_table(
@@ -140,7 +140,7 @@ def _find_path_column(cells: pd.DataFrame, folder: Path) -> str | None:
         some = [cell for cell in cells[name].head(_LOOKED_AT) if cell.strip()]
         if any("://" in cell or os.path.isfile(locate(cell, folder)) for cell in some):
             return str(name)
-    return first  # its files are missing: whoever reads them names the rows
+    return first  # its files are missing: the reader names the rows
 
 
 def read_strings(file: Path) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from sk_medsiglip.exceptions import ImageReadError, MissingDependencyError
 
 @contextmanager
 def decoding(reason: str, hint: str) -> Iterator[None]:
-    """Turn whatever a codec library raises into one error, and keep it quiet."""
+    """Turn all errors of a codec library into one of ours; silence its messages."""
     _install_filters()
     _here.depth = getattr(_here, "depth", 0) + 1
     try:
@@ -29,7 +29,7 @@ def decoding(reason: str, hint: str) -> Iterator[None]:
     except (ImageReadError, MissingDependencyError, MemoryError, Warning):
         raise
     except Exception as error:
-        # Codec libraries raise whatever their parsing stumbles over.
+        # Codec libraries raise errors of many types on damaged files.
         raise ImageReadError(f"{reason} ({type(error).__name__})", hint) from error
     except BaseException as error:
         # The panic of a codec written in Rust is not an Exception in pyo3. Other
@@ -44,7 +44,7 @@ def decoding(reason: str, hint: str) -> Iterator[None]:
 # Several threads read at once, so ``warnings.catch_warnings`` will not do: it swaps
 # the filters of the whole process and puts stale ones back. These filters stay in
 # place instead, and match only in a thread that is inside ``decoding``: pydicom used
-# directly by somebody else, at the same moment too, warns as it always does.
+# directly by other code, even at the same moment, warns as it always does.
 _here = threading.local()
 _installing = threading.Lock()
 

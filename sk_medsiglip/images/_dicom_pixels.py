@@ -210,7 +210,7 @@ def _palette(dataset: Dataset, values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def count_tiles(dataset: Dataset) -> int:
-    """Return how many slices an image holds side by side; 1 where it is no mosaic."""
+    """Return the number of slices side by side in an image; 1 if it is not a mosaic."""
     n_tiles = _number(dataset, _UIH)
     if not n_tiles and "MOSAIC" in (dataset.get("ImageType") or []):
         n_tiles = _number(dataset, _SIEMENS) or _csa_number(dataset)

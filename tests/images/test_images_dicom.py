@@ -16,8 +16,8 @@ from pydicom.uid import (
 )
 
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images import check_images, read_image
-from sk_medsiglip.images._read import MAX_PIXELS, load_picture
+from sk_medsiglip.images import MAX_PIXELS, check_images, read_image
+from sk_medsiglip.images._read import load_picture
 
 NO_IMAGE = "it holds no pixels: it is a {} object"
 
