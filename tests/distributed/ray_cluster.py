@@ -10,6 +10,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
+from sk_medsiglip.exceptions import ImageReadError
+
 # Read when ray is imported: no reports to its makers, no colours, no C++ chatter.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -40,8 +44,8 @@ sys.addaudithook(watch)
 
 
 @contextmanager
-def running_cluster(folder, n_workers=2, cpus=1):
-    """Give a cluster of a head without CPUs and some worker nodes."""
+def running_cluster(folder):
+    """Give a cluster of a head without CPUs and a worker node of two."""
     from ray.cluster_utils import Cluster
 
     # Nodes inherit it, and their workers, and what these start.
@@ -58,8 +62,7 @@ def running_cluster(folder, n_workers=2, cpus=1):
         },
     )
     try:
-        for _ in range(n_workers):
-            add_node(cluster, cpus)
+        add_node(cluster, cpus=2)
         yield cluster
     finally:
         cluster.shutdown()
@@ -149,3 +152,17 @@ def wait_until(happened, process, *, seconds=120):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.01)
+
+
+class Deadly:
+    """Reads as ``Reader.prepare`` does, and dies of one source.
+
+    It is here since other processes import the file that it is in.
+    """
+
+    def prepare(self, source):
+        if source == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if source == "bad":
+            raise ImageReadError("it is bad")
+        return source.encode(), np.zeros((2, 2, 3), np.uint8)
