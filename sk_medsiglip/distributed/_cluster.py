@@ -177,7 +177,7 @@ def quiet_context(target_block_bytes: int, may_lose: int) -> Iterator[None]:
     try:
         with data.DataContext.current(context), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="ray")
-            # max_retries of a reading task cannot be said in another way yet.
+            # Ray warns of its own use of retired parameters.
             warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
             yield
     finally:
