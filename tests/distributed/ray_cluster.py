@@ -44,8 +44,8 @@ sys.addaudithook(watch)
 
 
 @contextmanager
-def running_cluster(folder):
-    """Give a cluster of a head without CPUs and a worker node of two."""
+def running_cluster(folder, n_workers=2, cpus=1):
+    """Give a cluster of a head without CPUs and some worker nodes."""
     from ray.cluster_utils import Cluster
 
     # Nodes inherit it, and their workers, and what these start.
@@ -62,7 +62,8 @@ def running_cluster(folder):
         },
     )
     try:
-        add_node(cluster, cpus=2)
+        for _ in range(n_workers):
+            add_node(cluster, cpus)
         yield cluster
     finally:
         cluster.shutdown()

@@ -1,4 +1,4 @@
-"""Jobs and searches on a real cluster: a head and a worker node, and their failures.
+"""Jobs and searches on a real cluster: a head, two worker nodes, and their failures.
 
 Nodes are process trees of their own on this machine. Nothing is simulated: what dies is
 killed with signal 9, and the object store is a server that speaks S3.
@@ -263,8 +263,6 @@ def sys_module(name):
 def hurt_a_job(cluster, source, out, *, n_block, first, second, third):
     """Kill a node, an encoder and the driver; return how many shards were written."""
     shards = Path(out, "shards")
-    while len(cluster.worker_nodes) < 2:
-        ray_cluster.add_node(cluster)
 
     def n_shards():
         return len(list(shards.glob("*.parquet"))) if shards.is_dir() else 0
