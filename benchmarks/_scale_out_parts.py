@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.reading import draw_radiograph, write_dicom
 from sk_medsiglip.cache import Space
-from sk_medsiglip.distributed._reading import Reader
+from sk_medsiglip.distributed._reading import Reader, Settings
 from sk_medsiglip.distributed._shards import (
     KEY_BYTES,
     ShardEntry,
@@ -26,10 +26,10 @@ from sk_medsiglip.distributed._shards import (
     make_shard,
     put_shard,
 )
-from sk_medsiglip.distributed._source import TablePiece
+from sk_medsiglip.distributed._source import Collection, TablePiece
 from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.distributed._tidying import _merge, _Part
-from sk_medsiglip.embedding import ModelFacts
+from sk_medsiglip.embedding import MedSigLIPEmbedder, ModelFacts
 from sk_medsiglip.images import read_image, read_resized
 
 __all__ = ["measure_parts"]
@@ -87,8 +87,9 @@ def _measure_reading(path: Path, scratch: Path, n_repeats: int) -> dict[str, flo
         copies[-1].write_bytes(path.read_bytes())
     table = pa.table({"path": [str(copy) for copy in copies]})
     facts = ModelFacts("none", WIDTH, SIZE, PATCH, 64)
-    parameters = {"model": "demo", "cache": False, "device": "cpu"}
-    reader = Reader(parameters, facts, "path", (), "/", _BLOCK, None)
+    embedder = MedSigLIPEmbedder("demo", cache=False, device="cpu")
+    settings = Settings(embedder, facts, Storage(str(scratch)), {})
+    reader = Reader(settings, Collection([], "path", (), "/"), _BLOCK)
     nothing = np.empty(0, f"S{KEY_BYTES}")
 
     def block() -> None:

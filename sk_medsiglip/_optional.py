@@ -17,15 +17,15 @@ def import_optional(name: str, *, extra: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        if not isinstance(error, ModuleNotFoundError) or (
-            error.name and error.name.partition(".")[0] != name.partition(".")[0]
-        ):
+        library = name.partition(".")[0]
+        missing = (error.name or library).partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and missing == library:
             raise MissingDependencyError(
-                f"{purpose} needs {name.partition('.')[0]}, which is installed but "
-                f"cannot be imported ({error}). Install it again, with what it needs: "
-                f'pip install --force-reinstall "sk-medsiglip[{extra}]"'
+                f"{purpose} needs {library}, which is not installed. Install it with: "
+                f'pip install "sk-medsiglip[{extra}]"'
             ) from error
         raise MissingDependencyError(
-            f"{purpose} needs {name.partition('.')[0]}, which is not installed. "
-            f'Install it with: pip install "sk-medsiglip[{extra}]"'
+            f"{purpose} needs {library}, which is installed but cannot be imported "
+            f"({error}). Install it again, with what it needs: "
+            f'pip install --force-reinstall "sk-medsiglip[{extra}]"'
         ) from error

@@ -97,26 +97,11 @@ class ImageReadError(SkMedSiglipError, ValueError):
         located.row = row
         return located
 
-    def __reduce__(self) -> tuple:
-        return _rebuild_image_read_error, (
-            self.reason,
-            self.hint,
-            self.source,
-            self.row,
-        )
-
     def __str__(self) -> str:
         where = "" if self.row is None else f"row {self.row}: "
         what = f"{self.source}: " if self.source else ""
         mend = f" {self.hint}" if self.hint else ""
         return f"{where}{what}{self.reason}.{mend}"
-
-
-def _rebuild_image_read_error(
-    reason: str, hint: str, source: str, row: int | None
-) -> ImageReadError:
-    """Unpickle; errors cross process borders when ``n_jobs`` is over 1."""
-    return ImageReadError(reason, hint, source=source, row=row)
 
 
 class PromptError(SkMedSiglipError, ValueError):

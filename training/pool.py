@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sk_medsiglip.datasets import make_chest_phantoms
-from sk_medsiglip.datasets._captions import FACTS
+from sk_medsiglip.datasets._findings import FACTS
 
 CHUNK = 1000
 PREVALENCE = 0.28

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from sk_medsiglip.datasets._captions import FACTS
+from sk_medsiglip.datasets._findings import FACTS
 
 NOUNS = {
     "cardiomegaly": (

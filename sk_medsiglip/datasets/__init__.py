@@ -7,8 +7,7 @@ names, serve the command line and may change.
 
     _phantoms.py         make_chest_phantoms: patients, views, labels, captions
     _anatomy.py          draws the chest
-    _findings.py         draws findings, and says where they lie
-    _captions.py         facts on a phantom, and the report they make
+    _findings.py         findings: drawn, and put into the words of a report
     _export.py           write_phantoms: PNG and DICOM files with a labels table
     _labels_csv.py       load_labels_csv, load_image_folder: a user's own collection
     _tables.py           reads their columns

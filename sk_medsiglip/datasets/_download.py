@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import time
 from http.client import HTTPException
 from os import PathLike
@@ -14,6 +13,7 @@ from urllib.request import Request, urlopen
 
 from platformdirs import user_data_path
 
+from sk_medsiglip._files import new_file
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.exceptions import DatasetError
 
@@ -52,25 +52,24 @@ def download(
     for attempt in range(n_retries + 1):
         if attempt:
             time.sleep(delay)
-        # Beside its final place, so that the last step is one rename: a broken
-        # download never looks like the file.
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        partial.touch(exist_ok=False)  # not by tempfile: others may read the result
         try:
-            digest = _save(name, url, partial, verbose)
-            if digest == md5:
-                os.replace(partial, path)
-                return
-            reason = f"the file has checksum {digest} instead of {md5}"
+            # A broken download never looks like the file.
+            with new_file(path) as draft:
+                digest = _save(name, url, draft, verbose)
+                if digest != md5:
+                    raise DatasetError(
+                        f"the file has checksum {digest} instead of {md5}"
+                    )
+            return
+        except DatasetError as error:
+            reason = str(error)
         except HTTPError as error:
             reason = f"the server answered {error.code} {error.reason}"
         except URLError as error:
             reason = f"no connection ({error.reason})"
         except (OSError, ValueError, HTTPException) as error:
-            said = " ".join(str(error).split())  # of a server: anything
+            said = " ".join(str(error).split())  # a server may say anything
             reason = f"the transfer broke off ({said or type(error).__name__})"
-        finally:
-            partial.unlink(missing_ok=True)
     raise DatasetError(
         f"{name} could not be downloaded from {url}: {reason}; tried "
         f"{n_retries + 1} times. Try again later, or download the file elsewhere and "

@@ -112,7 +112,6 @@ def _to_uint8(image: np.ndarray) -> np.ndarray:
 def _write_dicom(
     path: Path, image: np.ndarray, *, patient: str, view: int, inverted: bool
 ) -> None:
-    # Imported here: only whoever writes DICOM pays for it.
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import (
         ComputedRadiographyImageStorage,
@@ -121,10 +120,10 @@ def _write_dicom(
     )
 
     share = image / np.iinfo(image.dtype).max
-    stored = np.rint(_BLACK + share * (_WHITE - _BLACK)).astype("<u2")
+    stored = np.rint(_BLACK + share * (_WHITE - _BLACK)).astype(np.uint16)
     low, high = _BLACK, _WHITE
     if inverted:
-        stored = (65_535 - stored).astype("<u2")
+        stored = 65_535 - stored
         low, high = 65_535 - _WHITE, 65_535 - _BLACK
     # UIDs follow from the content, so that writing twice gives the same files.
     study = generate_uid(entropy_srcs=["study", patient])
@@ -153,15 +152,9 @@ def _write_dicom(
     data.PatientOrientation = ["L", "F"]
     data.BurnedInAnnotation = "NO"
     data.ImageComments = "A drawing, not a patient."
-    data.SamplesPerPixel = 1
-    data.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
-    data.Rows, data.Columns = image.shape
-    data.BitsAllocated = data.BitsStored = 16
-    data.HighBit = 15
-    data.PixelRepresentation = 0
     # The standard's linear window: centre - 0.5 - (width - 1) / 2 shows as black.
     data.WindowWidth = high - low + 1
     data.WindowCenter = (low + high) / 2 + 0.5
-    data.PixelData = stored.tobytes()
-    data["PixelData"].VR = "OW"
+    meaning = "MONOCHROME1" if inverted else "MONOCHROME2"
+    data.set_pixel_data(stored, meaning, bits_stored=16, generate_instance_uid=False)
     data.save_as(path, enforce_file_format=True)

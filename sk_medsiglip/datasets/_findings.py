@@ -1,28 +1,55 @@
-"""Decide which findings a phantom has, and draw them with their places."""
+"""Decide which findings a phantom has, draw them, and put them into words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from sk_medsiglip._json import read_json
 from sk_medsiglip.datasets._anatomy import ORGAN, Canvas, chest_wall, ramp, smooth_noise
 
-FINDINGS = (
-    "cardiomegaly",
-    "effusion",
-    "pneumothorax",
-    "consolidation",
-    "nodule",
-    "device",
+#: For each finding the details that a report may add, and its sentences.
+_WORDS = read_json(Path(__file__).with_name("captions.json"))
+FINDINGS = tuple(_WORDS)
+#: Facts that a report may state about an image.
+FACTS = (
+    "normal",
+    *(
+        fact
+        for name, words in _WORDS.items()
+        for fact in (name, *(f"{name}_{detail}" for detail in words["details"]))
+    ),
 )
 
 # Findings below this size are subtle: a report names a sign of them, not them.
 SUBTLE = 1 / 6
 
+# Sizes between the two are called neither small nor large.
+SMALL, LARGE = 0.5, 0.6
+
 DEVICES = ("pacemaker", "line", "tube")
 ZONES = ("upper", "lower")
+
+#: Places of a sentence, the details that they take, and how a sentence has these.
+_SLOTS = {
+    "side": ("left", "right"),
+    "size": ("mild", "severe", "small", "large"),
+    "zone": ZONES,
+    "kind": DEVICES,
+}
+_SPOKEN = {
+    "mild": "mildly",
+    "severe": "severely",
+    "pacemaker": "A pacemaker",
+    "line": "A central line",
+    "tube": "An endotracheal tube",
+}
+
+#: Probabilities that a report mentions a finding, mentions its sign, or denies it.
+_MENTIONED, _SIGN_MENTIONED, _DENIED = 0.85, 0.7, 0.3
 
 
 @dataclass(frozen=True)
@@ -232,3 +259,70 @@ _PAINTERS = {
     "nodule": _nodule,
     "device": _device,
 }
+
+
+# ---------------------------------------------------------------- the words of a report
+
+# A fact is something a report can say of one image, and it is true, false or left open.
+# A report leaves open what it cannot be sure of: a finding that is barely visible is
+# described by a sign ("a blunted costophrenic angle") and neither named nor denied.
+
+
+def state_facts(found: Mapping[str, Finding]) -> np.ndarray:
+    """Return, for each of ``FACTS``, 1 for true, 0 for false and -1 for left open."""
+    facts = dict.fromkeys(FACTS, 0)
+    for name, finding in found.items():
+        family = [fact for fact in FACTS if fact.startswith(name)]
+        if finding.subtle:
+            facts.update(dict.fromkeys(family, -1))
+            facts[f"{name}_sign"] = 1
+            continue
+        facts[name] = 1
+        facts[f"{name}_sign"] = -1
+        for detail in (*finding.sides, finding.zone, finding.kind):
+            if detail:
+                facts[f"{name}_{detail}"] = 1
+        sizes = [word for word in _WORDS[name]["details"] if word in _SLOTS["size"]]
+        if sizes:
+            little, much = (f"{name}_{word}" for word in sizes)
+            facts[little] = int(finding.size < SMALL)
+            facts[much] = int(finding.size > LARGE)
+            if SMALL <= finding.size <= LARGE:
+                facts[little] = facts[much] = -1
+    overt = any(not finding.subtle for finding in found.values())
+    facts["normal"] = 1 if not found else (0 if overt else -1)
+    return np.array([facts[fact] for fact in FACTS], dtype=np.int8)
+
+
+def write_caption(
+    facts: np.ndarray, rng: np.random.Generator, names: Sequence[str]
+) -> str:
+    """Write true sentences on some of the facts, in random order."""
+    known = dict(zip(FACTS, facts.tolist(), strict=True))
+    if known["normal"] == 1:
+        return "Normal chest radiograph."
+    present, absent = [], []
+    for name in names:
+        if known[name] == 1:
+            if rng.random() < _MENTIONED:
+                present.append(_describe(name, known))
+        elif known[name] == -1:
+            if rng.random() < _SIGN_MENTIONED:
+                present.append(_WORDS[name]["sign"])
+        elif rng.random() < _DENIED:
+            absent.append(_WORDS[name]["absent"])
+    rng.shuffle(present)
+    rng.shuffle(absent)
+    return " ".join([*present, *absent]) or "Chest radiograph."
+
+
+def _describe(name: str, known: Mapping[str, int]) -> str:
+    details = _WORDS[name]["details"]
+    true = [detail for detail in details if known[f"{name}_{detail}"] == 1]
+    words = {
+        slot: " ".join(_SPOKEN.get(word, word) for word in true if word in options)
+        for slot, options in _SLOTS.items()
+    }
+    if words["side"] == "left right":
+        words["side"] = "bilateral"
+    return " ".join(_WORDS[name]["present"].format(**words).split())

@@ -62,7 +62,7 @@ def load_labels_csv(
         blanks; among classes such a word is a class. Spaces around a class do not
         count, capitals do.
     group_column : str or None, default=None
-        Column of patients.
+        Column of patient ids.
     split_column : str or None, default=None
         Column of splits, such as "train" and "test".
     uncertain, blank : {"ignore", "negative", "positive"}, default="ignore"
@@ -75,7 +75,7 @@ def load_labels_csv(
         One row an image, in the order of the file:
 
         paths : list of str
-            The files. They are not opened here:
+            Paths of the files, which are not opened here:
             :func:`~sk_medsiglip.images.check_images` does that.
         target : ndarray of shape (n_samples,) or (n_samples, n_labels)
             Findings as 0 and 1, in float64 with NaN where one is not known; classes as
@@ -93,8 +93,8 @@ def load_labels_csv(
     DatasetError
         If there is no such file.
     ValueError
-        If it is no table, a row is longer than the line of names, two columns have one
-        name, or a column is missing or is none of the above.
+        If the file is not a table, a row is longer than the line of names, two columns
+        have one name, or a column is missing or of another kind.
 
     Examples
     --------

@@ -16,7 +16,7 @@ from sk_medsiglip._json import read_json
 from sk_medsiglip.datasets._download import data_folder, download, md5_of
 from sk_medsiglip.exceptions import DatasetError
 
-#: What the authors of MedMNIST publish of each set; ``md5`` is by size in pixels.
+#: Facts that the authors publish about each set; ``md5`` is by size in pixels.
 MEDMNIST: dict[str, dict[str, Any]] = read_json(
     Path(__file__).with_name("medmnist.json")
 )
@@ -87,7 +87,7 @@ def fetch_medmnist(
         Side in pixels. A file of size 224 has up to some 10 GB, and all pictures of a
         split are in memory at once: 150 kB each in colour, 50 kB in grey.
     split : {"train", "val", "test"}, default="train"
-        The official one.
+        Official split.
     data_home : str, path-like or None, default=None
         Folder that holds, or will hold, files such as ``pathmnist_224.npz``. None
         takes the environment variable ``SK_MEDSIGLIP_DATA``, else a per-user data
@@ -102,7 +102,7 @@ def fetch_medmnist(
     delay : float, default=1.0
         Seconds between tries.
     verbose : int, default=0
-        A progress bar if positive.
+        If positive, show a progress bar.
 
     Returns
     -------
@@ -116,15 +116,16 @@ def fetch_medmnist(
         target_names : list of str
             Names of the classes, or of the labels.
         task : {"binary", "multiclass", "ordinal", "multilabel"}
-            What kind of question its labels answer.
+            Kind of question that the labels answer.
         split : str
-            The official split that this is.
+            Name of the official split.
         licence, citation, source : str
-            Under which terms it is, what to cite, and whom beside it.
+            Licence, and the two works to cite.
         commercial_use : bool
-            Whether the licence allows it: not that of "dermamnist", CC BY-NC 4.0.
+            Whether the licence allows commercial use. That of "dermamnist", CC BY-NC
+            4.0, does not.
         DESCR : str
-            All that in words, and whether the file is the official one.
+            Description of all this, and whether the file is the official one.
 
     Raises
     ------
@@ -234,7 +235,7 @@ def fetch_pneumonia_mnist(
     delay : float, default=1.0
         Seconds between tries.
     verbose : int, default=0
-        A progress bar if positive.
+        If positive, show a progress bar.
 
     Returns
     -------

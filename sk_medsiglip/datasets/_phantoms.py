@@ -18,12 +18,14 @@ from sk_medsiglip.datasets._anatomy import (
     ramp,
     sample_body,
 )
-from sk_medsiglip.datasets._captions import FACTS, state_facts, write_caption
 from sk_medsiglip.datasets._findings import (
+    FACTS,
     FINDINGS,
     Finding,
     draw_finding,
     sample_findings,
+    state_facts,
+    write_caption,
 )
 
 Range = tuple[float, float]
@@ -74,7 +76,7 @@ def make_chest_phantoms(
     n_samples : int, default=100
         Number of images.
     findings : sequence of str or None, default=None
-        Which findings may occur, in the order of the columns of ``target``. None
+        Findings that may occur, in the order of the columns of ``target``. None
         takes all: cardiomegaly, effusion, pneumothorax, consolidation, nodule and
         device.
     image_size : int, default=128
@@ -118,14 +120,14 @@ def make_chest_phantoms(
         groups : ndarray of shape (n_samples,)
             Identifier of the patient, such as ``"PHANTOM0001"``.
         captions : list of str
-            A few report-like sentences. What they say is true of the image, and
-            they do not say everything.
+            A few report-like sentences. They are true of the image, and they do not
+            say everything.
         facts : DataFrame of shape (n_samples, n_facts)
-            What a report could say: 1 true, 0 false, -1 left open.
+            Facts that a report could state: 1 true, 0 false, -1 left open.
         masks : ndarray of shape (n_samples, n_findings, image_size, image_size)
             Boolean; only with ``return_masks=True``.
         DESCR : str
-            What these pictures are, and are not.
+            Description of the pictures, and the limits of their use.
 
     Raises
     ------
@@ -229,7 +231,7 @@ def _draw(
 ) -> tuple[Canvas, dict[str, np.ndarray]]:
     canvas = draw_chest(body, view, rng)
     # Air displaces vessels but not bones, so what lies in the lung comes before the
-    # bones; what is worn or implanted comes last.
+    # bones; devices come last.
     in_lung = ("cardiomegaly", "consolidation", "nodule", "pneumothorax", "effusion")
     places = {
         name: draw_finding(canvas, found[name], rng)
@@ -320,12 +322,10 @@ def _check_ranges(**ranges: Range) -> None:
 def _seed(
     random_state: int | np.random.RandomState | np.random.Generator | None,
 ) -> int:
-    if random_state is None:
-        return int(np.random.default_rng().integers(2**32))
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31 - 1))
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**32))
+    if random_state is None or isinstance(random_state, np.random.Generator):
+        return int(np.random.default_rng(random_state).integers(2**32))
     if random_state < 0:
         raise ValueError(f"random_state must not be negative, got {random_state}.")
     return int(random_state)

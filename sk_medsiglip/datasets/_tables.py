@@ -40,19 +40,19 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-#: First bytes of what people take for a table of text.
+#: First bytes of files that people take for a table of text.
 _OTHER_FILES = {
     b"PK\x03\x04": "an Excel workbook (.xlsx) or another archive",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook (.xls)",
     b"\x1f\x8b": "a gzip archive",
     b"PAR1": "a Parquet file",
 }
-#: What programs write for a missing 0 or 1.
+#: Texts that programs write for a missing 0 or 1.
 _MISSING = frozenset(("na", "n/a", "nan", "none", "null", "<na>", "."))
 #: Whole numbers below are apart as floats, too.
 _EXACT = 2**53
 
-#: What an uncertain or blank label may be taken for.
+#: Meanings that an uncertain or blank label may have.
 Meaning = Literal["ignore", "negative", "positive"]
 _VALUES = {"ignore": np.nan, "negative": 0.0, "positive": 1.0}
 
@@ -81,7 +81,7 @@ def _is_image(path: Path, folder: Path) -> bool:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
-        return True  # whoever reads it says why that fails, and goes on
+        return True  # the reader reports the reason later, for this file alone
 
 
 def read_table(
@@ -140,7 +140,7 @@ def _find_path_column(cells: pd.DataFrame, folder: Path) -> str | None:
         some = [cell for cell in cells[name].head(_LOOKED_AT) if cell.strip()]
         if any("://" in cell or os.path.isfile(locate(cell, folder)) for cell in some):
             return str(name)
-    return first  # its files are missing: whoever reads them names the rows
+    return first  # its files are missing: the reader names the rows
 
 
 def read_strings(file: Path) -> pd.DataFrame:
@@ -159,7 +159,7 @@ def read_strings(file: Path) -> pd.DataFrame:
     settings: dict[str, Any] = {"sep": separator, "index_col": False, "dtype": str}
     try:
         with warnings.catch_warnings():
-            # pandas' way to say that it leaves cells out.
+            # pandas warns where it leaves cells out.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(io.StringIO(text), keep_default_na=False, **settings)
     except (pd.errors.ParserError, pd.errors.ParserWarning):

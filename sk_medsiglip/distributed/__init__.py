@@ -5,16 +5,13 @@ The room, from what a caller sees down to the bytes::
     _embed_dataset.py   embed_dataset: arguments, and the report
     _job.py             attempts and commits, until every row is accounted for
     _pipeline.py        the stream, by Ray Data: reading tasks, a pool of encoders
-    _reading.py         a piece of the table -> pixels of what is missing
-    _isolated.py        reading in a process that an image may end
-    _encoding.py        pixels -> a shard: the work of an encoder
+    _reading.py         a piece of the table -> pixels of missing images
+    _encoding.py        pixels -> a shard and a report on it: the work of an encoder
     _source.py          what the user points at, cut into pieces
     _tidying.py         the end: small shards together, no row twice, failures
-    _reports.py         what a worker tells its caller: a block done, or an error
     _import.py          from shards to a cache, or to an array and a table
-    _tables.py          the user's table, as the last call had it
     _manifest.py        which shards count
-    _shards.py          what a shard is
+    _shards.py          the files of an output: shards, and the user's table
     _storage.py         a folder on a disk or in an object store
     _joblib.py          searches on a cluster, arrays sent once
     _cluster.py         Ray: connecting, starting, how many encoders there is room for

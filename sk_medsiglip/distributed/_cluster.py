@@ -1,4 +1,4 @@
-"""Ray itself: connect or start, speak little, and say how many encoders fit."""
+"""Ray itself: connecting, starting, silence, and the number of encoders that fit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ENCODER_CPUS = 0.01
 
 @dataclass(frozen=True)
 class Pool:
-    """How many encoders, and what each takes."""
+    """Number of encoders, and the resources that each takes."""
 
     least: int
     most: int
@@ -46,7 +46,7 @@ class Pool:
 
     @property
     def resources(self) -> dict[str, float]:
-        """What an encoder reserves, as Ray says it."""
+        """Resources that an encoder reserves, in the names of Ray."""
         return {"num_gpus": 1} if self.n_gpus else {"num_cpus": _ENCODER_CPUS}
 
 
@@ -54,7 +54,7 @@ def ray_module() -> Any:
     """Return the library ray, or say how to install it."""
     ray = import_optional("ray", extra="ray", purpose="Embedding on a cluster")
     with warnings.catch_warnings():
-        # Of Ray's own fields that Ray itself sets.
+        # Ray warns of fields that Ray itself sets.
         warnings.simplefilter("ignore", DeprecationWarning)
         import_optional("ray.data", extra="ray", purpose="Embedding on a cluster")
         ray.data.DataContext.get_current()
@@ -63,12 +63,12 @@ def ray_module() -> Any:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Any]:
-    """Give Ray, connected; what is started or connected here is left again."""
+    """Yield Ray, connected; end what was started or connected here afterwards."""
     ray = ray_module()
     if ray.is_initialized():
         yield ray
         return
-    # Nothing about the work of a hospital goes to a company's server.
+    # A hospital's work must not be reported to a company's server.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {
         "log_to_driver": False,
@@ -76,7 +76,7 @@ def connected(address: str | None) -> Iterator[Any]:
         "configure_logging": False,
     }
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    # It tells each time that only this user's processes may join it.
+    # This logger says each time that only this user's processes may join.
     with quiet_logger("ray._private.authentication"):
         if address == "local":
             ray.init(
@@ -127,8 +127,8 @@ def _check_address(address: str) -> None:
         return
     if not host or not port.isdigit():
         raise ValueError(
-            f"{address!r} is no address of a Ray cluster. Give a machine and a port, "
-            'such as "10.0.0.1:6379"; "auto" for the cluster of this machine; or '
+            f"{address!r} is not the address of a Ray cluster. Give a machine and a "
+            'port, such as "10.0.0.1:6379"; "auto" for the cluster of this machine; or '
             '"local" to start one here.'
         )
     try:
@@ -177,7 +177,7 @@ def quiet_context(target_block_bytes: int, may_lose: int) -> Iterator[None]:
     try:
         with data.DataContext.current(context), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="ray")
-            # max_retries of a reading task cannot be said in another way yet.
+            # Ray warns of its own use of retired parameters.
             warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
             yield
     finally:

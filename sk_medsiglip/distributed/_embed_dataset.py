@@ -10,6 +10,7 @@ from typing import Any
 
 from sk_medsiglip.distributed._cluster import connected
 from sk_medsiglip.distributed._job import Job
+from sk_medsiglip.distributed._reading import Settings
 from sk_medsiglip.distributed._source import find_collection
 from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.distributed._tidying import FAILURES, tidy
@@ -24,31 +25,32 @@ from sk_medsiglip.images import MAX_PIXELS, CTWindows, Percentiles, Window, reci
 
 @dataclass(frozen=True)
 class EmbeddingReport:
-    """What :func:`embed_dataset` did.
+    """Summary of a call of :func:`embed_dataset`.
 
     Parameters
     ----------
     out : str
-        Where the shards are.
+        Folder or URL of the output.
     n_embedded : int
         Images that went through the model and were written.
     n_skipped : int
-        Images that were there already, or stand in the table twice.
+        Images that were there already, or are in the table twice.
     n_failed : int
         Images that could not be read; ``failures.parquet`` says why.
     n_rows : int
-        Rows in the output now, of this and earlier jobs.
+        Rows in the output after this job and earlier ones.
     n_shards : int
-        Files that hold them.
+        Number of files that hold these rows.
     seconds : float
-        From the call to the end.
+        Seconds from the call to the end.
     seconds_to_first : float
-        Of these, until the first block was written: the start of workers and the
-        loading of the model. NaN if nothing was.
+        Seconds until the first block was written, in which workers start and load the
+        model. NaN if no block was written.
     images_per_second : float
-        From the first block to the last one. NaN if there were less than two.
+        Speed from the first block to the last one. NaN if there were fewer than two.
     n_restarts : int
-        Times that the work was begun anew since Ray's own retries did not suffice.
+        Number of times that the job started again because Ray's own retries did not
+        suffice.
     """
 
     out: str
@@ -96,15 +98,15 @@ def embed_dataset(
 ) -> EmbeddingReport:
     """Embed a collection on a Ray cluster, or on this machine's cores, into shards.
 
-    Ray Data streams it: tasks read images on every CPU, a pool of encoders, one a GPU
-    or one a share of the CPUs, computes and writes Parquet files. Sources, recipes,
-    weights and fingerprints are those of :class:`MedSigLIPEmbedder`, and so are the
-    vectors.
+    Ray Data streams it: tasks read images on every CPU, and a pool of encoders, one for
+    each GPU or for a share of the CPUs, computes vectors and writes Parquet files.
+    Sources, recipes, weights and fingerprints are those of :class:`MedSigLIPEmbedder`,
+    and so are the vectors.
 
-    A job that was stopped, by whatever it was, is simply run again: images whose source
-    is embedded in its present state are skipped. So is a collection that grew, or whose
-    table was corrected: vectors are reused, and the table of this call alone decides
-    which rows there are and what their columns say (:func:`load_embeddings`).
+    To resume a job that was stopped, run it again: images whose source is embedded in
+    its present state are skipped. Do the same for a collection that grew, or whose
+    table was corrected: vectors are reused, and the table of this call alone gives the
+    rows and the values of their columns (:func:`load_embeddings`).
 
     Parameters
     ----------
@@ -118,70 +120,72 @@ def embed_dataset(
         A folder that all nodes see, or a URL of an object store that pyarrow or fsspec
         knows, such as ``s3://bucket/folder``; it becomes:
 
-        - ``shards/``: Parquet files, a row an image: its key, source and vector, and
-          the other columns of the table as they were when it was embedded
-        - ``tables/``: the rows and columns of ``source`` as this call had them
-        - ``failures.parquet``: images that could not be read, and why
-        - ``_manifest/``: which shards count
+        - ``shards/``: Parquet files with a row for each image: its key, source and
+          vector, and the other columns of the table when it was embedded
+        - ``tables/``: the rows and columns of ``source`` in this call
+        - ``failures.parquet``: images that could not be read, and the reasons
+        - ``_manifest/``: the list of shards that count
     model : str or path-like, default="google/medsiglip-448"
         As for :class:`MedSigLIPEmbedder`. Every node that encodes needs it: a hub
         repository in reach, or a folder that it sees.
     revision : str or None, default=None
-        Of a hub repository. It is resolved once, here.
+        Revision of a hub repository. It is resolved once, on this machine.
     path_column : str or None, default=None
         Column of paths, URLs or images. None takes "path", "file", "filename",
         "filepath", "image" or "image_path" in any case, else the only column of images.
     columns : sequence of str or None, default=None
-        Other columns to keep beside each vector; None keeps all. Those of CSV files
-        stay text, as they are written.
+        Other columns to keep beside each vector; None keeps all. Values of CSV files
+        stay texts.
     resize, pad, intensity, frame, max_pixels
         How a source becomes pixels, as for :class:`MedSigLIPEmbedder`.
     dtype, device, engine, batch_size
         How the model is run, as for :class:`MedSigLIPEmbedder`. ``device="cpu"`` leaves
         GPUs alone.
     concurrency : int, (int, int) or "auto", default="auto"
-        Encoders, or the fewest and the most while the cluster grows and shrinks. "auto"
-        is one a GPU; without GPUs one a core for a light model, and one for up to 8
-        cores for a heavy one, each of which holds the weights (3.5 GB for MedSigLIP in
-        float32).
+        Number of encoders, or the smallest and largest number while the cluster grows
+        and shrinks. "auto" is one for each GPU; without GPUs, one for each core if the
+        model is light, and one for up to 8 cores if it is heavy. Each encoder holds the
+        weights (3.5 GB for MedSigLIP in float32).
     n_jobs : int or None, default=None
-        Threads that read in a task. None is 1, and 16 for URLs.
+        Number of reading threads in a task. None is 1, and 16 for URLs.
     rows_per_shard : int, default=16384
-        Rows of a full shard: 76 MB for MedSigLIP. What is embedded is written some
-        dozens of images at a time, and put together when the job ends.
+        Number of rows of a full shard, which has 76 MB for MedSigLIP. Rows are written
+        some dozens at a time, and put together when the job ends.
     ray_address : str or None, default=None
-        Of a cluster; "auto" is the one of this machine, "local" starts Ray on it and
-        stops it at the end. None is the cluster that ``RAY_ADDRESS`` names, else
-        "local". If this process is connected already, that connection is used.
+        Address of a cluster. "auto" is the cluster of this machine; "local" starts Ray
+        on this machine and stops it at the end. None is the cluster that
+        ``RAY_ADDRESS`` names, else "local". If this process is connected already, that
+        connection is used.
     verbose : int, default=0
-        Over 0 shows a progress bar with the number of images a second.
+        If positive, show a progress bar with the number of images a second.
 
     Returns
     -------
     EmbeddingReport
-        How many were embedded, skipped, and failed, and how long it took.
+        Numbers of images that were embedded, skipped and failed, and the time taken.
 
     Raises
     ------
     DatasetError
-        If there is no such source.
+        If the source does not exist.
     ConnectionError
         If no cluster answers.
     OSError
         If ``out`` cannot be written.
     ValueError
-        If it holds no rows or no such column; or ``out`` holds embeddings of another
-        model or recipe, or is ``source``; or ``ray_address`` is no address.
+        If ``source`` holds no rows or lacks a column, if ``out`` holds embeddings of
+        another model or recipe or is ``source``, or if ``ray_address`` is not an
+        address.
     TypeError
-        If it is nothing of the kind.
+        If ``source`` is of another type.
     ModelAccessError, CheckpointError
-        If the model cannot be had, here or on a node.
+        If the model cannot be loaded, here or on a node.
     CacheError
         If the manifest is damaged.
     MissingDependencyError
         If Ray is not installed.
     ray.exceptions.RayError
-        If workers or nodes died again and again. What was embedded is kept.
+        If workers or nodes died again and again. Rows that were embedded are kept.
 
     See Also
     --------
@@ -190,15 +194,14 @@ def embed_dataset(
 
     Notes
     -----
-    The driver holds 16 bytes an image, and the table itself where
-    that is a CSV file or in memory; a Parquet table is read by the workers alone. A
-    worker, an encoder or a node that is lost costs the blocks it had: Ray does them
-    again elsewhere. An image that kills its readers is read once more in a process of
-    its own, and is a failure if it ends that too. Failures are tried again whenever the
-    job is run.
+    The driver holds 16 bytes for each image, and the whole table if that is a CSV file
+    or in memory; a Parquet table is read by the workers alone. If a worker, an encoder
+    or a node is lost, Ray repeats its blocks elsewhere. An image that kills its readers
+    is read once more in a separate process, and is a failure if it kills that too.
+    Failures are tried again whenever the job is run.
 
     Two jobs on one output neither lose nor repeat rows, though both may compute the
-    same; the last to end puts it in order. See ``docs/scaling.md``.
+    same ones; the last to end puts the output in order. See ``docs/scaling.md``.
 
     Examples
     --------
@@ -216,28 +219,27 @@ def embed_dataset(
     """
     start = time.perf_counter()
     _check_numbers(concurrency, n_jobs, rows_per_shard)
-    parameters: dict[str, Any] = {
-        "model": model,
-        "revision": revision,
-        "resize": resize,
-        "pad": pad,
-        "intensity": intensity,
-        "frame": frame,
-        "dtype": dtype,
-        "device": device,
-        "engine": engine,
-        "batch_size": batch_size,
-        "max_pixels": max_pixels,
-        "cache": False,
-    }
-    embedder = MedSigLIPEmbedder(**parameters)
+    embedder = MedSigLIPEmbedder(
+        model,
+        revision=revision,
+        resize=resize,
+        pad=pad,
+        intensity=intensity,
+        frame=frame,
+        dtype=dtype,
+        device=device,
+        engine=engine,
+        batch_size=batch_size,
+        cache=False,
+        max_pixels=max_pixels,
+    )
     embedder._validate_params()
     facts = find_facts(model, revision)
     storage = Storage(os.fspath(out))
     _check_apart(source, storage)
-    recipe = _recipe(embedder, facts)
+    settings = Settings(embedder, facts, storage, _recipe(embedder, facts), n_jobs)
     with connected(ray_address):
-        job = Job(parameters, facts, storage, recipe, concurrency, n_jobs, int(verbose))
+        job = Job(settings, concurrency, int(verbose))
         collection = find_collection(source, path_column, columns, job.piece_size)
         job.run(collection)
         state = tidy(job.manifest, storage, rows_per_shard)
@@ -272,7 +274,7 @@ def _check_numbers(
             f"most encoders, such as (2, 8); got {concurrency!r}."
         )
     if n_jobs is not None and (not isinstance(n_jobs, int) or n_jobs == 0):
-        raise ValueError(f"n_jobs must be a whole number but 0, got {n_jobs!r}.")
+        raise ValueError(f"n_jobs must be a whole number other than 0, got {n_jobs!r}.")
     if not isinstance(rows_per_shard, int) or rows_per_shard < 1:
         raise ValueError(
             f"rows_per_shard must be a whole number from 1, got {rows_per_shard!r}."
@@ -280,7 +282,7 @@ def _check_numbers(
 
 
 def _check_apart(source: Any, storage: Storage) -> None:
-    """Raise if the output would lie among what is read, or in place of it."""
+    """Raise if the output is the source."""
     if not isinstance(source, str | os.PathLike):
         return
     # As in find_collection; an absolute path or a URL.
@@ -292,7 +294,7 @@ def _check_apart(source: Any, storage: Storage) -> None:
 
 
 def _recipe(embedder: MedSigLIPEmbedder, facts: ModelFacts) -> dict[str, Any]:
-    """Return what all rows of an output have in common."""
+    """Return the settings that all rows of an output have in common."""
     return {
         "model": image_space(embedder.model, facts, "", "").model,
         "revision": facts.revision,

@@ -1,10 +1,16 @@
-"""Blocks of pixels -> shards in the output: the work of an encoder actor."""
+"""Blocks of pixels -> shards in the output, and a report on each block.
+
+Ray retries, wraps and prints at length the errors that a worker raises. Errors that the
+user has to mend therefore travel as results, and are raised once, as on one machine.
+"""
 
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -15,40 +21,23 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.cache import EmbeddingCache, Space, model_records
 from sk_medsiglip.distributed._manifest import Failure
-from sk_medsiglip.distributed._reading import ERROR, HINT, PIXELS, REASON, SKIPPED
-from sk_medsiglip.distributed._reports import BlockReport, may_pass, pack_error
+from sk_medsiglip.distributed._reading import (
+    ERROR,
+    HINT,
+    PIXELS,
+    REASON,
+    SKIPPED,
+    Settings,
+)
 from sk_medsiglip.distributed._shards import (
     ShardEntry,
     make_shard,
     put_shard,
     stored_name,
 )
-from sk_medsiglip.distributed._storage import Storage
-from sk_medsiglip.embedding import (
-    MedSigLIPEmbedder,
-    ModelFacts,
-    facts_of,
-    image_space,
-)
+from sk_medsiglip.embedding import facts_of, image_space
 from sk_medsiglip.encoder import Encoder, load_encoder, passes_at_once, use_one_core
-
-
-@dataclass(frozen=True)
-class EncoderSettings:
-    """What an encoder actor needs to know.
-
-    ``parameters`` are those of the ``MedSigLIPEmbedder`` that would do the same on one
-    machine. An urgent actor loads the model at once, and not when there is something
-    to compute.
-    """
-
-    parameters: Mapping[str, Any]
-    facts: ModelFacts
-    storage: Storage
-    recipe: Mapping[str, Any]
-    columns: tuple[str, ...]
-    n_threads: int
-    is_urgent: bool
+from sk_medsiglip.exceptions import SkMedSiglipError
 
 
 @dataclass(frozen=True)
@@ -62,13 +51,24 @@ class _Model:
 
 
 class ShardEncoder:
-    """A model in memory that turns blocks into shards; threads may share it."""
+    """A model in memory that turns blocks into shards; threads may share it.
 
-    def __init__(self, settings: EncoderSettings) -> None:
+    An urgent one loads the model at once, and not with the first image.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        columns: tuple[str, ...],
+        n_threads: int,
+        is_urgent: bool,
+    ) -> None:
         self._settings = settings
+        self._columns = columns
+        self._n_threads = n_threads
         self._lock = threading.Lock()
         self._loading: Future[_Model] | None = None
-        if settings.is_urgent:
+        if is_urgent:
             self._start_loading()
 
     def __call__(self, block: Any) -> Any:
@@ -101,7 +101,7 @@ class ShardEncoder:
             use_one_core()
         vectors = self._embed(model.encoder, block, readable)
         names = ["key", "source", "size", "mtime", "fingerprint"]
-        names += map(stored_name, settings.columns)
+        names += map(stored_name, self._columns)
         rows = block.select(names).take(readable)
         shard = make_shard(
             model.space, rows, vectors, models=model.records, recipe=settings.recipe
@@ -114,37 +114,35 @@ class ShardEncoder:
         """Return a vector for each readable image; each picture is computed once."""
         px = self._settings.facts.image_size
         pixels = _as_array(block[PIXELS]).reshape(-1, px, px, 3)
-        fingerprints = block["fingerprint"].to_pylist()
-        first: dict[bytes, int] = {}
-        for i in readable:
-            first.setdefault(fingerprints[i], i)
-        places = list(first.values())
+        names = np.array(block["fingerprint"].take(readable).to_pylist())
+        _, first, row_of = np.unique(names, return_index=True, return_inverse=True)
+        places = np.array(readable)[first]
         vectors = np.empty((len(places), self._settings.facts.embedding_dim), "f4")
+        asked = self._settings.embedder.batch_size
         start = 0
         while start < len(places):
-            asked = self._settings.parameters.get("batch_size", "auto")
+            # Asked each time: it gets smaller where memory runs out.
             n = encoder.image_batch_size if asked == "auto" else int(asked)
             part = places[start : start + n]
             vectors[start : start + len(part)] = encoder.encode_images(pixels[part])
             start += len(part)
-        row_of = {fingerprint: row for row, fingerprint in enumerate(first)}
-        return vectors[[row_of[fingerprints[i]] for i in readable]]
+        return vectors[row_of]
 
     def _start_loading(self) -> Future[_Model]:
         """Load the weights once, in a thread, while images are read that come first."""
         with self._lock:
             if self._loading is None:
                 pool = ThreadPoolExecutor(1, "loading")
-                self._loading = pool.submit(_load, self._settings)
+                self._loading = pool.submit(_load, self._settings, self._n_threads)
                 pool.shutdown(wait=False)
             return self._loading
 
 
-def _load(settings: EncoderSettings) -> _Model:
+def _load(settings: Settings, n_threads: int) -> _Model:
     # Ray sets the number of cores by what an actor reserves, which is not what it
     # uses. Engines look at it when they are imported, which nothing does before.
-    os.environ["OMP_NUM_THREADS"] = str(settings.n_threads)
-    embedder = MedSigLIPEmbedder(**settings.parameters)
+    os.environ["OMP_NUM_THREADS"] = str(n_threads)
+    embedder = settings.embedder
     encoder = load_encoder(
         embedder.model,
         settings.facts.revision,
@@ -185,3 +183,58 @@ def _as_array(column: Any) -> NDArray[np.uint8]:
         for chunk in column.chunks
     ]
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """The result of a block of images."""
+
+    shard: ShardEntry | None = None
+    failures: tuple[Failure, ...] = ()
+    n_skipped: int = 0
+    error: bytes | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of the user's table."""
+        n_new = 0 if self.shard is None else self.shard.n_rows
+        return n_new + len(self.failures) + self.n_skipped
+
+    def to_table(self) -> Any:
+        """Return the report as a table of one row, which is what Ray Data passes on."""
+        import pyarrow as pa
+
+        return pa.table({"report": [pickle.dumps(self)]})
+
+    @staticmethod
+    def from_row(row: Mapping[str, Any]) -> BlockReport:
+        """Return the report that a worker of this job put into a row."""
+        report = pickle.loads(row["report"])
+        assert isinstance(report, BlockReport)
+        return report
+
+
+def may_pass(error: BaseException) -> bool:
+    """Tell whether the same work may succeed when it is tried again.
+
+    It may if a storage did not answer or memory was short; not if weights are missing,
+    a table cannot be parsed, or this code has a bug.
+    """
+    own = isinstance(error, SkMedSiglipError)
+    return isinstance(error, OSError | MemoryError) and not own
+
+
+def pack_error(error: Exception) -> bytes:
+    """Return an error as bytes, with its traceback as a note."""
+    where = "".join(traceback.format_exception(error))
+    error.add_note(f"It happened on a worker:\n{where}")
+    try:
+        return pickle.dumps(error)
+    except Exception as unfit:  # an error of another library may hold anything
+        return pickle.dumps(RuntimeError(f"{where}\n(not sent as it is: {unfit})"))
+
+
+def unpack_error(text: bytes) -> Exception:
+    """Return the error that a worker of this job packed."""
+    error = pickle.loads(text)
+    return error if isinstance(error, Exception) else RuntimeError(repr(error))

@@ -15,9 +15,14 @@ from sklearn.utils import Bunch
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip.cache import EmbeddingCache, ImportReport, Space
 from sk_medsiglip.distributed._manifest import Manifest, State
-from sk_medsiglip.distributed._shards import OWN_COLUMNS, SHARDS, own_name, recipe_of
+from sk_medsiglip.distributed._shards import (
+    OWN_COLUMNS,
+    SHARDS,
+    own_name,
+    read_table,
+    recipe_of,
+)
 from sk_medsiglip.distributed._storage import Storage
-from sk_medsiglip.distributed._tables import read_table
 from sk_medsiglip.exceptions import DatasetError
 
 
@@ -31,22 +36,22 @@ def import_embeddings(
 
     A pipeline with ``MedSigLIPEmbedder`` then finds every one of these images in its
     cache, on a machine that has neither the weights nor a GPU. The images are read
-    there once, to find out which rows are theirs.
+    there once, to find their rows.
 
     Parameters
     ----------
     out : str or path-like
-        Where :func:`embed_dataset` wrote: a folder, or a URL such as
+        Output of :func:`embed_dataset`: a folder, or a URL such as
         ``s3://bucket/folder``.
     cache : str, path-like, EmbeddingCache or None, default=None
-        Where to; None is the per-user store.
+        Cache to fill. None is the cache of this user.
     verbose : int, default=0
-        Over 0 shows a progress bar.
+        If positive, show a progress bar.
 
     Returns
     -------
     ImportReport
-        Rows there were, rows that are new, models whose facts came with them.
+        Numbers of rows, of rows that are new, and of models whose facts came with them.
 
     Raises
     ------
@@ -57,8 +62,9 @@ def import_embeddings(
 
     Notes
     -----
-    One shard at a time, by :meth:`EmbeddingCache.import_parquet`; may be repeated. Rows
-    are taken as they are: import from people whom you trust with your results.
+    Shards are imported one at a time, by :meth:`EmbeddingCache.import_parquet`; the
+    call may be repeated. Rows are not checked against images: import only from people
+    whom you trust with your results.
 
     Examples
     --------
@@ -90,21 +96,21 @@ def load_embeddings(out: str | os.PathLike[str]) -> Bunch:
     Parameters
     ----------
     out : str or path-like
-        Where :func:`embed_dataset` wrote.
+        Output of :func:`embed_dataset`.
 
     Returns
     -------
     bunch : :class:`~sklearn.utils.Bunch`
         X : ndarray of shape (n_images, embedding_dim), float32
-            As the model gives them, not brought to length 1.
+            Vectors as the model gives them, not scaled to unit length.
         frame : DataFrame
-            A row an image, as the last call of :func:`embed_dataset` had its table:
-            ``source``, unless the table has a column of that name, and the table's
-            other columns.
+            One row for each image, as in the table of the last call of
+            :func:`embed_dataset`: ``source``, unless the table has a column of that
+            name, and the table's other columns.
         sources : list of str
             Path, URL or name of each image.
         recipe : dict
-            Model, revision, and how sources became pixels.
+            Model, revision, and the settings by which sources became pixels.
 
     Raises
     ------
@@ -116,9 +122,9 @@ def load_embeddings(out: str | os.PathLike[str]) -> Bunch:
     Images that an earlier call embedded, and that are no longer in the table, are left
     out; their vectors stay in ``shards/`` for a later call.
 
-    4.6 GB of memory a million images of MedSigLIP. For more read ``shards/`` piece by
-    piece: they are Parquet files, described in the module ``_shards``, with the columns
-    of the table as they were when an image was embedded.
+    A million images of MedSigLIP take 4.6 GB of memory. For more, read ``shards/``
+    piece by piece: these are Parquet files, described in the module ``_shards``, with
+    the columns of the table when an image was embedded.
     """
     storage = Storage(os.fspath(out))
     state = _find_shards(storage)

@@ -6,19 +6,17 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sk_medsiglip._progress import progress_bar
-from sk_medsiglip.distributed._cluster import choose_pool
-from sk_medsiglip.distributed._encoding import EncoderSettings
+from sk_medsiglip.distributed._cluster import Pool, choose_pool
+from sk_medsiglip.distributed._encoding import BlockReport, may_pass, unpack_error
 from sk_medsiglip.distributed._manifest import Commit, Manifest
 from sk_medsiglip.distributed._pipeline import run_pipeline
-from sk_medsiglip.distributed._reading import Reader
-from sk_medsiglip.distributed._reports import BlockReport, may_pass, unpack_error
+from sk_medsiglip.distributed._reading import Reader, Settings
+from sk_medsiglip.distributed._shards import NewTable
 from sk_medsiglip.distributed._source import Collection
-from sk_medsiglip.distributed._storage import Storage
-from sk_medsiglip.distributed._tables import NewTable
-from sk_medsiglip.embedding import ModelFacts
 
 #: Seconds between commits: what a driver that dies can lose the record of.
 _COMMIT_SECONDS = 5.0
@@ -27,7 +25,7 @@ _COMMIT_SECONDS = 5.0
 _FRUITLESS = 3
 
 #: Tasks that may fail for good in the first attempt: a file that kills its readers must
-#: not hold up the others. What they had is read again, image by image.
+#: not hold up the others. Their images are read again, one by one.
 _MAY_LOSE = 16
 
 #: Patches of a block's images, on a CPU: 8 images of MedSigLIP, 128 of the demo.
@@ -48,24 +46,16 @@ class Job:
 
     def __init__(
         self,
-        parameters: dict[str, Any],
-        facts: ModelFacts,
-        storage: Storage,
-        recipe: dict[str, Any],
+        settings: Settings,
         concurrency: int | tuple[int, int] | str,
-        n_jobs: int | None,
         verbose: int,
     ) -> None:
-        self._parameters = parameters
-        self._facts = facts
-        self._storage = storage
-        self._recipe = recipe
+        self._settings = settings
         self._concurrency = concurrency
-        self._n_jobs = n_jobs
         self._verbose = verbose
-        self._pool = choose_pool(concurrency, parameters["device"], facts)
-        self.manifest = Manifest(storage, recipe)
-        self._table = NewTable(storage)
+        self._pool = self._choose_pool()
+        self.manifest = Manifest(settings.storage, settings.recipe)
+        self._table = NewTable(settings.storage)
         self.n_embedded = 0
         self.n_failed = 0
         self.n_restarts = 0
@@ -75,7 +65,11 @@ class Job:
     def _n_block(self) -> int:
         if self._pool.n_gpus:
             return _BLOCK_GPU
-        return max(1, min(128, _BLOCK_PATCHES_CPU // self._facts.n_patches))
+        return max(1, min(128, _BLOCK_PATCHES_CPU // self._settings.facts.n_patches))
+
+    def _choose_pool(self) -> Pool:
+        settings = self._settings
+        return choose_pool(self._concurrency, settings.embedder.device, settings.facts)
 
     def piece_size(self, n_rows: int) -> int:
         """Return how many rows a reading task gets: whole blocks."""
@@ -86,7 +80,7 @@ class Job:
         """Go through the collection until every row of it is accounted for."""
         # Before anything is computed: an output that cannot be written is refused here,
         # and one of another model.
-        self._storage.check_writable()
+        self._settings.storage.check_writable()
         self.manifest.load()
         fruitless = 0
         with progress_bar(
@@ -101,50 +95,36 @@ class Job:
                 except Exception as error:
                     fruitless = 0 if self.n_embedded > before else fruitless + 1
                     if fruitless >= _FRUITLESS or not _may_pass(error):
+                        out = self._settings.storage.url
                         error.add_note(
-                            f"What is embedded is kept in {self._storage.url}: run the "
-                            "job again and only the rest is computed."
+                            f"What is embedded is kept in {out}: run the job again and "
+                            "only the rest is computed."
                         )
                         raise
                 self.n_restarts += 1
                 # The cluster may be another by now.
-                self._pool = choose_pool(
-                    self._concurrency, self._parameters["device"], self._facts
-                )
+                self._pool = self._choose_pool()
 
     def _attempt(self, collection: Collection, bar: Any) -> int:
-        """Let what is missing flow through the cluster; return the rows heard of."""
+        """Send missing images through the cluster; return the number of rows done."""
         state = self.manifest.adopt(self.manifest.load())
         reader = Reader(
-            self._parameters,
-            self._facts,
-            collection.image_column,
-            collection.columns,
-            collection.base,
+            self._settings,
+            replace(collection, pieces=[]),
             self._n_block,
-            self._n_jobs,
-            # What ended workers once may be an image; then each is read by itself.
+            # An image may have ended the workers; then each is read by itself.
             isolated=self.n_restarts > 0,
             table=self._table,
-        )
-        encoder = EncoderSettings(
-            self._parameters,
-            self._facts,
-            self._storage,
-            self._recipe,
-            collection.columns,
-            self._pool.n_threads,
-            # A job that is run again may find that nothing is missing.
-            is_urgent=not state.shards,
         )
         self.n_failed = 0
         bar.reset()
         reports = run_pipeline(
             collection.pieces,
             reader,
-            encoder,
             self._pool,
             state.keys(),
+            # A job that is run again may find that nothing is missing.
+            is_urgent=not state.shards,
             may_lose=0 if self.n_restarts else _MAY_LOSE,
         )
         n_rows = 0
@@ -164,7 +144,7 @@ class Job:
                         self._commit(waiting)
                         waiting, since = [], time.monotonic()
             finally:
-                # Also when the user interrupts: what is written is not written again.
+                # Also when the user interrupts: shards are not written twice.
                 self._commit(waiting)
         return n_rows
 
@@ -177,12 +157,13 @@ class Job:
         self.n_failed += len(failures)
 
 
+@dataclass
 class _Pace:
     """When blocks were done."""
 
-    def __init__(self) -> None:
-        self.first = self._last = float("nan")
-        self._n_after_first = 0
+    first: float = math.nan
+    _last: float = math.nan
+    _n_after_first: int = 0
 
     def note(self, n: int) -> None:
         """Note that a block of ``n`` images is done."""

@@ -1,9 +1,8 @@
 """Searches on a cluster: Ray's joblib backend, with every array sent once.
 
-Ray's own backend means to do that, by a class that joblib 1.5 dropped; without it, it
-sends each task all of its arrays. And it never looked inside of objects, where
-``HeadSearchCV`` keeps them. Here arrays are found wherever they are while a task is
-pickled, put into the object store once, and mapped by every worker of a node.
+Ray's own backend sends each task all of its arrays. Here arrays are found wherever they
+are while a task is pickled, also inside of objects, put into the object store once, and
+mapped by every worker of a node.
 """
 
 from __future__ import annotations
@@ -29,18 +28,19 @@ _SHARED_BYTES = 100_000
 
 @dataclass
 class RayTraffic:
-    """What went from this process to the workers.
+    """Amount of data sent from this process to the workers.
 
     Parameters
     ----------
     n_tasks : int
-        Calls, or batches of calls.
+        Number of calls, or of batches of calls.
     task_bytes : int
-        Sent with them: functions, small arguments, references to arrays.
+        Size of the calls: functions, small arguments, references to arrays.
     n_arrays : int
-        Put into the object store, each once, whatever the number of tasks.
+        Number of arrays put into the object store, each once, whatever the number of
+        tasks.
     array_bytes : int
-        Of these.
+        Size of these arrays.
     """
 
     n_tasks: int = 0
@@ -53,24 +53,24 @@ class RayTraffic:
 def parallel_on_ray(
     address: str | None = None, *, n_jobs: int = -1
 ) -> Iterator[RayTraffic]:
-    """Let whatever has ``n_jobs`` use a Ray cluster.
+    """Run everything that takes ``n_jobs`` on a Ray cluster.
 
-    Under it, ``GridSearchCV``, ``HeadSearchCV``, ``label_efficiency``,
-    ``cross_val_score`` and all else that joblib runs has its tasks run by Ray. An
-    array that several tasks need is sent once, and workers of a node share it.
+    Inside this context Ray runs the tasks of ``GridSearchCV``, ``HeadSearchCV``,
+    ``label_efficiency``, ``cross_val_score`` and all else that uses joblib. An array
+    that several tasks need is sent once, and the workers of a node share it.
 
     Parameters
     ----------
     address : str or None, default=None
-        As ``ray_address`` of :func:`embed_dataset`.
+        Address of the cluster, as ``ray_address`` of :func:`embed_dataset`.
     n_jobs : int, default=-1
-        Workers where an estimator's own ``n_jobs`` is None; -1 is one a CPU of the
-        cluster.
+        Number of workers where an estimator's own ``n_jobs`` is None; -1 is one for
+        each CPU of the cluster.
 
     Yields
     ------
     RayTraffic
-        What was sent so far.
+        Amount of data sent so far.
 
     Raises
     ------
@@ -82,9 +82,9 @@ def parallel_on_ray(
     Workers get arrays that they cannot write to, as joblib's memory maps are.
 
     Pipelines that start from images look into the embedding cache of the node that
-    they run on: give the embedder ``cache=`` a folder that all nodes see, filled by
-    :func:`import_embeddings`; or search on embeddings. ``HeadSearchCV`` shares its
-    trials through a file: on several machines give it ``storage=`` one that all see.
+    they run on. Pass the embedder a ``cache=`` folder that all nodes see, filled by
+    :func:`import_embeddings`, or search on embeddings. ``HeadSearchCV`` shares its
+    trials through a file: on several machines pass a ``storage=`` that all of them see.
     ``evaluate`` has no tasks to send: it computes all resamples at once.
 
     Examples
@@ -104,7 +104,7 @@ def parallel_on_ray(
         # (10, 1, True)
     """
     traffic = RayTraffic()
-    # It warns of an argument that joblib always passes.
+    # This logger warns of an argument that joblib always passes.
     quiet = quiet_logger("ray.util.multiprocessing.pool")
     with connected(address), quiet:
         register_parallel_backend(_NAME, _backend_class())

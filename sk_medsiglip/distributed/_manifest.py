@@ -6,7 +6,7 @@ has no renaming. Nothing is ever changed in place::
 
     _manifest/<time>-<job>-<number>.json
         {"format": "1",
-         "table": NAME,                         rows of the last call, see _tables
+         "table": NAME,                         rows of the last call
          "recipe": {...},                       model, revision, reading
          "shards": {NAME: {"rows": 64, "bytes": 301225, "time": ..., "columns": ...,
                            "keys": "<base64>"}},
@@ -14,9 +14,9 @@ has no renaming. Nothing is ever changed in place::
                        "time": ...}],
          "replaces": [COMMIT, ...]}             commits that this one sums up
 
-What counts is the union of all commits that no other replaces, as far as their files
-are there, whole. So commits of several jobs need no order and no lock, what is said
-twice changes nothing, and a shard that somebody deleted is merely missing. Keys are in
+The shards that count are those of all commits that no other replaces, if their files
+exist and are whole. So commits of several jobs need neither an order nor a lock, and a
+shard that somebody deleted is merely missing. Keys are in
 the manifest so that a job that is run again reads no shard.
 """
 
@@ -67,7 +67,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Commit:
-    """What one file of the manifest says."""
+    """Content of one file of the manifest."""
 
     shards: tuple[ShardEntry, ...] = ()
     failures: tuple[Failure, ...] = ()

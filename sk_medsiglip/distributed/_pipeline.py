@@ -7,7 +7,8 @@ once; vectors go from the actor that made them to the output and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import pickle
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -15,9 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip.distributed._cluster import Pool, quiet_context, ray_module
-from sk_medsiglip.distributed._encoding import EncoderSettings, ShardEncoder
+from sk_medsiglip.distributed._encoding import (
+    BlockReport,
+    ShardEncoder,
+    may_pass,
+    pack_error,
+)
 from sk_medsiglip.distributed._reading import ERROR, Reader
-from sk_medsiglip.distributed._reports import BlockReport, may_pass, pack_error
 from sk_medsiglip.distributed._source import Piece
 
 #: CPUs that a reading task reserves: under one, so that it fits beside an encoder.
@@ -31,32 +36,40 @@ _READER_RETRIES = 3
 def run_pipeline(
     pieces: Sequence[Piece],
     reader: Reader,
-    encoder: EncoderSettings,
     pool: Pool,
     done: NDArray[np.bytes_],
     *,
+    is_urgent: bool,
     may_lose: int = 0,
 ) -> Generator[BlockReport, None, None]:
     """Yield a report on each block, as they come."""
     ray = ray_module()
     # A little less than a block, so that each is handed over as soon as it is read.
-    block_bytes = int(0.8 * reader.n_block * reader.facts.image_size**2 * 3)
+    settings = reader.settings
+    block_bytes = int(0.8 * reader.n_block * settings.facts.image_size**2 * 3)
     with quiet_context(block_bytes, may_lose):
         # In shared memory once a machine, however many tasks look into it.
-        reference = ray.put(done)
-        reads = [
-            _read_piece(reader, piece, number, reference)
+        done_there = ray.put(done)
+        numbered = [
+            {"number": number, "piece": pickle.dumps(piece)}
             for number, piece in enumerate(pieces)
         ]
-        source = _datasource(reads, pieces)
-        dataset = ray.data.read_datasource(
-            source,
-            override_num_blocks=len(pieces),
+        dataset = ray.data.from_items(numbered, override_num_blocks=len(pieces))
+        dataset = dataset.map_batches(
+            _read_pieces,
+            fn_args=(reader, done_there),
+            batch_size=None,
+            batch_format="pyarrow",
             num_cpus=_READER_CPUS,
-            ray_remote_args={"max_retries": _READER_RETRIES},
+            max_retries=_READER_RETRIES,
         ).map_batches(
             ShardEncoder,
-            fn_constructor_args=(encoder,),
+            fn_constructor_args=(
+                settings,
+                reader.collection.columns,
+                pool.n_threads,
+                is_urgent,
+            ),
             batch_size=reader.n_block if pool.n_gpus else None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(
@@ -70,53 +83,22 @@ def run_pipeline(
         batches = dataset.iter_batches(
             batch_size=None, batch_format="pyarrow", prefetch_batches=0
         )
-        # Closed, the stream ends its tasks at once, whatever stopped it.
+        # Closing the stream ends its tasks at once.
         with closing(iter(batches)) as stream:
             for batch in stream:
                 for row in batch.to_pylist():
                     yield BlockReport.from_row(row)
 
 
-def _read_piece(
-    reader: Reader, piece: Piece, number: int, done: Any
-) -> Callable[[], Iterator[Any]]:
-    def read() -> Iterator[Any]:
-        try:
-            yield from reader.blocks(piece, ray_module().get(done), number)
-        except Exception as error:
-            if may_pass(error):
-                raise
-            import pyarrow as pa
+def _read_pieces(batch: Any, reader: Reader, done_there: Any) -> Iterator[Any]:
+    """Yield the blocks of pieces: the work of one task, whose batch holds one piece."""
+    try:
+        done = ray_module().get(done_there)
+        for row in batch.to_pylist():
+            yield from reader.blocks(pickle.loads(row["piece"]), done, row["number"])
+    except Exception as error:
+        if may_pass(error):
+            raise
+        import pyarrow as pa
 
-            yield pa.table({ERROR: [pack_error(error)]})
-
-    return read
-
-
-def _datasource(
-    functions: Sequence[Callable[[], Iterator[Any]]], pieces: Sequence[Piece]
-) -> Any:
-    """Return what Ray Data reads from; made here since its base class is Ray's."""
-    data = ray_module().data
-
-    class Images(data.Datasource):  # type: ignore[name-defined]
-        def estimate_inmemory_data_size(self) -> None:
-            return None
-
-        def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[Any]:
-            from ray.data.block import BlockMetadata
-
-            return [
-                data.ReadTask(
-                    function,
-                    BlockMetadata(
-                        num_rows=piece.n_rows,
-                        size_bytes=None,
-                        input_files=None,
-                        exec_stats=None,
-                    ),
-                )
-                for function, piece in zip(functions, pieces, strict=True)
-            ]
-
-    return Images()
+        yield pa.table({ERROR: [pack_error(error)]})

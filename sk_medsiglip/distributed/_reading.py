@@ -1,6 +1,6 @@
 """A piece of a table -> the pixels of its images that are not embedded yet.
 
-Runs in Ray's tasks on whatever CPUs there are. Sources, states, grey values, resizing
+Runs in Ray's tasks on every CPU. Sources, states, grey values, resizing
 and fingerprints are those of ``MedSigLIPEmbedder``: its own methods are called.
 """
 
@@ -9,18 +9,26 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from queue import LifoQueue
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip.cache import FileStamp
-from sk_medsiglip.distributed._isolated import IsolatedReader
-from sk_medsiglip.distributed._shards import SOURCE_BYTES, make_key, stored_name
-from sk_medsiglip.distributed._source import Piece
-from sk_medsiglip.distributed._tables import NewTable
+from sk_medsiglip.distributed._shards import (
+    SOURCE_BYTES,
+    NewTable,
+    make_key,
+    stored_name,
+)
+from sk_medsiglip.distributed._source import Collection, Piece
+from sk_medsiglip.distributed._storage import Storage
 from sk_medsiglip.embedding import (
     MedSigLIPEmbedder,
     ModelFacts,
@@ -34,7 +42,7 @@ from sk_medsiglip.images import image_fingerprint, image_rows, redact
 #: Columns of a block that do not go into a shard.
 PIXELS, REASON, HINT, SKIPPED = "_pixels", "_reason", "_hint", "_skipped"
 
-#: The only column of a block that says why there is no other.
+#: The only column of a block whose reading failed: the error.
 ERROR = "_error"
 
 #: Reading threads of a task by default: a server answers many, a core decodes one.
@@ -43,12 +51,26 @@ _THREADS_URL, _THREADS_FILE = 16, 1
 #: Processes of a task that reads images apart.
 _PROCESSES = 4
 
-#: Parameters of a URL by which it opens what is not public.
+#: Seconds that one image may take: some decoders do not die but never end.
+_PATIENCE = 600.0
+
+#: Parameters of a URL that give access to private files.
 _SECRETS = {
     *("x-amz-signature", "x-goog-signature", "signature", "sig"),
     *("token", "access_token", "key", "api_key", "apikey", "password", "secret"),
 }
 _PLAIN = re.compile(r"[\w.,&=%+-]*")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings that all parts of a job share, wherever they run."""
+
+    embedder: MedSigLIPEmbedder  # the one that would do the same on one machine
+    facts: ModelFacts
+    storage: Storage
+    recipe: Mapping[str, Any]
+    n_jobs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,13 +89,9 @@ class _Row:
 class Reader:
     """How rows become pixels, for all tasks of a job."""
 
-    parameters: Mapping[str, Any]
-    facts: ModelFacts
-    image_column: str
-    columns: tuple[str, ...]
-    base: str
+    settings: Settings
+    collection: Collection  # its pieces are sent apart, each to one task
     n_block: int
-    n_jobs: int | None
     isolated: bool = False
     table: NewTable | None = None
 
@@ -101,7 +119,7 @@ class Reader:
 
     def _rows(self, table: Any) -> list[_Row]:
         """Look at sources without opening them."""
-        cells = table[self.image_column].to_pylist()
+        cells = table[self.collection.image_column].to_pylist()
         names = [_name_of(cell) for cell in cells]
         sources = [self._resolve(image) for image in image_rows(cells)]
         stamps = source_stamps(["" if s is None else s for s in sources])
@@ -118,7 +136,10 @@ class Reader:
             "key": pa.array([row.key for row in rows], pa.binary()),
             "source": pa.array([row.shown for row in rows], pa.string()),
         }
-        return pa.table(ours | {stored_name(n): table[n] for n in self.columns})
+        return pa.table(ours | self._own_columns(table))
+
+    def _own_columns(self, table: Any) -> dict[str, Any]:
+        return {stored_name(name): table[name] for name in self.collection.columns}
 
     def _resolve(self, cell: Any) -> Any:
         if not isinstance(cell, str):
@@ -128,15 +149,16 @@ class Reader:
             return None
         if "://" in text:
             return text
-        if "://" in self.base:
-            return f"{self.base}/{text.lstrip('/')}"
-        return os.path.abspath(os.path.join(self.base, os.path.expanduser(text)))
+        base = self.collection.base
+        if "://" in base:
+            return f"{base}/{text.lstrip('/')}"
+        return os.path.abspath(os.path.join(base, os.path.expanduser(text)))
 
     def _block(self, table: Any, rows: Sequence[_Row], prepare: Any) -> Any:
         """Read images; return them as a table."""
         import pyarrow as pa
 
-        px = self.facts.image_size
+        px = self.settings.facts.image_size
         pixels = np.zeros((len(rows), px, px, 3), np.uint8)
         fingerprints: list[bytes | None] = [None] * len(rows)
         errors: list[ImageReadError | None] = [None] * len(rows)
@@ -146,7 +168,7 @@ class Reader:
             [row.source for row in rows],
             range(len(rows)),
             prepare,
-            n_jobs=self.n_jobs or usual,
+            n_jobs=self.settings.n_jobs or usual,
             window=lambda: usual,
         ):
             if isinstance(read, ImageReadError):
@@ -166,7 +188,7 @@ class Reader:
             ),
         }
         chosen = table.take([row.index for row in rows])
-        return pa.table(columns | {stored_name(n): chosen[n] for n in self.columns})
+        return pa.table(columns | self._own_columns(chosen))
 
     def _preparing(self) -> AbstractContextManager[Any]:
         """Return, as a context, what turns a source into fingerprint and pixels."""
@@ -180,8 +202,7 @@ class Reader:
             raise ImageReadError(
                 "there is no path", "Fill it in, or leave the row out."
             )
-        embedder = MedSigLIPEmbedder(**self.parameters)
-        pixels = prepare_image(embedder, self.facts, source)
+        pixels = prepare_image(self.settings.embedder, self.settings.facts, source)
         return image_fingerprint(pixels), pixels
 
 
@@ -206,7 +227,7 @@ def _absolute_name(source: Any, shown: str, state: bytes) -> str:
 
 
 def _name_of(cell: Any) -> str:
-    """Return what an output calls a source: nothing that opens what is not public."""
+    """Return the name of a source in an output, without secrets that give access."""
     if isinstance(cell, dict):
         cell = cell.get("path")
     if not isinstance(cell, str):
@@ -251,3 +272,72 @@ def _with_skipped(table: Any, n: int) -> Any:
         return pa.table({SKIPPED: pa.array([n], pa.int64())})
     counts = [n, *[0] * (table.num_rows - 1)]
     return table.append_column(SKIPPED, pa.array(counts, pa.int64()))
+
+
+# -------------------------------------------------------------- reading apart
+
+# A damaged file can kill a decoder that is written in C, or make it ask for all memory.
+# A task in which that happens is tried again by Ray and dies again. So after a worker
+# has died, each image is read in another process, whose death is its failure.
+
+_reader: Any = None
+
+
+class IsolatedReader:
+    """A context that gives a function like ``Reader.prepare``; threads may share it."""
+
+    def __init__(self, reader: Any, n_processes: int) -> None:
+        self._reader = reader
+        # The one that was used last comes first, so that few are started.
+        self._free: LifoQueue[ProcessPoolExecutor | None] = LifoQueue()
+        for _ in range(n_processes):
+            self._free.put(None)
+
+    def __enter__(self) -> Any:
+        return self._prepare
+
+    def __exit__(self, *_: object) -> None:
+        while not self._free.empty():
+            _end(self._free.get())
+
+    def _prepare(self, source: Any) -> tuple[bytes, NDArray[np.uint8]]:
+        # A pool of one, so that who died is who read this.
+        pool = self._free.get() or ProcessPoolExecutor(
+            1, get_context("spawn"), initializer=_start, initargs=(self._reader,)
+        )
+        try:
+            result = pool.submit(_read, source).result(_PATIENCE)
+        except (BrokenProcessPool, TimeoutError) as error:
+            _end(pool)
+            self._free.put(None)
+            died = isinstance(error, BrokenProcessPool)
+            raise ImageReadError(
+                "reading it ended the process that read it"
+                if died
+                else f"reading it took over {_PATIENCE:.0f} s",
+                "The file is damaged in a way that its decoder does not survive, or "
+                "needs more memory than there is. Write it again with another tool.",
+            ) from None
+        except BaseException:
+            self._free.put(pool)
+            raise
+        self._free.put(pool)
+        return result
+
+
+def _end(pool: ProcessPoolExecutor | None) -> None:
+    """End a process, even one that never ends by itself."""
+    if pool is None:
+        return
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(reader: Any) -> None:
+    global _reader
+    _reader = reader
+
+
+def _read(source: Any) -> tuple[bytes, NDArray[np.uint8]]:
+    return _reader.prepare(source)

@@ -1,6 +1,6 @@
-"""Shards: the Parquet files of embedded images in ``shards/``.
+"""The Parquet files of an output: shards of embedded images, and the user's tables.
 
-A shard holds some images, a row each, no image twice, in no order::
+A shard, in ``shards/``, holds some images, a row each, no image twice, in no order::
 
     space        dictionary<string>  model, revision, numeric type ..., as JSON: one key
     fingerprint  binary(32)          blake3 of the pixels at the model's size
@@ -22,14 +22,20 @@ meaning, so that :meth:`EmbeddingCache.import_parquet` takes a shard.
 ``sk_medsiglip.format``   of the first four columns
 ``sk_medsiglip.models``   what a cache needs to serve without the model
 ``sk_medsiglip.recipe``   model, revision, and how a source became pixels
+
+Vectors are computed once. Labels, and the choice of images, change from call to call,
+so each call writes its table again, a file for each piece, in ``tables/``: ``key`` and
+``source`` as above, and the other columns of the user's table. The manifest names the
+table that counts: the one of the last call that ended.
 """
 
 from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +47,10 @@ from sk_medsiglip.cache import EXPORT_COLUMNS, Space, rows_as_table
 from sk_medsiglip.distributed._storage import Storage
 
 SHARDS = "shards"
+_TABLES = "tables"
+
+#: Nanoseconds after which a table that no commit names belongs to a job that died.
+_JOB_LASTS = 7 * 86_400 * 10**9
 
 #: A key, and the part of it that is the source's alone.
 KEY_BYTES, SOURCE_BYTES = 16, 12
@@ -171,3 +181,49 @@ def _signature(schema: Any) -> str:
     fields += [field for field in schema if field.name not in OWN_COLUMNS]
     columns = [f"{field.name}:{field.type}" for field in fields]
     return blake3(json.dumps(columns).encode()).hexdigest(8)
+
+
+# --------------------------------------------------------------------- the user's table
+
+
+def _new_name() -> str:
+    """Return a name that begins with the time, so that names sort by it."""
+    return f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}"
+
+
+@dataclass(frozen=True)
+class NewTable:
+    """A table that is being written under a name of its own."""
+
+    storage: Storage
+    name: str = field(default_factory=_new_name)
+
+    def put(self, number: int, tables: Sequence[Any]) -> None:
+        """Write the rows of a piece; written again, they take their own place."""
+        import pyarrow as pa
+
+        name = f"{_TABLES}/{self.name}-{number:08}.parquet"
+        self.storage.put_table(name, pa.concat_tables(tables), compression="zstd")
+
+
+def read_table(storage: Storage, name: str) -> Any:
+    """Return a table, its rows in the user's order."""
+    import pyarrow as pa
+
+    parts = sorted(one for one in storage.sizes(_TABLES) if one.startswith(name))
+    paths = [f"{_TABLES}/{part}" for part in parts]
+    return pa.concat_tables(
+        storage.at_once(storage.read_table, paths), promote_options="permissive"
+    )
+
+
+def remove_old_tables(storage: Storage, tables: Sequence[str]) -> None:
+    """Remove all but the last of these tables, and those of jobs that died long ago."""
+    long_ago = f"{time.time_ns() - _JOB_LASTS:020}"
+    old = [
+        part
+        for part in storage.sizes(_TABLES)
+        if part.startswith(tuple(tables[:-1]))
+        or (part < long_ago and not part.startswith(tuple(tables[-1:])))
+    ]
+    storage.remove(f"{_TABLES}/{part}" for part in old)

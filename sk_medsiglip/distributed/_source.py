@@ -104,7 +104,7 @@ def find_collection(
 ) -> Collection:
     """Look at a source as far as it takes to cut it into pieces.
 
-    ``piece_size`` turns the number of rows into that of a piece.
+    ``piece_size`` returns the number of rows of a piece, given that of the table.
     """
     files: list[str] = []
     base, where = os.getcwd(), "source"

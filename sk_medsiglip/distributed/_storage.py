@@ -10,7 +10,6 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any, TypeVar
 
 from sk_medsiglip._optional import import_optional
@@ -25,7 +24,7 @@ _REQUESTS = 32
 
 
 def find_file_system(url: str) -> tuple[Any, str]:
-    """Return what reads and writes a place, and its path there."""
+    """Return the file system of a URL or path, and the path there."""
     fs = _pyarrow_fs()
     if "://" not in url:
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(url))
@@ -49,8 +48,10 @@ class Storage:
     """
 
     def __init__(self, url: str) -> None:
+        self._file_system, path = find_file_system(url)
+        self._root = path.rstrip("/")
         # A relative path would mean another folder in a worker.
-        self.url = url if "://" in url else find_file_system(url)[1]
+        self.url = url if "://" in url else path
 
     def put(self, name: str, content: Any) -> None:
         """Write a whole file: others find all of it, the file before it, or none."""
@@ -123,17 +124,8 @@ class Storage:
         }
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files; those that somebody else removed meanwhile are passed over."""
-
-        def one(name: str) -> None:
-            path = self._path(name)
-            try:
-                self._file_system.delete_file(path)
-            except OSError:
-                if self._exists(path):
-                    raise
-
-        list(self.at_once(one, names))
+        """Remove files; those that another job has removed are passed over."""
+        list(self.at_once(self._remove, names))
 
     def at_once(self, work: Callable[[str], T], names: Iterable[str]) -> Iterator[T]:
         """Do one thing with many files, some at a time; yield results in order."""
@@ -142,6 +134,14 @@ class Storage:
 
     def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
         return Storage, (self.url,)
+
+    def _remove(self, name: str) -> None:
+        path = self._path(name)
+        try:
+            self._file_system.delete_file(path)
+        except OSError:
+            if self._exists(path):
+                raise
 
     def _write(self, path: str, content: Any) -> None:
         with self._file_system.open_output_stream(path) as stream:
@@ -153,18 +153,6 @@ class Storage:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
-
-    @cached_property
-    def _place(self) -> tuple[Any, str]:
-        return find_file_system(self.url)
-
-    @property
-    def _file_system(self) -> Any:
-        return self._place[0]
-
-    @property
-    def _root(self) -> str:
-        return self._place[1].rstrip("/")
 
 
 def _pyarrow_fs() -> Any:

@@ -6,20 +6,14 @@ changed) lose their older copies, and many commits become one. New shards are wr
 first, one commit puts them in the place of the old, and only then are these removed: a
 job that dies in between has lost nothing, and the next one finishes the work.
 
-One job at a time does this. It leaves a mark first and then looks for others' marks;
-whoever sees another's takes its own away and tries later. So two never think that they
-are alone, on any storage whose listings show what was put before. A mark is written
-anew while its job lives; one that stays as it is was left by a job that died.
+Several jobs may do this at once, with neither a lock nor an order: equal states give
+equal merged shards, under equal names, and a job whose shards another one has just
+merged begins again with the new state. It ends when it finds nothing left to do.
 """
 
 from __future__ import annotations
 
-import random
-import threading
-import time
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,17 +34,14 @@ from sk_medsiglip.distributed._shards import (
     SOURCE_BYTES,
     ShardEntry,
     put_shard,
+    remove_old_tables,
 )
 from sk_medsiglip.distributed._storage import Storage
-from sk_medsiglip.distributed._tables import remove_old_tables
 
 FAILURES = "failures.parquet"
 
-_MARK = "tidying-"
-
-#: Seconds between the times that a mark is written anew; after which one that was not
-#: is that of a dead job; and that one waits for others.
-_BEAT, _MARK_LASTS, _PATIENCE = 10.0, 60.0, 900.0
+#: Passes after which a job leaves the rest to the others that are at it.
+_MOST_PASSES = 20
 
 #: Merging tasks that wait at a time, so that a driver's memory does not grow with them.
 _TASKS_AHEAD = 16
@@ -69,89 +60,38 @@ class _Part:
 
 def tidy(manifest: Manifest, storage: Storage, rows_per_shard: int) -> State:
     """Put an output in order."""
-    with _alone(storage) as is_alone:
-        state = manifest.load()
-        if not is_alone:
-            return state
-        entries = list(state.shards.values())
-        sources = _source_array(b"".join(entry.keys for entry in entries))
-        # One more than there are entries: what follows the last one is empty.
-        kept = np.split(_find_youngest(sources), np.cumsum([e.n_rows for e in entries]))
-        groups = list(_group(entries, kept[: len(entries)], rows_per_shard))
-        merged = [entry for entry in _merge_all(storage, groups) if entry is not None]
-        parts = {part.entry.name for group in groups for part in group}
-        whole = [e for e in entries if e.name not in parts] + merged
-        failures = _find_failures(state, sources)
-        _write_failures(storage, failures)
-        if groups or len(state.commits) > 1 or len(failures) < len(state.failures):
-            manifest.commit(
-                Commit(tuple(whole), tuple(failures), state.commits, state.table)
-            )
-            storage.remove(f"{MANIFEST}/{name}" for name in state.commits)
-            left = parts - {entry.name for entry in whole}
-            storage.remove(f"{SHARDS}/{name}" for name in sorted(left))
-        remove_old_tables(storage, state.tables)
-        return manifest.load()
-
-
-@contextmanager
-def _alone(storage: Storage) -> Iterator[bool]:
-    """Give True while no other job puts this output in order."""
-    end = time.monotonic() + _PATIENCE
-    name = f"{MANIFEST}/{_MARK}{uuid.uuid4().hex}"
-    seen: dict[str, tuple[bytes, float]] = {}
-    while True:
-        _put_mark(storage, name)
-        if not _other_marks(storage, name, seen):
-            break
-        storage.remove([name])
-        if time.monotonic() > end:
-            yield False
-            return
-        time.sleep(random.uniform(0.2, 2.0))
-    stop = threading.Event()
-    beat = threading.Thread(target=_keep_mark, args=(storage, name, stop), daemon=True)
-    beat.start()
-    try:
-        yield True
-    finally:
-        stop.set()
-        beat.join()
-        storage.remove([name])
-
-
-def _put_mark(storage: Storage, name: str) -> None:
-    # Never the same: clocks of machines differ, so that a time would say little.
-    storage.put(name, uuid.uuid4().hex.encode())
-
-
-def _keep_mark(storage: Storage, name: str, stop: threading.Event) -> None:
-    while not stop.wait(_BEAT):
-        with suppress(OSError):  # a storage may answer again the next time
-            _put_mark(storage, name)
-
-
-def _other_marks(
-    storage: Storage, own: str, seen: dict[str, tuple[bytes, float]]
-) -> list[str]:
-    """Return marks of jobs that live; ``seen`` is what they held, and since when."""
-    others = []
-    for base in storage.sizes(MANIFEST):
-        name = f"{MANIFEST}/{base}"
-        if not base.startswith(_MARK) or name == own:
-            continue
+    for _ in range(_MOST_PASSES):
         try:
-            content = storage.get(name)
+            state = manifest.load()
+            if not _change(state, manifest, storage, rows_per_shard):
+                return state
         except FileNotFoundError:
-            continue
-        before, since = seen.setdefault(name, (content, time.monotonic()))
-        if before != content:
-            seen[name] = content, time.monotonic()
-        elif time.monotonic() - since > _MARK_LASTS:
-            storage.remove([name])
-            continue
-        others.append(name)
-    return others
+            continue  # another job has merged these shards, and is done with them
+    return manifest.load()
+
+
+def _change(
+    state: State, manifest: Manifest, storage: Storage, rows_per_shard: int
+) -> bool:
+    """Do what is left to do for an output in this state; tell whether there was any."""
+    entries = list(state.shards.values())
+    sources = _source_array(b"".join(entry.keys for entry in entries))
+    # One more than there are entries: what follows the last one is empty.
+    kept = np.split(_find_youngest(sources), np.cumsum([e.n_rows for e in entries]))
+    groups = list(_group(entries, kept[: len(entries)], rows_per_shard))
+    merged = [entry for entry in _merge_all(storage, groups) if entry is not None]
+    parts = {part.entry.name for group in groups for part in group}
+    whole = [e for e in entries if e.name not in parts] + merged
+    failures = _find_failures(state, sources)
+    _write_failures(storage, failures)
+    remove_old_tables(storage, state.tables)
+    if not groups and len(state.commits) < 2 and len(failures) == len(state.failures):
+        return False
+    manifest.commit(Commit(tuple(whole), tuple(failures), state.commits, state.table))
+    storage.remove(f"{MANIFEST}/{name}" for name in state.commits)
+    left = parts - {entry.name for entry in whole}
+    storage.remove(f"{SHARDS}/{name}" for name in sorted(left))
+    return True
 
 
 # -------------------------------------------------------------- rows that stand twice
@@ -165,7 +105,7 @@ def _source_array(keys: bytes) -> NDArray[np.bytes_]:
 
 def _find_youngest(sources: NDArray[np.bytes_]) -> NDArray[np.bool_]:
     """Return where a source stands for the last time."""
-    # Of equals numpy's unique names the first.
+    # numpy.unique returns the first of equal items, so the order is reversed.
     _, places = np.unique(sources[::-1], return_index=True)
     is_last = np.zeros(sources.size, dtype=bool)
     is_last[sources.size - 1 - places] = True

@@ -4,16 +4,14 @@ The names in ``__all__`` are public. The other imports, under their own names, s
 rooms above this one and may change. The files::
 
     _rows.py             the containers that X may be, one image or study a row
-    _dataset_rows.py     a column of a Hugging Face data set
-    _sources.py          one item: its name in messages, its path, its bytes
-    _identity.py         what an image is known by, before and after reading
+    _sources.py          one item: its name, its path, its identity, its bytes
     _kinds.py            the kind of a file, by its first bytes
     _read.py             read_image: the choice of the reader
     _check.py            check_images: a check of all images before the model
     _picture.py          one decoded image, and the step from stored values to RGB
     _intensity.py        Window, CTWindows, Percentiles: grey values to brightness
     _resize.py           the resize of the published results
-    _decoding.py         the errors and warnings of codec libraries
+    _decoding.py         the errors and warnings of codecs and file systems
     _lazy.py             an image inside something bigger, read when needed
 
     _arrays.py           arrays: shapes, types, and the meaning of their values
@@ -22,14 +20,12 @@ rooms above this one and may change. The files::
     _slide_tiles.py      tiles_from_h5: the tiles that a tiling tool has chosen
     _tiles.py            only the tiles of a TIFF that a region needs
     _urls.py             images behind URLs
-    _url_errors.py       the errors of file systems behind URLs
 
     _dicom.py            one frame of a DICOM file as a picture, or as a slice
     _dicom_grey.py       the meaning of stored values, and how the tags show them
-    _dicom_pixels.py     the pixels of one frame
+    _dicom_pixels.py     the pixels of one frame, which may be a mosaic of slices
     _dicom_codecs.py     the codecs of compressed pixels, and the bits that count
     _dicom_jpeg.py       JPEG headers, checked before a codec sees them; GDCM
-    _dicom_mosaic.py     slices that lie side by side in one image
     _dicom_series.py     series among the files of a study, their slices in order
 
     _study.py            one study of any kind, as slices in order
@@ -40,8 +36,6 @@ rooms above this one and may change. The files::
 
 from sk_medsiglip._public import name_by_room
 from sk_medsiglip.images._check import check_images
-from sk_medsiglip.images._identity import image_fingerprint as image_fingerprint
-from sk_medsiglip.images._identity import source_identity as source_identity
 from sk_medsiglip.images._intensity import VOI, CTWindows, Percentiles, Window
 from sk_medsiglip.images._intensity import recipe_key as recipe_key
 from sk_medsiglip.images._intensity import validate_frame as validate_frame
@@ -59,6 +53,8 @@ from sk_medsiglip.images._rows import image_rows as image_rows
 from sk_medsiglip.images._rows import study_rows as study_rows
 from sk_medsiglip.images._slide_tiles import tiles_from_h5
 from sk_medsiglip.images._sources import describe as describe
+from sk_medsiglip.images._sources import image_fingerprint as image_fingerprint
+from sk_medsiglip.images._sources import source_identity as source_identity
 from sk_medsiglip.images._sources import source_name as source_name
 from sk_medsiglip.images._sources import source_path as source_path
 from sk_medsiglip.images._study import Study as Study

@@ -14,7 +14,7 @@ from sk_medsiglip.images._picture import Picture, refuse_too_large
 #: Largest value of the bit depths that 16-bit files are known to hold.
 _WHITES = (255, 4095, 65535)
 
-#: Floats beyond it are no measurement, and overflow in arithmetic.
+#: Larger floats are not measurements, and overflow in arithmetic.
 _HUGE = 1e30
 
 #: Slack for float rounding around 0 and 1, in units of the white level.
@@ -109,7 +109,7 @@ def _check_type(array: NDArray[Any]) -> None:
         hint = "Take its magnitude, np.abs(image), and say intensity=Percentiles()."
     elif array.dtype.kind == "O":
         hint = "Its pixels are objects: convert it with image.astype(np.uint8)."
-    raise ImageReadError(f"pixels of type {array.dtype} are no grey values", hint)
+    raise ImageReadError(f"pixels of type {array.dtype} are not grey values", hint)
 
 
 def _opacity(alpha: NDArray[Any]) -> NDArray[np.uint8]:
@@ -117,7 +117,7 @@ def _opacity(alpha: NDArray[Any]) -> NDArray[np.uint8]:
     if isinstance(tone, ImageReadError):
         raise ImageReadError(
             f"its fourth channel is {alpha.dtype} from {alpha.min():g} to "
-            f"{alpha.max():g}, which is no opacity",
+            f"{alpha.max():g}, which is not an opacity",
             "Drop it: image[..., :3].",
         )
     return alpha if tone is None else tone(alpha)

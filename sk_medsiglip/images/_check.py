@@ -15,7 +15,6 @@ from sk_medsiglip.exceptions import (
     SkMedSiglipWarning,
 )
 from sk_medsiglip.images._arrays import white_of
-from sk_medsiglip.images._identity import image_fingerprint
 from sk_medsiglip.images._intensity import (
     Intensity,
     validate_frame,
@@ -24,7 +23,7 @@ from sk_medsiglip.images._intensity import (
 from sk_medsiglip.images._picture import grey_values, render
 from sk_medsiglip.images._read import MAX_PIXELS, load_picture
 from sk_medsiglip.images._rows import image_rows
-from sk_medsiglip.images._sources import describe
+from sk_medsiglip.images._sources import describe, image_fingerprint
 
 _COLUMNS = {
     "row": "int64",
@@ -59,12 +58,12 @@ def check_images(
     X : sequence of images
         As for ``MedSigLIPEmbedder.transform``.
     intensity, frame, max_pixels
-        As for :func:`read_image`; give what the embedder will be given.
+        As for :func:`read_image`; pass the values that the embedder will have.
     n_jobs : int or None, default=None
-        Number of threads that read; None is 1, -1 all cores. Each holds one image in
-        memory.
+        Number of reading threads; None is 1, and -1 is one for each core. Each holds
+        one image in memory.
     verbose : int, default=0
-        Positive shows a progress bar.
+        If positive, show a progress bar.
 
     Returns
     -------
@@ -72,13 +71,13 @@ def check_images(
         One row an image, under the index of ``X`` if that has one:
 
         - ``row``: position in ``X``;
-        - ``source``: the path, or what the image is;
+        - ``source``: the path, or a description of the image;
         - ``readable``: whether it can be embedded; ``X[table.readable]`` keeps those
           of a Series or DataFrame;
         - ``reason``, ``hint``: what is wrong and what to do; empty if readable;
         - ``format``: ``"PNG"``, ``"DICOM"``, ``"array"``, ...;
-        - ``modality``: of a DICOM file, else missing;
-        - ``height``, ``width``: in pixels, missing if unreadable;
+        - ``modality``: modality of a DICOM file, missing for others;
+        - ``height``, ``width``: size in pixels, missing if unreadable;
         - ``dtype``: type of the stored values, ``"uint16"``;
         - ``low``, ``high``: the smallest and largest stored value, in its unit:
           Hounsfield units for CT. Values that DICOM calls padding do not count;
@@ -90,7 +89,8 @@ def check_images(
     Raises
     ------
     TypeError, ValueError
-        If ``X`` is no container of images, or empty; an unreadable image is no error.
+        If ``X`` is not a container of images, or is empty. An unreadable image is not
+        an error.
 
     Warns
     -----

@@ -1,6 +1,6 @@
-"""What surrounds every call into a codec library.
+"""Errors and warnings of the libraries that decode and fetch images.
 
-Its errors become :class:`ImageReadError`, and its chatter is dropped: pydicom's
+Their errors become :class:`ImageReadError`, and their chatter is dropped: pydicom's
 warnings and log lines quote the values of tags, which may be a patient's.
 """
 
@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from sk_medsiglip.exceptions import ImageReadError, MissingDependencyError
 
 @contextmanager
 def decoding(reason: str, hint: str) -> Iterator[None]:
-    """Turn whatever a codec library raises into one error, and keep it quiet."""
+    """Turn all errors of a codec library into one of ours; silence its messages."""
     _install_filters()
     _here.depth = getattr(_here, "depth", 0) + 1
     try:
@@ -29,11 +29,11 @@ def decoding(reason: str, hint: str) -> Iterator[None]:
     except (ImageReadError, MissingDependencyError, MemoryError, Warning):
         raise
     except Exception as error:
-        # Codec libraries raise whatever their parsing stumbles over.
+        # Codec libraries raise errors of many types on damaged files.
         raise ImageReadError(f"{reason} ({type(error).__name__})", hint) from error
     except BaseException as error:
-        # A codec written in Rust panics, and pyo3 makes that no Exception. Whatever
-        # else is none, a KeyboardInterrupt, passes.
+        # The panic of a codec written in Rust is not an Exception in pyo3. Other
+        # errors of that kind, such as a KeyboardInterrupt, pass.
         if type(error).__module__ != "pyo3_runtime":
             raise
         raise ImageReadError(f"{reason} ({type(error).__name__})", hint) from error
@@ -44,7 +44,7 @@ def decoding(reason: str, hint: str) -> Iterator[None]:
 # Several threads read at once, so ``warnings.catch_warnings`` will not do: it swaps
 # the filters of the whole process and puts stale ones back. These filters stay in
 # place instead, and match only in a thread that is inside ``decoding``: pydicom used
-# directly by somebody else, at the same moment too, warns as it always does.
+# directly by other code, even at the same moment, warns as it always does.
 _here = threading.local()
 _installing = threading.Lock()
 
@@ -95,3 +95,82 @@ def _install_filters() -> None:
         active[:0] = _FILTERS
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_is_for_others)
+
+
+# ------------------------------------------------------------- file systems behind URLs
+
+
+def guarded(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function, and turn the errors of file systems into ``ImageReadError``.
+
+    Their messages quote the URL, which may hold a password or a signed token. So they
+    are not chained to ours.
+    """
+    try:
+        return work(*arguments)
+    except (ImageReadError, MissingDependencyError, MemoryError):
+        raise
+    except Exception as error:
+        ours = _explain(error)
+    # Out here, so that the other, which quotes the URL, is not even its context.
+    raise ours
+
+
+def _explain(error: Exception) -> ImageReadError:
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    for link in chain:
+        if isinstance(link, ImageReadError):
+            return ImageReadError(link.reason, link.hint)
+    names = {kind.__name__ for link in chain for kind in type(link).__mro__}
+    status = next(filter(None, map(_http_status, chain)), None)
+    return ImageReadError(*_reason_and_hint(error, names, status))
+
+
+def _reason_and_hint(
+    error: Exception, names: set[str], status: int | None
+) -> tuple[str, str]:
+    answer = f" (HTTP {status})" if status else ""
+    text = str(error) if isinstance(error, ValueError) else ""
+    if names & {"NoCredentialsError", "DefaultCredentialsError"}:
+        reason = "no credentials for it were found"
+        hint = (
+            "Set them as the provider's own tools expect, in the environment or a "
+            "profile; for public data see fsspec's configuration (anon)."
+        )
+    elif status in (401, 403, 407) or (not status and "PermissionError" in names):
+        reason = f"the server refuses access{answer}"
+        hint = "Check the credentials; a signed URL may have expired."
+    elif any("Timeout" in name for name in names):
+        reason = "the server did not answer in time"
+        hint = "Try again; download large files first."
+    elif names & {"ClientConnectorError", "EndpointConnectionError"}:
+        reason = "there is no connection to the server"
+        hint = "Check the network, the proxy (HTTPS_PROXY) and the host's name."
+    elif names & {"ClientPayloadError", "ClientConnectionError", "IncompleteRead"}:
+        reason, hint = "the connection broke off before its end", "Try again."
+    elif status and status not in (404, 410):
+        reason = f"the server cannot give it{answer}"
+        hint = "Try again, or ask its owner."
+    elif names & {"FileNotFoundError", "KeyError"}:
+        reason = "there is no such file"
+        hint = "Check the spelling, and that the bucket, archive or folder is there."
+    elif "IsADirectoryError" in names:
+        reason = "it is a directory"
+        hint = "Pass the files in it: fsspec's glob lists them."
+    elif "Protocol not known" in text:
+        reason = "no package reads URLs of this protocol"
+        hint = "fsspec.available_protocols() lists the known ones."
+    elif "range requests" in text:
+        reason = "the server sends only whole files, and an archive is read in parts"
+        hint = "Download the archive, or put simplecache:: before its URL."
+    else:
+        reason = f"it cannot be fetched ({type(error).__name__})"
+        hint = "Check the URL, and that fsspec.open reads it."
+    return reason, hint
+
+
+def _http_status(error: BaseException) -> int | None:
+    status = getattr(error, "status", None)
+    return status if isinstance(status, int) and status >= 400 else None

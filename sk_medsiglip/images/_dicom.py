@@ -19,8 +19,14 @@ from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._dicom_codecs import check_codec, hint_for
 from sk_medsiglip.images._dicom_grey import GREY_TAGS, dicom_picture
-from sk_medsiglip.images._dicom_mosaic import MOSAIC_TAGS, count_tiles, cut_tile
-from sk_medsiglip.images._dicom_pixels import PIXEL_TAGS, PixelElement, stored_values
+from sk_medsiglip.images._dicom_pixels import (
+    MOSAIC_TAGS,
+    PIXEL_TAGS,
+    PixelElement,
+    count_tiles,
+    cut_tile,
+    stored_values,
+)
 from sk_medsiglip.images._lazy import Held, Part
 from sk_medsiglip.images._picture import Picture, choose_frame, refuse_too_large
 from sk_medsiglip.images._sources import describe, open_source

@@ -34,7 +34,7 @@ _PLUGINS = ("pyjpegls", "pylibjpeg", "pillow", "pydicom")
 #: Second byte of the marker of a lossless frame.
 _LOSSLESS = 0xC3
 
-#: Of the standard, unknown to pydicom 3.
+#: Transfer syntaxes of the standard that pydicom 3 does not know.
 _JPEG_XL = {f"1.2.840.10008.1.2.4.{last}" for last in (110, 111, 112)}
 
 _AGAIN = "Copy or export it again."
@@ -88,7 +88,7 @@ def decode_frame(dataset: Dataset, stream: BinaryIO, index: int) -> NDArray[Any]
     for plugin in _plugins(decoder):
         try:
             return _by_pydicom(dataset, decoder, frame, plugin, options)
-        except Exception as error:  # codecs raise anything; the next one may do
+        except Exception as error:  # codecs raise anything; the next one may work
             failure = error
     if header is not None and header.process in GDCM_SYNTAXES:
         if not has_gdcm():
@@ -216,7 +216,7 @@ def keep_stored_bits(
     """Return values without overlays in their unused bits, with signs extended."""
     available = 8 * values.dtype.itemsize
     highest = n_bits - 1 if high_bit is None else high_bit
-    if not n_bits - 1 <= highest < available:  # it cannot be
+    if not n_bits - 1 <= highest < available:  # the tag is wrong
         highest = n_bits - 1
     above = available - 1 - highest
     unused = available - n_bits

@@ -66,7 +66,7 @@ def own_scale(dataset: Dataset, index: int) -> Any:
 
 
 def modality_of(dataset: Dataset) -> str | None:
-    """Return the modality, if it is a code and not text of somebody's own."""
+    """Return the modality if it is a code, and not free text."""
     modality = str(dataset.get("Modality") or "")
     return modality if re.fullmatch(r"[A-Z0-9]{2,16}", modality) else None
 
@@ -187,7 +187,7 @@ def _is_hounsfield(dataset: Dataset, lowest: float) -> bool:
     return int(dataset.get("BitsStored") or 16) > 8 or lowest < 0
 
 
-# What "auto" does
+# Meaning of "auto"
 
 
 def _auto(

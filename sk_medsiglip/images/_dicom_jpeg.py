@@ -109,7 +109,7 @@ def decode_by_gdcm(
     """Return the unsigned samples of one frame as coded, (H, W) or (H, W, 3)."""
     import gdcm
 
-    # What is wrong becomes an error of ours; GDCM would print it too.
+    # We raise errors ourselves; GDCM would print them too.
     gdcm.Trace.SetDebug(False)
     gdcm.Trace.SetWarning(False)
     gdcm.Trace.SetError(False)

@@ -15,7 +15,7 @@ from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._dicom import count_frames, inflated, read_tags
 from sk_medsiglip.images._dicom_grey import GREY_TAGS, modality_of, numbers, own_scale
-from sk_medsiglip.images._dicom_mosaic import MOSAIC_TAGS
+from sk_medsiglip.images._dicom_pixels import MOSAIC_TAGS
 
 if TYPE_CHECKING:
     from pydicom import Dataset

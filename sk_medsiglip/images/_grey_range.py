@@ -19,7 +19,7 @@ from sk_medsiglip.images._picture import Picture
 from sk_medsiglip.images._read import load_picture
 from sk_medsiglip.images._sources import describe
 
-#: Bits of a float32's mantissa that are dropped: what is left holds every integer up
+#: Bits of a float32's mantissa that are dropped: the others hold every integer up
 #: to 131,072, and other values to one part in that many.
 _DROPPED_BITS = 7
 
@@ -78,7 +78,7 @@ class _Histogram:
         self.lowest = min(self.lowest, float(values.min()))
         self.highest = max(self.highest, float(values.max()))
         self._waiting.append((_rounded(values), counts))
-        # Merging costs as much as what is there already: wait until it pays.
+        # The cost of merging grows with the values that are there: wait until it pays.
         n_waiting = sum(part[0].size for part in self._waiting)
         if n_waiting > max(_MERGE_AT, self._values.size):
             self.merge()
@@ -151,7 +151,7 @@ def series_of(
             try:
                 yield load_picture(source, frame=frame, max_pixels=max_pixels)
             except ImageReadError:
-                # Left out here; reading the slice itself says what is wrong.
+                # Left out here; reading the slice itself raises the error.
                 continue
 
     grey_range = GreyRange(pictures)

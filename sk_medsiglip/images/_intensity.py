@@ -172,8 +172,8 @@ class VOI:
     Parameters
     ----------
     index : int, default=0
-        Which, from 0: the file's lookup tables come first, then its windows. Windows
-        of no width are not counted.
+        Index of the table or window, from 0. The file's lookup tables come first, then
+        its windows. Windows without a width are not counted.
 
     Raises
     ------

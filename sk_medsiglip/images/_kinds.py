@@ -1,4 +1,4 @@
-"""What kind of file it is, by its first bytes: names and endings do not count."""
+"""The kind of a file, by its first bytes: names and suffixes do not count."""
 
 from __future__ import annotations
 

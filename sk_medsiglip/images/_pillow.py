@@ -27,7 +27,7 @@ _ORIENTATION = 0x0112
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _FORMAT = 258, 262, 277, 284, 339
 _SEPARATE = 2
 
-#: Of the TIFF tag SampleFormat.
+#: Values of the TIFF tag SampleFormat.
 _KINDS = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
 
 _NATIVE, _OTHER = ("L", "B") if sys.byteorder == "little" else ("B", "L")
@@ -227,7 +227,7 @@ def unread(stream: BinaryIO) -> ImageReadError | None:
         tags.load(stream)
         bits, samples = tags.get(_BITS, (1,)), int(tags.get(_SAMPLES, 1))
         kind = _KINDS.get(tags.get(_FORMAT, (1,))[0], "unknown")
-    except Exception:  # damaged: whatever its parsing stumbles over
+    except Exception:  # damaged: parsing raises errors of many types
         return None
     if _PHOTOMETRIC not in tags or not bits:
         return None

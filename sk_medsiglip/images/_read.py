@@ -54,17 +54,17 @@ def read_image(
         shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Files are PNG, JPEG, TIFF,
         WebP, BMP or DICOM; their content decides, not their name.
     intensity : {"auto"}, Window, CTWindows, Percentiles, VOI or str, default="auto"
-        How grey values become brightness. ``"auto"`` is explained in the notes. A
+        Mapping of grey values to brightness. ``"auto"`` is explained in the notes. A
         window is in the unit of the image, Hounsfield units for CT. Names:
         ``"lung"``, ``"mediastinum"``, ``"brain"``, ``"bone"``, ``"ct"``
         (``CTWindows()``), ``"ct-wide"`` and ``"google-serving"`` (as Google's
         container shows CT, CR and DX). Whatever is not ``"auto"`` applies to every
         image, 8-bit and colour ones too.
     frame : int, {"middle"} or None, default=None
-        Which frame of a multi-frame DICOM, TIFF, PNG or WebP file, from 0. With None
-        such a file is an error.
+        Frame of a multi-frame DICOM, TIFF, PNG or WebP file, from 0. With None such a
+        file is an error.
     max_pixels : int, default=178_956_970
-        Larger images are refused before they are decoded.
+        Largest number of pixels; larger images are refused before they are decoded.
 
     Returns
     -------
@@ -105,7 +105,8 @@ def read_image(
 
     A damaged file ends in an ``ImageReadError``: what its header announces is judged
     before memory of that size is set aside, and before a decoder sees it. The decoders
-    are C libraries all the same. Read files of strangers in a process of its own.
+    are C libraries all the same. Read files that you do not trust in a separate
+    process.
 
     Examples
     --------

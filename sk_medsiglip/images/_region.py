@@ -38,26 +38,27 @@ class Region(LazyImage):
         Left and upper edge, in pixels from the upper left corner of the image as it is
         shown: after the orientation of EXIF, which a phone may have written.
     width, height : int
-        In pixels, from 1. The rectangle must lie within the image.
+        Width and height in pixels, 1 or more. The rectangle must lie within the image.
     level : int, default=0
-        Of a pyramidal TIFF file, which level of resolution; 0 is the largest. All
-        numbers are in pixels of that level.
+        Resolution level of a pyramidal TIFF file; 0 is the largest. All numbers are in
+        pixels of that level.
 
     Raises
     ------
     ImageReadError
-        When it is read: numbers that are missing, no integers or outside of the image.
+        When it is read, if a number is missing, not an integer, or outside of the
+        image.
 
     Notes
     -----
-    A region shows what the whole image shows there: whatever grey values depend on,
-    percentiles and the white of 16-bit files, is asked of the whole image.
+    A region looks as it does in the whole image: percentiles, and the white of 16-bit
+    files, are those of the whole image.
 
-    Of TIFF files, whole-slide images (SVS) among them, only the tiles that it touches
-    are read, if the extra ``slides`` is installed; ``max_pixels`` then counts the
-    region. If the grey values depend on the whole image (16-bit grey files under
-    ``intensity="auto"``, or ``Percentiles``), or the file is of another kind, the
-    whole image is decoded for each region, and counts.
+    Only the tiles that it touches are read from TIFF files, including whole-slide
+    images (SVS), if the extra ``slides`` is installed; ``max_pixels`` then counts the
+    pixels of the region. If the grey values depend on the whole image (16-bit grey
+    files under ``intensity="auto"``, or ``Percentiles``), or the file is of another
+    kind, the whole image is decoded for each region, and its pixels count.
 
     Examples
     --------

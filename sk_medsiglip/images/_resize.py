@@ -43,7 +43,8 @@ def resize_bilinear(
         are kept, as Google's serving container does. The picture stays in the
         middle; an odd pixel goes to the bottom or the right.
     show : callable or None, default=None
-        Makes uint8 of values, one by one; it may add a last axis of three colours.
+        Function that turns values into uint8, one by one. It may add a last axis of
+        three colours.
 
     Returns
     -------
@@ -120,14 +121,14 @@ def pad_to_square(
 
 
 class _Side(NamedTuple):
-    """Of each output position, one of its two inputs."""
+    """One of the two inputs of each output position."""
 
     at: NDArray[np.intp]
     outside: NDArray[np.bool_]  # in the padding
 
 
 class _Axis(NamedTuple):
-    """Of each output position, its two inputs and the way between them."""
+    """The two inputs of each output position, and the way between them."""
 
     before: _Side
     after: _Side

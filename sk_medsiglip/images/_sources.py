@@ -1,4 +1,4 @@
-"""One item of ``X``: its name in messages, its path, its bytes; files in folders."""
+"""One item of ``X``: its name, path, identity and bytes; the files in a folder."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
 from PIL import Image
 
 from sk_medsiglip.exceptions import ImageReadError
@@ -20,8 +22,10 @@ from sk_medsiglip.images._urls import (
     fetch,
     file_url_path,
     is_url,
+    local_archive,
     open_in_parts,
     redact,
+    url_state,
 )
 
 #: Enough that two sources rarely wait for each other.
@@ -100,6 +104,78 @@ def source_path(source: Any) -> str | None:
     if path.startswith("/") and _IS_TIDY(path) and os.sep == "/":
         return path  # what abspath would return, in a fifth of its time
     return os.path.abspath(os.path.expanduser(path))
+
+
+def source_identity(source: Any) -> tuple[str | None, bytes] | None:
+    """Return the identity of an image, found without reading it.
+
+    Parameters
+    ----------
+    source : path, URL, bytes, array, LazyImage, ...
+        As for ``read_image``.
+
+    Returns
+    -------
+    path : str or None
+        Absolute path of the local file whose state must be unchanged, if it is one:
+        the file itself, or the zip archive that holds it.
+    rest : bytes
+        The part of the file; or, if there is no file, a hash of the content, or of the
+        state of a URL as its server tells it.
+
+    Notes
+    -----
+    None as a whole if nothing is known so cheaply: Pillow images, file objects,
+    URLs whose server names neither version nor time. A URL costs one or two small
+    requests, so ask for many from several threads.
+    """
+    if isinstance(source, LazyImage):
+        whole = None if source.whole() is None else source_identity(source.whole())
+        if whole is None:
+            return None
+        path, rest = whole
+        part = repr((rest, type(source).__name__, source.part()))
+        return path, blake3(part.encode()).digest()
+    path = source_path(source)
+    if path is not None:
+        return path, b""
+    if isinstance(source, str):
+        archive = local_archive(source)
+        if archive is not None:
+            path, member = archive
+            path = os.path.abspath(os.path.expanduser(path))
+            return path, blake3(member.encode()).digest()
+        state = url_state(source)
+        return None if state is None else (None, state)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return None, blake3(b"bytes\0").update(bytes(source)).digest()
+    # Subclasses may mean more than their numbers: masks, units.
+    if type(source) in (np.ndarray, np.memmap) and source.dtype.kind in "uif":
+        digest = blake3(f"array {source.shape} {source.dtype.str}\0".encode())
+        values = np.ascontiguousarray(source).reshape(-1)
+        return None, digest.update(values.view(np.uint8).data).digest()
+    return None
+
+
+def image_fingerprint(pixels: NDArray[np.uint8]) -> bytes:
+    """Return the fingerprint of an image, 32 bytes.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W, 3), uint8
+        RGB pixels; at the model's size where the fingerprint is the key of a stored
+        row. The vector is a function of these pixels, so images with the same pixels
+        (in another format, under another name, with a window that changes nothing)
+        share a row.
+
+    Returns
+    -------
+    bytes
+        BLAKE3 hash of shape and pixels.
+    """
+    digest = blake3(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
 
 
 def is_readable_stream(source: Any) -> bool:

@@ -18,10 +18,10 @@ from blake3 import blake3
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError, MissingDependencyError
+from sk_medsiglip.images._decoding import guarded
 from sk_medsiglip.images._kinds import HEAD_BYTES
-from sk_medsiglip.images._url_errors import guarded
 
-#: A larger file is refused before it is downloaded; an image of it would not fit.
+#: Larger files are refused before they are downloaded: the image would not fit.
 MAX_FILE_BYTES = 4 * 2**30
 
 #: Seconds: until a connection stands, without a byte, and for one file in all.
@@ -32,7 +32,7 @@ _CONTAINER = re.compile(
     "(zip|tar|libarchive|dir|(simple|file|block)cache|cached|fs)(::|://)"
 )
 
-#: What is asked for at once where only parts of a file are needed: a few tiles.
+#: Bytes that are requested at once where only parts of a file are needed.
 _PART_BYTES = 2**18
 
 #: The package behind a protocol, where its name does not say so.
@@ -148,7 +148,7 @@ def fetch(
 
 @contextmanager
 def open_in_parts(url: str) -> Iterator[BinaryIO]:
-    """Give a stream that fetches only what is read, where the server can do that."""
+    """Yield a stream that fetches only the parts that are read, where that works."""
     remote = guarded(_open, url)
     if remote is None:
         yield io.BytesIO(fetch(url))

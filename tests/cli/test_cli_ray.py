@@ -92,9 +92,9 @@ def test_a_folder_is_embedded_and_what_cannot_be_read_is_said(images, tmp_path):
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("head", "'head' is no address of a Ray cluster"),
-        ("head:port", "'head:port' is no address of a Ray cluster"),
-        (":6379", "':6379' is no address of a Ray cluster"),
+        ("head", "'head' is not the address of a Ray cluster"),
+        ("head:port", "'head:port' is not the address of a Ray cluster"),
+        (":6379", "':6379' is not the address of a Ray cluster"),
         ("http://127.0.0.1:8265", "an address of a dashboard"),
         ("ray://127.0.0.1:10001", "ray job submit"),
         ("127.0.0.1:{closed}", "no Ray cluster answers at 127.0.0.1:"),

@@ -10,6 +10,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
+from sk_medsiglip.exceptions import ImageReadError
+
 # Read when ray is imported: no reports to its makers, no colours, no C++ chatter.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -149,3 +153,17 @@ def wait_until(happened, process, *, seconds=120):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.01)
+
+
+class Deadly:
+    """Reads as ``Reader.prepare`` does, and dies of one source.
+
+    It is here since other processes import the file that it is in.
+    """
+
+    def prepare(self, source):
+        if source == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if source == "bad":
+            raise ImageReadError("it is bad")
+        return source.encode(), np.zeros((2, 2, 3), np.uint8)

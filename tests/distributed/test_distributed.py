@@ -5,10 +5,8 @@ import functools
 import http.server
 import json
 import os
-import signal
 import sys
 import threading
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pyarrow import parquet
+from ray_cluster import Deadly
 from typer.testing import CliRunner
 
 from sk_medsiglip import EmbeddingCache, MedSigLIPEmbedder
@@ -26,33 +25,36 @@ from sk_medsiglip.cli import app
 from sk_medsiglip.datasets import make_chest_phantoms, write_phantoms
 from sk_medsiglip.distributed import (
     _embed_dataset,
-    _tidying,
     embed_dataset,
     import_embeddings,
     load_embeddings,
 )
-from sk_medsiglip.distributed._encoding import EncoderSettings, ShardEncoder
-from sk_medsiglip.distributed._isolated import IsolatedReader
-from sk_medsiglip.distributed._manifest import MANIFEST, Commit, Failure, Manifest
-from sk_medsiglip.distributed._reading import PIXELS, REASON, Reader
-from sk_medsiglip.distributed._reports import (
+from sk_medsiglip.distributed._encoding import (
     BlockReport,
+    ShardEncoder,
     may_pass,
     pack_error,
     unpack_error,
 )
+from sk_medsiglip.distributed._manifest import MANIFEST, Commit, Failure, Manifest
+from sk_medsiglip.distributed._reading import (
+    PIXELS,
+    REASON,
+    IsolatedReader,
+    Reader,
+    Settings,
+)
 from sk_medsiglip.distributed._shards import (
     KEY_BYTES,
     SHARDS,
+    NewTable,
     ShardEntry,
     find_shard,
     make_key,
 )
 from sk_medsiglip.distributed._source import find_collection
 from sk_medsiglip.distributed._storage import Storage
-from sk_medsiglip.distributed._tables import NewTable
 from sk_medsiglip.distributed._tidying import (
-    _alone,
     _find_youngest,
     _group,
     _merge,
@@ -248,23 +250,22 @@ def work(facts, tmp_path):
     """What a job does, block by block, in this process: (embed, storage)."""
     storage = Storage(str(tmp_path / "out"))
 
-    def embed(source, *, done=(), n_block=16, parameters=DEMO, columns=None, **reading):
+    def embed(
+        source,
+        *,
+        done=(),
+        n_block=16,
+        parameters=DEMO,
+        columns=None,
+        base=None,
+        **reading,
+    ):
         found = find_collection(source, None, columns, lambda n: 20)
-        reader = Reader(
-            parameters,
-            facts,
-            found.image_column,
-            found.columns,
-            found.base,
-            n_block,
-            None,
-            **reading,
-        )
-        encoder = ShardEncoder(
-            EncoderSettings(
-                parameters, facts, storage, RECIPE, found.columns, 1, is_urgent=False
-            )
-        )
+        found = found if base is None else replace(found, base=base)
+        embedder = MedSigLIPEmbedder(**parameters)
+        settings = Settings(embedder, facts, storage, RECIPE)
+        reader = Reader(settings, found, n_block, **reading)
+        encoder = ShardEncoder(settings, found.columns, 1, is_urgent=False)
         known = np.sort(np.array(list(done), f"S{KEY_BYTES}"))
         reports = []
         for number, piece in enumerate(found.pieces):
@@ -415,10 +416,9 @@ def test_a_source_that_stands_twice_is_embedded_once(work, images):
 def test_blocks_that_ray_joined_are_understood(facts, work, images):
     _, storage = work
     paths = sorted(map(str, images.glob("*.png")))[:6]
-    reader = Reader(DEMO, facts, "path", (), "/", 4, None)
-    encoder = ShardEncoder(
-        EncoderSettings(DEMO, facts, storage, RECIPE, (), 1, is_urgent=False)
-    )
+    settings = Settings(MedSigLIPEmbedder(**DEMO), facts, storage, RECIPE)
+    reader = Reader(settings, find_collection(paths, None, None, in_tens), 4)
+    encoder = ShardEncoder(settings, (), 1, is_urgent=False)
     nothing = np.empty(0, f"S{KEY_BYTES}")
 
     def blocks_of(sources, done=nothing):
@@ -504,13 +504,13 @@ def test_urls_are_read_and_their_secrets_are_not_kept(work, images, server, tmp_
     assert {line.split()[0] for line in asked} == {"HEAD"}
 
 
-def test_relative_urls_start_at_the_tables_folder(work, images, server, facts):
+def test_relative_urls_start_at_the_tables_folder(work, images, server):
+    embed, storage = work
     url, _ = server
-    found = find_collection(["a.png"], None, None, in_tens)
-    reader = Reader(DEMO, facts, "path", (), f"{url}/x", 8, None)
-    assert reader._resolve("a.png") == f"{url}/x/a.png"
-    assert replace(reader, base=found.base)._resolve("/a.png") == "/a.png"
-    assert reader._resolve("https://b/c.png") == "https://b/c.png"
+    names = sorted(path.name for path in images.glob("*.png"))[:2]
+    paths = [f"/{names[0]}", f"{url}/{names[1]}"]
+    state = commit_all(storage, embed(paths, base=url))
+    assert state.n_rows == 2
 
 
 def test_errors_that_are_the_users_to_mend_travel_as_results(
@@ -519,11 +519,12 @@ def test_errors_that_are_the_users_to_mend_travel_as_results(
     _, storage = work
     paths = sorted(map(str, images.glob("*.png")))[:2]
     found = find_collection(paths, None, None, in_tens)
-    reader = Reader(DEMO, facts, "path", (), found.base, 8, None)
+    settings = Settings(MedSigLIPEmbedder(**DEMO), facts, storage, RECIPE)
+    reader = Reader(settings, found, 8)
     (block,) = reader.blocks(found.pieces[0], np.empty(0, f"S{KEY_BYTES}"))
-    other = DEMO | {"model": str(checkpoint)}
-    settings = EncoderSettings(other, facts, storage, RECIPE, (), 1, True)
-    (row,) = ShardEncoder(settings)(block).to_pylist()
+    other = MedSigLIPEmbedder(str(checkpoint), cache=False)
+    encoder = ShardEncoder(replace(settings, embedder=other), (), 1, is_urgent=True)
+    (row,) = encoder(block).to_pylist()
     error = unpack_error(BlockReport.from_row(row).error)
     assert isinstance(error, CheckpointError)
     assert "not revision=" in str(error)
@@ -539,17 +540,6 @@ def test_only_errors_that_may_pass_are_tried_again():
     assert "ValueError" in str(unpack_error(pack_error(unfit)))
 
 
-class Deadly:
-    """Reads as ``Reader.prepare`` does, and dies of one source."""
-
-    def prepare(self, source):
-        if source == "deadly":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if source == "bad":
-            raise ImageReadError("it is bad")
-        return source.encode(), np.zeros((2, 2, 3), np.uint8)
-
-
 def test_an_image_that_kills_its_reader_is_a_failure():
     with IsolatedReader(Deadly(), 2) as prepare:
         assert prepare("a")[0] == b"a"
@@ -560,10 +550,11 @@ def test_an_image_that_kills_its_reader_is_a_failure():
         assert prepare("b")[0] == b"b"
 
 
-def test_isolated_reading_gives_the_same_blocks(facts, images):
+def test_isolated_reading_gives_the_same_blocks(facts, storage, images):
     paths = sorted(map(str, images.glob("*.png")))[:3] + ["gone.png"]
     found = find_collection(paths, None, None, in_tens)
-    reader = Reader(DEMO, facts, "path", (), found.base, 8, None)
+    settings = Settings(MedSigLIPEmbedder(**DEMO), facts, storage, RECIPE)
+    reader = Reader(settings, found, 8)
     nothing = np.empty(0, f"S{KEY_BYTES}")
     (plain,) = reader.blocks(found.pieces[0], nothing)
     isolated = replace(reader, isolated=True)
@@ -805,51 +796,6 @@ def test_of_every_source_the_last_row_is_kept(numbers):
     kept = np.flatnonzero(_find_youngest(sources))
     last = {number: i for i, number in enumerate(numbers)}
     assert sorted(kept.tolist()) == sorted(last.values())
-
-
-def test_only_one_job_puts_an_output_in_order_at_a_time(storage):
-    inside, most = [], []
-
-    def work():
-        with _alone(storage) as is_alone:
-            assert is_alone
-            inside.append(1)
-            most.append(len(inside))
-            time.sleep(0.05)
-            inside.pop()
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [1, 1, 1, 1]
-    assert storage.sizes(MANIFEST) == {}
-
-
-def test_a_job_that_is_putting_an_output_in_order_is_waited_for(storage, monkeypatch):
-    monkeypatch.setattr(_tidying, "_BEAT", 0.02)
-    with _alone(storage) as is_alone:
-        assert is_alone
-        (mark,) = storage.sizes(MANIFEST)
-        # It says all the time that it lives.
-        first = storage.get(f"{MANIFEST}/{mark}")
-        while storage.get(f"{MANIFEST}/{mark}") == first:
-            time.sleep(0.01)
-        monkeypatch.setattr(_tidying, "_PATIENCE", 0.0)
-        with _alone(storage) as other:
-            assert not other
-    assert storage.sizes(MANIFEST) == {}
-
-
-def test_a_job_that_died_while_putting_an_output_in_order_is_not_waited_for(
-    storage, monkeypatch
-):
-    storage.put(f"{MANIFEST}/tidying-x", b"left behind")
-    monkeypatch.setattr(_tidying, "_MARK_LASTS", 0.1)
-    with _alone(storage) as is_alone:
-        assert is_alone
-        assert "tidying-x" not in storage.sizes(MANIFEST)
 
 
 # ----------------------------------------------------------------------------- storage

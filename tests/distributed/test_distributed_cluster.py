@@ -1,4 +1,4 @@
-"""Jobs and searches on a real cluster: a head and two worker nodes, and what hits them.
+"""Jobs and searches on a real cluster: a head, two worker nodes, and their failures.
 
 Nodes are process trees of their own on this machine. Nothing is simulated: what dies is
 killed with signal 9, and the object store is a server that speaks S3.
@@ -12,10 +12,12 @@ import os
 import shutil
 import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import ray_cluster
 from ray_cluster import DEADLY, encoders_of, kill, kill_node, report_of, wait_until
@@ -31,6 +33,7 @@ from sk_medsiglip import (
     ImageRetriever,
     MedSigLIPEmbedder,
 )
+from sk_medsiglip.cache import Space
 from sk_medsiglip.cli import app
 from sk_medsiglip.datasets import make_chest_phantoms, write_phantoms
 from sk_medsiglip.distributed import (
@@ -41,6 +44,10 @@ from sk_medsiglip.distributed import (
     load_embeddings,
     parallel_on_ray,
 )
+from sk_medsiglip.distributed._manifest import Commit, Manifest
+from sk_medsiglip.distributed._shards import make_key, make_shard, put_shard
+from sk_medsiglip.distributed._storage import Storage
+from sk_medsiglip.distributed._tidying import tidy
 from sk_medsiglip.encoder import DEMO_FOLDER, clear_encoders
 from sk_medsiglip.evaluation import label_efficiency
 from sk_medsiglip.exceptions import CheckpointError, SkMedSiglipError
@@ -325,6 +332,35 @@ def test_thousands_of_files_survive_it_too(cluster, tmp_path):
     # Who ended first saw some rows of the other twice; who ended last left none so.
     assert min(report["n_rows"] for report in reports) == 4000
     check_rows(out, dict(zip(names, rows, strict=True)))
+
+
+def test_jobs_that_end_together_leave_every_row_once(connected, tmp_path):
+    # Shards of 5 rows, in which each source stands twice; the last row of it stays.
+    storage = Storage(str(tmp_path / "out"))
+    space = Space("image", "demo", "none", "none", "float32", "torch", 4)
+    manifests = [Manifest(storage, {}) for _ in range(3)]
+    for number in range(24):
+        names = [f"{(5 * number + i) % 60}" for i in range(5)]
+        rows = pa.table(
+            {
+                "key": pa.array([make_key(n, b"") for n in names], pa.binary(16)),
+                "source": names,
+                "size": [number] * 5,
+                "mtime": [0] * 5,
+                "fingerprint": pa.array([bytes(32)] * 5, pa.binary(32)),
+            }
+        )
+        vectors = np.full((5, 4), number, np.float32)
+        shard = make_shard(space, rows, vectors, models=[], recipe={})
+        entry = put_shard(storage, shard, when=float(number))
+        manifests[number % 3].commit(Commit((entry,)))
+    with ThreadPoolExecutor(3) as pool:
+        states = list(pool.map(tidy, manifests, [storage] * 3, [10, 30, 1000]))
+    assert min(state.n_rows for state in states) == 60
+    bunch = load_embeddings(storage.url)
+    assert sorted(bunch.sources, key=int) == [str(i) for i in range(60)]
+    expected = [12 + int(source) // 5 for source in bunch.sources]
+    np.testing.assert_array_equal(bunch.X[:, 0], expected)
 
 
 # ------------------------------------------------------------------ an object store

@@ -147,32 +147,32 @@ ARRAYS = {
     ),
     "bool": (
         np.ones((4, 4), bool),
-        "pixels of type bool are no grey values",
+        "pixels of type bool are not grey values",
         "A mask can be shown as image.astype(np.uint8) * 255.",
     ),
     "complex": (
         np.ones((4, 4), complex),
-        "pixels of type complex128 are no grey values",
+        "pixels of type complex128 are not grey values",
         "Take its magnitude, np.abs(image), and say intensity=Percentiles().",
     ),
     "objects": (
         np.full((4, 4), None),
-        "pixels of type object are no grey values",
+        "pixels of type object are not grey values",
         "Its pixels are objects: convert it with image.astype(np.uint8).",
     ),
     "text": (
         np.full((4, 4), "a"),
-        "pixels of type <U1 are no grey values",
+        "pixels of type <U1 are not grey values",
         "Pass uint8, uint16, or floats from 0 to 1.",
     ),
     "dates": (
         np.zeros((4, 4), "datetime64[D]"),
-        "pixels of type datetime64[D] are no grey values",
+        "pixels of type datetime64[D] are not grey values",
         "Pass uint8, uint16, or floats from 0 to 1.",
     ),
     "opacity of 32 bits": (
         np.ones((4, 4, 4), np.int32),
-        "its fourth channel is int32 from 1 to 1, which is no opacity",
+        "its fourth channel is int32 from 1 to 1, which is not an opacity",
         "Drop it: image[..., :3].",
     ),
 }

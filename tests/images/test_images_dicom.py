@@ -16,8 +16,8 @@ from pydicom.uid import (
 )
 
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images import check_images, read_image
-from sk_medsiglip.images._read import MAX_PIXELS, load_picture
+from sk_medsiglip.images import MAX_PIXELS, check_images, read_image
+from sk_medsiglip.images._read import load_picture
 
 NO_IMAGE = "it holds no pixels: it is a {} object"
 
@@ -248,6 +248,11 @@ class CountingFile:
         data = self.file.read(n)
         self.n_read += len(data)
         return data
+
+    def readinto(self, buffer):
+        n_bytes = self.file.readinto(buffer)
+        self.n_read += n_bytes
+        return n_bytes
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,9 @@ from pydicom.uid import (
 )
 
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images import read_image
+from sk_medsiglip.images import MAX_PIXELS, read_image
 from sk_medsiglip.images._dicom_jpeg import JPEGHeader, jpeg_header
-from sk_medsiglip.images._read import MAX_PIXELS, load_picture
+from sk_medsiglip.images._read import load_picture
 
 gdcm = pytest.importorskip("gdcm", reason='pip install "sk-medsiglip[dicom]"')
 

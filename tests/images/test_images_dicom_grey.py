@@ -1,8 +1,10 @@
 """DICOM grey values: drawn files, one for each tag that decides on brightness."""
 
+import io
 import pickle
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import RAMP, drawn, row
 from pydicom.dataset import Dataset
@@ -14,11 +16,11 @@ from sk_medsiglip.images import (
     VOI,
     Percentiles,
     Window,
+    check_images,
     read_image,
     recipe_key,
     validate_intensity,
 )
-from sk_medsiglip.images._read import MAX_PIXELS, load_picture
 
 
 def test_voi_window_as_the_standard_says():
@@ -237,9 +239,9 @@ def test_what_lies_in_the_unused_bits_does_not_show(bits, dtype):
     bits_kept = values.view(np.uint16) % 2**bits
     dirty = (bits_kept + overlay * 2**bits).astype(np.uint16).view(dtype)
     assert (dirty != values).any()
-    picture = load_picture(drawn(dirty, **tags), frame=None, max_pixels=MAX_PIXELS)
-    np.testing.assert_array_equal(picture.values, values)
     np.testing.assert_array_equal(read_image(drawn(dirty, **tags)), read_image(clean))
+    extremes = check_images([drawn(dirty, **tags)])[["low", "high"]]
+    assert extremes.to_numpy().tolist() == [[values.min(), values.max()]]
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16])
@@ -248,26 +250,24 @@ def test_the_high_bit_says_where_the_value_stands(dtype):
     values = np.linspace(low, low + 4095, 48).astype(dtype).reshape(6, 8)
     moved = (values.astype(np.int64) * 16 + 5).astype(dtype)  # and 5 below it
     tags = {"BitsStored": 12, "HighBit": 15}
-    picture = load_picture(drawn(moved, **tags), frame=None, max_pixels=MAX_PIXELS)
-    np.testing.assert_array_equal(picture.values, values)
+    clean = drawn(values, BitsStored=12, HighBit=11)
+    np.testing.assert_array_equal(read_image(drawn(moved, **tags)), read_image(clean))
+    extremes = check_images([drawn(moved, **tags)])[["low", "high"]]
+    assert extremes.to_numpy().tolist() == [[values.min(), values.max()]]
 
 
-@pytest.mark.parametrize(
-    ("padding", "vr"), [(-2000, "SS"), (2**16 - 2000, "US")], ids=["signed", "wrapped"]
-)
-def test_negative_padding_does_not_count(padding, vr):
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_negative_padding_does_not_count(bits, wrapped):
     values = np.array([[-2000, 0, 100, 200]], np.int16)
-    content = drawn(values, PixelPaddingValue=-2000)
-    assert row(content) == [0, 0, 128, 255]
-    # Both texts have the same two bytes in the file; the value in memory differs.
-    from sk_medsiglip.images._dicom_grey import _padding
-
-    tags = Dataset()
-    tags.BitsStored, tags.PixelPaddingValue = 16, padding
-    tags["PixelPaddingValue"].VR = vr
-    assert _padding(tags, values) == (-2000, -2000)
-    tags.BitsStored = 12
-    assert _padding(tags, values) == (-2000, -2000)
+    # Both are the same two bytes; some writers give them the type without a sign.
+    clean = drawn(values, BitsStored=bits, HighBit=bits - 1)
+    dataset = pydicom.dcmread(io.BytesIO(clean))
+    vr, padding = ("US", 2**16 - 2000) if wrapped else ("SS", -2000)
+    dataset.add_new("PixelPaddingValue", vr, padding)
+    content = io.BytesIO()
+    dataset.save_as(content)
+    assert row(content.getvalue()) == [0, 0, 128, 255]
 
 
 def test_a_range_of_padding_does_not_count():
