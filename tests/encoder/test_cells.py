@@ -127,6 +127,7 @@ def test_openvino_gives_the_same_cells(grid_checkpoint, pixels, tmp_path, monkey
 
 @pytest.mark.slow
 def test_cells_equal_plain_transformers_at_full_size(tmp_path):
+    from safetensors.torch import save_file
     from transformers import (
         SiglipImageProcessorPil,
         SiglipVisionConfig,
@@ -143,7 +144,9 @@ def test_cells_equal_plain_transformers_at_full_size(tmp_path):
         patch_size=14,
     )
     tower = SiglipVisionModel(config).eval()
-    tower.save_pretrained(tmp_path)
+    config.save_pretrained(tmp_path)
+    weights = {f"vision_model.{name}": w for name, w in tower.state_dict().items()}
+    save_file(weights, tmp_path / "model.safetensors")
     half = [0.5] * 3
     SiglipImageProcessorPil(
         size={"height": 448, "width": 448}, image_mean=half, image_std=half
