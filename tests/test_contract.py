@@ -108,7 +108,7 @@ def estimators():
     series = pd.Series({"effusion": 0.3, "normal": 0.7})
     return {
         "images": (embedder, "images"),
-        "patches": (MedSigLIPPatchEmbedder(embedder, grid=2), "images"),
+        "patches": (MedSigLIPPatchEmbedder(embedder, grid=2).set_output(transform="default"), "images"),  # noqa: E501
         "texts": (MedSigLIPTextEmbedder("demo"), "texts"),
         "studies": (MedSigLIPVolumeEmbedder(embedder), "images"),
         "zero-shot": (ZeroShotClassifier(PAIRS, **DEMO), "X"),

@@ -8,14 +8,14 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import clone
 from sklearn.utils import Tags
 
-from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._validation import Integral, Interval, StrOptions, _fit_context
 from sk_medsiglip.cache import STORED_TYPES, EmbeddingCache
-from sk_medsiglip.embedding._embedder import plain_rows
+from sk_medsiglip.embedding._bag_output import refuse_data_frames
+from sk_medsiglip.embedding._embedder import Stateless, plain_rows
 from sk_medsiglip.embedding._image_embedder import (
     MedSigLIPEmbedder,
     warn_about_unreadable,
@@ -35,7 +35,7 @@ _LARGEST_IN_MEMORY = 2**30
 _CHUNK = 2**26
 
 
-class MedSigLIPPatchEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
+class MedSigLIPPatchEmbedder(Stateless):
     """Turn each image into a bag: one MedSigLIP vector for each part of it.
 
     One vector of a whole image loses small findings. This keeps a vector for each cell
@@ -89,7 +89,8 @@ class MedSigLIPPatchEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
     Notes
     -----
     Cells add less than 3 % to the model pass of MedSigLIP. A bag has no columns, so it
-    cannot be a data frame: ``set_output(transform="pandas")`` raises.
+    cannot be a data frame: under ``set_output(transform="pandas")``, or the same in
+    ``sklearn.set_config``, ``transform`` raises.
 
     References
     ----------
@@ -189,8 +190,8 @@ class MedSigLIPPatchEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
             If an image cannot be read: names its row, its source, what is wrong and
             what to do. What was embedded before it is kept.
         ValueError
-            If ``grid`` does not divide the patches, or ``lazy=True`` and nothing is
-            stored.
+            If ``grid`` does not divide the patches, if ``set_output`` asks for a data
+            frame, or if ``lazy=True`` and nothing is stored.
         CheckpointError
             If the weights are others than at ``fit``, or damaged.
         ModelAccessError
@@ -206,8 +207,8 @@ class MedSigLIPPatchEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
             If bags cannot be kept (disk full, no permission); they are right.
         """
         self._validate_params()
-        # Without fit, what was given does as well.
-        embedder = getattr(self, "embedder_", None) or self._given_embedder()
+        refuse_data_frames(self, "MedSigLIPEmbedder")
+        embedder = self._current_embedder()
         embedder._validate_params()
         validate_intensity(embedder.intensity)
         sources = image_rows(X)
@@ -219,43 +220,34 @@ class MedSigLIPPatchEmbedder(VersionedPickle, TransformerMixin, BaseEstimator):
         cells = cells_of(pooled, self.grid, self.dtype, with_row=self.pooled_row)
         return self._embed(sources, embedder, cells)
 
-    def set_output(self, *, transform: str | None = None) -> Self:
-        """Accept "default", the only container of bags.
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Name the values of an instance, the last axis; ``fit`` is not needed.
 
         Parameters
         ----------
-        transform : {"default"} or None, default=None
-            Bags are arrays also where ``sklearn.set_config`` asks for data frames.
+        input_features : ignored
+            Images have no columns.
 
         Returns
         -------
-        self
-
-        Raises
-        ------
-        ValueError
-            For a container of columns, which a bag does not have.
+        ndarray of shape (embedding_dim,), object
+            ``"medsiglippatchembedder0"``, ...
         """
-        if transform not in (None, "default"):
-            raise ValueError(
-                f"A bag is several vectors an image, which {transform!r} output, a "
-                'table, cannot hold. Use set_output(transform="default") on the '
-                "MedSigLIPPatchEmbedder, or MedSigLIPEmbedder for one row an image."
-            )
-        return self
+        n_values = len(self._current_embedder().get_feature_names_out())
+        prefix = type(self).__name__.lower()
+        return np.array([f"{prefix}{i}" for i in range(n_values)], dtype=object)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.requires_fit = False
-        tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
-        tags.input_tags.string = True
-        # Pixels go in, float32 comes out, whatever the input's type.
-        tags.transformer_tags.preserves_dtype = []
         return tags
 
     def _given_embedder(self) -> MedSigLIPEmbedder:
         return MedSigLIPEmbedder() if self.embedder is None else self.embedder
+
+    def _current_embedder(self) -> MedSigLIPEmbedder:
+        """Return what ``fit`` made; without it, what was given does as well."""
+        return getattr(self, "embedder_", None) or self._given_embedder()
 
     def _check_grid(self, facts: ModelFacts) -> None:
         check_grid(self.grid, facts.image_size // facts.patch_size)
