@@ -30,8 +30,8 @@ from sk_medsiglip.cache._store import Store
 from sk_medsiglip.exceptions import CacheError, CacheWarning
 
 FORMAT = "1"
-BATCH_BYTES = 8 * 2**20  # decoded and stored at a time
-MOST_ROWS_PER_BATCH = 4096
+ROWS_PER_BATCH = 1024  # decoded and stored at a time
+BATCH_BYTES = 16 * 2**20  # fewer of large rows
 EXPORT_COLUMNS = ("space", "fingerprint", "checksum", "vector")
 
 _Part = tuple[Space, list[bytes], NDArray[np.float32]]
@@ -137,7 +137,7 @@ def _read_ahead(path: Path, file: Any) -> Iterator[_Part]:
     groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
     n_bytes = sum(group.total_byte_size for group in groups)
     n_fitting = BATCH_BYTES * file.metadata.num_rows // max(n_bytes, 1)
-    n_at_once = min(max(n_fitting, 1), MOST_ROWS_PER_BATCH)
+    n_at_once = min(ROWS_PER_BATCH, max(1, n_fitting))
     batches = file.iter_batches(n_at_once, columns=list(EXPORT_COLUMNS))
 
     def read() -> list[_Part] | None:

@@ -31,7 +31,8 @@ from sk_medsiglip.cache._system import lock_file
 from sk_medsiglip.exceptions import CacheError
 
 ROWS_PER_CALL = 256  # two buffers a row; the system takes 1024 at a time
-CHUNK_BYTES = 8 * 2**20  # when a whole segment is read
+ROWS_PER_CHUNK = 2048  # when a whole segment is read
+CHUNK_BYTES = 16 * 2**20  # fewer of large rows
 
 
 class Segment:
@@ -127,7 +128,7 @@ class Segment:
                 ("vector", "<f4", (self.space.width,)),
             ]
         )
-        n_at_once = max(1, CHUNK_BYTES // self._row_bytes)
+        n_at_once = min(ROWS_PER_CHUNK, max(1, CHUNK_BYTES // self._row_bytes))
         for first in range(start, self.n_rows, n_at_once):
             chunk = np.zeros(min(n_at_once, self.n_rows - first), record)
             self._read_chunk(chunk, first)
