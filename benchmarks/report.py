@@ -126,6 +126,15 @@ _SECTIONS = {
         "MedSigLIP's maps. Cardiomegaly and devices prove nothing, since one fixed "
         "point hits them as often.",
     ),
+    "patches": Section(
+        "Bags of image parts",
+        "An image tower of MedSigLIP's shape with random weights, one image, with and "
+        "without the vectors of 8 x 8 cells. A pass varies by more than the cells cost "
+        "while other work runs on the machine, so the pooling head is also timed alone "
+        "and its difference divided by the pass. Cosines are of a vector with its "
+        "stored form. Bags are read in shuffled order from a warm page cache, by numpy "
+        "as float32 without checksums.",
+    ),
     "tuning": Section(
         "Choosing a head",
         "Searches with the same folds, score and number of candidates: the AUC of "
