@@ -1,4 +1,4 @@
-"""Who computes a missing row: one worker claims it, the others wait for it.
+"""Claims on missing rows: one worker computes a row, the others wait for it.
 
 Between processes a claim is a lock on one byte of one file, at an offset drawn from the
 row's key; the operating system drops it when its process dies, so nobody waits for the

@@ -195,7 +195,7 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         Parameters
         ----------
         space : Space
-            What computes them.
+            Model and preprocessing that compute them.
         fingerprints : bytes or sequence of bytes
             One, or several.
         timeout : float or None, default=None
@@ -341,7 +341,7 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         Returns
         -------
         VerifyReport
-            What was found.
+            Counts of intact, damaged and recovered rows.
 
         Raises
         ------
@@ -384,7 +384,7 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         Raises
         ------
         CacheError
-            If there are no such rows.
+            If the store holds no rows of the model.
         MissingDependencyError
             If pyarrow is not installed.
 
@@ -417,7 +417,7 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         Raises
         ------
         CacheError
-            If it is no such file, or damaged: rows before the damage are kept. Also
+            If it is not an export, or damaged: rows before the damage are kept. Also
             if the store cannot be written.
         MissingDependencyError
             If pyarrow is not installed.

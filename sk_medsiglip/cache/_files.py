@@ -44,7 +44,8 @@ class FileStamp(NamedTuple):
     taken : int
         Time of the look, nanoseconds.
     part : bytes
-        Which part of the file is meant (a region, say); empty for the whole.
+        Name of the part of the file that is meant, such as a region; empty for the
+        whole.
     """
 
     path: str
@@ -120,7 +121,7 @@ def combined_stamp(
     stamps : sequence of FileStamp or None
         Their order counts.
     part : bytes, default=b""
-        What of them is meant.
+        Name of the part of the files that is meant; empty for the whole.
 
     Returns
     -------

@@ -44,7 +44,7 @@ BUSY_TIMEOUT = 60.0  # seconds to wait for another writer; transactions take ms
 KEYS_PER_QUERY = 500  # measured: 0.94 us a key; 1.66 at 100, 1.09 at 5000
 CHECKPOINT_PAGES = 4000  # 16 MB of log; a fifth faster in small batches than 1000
 
-# What SQLite calls damage, beside errors that say nothing of their kind.
+# Codes of SQLite that mean damage. Errors without a code mean it too.
 DAMAGE_CODES = {
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
@@ -109,7 +109,7 @@ class Index:
         """Return the keys and places of all rows, ordered by place."""
         with _noticing_damage():
             rows = dict(self._recent.places())
-            # What the tree says of a key counts, should both say something.
+            # A key may be in both; then the tree is right.
             rows.update(self._connection.execute("SELECT key, place FROM rows"))
             pairs = np.array(list(rows.items()), dtype=np.int64).reshape(-1, 2)
         pairs = pairs[np.argsort(pairs[:, 1], kind="stable")]

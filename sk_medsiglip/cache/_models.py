@@ -1,4 +1,4 @@
-"""What is known of each model, one small file for each: name -> commit, width, scale.
+"""Facts of each model, one small file for each: name -> commit, width, scale.
 
 Plain files beside the index rather than a table in it: the index can be rebuilt from
 the segments, and these facts are not in the segments.

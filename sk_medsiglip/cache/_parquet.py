@@ -39,14 +39,14 @@ _Part = tuple[Space, list[bytes], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What :meth:`EmbeddingCache.import_parquet` took.
+    """Result of :meth:`EmbeddingCache.import_parquet`.
 
     Parameters
     ----------
     rows : int
         Rows in the file.
     new : int
-        Of these, rows that the store did not have.
+        Rows among them that the store did not have.
     models : int
         Models whose facts came with them.
     """
@@ -258,8 +258,7 @@ def _check_format(path: Path, schema: Any) -> list[dict[str, Any]]:
     """Return the facts on models; raise if this file is not one of ours."""
     metadata = schema.metadata or {}
     found = metadata.get(b"sk_medsiglip.format", b"").decode(errors="replace")
-    # What else a file says of its rows (a shard of a cluster's job names their sources)
-    # stays behind.
+    # Other columns, such as the sources in a shard of a cluster's job, stay behind.
     if not found or not set(EXPORT_COLUMNS) <= set(schema.names):
         raise CacheError(
             f"{path} is not an export of an embedding cache. Make one with: "

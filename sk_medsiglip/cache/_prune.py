@@ -54,7 +54,7 @@ def _blocks_to_keep(
     segments_kept: set[int] = set()
     blocks: list[int] = []
     total = 0
-    # Of equally recent blocks the later row is the one stored last.
+    # Among equally recent blocks, the later one was stored last.
     for block in sorted(n_rows, key=lambda b: (uses.get(b, 0), b), reverse=True):
         number = block >> 24
         total += n_rows[block] * n_bytes.get(number, 0)

@@ -15,7 +15,7 @@ from sk_medsiglip.cache._segments import Segment, list_segments
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What :meth:`EmbeddingCache.verify` found and mended.
+    """Result of :meth:`EmbeddingCache.verify`: what it found and mended.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class VerifyReport:
     segments : int
         Files of rows.
     unreadable_segments : int
-        Of these, files of which no row can be read. ``clear`` removes them.
+        Files among them of which no row can be read. ``clear`` removes them.
     dropped_files : int
         Notes on files that were damaged. These files will be read again.
     index_rebuilt : bool

@@ -1,4 +1,4 @@
-"""How a segment is laid out, and reading and writing at the lowest level.
+"""The layout of a segment, and reading and writing at the lowest level.
 
 A segment describes itself, so the index can be rebuilt from segments alone::
 

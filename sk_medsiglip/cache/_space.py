@@ -1,4 +1,4 @@
-"""What, beside the content, decides a vector: the space that it lives in."""
+"""The space of a vector: everything but the content that decides it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Space:
         The numeric type of the computation: ``"float32"``, ``"bfloat16"``. Rows are
         stored as float32 whatever it is, cells as their recipe says.
     engine : str
-        What ran the model: ``"torch"``, ``"openvino"``.
+        The engine that ran the model: ``"torch"`` or ``"openvino"``.
     width : int
         Number of values in a vector; for "cells", the number of 32-bit words in a row.
 

@@ -1,4 +1,4 @@
-"""All that the caches of one location share in one process, forks included.
+"""The handles that all caches of one location share in a process, forks included.
 
 A process opens each location once, whoever asks. Sharing is not thrift: locks on bytes
 of a file are lost when *any* handle of the process on that file closes, and SQLite has

@@ -88,7 +88,7 @@ def share(path: Path) -> None:
     if not (group or everybody) or sys.platform == "win32":
         return
     mode = FILE_MODE | (0o060 if group else 0) | (0o006 if everybody else 0)
-    # An error: it is another user's, who has shared it, or there is no such file.
+    # It fails where another user shared the file, or where it does not exist.
     with suppress(OSError):
         if path.is_dir():
             mode = folder.st_mode & 0o3777

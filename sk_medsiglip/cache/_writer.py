@@ -65,7 +65,7 @@ class Writer:
                 index.count("rows_computed", len(new))
                 index.count("repeated_puts", len(keys) - len(new))
         except BaseException as error:
-            # What was noted of the segment is rolled back, adopted rows too: the next
+            # Notes on the segment are rolled back, adopted rows too: the next
             # put takes it up afresh. Rows that no index can name go now.
             if writer is not None:
                 if isinstance(error, CacheError | DamagedIndex):

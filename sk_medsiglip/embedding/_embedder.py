@@ -1,4 +1,4 @@
-"""What the image and the text embedder share: a model by name, and feature names."""
+"""Bases of the embedders: a model by name, and feature names."""
 
 from __future__ import annotations
 

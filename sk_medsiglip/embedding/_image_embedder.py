@@ -74,11 +74,11 @@ class MedSigLIPEmbedder(Embedder):
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"mps"``; "auto" takes the best one there is.
     engine : {"auto", "torch", "openvino"}, default="auto"
-        What runs the model. "openvino" (``pip install "sk-medsiglip[openvino]"``) is
-        about twice as fast as torch's float32 on CPUs that are fast in bfloat16, and a
-        fifth faster on others. The checkpoint is converted once, a minute for
-        MedSigLIP, and kept beside the cache. "auto" is torch, and accepts rows of
-        either.
+        Engine that runs the model. "openvino" is about twice as fast as torch's
+        float32 on CPUs that are fast in bfloat16, and a fifth faster on others; it
+        needs ``pip install "sk-medsiglip[openvino]"``. The checkpoint is converted
+        once, a minute for MedSigLIP, and kept beside the cache. "auto" is torch, and
+        accepts rows of either.
     batch_size : int or "auto", default="auto"
         Images in one model pass. Rows are stored after every pass. A pass that memory
         does not hold is halved and tried again; "auto" grows on a GPU.
@@ -90,7 +90,7 @@ class MedSigLIPEmbedder(Embedder):
     max_pixels : int, default=178956970
         Larger images are refused before they are decoded. The default is Pillow's.
     on_error : {"raise", "nan"}, default="raise"
-        What an unreadable image does: raise, or leave its row NaN with one warning.
+        Whether an unreadable image raises, or leaves its row NaN with one warning.
     verbose : int, default=0
         Over 0 shows a progress bar.
 

@@ -67,7 +67,7 @@ class ImageWork:
                 n_jobs=self.n_jobs,
                 window=lambda: _READ_AHEAD,
             ):
-                # What cannot be read any more was read once: it is another file now.
+                # A file that cannot be read any more was read once, so it has changed.
                 if isinstance(prepared, ImageReadError) or prepared != known[row]:
                     outdated.append(row)
                 bar.update()
@@ -244,7 +244,7 @@ class _Collection:
 def source_stamps(sources: Sequence[Any]) -> list[FileStamp | None]:
     """Return what each source is known by before it is read."""
     if any(isinstance(source, str) and "://" in source for source in sources):
-        # What a server says of a URL is a request each.
+        # Each URL is a request to its server.
         with ThreadPoolExecutor(_REQUESTS) as pool:
             identities = list(pool.map(source_identity, sources))
     else:

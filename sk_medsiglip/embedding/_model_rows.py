@@ -65,7 +65,7 @@ class StoredRows:
 
 
 class Numerics(NamedTuple):
-    """What decides the last digits of a row."""
+    """Engine, device and numeric type: they decide the last digits of a row."""
 
     engine: str
     device: str
@@ -124,7 +124,7 @@ class ModelRows:
 
     @cached_property
     def numerics(self) -> Numerics:
-        """What a model pass runs on here, before anything is loaded."""
+        """The numerics of a model pass on this machine, before anything is loaded."""
         engine = choose_engine(self.engine)
         device = choose_device(self.device, engine)
         return Numerics(engine, device, choose_dtype(self.dtype, device, engine))
@@ -170,7 +170,7 @@ class ModelRows:
 
     def stored_in(self, cache: EmbeddingCache) -> StoredRows:
         """Return the rows that a store may hold."""
-        # What is "auto" is not chosen for rows that are stored: choosing imports torch.
+        # Stored rows need no choice of what "auto" means: choosing imports torch.
         dtypes = ("float32", "bfloat16") if self.dtype == "auto" else (self.dtype,)
         engines = ENGINES if self.engine == "auto" else (self.engine,)
         spaces = [self._space(dtype, engine) for dtype in dtypes for engine in engines]

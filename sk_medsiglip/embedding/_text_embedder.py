@@ -44,7 +44,7 @@ class MedSigLIPTextEmbedder(Embedder):
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"mps"``; "auto" takes the best one there is.
     engine : {"auto", "torch", "openvino"}, default="auto"
-        What runs the model; see :class:`MedSigLIPEmbedder`.
+        Engine that runs the model; see :class:`MedSigLIPEmbedder`.
     batch_size : int or "auto", default="auto"
         Texts in one model pass.
     cache : bool, str, path-like or EmbeddingCache, default=True

@@ -26,7 +26,7 @@ PASSING = frozenset(
         "task_type",
     }
 )
-# Of features that are off: peft writes their defaults, which are not empty.
+# Features that are off: peft writes their defaults, which are not empty.
 _OF_FEATURES_THAT_ARE_OFF = frozenset(
     {"loftq_config", "megatron_core", "peft_type", "qalora_group_size"}
 )

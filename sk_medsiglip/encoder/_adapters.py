@@ -99,9 +99,9 @@ def digest_adapter(folder: Path, base_revision: str) -> str:
     Parameters
     ----------
     folder : pathlib.Path
-        Of the adapter.
+        Folder of the adapter.
     base_revision : str
-        Of the checkpoint that it changes.
+        Revision of the checkpoint that it changes.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How much goes through a model in one pass, and how many passes go on at once."""
+"""The size of a model pass, and the number of passes at a time."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def image_batch_sizes(patches: int, device: str) -> tuple[int, int]:
     Parameters
     ----------
     patches : int
-        Of one image: 1024 for MedSigLIP.
+        Number of patches of an image: 1024 for MedSigLIP.
     device : str
         As ``choose_device`` returns it.
 
@@ -79,7 +79,7 @@ def passes_at_once(patches: int, device: str, engine: str) -> int:
     Parameters
     ----------
     patches : int
-        Of one image.
+        Number of patches of an image.
     device, engine : str
         As ``choose_device`` and ``choose_engine`` return them.
 

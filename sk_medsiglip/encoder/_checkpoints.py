@@ -26,7 +26,7 @@ from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
 
 DEMO_FOLDER = Path(__file__).parent / "demo_checkpoint"
 
-# What decides a vector: weights, architecture, tokenizer, image processor.
+# Files that decide a vector: weights, architecture, tokenizer, image processor.
 _DIGESTED = ("*.safetensors", "*.safetensors.index.json", "*.model", "*.txt")
 _DIGESTED_JSON = (
     "config.json",

@@ -68,7 +68,7 @@ class Encoder:
     checkpoint : Checkpoint
         Where it came from.
     towers : Towers
-        What runs its two towers.
+        The engine that runs its two towers.
     tokenizer : transformers.PreTrainedTokenizerBase or None
         The checkpoint's tokenizer; None for an image tower alone.
 
@@ -83,7 +83,7 @@ class Encoder:
     embedding_dim, image_size, text_tokens : int
         Width of an embedding, px a side, tokens a text.
     logit_scale, logit_bias : float
-        Of ``logit = logit_scale * cosine + logit_bias``. ``logit_scale`` is the
+        Numbers of ``logit = logit_scale * cosine + logit_bias``. ``logit_scale`` is the
         factor itself; the checkpoint stores its logarithm.
     """
 
@@ -249,7 +249,7 @@ class Encoder:
                     result = run(sent)
                 rows = self._towers.fetch(result)
             except (RuntimeError, MemoryError) as error:
-                # What the failed pass allocated hangs on its frames.
+                # The frames of the failed pass hold the memory that it allocated.
                 traceback.clear_frames(error.__traceback__)
                 if not ran_out_of_memory(error):
                     raise

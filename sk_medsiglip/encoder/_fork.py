@@ -1,4 +1,4 @@
-"""What a forked worker may do with torch.
+"""Torch in a forked worker: one thread, and no GPU.
 
 A fork copies one thread: the OpenMP workers of the parent are gone in the child, and
 the next parallel region waits for them forever. One thread needs none of them. A CUDA

@@ -48,7 +48,7 @@ def load_encoder(
         computes in it, and for another engine than torch on a CPU that is faster in
         it; else float32.
     engine : {"auto", "torch", "openvino"}, default="auto"
-        What runs the model. "openvino" (an extra) is the faster one on CPUs; it
+        Engine that runs the model. "openvino" (an extra) is the faster one on CPUs; it
         converts the checkpoint first, a minute for MedSigLIP. "auto" is "torch".
     converted : path-like or None, default=None
         Folder that keeps converted checkpoints (2 GB for MedSigLIP in bfloat16). None

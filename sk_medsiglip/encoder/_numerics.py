@@ -103,7 +103,7 @@ def choose_dtype(dtype: str, device: str, engine: str = "torch") -> str:
     if dtype != "auto":
         return dtype
     if engine == "openvino":
-        # Who asks for this engine asks for speed.
+        # This engine is chosen for its speed.
         native = bfloat16_pays()
     else:
         import torch

@@ -1,4 +1,4 @@
-"""How much each patch of an image is like a text, as the pooling head sees it."""
+"""The similarity of each patch of an image to a text, by the pooling head."""
 
 from __future__ import annotations
 
