@@ -59,10 +59,13 @@ class ImportReport:
 def export_rows(store: Store, path: Path, model: str | None, verbose: int) -> int:
     """See :meth:`EmbeddingCache.export_parquet`."""
     pyarrow, parquet = _pyarrow()
-    spaces = [Space(**_fields(entry)) for entry in store.stats()["spaces"]]
-    wanted = {space for space in spaces if model is None or _is_of(space, model)}
+    counts: dict[Space, int] = {}
+    for entry in store.stats()["spaces"]:
+        n_of_space = entry.pop("rows")
+        counts[Space(**entry)] = n_of_space
+    wanted = {space for space in counts if model is None or _is_of(space, model)}
     if not wanted:
-        held = sorted({space.model for space in spaces}) or ["no model"]
+        held = sorted({space.model for space in counts}) or ["no model"]
         of_model = "" if model is None else f" of model {model!r}"
         raise CacheError(
             f"{store.location} holds no rows{of_model}; it holds rows of "
@@ -75,7 +78,7 @@ def export_rows(store: Store, path: Path, model: str | None, verbose: int) -> in
         if record["facts"].get("revision") in revisions
     ]
     schema = _schema(pyarrow, models)
-    total = sum(e["rows"] for e in store.stats()["spaces"] if _space_in(e, wanted))
+    total = sum(counts[space] for space in wanted)
     n_rows = 0
     with (
         progress_bar(total, desc="export", unit="row", verbose=verbose) as bar,
@@ -294,11 +297,3 @@ def _seed(line: str) -> int:
 
 def _is_of(space: Space, model: str) -> bool:
     return space.model == model or space.revision.startswith(model)
-
-
-def _fields(entry: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if name != "rows"}
-
-
-def _space_in(entry: dict[str, Any], wanted: set[Space]) -> bool:
-    return Space(**_fields(entry)) in wanted

@@ -20,7 +20,6 @@ from sk_medsiglip.embedding._image_embedder import (
     MedSigLIPEmbedder,
     warn_about_unreadable,
 )
-from sk_medsiglip.embedding._image_work import EmbeddedImages
 from sk_medsiglip.embedding._model_cells import ModelCells, cells_of
 from sk_medsiglip.embedding._model_facts import ModelFacts
 from sk_medsiglip.embedding._stored_bags import BagForm, StoredBags
@@ -273,13 +272,16 @@ class MedSigLIPPatchEmbedder(Stateless):
                 try:
                     images = work.embed(sources[part], bar)
                 except ImageReadError as error:
-                    raise error.at_row(start + (error.row or 0)) from error
+                    raise error.at_row(start + (error.row or 0)) from None
+                readable = np.ones(len(images.vectors), dtype=bool)
                 for row, failure in images.failures.items():
                     failures[start + row] = failure.at_row(start + row)
                     images.fingerprints[row] = None
+                    readable[row] = False
                 fingerprints += images.fingerprints
                 if store is None:
-                    _fill(bags[part], images, form)
+                    words, rows = np.split(images.vectors, [cells.packing.n_words], 1)
+                    form.write(bags[part], words, rows, readable)
                 elif cells.cache_error is not None:
                     raise CacheError(
                         f"Bags cannot stay in the store: {cells.cache_error} Make room "
@@ -304,17 +306,3 @@ class MedSigLIPPatchEmbedder(Stateless):
                 "(cache=False). Use lazy=False, or an embedder with a cache."
             )
         return store if self.lazy else None
-
-
-def _fill(bags: NDArray[np.float32], images: EmbeddedImages, form: BagForm) -> None:
-    """Unpack what was embedded; bags of images that cannot be read stay NaN."""
-    n_words = form.packing.n_words
-    readable = np.ones(len(bags), dtype=bool)
-    readable[list(images.failures)] = False
-    if readable.all():
-        form.write(bags, images.vectors[:, :n_words], images.vectors[:, n_words:])
-        return
-    vectors = images.vectors[readable]
-    some = np.empty((len(vectors), *form.shape), np.float32)
-    form.write(some, vectors[:, :n_words], vectors[:, n_words:])
-    bags[readable] = some

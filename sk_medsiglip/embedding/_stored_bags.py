@@ -35,11 +35,14 @@ class BagForm:
         bags: NDArray[np.float32],
         words: NDArray[np.float32],
         rows: NDArray[np.float32],
+        readable: NDArray[np.bool_],
     ) -> None:
-        """Unpack into ``bags``."""
-        bags[:, : self.packing.n_instances] = self.packing.unpack(words)
+        """Unpack into ``bags``; those of images that cannot be read become NaN."""
+        bags[~readable] = np.nan
+        which = slice(None) if readable.all() else readable  # a slice copies nothing
+        bags[which, : self.packing.n_instances] = self.packing.unpack(words[which])
         if self.with_row:
-            bags[:, -1] = rows
+            bags[which, -1] = rows[which]
         if self.normalize:
             bags /= np.linalg.norm(bags, axis=2, keepdims=True)
 
@@ -132,13 +135,7 @@ class StoredBags:
                 "more, or damaged there. Call transform again: it computes what is "
                 "missing."
             )
-        if readable.all():
-            self.form.write(bags, words, rows)
-        else:
-            bags[...] = np.nan
-            some = np.empty((int(found.sum()), *self.form.shape), np.float32)
-            self.form.write(some, words[found], rows[found])
-            bags[found] = some
+        self.form.write(bags, words, rows, readable)
 
 
 def _is_whole(key: Any) -> bool:
