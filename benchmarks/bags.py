@@ -2,8 +2,8 @@
 
 Run ``python -m benchmarks.bags``. Phantoms [1]_ are embedded by the demonstration
 checkpoint (a demonstration: its figures say nothing of medicine), whose patches are 16
-of 128 pixels, so that a cell is one patch. Spots are Gaussians 3 to 12 pixels across,
-at whose edge a third of the brightness is left, added in a lung of half of the images.
+of 128 pixels, so that a cell is one patch. Spots are Gaussians 3 to 12 pixels across
+(four standard deviations), added to the brightness in a lung of half of the images.
 
 - *place known* is an oracle: a probe on the one cell in which the spot lies, or a cell
   of the lungs in an image without one.
@@ -79,7 +79,7 @@ def plant_spots(images: Array, brightness: float, seed: int) -> dict[str, Array]
         cell[i] = top * GRID // height * GRID + left * GRID // height
         if y[i]:
             distance = np.hypot(down - top, across - left)
-            spot = brightness * np.exp(-(distance**2) / (2 * (size[i] / 3) ** 2))
+            spot = brightness * np.exp(-(distance**2) / (2 * (size[i] / 4) ** 2))
             images[i] = np.clip(images[i] + spot, 0, 255).astype(np.uint8)
     return {"images": images, "y": y, "size": size, "cell": cell}
 
@@ -153,8 +153,8 @@ def auc_by_size(test: dict[str, Array], score: Array) -> dict[str, float]:
 def measure_spots(store: Path, n_seeds: int, n_test: int) -> dict[str, Any]:
     """Return AUC by brightness and number of labels, the mean over seeds."""
     tables: dict[str, Any] = {}
-    for brightness in BRIGHTNESS:
-        for seed in range(n_seeds):
+    for seed in range(n_seeds):
+        for brightness in BRIGHTNESS:
             train = spots_of(max(LABELS), brightness, TRAIN_SEED + seed, store)
             test = spots_of(n_test, brightness, TEST_SEED + seed, store)
             for n in LABELS:

@@ -19,7 +19,7 @@ from sk_medsiglip.heads._chosen_penalty import PenaltyChooser
 from sk_medsiglip.heads._logistic_path import check_Cs
 
 #: Exponents of 10 of the smallest and the largest penalty to choose from.
-_EXPONENTS = (-4, 0)
+_EXPONENTS = (-3, 0)
 
 
 class BagProbe(PenaltyChooser):
@@ -33,9 +33,9 @@ class BagProbe(PenaltyChooser):
 
     Parameters
     ----------
-    Cs : int or array-like of float, default=7
+    Cs : int or array-like of float, default=10
         Inverse strengths of the penalty to choose from. A number of them is spread
-        over 1e-4 to 1, evenly in the logarithm. Instances are whitened, so the values
+        over 1e-3 to 1, evenly in the logarithm. Instances are whitened, so the values
         do not depend on their scale.
     cv : int, splitter or iterable, default=5
         Folds, as in :class:`LinearProbe`: a number is stratified, keeps ``groups``
@@ -138,7 +138,7 @@ class BagProbe(PenaltyChooser):
 
     def __init__(
         self,
-        Cs: int | ArrayLike = 7,
+        Cs: int | ArrayLike = 10,
         *,
         cv: Any = 5,
         scoring: str | Callable[..., float] | None = None,
