@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import coverage, embedding, gpu, persistence, report, scaling, search
+from benchmarks import (
+    bags,
+    coverage,
+    embedding,
+    gpu,
+    persistence,
+    report,
+    scaling,
+    search,
+)
 from benchmarks._measure import setting
 from sk_medsiglip.encoder import DEMO_FOLDER, Encoder, clear_encoders
 
@@ -192,4 +201,21 @@ def test_share_of_a_devices_peak_is_counted_from_the_configuration(tmp_path):
     # What a profiler counts for MedSigLIP's image tower.
     assert gpu.operations(tmp_path) == pytest.approx(0.979e12, rel=1e-3)
     found = gpu.measure(DEMO_FOLDER, "cpu", 2, 2, 64, 1)
+    assert all(math.isfinite(one) and one > 0 for one in figures_of(found))
+
+
+def test_bags_are_compared_side_by_side(tmp_path):
+    train, test = (
+        bags.spots_of(n, 250, seed, tmp_path / "store")
+        for n, seed in ((60, 1), (40, 2))
+    )
+    assert train["bags"].shape == (60, 65, 192)
+    scores = bags.compare_on_spots(train, test)
+    found = {name: bags.auc_by_size(test, score) for name, score in scores.items()}
+    assert found["place known"]["all"] > 0.8
+    assert all(0 <= one <= 1 for one in figures_of(found))
+
+
+def test_bags_are_fitted_and_timed_beside_attention():
+    found = bags.measure_speed(60, 16, 2)
     assert all(math.isfinite(one) and one > 0 for one in figures_of(found))

@@ -12,6 +12,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sk_medsiglip import (
+    BagProbe,
     LinearProbe,
     MedSigLIPEmbedder,
     MedSigLIPTextEmbedder,
@@ -22,6 +23,8 @@ from sk_medsiglip import (
     ZeroShotClassifier,
     make_zero_shot_pipeline,
 )
+from sk_medsiglip._embeddings import check_embeddings
+from sk_medsiglip._validation import _fit_context
 from sk_medsiglip.prompts import ClassVectors, Question
 
 # Checks that cannot hold, each with its reason and where the same thing is tested.
@@ -57,6 +60,14 @@ for _head in (
     "PrototypeClassifier",
 ):
     EXPECTED_FAILED_CHECKS[_head] = _SEVERAL_LABELS
+
+EXPECTED_FAILED_CHECKS["BagsOfOne"] = {
+    **_SEVERAL_LABELS,
+    "check_sample_weight_equivalence_on_dense_data": (
+        "bags are float32, and the check compares to 1e-7: test_bag_probe.py, "
+        "test_weights_are_repeats_and_zero_is_absence"
+    ),
+}
 
 DATA_FREE_CHECKS = [
     "check_do_not_raise_errors_in_init_or_set_param",
@@ -133,9 +144,28 @@ def test_zero_shot_passes_sklearn_checks(estimator, check):
     check(estimator)
 
 
+class BagsOfOne(BagProbe):
+    """Bags of one instance from the rows that a check makes up."""
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, *, sample_weight=None, groups=None):
+        """Check rows as scikit-learn does, and make each of them a bag."""
+        rows = check_embeddings(self, X)
+        return self._fit(rows[:, None], y, sample_weight, groups)
+
+    def _check(self, X):
+        return check_embeddings(self, X, reset=False)[:, None]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags = LinearProbe().__sklearn_tags__().input_tags
+        return tags
+
+
 @parametrize_with_checks(
     [
         LinearProbe(),
+        BagsOfOne(),
         LinearProbe(5, cv=3, refit=False, class_weight="balanced"),
         PromptProbe(),
         SSTextClassifier(),

@@ -25,6 +25,7 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from sk_medsiglip import (
+    BagProbe,
     ConformalZeroShot,
     HeadSearchCV,
     ImageRetriever,
@@ -79,9 +80,11 @@ def phantom_data():
     images = list(phantoms.images)
     Y = phantoms.target[:, [1, phantoms.target_names.index("device")]]
     y = Y[:, 0]
+    X = MedSigLIPEmbedder("demo").transform(images)
     return SimpleNamespace(
         images=images,
-        X=MedSigLIPEmbedder("demo").transform(images),
+        X=X,
+        bags=np.stack([X, X[::-1]], axis=1),
         Y=Y,
         y=y,
         names=np.where(y == 1, "effusion", "normal"),
@@ -116,6 +119,7 @@ def estimators():
         "prevalence": (ZeroShotClassifier(CLASSES, calibrate="prevalence", prevalence=series, **DEMO), "X"),  # noqa: E501
         "max": (ZeroShotClassifier(CLASSES, ensemble="max", **DEMO), "X"),
         "linear": (LinearProbe(), "X", "table"),
+        "bags": (BagProbe(), "bags", "table"),
         **{one.__name__: (one(CLASSES, **DEMO), "X", "names") for one in PROMPT_HEADS},
         "conformal": (ConformalZeroShot(ZeroShotClassifier(CLASSES, **DEMO)), "X", "names"),  # noqa: E501
         "prompt search": (PromptSearchCV(PAIR, n_bootstrap=5, **DEMO), "X", "y"),

@@ -107,6 +107,8 @@ class _Descent:
 
     def run(self, tol: float, max_iter: int) -> Minimum:
         stuck = np.zeros(len(self._active), dtype=bool)
+        # A smaller share is lost in the rounding of the objective.
+        tol = max(tol, 1e-3 * self._epsilon)
         for n_steps in range(max_iter + 1):
             above = 0.5 * self._dot(self._gradient, self._solve(self._gradient))
             done = stuck | (

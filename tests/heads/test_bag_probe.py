@@ -301,8 +301,8 @@ def test_the_pooled_row_has_weights_of_its_own(X, y):
     assert probe.coef_.shape == (1, 2 * X.shape[2])
     assert probe.instance_scores(bags).shape == noise.shape[:2]
     found = roc_auc_score(y[80:], probe.decision_function(bags[80:]))
-    rows = LinearProbe().fit(row[:80, 0], y[:80]).decision_function(row[80:, 0])
-    assert found > roc_auc_score(y[80:], rows) - 0.05
+    without = BagProbe().fit(noise[:80], y[:80]).decision_function(noise[80:])
+    assert found > max(0.85, roc_auc_score(y[80:], without) + 0.2)
 
 
 def test_a_missing_pooled_row_is_named(padded, y):
