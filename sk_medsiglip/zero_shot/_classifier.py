@@ -148,6 +148,10 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
 
     Embeddings of report texts by the same model are classified in the same way.
 
+    Bags are read piece by piece, 32 MiB at a time, also where they are lazy or mapped
+    into memory; ``fit`` reads them only to calibrate. Bags of more instances have
+    higher maxima: under "max", compare bags of about one length.
+
     References
     ----------
     .. [1] Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023.
