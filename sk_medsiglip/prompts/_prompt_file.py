@@ -22,30 +22,32 @@ _LONGEST_NUMBER = 1000
 
 
 def read_prompt_file(path: Path) -> dict[str, Any]:
-    """Read one file of a prompt set."""
-    content = _read(path)
+    """Read one file of a prompt set; errors begin with its path."""
+    try:
+        return _check_set(_read(path), "JSON" if _is_json(path) else "YAML")
+    except PromptError as error:
+        raise PromptError(f"{path}: {error}") from None
+
+
+def _check_set(content: dict[Any, Any], kind: str) -> dict[str, Any]:
+    """Return the fields of a set from the content of a file."""
     is_bare = not any(key in content for key in _KNOWN)
     if is_bare:
         content = {"prompts": content}
-    _check_header(content, path)
+    _check_header(content)
     ordinal = content.get("ordinal", False)
     if not isinstance(ordinal, bool):
-        raise PromptError(f"{path}: ordinal is {brief(ordinal)}; write true or false.")
+        raise PromptError(f"ordinal is {brief(ordinal)}; write true or false.")
     prompts = {
-        name: _check_class(value, name, path)
+        name: _check_class(value, name, kind)
         for name, value in content["prompts"].items()
     }
-    _check_names(list(prompts), ordinal, is_bare, path)
+    _check_names(list(prompts), ordinal, is_bare)
     templates = content.get("templates") or ()
     templates = (templates,) if isinstance(templates, str) else templates
     if not isinstance(templates, list | tuple):
-        raise PromptError(
-            f"{path}: templates is {brief(templates)}; write a list of texts."
-        )
-    try:
-        check_prompts(prompts, templates or None)
-    except PromptError as error:
-        raise PromptError(f"{path}: {error}") from None
+        raise PromptError(f"templates is {brief(templates)}; write a list of texts.")
+    check_prompts(prompts, templates or None)
     return {
         **{key: content[key] for key in _HEADER if key in content},
         "prompts": prompts,
@@ -54,27 +56,28 @@ def read_prompt_file(path: Path) -> dict[str, Any]:
     }
 
 
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
+
+
 def _read(path: Path) -> dict[Any, Any]:
-    is_json = path.suffix.lower() == ".json"
+    parse = _parse_json if _is_json(path) else _parse_yaml
     try:
-        text = path.read_text("utf-8-sig")
-        content = (_parse_json if is_json else _parse_yaml)(text)
+        content = parse(path.read_text("utf-8-sig"))
     except UnicodeDecodeError:
-        raise PromptError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
+        raise PromptError("not UTF-8 text; save it as UTF-8.") from None
     except OSError as error:
-        raise PromptError(
-            f"{path} cannot be read: {error.strerror or error}."
-        ) from error
+        raise PromptError(f"cannot be read: {error.strerror or error}.") from error
     except RecursionError:
-        raise PromptError(f"{path} is nested too deeply to be prompts.") from None
-    except PromptError as error:
-        raise PromptError(f"{path}: {error}") from None
+        raise PromptError("nested too deeply to be prompts.") from None
+    except PromptError:
+        raise
     except (yaml.YAMLError, ValueError) as error:  # ValueError: JSON, a YAML date
-        kind = "JSON" if is_json else "YAML"
-        raise PromptError(f"{path} is not valid {kind}: {error}") from None
+        kind = "JSON" if _is_json(path) else "YAML"
+        raise PromptError(f"not valid {kind}: {error}") from None
     if not isinstance(content, dict):
         raise PromptError(
-            f'{path} must hold names and prompts, such as effusion: ["pleural '
+            'a prompt file must hold names and prompts, such as effusion: ["pleural '
             'effusion"], and holds '
             f"{'nothing' if content is None else 'a ' + type(content).__name__}."
         )
@@ -146,18 +149,18 @@ def _measure(node: yaml.Node, known: dict[int, int]) -> int:
     return length
 
 
-def _check_header(content: dict[Any, Any], path: Path) -> None:
+def _check_header(content: dict[Any, Any]) -> None:
     if "prompts" not in content:
         given = ", ".join(key for key in _KNOWN if key in content)
         raise PromptError(
-            f"{path} has {given} but no prompts: put the classes under prompts:."
+            f"there are {given} but no prompts: put the classes under prompts:."
         )
     for key in content:
         if key not in _KNOWN:
             close = get_close_matches(str(key), _KNOWN, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
             raise PromptError(
-                f"{path}: the key {brief(key)} is none of {', '.join(_KNOWN)}{hint}"
+                f"the key {brief(key)} is none of {', '.join(_KNOWN)}{hint}"
             )
     for key, wanted in {**_HEADER, "prompts": dict}.items():
         if key not in content:
@@ -165,32 +168,29 @@ def _check_header(content: dict[Any, Any], path: Path) -> None:
         value = content[key]
         if isinstance(value, bool) or not isinstance(value, wanted):
             expected = {str: "a text", int: "a whole number", dict: "a mapping"}[wanted]
-            raise PromptError(
-                f"{path}: {key} is {brief(value)}; it must be {expected}."
-            )
+            raise PromptError(f"{key} is {brief(value)}; it must be {expected}.")
         if isinstance(value, str) and not value.strip():
-            raise PromptError(f"{path}: {key} is empty.")
+            raise PromptError(f"{key} is empty.")
 
 
-def _check_class(value: Any, name: Any, path: Path) -> Any:
+def _check_class(value: Any, name: Any, kind: str) -> Any:
     """Return texts, or two of them by side."""
     if isinstance(value, dict) and not _are_weights(value):
         return {
-            side: _check_texts(texts, f"{brief(name)}, {side}", path)
+            side: _check_texts(texts, f"{brief(name)}, {side}", kind)
             for side, texts in value.items()
         }
-    return _check_texts(value, brief(name), path)
+    return _check_texts(value, brief(name), kind)
 
 
-def _check_texts(value: Any, where: str, path: Path) -> Any:
+def _check_texts(value: Any, where: str, kind: str) -> Any:
     """Return a tuple of texts, or of texts with weights a dict."""
     weighted = isinstance(value, dict) and _are_weights(value)
     listed = value if isinstance(value, list) or weighted else [value]
     for text in listed:
         if not isinstance(text, str):
-            kind = "JSON" if path.suffix.lower() == ".json" else "YAML"
             raise PromptError(
-                f"{path}: {where}: {kind} reads {brief(text)} ({type(text).__name__}) "
+                f"{where}: {kind} reads {brief(text)} ({type(text).__name__}) "
                 'where a text is expected. Put it in quotes: "no", "1".'
             )
     return dict(value) if weighted else tuple(listed)
@@ -203,19 +203,19 @@ def _are_weights(value: dict[Any, Any]) -> bool:
     )
 
 
-def _check_names(names: list[Any], ordinal: bool, is_bare: bool, path: Path) -> None:
+def _check_names(names: list[Any], ordinal: bool, is_bare: bool) -> None:
     for name in names:
         # Without a header there is no place to say that numbers are grades.
         whole = isinstance(name, int) and not isinstance(name, bool)
         if not isinstance(name, str) and not (whole and (ordinal or is_bare)):
             raise PromptError(
-                f"{path}: YAML reads the class {brief(name)} as {type(name).__name__}, "
+                f"YAML reads the class {brief(name)} as {type(name).__name__}, "
                 'not as a text. Put it in quotes: "no", "1". Whole numbers are for '
                 "grades, with ordinal: true."
             )
     numbers = [name for name in names if not isinstance(name, str)]
     if ordinal and numbers != sorted(numbers):
         raise PromptError(
-            f"{path}: the grades {brief(names)} are numbers and go by their size; "
+            f"the grades {brief(names)} are numbers and go by their size; "
             "write them in that order."
         )

@@ -33,6 +33,7 @@ from sk_medsiglip.prompts import (
 from sk_medsiglip.zero_shot._calibration import calibrate_scores
 from sk_medsiglip.zero_shot._instances import (
     AGGREGATES,
+    Pooling,
     check_rows_or_bags,
     iter_cosines,
     make_pooling,
@@ -146,6 +147,10 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
     device.
 
     Embeddings of report texts by the same model are classified in the same way.
+
+    Bags are read piece by piece, 32 MiB at a time, also where they are lazy or mapped
+    into memory; ``fit`` reads them only to calibrate. Bags of more instances have
+    higher maxima: under "max", compare bags of about one length.
 
     References
     ----------
@@ -271,7 +276,8 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
             )
         rows = check_rows_or_bags(self, X)
         question = self._read_prompts(None if y is None else np.asarray(y))
-        self._pooling = make_pooling(self.aggregate, self.top_k, question)
+        # Plain numbers, which a saved file may hold.
+        self._n_best = make_pooling(self.aggregate, self.top_k, question).n_best
         vectors = self._encode_prompts(question)
         n_findings = len(question.labels) if question.is_pairs else 0
         several = n_findings > 1
@@ -382,7 +388,8 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         bags = check_bags(X, width=self.n_features_in_, estimator=self, values=False)
         parts = [self._calibrated(part) for part in self._iter_scores(bags)]
         found = np.concatenate(parts)
-        return found[..., 1] - found[..., 0] if self._pooling.is_pairs else found
+        is_pairs = hasattr(self, "findings_")
+        return found[..., 1] - found[..., 0] if is_pairs else found
 
     @available_if(_is_ordinal)
     def predict_grade(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -481,7 +488,8 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         given = check_rows_or_bags(self, X, reset=False)
         if len(given.shape) == 2:
             return self._scores_of(cosines(given, *self._vectors()))
-        parts = [self._pooling.pool_all(part) for part in self._iter_scores(given)]
+        pooling = Pooling(self._n_best, hasattr(self, "findings_"))
+        parts = [pooling.pool_all(part) for part in self._iter_scores(given)]
         return np.concatenate(parts)
 
     def _iter_scores(self, bags: Any) -> Iterator[NDArray[np.floating]]:

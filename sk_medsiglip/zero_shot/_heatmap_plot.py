@@ -217,7 +217,8 @@ class HeatmapDisplay:
             becomes pixels, its classifier holds the vectors of the prompts. One that
             ends in a :class:`PromptSearchCV` shows the prompts that were chosen.
             Computed by torch, whatever its engine. Or a pipeline of a
-            MedSigLIPPatchEmbedder and a classifier of bags, trained or by prompts: the
+            :class:`~sk_medsiglip.MedSigLIPPatchEmbedder` and a classifier of bags, such
+            as :class:`~sk_medsiglip.BagProbe` or one by prompts: the
             map is then its ``instance_scores``, one number a cell.
         image : path, bytes, file object, PIL image or array
             One image.

@@ -9,7 +9,7 @@ from typing import Any
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from sk_medsiglip.cache import EmbeddingCache
-from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPPatchEmbedder
 from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
 
 
@@ -24,6 +24,9 @@ def make_zero_shot_pipeline(
     ordinal: bool = False,
     calibrate: str | None = None,
     prevalence: float | Mapping[Any, float] | None = None,
+    grid: int | None = None,
+    aggregate: str | Mapping[Any, str] = "max",
+    top_k: int = 5,
     dtype: str = "auto",
     device: str = "auto",
     engine: str = "auto",
@@ -37,6 +40,14 @@ def make_zero_shot_pipeline(
     ----------
     prompts, templates, scoring, ensemble, ordinal, calibrate, prevalence
         As in :class:`ZeroShotClassifier`.
+    grid : int or None, default=None
+        Cells along a side of the image, as in
+        :class:`~sk_medsiglip.MedSigLIPPatchEmbedder`: prompts then score each cell by
+        itself, for findings that one vector of the whole image loses. None is one
+        vector an image.
+    aggregate, top_k
+        How the scores of the cells become one, as in :class:`ZeroShotClassifier`;
+        without effect without ``grid``.
     model, revision, dtype, device, engine, cache, verbose
         Parameters of both.
     **embedder_params
@@ -50,7 +61,7 @@ def make_zero_shot_pipeline(
     sklearn.pipeline.Pipeline
         Takes images. ``fit(X)`` encodes the prompts; it needs labels only to
         calibrate by them. ``pipe[-1]`` has the methods that a Pipeline does not pass
-        on, such as ``predict_grade``; ``pipe[:-1]`` makes their input.
+        on, such as ``predict_grade``; ``pipe[:-1]`` gives what they take.
 
     Examples
     --------
@@ -78,8 +89,11 @@ def make_zero_shot_pipeline(
         "cache": cache,
         "verbose": verbose,
     }
+    embedder: Any = MedSigLIPEmbedder(**shared, **embedder_params)
+    if grid is not None:
+        embedder = MedSigLIPPatchEmbedder(embedder, grid=grid, verbose=verbose)
     return make_pipeline(
-        MedSigLIPEmbedder(**shared, **embedder_params),
+        embedder,
         ZeroShotClassifier(
             prompts,
             templates=templates,
@@ -88,6 +102,8 @@ def make_zero_shot_pipeline(
             ordinal=ordinal,
             calibrate=calibrate,
             prevalence=prevalence,
+            aggregate=aggregate,
+            top_k=top_k,
             **shared,
         ),
     )

@@ -9,9 +9,18 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.pipeline import make_pipeline
 
-from sk_medsiglip import ConformalZeroShot, PromptSearchCV
-from sk_medsiglip.zero_shot import compare_prompts
+from sk_medsiglip import (
+    ConformalZeroShot,
+    MedSigLIPEmbedder,
+    PromptSearchCV,
+    make_zero_shot_pipeline,
+)
+from sk_medsiglip.datasets import make_chest_phantoms
+from sk_medsiglip.embedding import MedSigLIPPatchEmbedder
+from sk_medsiglip.heads import BagProbe
+from sk_medsiglip.zero_shot import HeatmapDisplay, compare_prompts
 
 CLASSES = {
     "effusion": ["a wet pleura", "fluid"],
@@ -52,6 +61,11 @@ def bags():
 @pytest.fixture(scope="module")
 def y(bags):
     return np.random.default_rng(1).integers(0, 2, len(bags))
+
+
+@pytest.fixture(scope="module")
+def phantoms():
+    return make_chest_phantoms(6, random_state=2)
 
 
 def known(bag):
@@ -271,3 +285,73 @@ def test_wrong_bags(make, bags):
         make(PAIR).fit(np.zeros((3, 32, 32), np.uint8))
     with pytest.raises(ValueError, match="top_k"):
         make(PAIR, top_k=0).fit(bags)
+
+
+# ---------------------------------------------------------------------- cells of images
+
+
+def test_a_pipeline_of_cells(phantoms, tmp_path):
+    """Prompts score each cell; the likeliest decides, and the display shows it."""
+    images = list(phantoms.images[:6])
+    prompts = {
+        "nodule": {"positive": "a nodule", "negative": "no nodule"},
+        "effusion": {"positive": "fluid", "negative": "no fluid"},
+    }
+    pipe = make_zero_shot_pipeline(
+        prompts,
+        grid=4,
+        aggregate={"nodule": "max", "effusion": "top-k mean"},
+        top_k=3,
+        model="demo",
+        cache=tmp_path,
+    ).fit(images)
+    found = pipe.decision_function(images)
+    scores = pipe[-1].instance_scores(pipe[:-1].transform(images))
+    assert scores.shape == (6, 16, 2)
+    best = np.sort(scores, axis=1)
+    np.testing.assert_allclose(found[:, 0], best[:, -1, 0], atol=1e-4)
+    np.testing.assert_allclose(found[:, 1], best[:, -3:, 1].mean(axis=1), atol=1e-4)
+    # One cell is the whole image.
+    whole = make_zero_shot_pipeline(prompts, grid=1, model="demo", cache=tmp_path)
+    plain = make_zero_shot_pipeline(prompts, model="demo", cache=tmp_path)
+    np.testing.assert_allclose(
+        whole.fit(images).predict_proba(images),
+        plain.fit(images).predict_proba(images),
+        atol=1e-4,
+    )
+    with pytest.raises(ValueError, match="grid"):
+        clone(pipe).set_params(medsiglippatchembedder__grid=3).fit(images)
+
+
+def test_a_map_of_the_cells_of_a_pipeline(phantoms, tmp_path):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    image = phantoms.images[0]
+    prompts = {"nodule": {"positive": "a nodule", "negative": "no nodule"}}
+    pipe = make_zero_shot_pipeline(prompts, grid=4, model="demo", cache=tmp_path)
+    display = HeatmapDisplay.from_estimator(pipe.fit([image]), image)
+    expected = pipe[-1].instance_scores(pipe[:-1].transform([image]))[0]
+    np.testing.assert_allclose(display.heatmap.ravel(), expected, atol=1e-5)
+    assert display.title == "nodule"
+    assert not display.relative
+    pyplot.close("all")
+
+
+def test_a_trained_head_beside_prompts(phantoms, tmp_path):
+    """Both score the same cells; the display draws either, on axes of its own."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    images, y = list(phantoms.images), np.arange(6) % 2
+    patches = MedSigLIPPatchEmbedder(MedSigLIPEmbedder("demo", cache=tmp_path), grid=2)
+    prompts = {"nodule": {"positive": "a nodule", "negative": "no nodule"}}
+    heads = {
+        "trained": BagProbe(Cs=[0.1], cv=2),
+        "prompts": PromptSearchCV(prompts, n_bootstrap=5, cv=2, model="demo"),
+    }
+    _, axes = pyplot.subplots(1, 2)
+    for ax, (title, head) in zip(axes, heads.items(), strict=True):
+        pipe = make_pipeline(patches, head).fit(images, y)
+        display = HeatmapDisplay.from_estimator(pipe, images[0], title=title, ax=ax)
+        scores = head.instance_scores(patches.transform(images[:1]))[0]
+        np.testing.assert_allclose(display.heatmap.ravel(), scores, rtol=1e-4)
+        assert ax.get_title() == title
+        assert display.relative == (title == "trained")
+    pyplot.close("all")
