@@ -15,6 +15,7 @@ import types
 import warnings
 from pathlib import Path
 
+import forked
 import joblib
 import numpy as np
 import pandas as pd
@@ -574,12 +575,7 @@ def test_memory_does_not_grow_with_the_collection(make_checkpoint, tmp_path):
     for i in range(600):
         paths.append(str(tmp_path / f"{i}.png"))
         Image.fromarray(np.full((8, 8), i % 256, np.uint8) + i // 256).save(paths[-1])
-    ran = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(large), *paths],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = forked.run_code(MEMORY, large, *paths)
     assert ran.returncode == 0, ran.stderr
     # 540 images more, at the model's size, would be 310 MiB.
     assert float(ran.stdout) < 60
@@ -596,6 +592,7 @@ def test_workers_compute_the_same_rows(embedder, images, backend):
     np.testing.assert_allclose(parts[0][4:], parts[1][:4], atol=1e-5)
 
 
+@pytest.mark.slow  # the workers of loky, above, start from nothing too
 def test_spawned_workers_compute_the_same_rows(embedder, images):
     expected = embedder.transform(images[:4])
     # One worker: that it computes is asked here; starting it is most of the cost.
@@ -627,6 +624,7 @@ def counted_run(tmp_path):
     """Run code in a process whose passes, and its children's, are counted."""
     site = tmp_path / "site"
     site.mkdir()
+    # For workers that a search starts.
     (site / "sitecustomize.py").write_text(COUNTER)
     log = tmp_path / "passes"
     log.touch()
@@ -635,20 +633,13 @@ def counted_run(tmp_path):
     begun = []
 
     def start(code, **environment):
-        script = tmp_path / "script.py"
-        script.write_text(textwrap.dedent(code))
-        process = subprocess.Popen(
-            [sys.executable, str(script)],
-            env={
-                **os.environ,
-                "PASSES": str(log),
-                "PYTHONPATH": os.pathsep.join([str(site), package]),
-                "SK_MEDSIGLIP_CACHE": str(tmp_path / "user"),
-                **environment,
-            },
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        variables = {
+            "PASSES": str(log),
+            "PYTHONPATH": os.pathsep.join([str(site), package]),
+            "SK_MEDSIGLIP_CACHE": str(tmp_path / "user"),
+        }
+        whole = COUNTER + textwrap.dedent(code)
+        process = forked.Child(whole, **variables, **environment)
         begun.append(process)
         return process
 
@@ -657,15 +648,13 @@ def counted_run(tmp_path):
 
     yield start, passes
     for process in begun:  # none outlives a test that failed
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+        process.kill()
 
 
 def finish(process):
-    out, _ = process.communicate(timeout=280)
-    assert process.returncode == 0
-    return out
+    done = process.wait()
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_grid_search_meets_each_image_once(counted_run, checkpoint):
@@ -724,17 +713,16 @@ def test_a_killed_worker_blocks_nobody(counted_run, checkpoint):
     stuck = start(code, PAUSE="100")  # holds claims on its first batches
     begun = 0
     while passes() == 0 or passes() != begun:
-        assert stuck.poll() is None
+        assert stuck.is_running()
         begun = passes()
         time.sleep(1)
     assert begun % 4 == 0
     assert begun <= 4 * os.cpu_count()
     waiting = start(code)
     while passes() < 40:  # everything but the batches that are claimed
-        assert waiting.poll() is None
+        assert waiting.is_running()
         time.sleep(0.05)
     stuck.kill()
-    stuck.communicate()
     finish(waiting)
     assert passes() == 40 + begun
 
