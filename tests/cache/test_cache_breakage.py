@@ -615,7 +615,7 @@ def test_an_earlier_index_that_cannot_be_written_says_so(location, cache, monkey
         prepare(self, create)
 
     monkeypatch.setattr(_index.Index, "_prepare", refuse)
-    with pytest.raises(CacheError, match="earlier version.*nothing can be written"):
+    with pytest.raises(CacheError, match="earlier"):
         len(cache)
 
 
@@ -883,7 +883,7 @@ def test_a_disk_that_reads_nothing_is_not_taken_for_damage(cache, monkeypatch):
     monkeypatch.setattr(_segments, "read_at", read_at)
     with pytest.warns(CacheWarning, match="100 stored .* could not be read now"):
         assert not read(cache, known).any()
-    with pytest.raises(CacheError, match="could not be checked now"):
+    with pytest.raises(CacheError, match="checked"):
         cache.verify()
     monkeypatch.undo()
     assert read(cache, known).all()

@@ -138,7 +138,7 @@ def test_adapters_that_name_each_other_are_refused(make_adapter):
     b, _, _ = make_adapter(1)
     edit(a / "adapter_config.json", base_model_name_or_path=str(b))
     edit(b / "adapter_config.json", base_model_name_or_path=str(a))
-    with pytest.raises(CheckpointError, match="leads back to itself"):
+    with pytest.raises(CheckpointError, match="itself"):
         row(a)
 
 
@@ -245,7 +245,7 @@ def test_image_tower_alone_gives_rows(make_checkpoint, tmp_path):
         kind.from_pretrained(whole).save_pretrained(tmp_path / name)
         shutil.copy(whole / "preprocessor_config.json", tmp_path / name)
         np.testing.assert_allclose(row(tmp_path / name), row(whole), atol=1e-6)
-        with pytest.raises(CheckpointError, match="image tower alone"):
+        with pytest.raises(CheckpointError, match="alone"):
             MedSigLIPTextEmbedder(str(tmp_path / name), cache=False).transform(["a"])
 
 

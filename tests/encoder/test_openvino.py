@@ -291,7 +291,7 @@ def test_damaged_conversion_is_noticed(kept, tmp_path, name, how):
     else:
         content[len(content) // 2] ^= 0x10
         path.write_bytes(content if how == "flip" else content[: len(content) // 2])
-    with pytest.raises(CheckpointError, match="Delete that folder"):
+    with pytest.raises(CheckpointError, match="Delete"):
         load_encoder("demo", **settings, converted=tmp_path / "kept")
 
 
@@ -325,7 +325,7 @@ def test_full_disk_leaves_nothing_behind(tmp_path, tiny):
 
 def test_gpu_is_refused(images):
     embedder = MedSigLIPEmbedder("demo", engine="openvino", device="cuda", cache=False)
-    with pytest.raises(ValueError, match="runs on the CPU"):
+    with pytest.raises(ValueError, match="CPU"):
         embedder.transform(images)
 
 
