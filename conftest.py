@@ -40,14 +40,19 @@ doctest.DocTestFinder._from_module = _is_from_module
 _LONG_FILES = [
     "tests/distributed/test_distributed_cluster.py",
     "tests/cli/test_cli_ray.py",
-    "tests/test_contract.py",
-    "tests/test_docs.py",
-    "tests/test_docs_site.py",
     "tests/model_selection/test_head_search.py",
-    "tests/fine_tuning/test_fine_tuning.py",
+    "tests/test_contract.py",
+    "tests/test_docs_site.py",
+    "tests/evaluation/test_report.py",
+    "tests/cli/test_cli.py",
     "tests/embedding/test_embedding.py",
-    "tests/evaluation/test_drawn_names.py",
+    "tests/test_docs.py",
+    "tests/encoder/test_openvino.py",
+    "tests/cache/test_cache_breakage.py",
     "tests/distributed/test_distributed.py",
+    "tests/fine_tuning/test_fine_tuning.py",
+    "tests/test_no_network.py",
+    "tests/evaluation/test_drawn_names.py",
 ]
 
 

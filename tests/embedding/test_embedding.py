@@ -662,6 +662,7 @@ def test_grid_search_meets_each_image_once(counted_run, checkpoint):
     code = f"""
         import os
         import numpy as np
+        from joblib.externals.loky import get_reusable_executor
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import GridSearchCV
         from sklearn.pipeline import make_pipeline
@@ -678,7 +679,9 @@ def test_grid_search_meets_each_image_once(counted_run, checkpoint):
             grid = {{"logisticregression__C": np.logspace(-3, 3, 10)}}
             n_jobs = int(os.environ["N_JOBS"])
             search = GridSearchCV(pipe, grid, cv=5, n_jobs=n_jobs).fit(X, y)
-            print(len(search.cv_results_["params"]))
+            print(len(search.cv_results_["params"]), flush=True)
+            # A forked child waits for its children and ends nothing by itself.
+            get_reusable_executor().shutdown()
     """
     assert finish(start(code, N_JOBS="2")) == "10\n"
     assert passes() == 300
@@ -785,12 +788,7 @@ def test_saved_pipeline_predicts_in_a_new_process(embedder, images, tmp_path):
         "pipe = joblib.load('pipe.joblib')\n"
         "print(pipe.predict(np.load('images.npy')).tolist())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = forked.run_code(code, tmp_path)
     assert done.stdout.strip() == str(pipe.predict(images).tolist())
 
 
