@@ -1,6 +1,7 @@
 """For tests and doctests alike: the user's own store and the cores of the machine."""
 
 import doctest
+import gc
 import inspect
 import os
 import sys
@@ -33,6 +34,58 @@ def _is_from_module(self, module, object, _before=doctest.DocTestFinder._from_mo
 
 
 doctest.DocTestFinder._from_module = _is_from_module
+
+# The longest files, longest first: one that is started last keeps a worker busy while
+# the others wait.
+_LONG_FILES = [
+    "tests/distributed/test_distributed_cluster.py",
+    "tests/cli/test_cli_ray.py",
+    "tests/model_selection/test_head_search.py",
+    "tests/test_contract.py",
+    "tests/test_docs_site.py",
+    "tests/evaluation/test_report.py",
+    "tests/cli/test_cli.py",
+    "tests/embedding/test_embedding.py",
+    "tests/test_docs.py",
+    "tests/encoder/test_openvino.py",
+    "tests/cache/test_cache_breakage.py",
+    "tests/distributed/test_distributed.py",
+    "tests/fine_tuning/test_fine_tuning.py",
+    "tests/test_no_network.py",
+    "tests/evaluation/test_drawn_names.py",
+]
+
+
+def pytest_collection_modifyitems(items):
+    """Run the longest files first; xdist deals files to workers in this order."""
+    place = {name: i for i, name in enumerate(_LONG_FILES)}
+    items.sort(key=lambda item: place.get(item.nodeid.split("::")[0], len(place)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Rest the garbage collector during imports, whose objects live on."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+def pytest_sessionfinish():
+    """Show all objects again: hypothesis looks for those that refer to another."""
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _only_new_objects_are_collected():
+    """Hide objects made before this file of tests from the garbage collector.
+
+    The imported libraries hold so many that going through them takes a good part of
+    the time of small tests; transformers collects garbage in every fit.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -416,7 +416,7 @@ def test_score_reads_y_as_fit_does(which, wide):
     assert fitted.score(X, z, sample_weight=weight) == pytest.approx(
         fitted.score(X[rows], z[rows])
     )
-    with pytest.raises(ValueError, match="holds no label"):
+    with pytest.raises(ValueError, match="label"):
         fitted.score(X, np.full(N, np.nan))
     with pytest.raises(ValueError, match="y has shape"):
         fitted.score(X, np.c_[y, y])

@@ -96,8 +96,8 @@ def test_blank_groups_are_refused(blank):
 def test_percent_and_no_resample_are_refused():
     check_resampling(1, 0.95)
     for level in (95, 1, 0, -0.5, np.nan, "0.95"):
-        with pytest.raises(ValueError, match="level is a share.* 0.95 for 95%"):
+        with pytest.raises(ValueError, match="0.95"):
             check_resampling(10, level)
     for n_bootstrap in (0, -1, 2.5, True):
-        with pytest.raises(ValueError, match="n_bootstrap must be a whole number"):
+        with pytest.raises(ValueError, match="n_bootstrap"):
             check_resampling(n_bootstrap, 0.95)

@@ -171,7 +171,7 @@ def test_wrong_arguments_are_refused(cache):
     with pytest.raises(ValueError, match=r"shape \(1, 16\)"):
         cache.put_many(SPACE, [fingerprint(1)], np.zeros((1, 15)))
     endless = Space("image", "demo", "1", "very " * 999, "float32", "torch", 16)
-    with pytest.raises(ValueError, match="shorten its recipe"):
+    with pytest.raises(ValueError, match="recipe"):
         cache.put_many(endless, [fingerprint(1)], np.zeros((1, 16)))
 
 
@@ -478,9 +478,9 @@ def test_a_place_that_cannot_be_one_is_said_so(tmp_path):
     assert not read(cache, [fingerprint(1)]).any()
     assert cache.claim(SPACE, [fingerprint(1)]) == [True]
     cache.release(SPACE, [fingerprint(1)])
-    with pytest.raises(CacheError, match="cannot be written"):
+    with pytest.raises(CacheError, match="written"):
         cache.put_many(SPACE, [fingerprint(1)], np.zeros((1, 16)))
-    with pytest.raises(CacheError, match="cannot be kept"):
+    with pytest.raises(CacheError, match="kept"):
         cache.remember_model("demo", None, {})
 
 
@@ -488,5 +488,5 @@ def test_a_place_that_cannot_be_one_is_said_so(tmp_path):
     ("size", "error"), [("10KB", TypeError), (True, TypeError), (-1, ValueError)]
 )
 def test_prune_wants_a_whole_number_of_bytes(tmp_path, size, error):
-    with pytest.raises(error, match="max_bytes must be"):
+    with pytest.raises(error, match="max_bytes"):
         EmbeddingCache(tmp_path).prune(size)

@@ -1,16 +1,14 @@
 """The store with four processes writing and four reading, for as long as it takes."""
 
 import contextlib
-import multiprocessing
 import random
 import time
 
+import forked
 import pytest
 from test_cache import SPACE, fingerprint, read, vectors_of
 
 from sk_medsiglip.cache import EmbeddingCache, _recent_rows
-
-spawn = multiprocessing.get_context("spawn")
 
 SHARED = 2000  # contents that every writer stores, in an order of its own
 
@@ -54,7 +52,7 @@ def read_until(location, name, deadline, pipe):
 
 @pytest.mark.parametrize(
     "seconds",
-    [5, pytest.param(64, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
+    [2, pytest.param(64, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
 )
 def test_four_write_while_four_read(tmp_path, seconds):
     location = tmp_path / "store"
@@ -64,8 +62,8 @@ def test_four_write_while_four_read(tmp_path, seconds):
         for i in range(4):
             for kind, work in (("writer", write_until), ("reader", read_until)):
                 name = f"{kind} {i}"
-                ours, theirs = spawn.Pipe()
-                process = spawn.Process(
+                ours, theirs = forked.context.Pipe()
+                process = forked.context.Process(
                     target=work, args=(location, name, deadline, theirs)
                 )
                 process.start()

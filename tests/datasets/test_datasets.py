@@ -334,7 +334,7 @@ def test_writing_twice_gives_the_same_bytes(tmp_path):
 
 def test_unknown_format(tmp_path):
     made = make_chest_phantoms(1, random_state=0)
-    with pytest.raises(ValueError, match="formats must be out of"):
+    with pytest.raises(ValueError, match="formats"):
         write_phantoms(made, tmp_path, formats="jpeg")
 
 
@@ -475,7 +475,7 @@ def test_fetch_refuses_a_wrong_file(server, tmp_path):
 
 def test_fetch_refuses_half_a_file(server, tmp_path):
     server.cut_at = 1000
-    with pytest.raises(DatasetError, match="could not be downloaded"):
+    with pytest.raises(DatasetError, match="downloaded"):
         fetch_pneumonia_mnist(tmp_path / "home", n_retries=0)
     assert list((tmp_path / "home").iterdir()) == []
 
@@ -527,7 +527,7 @@ def test_fetch_names_a_file_with_other_arrays(tmp_path, change, message):
 
 
 def test_fetch_unknown_subset(tmp_path):
-    with pytest.raises(ValueError, match="subset must be one of"):
+    with pytest.raises(ValueError, match="subset"):
         fetch_pneumonia_mnist(tmp_path, subset="dev")
 
 

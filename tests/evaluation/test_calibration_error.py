@@ -95,7 +95,7 @@ def test_findings_one_by_one_without_unknown_labels():
     named = pd.DataFrame(y, columns=list("abc"))
     scores = pd.DataFrame(p, columns=list("abc"))
     assert expected_calibration_error(named, scores) == pytest.approx(each.mean())
-    with pytest.raises(ValueError, match="would compare the wrong ones"):
+    with pytest.raises(ValueError, match="compare"):
         expected_calibration_error(named, scores[["b", "a", "c"]])
 
 

@@ -1,11 +1,6 @@
-"""Child processes of these tests: forked from a server that has imported everything.
-
-Starting an interpreter with torch and transformers costs seconds, a fork of the server
-next to nothing. The functions below run in the children.
-"""
+"""What child processes of these tests do: the functions below run in them."""
 
 import json
-import multiprocessing
 import os
 import pickle
 import signal
@@ -14,6 +9,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import forked
 import numpy as np
 import torch
 from torch import distributed
@@ -23,15 +19,10 @@ from sk_medsiglip import MedSigLIPEmbedder
 from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.fine_tuning import MedSigLIPFineTuner, _inputs, _losses, _training
 
-_context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-_context.set_forkserver_preload(
-    ["sk_medsiglip.fine_tuning._training", "peft", "accelerate"]
-)
-
 
 def start(function, *arguments, **environment):
     """Start a function of this file in a child process, with variables set."""
-    child = _context.Process(target=_run, args=(function, arguments, environment))
+    child = forked.context.Process(target=_run, args=(function, arguments, environment))
     child.start()
     return child
 

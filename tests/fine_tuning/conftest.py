@@ -1,7 +1,5 @@
 """Fixtures: one thread, small pictures with texts, and quick fine-tuners."""
 
-import gc
-
 import numpy as np
 import pytest
 
@@ -13,15 +11,7 @@ OF_EMBEDDER = {"model", "cache", "device", "intensity"}
 
 @pytest.fixture(autouse=True, scope="module")
 def on_one_thread(one_thread):
-    """Train on one thread, and keep the collector to what the tests make.
-
-    transformers collects garbage in every fit, which among all the objects of torch
-    takes longer than a small fit itself.
-    """
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    """Train on one thread."""
 
 
 @pytest.fixture

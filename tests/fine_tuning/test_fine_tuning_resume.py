@@ -193,14 +193,14 @@ def test_a_planted_pickle_is_never_run(copied, fit, tmp_path, name, wrapped):
     else:
         target.write_bytes(pickle.dumps(Bomb(planted)))
     # Noticed by its digest first; with a digest to match, by torch's reader.
-    with pytest.raises(CheckpointError, match="not what was written"):
+    with pytest.raises(CheckpointError, match="written"):
         fit(**settings, run_dir=folder, resume=True)
     (folder / "checkpoint-4" / "complete.json").unlink()
     mark_complete(folder / "checkpoint-4")
     if name == "rng_state.pth":
         # Random states are read where there are steps to go.
         _pretend_unfinished(folder)
-    with pytest.raises(CheckpointError, match="holds more than numbers"):
+    with pytest.raises(CheckpointError, match="numbers"):
         fit(**settings, run_dir=folder, resume=True)
     assert not planted.exists()
 
@@ -244,7 +244,7 @@ def test_another_run_is_told_by_what_differs(copied, fit, examples):
     with pytest.raises(CheckpointError, match="images was '"):
         fit((turned, captions, groups), **settings, run_dir=folder, resume=True)
     # Not resumed, it must not take the place of the other run either.
-    with pytest.raises(CheckpointError, match="holds another run"):
+    with pytest.raises(CheckpointError, match="another"):
         fit(**other, run_dir=folder)
 
 
@@ -267,7 +267,7 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path, fit):
 
 
 def test_resuming_needs_to_know_where(fit):
-    with pytest.raises(ValueError, match="needs run_dir="):
+    with pytest.raises(ValueError, match="run_dir"):
         fit(**SETTINGS, cache=False, resume=True)
 
 
@@ -297,6 +297,6 @@ def test_too_little_space_is_noticed_before_the_first_step(tmp_path, fit, monkey
         return real(path)._replace(free=1_000)
 
     monkeypatch.setattr(shutil, "disk_usage", nearly_full)
-    with pytest.raises(OSError, match="Checkpoints of this run take"):
+    with pytest.raises(OSError, match="Checkpoints"):
         fit(**SETTINGS, run_dir=tmp_path / "run")
     assert not list((tmp_path / "run").glob("checkpoint-*"))

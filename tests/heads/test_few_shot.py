@@ -322,7 +322,7 @@ def test_prompt_probe_chooses_c(X, findings, monkeypatch):
     spread = ((whole - whole.mean(0)) ** 2).sum(1).mean()
     # The closed rule, however many images: one patient cannot be split.
     assert of_one_patient.C_ == pytest.approx(_prompt_probe.CLOSED_C / spread)
-    with pytest.warns(UserWarning, match="too few to choose C"):
+    with pytest.warns(UserWarning, match="choose"):
         PromptProbe(PAIR, model="demo", C="cv").fit(X, y, groups=groups)
     assert PromptProbe(PAIR, model="demo", C=2.0).fit(X, y).C_ == 2.0
 
@@ -448,20 +448,18 @@ def test_wrong_input_is_refused(X, classes, findings, head):
         head(CLASSES, model="demo").fit(X[:2], ["normal", "nodule"])
     with pytest.raises(ValueError, match=r"must be \(n_samples,\)"):
         head(PAIR, model="demo").fit(X, findings)
-    with pytest.raises(ValueError, match=r"\(n_samples, 2\), columns in the order"):
+    with pytest.raises(ValueError, match="order"):
         head(PAIRS, model="demo").fit(X, np.column_stack([findings, findings]))
     frame = pd.DataFrame(findings, columns=["cardiomegaly", "effusion"])
-    with pytest.raises(ValueError, match="scores would compare the wrong ones"):
+    with pytest.raises(ValueError, match="compare"):
         head(PAIRS, model="demo").fit(X, frame)
     with pytest.raises(PromptError, match="one class"):
         head({"a": "text"}, model="demo").fit(X, classes)
-    with pytest.raises(
-        TypeError, match="dict of prompts, a ZeroShotClassifier or None"
-    ):
+    with pytest.raises(TypeError, match="ZeroShotClassifier"):
         head("effusion", model="demo").fit(X, classes)
     with pytest.raises(ValueError, match="X has 7 columns"):
         head(CLASSES, model="demo").fit(X[:, :7], classes)
-    with pytest.raises(ValueError, match="one model for images and prompts"):
+    with pytest.raises(ValueError, match="one model"):
         head(ZeroShotClassifier(CLASSES, model="demo").fit(X)).fit(X[:, :7], classes)
 
 

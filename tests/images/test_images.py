@@ -428,7 +428,7 @@ def test_check_images_takes_the_embedders_settings(colours):
     assert check_images([hounsfield], intensity="lung").readable[0]
     table = check_images([colours], max_pixels=100)
     assert "more than max_pixels=100" in table.reason[0]
-    with pytest.raises(ValueError, match="intensity must be one of"):
+    with pytest.raises(ValueError, match="intensity"):
         check_images([colours], intensity="soft")
     with pytest.raises(ValueError, match="Found array with 0 sample"):
         check_images([])

@@ -154,7 +154,7 @@ def test_max_pixels_is_checked_before_decoding(make):
     assert caught.value.reason == (
         "it has 2000 x 3000 = 6000000 pixels, more than max_pixels=5999999"
     )
-    with pytest.raises(ImageReadError, match="damaged or cut short"):
+    with pytest.raises(ImageReadError, match="cut short"):
         read_image(make(3000, 2000), max_pixels=6_000_000)
 
 
@@ -162,7 +162,7 @@ def test_max_pixels_is_checked_before_decoding(make):
 def test_between_pillows_warning_and_its_limit_nothing_leaks(size):
     assert size[0] * size[1] > Image.MAX_IMAGE_PIXELS
     for make in (png_of_size, tiff_of_size):
-        with pytest.raises(ImageReadError, match="damaged or cut short"):
+        with pytest.raises(ImageReadError, match="cut short"):
             read_image(make(*size))
 
 

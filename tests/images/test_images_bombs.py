@@ -63,7 +63,7 @@ def test_jpeg_2000_of_another_size_than_its_tags(size, boxed):
     tags = {"PixelData": encapsulate([stream.getvalue()])}
     content = drawn(np.zeros((30, 20), np.uint8), syntax=JPEG2000Lossless, **tags)
     tracemalloc.start()
-    with pytest.raises(ImageReadError, match="its compressed pixels are"):
+    with pytest.raises(ImageReadError, match="compressed"):
         read_image(content, max_pixels=10**6)
     assert tracemalloc.get_traced_memory()[1] < 10**7
     tracemalloc.stop()

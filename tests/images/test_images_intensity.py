@@ -86,15 +86,15 @@ def test_recipe_key_is_one_text_for_one_recipe():
 def test_other_intensities_are_refused_with_the_accepted_forms(intensity):
     with pytest.raises(ValueError, match=r'one of "auto", .*"lung".*or Window\(center'):
         validate_intensity(intensity)
-    with pytest.raises(ValueError, match="intensity must be one of"):
+    with pytest.raises(ValueError, match="intensity"):
         read_image(np.zeros((2, 2)), intensity=intensity)
 
 
 @pytest.mark.parametrize("frame", [-1, True, "first", 1.0, [0]])
 def test_other_frames_are_refused(frame):
-    with pytest.raises(ValueError, match='frame must be None, "middle" or an index'):
+    with pytest.raises(ValueError, match="frame"):
         validate_frame(frame)
-    with pytest.raises(ValueError, match="frame must be"):
+    with pytest.raises(ValueError, match="frame"):
         read_image(np.zeros((2, 2)), frame=frame)
 
 
@@ -133,7 +133,7 @@ def test_a_window_applies_to_each_channel_of_a_colour_image():
 
 
 def test_ct_windows_on_a_colour_image_are_an_error():
-    with pytest.raises(ImageReadError, match="it is a colour image, and CT windows"):
+    with pytest.raises(ImageReadError, match="colour"):
         read_image(np.zeros((4, 4, 3), np.uint8), intensity="ct")
 
 

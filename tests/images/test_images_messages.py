@@ -40,7 +40,7 @@ def test_jpeg_xl_in_dicom_is_named(last):
         syntax=HTJ2K,
         PixelData=encapsulate([b"\xff\x0a" + bytes(20)]),
     ).replace(HTJ2K.encode(), f"{HTJ2K[:-3]}{last}".encode())
-    with pytest.raises(ImageReadError, match="stored as JPEG XL"):
+    with pytest.raises(ImageReadError, match="JPEG XL"):
         read_image(content)
 
 
@@ -57,9 +57,9 @@ def test_packed_dicom_files_are_not_passed_over(tmp_path, name):
     for i, values in enumerate(marked(3)):
         (tmp_path / f"{i}.dcm").write_bytes(dicom(values, **geometry(i)))
     (tmp_path / name).write_bytes(gzip.compress(dicom(marked(4)[3], **geometry(3))))
-    with pytest.raises(ImageReadError, match="gzip archive"):
+    with pytest.raises(ImageReadError, match="gzip"):
         read_study(tmp_path)
-    with pytest.raises(ImageReadError, match="gzip archive"):
+    with pytest.raises(ImageReadError, match="gzip"):
         read_study(tmp_path / name)
 
 

@@ -438,7 +438,7 @@ def test_errors_count_as_the_worst_or_end_the_search(made_up):
     with pytest.raises(ValueError, match="C"):
         clone(search).set_params(error_score="raise").fit(X, y)
     search = HeadSearchCV(space=lambda trial: LogisticRegression(C=-1), n_trials=2)
-    with pytest.raises(ValueError, match="no trial of 2 could be scored"):
+    with pytest.raises(ValueError, match="scored"):
         search.fit(X, y)
     with pytest.raises(ValueError, match="fewer than two samples"):
         HeadSearchCV(n_trials=1).fit(X[:4], [0, 0, 0, 1])
@@ -502,7 +502,7 @@ def test_a_stopped_search_goes_on_where_it_was(X, phantoms, tmp_path, file):
     assert before == list(range(8))
     assert search.fit(X, y).cv_results_["trial"].tolist() == before  # nothing left
     assert len(search.set_params(n_trials=9).fit(X, y).study_.trials) == 9
-    with pytest.raises(ValueError, match=r"begun with other y: its trials"):
+    with pytest.raises(ValueError, match="other y"):
         search.fit(X, 1 - y)
     with pytest.raises(ValueError, match=r"other X, scoring"):
         clone(search).set_params(scoring="accuracy").fit(X + 1, y)

@@ -66,7 +66,7 @@ def test_patients_are_counted_on_both_sides():
 
 def test_ids_that_may_be_one_patient_are_warned_of():
     X = np.random.default_rng(0).normal(size=(4, 4))
-    with pytest.warns(LeakageWarning, match="such as '7' and '007'"):
+    with pytest.warns(LeakageWarning, match="'007'"):
         found = check_leakage(X, ["007", "9", "7", "9.0"], ([0, 1], [2, 3]))
     assert found["group"].tolist() == ["9.0"]
 
@@ -273,7 +273,7 @@ def test_images_that_cannot_be_compared_are_named(phantoms):
         check_leakage(X, splits=([0], [1]), embeddings=np.eye(3), embedder="demo")
     with pytest.raises(ValueError, match=r"shape \(n_samples, n_features\)"):
         check_leakage(X, splits=([0], [1]), embeddings=np.ones(3))
-    with pytest.raises(ValueError, match="inconsistent numbers"):
+    with pytest.raises(ValueError, match="inconsistent"):
         check_leakage(X, splits=([0], [1]), embeddings=np.eye(4))
 
 

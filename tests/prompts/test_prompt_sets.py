@@ -344,7 +344,7 @@ def test_alias_in_a_file_is_no_repeated_key(write):
 
 
 def test_file_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(PromptError, match=r"none\.yaml: cannot be read: No such file"):
+    with pytest.raises(PromptError, match=r"none\.yaml"):
         load_prompt_set(tmp_path / "none.yaml")
     for suffix in ("yaml", "json"):
         latin = tmp_path / f"latin.{suffix}"

@@ -271,7 +271,7 @@ def test_what_cannot_be_searched_for(retriever, query, error, match):
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, "3", True, None])
 def test_how_many_is_a_whole_number(retriever, n):
-    with pytest.raises(ValueError, match="n must be an int"):
+    with pytest.raises(ValueError, match="an int"):
         retriever.search("effusion", n=n)
 
 
@@ -347,7 +347,7 @@ def test_embeddings_without_a_direction_are_kept_out():
         "the embedding holds infinity",
     ]
     assert retriever.kneighbors(X[[5]], 1)[1].item() == 5
-    with pytest.raises(ValueError, match="row 1 of the queries"):
+    with pytest.raises(ValueError, match="row 1"):
         retriever.kneighbors(X, 1)
     with pytest.raises(ValueError, match="none of the 2 rows can be used; row 0"):
         ImageRetriever(model="demo").fit(np.full((2, 3), np.nan))
@@ -500,7 +500,7 @@ def test_metadata_must_be_of_the_same_rows():
         retriever.fit(X, metadata=table)
     retriever.fit(X, metadata=table.loc[X.index])
     assert retriever.to_frame()["age"].tolist() == [3, 2, 1]
-    with pytest.raises(TypeError, match="must be a DataFrame, got list"):
+    with pytest.raises(TypeError, match="list"):
         retriever.fit(X, metadata=[1, 2, 3])
 
 

