@@ -1,4 +1,4 @@
-"""The map that a fitted pipeline gives an image, for a class or a finding."""
+"""Maps by a fitted pipeline: of an image, or of the slices of a study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
+from sk_medsiglip.embedding import (
+    MedSigLIPEmbedder,
+    MedSigLIPVolumeEmbedder,
+    plain_rows,
+)
+from sk_medsiglip.images import read_study
 from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
 from sk_medsiglip.zero_shot._heatmap import heatmap_of
 from sk_medsiglip.zero_shot._heatmap_parts import as_grid
@@ -28,8 +33,7 @@ def map_by_pipeline(
     estimator: Any, source: Any, label: Any, method: str
 ) -> PipelineMap:
     """Return the map of an image for a label; None is the likeliest."""
-    steps = [step for _, step in getattr(estimator, "steps", ())]
-    steps = [step for step in steps if step not in (None, "passthrough")]
+    steps = _steps(estimator)
     match steps:
         case [MedSigLIPEmbedder() as embedder, ZeroShotClassifier() as classifier]:
             return _map_by_prompts(embedder, classifier, source, label, method)
@@ -83,8 +87,43 @@ def _map_by_prompts(
 
 def _map_by_cells(patches: Any, head: Any, source: Any, label: Any) -> PipelineMap:
     """Return the scores that a classifier of bags gives the cells of an image."""
+    scores, label, relative = _score_instances(
+        head, plain_rows(patches, [source]), label
+    )
+    embedder = patches.embedder or MedSigLIPEmbedder()
+    return PipelineMap(as_grid(scores), label, embedder, relative)
+
+
+def score_slices(
+    estimator: Any, study: Any, label: Any
+) -> tuple[list[NDArray[np.uint8]], NDArray[np.floating], bool] | None:
+    """Return the slices of a study, their scores, and whether 0 has no meaning.
+
+    None where the pipeline does not make bags of slices.
+    """
+    match _steps(estimator):
+        case [MedSigLIPVolumeEmbedder() as volumes, head] if hasattr(
+            head, "instance_scores"
+        ):
+            bag = plain_rows(volumes, [study])
+            scores, _, relative = _score_instances(head, bag, label)
+            slices = read_study(
+                study,
+                n_slices=volumes.n_slices,
+                intensity=volumes.embedder.intensity,
+                plane=volumes.plane,
+                series=volumes.series,
+                max_pixels=volumes.embedder.max_pixels,
+            )
+            return slices, scores, relative
+    return None
+
+
+def _score_instances(
+    head: Any, bag: NDArray[Any], label: Any
+) -> tuple[NDArray[np.floating], Any, bool]:
+    """Return the scores of one bag for a label, it, and whether 0 has no meaning."""
     check_is_fitted(head)
-    bag = plain_rows(patches, [source])
     scores = head.instance_scores(bag)[0]
     names = getattr(head, "findings_", getattr(head, "label_names_", None))
     if names is None:
@@ -93,12 +132,16 @@ def _map_by_cells(patches: Any, head: Any, source: Any, label: Any) -> PipelineM
     if scores.ndim == 1:
         names, scores = np.asarray(names)[-1:], scores[:, None]
     label = _likeliest(head, bag, np.asarray(names)) if label is None else label
-    column = scores[:, _place(label, np.asarray(names))]
-    embedder = patches.embedder or MedSigLIPEmbedder()
     # 0 has a meaning only for present minus absent, by prompts.
     by_prompts = isinstance(head, ZeroShotClassifier | PromptSearchCV)
     relative = not (by_prompts and hasattr(head, "findings_"))
-    return PipelineMap(as_grid(column), label, embedder, relative)
+    return scores[:, _place(label, np.asarray(names))], label, relative
+
+
+def _steps(estimator: Any) -> list[Any]:
+    """Return the steps of a pipeline; none for anything else."""
+    steps = [step for _, step in getattr(estimator, "steps", ())]
+    return [step for step in steps if step not in (None, "passthrough")]
 
 
 def _likeliest(classifier: Any, X: Any, labels: NDArray[Any]) -> Any:

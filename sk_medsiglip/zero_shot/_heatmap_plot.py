@@ -15,7 +15,7 @@ from sk_medsiglip._drawn_names import drawn_lines
 from sk_medsiglip.images import image_rows, read_image
 from sk_medsiglip.zero_shot._heatmap import map_on_image, prompt_heatmap
 from sk_medsiglip.zero_shot._heatmap_parts import as_grid, check_slices, make_sheet
-from sk_medsiglip.zero_shot._heatmap_pipelines import map_by_pipeline
+from sk_medsiglip.zero_shot._heatmap_pipelines import map_by_pipeline, score_slices
 
 #: Pixels a side that are drawn of larger images; more than a figure shows.
 _MAX_SHOWN = 1024
@@ -216,12 +216,14 @@ class HeatmapDisplay:
             A fitted :func:`make_zero_shot_pipeline`: its embedder says how the image
             becomes pixels, its classifier holds the vectors of the prompts. One that
             ends in a :class:`PromptSearchCV` shows the prompts that were chosen.
-            Computed by torch, whatever its engine. Or a pipeline of a
-            :class:`~sk_medsiglip.MedSigLIPPatchEmbedder` and a classifier of bags, such
-            as :class:`~sk_medsiglip.BagProbe` or one by prompts: the
-            map is then its ``instance_scores``, one number a cell.
+            Computed by torch, whatever its engine. Or a pipeline that makes bags and
+            ends in a classifier of these, such as :class:`~sk_medsiglip.BagProbe` or
+            one by prompts: its ``instance_scores`` are drawn, of the cells of an image
+            (:class:`~sk_medsiglip.MedSigLIPPatchEmbedder`), or of the slices of a study
+            (:class:`~sk_medsiglip.MedSigLIPVolumeEmbedder` with ``pooling=None``) as
+            :meth:`from_slices` does.
         image : path, bytes, file object, PIL image or array
-            One image.
+            One image, or one study.
         label : default=None
             A class or a finding. Of a finding, the map is present minus absent. None
             is the class that is predicted, or the likeliest finding. With
@@ -230,9 +232,10 @@ class HeatmapDisplay:
         method : {"value", "legrad"}, default="value"
             As in :func:`prompt_heatmap`; without effect on scores of cells.
         title : str, default=None
-            None is the label.
+            None is the label; for a study, its slice with the highest score.
         **plot_params
-            Parameters of :meth:`plot`: ``ax``, ``alpha``, ``cmap``, ``colorbar``.
+            Parameters of :meth:`plot`: ``ax``, ``alpha``, ``cmap``, ``colorbar``; for a
+            study also ``n_columns``.
 
         Returns
         -------
@@ -266,6 +269,12 @@ class HeatmapDisplay:
         >>> HeatmapDisplay.from_estimator(pipe, images[0]).title
         'effusion'
         """
+        study = score_slices(estimator, image, label)
+        if study is not None:
+            slices, scores, relative = study
+            return cls.from_slices(
+                slices, scores, title=title, relative=relative, **plot_params
+            )
         source = image_rows([image])[0]
         found = map_by_pipeline(estimator, source, label, method)
         names = ("intensity", "frame", "max_pixels")

@@ -14,7 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sk_medsiglip import (
     ConformalZeroShot,
     MedSigLIPEmbedder,
+    MedSigLIPVolumeEmbedder,
     PromptSearchCV,
+    ZeroShotClassifier,
     make_zero_shot_pipeline,
 )
 from sk_medsiglip.datasets import make_chest_phantoms
@@ -354,4 +356,24 @@ def test_a_trained_head_beside_prompts(phantoms, tmp_path):
         np.testing.assert_allclose(display.heatmap.ravel(), scores, rtol=1e-4)
         assert ax.get_title() == title
         assert display.relative == (title == "trained")
+    pyplot.close("all")
+
+
+def test_the_slices_of_a_study_by_a_pipeline(phantoms, tmp_path):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    embedder = MedSigLIPEmbedder("demo", cache=tmp_path)
+    volumes = MedSigLIPVolumeEmbedder(embedder, pooling=None, n_slices=3)
+    prompts = {"nodule": {"positive": "a nodule", "negative": "no nodule"}}
+    clf = ZeroShotClassifier(prompts, model="demo", cache=tmp_path)
+    study = list(phantoms.images)  # six images, of which three are taken
+    pipe = make_pipeline(volumes, clf).fit([study])
+    display = HeatmapDisplay.from_estimator(pipe, study, n_columns=3)
+    scores = clf.instance_scores(volumes.transform([study]))[0]
+    np.testing.assert_allclose(display.heatmap, scores[None], atol=1e-4)
+    best = scores.argmax() + 1
+    assert display.title == f"slice {best} of 3 has the highest score"
+    assert display.image.shape[:2] == (128, 3 * 128)
+    assert not display.relative
+    with pytest.raises(ValueError, match="unknown"):
+        HeatmapDisplay.from_estimator(pipe, study, "effusion")
     pyplot.close("all")
