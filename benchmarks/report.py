@@ -129,11 +129,11 @@ _SECTIONS = {
     "patches": Section(
         "Bags of image parts",
         "An image tower of MedSigLIP's shape with random weights, one image, with and "
-        "without the vectors of 8 x 8 cells. A pass varies by more than the cells cost "
-        "while other work runs on the machine, so the pooling head is also timed alone "
-        "and its difference divided by the pass. Cosines are of a vector with its "
-        "stored form. Bags are read in shuffled order from a warm page cache, by numpy "
-        "as float32 without checksums.",
+        "without the vectors of 8 x 8 cells. Other work ran on the machine, so times "
+        "are CPU time of one thread; a pass still varies by as much as the cells cost, "
+        "so the pooling head is also timed alone and its difference divided by the "
+        "pass. Cosines are of a vector with its stored form. Bags are read in shuffled "
+        "order from a warm page cache, by numpy as float32 without checksums.",
     ),
     "tuning": Section(
         "Choosing a head",
