@@ -11,6 +11,7 @@
 
     _logistic_path.py    fit_logistic_path: all folds, penalties and labels of one X
     _batched_lbfgs.py    steps all of these problems at once
+    _device.py           on numpy, or on a torch device
     _logistic_loss.py    their losses, elementwise
     _eigenbasis.py       coordinates in which they are small and nearly diagonal
 

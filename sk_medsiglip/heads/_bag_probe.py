@@ -7,12 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import get_scorer_names
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sk_medsiglip._bags import check_bags
-from sk_medsiglip._validation import Integral, Interval, Real, StrOptions, _fit_context
+from sk_medsiglip._validation import Integral, _fit_context
 from sk_medsiglip.heads._bag_loss import pool
 from sk_medsiglip.heads._bag_space import BagSpace, make_bag_space, read_bags
 from sk_medsiglip.heads._chosen_penalty import PenaltyChooser
@@ -126,14 +125,8 @@ class BagProbe(PenaltyChooser):
     device = "cpu"  # of the solver
 
     _parameter_constraints: dict[str, Any] = {
-        "Cs": [Interval(Integral, 1, None, closed="left"), "array-like"],
-        "cv": ["cv_object"],
-        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
-        "class_weight": [dict, StrOptions({"balanced"}), list, None],
+        **PenaltyChooser._parameter_constraints,
         "pooled_row": ["boolean"],
-        "tol": [Interval(Real, 0, None, closed="neither")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "refit": ["boolean"],
     }
 
     def __init__(

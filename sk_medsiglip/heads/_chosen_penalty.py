@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import get_scorer_names
 from sklearn.utils.validation import _check_sample_weight
 
 from sk_medsiglip._classifier import LogitClassifier
 from sk_medsiglip._labels import Labels, check_labels
 from sk_medsiglip._scoring import best_settings, mean_of_known
 from sk_medsiglip._splits import Folds, check_groups, make_folds
-from sk_medsiglip._validation import Integral
+from sk_medsiglip._validation import Integral, Interval, Real, StrOptions
 from sk_medsiglip._warning import warn_user
 from sk_medsiglip.heads._logistic_path import LogisticPath, solve_path
 from sk_medsiglip.heads._scores import score_decisions
@@ -28,6 +29,16 @@ class PenaltyChooser(LogitClassifier):
 
     # scikit-learn's routing reads it: groups are asked for unless told otherwise.
     __metadata_request__fit: ClassVar[dict[str, Any]] = {"groups": True}
+
+    _parameter_constraints: dict[str, Any] = {
+        "Cs": [Interval(Integral, 1, None, closed="left"), "array-like"],
+        "cv": ["cv_object"],
+        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+        "class_weight": [dict, StrOptions({"balanced"}), list, None],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "refit": ["boolean"],
+    }
 
     Cs: Any
     cv: Any

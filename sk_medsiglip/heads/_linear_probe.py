@@ -7,10 +7,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import get_scorer_names
 
 from sk_medsiglip._embeddings import check_embeddings
-from sk_medsiglip._validation import Integral, Interval, Real, StrOptions, _fit_context
+from sk_medsiglip._validation import _fit_context
 from sk_medsiglip.heads._chosen_penalty import PenaltyChooser
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
 from sk_medsiglip.heads._logistic_path import check_Cs
@@ -117,15 +116,9 @@ class LinearProbe(PenaltyChooser):
     """
 
     _parameter_constraints: dict[str, Any] = {
-        "Cs": [Interval(Integral, 1, None, closed="left"), "array-like"],
-        "cv": ["cv_object"],
-        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
-        "class_weight": [dict, StrOptions({"balanced"}), list, None],
+        **PenaltyChooser._parameter_constraints,
         "fit_intercept": ["boolean"],
-        "tol": [Interval(Real, 0, None, closed="neither")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
-        "refit": ["boolean"],
     }
 
     def __init__(

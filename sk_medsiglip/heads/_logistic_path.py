@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from threadpoolctl import ThreadpoolController
 from sk_medsiglip._labels import Labels, check_indicator, check_labels
 from sk_medsiglip._validation import Integral
 from sk_medsiglip.heads._bag_space import BagSpace
-from sk_medsiglip.heads._batched_lbfgs import Minimum, minimize
+from sk_medsiglip.heads._device import minimize_on
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
 from sk_medsiglip.heads._logistic_loss import BinaryLoss, SoftmaxLoss
 
@@ -227,8 +225,8 @@ def solve_path(
                 dtype
             )
         with _threads_for(math.prod(features.shape) * len(C) * n_columns):
-            part = _minimize(
-                features, loss, penalty, offset, basis.energy, tol, max_iter, device
+            part = minimize_on(
+                device, features, loss, penalty, offset, basis.energy, tol, max_iter
             )
         part.logits = basis.decision(part.logits)
         parts.append(part)
@@ -302,68 +300,6 @@ def _penalties(
         C / prior.extra_deviation**2, (prior.extra.shape[1], len(C))
     )
     return np.vstack([own, extra])
-
-
-def _minimize(
-    features: Any,
-    loss: Any,
-    penalty: NDArray[np.floating],
-    offset: NDArray[np.floating] | None,
-    energy: NDArray[np.floating] | None,
-    tol: float,
-    max_iter: int,
-    device: str,
-) -> Minimum:
-    """Solve on the device, and bring the results back."""
-    if device == "auto":
-        device = _gpu_in_use() or "cpu"
-    if device == "cpu":
-        return minimize(
-            features,
-            loss,
-            penalty,
-            offset=offset,
-            energy=energy,
-            tol=tol,
-            max_iter=max_iter,
-        )
-    torch = _torch_with(device)
-
-    def there(array: Any) -> Any:
-        return None if array is None else torch.as_tensor(array, device=device)
-
-    moved = {f.name: there(getattr(loss, f.name)) for f in dataclasses.fields(loss)}
-    found = minimize(
-        there(features),
-        dataclasses.replace(loss, **moved),
-        there(penalty),
-        offset=there(offset),
-        tol=tol,
-        max_iter=max_iter,
-    )
-    found.weights = found.weights.cpu().numpy()
-    found.logits = found.logits.cpu().numpy()
-    return found
-
-
-def _torch_with(device: str) -> Any:
-    """Return torch, or say why it cannot compute there."""
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(
-            f"device={device!r} cannot be used: {str(error).splitlines()[0]} Use "
-            "'cpu', which computes with numpy."
-        ) from error
-    return torch
-
-
-def _gpu_in_use() -> str | None:
-    """Return the GPU of a process that has torch loaded; torch is not loaded for it."""
-    torch = sys.modules.get("torch")
-    return "cuda" if torch is not None and torch.cuda.is_available() else None
 
 
 def _train_masks(folds: Any, n_samples: int) -> NDArray[np.bool_]:
