@@ -126,6 +126,7 @@ def test_openvino_gives_the_same_cells(grid_checkpoint, pixels, tmp_path, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_cells_equal_plain_transformers_at_full_size(tmp_path):
     from safetensors.torch import save_file
     from transformers import (
