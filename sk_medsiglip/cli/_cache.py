@@ -58,7 +58,7 @@ def info(location: LocationOption = None) -> None:
         say(
             f"Converted {format_bytes(stats['converted_bytes'])} of models for OpenVINO"
         )
-    say(f"Rows      {stats['rows']:,}, each one image or text through one model")
+    say(f"Rows      {stats['rows']:,}, each of one image, its cells, or one text")
     say(f"Files     {stats['files']:,} image files known by their state on disk")
     if not stats["spaces"]:
         say("Nothing is stored yet.")
