@@ -66,8 +66,9 @@ class BagProbe(PenaltyChooser):
     Cs_ : ndarray of shape (n_Cs,)
         Values to choose from, in rising order.
     coef_ : ndarray of shape (1, width), (n_classes, width) or (n_labels, width)
-        Coefficients of an instance as it is passed; with ``pooled_row=True`` those of
-        the pooled row follow, and there are ``2 * width`` columns.
+        Coefficients of an instance as it is passed.
+    row_coef_ : ndarray, shaped as ``coef_``
+        Coefficients of the pooled row; only with ``pooled_row=True``.
     intercept_ : ndarray of shape (1,), (n_classes,) or (n_labels,)
         Constants.
     scores_ : ndarray of shape (n_folds, 1, n_Cs) or (n_labels, n_folds, 1, n_Cs)
@@ -191,7 +192,10 @@ class BagProbe(PenaltyChooser):
         """
         bags = check_bags(X, estimator=self, values=False)
         self.n_features_in_ = bags.shape[2]
-        return self._fit(bags, y, sample_weight, groups)
+        self._fit(bags, y, sample_weight, groups)
+        if self.pooled_row:  # they follow those of instances
+            self.coef_, self.row_coef_ = np.split(self.coef_, 2, axis=1)
+        return self
 
     def instance_scores(self, X: Any) -> NDArray[np.float64]:
         """Return the logit of each instance, as if it were alone in its bag.
@@ -248,7 +252,7 @@ class BagProbe(PenaltyChooser):
     ) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.bool_]]]:
         """Return logits of instances, then of the whole, piece by piece."""
         n_instances, width = X.shape[1] - self.pooled_row, X.shape[2]
-        coef = self.coef_[:, :width].T
+        coef = self.coef_.T
         for rows, block, present in read_bags(X, pooled_row=self.pooled_row):
             logits = np.empty((len(block), n_instances + 1, coef.shape[1]))
             # In float64: probabilities near 1 have no digits left in float32.
@@ -257,5 +261,5 @@ class BagProbe(PenaltyChooser):
             logits[:, :-1] = found[:, :n_instances]
             logits[:, -1] = self.intercept_
             if self.pooled_row:
-                logits[:, -1] += block[:, -1] @ self.coef_[:, width:].T
+                logits[:, -1] += block[:, -1] @ self.row_coef_.T
             yield rows, logits, present

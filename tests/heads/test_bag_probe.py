@@ -298,7 +298,7 @@ def test_the_pooled_row_has_weights_of_its_own(X, y):
     noise = rng.normal(size=X.shape).astype(np.float32)
     bags = np.concatenate([noise, row], axis=1)
     probe = BagProbe(pooled_row=True).fit(bags[:80], y[:80])
-    assert probe.coef_.shape == (1, 2 * X.shape[2])
+    assert probe.coef_.shape == probe.row_coef_.shape == (1, X.shape[2])
     assert probe.instance_scores(bags).shape == noise.shape[:2]
     found = roc_auc_score(y[80:], probe.decision_function(bags[80:]))
     without = BagProbe().fit(noise[:80], y[:80]).decision_function(noise[80:])
