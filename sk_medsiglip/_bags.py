@@ -18,6 +18,12 @@ from numpy.typing import NDArray
 _PIECE = 2**24
 
 
+def is_bags(X: Any) -> bool:
+    """Tell bags from rows, and from a stack of grey images, which are whole numbers."""
+    floats = getattr(getattr(X, "dtype", None), "kind", "") == "f"
+    return floats and len(getattr(X, "shape", ())) == 3
+
+
 def check_bags(
     X: Any, *, width: int | None = None, estimator: Any = None, values: bool = True
 ) -> Any:

@@ -28,7 +28,7 @@ _QUOTES = "'\""
 _PARAMETER = re.compile(
     r"(?<![\w.-])(?:(?P<name>path_column|label_columns?|group_column)\b|"
     r"(?P<given>model|revision|device|dtype|engine|resize|cache|on_error|batch_size|"
-    r"n_jobs|intensity|frame|max_pixels)=(?P<value>\"[^\"]*\"|'[^']*'|[\w./:+-]*\w))"
+    r"n_jobs|intensity|frame|max_pixels|grid)=(?P<value>\"[^\"]*\"|'[^']*'|[\w./:+-]*\w))"
 )
 
 # Off: colours of numbers inside sentences mean nothing.

@@ -7,24 +7,33 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.cli._collection import LabelledImages
-from sk_medsiglip.cli._console import CommandError, complain
+from sk_medsiglip.cli._console import CommandError, bar, complain, in_shell
 from sk_medsiglip.cli._splits import check_enough
-from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
+from sk_medsiglip.embedding import (
+    MedSigLIPEmbedder,
+    MedSigLIPPatchEmbedder,
+    plain_rows,
+)
 from sk_medsiglip.encoder import choose_device
 from sk_medsiglip.exceptions import UnreadableImageWarning
+
+AnyEmbedder = MedSigLIPEmbedder | MedSigLIPPatchEmbedder
+#: Bags that are looked at together, 150 MB at grid 8 and MedSigLIP's width.
+_PIECE = 512
 
 
 @dataclass(frozen=True)
 class EmbeddedImages:
-    """Rows of images, NaN where one cannot be read, and the work for them."""
+    """Rows or bags of images, NaN where one cannot be read, and the work for them."""
 
-    X: NDArray[np.float32]
+    X: Any
     readable: NDArray[np.bool_]
     passes: int
     seconds: float
@@ -77,36 +86,79 @@ def local_model(model: str) -> str:
     return os.path.abspath(folder) if is_folder else model
 
 
-def embed_images(paths: list[str], embedder: MedSigLIPEmbedder) -> EmbeddedImages:
-    """Embed files, and name those that cannot be read."""
-    cache = embedder.cache if isinstance(embedder.cache, EmbeddingCache) else None
-    before = None if cache is None else count_passes(cache)
+def cut_into_parts(
+    embedder: MedSigLIPEmbedder, grid: int, paths: list[str], **how: Any
+) -> MedSigLIPPatchEmbedder:
+    """Return a fitted embedder of the parts of images."""
+    patches = MedSigLIPPatchEmbedder(embedder, grid=grid, verbose=bar(), **how)
+    try:
+        return patches.fit(paths)
+    except ValueError as error:  # the grid does not divide the patches
+        raise CommandError(in_shell(str(error))) from None
+
+
+def image_embedder(step: AnyEmbedder) -> MedSigLIPEmbedder:
+    """Return the embedder of images that the first step of a pipeline is, or holds."""
+    return step if isinstance(step, MedSigLIPEmbedder) else step.embedder_
+
+
+def set_embedding(step: AnyEmbedder, **parameters: Any) -> None:
+    """Set how a fitted first step of a pipeline embeds images from now on."""
+    image_embedder(step).set_params(**parameters)
+    if isinstance(step, MedSigLIPPatchEmbedder):
+        given = {f"embedder__{name}": value for name, value in parameters.items()}
+        step.set_params(**(given if step.embedder is not None else {}))
+        step.set_params(verbose=parameters["verbose"])
+
+
+def embed_images(paths: list[str], embedder: AnyEmbedder) -> EmbeddedImages:
+    """Embed files as rows or bags, and name those that cannot be read."""
+    store = image_embedder(embedder).cache
+    cache = store if isinstance(store, EmbeddingCache) else None
+    before = 0 if cache is None else _count_images(cache, embedder)
     start = time.perf_counter()
     with warnings.catch_warnings():
         # They are named below, in the terms of a terminal.
         warnings.simplefilter("ignore", UnreadableImageWarning)
-        X = plain_rows(embedder, paths)
+        if isinstance(embedder, MedSigLIPEmbedder):
+            X: Any = plain_rows(embedder, paths)
+        else:
+            X = embedder.transform(paths)  # many bags stay in the store
     seconds = time.perf_counter() - start
-    readable = np.asarray(np.isfinite(X).all(axis=1))
+    readable = _is_readable(X)
     if not readable.all():
         _report_unreadable(np.flatnonzero(~readable), paths)
     if not readable.any():
         raise CommandError("None of the images can be read.")
     passes = int(readable.sum())
-    if cache is not None and before is not None:
-        passes = int((count_passes(cache) - before)[0])
+    if cache is not None:
+        passes = _count_images(cache, embedder) - before
     return EmbeddedImages(X, readable, passes, seconds)
 
 
 def embed_labelled(
-    data: LabelledImages, embedder: MedSigLIPEmbedder, purpose: str
-) -> tuple[LabelledImages, NDArray[np.float32]]:
-    """Embed labelled images; return those that can be read, and their rows."""
+    data: LabelledImages, embedder: AnyEmbedder, purpose: str
+) -> tuple[LabelledImages, Any]:
+    """Embed labelled images; return those that can be read, and their rows or bags."""
     embedded = embed_images(data.collection.paths, embedder)
     kept = data.keep(embedded.readable)
     kept.remarks.extend(embedded.remarks())
     check_enough(kept, purpose)
     return kept, embedded.X[embedded.readable]
+
+
+def _count_images(cache: EmbeddingCache, embedder: AnyEmbedder) -> int:
+    """Return how many images a cache holds as this embedder stores them."""
+    kind = "cells" if getattr(embedder, "grid", 1) > 1 else "image"
+    return sum(s["rows"] for s in cache.stats()["spaces"] if s["kind"] == kind)
+
+
+def _is_readable(X: Any) -> NDArray[np.bool_]:
+    """Return which rows or bags hold no NaN, reading bags piece by piece."""
+    pieces = (np.asarray(X[i : i + _PIECE]) for i in range(0, len(X), _PIECE))
+    return np.concatenate(
+        [np.isfinite(one).reshape(len(one), -1).all(axis=1) for one in pieces]
+    )
 
 
 def _report_unreadable(rows: NDArray[np.intp], paths: list[str]) -> None:

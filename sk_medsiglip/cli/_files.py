@@ -105,7 +105,9 @@ def save_pipeline(embedder: Any, head: Any, file: Path) -> int:
     import joblib
     from sklearn.pipeline import Pipeline, make_pipeline
 
-    embedder.set_params(verbose=0, device="auto", n_jobs=None, cache=True)
+    from sk_medsiglip.cli._embedding import set_embedding
+
+    set_embedding(embedder, verbose=0, device="auto", n_jobs=None, cache=True)
     steps = [step for _, step in head.steps] if isinstance(head, Pipeline) else [head]
     if "cache" in steps[-1].get_params():
         steps[-1].set_params(cache=True)
@@ -122,7 +124,7 @@ def load_pipeline(file: Path, trusted: Sequence[str] = ()) -> Any:
     """Read a pipeline from images to classes; warn first where that runs code."""
     from sklearn.pipeline import Pipeline
 
-    from sk_medsiglip.embedding import MedSigLIPEmbedder
+    from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPPatchEmbedder
 
     if not file.is_file():
         raise CommandError(
@@ -131,7 +133,8 @@ def load_pipeline(file: Path, trusted: Sequence[str] = ()) -> Any:
     _check_suffix(file)
     is_skops = file.suffix == _SKOPS
     found = _load_skops(file, trusted) if is_skops else _load_pickle(file)
-    if isinstance(found, Pipeline) and isinstance(found[0], MedSigLIPEmbedder):
+    embedders = MedSigLIPEmbedder | MedSigLIPPatchEmbedder
+    if isinstance(found, Pipeline) and isinstance(found[0], embedders):
         return found
     raise CommandError(
         f"{file} holds a {type(found).__name__}, not a pipeline from images to "

@@ -88,6 +88,15 @@ SeedOption = Annotated[
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist.")
 ]
+GridOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Classify by the parts of each image, GRID x GRID of them, for small "
+        "findings. It must divide the patches along a side: 2, 4, 8, 16 or 32 for "
+        "MedSigLIP; 8 is a good start.",
+    ),
+]
 PromptsOption = Annotated[
     Path | None,
     typer.Option(

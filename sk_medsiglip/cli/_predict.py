@@ -47,7 +47,7 @@ def predict(
     """
     # Late, so that --help is quick.
     from sk_medsiglip.cli._collection import read_collection
-    from sk_medsiglip.cli._embedding import embed_images
+    from sk_medsiglip.cli._embedding import embed_images, image_embedder, set_embedding
     from sk_medsiglip.cli._files import load_pipeline
 
     pipeline = load_pipeline(classifier, trust or ())
@@ -61,10 +61,10 @@ def predict(
     else:
         names = head.classes_
     _check_names(collection, names, exclusive)
-    embedder = pipeline[0].set_params(**run.parameters())
-    embedded = embed_images(collection.paths, embedder)
+    set_embedding(pipeline[0], **run.parameters())
+    embedded = embed_images(collection.paths, pipeline[0])
     _write_probabilities(out, collection, embedded, pipeline[1:], names, exclusive)
-    say(model_notice(embedder.model), "yellow")
+    say(model_notice(str(image_embedder(pipeline[0]).model)), "yellow")
 
 
 @options.with_options
@@ -74,6 +74,7 @@ def zero_shot(
     prompts: options.PromptsOption = None,
     classes: options.ClassOption = None,
     template: options.TemplateOption = None,
+    grid: options.GridOption = None,
     path_column: options.PathColumnOption = None,
     overwrite: options.OverwriteOption = False,
     *,
@@ -84,14 +85,15 @@ def zero_shot(
 
     One column a class, and the likeliest class under "predicted"; or one column a
     finding, the probability that it is present. The probabilities rank images and are
-    not calibrated.
+    not calibrated. With --grid 8, the part of an image that is most like a prompt
+    counts.
 
     Example: sk-medsiglip zero-shot images/ --class "normal=a normal chest X-ray"
     --class "effusion=a chest X-ray with pleural effusion"
     """
     # Late, so that --help is quick.
     from sk_medsiglip.cli._collection import read_collection
-    from sk_medsiglip.cli._embedding import embed_images
+    from sk_medsiglip.cli._embedding import cut_into_parts, embed_images
     from sk_medsiglip.cli._prompts import parse_classes, read_prompts
     from sk_medsiglip.prompts import check_prompts
     from sk_medsiglip.zero_shot import ZeroShotClassifier
@@ -110,7 +112,10 @@ def zero_shot(
     exclusive = not question.is_pairs
     _check_names(collection, question.labels, exclusive)
     embedder = model.embedder(run)
-    embedded = embed_images(collection.paths, embedder)
+    maker: Any = embedder
+    if grid is not None:
+        maker = cut_into_parts(embedder, grid, collection.paths)
+    embedded = embed_images(collection.paths, maker)
     settings = options.text_side(embedder, "device", "dtype", "engine")
     classifier = ZeroShotClassifier(asked, templates=template, **settings)
     classifier.fit(embedded.X[embedded.readable])

@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from sk_medsiglip._json import read_json
 from sk_medsiglip.cli._collection import FOLDER_LABEL, Task, absent
 from sk_medsiglip.cli._console import CommandError
-from sk_medsiglip.cli._embedding import embed_labelled
+from sk_medsiglip.cli._embedding import (
+    embed_labelled,
+    image_embedder,
+    set_embedding,
+)
 from sk_medsiglip.cli._files import load_pipeline
 from sk_medsiglip.cli._options import LabelOptions
 from sk_medsiglip.datasets import class_name
@@ -38,7 +42,7 @@ class Judged:
         estimators: dict[str, Any] = {}
         for file in files:
             pipeline = load_pipeline(file, trusted)
-            pipeline[0].set_params(**embedding)
+            set_embedding(pipeline[0], **embedding)
             name = f"{file.stem} ({type(pipeline[-1]).__name__})"
             if name in estimators:
                 raise CommandError(
@@ -62,7 +66,8 @@ class Judged:
     @property
     def is_demo(self) -> bool:
         """Whether one of them uses the demonstration checkpoint."""
-        return any(is_demonstration(one[0].model) for one in self.estimators.values())
+        embedders = [image_embedder(one[0]) for one in self.estimators.values()]
+        return any(is_demonstration(one.model) for one in embedders)
 
     def columns(self) -> list[str]:
         """Return the columns of labels, where none are named."""

@@ -36,12 +36,13 @@ def train(
         ),
     ] = None,
     head: Annotated[
-        Head,
+        Head | None,
         typer.Option(
-            help="linear-probe: logistic regression. The others start from prompts and "
-            "are better with few labels; try prompt-probe first."
+            help="linear-probe, the default: logistic regression. The others start "
+            "from prompts and are better with few labels; try prompt-probe first."
         ),
-    ] = "linear-probe",
+    ] = None,
+    grid: options.GridOption = None,
     search: Annotated[
         bool,
         typer.Option(
@@ -102,12 +103,15 @@ def train(
     Example: sk-medsiglip train --labels labels.csv --label-column effusion
     --group-column patient --hold-out 0.25
 
+    With --grid 8 the classifier, a BagProbe, learns which parts of an image count, and
+    loses fewer small findings.
+
     With --search the best of many heads is taken, and the report holds the best of
     them; with --out model.joblib, neural networks and boosted trees are tried too.
     """
     # Late, so that --help is quick.
     from sk_medsiglip.cli import _splits as splits
-    from sk_medsiglip.cli._embedding import embed_labelled
+    from sk_medsiglip.cli._embedding import cut_into_parts, embed_labelled
     from sk_medsiglip.cli._prompts import prompts_for_task
     from sk_medsiglip.cli._training import (
         judge_search,
@@ -128,12 +132,9 @@ def train(
         data = both[0]
     splits.check_enough(data, "Training")
     given = prompts is not None or bool(classes)
-    if search and head != "linear-probe":
-        raise CommandError("--search chooses the head: leave out --head.")
-    if given and head == "linear-probe" and not search:
-        raise CommandError("--head linear-probe takes no prompts; try prompt-probe.")
+    name = _choose_head(head, grid, search=search, with_prompts=given)
     asked: dict[str, Any] | None = None
-    if given or head != "linear-probe":
+    if given or name not in ("linear-probe", "bag-probe"):
         asked, made_up = prompts_for_task(
             data.task, file=prompts, classes=classes or []
         )
@@ -143,7 +144,11 @@ def train(
                 "own (--prompts FILE) are worth more than many labels."
             )
     embedder = model.embedder(run).fit(data.collection.paths)
-    data, X = embed_labelled(data, embedder, "Training")
+    maker: Any = embedder
+    if grid is not None:
+        paths = data.collection.paths
+        maker = cut_into_parts(embedder, grid, paths, pooled_row=True)
+    data, X = embed_labelled(data, maker, "Training")
     say_remarks(data.remarks)
     settings = {**options.text_side(embedder), "templates": template}
     if search:
@@ -152,10 +157,10 @@ def train(
         for_skops = out.suffix == ".skops"
         found, trained = search_head(data, X, asked, settings, for_skops=for_skops)
     else:
-        unfitted = make_head(head, data.task, asked, settings)
+        unfitted = make_head(name, data.task, asked, settings)
         trained = train_head(unfitted, data, X, seed)
-    n_bytes = files.save_pipeline(embedder, trained.head, out)
-    title = f"{'Heads tried' if search else head} on {labels.name}"
+    n_bytes = files.save_pipeline(maker, trained.head, out)
+    title = f"{'Heads tried' if search else name} on {labels.name}"
     remarks = [*data.remarks, f"Command: {files.typed_command(context)}"]
     trained.write_report(report_file, title, len(X), model.model, remarks)
     if search and nested:  # last, since it takes long and may fail
@@ -183,6 +188,26 @@ def train(
     if out.suffix != ".skops":
         say(files.RUNS_CODE, "yellow")
     say(model_notice(model.model), "yellow")
+
+
+def _choose_head(
+    head: str | None, grid: int | None, *, search: bool, with_prompts: bool
+) -> str:
+    """Return the name of the head to train, or raise if options contradict it."""
+    if grid is not None:
+        if head is not None or search or with_prompts:
+            raise CommandError(
+                "--grid trains a BagProbe, which needs no prompts: leave out --head, "
+                "--search, --prompts and --class. For prompts on parts of images use "
+                "sk-medsiglip zero-shot --grid."
+            )
+        return "bag-probe"
+    name = head or "linear-probe"
+    if search and name != "linear-probe":
+        raise CommandError("--search chooses the head: leave out --head.")
+    if with_prompts and name == "linear-probe" and not search:
+        raise CommandError("--head linear-probe takes no prompts; try prompt-probe.")
+    return name
 
 
 def tune(context: typer.Context) -> None:

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sk_medsiglip.cli._console import CommandError, bar, model_notice
 from sk_medsiglip.cli._splits import make_folds, too_rare
 from sk_medsiglip.evaluation import evaluate
 from sk_medsiglip.heads import (
+    BagProbe,
     LinearProbe,
     PromptProbe,
     PrototypeClassifier,
@@ -32,6 +34,7 @@ from sk_medsiglip.model_selection import HeadSearchCV
 
 _HEADS: dict[str, Any] = {
     "linear-probe": LinearProbe,
+    "bag-probe": partial(BagProbe, pooled_row=True),
     "prompt-probe": PromptProbe,
     "ss-text": SSTextClassifier,
     "tip-adapter": TipAdapterClassifier,
@@ -82,9 +85,7 @@ def make_head(name: str, task: Task, prompts: Any, settings: dict[str, Any]) -> 
     return _HEADS[name](task.named_prompts(prompts), **settings)
 
 
-def train_head(
-    head: Any, data: LabelledImages, X: NDArray[np.float32], seed: int
-) -> Trained:
+def train_head(head: Any, data: LabelledImages, X: Any, seed: int) -> Trained:
     """Fit a head to all images, and score each image by a head that did not see it."""
     task, groups = data.task, data.groups
     fitted = _fit(head, data, X)
@@ -161,7 +162,7 @@ def judge_search(
     )
 
 
-def label_scores(task: Task, fitted: Any, X: NDArray[Any]) -> NDArray[np.float64]:
+def label_scores(task: Task, fitted: Any, X: Any) -> NDArray[np.float64]:
     """Return one column of probabilities for each name of a task."""
     found = np.asarray(fitted.predict_proba(X))
     if task.kind == "findings":
@@ -190,7 +191,7 @@ def judge(data: LabelledImages, scores: NDArray[np.float64]) -> pd.DataFrame:
         )
 
 
-def _fit(head: Any, data: LabelledImages, X: NDArray[Any]) -> Any:
+def _fit(head: Any, data: LabelledImages, X: Any) -> Any:
     return clone(head).fit(X, data.y, groups=data.groups)
 
 

@@ -251,6 +251,14 @@ def ask_probability(
     return question
 
 
+def steps(estimator: Any) -> list[Any]:
+    """Return the steps of a pipeline, or the estimator itself; scores have none."""
+    if not hasattr(estimator, "predict"):
+        return []
+    pipeline = getattr(estimator, "steps", None)
+    return [estimator] if pipeline is None else [step for _, step in pipeline]
+
+
 def last_step(estimator: Any) -> Any:
     """Return the classifier at the end of a pipeline, or the estimator itself."""
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator

@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
-from sk_medsiglip._embeddings import is_matrix
 from sk_medsiglip._intervals import Estimate, holm
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._resampling import check_resampling
@@ -32,7 +31,12 @@ from sk_medsiglip.evaluation._judged import (
     gaps,
     labels_of_one_kind,
 )
-from sk_medsiglip.evaluation._leaks import find_leaks, warn_of_leaks
+from sk_medsiglip.evaluation._leaks import (
+    find_embedder,
+    find_leaks,
+    is_embedded,
+    warn_of_leaks,
+)
 from sk_medsiglip.evaluation._published import warn_if_trained_on
 
 _COLUMNS = (
@@ -251,10 +255,13 @@ def evaluate(
     n_samples = len(truth.target)
     check_consistent_length(truth.target, groups)
     members = subgroup_members(subgroups, n_samples)
-    if X_train is not None and not (is_matrix(X) and is_matrix(X_train)):
+    embedder = find_embedder(named.values())
+    if X_train is not None and not (
+        is_embedded(X, embedder) and is_embedded(X_train, embedder)
+    ):
         raise ValueError(
             "X_train is compared with X where both are embeddings, 2-D arrays of "
-            "numbers; for images use model_selection.check_leakage."
+            "numbers, or bags of them; for images use model_selection.check_leakage."
         )
     warn_of_leaks(find_leaks("training", X, groups, X_train, groups_train))
     if data_set is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,24 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_consistent_length
 
+from sk_medsiglip._bags import is_bags, iter_bags
 from sk_medsiglip._embeddings import is_matrix
 from sk_medsiglip._shared_groups import shared_groups, written_ids
 from sk_medsiglip._splits import group_numbers
-from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
+from sk_medsiglip.embedding import (
+    MedSigLIPEmbedder,
+    MedSigLIPPatchEmbedder,
+    MedSigLIPVolumeEmbedder,
+    plain_rows,
+)
+from sk_medsiglip.evaluation._answers import steps
 from sk_medsiglip.exceptions import LeakageWarning
 from sk_medsiglip.images import image_rows
 from sk_medsiglip.model_selection import check_leakage
+
+_BAGS_AT_ONCE = 256
+
+AnyEmbedder = MedSigLIPEmbedder | MedSigLIPVolumeEmbedder
 
 
 @dataclass(frozen=True)
@@ -66,20 +77,36 @@ class Leak:
         return said
 
 
+def find_embedder(estimators: Iterable[Any]) -> AnyEmbedder | None:
+    """Return the first embedder of images or studies in pipelines."""
+    for step in (step for one in estimators for step in steps(one)):
+        if isinstance(step, MedSigLIPPatchEmbedder):
+            return step.embedder_  # its rows are of the same pass
+        if isinstance(step, AnyEmbedder):
+            return step
+    return None
+
+
+def is_embedded(X: Any, embedder: AnyEmbedder | None) -> bool:
+    """Tell rows and bags from images; ``embedder`` is that of the pipelines."""
+    return is_matrix(X) or (embedder is None and is_bags(X))
+
+
 def find_leaks(
     part: str,
     X: Any,
     groups: Any,
     other: Any,
     other_groups: Any,
-    embedder: MedSigLIPEmbedder | None = None,
+    embedder: AnyEmbedder | None = None,
     *,
     name_ids: bool = True,
 ) -> list[Leak]:
     """Look for patients and pictures of the test set in another set.
 
     Parts that were not given are None. Images are compared by the rows of the embedder,
-    if there is one. Doubts name a patient only if ``name_ids``.
+    if there is one, and bags by their means. Doubts name a patient only if
+    ``name_ids``.
     """
     check_consistent_length(other, other_groups)
     n_found, doubts, here, there = None, [], "the test set", f"the {part} set"
@@ -104,15 +131,14 @@ def warn_of_leaks(leaks: list[Leak]) -> None:
             warnings.warn(one, LeakageWarning, stacklevel=3)
 
 
-def count_copies(X: Any, embedder: MedSigLIPEmbedder | None) -> int | None:
+def count_copies(X: Any, embedder: AnyEmbedder | None) -> int | None:
     """Return how many images have the same content as another one of the same set.
 
     None if ``X`` holds images and there is no embedder whose rows tell them apart.
     """
+    X = _as_rows(X, embedder)
     if not is_matrix(X):
-        if embedder is None:
-            return None
-        X = plain_rows(embedder, X)
+        return None
     rows = np.asarray(X)
     readable = rows[np.isfinite(rows).all(axis=1)]
     written = pd.Series([row.tobytes() for row in readable])
@@ -120,7 +146,7 @@ def count_copies(X: Any, embedder: MedSigLIPEmbedder | None) -> int | None:
 
 
 def _compare(
-    X: Any, other: Any, other_groups: Any, embedder: MedSigLIPEmbedder | None
+    X: Any, other: Any, other_groups: Any, embedder: AnyEmbedder | None
 ) -> tuple[int | None, int | None, float | None]:
     """Return pictures of the test set among the others: same, near, near by chance."""
     if other is None:
@@ -130,8 +156,7 @@ def _compare(
             "X and X_train, X_tune must be of one kind to be compared: all embeddings, "
             "or all images."
         )
-    if not is_matrix(X) and embedder is not None:
-        X, other = plain_rows(embedder, X), plain_rows(embedder, other)
+    X, other = _as_rows(X, embedder), _as_rows(other, embedder)
     if is_matrix(X):
         both: Any = np.vstack([np.asarray(other), np.asarray(X)])
     else:
@@ -148,3 +173,16 @@ def _compare(
     near = pairs.attrs["n_found"]["nearly the same"]
     # Images without embeddings tell the same pictures only.
     return int(same), near if is_matrix(X) else None, pairs.attrs["n_by_chance"]
+
+
+def _as_rows(X: Any, embedder: AnyEmbedder | None) -> Any:
+    """Return one row a sample; images without an embedder stay images."""
+    if embedder is not None and not is_matrix(X):
+        X = plain_rows(embedder, X)
+    if not is_bags(X):
+        return X
+    means = [
+        block.sum(axis=1) / present.sum(axis=1, keepdims=True)
+        for _, block, present in iter_bags(X, _BAGS_AT_ONCE)
+    ]
+    return np.concatenate(means)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._axes import draw_grid
 from sk_medsiglip._drawn_names import drawn
-from sk_medsiglip.embedding import MedSigLIPEmbedder
+from sk_medsiglip.embedding import MedSigLIPVolumeEmbedder
 from sk_medsiglip.evaluation._answers import (
     NO_PROBABILITIES,
     Question,
@@ -20,6 +20,7 @@ from sk_medsiglip.evaluation._answers import (
     ask,
     read_truth,
 )
+from sk_medsiglip.evaluation._leaks import AnyEmbedder, find_embedder, is_embedded
 from sk_medsiglip.images import image_rows, read_image
 
 _WORDS = 26  # characters of a label that fit over a picture
@@ -122,13 +123,15 @@ class MistakesDisplay:
         -------
         MistakesDisplay
         """
-        for step in (one for _, one in getattr(estimator, "steps", ())):
-            if isinstance(step, MedSigLIPEmbedder):
-                reading = reading_of(step) | reading
+        embedder = find_embedder([estimator])
+        if embedder is not None:
+            reading = reading_of(embedder) | reading
         if images is None:
-            if np.ndim(X) == 2:
+            if is_embedded(X, embedder) or isinstance(
+                embedder, MedSigLIPVolumeEmbedder
+            ):
                 raise ValueError(
-                    "X holds embeddings: pass images=, the images they are of."
+                    "X holds embeddings or studies: pass images=, one image of each."
                 )
             images = X
         if n_images < 1:
@@ -206,10 +209,11 @@ class MistakesDisplay:
         return self
 
 
-def reading_of(embedder: MedSigLIPEmbedder) -> dict[str, Any]:
+def reading_of(embedder: AnyEmbedder) -> dict[str, Any]:
     """Return parameters of ``read_image`` that read images as an embedder does."""
     names = ("intensity", "frame", "max_pixels")
-    return {name: getattr(embedder, name) for name in names}
+    of_images = getattr(embedder, "embedder_", embedder)
+    return {name: getattr(of_images, name) for name in names}
 
 
 def find_mistakes(

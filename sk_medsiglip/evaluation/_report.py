@@ -13,22 +13,27 @@ import jinja2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sk_medsiglip._embeddings import is_matrix
 from sk_medsiglip._files import new_file
 from sk_medsiglip._resampling import check_resampling
 from sk_medsiglip._splits import group_numbers
+from sk_medsiglip.embedding import MedSigLIPVolumeEmbedder
 from sk_medsiglip.evaluation import _report_details as details
 from sk_medsiglip.evaluation import _report_tables as tables
 from sk_medsiglip.evaluation._answers import ask, last_step
 from sk_medsiglip.evaluation._evaluate import subgroup_members, tabulate
 from sk_medsiglip.evaluation._figures import check_metrics
-from sk_medsiglip.evaluation._leaks import count_copies, find_leaks, warn_of_leaks
+from sk_medsiglip.evaluation._leaks import (
+    count_copies,
+    find_embedder,
+    find_leaks,
+    is_embedded,
+    warn_of_leaks,
+)
 from sk_medsiglip.evaluation._net_benefit import check_prevalence
 from sk_medsiglip.evaluation._published import published_results, warn_if_trained_on
 from sk_medsiglip.evaluation._report_material import (
     Material,
     Part,
-    find_embedder,
     noted,
     uses_demonstration,
 )
@@ -216,11 +221,16 @@ def write_report(
     if tuning is not None and (tuning.X is None or tuning.y is None):
         raise ValueError("to choose thresholds, pass both X_tune and y_tune.")
     names = _check_names(image_names, test.n_images)
+    found = find_embedder(plain)
+    embedded = is_embedded(X, found)
     if images is None:
-        if show_mistakes and is_matrix(X):
-            raise ValueError("show_mistakes: X holds embeddings, so pass images= too.")
+        if show_mistakes and (embedded or isinstance(found, MedSigLIPVolumeEmbedder)):
+            raise ValueError(
+                "show_mistakes: X holds embeddings or studies, so pass images= too, one"
+                " for each."
+            )
         images = X
-    embedder = find_embedder(named) if embedder is None else embedder
+    embedder = found if embedder is None else embedder
     is_demo = uses_demonstration([*plain, embedder])
     if published is not None and is_demo:
         raise ValueError(
@@ -238,6 +248,7 @@ def write_report(
     members = subgroup_members(subgroups, test.n_images)
     several = len(np.unique(group_numbers(groups, test.n_images))) < test.n_images
     by_patient = "max" if several and truth.kind != "classes" else None
+    comparer = None if embedded else found or embedder
     with noted(warned):
         if data is not None:
             warn_if_trained_on(data)
@@ -251,13 +262,13 @@ def write_report(
             leak
             for one in others
             for leak in find_leaks(
-                one.name, X, test.groups, one.X, one.groups, embedder, name_ids=False
+                one.name, X, test.groups, one.X, one.groups, comparer, name_ids=False
             )
         ]
         warn_of_leaks(leaks)
     material = Material(
         named, asked, test, others, table, leaks, names, sampling, embedder, warned,
-        list(remarks), is_demo, count_copies(X, embedder), members,
+        list(remarks), is_demo, count_copies(X, comparer), members,
     )  # fmt: skip
     with noted(warned):
         # Thresholds and mistakes first, since they add remarks to the summary.

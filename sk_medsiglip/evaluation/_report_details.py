@@ -14,12 +14,13 @@ import pandas as pd
 
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip._version import __version__
-from sk_medsiglip.evaluation._answers import Question, ask, last_step
+from sk_medsiglip.evaluation._answers import Question, ask, last_step, steps
 from sk_medsiglip.evaluation._figures import estimates
+from sk_medsiglip.evaluation._leaks import find_embedder
 from sk_medsiglip.evaluation._mistakes_plot import find_mistakes, reading_of
 from sk_medsiglip.evaluation._operating_point import choose_operating_point
 from sk_medsiglip.evaluation._published import known_training_data, published_results
-from sk_medsiglip.evaluation._report_material import Material, noted, steps
+from sk_medsiglip.evaluation._report_material import Material, noted
 from sk_medsiglip.evaluation._report_plot import draw_mistakes
 from sk_medsiglip.evaluation._report_tables import count, spread
 
@@ -30,7 +31,7 @@ _PACKAGES = (
 #: Settings of embedders and heads that decide about their answers.
 _SETTINGS = (
     *("resize", "pad", "normalize", "dtype", "engine", "n_slices", "pooling"),
-    *("scoring", "templates"),
+    *("grid", "pooled_row", "scoring", "templates"),
 )
 _N_LISTED = 10  # mistakes of a label, without pictures
 _COUNTS = ("true_positives", "false_negatives", "false_positives", "true_negatives")
@@ -217,10 +218,9 @@ def models(material: Material) -> list[list[str]]:
         for step in steps(one)
         if (described := _describe(step))
     ]
-    if (maker := material.embedder) is not None:
-        kind = type(maker).__name__
-        if all(row[1] != kind for row in rows):  # not one of a pipeline's
-            rows.insert(0, ["embeddings", kind, *_describe(maker)])
+    maker = material.embedder
+    if maker is not None and find_embedder(material.estimators.values()) is None:
+        rows.insert(0, ["embeddings", type(maker).__name__, *_describe(maker)])
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._shared_groups import written_ids
-from sk_medsiglip.embedding import MedSigLIPEmbedder
 from sk_medsiglip.encoder import is_demonstration
 from sk_medsiglip.evaluation._answers import Question, Truth, read_truth
-from sk_medsiglip.evaluation._leaks import Leak
+from sk_medsiglip.evaluation._leaks import AnyEmbedder, Leak
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +99,7 @@ class Material:
     leaks: list[Leak]
     names: list[str]
     settings: dict[str, Any]
-    embedder: MedSigLIPEmbedder | None
+    embedder: AnyEmbedder | None
     warned: list[Warning]
     remarks: list[str]
     is_demo: bool
@@ -177,20 +176,6 @@ class Material:
     def n_not_drawn(self) -> int:
         """How many labels are left out of pictures."""
         return len(self.labels) - len(self.drawn)
-
-
-def steps(estimator: Any) -> list[Any]:
-    """Return the steps of a pipeline, or the estimator itself; scores have none."""
-    if not hasattr(estimator, "predict"):
-        return []
-    pipeline = getattr(estimator, "steps", None)
-    return [estimator] if pipeline is None else [step for _, step in pipeline]
-
-
-def find_embedder(estimators: Mapping[str, Any]) -> MedSigLIPEmbedder | None:
-    """Return the first embedder in pipelines."""
-    every = (step for one in estimators.values() for step in steps(one))
-    return next((one for one in every if isinstance(one, MedSigLIPEmbedder)), None)
 
 
 def uses_demonstration(estimators: Iterable[Any]) -> bool:

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder, plain_rows
 from sk_medsiglip.exceptions import PromptError
+from sk_medsiglip.heads._bag_probe import BagProbe
 
 
 def explain_head(
@@ -37,7 +38,9 @@ def explain_head(
     head : estimator
         Fitted, with ``coef_`` of embeddings: :class:`LinearProbe`,
         :class:`PromptProbe`, scikit-learn's linear classifiers; or a pipeline that ends
-        in one and does nothing between embedder and head but centring and scaling.
+        in one and does nothing between embedder and head but centring and scaling. Of a
+        :class:`BagProbe`, the weights of the instances are explained, not those of the
+        pooled row.
     prompts : sequence of str
         Texts to compare with. At least two: each is compared by how it differs from
         their mean.
@@ -113,7 +116,7 @@ def _weights(head: Any) -> tuple[np.ndarray, list[Any]]:
         for name, step in reversed(head.steps[:-1]):
             if hasattr(step, "scale_") and not hasattr(step, "components_"):
                 scale = scale * (1 if step.scale_ is None else step.scale_)
-            elif hasattr(step, "model") or step == "passthrough":
+            elif step == "passthrough" or {"model", "embedder"} & set(vars(step)):
                 break
             else:
                 raise ValueError(
@@ -128,7 +131,10 @@ def _weights(head: Any) -> tuple[np.ndarray, list[Any]]:
             f"{type(head).__name__} has no coef_: only linear heads can be explained "
             "by prompts."
         )
-    weights = np.atleast_2d(np.asarray(head.coef_, dtype=np.float64)) / scale
+    weights = np.atleast_2d(np.asarray(head.coef_, dtype=np.float64))
+    if isinstance(head, BagProbe):
+        weights = weights[:, : head.n_features_in_]
+    weights = weights / scale
     classes = head.classes_
     if isinstance(classes, list) or classes.ndim == 2:  # scikit-learn's, ours
         numbers = range(len(classes))

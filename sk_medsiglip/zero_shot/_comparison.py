@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
-from sk_medsiglip._bags import check_bags
+from sk_medsiglip._bags import check_bags, is_bags
 from sk_medsiglip._intervals import Estimate, area_estimate, combine
 from sk_medsiglip._progress import progress_bar
 from sk_medsiglip._resampling import check_level
@@ -20,7 +20,7 @@ from sk_medsiglip._warning import warn_user
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.prompts import check_prompts, lint_prompts
-from sk_medsiglip.zero_shot._instances import is_bags, make_pooling
+from sk_medsiglip.zero_shot._instances import make_pooling
 from sk_medsiglip.zero_shot._prompt_choices import Choice, encode_choices, log_odds
 
 _FIGURES = (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_medsiglip._bags import check_bags, iter_bags
+from sk_medsiglip._bags import check_bags, is_bags, iter_bags
 from sk_medsiglip._embeddings import check_embeddings
 from sk_medsiglip.prompts import Question
 from sk_medsiglip.zero_shot._scores import cosines
@@ -17,12 +17,6 @@ from sk_medsiglip.zero_shot._scores import cosines
 AGGREGATES = {"max", "mean", "top-k mean"}
 #: Values of the instances that are read at once, 32 MiB of float32.
 _VALUES_AT_ONCE = 2**23
-
-
-def is_bags(X: Any) -> bool:
-    """Tell bags from rows, and from a stack of grey images, which are whole numbers."""
-    floats = getattr(getattr(X, "dtype", None), "kind", "") == "f"
-    return floats and len(getattr(X, "shape", ())) == 3
 
 
 def check_rows_or_bags(estimator: Any, X: Any, *, reset: bool = True) -> Any:
