@@ -24,6 +24,7 @@ DOCS = Path(__file__).parents[1] / "docs"
         ("tuning.md", ["optuna"]),
         ("fine_tuning.md", ["peft"]),
         ("report.md", ["matplotlib"]),
+        ("small_findings.md", ["matplotlib"]),
         ("retrieval.md", ["lancedb"]),
         ("volumes.md", ["h5py", "nibabel", "tifffile"]),
         ("zero_shot.md", []),

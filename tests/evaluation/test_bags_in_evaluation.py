@@ -11,6 +11,7 @@ from sk_medsiglip import (
     MedSigLIPPatchEmbedder,
     MedSigLIPVolumeEmbedder,
 )
+from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.evaluation import (
     MistakesDisplay,
     evaluate,
@@ -22,16 +23,17 @@ from sk_medsiglip.heads import explain_head
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
-LEARN, JUDGE = slice(0, 59), slice(60, 120)  # by patient
+LEARN, JUDGE = slice(0, 60), slice(60, 120)
 FEW = {"n_bootstrap": 20}
 
 
 class Data:
     """Lazy bags of phantoms, their images and labels, and a probe on them."""
 
-    def __init__(self, phantoms, store):
-        self.images = list(phantoms.images[:120])
-        self.y = phantoms.target[:120, 1]
+    def __init__(self, store):
+        phantoms = make_chest_phantoms(120, views_per_patient=1, random_state=7)
+        self.images = list(phantoms.images)
+        self.y = phantoms.target[:, 1]
         embedder = MedSigLIPEmbedder("demo", cache=store)
         patches = MedSigLIPPatchEmbedder(embedder, grid=2, pooled_row=True, lazy=True)
         self.patches = patches.fit(self.images)
@@ -42,8 +44,8 @@ class Data:
 
 
 @pytest.fixture(scope="module")
-def data(phantoms, shared_store):
-    return Data(phantoms, shared_store)
+def data(shared_store):
+    return Data(shared_store)
 
 
 def test_the_pipeline_and_its_last_step_get_the_same_figures(data):
