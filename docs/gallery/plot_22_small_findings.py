@@ -2,14 +2,14 @@
 Small findings: bags of the parts of an image
 =============================================
 
-One vector an image loses what is small. ``MedSigLIPPatchEmbedder`` keeps a vector for each
-part, and ``BagProbe`` learns from labels of images which parts count: see
+One vector an image loses what is small. ``MedSigLIPPatchEmbedder`` keeps a vector for
+each part, and ``BagProbe`` learns from labels of images which parts count: see
 :doc:`/small_findings`.
 """
 
 # %%
-# Phantoms, half of them with a bright spot somewhere in a lung. Labels say whether there
-# is one, and nothing says where.
+# Phantoms, half of them with a bright spot somewhere in a lung. Labels say whether
+# there is one, and nothing says where.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,8 +39,8 @@ for i in np.flatnonzero(spot):
     images[i] = np.clip(bright, 0, 255).astype(np.uint8)
 
 # %%
-# One pass of the model gives both the parts and the row of the whole image, which is the
-# last instance of each bag.
+# One pass of the model gives both the parts and the row of the whole image, which is
+# the last instance of each bag.
 
 embedder = MedSigLIPEmbedder("demo")
 patches = MedSigLIPPatchEmbedder(embedder, grid=8, pooled_row=True)
@@ -50,8 +50,8 @@ train, test = np.arange(300), np.arange(300, 600)
 
 # %%
 # ``LinearProbe`` learns from rows and ``BagProbe`` from bags, with the same 300 labels.
-# ``evaluate`` gives the AUC on the other 300 images, and the difference of the two, with
-# 95 % intervals.
+# ``evaluate`` gives the AUC on the other 300 images, and the difference of the two,
+# with 95 % intervals.
 
 by_row = LinearProbe().fit(rows[train], spot[train])
 by_part = BagProbe(pooled_row=True).fit(bags[train], spot[train])
@@ -73,9 +73,10 @@ ax.set(ylim=(1.6, -0.6), xlabel="AUC of spots in other phantoms, 95 % interval")
 ax.set_title("What is small is found in the parts")
 
 # %%
-# ``instance_scores`` says which part decided. Prompts on the same parts look for a nodule
-# and were never told of spots. Both are hints at the basis of a score, not localisations;
-# the demonstration was told in training where findings of its drawings lie.
+# ``instance_scores`` says which part decided. Prompts on the same parts look for a
+# nodule and were never told of spots. Both are hints at the basis of a score, not
+# localisations; the demonstration was told in training where findings of its drawings
+# lie.
 
 prompts = {"nodule": {"positive": "a lung nodule", "negative": "no lung nodule"}}
 by_prompt = ZeroShotClassifier(prompts, model="demo").fit(bags[:, :-1])
@@ -99,8 +100,8 @@ HeatmapDisplay.from_scores(
 
 # %%
 # Slices of a study are shown as a sheet, coloured by one score each. Here 14 phantoms
-# stand for slices, one of them has a spot, and each is scored by its own parts. Scores of
-# slices by a head that was trained on studies are drawn in the same way:
+# stand for slices, one of them has a spot, and each is scored by its own parts. Scores
+# of slices by a head that was trained on studies are drawn in the same way:
 # :doc:`/volumes`.
 
 slices = np.roll(np.append(test[spot[test] == 0][:13], shown), 5)
