@@ -3,14 +3,20 @@
 ::
 
     _label_issues.py  find_label_issues, find_disagreements: labels that look wrong
+    _shortcuts.py     find_shortcuts: metadata that stand in for a finding
 
     _rows.py          rows and patients as the pieces read them
     _questions.py     the questions that labels answer; out-of-fold answers to them
+    _metadata.py      columns of metadata as levels
+    _permute.py       patients permuted within strata; p-values
+    _ridge.py         ridge regressions of many targets, out of folds
+    _pair_auc.py      areas under ROC curves over some of the pairs
 """
 
 from sk_medsiglip._public import name_by_room
 from sk_medsiglip.audit._label_issues import find_disagreements, find_label_issues
+from sk_medsiglip.audit._shortcuts import find_shortcuts
 
-__all__ = ["find_disagreements", "find_label_issues"]
+__all__ = ["find_disagreements", "find_label_issues", "find_shortcuts"]
 
 name_by_room(globals())

@@ -1,0 +1,387 @@
+"""``find_shortcuts``: metadata that could stand in for a finding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.linear_model import RidgeClassifier
+
+from sk_medsiglip._labels import Labels
+from sk_medsiglip._splits import Folds, make_folds
+from sk_medsiglip.audit._metadata import Column, read_metadata
+from sk_medsiglip.audit._pair_auc import auc_conflicting, auc_within
+from sk_medsiglip.audit._permute import holm, p_value, permuted_rows
+from sk_medsiglip.audit._questions import (
+    Questions,
+    deal,
+    out_of_fold_logits,
+    read_questions,
+)
+from sk_medsiglip.audit._ridge import BLOCK, FoldedRidge, centred
+from sk_medsiglip.audit._rows import Rows, check_rows
+from sk_medsiglip.heads import explain_head
+
+#: Patients that a level needs: fewer cannot be told from chance.
+MIN_PATIENTS = 5
+#: Permutations for each column, so that Holm's method can reach .01.
+DRAWS_A_COLUMN = 200
+LEAST_DRAWS = 999
+
+
+def find_shortcuts(
+    X: ArrayLike,
+    y: ArrayLike,
+    metadata: Any,
+    *,
+    groups: ArrayLike | None = None,
+    level: float = 0.01,
+    n_permutations: int | None = None,
+    prompts: Sequence[str] | None = None,
+    model: str | os.PathLike[str] = "google/medsiglip-448",
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Test which columns of metadata a classifier could use in place of a finding.
+
+    A column, such as the scanner, is a shortcut if it goes with the label *and* can be
+    read from the embeddings of images with the same label. A classifier can then answer
+    by the scanner, and fails where scanners and patients are matched differently.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+        Embeddings. Rows of NaN, images that could not be read, are left out.
+    y : array-like of shape (n_samples,) or (n_samples, n_findings)
+        Labels: classes; or 1 and 0 for each finding, NaN where it is blank. Each of
+        more than two classes is compared with all others.
+    metadata : DataFrame, Series, dict or array of n_samples rows
+        Columns to test. Numbers and dates with more than ten distinct values are cut at
+        their quartiles; all else is levels. Blanks are left out.
+    groups : array-like of shape (n_samples,), default=None
+        Patients, whose metadata are permuted together. Without them, each image is a
+        patient, and several images of a patient make p-values too small.
+    level : float, default=0.01
+        Rate of false alarms, over all columns of a finding.
+    n_permutations : int, default=None
+        Number of permutations. By default, 999, or 200 for each column where that is
+        more. Below ``n_columns / level`` no column can be a shortcut.
+    prompts : sequence of str, default=None
+        Texts, one of which may describe the metadata. Adds the column ``words``.
+    model : str or path, default="google/medsiglip-448"
+        The model that embedded the images, whose text tower reads ``prompts``.
+    random_state : int, default=0
+        Seed of the permutations.
+
+    Returns
+    -------
+    shortcuts : DataFrame
+        One row for each finding and column, the smallest p-value first:
+
+        - ``finding``, ``column``: names;
+        - ``n_levels``: levels that were tested;
+        - ``p_association``: whether the column goes with the label, by patient;
+        - ``p_readable``: whether it can be read from the embeddings, given the label;
+        - ``p_value``: the larger of the two, adjusted for the number of columns by
+          Holm's method;
+        - ``shortcut``: whether that is at most ``level``;
+        - ``auc_readable``: area under the ROC curve of reading the column among images
+          of one label, the mean over levels;
+        - ``auc``: area under the ROC curve of the finding, out of folds;
+        - ``auc_within``: the same within levels of the column;
+        - ``auc_conflicting``: the same for pairs of a positive and a negative whose
+          levels suggest the opposite, such as a positive without a mark and a negative
+          with it: what to expect where the mark misleads;
+        - ``most``: the level with the largest excess of positives;
+          ``share_of_positives`` and ``share_of_negatives``: how many of them it holds;
+        - ``note``: levels that were left out, or why the column was not tested; its
+          figures are NaN then;
+        - ``words``: the prompt nearest to each level of a shortcut, if ``prompts`` are
+          passed.
+
+        ``shortcuts.attrs["notes"]`` holds sentences on rows and groups, and
+        ``shortcuts.attrs["left_out"]`` the findings that cannot be tested.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, all labels are blank, ``level`` is no share, or a label has
+        one patient.
+
+    See Also
+    --------
+    sk_medsiglip.heads.explain_head : Words for what a classifier looks at.
+
+    Notes
+    -----
+    A column is read by ridge regression out of folds by patient, on rows and levels
+    from which the mean of their label is taken away. Without that, every column that
+    goes with a visible finding could be read through the finding. Patients with the
+    same labels are permuted, and the regression is fitted again for each permutation;
+    a permutation of a fitted one would find too much.
+
+    A column that no two patients share a value of stands for the patient or the row and
+    is not tested; levels of fewer than five patients are left out. Both are named in
+    ``note``.
+
+    The test sees what the model sees. On the demonstration rows, which are of a small
+    model for trying things out, a block of 8 px or a strong change of the grey values
+    is found with 400 patients, a block of 4 px and a slight change are not. Finding
+    nothing is no proof that nothing is there.
+
+    Cost: ``n_permutations`` columns in three products with ``X`` for each column and
+    finding, and one call of :func:`~sk_medsiglip.heads.fit_logistic_path`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_medsiglip import MedSigLIPEmbedder
+    >>> from sk_medsiglip.audit import find_shortcuts
+    >>> from sk_medsiglip.datasets import make_chest_phantoms
+    >>> phantoms = make_chest_phantoms(120, views_per_patient=1, random_state=0)
+    >>> y = phantoms.target[:, 1]  # effusion
+    >>> dark = np.arange(120) % 5 != 0
+    >>> portable = np.where(dark, y, 1 - y)  # for four of five, the label
+    >>> images = phantoms.images.copy()
+    >>> images[portable == 1] //= 2
+    >>> X = MedSigLIPEmbedder("demo").transform(images)
+    >>> found = find_shortcuts(X, y, {"portable": portable, "row": np.arange(120)})
+    >>> found[["column", "shortcut"]]
+         column  shortcut
+    0  portable      True
+    1       row     False
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is a rate between 0 and 1, such as 0.01; got {level}.")
+    rows = check_rows(X, groups, "find_shortcuts")
+    columns = read_metadata(metadata, rows)
+    questions = read_questions(find_shortcuts, X, y, rows)
+    questions, folds = deal(rows, questions, 5)
+    logits = out_of_fold_logits(rows, questions, folds)
+    if n_permutations is None:
+        n_permutations = max(LEAST_DRAWS, DRAWS_A_COLUMN * len(columns))
+    found = []
+    for k, (finding, label) in enumerate(_findings(questions)):
+        tests = [
+            _test(rows, column, label, logits[:, k], n_permutations, random_state)
+            for column in columns
+        ]
+        table = pd.DataFrame(tests)
+        table.insert(0, "finding", pd.Series([finding] * len(table), dtype=object))
+        table.insert(
+            1, "column", pd.Series([one.name for one in columns], dtype=object)
+        )
+        larger = table[["p_association", "p_readable"]].max(axis=1, skipna=False)
+        adjusted = holm(larger.to_numpy(np.float64))
+        table.insert(5, "p_value", adjusted)
+        table.insert(6, "shortcut", adjusted <= level)
+        if prompts is not None:
+            table["words"] = [
+                _words(rows, column, label, prompts, model) if is_one else ""
+                for column, is_one in zip(columns, table["shortcut"], strict=True)
+            ]
+        found.append(table.assign(_finding=k, _name=table["column"].astype(str)))
+    result = pd.concat(found).sort_values(
+        ["p_value", "auc_readable", "_finding", "_name"],
+        ascending=[True, False, True, True],
+        kind="stable",
+    )
+    result = result.drop(columns=["_finding", "_name"]).reset_index(drop=True)
+    result["finding"] = result["finding"].infer_objects()
+    result.attrs = {"notes": rows.notes, "left_out": questions.left_out}
+    return result
+
+
+def _findings(
+    questions: Questions,
+) -> list[tuple[Hashable, NDArray[np.float64]]]:
+    """Return names and labels of 1, 0 and NaN; each of several classes by itself."""
+    if questions.is_exclusive:
+        place = questions.target[:, 0]
+        values = questions.values.tolist()
+        return [(one, (place == k).astype(float)) for k, one in enumerate(values)]
+    return list(zip(questions.names, questions.target.T, strict=True))
+
+
+def _test(
+    rows: Rows,
+    column: Column,
+    label: NDArray[np.float64],
+    logits: NDArray[np.float64],
+    n_permutations: int,
+    random_state: int,
+) -> dict[str, Any]:
+    """Return the figures of one column and one finding."""
+    result: dict[str, Any] = {
+        "n_levels": 0,
+        "p_association": np.nan,
+        "p_readable": np.nan,
+        "auc_readable": np.nan,
+        "auc": np.nan,
+        "auc_within": np.nan,
+        "auc_conflicting": np.nan,
+        "most": None,
+        "share_of_positives": np.nan,
+        "share_of_negatives": np.nan,
+        "note": column.reason,
+    }
+    if column.reason:
+        return result
+    kept, names, result["note"] = _usable(rows, column, label)
+    result["n_levels"] = len(names)
+    if len(names) < 2:
+        result["note"] = (
+            f"fewer than two levels have {MIN_PATIENTS} patients. {result['note']}"
+        ).strip()
+        return result
+    _, level = np.unique(column.level[kept], return_inverse=True)
+    patient = np.unique(rows.patient[kept], return_inverse=True)[1]
+    ill = label[kept].astype(np.intp)
+    folds = make_folds(
+        Labels(np.array([0, 1]), ill), 5, patient, np.empty((len(ill), 0))
+    )
+    if folds is None:
+        result["note"] = (
+            f"a label has fewer than two patients. {result['note']}".strip()
+        )
+        return result
+    rng = np.random.default_rng(random_state)
+    result["p_association"] = _p_association(ill, level, patient, n_permutations, rng)
+    result["p_readable"], result["auc_readable"] = _read(
+        rows.X[kept], ill, level, patient, folds, n_permutations, rng
+    )
+    score = logits[kept]
+    judged = ~np.isnan(score)
+    ill, level, score = ill[judged], level[judged], score[judged]
+    result["auc"] = auc_within(ill, score, np.zeros_like(level))
+    result["auc_within"] = auc_within(ill, score, level)
+    result["auc_conflicting"] = auc_conflicting(ill, score, level)
+    positives, negatives = (
+        np.bincount(level, ill == value) / max((ill == value).sum(), 1)
+        for value in (1, 0)
+    )
+    most = int((positives - negatives).argmax())
+    result["most"] = names[most]
+    result["share_of_positives"] = float(positives[most])
+    result["share_of_negatives"] = float(negatives[most])
+    return result
+
+
+def _usable(
+    rows: Rows, column: Column, label: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], list[Any], str]:
+    """Return rows with a label and a level of enough patients, levels, and a note."""
+    known = (column.level >= 0) & ~np.isnan(label)
+    pairs = np.unique(
+        np.column_stack([column.level[known], rows.patient[known]]), axis=0
+    )
+    n_patients = np.bincount(pairs[:, 0], minlength=len(column.names))
+    enough = n_patients >= MIN_PATIENTS
+    kept = np.flatnonzero(known & enough[column.level])
+    rare = [column.names[k] for k in np.flatnonzero(~enough & (n_patients > 0))]
+    note = ""
+    if rare:
+        shown = ", ".join(map(repr, rare[:5])) + (", ..." if len(rare) > 5 else "")
+        note = (
+            f"{len(rare)} level(s) of fewer than {MIN_PATIENTS} patients left out: "
+            f"{shown}"
+        )
+    return kept, [column.names[k] for k in np.flatnonzero(enough)], note
+
+
+def _p_association(
+    ill: NDArray[np.intp],
+    level: NDArray[np.intp],
+    patient: NDArray[np.intp],
+    n_draws: int,
+    rng: np.random.Generator,
+) -> float:
+    """Return how often permuted patients go with the levels as well as they do.
+
+    A patient is the mean of the images, both label and levels; the measure is the
+    share of the labels' variance that the levels explain.
+    """
+    size = np.bincount(patient)
+    shares = np.column_stack(
+        [np.bincount(patient, level == k) / size for k in range(level.max() + 1)]
+    )
+    means = np.bincount(patient, ill) / size
+    left, lengths, _ = np.linalg.svd(shares - shares.mean(axis=0), full_matrices=False)
+    axes = left[:, lengths > 1e-9 * max(lengths[0], 1e-300)]
+    centred_means = means - means.mean()
+    drawn = np.stack([rng.permutation(centred_means) for _ in range(n_draws)])
+    observed = float(((axes.T @ centred_means) ** 2).sum())
+    return p_value(observed, ((drawn @ axes) ** 2).sum(axis=1))
+
+
+def _read(
+    X: NDArray[np.floating],
+    ill: NDArray[np.intp],
+    level: NDArray[np.intp],
+    patient: NDArray[np.intp],
+    folds: Folds,
+    n_draws: int,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """Return the p-value and the area of reading levels from rows, given the label."""
+    spread = X.std(axis=0)
+    scaled = centred(X, ill) / np.where(spread > 0, spread, 1)
+    ridge = FoldedRidge(scaled, folds)
+    n_levels = int(level.max()) + 1
+    # Of two levels, one is the other's opposite.
+    asked = np.arange(1, 2) if n_levels == 2 else np.arange(n_levels)
+    observed, predicted = _agreement(ridge, level[None], asked, ill)
+    labels = np.zeros((2, int(patient.max()) + 1), bool)
+    labels[ill, patient] = True
+    stratum = (labels[0] + 2 * labels[1])[patient]
+    drawn = np.empty(n_draws)
+    step = max(1, BLOCK // (len(X) * len(asked)))
+    for start in range(0, n_draws, step):
+        n = min(step, n_draws - start)
+        permuted = permuted_rows(patient, stratum, n, rng)
+        drawn[start : start + n], _ = _agreement(ridge, level[permuted], asked, ill)
+    areas = [
+        auc_within((level == one).astype(np.intp), predicted[:, k], ill)
+        for k, one in enumerate(asked)
+    ]
+    return p_value(float(observed[0]), drawn), float(np.mean(areas))
+
+
+def _agreement(
+    ridge: FoldedRidge,
+    levels: NDArray[np.intp],
+    asked: NDArray[np.intp],
+    ill: NDArray[np.intp],
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return how well predicted and true levels of each draw agree, and predictions.
+
+    The measure is the cosine of the two, the mean over levels.
+    """
+    n_rows, n_asked = len(ill), len(asked)
+    target = (levels.T[:, :, None] == asked).reshape(n_rows, -1).astype(ridge.X.dtype)
+    target = centred(target, ill)
+    predicted = ridge.predict(target)
+    lengths = np.linalg.norm(target, axis=0) * np.linalg.norm(predicted, axis=0)
+    cosines = np.einsum("ij,ij->j", target, predicted) / np.maximum(lengths, 1e-12)
+    return cosines.reshape(-1, n_asked).mean(axis=1), predicted
+
+
+def _words(
+    rows: Rows,
+    column: Column,
+    label: NDArray[np.float64],
+    prompts: Sequence[str],
+    model: str | os.PathLike[str],
+) -> str:
+    """Return the prompt nearest to the direction of each level, given the label."""
+    kept, names, _ = _usable(rows, column, label)
+    _, level = np.unique(column.level[kept], return_inverse=True)
+    X = centred(rows.X[kept], label[kept].astype(np.intp))
+    alpha = float((X * X).sum()) / X.shape[1]
+    head = RidgeClassifier(alpha=alpha).fit(X, level)
+    nearest = explain_head(head, prompts, top=1, model=model)
+    pairs = zip(nearest["class"], nearest["prompt"], strict=True)
+    return "; ".join(f"{names[one]}: {prompt}" for one, prompt in pairs)
