@@ -128,7 +128,7 @@ def find_label_issues(
     if images is not None:
         check_consistent_length(X, images)
     questions = read_questions(find_label_issues, X, y, rows)
-    questions, folds = deal(rows, questions, cv)
+    questions, folds = deal(rows, questions, cv, groups)
     logits = out_of_fold_logits(rows, questions, folds, estimator)
     issues = _list_issues(rows, questions, _share_by_patient(rows, questions, logits))
     if groups is not None:

@@ -1,8 +1,7 @@
-"""Columns of metadata, such as scanner, site and age, as levels."""
+"""Columns of metadata as levels: texts as they are, numbers and dates in quarters."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,98 +9,121 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sk_medsiglip.audit._rows import Rows
-
-#: Numbers and dates with more distinct values than this are cut at their quartiles.
-MOST_LEVELS_OF_NUMBERS = 10
-N_BINS = 4
+#: Patients that a level needs; smaller levels are left out and named.
+LEAST_PATIENTS = 5
+#: Different numbers or dates that are levels by themselves; more are cut in quarters.
+_MOST_VALUES = 8
+#: Levels of one column, the largest; the others are left out and named.
+_MOST_LEVELS = 30
+_BLANK = "(blank)"
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One column: the level of every row, -1 where it is blank.
+    """A column of metadata, coded by its levels."""
 
-    ``reason`` says why the column cannot be used, if that is so.
+    name: str
+    levels: list[str]
+    code: NDArray[np.intp]  # (n_rows,), place among ``levels``, -1 if left out
+
+
+def read_metadata(
+    metadata: Any, patient: NDArray[np.intp]
+) -> tuple[list[Column], dict[str, str]]:
+    """Return the columns that have two levels or more, and what is left out and why.
+
+    Levels are sorted by name, so results do not depend on the order of rows.
     """
-
-    name: Hashable
-    level: NDArray[np.intp]  # (n_rows,)
-    names: list[Any]  # of the levels
-    reason: str = ""
-
-
-def read_metadata(metadata: Any, rows: Rows) -> list[Column]:
-    """Return the columns of a table, in the order of rows."""
-    if isinstance(metadata, pd.Series):
-        metadata = metadata.to_frame()
-    table = metadata if isinstance(metadata, pd.DataFrame) else pd.DataFrame(metadata)
-    if len(table) != rows.n_given:
+    table = _as_table(metadata, len(patient))
+    columns, left_out = [], {}
+    for place, name in enumerate(map(str, table.columns)):
+        column, reason = _read_column(name, table.iloc[:, place], patient)
+        if reason:
+            left_out[name] = reason
+        if column is not None:
+            columns.append(column)
+    if not columns:
         raise ValueError(
-            f"metadata holds {len(table)} rows for {rows.n_given} rows of X; pass one "
-            "for each row, in the same order."
+            "metadata has no column with two levels of at least "
+            f"{LEAST_PATIENTS} patients each: {left_out}. Pass columns such as the "
+            "scanner, the site or the view."
         )
-    if not table.columns.is_unique:
-        twice = table.columns[table.columns.duplicated()].tolist()
-        raise ValueError(f"metadata names columns twice: {twice}. Rename one of each.")
-    if not len(table.columns):
-        raise ValueError("metadata has no columns; pass at least one, such as a site.")
-    return [
-        _read_column(name, values.iloc[rows.row].reset_index(drop=True), rows.patient)
-        for name, values in table.items()
-    ]
+    return columns, left_out
+
+
+def _as_table(metadata: Any, n_rows: int) -> pd.DataFrame:
+    """Return metadata as a DataFrame of as many rows as there are samples."""
+    if hasattr(metadata, "to_pandas"):
+        metadata = metadata.to_pandas()
+    table = pd.DataFrame(metadata)
+    if len(table) != n_rows:
+        raise ValueError(
+            f"metadata holds {len(table)} rows for {n_rows} samples; pass a row for "
+            "each sample, in the same order."
+        )
+    if not table.shape[1]:
+        raise ValueError("metadata has no columns; pass at least one.")
+    names = pd.Index(table.columns.map(str))
+    if names.has_duplicates:
+        twice = names[names.duplicated()][0]
+        raise ValueError(
+            f"metadata has two columns named {twice!r}; rename one of them."
+        )
+    return table
 
 
 def _read_column(
-    name: Hashable, values: pd.Series, patient: NDArray[np.intp]
-) -> Column:
-    """Return a column as levels."""
-    values = _without_useless_types(values)
-    known = values.notna().to_numpy()
-    blank = np.full(len(values), -1)
-    n_values = values.nunique()
-    if n_values < 2:
-        reason = "every value is blank" if not n_values else "there is one value only"
-        return Column(name, blank, [], reason)
-    is_number = pd.api.types.is_numeric_dtype(values.dtype)
-    is_date = pd.api.types.is_datetime64_any_dtype(values.dtype) or (
-        pd.api.types.is_timedelta64_dtype(values.dtype)
+    name: str, values: pd.Series, patient: NDArray[np.intp]
+) -> tuple[Column | None, str]:
+    """Return a column, None if it has fewer than two levels, and what is left out."""
+    texts = _levels(values)
+    pairs = pd.DataFrame({"level": texts, "patient": patient}).drop_duplicates()
+    n_patients = pairs["level"].value_counts()
+    n_patients = n_patients.sort_index().sort_values(ascending=False, kind="stable")
+    if len(n_patients) == 1:
+        return None, f"its only value is {n_patients.index[0]!r}"
+    kept = n_patients[n_patients >= LEAST_PATIENTS].index[:_MOST_LEVELS]
+    levels = sorted(kept)
+    left = [level for level in n_patients.index if level not in set(kept)]
+    reason = ""
+    if left:
+        shown = ", ".join(repr(level) for level in sorted(left)[:5])
+        reason = (
+            f"{len(left)} of {len(n_patients)} levels have fewer than {LEAST_PATIENTS} "
+            f"patients, or are not among the {_MOST_LEVELS} largest: {shown}"
+            f"{', ...' if len(left) > 5 else ''}"
+        )
+    if len(levels) < 2:
+        return None, reason
+    code = pd.Index(levels).get_indexer(pd.Index(texts))
+    return Column(name, levels, code.astype(np.intp)), reason
+
+
+def _levels(values: pd.Series) -> NDArray[np.object_]:
+    """Return the level of each value as a text."""
+    values = values.astype(object).infer_objects()
+    blank = np.asarray(values.isna())
+    known = values[~blank]
+    is_ordered = pd.api.types.is_datetime64_any_dtype(known) or (
+        pd.api.types.is_numeric_dtype(known) and not pd.api.types.is_bool_dtype(known)
     )
-    is_measured = is_date or pd.api.types.is_float_dtype(values.dtype)
-    if not is_measured and _is_identity(values[known], patient[known]):
-        reason = "no two patients share a value: it stands for the patient or the row"
-        return Column(name, blank, [], reason)
-    if (is_number or is_date) and n_values > MOST_LEVELS_OF_NUMBERS:
-        values = pd.qcut(values, N_BINS, duplicates="drop")
+    if is_ordered and known.nunique() > _MOST_VALUES:
+        texts = _quarters(known)
+    elif is_ordered and pd.api.types.is_numeric_dtype(known):
+        texts = known.map("{:g}".format)
     else:
-        values = values.astype(object)
-    found = sorted(values[known].unique(), key=lambda one: (str(type(one)), one))
-    number = {one: k for k, one in enumerate(found)}
-    level = blank.copy()
-    level[known] = [number[one] for one in values[known]]
-    names = [str(one) if isinstance(one, pd.Interval) else one for one in found]
-    return Column(name, level, names)
+        texts = known.map(str).str.strip()
+    levels = np.full(len(values), _BLANK, dtype=object)
+    levels[~blank] = np.where(texts == "", _BLANK, texts)
+    return levels
 
 
-def _without_useless_types(values: pd.Series) -> pd.Series:
-    """Return plain values: whole numbers as such, objects of one type by that type."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        values = values.astype(values.cat.categories.dtype)
-    values = values.infer_objects()
-    if pd.api.types.is_bool_dtype(values.dtype):
-        return values.astype(object)
-    if pd.api.types.is_float_dtype(values.dtype):
-        values = values.replace([np.inf, -np.inf], np.nan)
-        known = values.dropna()
-        # Blanks make floats of whole numbers.
-        if len(known) and (known == known.round()).all():
-            return values.astype("Int64")
-    if values.dtype == object:
-        texts = values.map(type, na_action="ignore").nunique() > 1
-        return values.map(str, na_action="ignore") if texts else values
-    return values
-
-
-def _is_identity(values: pd.Series, patient: NDArray[np.intp]) -> bool:
-    """Return whether no value is shared by two patients."""
-    pairs = pd.DataFrame({"value": values.to_numpy(dtype=object), "patient": patient})
-    return len(pairs.drop_duplicates()) == pairs["value"].nunique()
+def _quarters(values: pd.Series) -> pd.Series:
+    """Return the quarter of each number or date, named by its bounds."""
+    is_number = pd.api.types.is_numeric_dtype(values)
+    ordered = values if is_number else values.astype("int64")
+    place = pd.qcut(ordered, 4, labels=False, duplicates="drop")
+    name = "{:g} to {:g}" if is_number else "{:%Y-%m-%d} to {:%Y-%m-%d}"
+    quarters = values.groupby(place)
+    names = {quarter: name.format(own.min(), own.max()) for quarter, own in quarters}
+    return place.map(names)

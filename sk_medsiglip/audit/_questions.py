@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
 from sk_medsiglip._labels import Labels, check_labels
-from sk_medsiglip._splits import Folds, make_folds
+from sk_medsiglip._splits import Folds, check_groups, make_folds
 from sk_medsiglip.audit._rows import Rows
 from sk_medsiglip.heads import fit_logistic_path
 
@@ -101,13 +101,15 @@ def _name(y: Any) -> Hashable:
     return 0 if name is None else name
 
 
-def deal(rows: Rows, questions: Questions, cv: Any) -> tuple[Questions, Folds]:
+def deal(
+    rows: Rows, questions: Questions, cv: Any, groups: Any
+) -> tuple[Questions, Folds]:
     """Return folds by patient, and the questions that have any."""
     labels = questions.labels
     if isinstance(cv, Integral):
         folds = make_folds(labels, cv, rows.patient, rows.X)
     else:
-        folds = _split_as_given(rows, questions, cv)
+        folds = _split_as_given(rows, questions, cv, groups)
     if folds is None:
         raise ValueError(
             "y cannot be judged: folds need two patients (two images without groups) "
@@ -115,7 +117,7 @@ def deal(rows: Rows, questions: Questions, cv: Any) -> tuple[Questions, Folds]:
         )
     if folds.test.ndim == 2:
         return questions, folds
-    has_folds = folds.test.any(axis=(0, 1))
+    has_folds: NDArray[np.bool_] = np.asarray(folds.test.any(axis=(0, 1)))
     reason = "a label has one patient only"
     reasons = {
         name: reason
@@ -126,14 +128,16 @@ def deal(rows: Rows, questions: Questions, cv: Any) -> tuple[Questions, Folds]:
     return _keep(questions, reasons), folds
 
 
-def _split_as_given(rows: Rows, questions: Questions, cv: Any) -> Folds | None:
+def _split_as_given(
+    rows: Rows, questions: Questions, cv: Any, groups: Any
+) -> Folds | None:
     """Give a splitter the rows in the user's order, since it may hold indices."""
     back = np.full(rows.n_given, -1)
     back[rows.row] = np.arange(len(rows.row))
     read = back >= 0
     target = np.full((rows.n_given, questions.target.shape[1]), np.nan)
     target[read] = questions.target[back[read]]
-    patient = np.where(read, rows.patient[back], -1) if rows.has_groups else None
+    patient = None if groups is None else check_groups(groups, rows.n_given)
     classes = questions.labels.classes
     as_given = Labels(classes, target[:, 0] if classes is not None else target)
     found = make_folds(as_given, cv, patient, back[:, None])

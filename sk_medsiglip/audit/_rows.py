@@ -29,7 +29,6 @@ class Rows:
     X: NDArray[np.floating]  # (n_rows, width)
     row: NDArray[np.intp]  # where each row lies in the user's arrays
     patient: NDArray[np.intp]  # numbers from 0 on
-    has_groups: bool
     n_given: int
     notes: list[str]  # sentences on rows and groups, for ``attrs``
 
@@ -83,7 +82,6 @@ def check_rows(X: Any, groups: Any, name: str) -> Rows:
         X=np.ascontiguousarray(rows[kept][order]),
         row=kept[order],
         patient=pd.factorize(number[order])[0],
-        has_groups=groups is not None,
         n_given=len(rows),
         notes=notes,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.linear_model import RidgeClassifier
 
 from sk_medsiglip._labels import Labels
 from sk_medsiglip._splits import Folds, make_folds
-from sk_medsiglip.audit._metadata import Column, read_metadata
+from sk_medsiglip.audit._metadata import LEAST_PATIENTS, Column, read_metadata
 from sk_medsiglip.audit._pair_auc import auc_conflicting, auc_within
 from sk_medsiglip.audit._permute import holm, p_value, permuted_rows
 from sk_medsiglip.audit._questions import (
@@ -26,8 +27,6 @@ from sk_medsiglip.audit._ridge import BLOCK, FoldedRidge, centred
 from sk_medsiglip.audit._rows import Rows, check_rows
 from sk_medsiglip.heads import explain_head
 
-#: Patients that a level needs: fewer cannot be told from chance.
-MIN_PATIENTS = 5
 #: Permutations for each column, so that Holm's method can reach .01.
 DRAWS_A_COLUMN = 200
 LEAST_DRAWS = 999
@@ -58,9 +57,9 @@ def find_shortcuts(
     y : array-like of shape (n_samples,) or (n_samples, n_findings)
         Labels: classes; or 1 and 0 for each finding, NaN where it is blank. Each of
         more than two classes is compared with all others.
-    metadata : DataFrame, Series, dict or array of n_samples rows
-        Columns to test. Numbers and dates with more than ten distinct values are cut at
-        their quartiles; all else is levels. Blanks are left out.
+    metadata : DataFrame, dict or array of n_samples rows
+        Columns to test. Numbers and dates with more than eight distinct values are cut
+        at their quartiles; all other values are levels, and so is a blank.
     groups : array-like of shape (n_samples,), default=None
         Patients, whose metadata are permuted together. Without them, each image is a
         patient, and several images of a patient make p-values too small.
@@ -157,9 +156,9 @@ def find_shortcuts(
     if not 0 < level < 1:
         raise ValueError(f"level is a rate between 0 and 1, such as 0.01; got {level}.")
     rows = check_rows(X, groups, "find_shortcuts")
-    columns = read_metadata(metadata, rows)
+    columns = _read_columns(metadata, rows)
     questions = read_questions(find_shortcuts, X, y, rows)
-    questions, folds = deal(rows, questions, 5)
+    questions, folds = deal(rows, questions, 5, groups)
     logits = out_of_fold_logits(rows, questions, folds)
     if n_permutations is None:
         n_permutations = max(LEAST_DRAWS, DRAWS_A_COLUMN * len(columns))
@@ -195,6 +194,50 @@ def find_shortcuts(
     return result
 
 
+@dataclass(frozen=True, eq=False)
+class _Tested(Column):
+    """A column in the order of rows; it has no levels if it cannot be tested."""
+
+    note: str
+
+
+def _read_columns(metadata: Any, rows: Rows) -> list[_Tested]:
+    """Return the columns of a table, also those that cannot be tested."""
+    if hasattr(metadata, "to_pandas"):
+        metadata = metadata.to_pandas()
+    patient = np.full(rows.n_given, -1)
+    patient[rows.row] = rows.patient
+    columns, left_out = read_metadata(metadata, patient)
+    usable = {one.name: one for one in columns}
+    found = []
+    for name, values in pd.DataFrame(metadata).items():
+        column, note = usable.get(str(name)), left_out.get(str(name), "")
+        if _is_identity(values.iloc[rows.row], rows.patient):
+            column, note = (
+                None,
+                ("it stands for the patient or the row: no two patients share a value"),
+            )
+        if column is None:
+            found.append(_Tested(str(name), [], np.empty(0, np.intp), note))
+        else:
+            code = column.code[rows.row]
+            found.append(_Tested(column.name, column.levels, code, note))
+    return found
+
+
+def _is_identity(values: pd.Series, patient: NDArray[np.intp]) -> bool:
+    """Return whether no two patients share a value; measurements are no identities."""
+    known = values.notna().to_numpy()
+    values = values[known].astype(object).infer_objects()
+    measured = pd.api.types.is_datetime64_any_dtype(values) or (
+        pd.api.types.is_float_dtype(values) and (values % 1 != 0).any()
+    )
+    if measured or values.nunique() < 2:
+        return False
+    pairs = pd.DataFrame({"value": values.to_numpy(), "patient": patient[known]})
+    return bool(len(pairs.drop_duplicates()) == values.nunique())
+
+
 def _findings(
     questions: Questions,
 ) -> list[tuple[Hashable, NDArray[np.float64]]]:
@@ -208,7 +251,7 @@ def _findings(
 
 def _test(
     rows: Rows,
-    column: Column,
+    column: _Tested,
     label: NDArray[np.float64],
     logits: NDArray[np.float64],
     n_permutations: int,
@@ -226,18 +269,18 @@ def _test(
         "most": None,
         "share_of_positives": np.nan,
         "share_of_negatives": np.nan,
-        "note": column.reason,
+        "note": column.note,
     }
-    if column.reason:
+    if not column.levels:
         return result
     kept, names, result["note"] = _usable(rows, column, label)
     result["n_levels"] = len(names)
     if len(names) < 2:
         result["note"] = (
-            f"fewer than two levels have {MIN_PATIENTS} patients. {result['note']}"
+            f"fewer than two levels have {LEAST_PATIENTS} patients. {result['note']}"
         ).strip()
         return result
-    _, level = np.unique(column.level[kept], return_inverse=True)
+    _, level = np.unique(column.code[kept], return_inverse=True)
     patient = np.unique(rows.patient[kept], return_inverse=True)[1]
     ill = label[kept].astype(np.intp)
     folds = make_folds(
@@ -271,25 +314,26 @@ def _test(
 
 
 def _usable(
-    rows: Rows, column: Column, label: NDArray[np.float64]
+    rows: Rows, column: _Tested, label: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], list[Any], str]:
     """Return rows with a label and a level of enough patients, levels, and a note."""
-    known = (column.level >= 0) & ~np.isnan(label)
+    known = (column.code >= 0) & ~np.isnan(label)
     pairs = np.unique(
-        np.column_stack([column.level[known], rows.patient[known]]), axis=0
+        np.column_stack([column.code[known], rows.patient[known]]), axis=0
     )
-    n_patients = np.bincount(pairs[:, 0], minlength=len(column.names))
-    enough = n_patients >= MIN_PATIENTS
-    kept = np.flatnonzero(known & enough[column.level])
-    rare = [column.names[k] for k in np.flatnonzero(~enough & (n_patients > 0))]
-    note = ""
+    n_patients = np.bincount(pairs[:, 0], minlength=len(column.levels))
+    enough = n_patients >= LEAST_PATIENTS
+    kept = np.flatnonzero(known & enough[column.code])
+    rare = [column.levels[k] for k in np.flatnonzero(~enough & (n_patients > 0))]
+    note = column.note
     if rare:
-        shown = ", ".join(map(repr, rare[:5])) + (", ..." if len(rare) > 5 else "")
-        note = (
-            f"{len(rare)} level(s) of fewer than {MIN_PATIENTS} patients left out: "
-            f"{shown}"
+        note += (
+            f" Among labelled images, fewer than {LEAST_PATIENTS} patients have "
+            + ", ".join(map(repr, rare[:5]))
+            + (", ..." if len(rare) > 5 else "")
         )
-    return kept, [column.names[k] for k in np.flatnonzero(enough)], note
+    note = note.strip()
+    return kept, [column.levels[k] for k in np.flatnonzero(enough)], note
 
 
 def _p_association(
@@ -371,14 +415,14 @@ def _agreement(
 
 def _words(
     rows: Rows,
-    column: Column,
+    column: _Tested,
     label: NDArray[np.float64],
     prompts: Sequence[str],
     model: str | os.PathLike[str],
 ) -> str:
     """Return the prompt nearest to the direction of each level, given the label."""
     kept, names, _ = _usable(rows, column, label)
-    _, level = np.unique(column.level[kept], return_inverse=True)
+    _, level = np.unique(column.code[kept], return_inverse=True)
     X = centred(rows.X[kept], label[kept].astype(np.intp))
     alpha = float((X * X).sum()) / X.shape[1]
     head = RidgeClassifier(alpha=alpha).fit(X, level)
