@@ -3,6 +3,7 @@
 ::
 
     _label_issues.py  find_label_issues, find_disagreements: labels that look wrong
+    _copies.py        find_copies: pictures that a data set holds twice
     _shortcuts.py     find_shortcuts: metadata that stand in for a finding
 
     _rows.py          rows and patients as the pieces read them
@@ -14,9 +15,10 @@
 """
 
 from sk_medsiglip._public import name_by_room
+from sk_medsiglip.audit._copies import find_copies
 from sk_medsiglip.audit._label_issues import find_disagreements, find_label_issues
 from sk_medsiglip.audit._shortcuts import find_shortcuts
 
-__all__ = ["find_disagreements", "find_label_issues", "find_shortcuts"]
+__all__ = ["find_copies", "find_disagreements", "find_label_issues", "find_shortcuts"]
 
 name_by_room(globals())
