@@ -9,6 +9,8 @@
     _rows.py          rows and patients as the pieces read them
     _questions.py     the questions that labels answer; out-of-fold answers to them
     _metadata.py      columns of metadata as levels
+    _metadata_columns.py  the same in the order of rows, and patients' ids among them
+    _column_tests.py  whether a column goes with a label, and can be read from rows
     _permute.py       patients permuted within strata; p-values
     _ridge.py         ridge regressions of many targets, out of folds
     _pair_auc.py      areas under ROC curves over some of the pairs

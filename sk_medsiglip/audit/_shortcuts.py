@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,23 +12,30 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import RidgeClassifier
 
 from sk_medsiglip._labels import Labels
-from sk_medsiglip._splits import Folds, make_folds
-from sk_medsiglip.audit._metadata import LEAST_PATIENTS, Column, read_metadata
+from sk_medsiglip._splits import make_folds
+from sk_medsiglip.audit._column_tests import p_association, read_levels
+from sk_medsiglip.audit._metadata_columns import MetadataColumn, read_columns
 from sk_medsiglip.audit._pair_auc import auc_conflicting, auc_within
-from sk_medsiglip.audit._permute import holm, p_value, permuted_rows
+from sk_medsiglip.audit._permute import holm
 from sk_medsiglip.audit._questions import (
     Questions,
     deal,
     out_of_fold_logits,
     read_questions,
 )
-from sk_medsiglip.audit._ridge import BLOCK, FoldedRidge, centred
+from sk_medsiglip.audit._ridge import centred
 from sk_medsiglip.audit._rows import Rows, check_rows
 from sk_medsiglip.heads import explain_head
 
 #: Permutations for each column, so that Holm's method can reach .01.
 DRAWS_A_COLUMN = 200
 LEAST_DRAWS = 999
+
+_COLUMNS = [
+    *("finding", "column", "n_levels", "p_association", "p_readable", "p_value"),
+    *("shortcut", "auc_readable", "auc", "auc_within", "auc_conflicting", "most"),
+    *("share_of_positives", "share_of_negatives", "note"),
+]
 
 
 def find_shortcuts(
@@ -156,7 +162,7 @@ def find_shortcuts(
     if not 0 < level < 1:
         raise ValueError(f"level is a rate between 0 and 1, such as 0.01; got {level}.")
     rows = check_rows(X, groups, "find_shortcuts")
-    columns = _read_columns(metadata, rows)
+    columns = read_columns(metadata, rows)
     questions = read_questions(find_shortcuts, X, y, rows)
     questions, folds = deal(rows, questions, 5, groups)
     logits = out_of_fold_logits(rows, questions, folds)
@@ -168,79 +174,30 @@ def find_shortcuts(
             _test(rows, column, label, logits[:, k], n_permutations, random_state)
             for column in columns
         ]
-        table = pd.DataFrame(tests)
-        table.insert(0, "finding", pd.Series([finding] * len(table), dtype=object))
-        table.insert(
-            1, "column", pd.Series([one.name for one in columns], dtype=object)
-        )
+        table = pd.DataFrame(tests).reindex(columns=_COLUMNS)
+        table["finding"] = pd.Series([finding] * len(table), dtype=object)
+        table["column"] = [one.name for one in columns]
         larger = table[["p_association", "p_readable"]].max(axis=1, skipna=False)
-        adjusted = holm(larger.to_numpy(np.float64))
-        table.insert(5, "p_value", adjusted)
-        table.insert(6, "shortcut", adjusted <= level)
+        table["p_value"] = holm(larger.to_numpy(np.float64))
+        table["shortcut"] = table["p_value"] <= level
         if prompts is not None:
             table["words"] = [
                 _words(rows, column, label, prompts, model) if is_one else ""
                 for column, is_one in zip(columns, table["shortcut"], strict=True)
             ]
-        found.append(table.assign(_finding=k, _name=table["column"].astype(str)))
+        found.append(table.assign(_finding=k))
     result = pd.concat(found).sort_values(
-        ["p_value", "auc_readable", "_finding", "_name"],
+        ["p_value", "auc_readable", "_finding", "column"],
         ascending=[True, False, True, True],
         kind="stable",
     )
-    result = result.drop(columns=["_finding", "_name"]).reset_index(drop=True)
+    result = result.drop(columns="_finding").reset_index(drop=True)
     result["finding"] = result["finding"].infer_objects()
     result.attrs = {"notes": rows.notes, "left_out": questions.left_out}
     return result
 
 
-@dataclass(frozen=True, eq=False)
-class _Tested(Column):
-    """A column in the order of rows; it has no levels if it cannot be tested."""
-
-    note: str
-
-
-def _read_columns(metadata: Any, rows: Rows) -> list[_Tested]:
-    """Return the columns of a table, also those that cannot be tested."""
-    if hasattr(metadata, "to_pandas"):
-        metadata = metadata.to_pandas()
-    patient = np.full(rows.n_given, -1)
-    patient[rows.row] = rows.patient
-    columns, left_out = read_metadata(metadata, patient)
-    usable = {one.name: one for one in columns}
-    found = []
-    for name, values in pd.DataFrame(metadata).items():
-        column, note = usable.get(str(name)), left_out.get(str(name), "")
-        if _is_identity(values.iloc[rows.row], rows.patient):
-            column, note = (
-                None,
-                ("it stands for the patient or the row: no two patients share a value"),
-            )
-        if column is None:
-            found.append(_Tested(str(name), [], np.empty(0, np.intp), note))
-        else:
-            code = column.code[rows.row]
-            found.append(_Tested(column.name, column.levels, code, note))
-    return found
-
-
-def _is_identity(values: pd.Series, patient: NDArray[np.intp]) -> bool:
-    """Return whether no two patients share a value; measurements are no identities."""
-    known = values.notna().to_numpy()
-    values = values[known].astype(object).infer_objects()
-    measured = pd.api.types.is_datetime64_any_dtype(values) or (
-        pd.api.types.is_float_dtype(values) and (values % 1 != 0).any()
-    )
-    if measured or values.nunique() < 2:
-        return False
-    pairs = pd.DataFrame({"value": values.to_numpy(), "patient": patient[known]})
-    return bool(len(pairs.drop_duplicates()) == values.nunique())
-
-
-def _findings(
-    questions: Questions,
-) -> list[tuple[Hashable, NDArray[np.float64]]]:
+def _findings(questions: Questions) -> list[tuple[Hashable, NDArray[np.float64]]]:
     """Return names and labels of 1, 0 and NaN; each of several classes by itself."""
     if questions.is_exclusive:
         place = questions.target[:, 0]
@@ -251,49 +208,26 @@ def _findings(
 
 def _test(
     rows: Rows,
-    column: _Tested,
+    column: MetadataColumn,
     label: NDArray[np.float64],
     logits: NDArray[np.float64],
     n_permutations: int,
     random_state: int,
 ) -> dict[str, Any]:
-    """Return the figures of one column and one finding."""
-    result: dict[str, Any] = {
-        "n_levels": 0,
-        "p_association": np.nan,
-        "p_readable": np.nan,
-        "auc_readable": np.nan,
-        "auc": np.nan,
-        "auc_within": np.nan,
-        "auc_conflicting": np.nan,
-        "most": None,
-        "share_of_positives": np.nan,
-        "share_of_negatives": np.nan,
-        "note": column.note,
-    }
-    if not column.levels:
-        return result
-    kept, names, result["note"] = _usable(rows, column, label)
-    result["n_levels"] = len(names)
+    """Return the figures of one column and one finding, those that can be had."""
+    kept, level, names, note = column.usable(label, rows.patient)
+    result: dict[str, Any] = {"n_levels": len(names), "note": note}
     if len(names) < 2:
-        result["note"] = (
-            f"fewer than two levels have {LEAST_PATIENTS} patients. {result['note']}"
-        ).strip()
         return result
-    _, level = np.unique(column.code[kept], return_inverse=True)
     patient = np.unique(rows.patient[kept], return_inverse=True)[1]
     ill = label[kept].astype(np.intp)
-    folds = make_folds(
-        Labels(np.array([0, 1]), ill), 5, patient, np.empty((len(ill), 0))
-    )
+    folds = make_folds(Labels(np.array([0, 1]), ill), 5, patient, rows.X[kept])
     if folds is None:
-        result["note"] = (
-            f"a label has fewer than two patients. {result['note']}".strip()
-        )
+        result["note"] = f"{note} A label has fewer than two patients here.".strip()
         return result
     rng = np.random.default_rng(random_state)
-    result["p_association"] = _p_association(ill, level, patient, n_permutations, rng)
-    result["p_readable"], result["auc_readable"] = _read(
+    result["p_association"] = p_association(ill, level, patient, n_permutations, rng)
+    result["p_readable"], result["auc_readable"] = read_levels(
         rows.X[kept], ill, level, patient, folds, n_permutations, rng
     )
     score = logits[kept]
@@ -302,10 +236,8 @@ def _test(
     result["auc"] = auc_within(ill, score, np.zeros_like(level))
     result["auc_within"] = auc_within(ill, score, level)
     result["auc_conflicting"] = auc_conflicting(ill, score, level)
-    positives, negatives = (
-        np.bincount(level, ill == value) / max((ill == value).sum(), 1)
-        for value in (1, 0)
-    )
+    positives = np.bincount(level, ill) / max(ill.sum(), 1)
+    negatives = np.bincount(level, 1 - ill) / max((1 - ill).sum(), 1)
     most = int((positives - negatives).argmax())
     result["most"] = names[most]
     result["share_of_positives"] = float(positives[most])
@@ -313,116 +245,15 @@ def _test(
     return result
 
 
-def _usable(
-    rows: Rows, column: _Tested, label: NDArray[np.float64]
-) -> tuple[NDArray[np.intp], list[Any], str]:
-    """Return rows with a label and a level of enough patients, levels, and a note."""
-    known = (column.code >= 0) & ~np.isnan(label)
-    pairs = np.unique(
-        np.column_stack([column.code[known], rows.patient[known]]), axis=0
-    )
-    n_patients = np.bincount(pairs[:, 0], minlength=len(column.levels))
-    enough = n_patients >= LEAST_PATIENTS
-    kept = np.flatnonzero(known & enough[column.code])
-    rare = [column.levels[k] for k in np.flatnonzero(~enough & (n_patients > 0))]
-    note = column.note
-    if rare:
-        note += (
-            f" Among labelled images, fewer than {LEAST_PATIENTS} patients have "
-            + ", ".join(map(repr, rare[:5]))
-            + (", ..." if len(rare) > 5 else "")
-        )
-    note = note.strip()
-    return kept, [column.levels[k] for k in np.flatnonzero(enough)], note
-
-
-def _p_association(
-    ill: NDArray[np.intp],
-    level: NDArray[np.intp],
-    patient: NDArray[np.intp],
-    n_draws: int,
-    rng: np.random.Generator,
-) -> float:
-    """Return how often permuted patients go with the levels as well as they do.
-
-    A patient is the mean of the images, both label and levels; the measure is the
-    share of the labels' variance that the levels explain.
-    """
-    size = np.bincount(patient)
-    shares = np.column_stack(
-        [np.bincount(patient, level == k) / size for k in range(level.max() + 1)]
-    )
-    means = np.bincount(patient, ill) / size
-    left, lengths, _ = np.linalg.svd(shares - shares.mean(axis=0), full_matrices=False)
-    axes = left[:, lengths > 1e-9 * max(lengths[0], 1e-300)]
-    centred_means = means - means.mean()
-    drawn = np.stack([rng.permutation(centred_means) for _ in range(n_draws)])
-    observed = float(((axes.T @ centred_means) ** 2).sum())
-    return p_value(observed, ((drawn @ axes) ** 2).sum(axis=1))
-
-
-def _read(
-    X: NDArray[np.floating],
-    ill: NDArray[np.intp],
-    level: NDArray[np.intp],
-    patient: NDArray[np.intp],
-    folds: Folds,
-    n_draws: int,
-    rng: np.random.Generator,
-) -> tuple[float, float]:
-    """Return the p-value and the area of reading levels from rows, given the label."""
-    spread = X.std(axis=0)
-    scaled = centred(X, ill) / np.where(spread > 0, spread, 1)
-    ridge = FoldedRidge(scaled, folds)
-    n_levels = int(level.max()) + 1
-    # Of two levels, one is the other's opposite.
-    asked = np.arange(1, 2) if n_levels == 2 else np.arange(n_levels)
-    observed, predicted = _agreement(ridge, level[None], asked, ill)
-    labels = np.zeros((2, int(patient.max()) + 1), bool)
-    labels[ill, patient] = True
-    stratum = (labels[0] + 2 * labels[1])[patient]
-    drawn = np.empty(n_draws)
-    step = max(1, BLOCK // (len(X) * len(asked)))
-    for start in range(0, n_draws, step):
-        n = min(step, n_draws - start)
-        permuted = permuted_rows(patient, stratum, n, rng)
-        drawn[start : start + n], _ = _agreement(ridge, level[permuted], asked, ill)
-    areas = [
-        auc_within((level == one).astype(np.intp), predicted[:, k], ill)
-        for k, one in enumerate(asked)
-    ]
-    return p_value(float(observed[0]), drawn), float(np.mean(areas))
-
-
-def _agreement(
-    ridge: FoldedRidge,
-    levels: NDArray[np.intp],
-    asked: NDArray[np.intp],
-    ill: NDArray[np.intp],
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Return how well predicted and true levels of each draw agree, and predictions.
-
-    The measure is the cosine of the two, the mean over levels.
-    """
-    n_rows, n_asked = len(ill), len(asked)
-    target = (levels.T[:, :, None] == asked).reshape(n_rows, -1).astype(ridge.X.dtype)
-    target = centred(target, ill)
-    predicted = ridge.predict(target)
-    lengths = np.linalg.norm(target, axis=0) * np.linalg.norm(predicted, axis=0)
-    cosines = np.einsum("ij,ij->j", target, predicted) / np.maximum(lengths, 1e-12)
-    return cosines.reshape(-1, n_asked).mean(axis=1), predicted
-
-
 def _words(
     rows: Rows,
-    column: _Tested,
+    column: MetadataColumn,
     label: NDArray[np.float64],
     prompts: Sequence[str],
     model: str | os.PathLike[str],
 ) -> str:
     """Return the prompt nearest to the direction of each level, given the label."""
-    kept, names, _ = _usable(rows, column, label)
-    _, level = np.unique(column.code[kept], return_inverse=True)
+    kept, level, names, _ = column.usable(label, rows.patient)
     X = centred(rows.X[kept], label[kept].astype(np.intp))
     alpha = float((X * X).sum()) / X.shape[1]
     head = RidgeClassifier(alpha=alpha).fit(X, level)
