@@ -255,10 +255,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("piece", choices=["labels", "label_cost", "shortcuts"])
     parser.add_argument("--rows", type=Path, default=Path("audit_rows"))
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
     parser.add_argument("--pneumonia", type=Path, default=None)
     asked = parser.parse_args()
-    seeds = range(asked.seeds)
+    seeds = asked.seeds
     if asked.piece == "labels":
         found = measure_labels(seeds, asked.rows, asked.pneumonia)
     elif asked.piece == "label_cost":
@@ -268,7 +268,7 @@ def main() -> None:
     libraries = ("numpy", "scikit-learn", "cleanlab")
     write_results(
         f"audit_{asked.piece}",
-        {"setting": setting(*libraries, seeds=asked.seeds), **found},
+        {"setting": setting(*libraries, seeds=len(seeds)), **found},
     )
 
 

@@ -134,9 +134,9 @@ def find_label_issues(
     if groups is not None:
         issues["group"] = one_column(groups)[issues["row"]]
     if images is not None:
-        issues["image"] = pd.Series(
-            [images[row] for row in issues["row"]], dtype=object
-        )
+        listed = list(images)  # a column of a table would be asked by its index
+        shown = [listed[row] for row in issues["row"]]
+        issues["image"] = pd.Series(shown, dtype=object)
     return issues
 
 

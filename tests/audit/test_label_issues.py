@@ -178,6 +178,19 @@ def test_names_images_and_notes(phantom_vectors, findings, phantoms):
     assert "group of its own" in issues.attrs["notes"][0]
 
 
+def test_texts_as_labels_and_columns_of_a_table(phantom_vectors, flipped):
+    y = np.where(flipped[0][:, DEVICE] == 1, "yes", "no")
+    X = phantom_vectors.copy()
+    X.setflags(write=False)
+    paths = pd.Series([f"{row}.png" for row in range(len(y))], index=range(1, 401))
+    issues = find_label_issues(X, y, images=paths)
+    numbers = find_label_issues(X, flipped[0][:, DEVICE], images=paths)
+    assert issues["row"].tolist() == numbers["row"].tolist()
+    assert issues["given"].tolist() == y[issues["row"]].tolist()
+    assert (issues["given"] != issues["suggested"]).all()
+    assert issues["image"][0] == f"{issues['row'][0]}.png"
+
+
 def test_errors_say_what_to_do(phantom_vectors, findings, phantoms):
     X, y = phantom_vectors, findings[:, 0]
     with pytest.raises(ValueError, match="inconsistent"):
