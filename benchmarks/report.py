@@ -146,6 +146,27 @@ _SECTIONS = {
         "a patient: how far a label's share in a fold is from its share in all, and a "
         "fold's size from a fifth. Other work ran on the machine meanwhile.",
     ),
+    "audit_labels": Section(
+        "Label errors",
+        "Planted into 1,500 phantoms a seed, rows of the demonstration checkpoint, "
+        "means over seeds: the precision of the list where it holds 60 % of the wrong "
+        "labels. *likely* is the number of labels that are counted as likely wrong, "
+        "for each wrong one. cleanlab's self-confidence is fed by `cross_val_predict` "
+        "of a standardised logistic regression, its penalty chosen on another seed.",
+    ),
+    "audit_label_cost": Section(
+        "What judging labels costs",
+        "Made-up rows of 1,152 values, 14 findings, three in ten labels blank. The "
+        "other side's seconds are those of one finding, times 14. Other work ran on "
+        "the machine, so processor seconds are the better figures.",
+    ),
+    "audit_shortcuts": Section(
+        "Shortcuts",
+        "Sets of 400 patients, rows of the demonstration checkpoint: a mark that goes "
+        "with the nodules of four patients in five, beside four columns that mean "
+        "nothing, at a level of .01. In clean sets the mark is in the table but not in "
+        "the images.",
+    ),
     "evaluate": Section(
         "Figures with intervals",
         "Resamples of patients, the same for both sides; the loop is run for some of "

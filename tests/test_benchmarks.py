@@ -7,9 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import forked
+import numpy as np
 import pytest
 
 from benchmarks import (
+    audit,
     bags,
     coverage,
     embedding,
@@ -97,6 +99,18 @@ def test_search_counts_model_passes_and_agrees_on_scores(
     }
     assert len(scores) == 1
     assert found["ours, empty store"]["bytes on disk"] > n * 192 * 4
+
+
+def test_the_audit_finds_what_is_planted(tmp_path):
+    X, y, groups = audit.audit_rows(100, n_images=120, folder=tmp_path)
+    wrong = audit.flip("5 % of labels", y, groups, 100)
+    found = audit.judge_labels(X, y[:, :1], groups, wrong[:, :1])
+    assert found["ours"][0] > 0.2
+    assert found["cleanlab"][0] > 0.2
+    rows = np.array([3, 0, 2, 1])
+    assert audit.precision_at_recall(rows, np.array([1, 0, 0, 1], bool)) == 1
+    assert audit.precision_at_recall(rows, np.array([0, 1, 1, 0], bool)) == 0.5
+    assert set(audit.measure_cost(300, 2, 20)["times as fast"]) == {"s", "CPU s"}
 
 
 def test_saving_ours_writes_no_weights(tmp_path, monkeypatch):

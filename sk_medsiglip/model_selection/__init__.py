@@ -4,6 +4,7 @@
 
     _multilabel_splits.py  folds and held-out parts that spread every label evenly
     _leakage.py            check_leakage: patients and pictures on both sides of a split
+    _pictures.py           which images are the same picture, and which nearly so
 
     _head_search.py        HeadSearchCV: which head, with which settings
     _best_head.py          its answers once it is fitted
@@ -22,6 +23,7 @@ from sk_medsiglip.model_selection._multilabel_splits import (
     MultilabelStratifiedGroupKFold,
     MultilabelStratifiedGroupShuffleSplit,
 )
+from sk_medsiglip.model_selection._pictures import find_near_copies, read_pictures
 
 __all__ = [
     "EachLabel",
@@ -29,6 +31,8 @@ __all__ = [
     "MultilabelStratifiedGroupKFold",
     "MultilabelStratifiedGroupShuffleSplit",
     "check_leakage",
+    "find_near_copies",
+    "read_pictures",
 ]
 
 name_by_room(globals())

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
-from sk_medsiglip._embeddings import is_matrix
 from sk_medsiglip._shared_groups import shared_groups, written_ids
 from sk_medsiglip._splits import group_numbers
-from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
-from sk_medsiglip.exceptions import ImageReadError, LeakageWarning
-from sk_medsiglip.images import image_fingerprint, image_rows, read_resized
+from sk_medsiglip.exceptions import LeakageWarning
+from sk_medsiglip.model_selection._pictures import find_near_copies, read_pictures
 
-#: Side in pixels at which pictures are compared where no embedder says another.
-_SIZE = 448
 #: Training rows that say how often images of other patients are nearly the same.
 _N_ASKED = 1000
 _DTYPES = {
@@ -34,8 +28,6 @@ _DTYPES = {
     "group": "object",
     "cosine": "float64",
 }
-#: Rows of the test and of the training side in one product: 16 MB of float32.
-_TEST_BLOCK, _TRAIN_BLOCK = 1024, 4096
 Rows = NDArray[np.intp]
 
 
@@ -165,10 +157,9 @@ def check_leakage(
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be above 0 and at most 1, got {threshold!r}.")
-    images, vectors = _read_X(X, embeddings, embedder, n_jobs)
-    pictures = _number_rows(vectors) if images is None else _fingerprint(images, n_jobs)
-    if vectors is not None:
-        vectors = np.nan_to_num(vectors)  # near nothing
+    pictures, vectors = read_pictures(
+        X, embeddings=embeddings, embedder=embedder, n_jobs=n_jobs
+    )
     n_rows = len(pictures)
     patients = None
     if groups is not None:
@@ -190,13 +181,16 @@ def check_leakage(
                 warnings.warn(doubt, LeakageWarning, stacklevel=2)
         found["same picture"] += _find_shared(split, pictures, train, test, 1.0)
         if vectors is not None:
-            near = _find_near(split, vectors, pictures, train, test, threshold)
-            found["nearly the same"] += near
+            near = find_near_copies(vectors, pictures, train, test, threshold)
+            found["nearly the same"] += [
+                _Finding(split, one.train_row, one.test_row, one.n_train, 1, one.cosine)
+                for one in near
+            ]
             if patients is not None and near:
                 asked = np.random.default_rng(0).permutation(train)[:_N_ASKED]
                 # Rows of one patient are taken for one picture, so others are found.
-                others = _find_near(split, vectors, patients, train, asked, threshold)
-                pairs = np.array([pictures[list(one[1:3])] for one in others])
+                others = find_near_copies(vectors, patients, train, asked, threshold)
+                pairs = np.array([pictures[list(one[:2])] for one in others])
                 n_alike = (np.diff(pairs) != 0).sum() if others else 0
                 n_by_chance += n_alike / len(asked) * len(test)
     given = None if groups is None else np.asarray(groups, dtype=object).ravel()
@@ -220,53 +214,6 @@ def _find_shared(
     return sorted(_Finding(split, a, b, m, n, cosine) for a, m, b, n in both.tolist())
 
 
-def _find_near(
-    split: int,
-    vectors: NDArray[np.float32],
-    pictures: Rows,
-    train: Rows,
-    test: Rows,
-    threshold: float,
-) -> list[_Finding]:
-    """Return the test rows that have a near copy in training, the nearest first.
-
-    ``vectors`` are scaled to unit length; rows that are skipped are all zeros. Rows of
-    one number in ``pictures`` are the same picture, which is another kind of finding.
-    """
-    findings = []
-    for block in _blocks(test, _TEST_BLOCK):
-        best = np.full(len(block), -np.inf)
-        nearest = np.zeros(len(block), np.intp)
-        n_near = np.zeros(len(block), np.intp)
-        for others in _blocks(train, _TRAIN_BLOCK):
-            cosines = vectors[block] @ vectors[others].T
-            i, j = np.nonzero(cosines >= threshold)
-            apart = pictures[block[i]] != pictures[others[j]]
-            i, j = i[apart], j[apart]
-            if not i.size:
-                continue
-            n_near += np.bincount(i, minlength=len(block))
-            # Of each test row the highest comes last, and so is the one that stays.
-            order = np.argsort(cosines[i, j], kind="stable")
-            here, where = np.full(len(block), -np.inf), np.zeros(len(block), np.intp)
-            here[i[order]] = cosines[i, j][order]
-            where[i[order]] = others[j[order]]
-            nearer = here > best
-            best[nearer], nearest[nearer] = here[nearer], where[nearer]
-        for row in np.flatnonzero(n_near):
-            cosine = min(1.0, float(best[row]))
-            counts = int(n_near[row]), 1
-            findings.append(
-                _Finding(split, int(nearest[row]), int(block[row]), *counts, cosine)
-            )
-    return sorted(findings, key=lambda one: (-one.cosine, one.test_row))
-
-
-def _blocks(rows: Rows, size: int) -> Iterator[Rows]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
-
-
 def _tabulate(
     found: dict[str, list[_Finding]], names: Any, max_rows: int | None
 ) -> pd.DataFrame:
@@ -285,65 +232,6 @@ def _tabulate(
     frame = pd.DataFrame(rows, columns=list(_DTYPES)).astype(_DTYPES)
     frame.attrs["n_found"] = {kind: len(findings) for kind, findings in found.items()}
     return frame
-
-
-def _read_X(
-    X: Any, embeddings: Any, embedder: Any, n_jobs: int | None
-) -> tuple[Any, NDArray[np.float32] | None]:
-    """Return images to fingerprint, or None, and unit vectors, or None."""
-    if is_matrix(X):
-        if embeddings is not None or embedder is not None:
-            raise ValueError(
-                "X holds embeddings already: leave out embeddings and embedder, or "
-                "pass images as X."
-            )
-        return None, _unit(X)
-    if embeddings is not None and embedder is not None:
-        raise ValueError("Pass embeddings or an embedder, not both.")
-    images = image_rows(X)
-    if embedder is not None:
-        if isinstance(embedder, str | os.PathLike):
-            embedder = MedSigLIPEmbedder(embedder, n_jobs=n_jobs)
-        # The same pixels are one row of an embedder, so its rows tell pictures apart.
-        return None, _unit(plain_rows(embedder, images))
-    if embeddings is None:
-        return images, None
-    vectors = _unit(embeddings)
-    check_consistent_length(images, vectors)
-    return images, vectors
-
-
-def _unit(vectors: Any) -> NDArray[np.float32]:
-    rows = np.array(vectors, dtype=np.float32)
-    if rows.ndim != 2:
-        raise ValueError(
-            f"embeddings must be of shape (n_samples, n_features), got {rows.shape}."
-        )
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows /= np.where(length > 0, length, 1)
-    return rows
-
-
-def _number_rows(vectors: Any) -> Rows:
-    """Give equal vectors one number, and -1 to those with NaN."""
-    contents = np.array([row.tobytes() for row in vectors], dtype=object)
-    contents[~np.isfinite(vectors).all(axis=1)] = None
-    return pd.factorize(contents)[0]
-
-
-def _fingerprint(images: Any, n_jobs: int | None) -> Rows:
-    """Give the same pictures one number."""
-
-    def fingerprint(row: int) -> bytes:
-        try:
-            return image_fingerprint(read_resized(images[row], _SIZE))
-        except ImageReadError as error:
-            raise error.at_row(row) from error
-
-    found = Parallel(n_jobs=n_jobs, prefer="threads")(
-        delayed(fingerprint)(row) for row in range(len(images))
-    )
-    return group_numbers(np.array(found, dtype=object))
 
 
 def _pairs(

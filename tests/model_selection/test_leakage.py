@@ -167,10 +167,10 @@ def test_an_embedders_equal_rows_are_the_same_picture(phantoms):
 
 
 def test_near_copies_agree_with_the_whole_matrix(monkeypatch):
-    from sk_medsiglip.model_selection import _leakage
+    from sk_medsiglip.model_selection import _pictures
 
-    monkeypatch.setattr(_leakage, "_TEST_BLOCK", 7)
-    monkeypatch.setattr(_leakage, "_TRAIN_BLOCK", 11)
+    monkeypatch.setattr(_pictures, "_TEST_BLOCK", 7)
+    monkeypatch.setattr(_pictures, "_TRAIN_BLOCK", 11)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 4)).astype(np.float32)
     groups = rng.integers(0, 50, 60)
