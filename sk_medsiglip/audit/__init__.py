@@ -5,6 +5,7 @@
     _label_issues.py  find_label_issues, find_disagreements: labels that look wrong
     _copies.py        find_copies: pictures that a data set holds twice
     _shortcuts.py     find_shortcuts: metadata that stand in for a finding
+    _slices.py        worst_slices: subgroups in which a classifier does worse
 
     _rows.py          rows and patients as the pieces read them
     _questions.py     the questions that labels answer; out-of-fold answers to them
@@ -18,7 +19,14 @@ from sk_medsiglip._public import name_by_room
 from sk_medsiglip.audit._copies import find_copies
 from sk_medsiglip.audit._label_issues import find_disagreements, find_label_issues
 from sk_medsiglip.audit._shortcuts import find_shortcuts
+from sk_medsiglip.audit._slices import worst_slices
 
-__all__ = ["find_copies", "find_disagreements", "find_label_issues", "find_shortcuts"]
+__all__ = [
+    "find_copies",
+    "find_disagreements",
+    "find_label_issues",
+    "find_shortcuts",
+    "worst_slices",
+]
 
 name_by_room(globals())
