@@ -6,6 +6,8 @@
     _copies.py        find_copies: pictures that a data set holds twice
     _shortcuts.py     find_shortcuts: metadata that stand in for a finding
     _slices.py        worst_slices: subgroups in which a classifier does worse
+    _novelty.py       NoveltyGate: images unlike those that were learned from
+    _drift.py         drift_test: whether a set of images differs from another one
 
     _rows.py          rows and patients as the pieces read them
     _questions.py     the questions that labels answer; out-of-fold answers to them
@@ -17,11 +19,16 @@
 
 from sk_medsiglip._public import name_by_room
 from sk_medsiglip.audit._copies import find_copies
+from sk_medsiglip.audit._drift import DriftResult, drift_test
 from sk_medsiglip.audit._label_issues import find_disagreements, find_label_issues
+from sk_medsiglip.audit._novelty import NoveltyGate
 from sk_medsiglip.audit._shortcuts import find_shortcuts
 from sk_medsiglip.audit._slices import worst_slices
 
 __all__ = [
+    "DriftResult",
+    "NoveltyGate",
+    "drift_test",
     "find_copies",
     "find_disagreements",
     "find_label_issues",
