@@ -66,7 +66,7 @@ class NoveltyGate(
     ----------
     location_ : ndarray of shape (n_features,)
         The mean of the training rows.
-    whitening_ : ndarray of shape (n_features, n_features)
+    whitening_ : ndarray of shape (n_features, n_features), float32
         Matrix that turns differences from the mean into uncorrelated columns of
         variance 1, as far as the shrunk covariance knows.
     calibration_scores_ : ndarray of shape (n_samples,)
@@ -347,19 +347,21 @@ class NoveltyGate(
 
 def _whitening(
     rows: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Return the mean, and a matrix that makes the shrunk covariance the identity."""
     fitted = LedoitWolf(store_precision=False).fit(rows)
     values, vectors = np.linalg.eigh(fitted.covariance_)
     # Rows that are all alike have no direction to differ in.
-    least = max(values[-1] * len(values) * np.finfo(np.float64).eps, 1e-300)
-    return fitted.location_, vectors / np.sqrt(np.maximum(values, least))
+    least = max(values[-1] * len(values) * np.finfo(np.float64).eps, 1e-60)
+    # Half as long in a saved gate, and as exact as embeddings are.
+    whitening = (vectors / np.sqrt(np.maximum(values, least))).astype(np.float32)
+    return fitted.location_, whitening
 
 
 def _scores(
     rows: NDArray[np.floating],
     location: NDArray[np.float64],
-    whitening: NDArray[np.float64],
+    whitening: NDArray[np.float32],
 ) -> NDArray[np.float64]:
     """Return negative distances from the mean."""
     return -np.linalg.norm((rows - location) @ whitening, axis=1)
