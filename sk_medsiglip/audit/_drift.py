@@ -232,15 +232,15 @@ def _p_value(
 ) -> float:
     """Compare what a ridge explains of the sets with permutations of patients."""
     n_patients = int(patient.max()) + 1
-    count = np.stack([np.bincount(patient[side], minlength=n_patients)
-                      for side in (~is_new, is_new)])  # fmt: skip
-    in_both = count.all(axis=0)
+    has_old, has_new = np.zeros((2, n_patients), dtype=bool)
+    has_old[patient[~is_new]], has_new[patient[is_new]] = True, True
+    in_both = has_old & has_new
     # Images of a patient in both sets pull in two directions, which are exchanged.
     sign = np.where(in_both[patient] & ~is_new, -1.0, 1.0)
     sums = np.zeros((n_patients, X.shape[1]))
     np.add.at(sums, patient, X * sign[:, None])
     weight = np.bincount(patient, sign, n_patients)
-    side = np.where(count[1] > 0, 1.0, -1.0)
+    side = np.where(has_new, 1.0, -1.0)
     sides = np.empty((n_permutations + 1, n_patients))
     sides[0] = side
     for drawn in sides[1:]:

@@ -207,7 +207,7 @@ class NoveltyGate(
             )
             return -np.inf
         as_far = np.cumsum(self.calibration_weights_)
-        first = np.searchsorted(as_far, allowed + 1e-9, side="right")
+        first = int(np.searchsorted(as_far, allowed + 1e-9, side="right"))
         return float(self.calibration_scores_[min(first, len(as_far) - 1)])
 
     def fit_transform(self, X: ArrayLike, y: Any = None, **params: Any) -> Any:
