@@ -12,6 +12,7 @@
     _rows.py          rows and patients as the pieces read them
     _questions.py     the questions that labels answer; out-of-fold answers to them
     _metadata.py      columns of metadata as levels
+    _exchange.py      metadata exchanged between patients of the same labels
     _permute.py       patients permuted within strata; p-values
     _ridge.py         ridge regressions of many targets, out of folds
     _pair_auc.py      areas under ROC curves over some of the pairs

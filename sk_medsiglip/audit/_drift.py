@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from sklearn.linear_model import RidgeClassifier
-from sklearn.model_selection import StratifiedGroupKFold
 
 from sk_medsiglip._intervals import area_estimate
+from sk_medsiglip._labels import Labels
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._shared_groups import written_ids
-from sk_medsiglip._splits import check_groups
+from sk_medsiglip._splits import Folds, check_groups, make_folds
 from sk_medsiglip._validation import Integral
+from sk_medsiglip.audit._ridge import PENALTY, FoldedRidge
 from sk_medsiglip.audit._rows import Rows, check_rows
 
 #: Degrees of freedom of the ridge in the test, a share of the number of patients.
@@ -25,8 +26,6 @@ _FREEDOM = 0.7
 #: Least penalty, a share of the mean variance of a column: rows in float32 are exact
 #: to about as much.
 _LEAST_PENALTY = 1e-6
-#: Penalty of the classifiers whose area is returned, in the same unit.
-_PENALTY = 1e-2
 _N_FOLDS = 5
 _ROUNDING = 1e-9
 
@@ -166,10 +165,10 @@ def drift_test(
     values = np.maximum(values, digit**2)
     random = np.random.default_rng(random_state)
     p_value = _p_value(X, is_new, rows.patient, values, vectors, n_permutations, random)
-    alpha = _PENALTY * float(values.mean()) * len(X)
-    scores = _out_of_fold(X, is_new, rows.patient, alpha)
+    scores = _out_of_fold(X, is_new, rows.patient)
     auc = area_estimate(is_new, scores, rows.patient, rows.n_patients)
     bounds = auc.interval(level)
+    classifier = RidgeClassifier(alpha=PENALTY * float(values.mean()) * len(X))
     moved = pd.DataFrame({"row": row[is_new], "score": scores[is_new]})
     moved = moved.sort_values(["score", "row"], ascending=[False, True])
     return DriftResult(
@@ -178,7 +177,7 @@ def drift_test(
         auc_low=bounds.low,
         auc_high=bounds.high,
         moved=moved.reset_index(drop=True),
-        classifier=RidgeClassifier(alpha=alpha).fit(rows.X, is_new.astype(int)),
+        classifier=classifier.fit(rows.X, is_new.astype(int)),
         n_patients_reference=len(np.unique(rows.patient[~is_new])),
         n_patients_new=len(np.unique(rows.patient[is_new])),
         notes=rows.notes,
@@ -270,37 +269,11 @@ def _test_penalty(values: NDArray[np.float64], n_patients: int) -> float:
 
 
 def _out_of_fold(
-    X: NDArray[np.floating],
-    is_new: NDArray[np.bool_],
-    patient: NDArray[np.intp],
-    alpha: float,
+    X: NDArray[np.floating], is_new: NDArray[np.bool_], patient: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Return scores by ridges that did not learn from a row's patient.
-
-    The sums of a fold are taken from those of all rows, so each row is met once.
-    """
-    target = np.where(is_new, 1.0, -1.0)
-    fewest = min(len(np.unique(patient[side])) for side in (is_new, ~is_new))
-    folds = StratifiedGroupKFold(min(_N_FOLDS, fewest))
-    tests = [test for _, test in folds.split(X, is_new, patient)]
-    moments = [_moments(X[test], target[test]) for test in tests]
-    gram, moment, total, sums = (sum(parts) for parts in zip(*moments, strict=True))
-    scores = np.empty(len(X))
-    for test, (own_gram, own_moment, own_total, own_sums) in zip(
-        tests, moments, strict=True
-    ):
-        n = len(X) - len(test)
-        center, offset = (sums - own_sums) / n, (total - own_total) / n
-        scatter = gram - own_gram - n * np.outer(center, center)
-        scatter[np.diag_indices_from(scatter)] += alpha
-        coef = np.linalg.solve(scatter, moment - own_moment - n * offset * center)
-        scores[test] = (X[test] - center) @ coef + offset
-    return scores
-
-
-def _moments(
-    X: NDArray[np.floating], target: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float, NDArray[np.float64]]:
-    """Return products and sums from which a ridge is fitted."""
-    gram = (X.T @ X).astype(np.float64)
-    return gram, X.T @ target, float(target.sum()), X.sum(axis=0, dtype=np.float64)
+    """Return scores by ridges that did not learn from a row's patient."""
+    labels = Labels(np.array([0, 1]), is_new.astype(np.intp))
+    # Not None, since each set has two patients.
+    folds = cast(Folds, make_folds(labels, _N_FOLDS, patient, X))
+    target = (is_new - is_new.mean()).astype(X.dtype)
+    return FoldedRidge(X, folds).predict(target[:, None])[:, 0].astype(np.float64)

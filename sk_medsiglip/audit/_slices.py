@@ -16,6 +16,7 @@ from sk_medsiglip._labels import check_labels
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip._validation import Integral
+from sk_medsiglip.audit._exchange import Exchange
 from sk_medsiglip.audit._metadata import LEAST_PATIENTS, Column, read_metadata
 
 #: Error probability of the test to which the column ``findable`` belongs.
@@ -302,7 +303,8 @@ def _test(
     """Compare the loss of each slice with the largest when metadata are exchanged."""
     member = np.stack([one.cells for one in slices]).astype(np.float64)
     loss = question.loss
-    exchange = _Exchange(question, cells, np.random.default_rng(random_state))
+    rng = np.random.default_rng(random_state)
+    exchange = Exchange(question.patient, question.ill, cells, rng)
     total = np.zeros((n_permutations + 1, len(slices)))
     for side in (question.ill, ~question.ill):
         total -= loss[side].mean()
@@ -322,47 +324,6 @@ def _test(
     at_least = largest[:, None] >= z[0] - _ROUNDING
     threshold = np.quantile(largest, 1 - _ALPHA)
     return _Tested(total[0], at_least.mean(axis=0), threshold * spread)
-
-
-class _Exchange:
-    """Exchanges metadata between patients who carry the same labels.
-
-    An image takes the cell of an image with its label. Patients with fewer images than
-    the one they give to give some of theirs twice.
-    """
-
-    def __init__(
-        self,
-        question: _Question,
-        cells: NDArray[np.intp],
-        random: np.random.Generator,
-    ) -> None:
-        self._cells, self._random = cells, random
-        n_patients = int(question.patient.max()) + 1
-        # A unit is a patient's images with the same label.
-        self._unit = 2 * question.patient + question.ill
-        self._size = np.bincount(self._unit, minlength=2 * n_patients)
-        self._start = np.cumsum(self._size) - self._size
-        has = (self._size > 0).reshape(-1, 2)
-        pattern = has[:, 0] + 2 * has[:, 1]
-        self._alike = [np.flatnonzero(pattern == one) for one in np.unique(pattern)]
-        self._in_units = np.argsort(self._unit, kind="stable")
-        self._rank = np.arange(len(cells)) - self._start[self._unit[self._in_units]]
-
-    def cells(self) -> NDArray[np.intp]:
-        """Return the cells of all images after an exchange at random."""
-        giver = np.empty(len(self._size) // 2, dtype=np.intp)
-        for patients in self._alike:
-            giver[patients] = self._random.permutation(patients)
-        unit = self._unit[self._in_units]
-        gives = 2 * giver[unit // 2] + unit % 2
-        # Images of a unit in an order at random, so that it has no part in the test.
-        keys = self._random.random(len(unit))
-        shuffled = self._in_units[np.argsort(unit + keys)]
-        taken = shuffled[self._start[gives] + self._rank % self._size[gives]]
-        drawn = np.empty_like(self._cells)
-        drawn[self._in_units] = self._cells[taken]
-        return drawn
 
 
 def _tabulate(
