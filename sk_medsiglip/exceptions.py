@@ -23,6 +23,7 @@
     ├── UnknownTextWarning      texts hold no word that the model knows
     ├── PromptWarning           prompts of two classes mean nearly the same to a model
     ├── LeakageWarning          test images may have been learned from
+    ├── NoveltyWarning          images are unlike those that were learned from
     ├── LabelCodesWarning       numbers in ``y`` were read as places among class names
     ├── CheckpointWarning       part of a checkpoint or adapter is left out
     └── CacheWarning            the store cannot be used; the work goes on without it
@@ -49,6 +50,7 @@ __all__ = [
     "LeakageWarning",
     "MissingDependencyError",
     "ModelAccessError",
+    "NoveltyWarning",
     "OutOfMemoryError",
     "PromptError",
     "PromptWarning",
@@ -178,6 +180,10 @@ class LabelCodesWarning(SkMedSiglipWarning):
 
 class LeakageWarning(SkMedSiglipWarning):
     """Test images or patients may have been learned from, or could not be compared."""
+
+
+class NoveltyWarning(SkMedSiglipWarning):
+    """Images are unlike those that were learned from, or too few were learned from."""
 
 
 class CheckpointWarning(SkMedSiglipWarning):

@@ -43,6 +43,7 @@ from sk_medsiglip import (
     ZeroShotClassifier,
     make_zero_shot_pipeline,
 )
+from sk_medsiglip.audit import NoveltyGate
 from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.evaluation import (
     EmbeddingMapDisplay,
@@ -130,6 +131,7 @@ def estimators():
         "retriever": (ImageRetriever(**DEMO), "images"),
         "vectors": (ImageRetriever(**DEMO), "X"),
         "fine-tuner": (lora, "images", "y"),
+        "gate": (NoveltyGate(), "X"),
         "pipeline": (make_zero_shot_pipeline(CLASSES, **DEMO), "images"),
         "head pipeline": (make_pipeline(embedder, LinearProbe()), "images", "y"),
     }  # fmt: skip

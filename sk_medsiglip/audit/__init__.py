@@ -5,12 +5,16 @@
     _label_issues.py  find_label_issues, find_disagreements: labels that look wrong
     _copies.py        find_copies: pictures that a data set holds twice
     _shortcuts.py     find_shortcuts: metadata that stand in for a finding
+    _slices.py        worst_slices: subgroups in which a classifier does worse
+    _novelty.py       NoveltyGate: images unlike those that were learned from
+    _drift.py         drift_test: whether a set of images differs from another one
 
     _rows.py          rows and patients as the pieces read them
     _questions.py     the questions that labels answer; out-of-fold answers to them
     _metadata.py      columns of metadata as levels
     _metadata_columns.py  the same in the order of rows, and patients' ids among them
     _column_tests.py  whether a column goes with a label, and can be read from rows
+    _exchange.py      metadata exchanged between patients of the same labels
     _permute.py       patients permuted within strata; p-values
     _ridge.py         ridge regressions of many targets, out of folds
     _pair_auc.py      areas under ROC curves over some of the pairs
@@ -18,9 +22,21 @@
 
 from sk_medsiglip._public import name_by_room
 from sk_medsiglip.audit._copies import find_copies
+from sk_medsiglip.audit._drift import DriftResult, drift_test
 from sk_medsiglip.audit._label_issues import find_disagreements, find_label_issues
+from sk_medsiglip.audit._novelty import NoveltyGate
 from sk_medsiglip.audit._shortcuts import find_shortcuts
+from sk_medsiglip.audit._slices import worst_slices
 
-__all__ = ["find_copies", "find_disagreements", "find_label_issues", "find_shortcuts"]
+__all__ = [
+    "DriftResult",
+    "NoveltyGate",
+    "drift_test",
+    "find_copies",
+    "find_disagreements",
+    "find_label_issues",
+    "find_shortcuts",
+    "worst_slices",
+]
 
 name_by_room(globals())
