@@ -145,7 +145,7 @@ def test_the_image_that_was_asked_with_comes_first(retriever):
     # Images were given as arrays: there is no file to open.
     display = RetrievalDisplay.from_retriever(retriever, "effusion", n=2)
     assert [len(tile.get_images()) for tile in display.axes_] == [0, 0]
-    with pytest.raises(ValueError, match="one query found"):
+    with pytest.raises(ValueError, match="one query"):
         RetrievalDisplay.from_retriever(retriever, ["a", "b"])
     with pytest.raises(ValueError, match="label='sex'"):
         RetrievalDisplay.from_retriever(retriever, "effusion", label="sex")

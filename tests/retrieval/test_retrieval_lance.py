@@ -448,21 +448,20 @@ def build_without_end(uri, pipe):
 def test_killed_while_building_leaves_the_old_index(tmp_path):
     """Writers that build again and again, each killed at a random moment."""
     rng = random.Random(0)
-    marks = set()
-    for n_built in (1, 2):
+    for n_built in (2, 3):
         uri = tmp_path / f"{n_built}"
         with running(build_without_end, uri) as (process, pipe):
-            while pipe.recv() <= n_built:
+            while pipe.recv() < n_built:
                 pass
             time.sleep(rng.uniform(0, 0.1))
             os.kill(process.pid, signal.SIGKILL)
             process.join()
         opened = ImageRetriever.load(uri)
         assert opened.n_samples_fit_ in (500, 2000, 2100)
-        marks.add(check_whole_or_more(opened))
+        # What was announced is there, or what was built after it.
+        assert check_whole_or_more(opened) >= n_built
         # The next writer is not in the way of what the dead one left.
         assert check_whole(make_index(uri, 1)) == 1
-    assert len(marks) > 1
 
 
 def check_whole_or_more(retriever):
