@@ -135,9 +135,9 @@ def find_shortcuts(
     ``note``.
 
     The test sees what the model sees. On the demonstration rows, which are of a small
-    model for trying things out, a block of 8 px or a strong change of the grey values
-    is found with 400 patients, a block of 4 px and a slight change are not. Finding
-    nothing is no proof that nothing is there.
+    model for trying things out, a strong change of the grey values is found with 400
+    patients and a block of 8 px in most sets, a block of 4 px and a slight change are
+    not. Finding nothing is no proof that nothing is there.
 
     Cost: ``n_permutations`` columns in three products with ``X`` for each column and
     finding, and one call of :func:`~sk_medsiglip.heads.fit_logistic_path`.
