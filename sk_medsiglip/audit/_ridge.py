@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sk_medsiglip._splits import Folds
 
 #: Penalty as a share of the mean eigenvalue of the training rows' products.
-PENALTY = 0.01
+PENALTY = 0.003
 #: Elements of the targets that are held at once: 64 MB of float32.
 BLOCK = 2**24
 
