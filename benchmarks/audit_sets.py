@@ -13,7 +13,7 @@ pair of levels, about 8 % of patients, the area is lower. No image is needed for
 Novelty: the gate learns from 1,500 phantoms, or from PneumoniaMNIST, and is asked about
 files of installed packages, and about other images of its own kind that are inverted or
 turned. False alarms are those on phantoms of other patients. Phantoms with a finding
-that the training images lack are what the gate cannot see.
+that the training images lack are asked about, too.
 
 Drift: 150 patients against 100 others, plain or with a fault.
 """
@@ -224,15 +224,16 @@ def _unseen_finding(
 
 def measure_pneumonia(home: Path, folder: Path, n_images: int) -> dict[str, Any]:
     """Measure a gate that learns from small chest radiographs of children."""
-    images = fetch_pneumonia_mnist(home).images
-    test = fetch_pneumonia_mnist(home, subset="test").images[:250]
+    rng = np.random.default_rng([0, 24])  # the files are in an order of their own
+    images = rng.permutation(fetch_pneumonia_mnist(home).images)
+    test = rng.permutation(fetch_pneumonia_mnist(home, subset="test").images)[:250]
     ordinary = images[n_images : n_images + 250]
     rows = embed(
         {
             "training": images[:n_images],
             "ordinary": ordinary,
             "test": test,
-            **package_images(np.random.default_rng([0, 24])),
+            **package_images(rng),
             **changed(ordinary),
         },
         folder / f"others-pneumonia-{n_images}.npz",
