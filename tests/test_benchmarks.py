@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import (
     audit,
+    audit_sets,
     bags,
     coverage,
     embedding,
@@ -112,6 +113,24 @@ def test_the_audit_finds_what_is_planted(tmp_path):
     assert audit.precision_at_recall(rows, np.array([0, 1, 1, 0], bool)) == 0.5
     cost = audit.measure_cost(300, 2, 20)
     assert set(cost["times as fast, eight penalties"]) == {"s", "CPU s"}
+
+
+def test_the_audit_of_sets_is_measured(tmp_path, monkeypatch):
+    def rows(seed, *fault, folder, **sizes):
+        rng = np.random.default_rng(seed)
+        y = (rng.random((90, 6)) < 0.2).astype(int)
+        return rng.normal(size=(90, 8)), y, np.arange(90) // 2
+
+    monkeypatch.setattr(audit_sets, "audit_rows", rows)
+    monkeypatch.setattr(audit_sets, "N_PATIENTS", (25, 15))
+    drift = audit_sets.measure_drift([100, 101], tmp_path, 2)
+    assert drift["nothing planted"]["draws"] == 4
+    novelty = audit_sets.measure_novelty([100, 101], tmp_path, 0)
+    assert novelty["phantoms"]["false alarms at .05, by patient"] < 0.3
+    y, score, metadata, patients = audit_sets.draw_scores(100, 300, 0.4)
+    inside = (metadata["site"] == "A") & (metadata["sex"] == "F")
+    assert len(y) == len(score) == len(patients)
+    assert 0.03 < inside.mean() < 0.15
 
 
 def test_saving_ours_writes_no_weights(tmp_path, monkeypatch):

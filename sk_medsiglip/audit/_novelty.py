@@ -93,10 +93,12 @@ class NoveltyGate(
     counted among them. The distances of training images come from folds, which learned
     from a little less, so the false alarm rate is kept or slightly undercut.
 
-    The gate sees another body part, another modality, inverted grey values, turned
-    images and pages of text. It does **not** see an unknown disease: a finding that the
-    training images lack changes an embedding less than a patient's build does. It does
-    not say whether the classifier is right.
+    The gate is made for another body part, another modality, inverted grey values,
+    turned images and pages of text. Do **not** rely on it for an unknown disease. The
+    demonstration checkpoint, which learned from phantoms with these findings, places
+    phantoms with a finding that the training images lack far out; that says nothing
+    about MedSigLIP, for which others report that such scores do not separate them. The
+    gate does not say whether the classifier is right.
 
     Cost: ``cv + 1`` covariances and their decompositions; ``score_samples`` is one
     matrix product.
