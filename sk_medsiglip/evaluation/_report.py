@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sk_medsiglip._files import new_file
+from sk_medsiglip._page import render_page
 from sk_medsiglip._resampling import check_resampling
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.embedding import MedSigLIPVolumeEmbedder
@@ -285,17 +285,11 @@ def write_report(
             "command": command,
             "now": datetime.now(UTC),
         }
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("sk_medsiglip", "evaluation"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters |= {"count": tables.count, "metric_name": metric_name}
-        template = environment.get_template("report.html.jinja")
-        page = template.render(
-            context, material=material, tables=tables, details=details
+        page = render_page(
+            "evaluation",
+            "report.html.jinja",
+            {**context, "material": material, "tables": tables, "details": details},
+            {"count": tables.count, "metric_name": metric_name},
         )
     with new_file(file) as draft:
         draft.write_text(page, encoding="utf-8", errors="replace")
