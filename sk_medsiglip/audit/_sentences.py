@@ -9,6 +9,8 @@ import pandas as pd
 
 #: Shortcuts and slices that are described one by one.
 _MOST_DESCRIBED = 5
+#: Loss of an area under the ROC curve that is worth a sentence.
+_CLEAR_LOSS = 0.01
 #: What each check looks for, in words.
 NAMES = {
     "labels": "wrong labels",
@@ -63,14 +65,18 @@ def _on_labels(table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
     if total:
         each = ""
         if len(table.attrs["n_likely"]) > 1:
-            each = f" ({', '.join(f'{name}: {n:,}' for name, n in n_likely.items())})"
+            parts = [f"{_named(name)}: {n:,}" for name, n in n_likely.items()]
+            each = f" ({', '.join(parts)})"
         looks = "looks" if total == 1 else "look"
         said = f"{total:,} of {count(n_judged, 'label')} {looks} wrong{each}."
     further = len(table) - total
     if further > 0:
         said += f" For {further:,} more another label is likelier: look at them, too."
     left_out = table.attrs["left_out"].items()
-    return [said, *(f"{name} was not judged: {reason}." for name, reason in left_out)]
+    return [
+        said,
+        *(f"{_named(name)} was not judged: {reason}." for name, reason in left_out),
+    ]
 
 
 def _on_disagreements(table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
@@ -78,7 +84,8 @@ def _on_disagreements(table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
         return ["All images of a patient carry the same labels."]
     n_patients = table["group"].nunique()
     return [
-        f"{count(n_patients, 'patient')} carry different labels on different images; "
+        f"{count(n_patients, 'patient')} {'has' if n_patients == 1 else 'have'} "
+        "different labels on different images; "
         "if these are of one day, some are wrong."
     ]
 
@@ -125,11 +132,12 @@ def _on_shortcuts(table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
     for one in faults.head(_MOST_DESCRIBED).itertuples():
         sentence = (
             f"{one.column} can be read from the images, AUC {one.auc_readable:.2f} "
-            f"among images with the same label, and goes with {one.finding}: "
+            f"among images with the same label, and goes with "
+            f"{_named(one.finding)}: "
             f"{one.share_of_positives:.0%} of the positives have {one.column} = "
             f"{one.most}, and {one.share_of_negatives:.0%} of the negatives."
         )
-        if pd.notna(one.auc_conflicting):
+        if one.auc_conflicting < one.auc - _CLEAR_LOSS:
             sentence += (
                 f" The AUC is {one.auc:.2f} over all, and {one.auc_conflicting:.2f} "
                 "where the two conflict."
@@ -154,7 +162,7 @@ def _on_slices(table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
         return said
     for one in faults.head(_MOST_DESCRIBED).itertuples():
         said.append(
-            f"Images with {one.slice} are ranked worse for {one.finding}: AUC "
+            f"Images with {one.slice} are ranked worse for {_named(one.finding)}: AUC "
             f"{one.auc:.2f} ({one.auc_low:.2f} to {one.auc_high:.2f}), and "
             f"{one.auc_rest:.2f} for the others."
         )
@@ -165,3 +173,8 @@ def _more(faults: pd.DataFrame, noun: str) -> list[str]:
     """Return a sentence on faults that are not described."""
     further = len(faults) - _MOST_DESCRIBED
     return [f"There are {count(further, f'more {noun}')}."] if further > 0 else []
+
+
+def _named(finding: Any) -> str:
+    """Return the name of a finding; columns without names are numbered."""
+    return finding if isinstance(finding, str) else f"finding {finding}"
