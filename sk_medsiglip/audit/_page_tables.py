@@ -99,11 +99,15 @@ def _cell(column: str, value: Any, names: Sequence[str] | None) -> str:
         return ", ".join(_name(row, names) for row in rows)
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if isinstance(value, Real) and not float(value).is_integer():
-        return "" if np.isnan(float(value)) else f"{float(value):.3f}"
     if isinstance(value, Real):
-        return f"{int(value):,}"
+        number = float(value)
+        return f"{number:,.0f}" if number.is_integer() else _figure(number)
     return str(value)
+
+
+def _figure(number: float) -> str:
+    """Return a figure, empty where it is not defined."""
+    return "" if np.isnan(number) else f"{number:.3f}"
 
 
 def _name(row: int, names: Sequence[str] | None) -> str:

@@ -252,7 +252,10 @@ class Audit:
             raise ValueError(
                 "show_images: the audit was given embeddings, so pass images= too."
             )
-        for what, given in (("names", names), ("images", images)):
+        shown_names = None
+        if names is not None:
+            shown_names = [str(one) for one in np.asarray(names, dtype=object)]
+        for what, given in (("names", shown_names), ("images", images)):
             if given is not None and len(given) != self.n_images:
                 raise ValueError(
                     f"{what} holds {len(given)} for {self.n_images} images; pass one "
@@ -264,7 +267,7 @@ class Audit:
                 self.tables[name],
                 caption=sentences.NAMES[name].capitalize(),
                 max_rows=max_rows,
-                names=None if names is None else np.asarray(names).tolist(),
+                names=shown_names,
                 images=images if show_images else None,
             )
             for name in self.tables
