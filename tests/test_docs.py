@@ -13,6 +13,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 @pytest.mark.parametrize(
     ("page", "needs"),
     [
+        ("audit.md", []),
         ("caching.md", ["pyarrow"]),
         ("engines.md", ["openvino"]),
         ("heatmaps.md", ["matplotlib"]),

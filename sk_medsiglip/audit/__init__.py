@@ -9,6 +9,12 @@
     _novelty.py       NoveltyGate: images unlike those that were learned from
     _drift.py         drift_test: whether a set of images differs from another one
 
+    _audit.py         audit, which makes all checks in one call
+    _result.py        Audit: the tables of the checks, a summary, a page
+    _sentences.py     what an audit found, in sentences
+    _page_tables.py   the tables of the page, audit.html.jinja
+    _unusual.py       images unlike the others of the same data set
+
     _rows.py          rows and patients as the pieces read them
     _questions.py     the questions that labels answer; out-of-fold answers to them
     _metadata.py      columns of metadata as levels
@@ -21,16 +27,20 @@
 """
 
 from sk_medsiglip._public import name_by_room
+from sk_medsiglip.audit._audit import audit
 from sk_medsiglip.audit._copies import find_copies
 from sk_medsiglip.audit._drift import DriftResult, drift_test
 from sk_medsiglip.audit._label_issues import find_disagreements, find_label_issues
 from sk_medsiglip.audit._novelty import NoveltyGate
+from sk_medsiglip.audit._result import Audit
 from sk_medsiglip.audit._shortcuts import find_shortcuts
 from sk_medsiglip.audit._slices import worst_slices
 
 __all__ = [
+    "Audit",
     "DriftResult",
     "NoveltyGate",
+    "audit",
     "drift_test",
     "find_copies",
     "find_disagreements",

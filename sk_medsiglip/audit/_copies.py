@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from sk_medsiglip._splits import check_groups, group_numbers
 from sk_medsiglip.model_selection import find_near_copies, read_pictures
 
-_SAME, _NEAR = "same picture", "nearly the same"
+#: Kinds of copies.
+SAME, _NEAR = "same picture", "nearly the same"
 
 
 def find_copies(
@@ -123,9 +124,7 @@ def find_copies(
     )
     copies = copies.iloc[order].reset_index(drop=True)
     counts = copies["kind"].value_counts()
-    copies.attrs["n_found"] = {
-        kind: int(counts.get(kind, 0)) for kind in (_SAME, _NEAR)
-    }
+    copies.attrs["n_found"] = {kind: int(counts.get(kind, 0)) for kind in (SAME, _NEAR)}
     return copies
 
 
@@ -138,7 +137,7 @@ def _same_pictures(pictures: NDArray[np.intp]) -> list[tuple[str, int, int, floa
     firsts = known[first][number]
     later = known != firsts
     pairs = zip(known[later].tolist(), firsts[later].tolist(), strict=True)
-    return [(_SAME, row, other, 1.0) for row, other in pairs]
+    return [(SAME, row, other, 1.0) for row, other in pairs]
 
 
 def _near_pictures(

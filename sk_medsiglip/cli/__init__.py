@@ -8,6 +8,7 @@ Python compute too, and ``demo`` prints those lines. The files::
     _train.py          train: labels to a classifier; split: tables by patient
     _training.py       fits or chooses a head, and judges it
     _predict.py        predict and zero-shot: images to a table of probabilities
+    _audit.py          audit: what is wrong with labelled images, before training
     _report.py         report: an HTML file; _test_set.py reads the test set
     _prompts_app.py    prompts: sets that ship, and tests of prompts
     _index_app.py      index: a searchable index, built and asked

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from sk_medsiglip._version import __version__
+from sk_medsiglip.cli._audit import audit
 from sk_medsiglip.cli._cache import cache_app
 from sk_medsiglip.cli._check import check
 from sk_medsiglip.cli._console import (
@@ -110,6 +111,7 @@ def _common(
 
 app.command("demo")(demo)
 app.command("check")(check)
+app.command("audit")(audit)
 app.command("embed")(embed)
 app.command("zero-shot")(zero_shot)
 app.command("split")(split)

@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sk_medsiglip._files import new_file
+from sk_medsiglip._page import render_page
 from sk_medsiglip._resampling import check_resampling
 from sk_medsiglip._splits import group_numbers
+from sk_medsiglip.audit import Audit
 from sk_medsiglip.embedding import MedSigLIPVolumeEmbedder
 from sk_medsiglip.evaluation import _report_details as details
 from sk_medsiglip.evaluation import _report_tables as tables
@@ -62,6 +63,7 @@ def write_report(
     X_train: Any = None,
     y_train: ArrayLike | None = None,
     groups_train: ArrayLike | None = None,
+    audit: Audit | None = None,
     show_mistakes: int = 0,
     images: Any = None,
     image_names: ArrayLike | None = None,
@@ -108,6 +110,9 @@ def write_report(
     X_train, y_train, groups_train : default=None
         Training data. They are counted, and their patients and pictures are compared
         with those of the test set. Any of the three may be missing.
+    audit : Audit, default=None
+        An audit of the training data (:func:`sk_medsiglip.audit.audit`), whose summary
+        becomes a section.
     show_mistakes : int, default=0
         Number of mistakes a label whose pictures are shown. **The file then holds
         patients' images**, and says so.
@@ -282,20 +287,15 @@ def write_report(
             "prevalence": prevalence,
             "show_mistakes": show_mistakes,
             "published": published,
+            "audited": [] if audit is None else audit.sentences(),
             "command": command,
             "now": datetime.now(UTC),
         }
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("sk_medsiglip", "evaluation"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters |= {"count": tables.count, "metric_name": metric_name}
-        template = environment.get_template("report.html.jinja")
-        page = template.render(
-            context, material=material, tables=tables, details=details
+        page = render_page(
+            "evaluation",
+            "report.html.jinja",
+            {**context, "material": material, "tables": tables, "details": details},
+            {"count": tables.count, "metric_name": metric_name},
         )
     with new_file(file) as draft:
         draft.write_text(page, encoding="utf-8", errors="replace")

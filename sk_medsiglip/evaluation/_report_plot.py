@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import io
 import warnings
-from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from PIL import Image
 from sklearn.utils import check_consistent_length
 
 from sk_medsiglip._optional import import_optional
+from sk_medsiglip._page import Picture, data_uri, photograph
 from sk_medsiglip.evaluation._answers import Question
 from sk_medsiglip.evaluation._curve_band_plot import (
     PrecisionRecallBandDisplay,
@@ -34,15 +31,6 @@ _CURVES = {
 }
 #: Texts stay texts, in whatever script.
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "report"}
-_SIDE = 256  # pixels of a tile
-
-
-class Picture(NamedTuple):
-    """A picture as a data URI, with its alternative text and caption."""
-
-    source: str
-    alt: str
-    caption: str
 
 
 def check_drawing() -> None:
@@ -66,7 +54,7 @@ def draw_curves(
                 low, high, _ = curve.area_interval
                 areas.append(f"{name} {curve.area:.3f} ({low:.3f} to {high:.3f})")
         alt = f"{title} of {label}. {area}: {'; '.join(areas)}."
-        drawn.append(Picture(_uri(svg), alt, f"{title}: {label}"))
+        drawn.append(Picture(data_uri(svg.getvalue()), alt, f"{title}: {label}"))
     return drawn
 
 
@@ -84,7 +72,9 @@ def draw_reliability(
             )
         line = display.points_[1].get_label().replace("\n", ", ")
         alt = f"Reliability for {label}. {line}."
-        drawn.append(Picture(_uri(svg), alt, f"Reliability: {label}, {name}"))
+        drawn.append(
+            Picture(data_uri(svg.getvalue()), alt, f"Reliability: {label}, {name}")
+        )
     if not drawn:
         return []
     with _drawing((5.4, 4.2)) as (ax, svg):
@@ -95,7 +85,7 @@ def draw_reliability(
             at = curve.table.query("strategy == 'model' and threshold == 0.1")["value"]
             said.append(f"{name} {100 * at.item():.1f}")
     alt = f"Net benefit for {label} per 100, at a threshold of 10%: {', '.join(said)}."
-    return [*drawn, Picture(_uri(svg), alt, f"Decision curve: {label}")]
+    return [*drawn, Picture(data_uri(svg.getvalue()), alt, f"Decision curve: {label}")]
 
 
 def draw_forest(table: pd.DataFrame, metric: str, label: Any) -> Picture:
@@ -110,7 +100,11 @@ def draw_forest(table: pd.DataFrame, metric: str, label: Any) -> Picture:
         f"{row.high:.3f})"
         for row in display.drawn_.itertuples()
     )
-    return Picture(_uri(svg), f"{title}. {lines}.", f"{title}; dotted lines: everybody")
+    return Picture(
+        data_uri(svg.getvalue()),
+        f"{title}. {lines}.",
+        f"{title}; dotted lines: everybody",
+    )
 
 
 def draw_mistakes(
@@ -121,7 +115,7 @@ def draw_mistakes(
     check_consistent_length(sources, names)
     return [
         Picture(
-            _photograph(read_image(sources[row.row], **reading)),
+            photograph(read_image(sources[row.row], **reading)),
             f"Image {names[row.row]}.",
             f"{names[row.row]}: is {row.true}, was called {row.predicted}; "
             f"probability of the true label {row.probability:.2f}",
@@ -144,16 +138,3 @@ def _drawing(size: tuple[float, float]) -> Iterator[tuple[Any, io.BytesIO]]:
         written = io.BytesIO()
         yield figure.subplots(), written
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
-
-
-def _photograph(picture: NDArray[Any]) -> str:
-    """Return a small copy of an image as a data URI."""
-    written = io.BytesIO()
-    image = Image.fromarray(np.asarray(picture))
-    image.thumbnail((_SIDE, _SIDE))
-    image.save(written, format="PNG")
-    return _uri(written, "image/png")
-
-
-def _uri(written: io.BytesIO, kind: str = "image/svg+xml") -> str:
-    return f"data:{kind};base64,{b64encode(written.getvalue()).decode('ascii')}"

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sk_medsiglip._page import Picture
 from sk_medsiglip.evaluation._answers import last_step
 from sk_medsiglip.evaluation._report_material import Material
 from sk_medsiglip.evaluation._report_plot import (
-    Picture,
     draw_curves,
     draw_forest,
     draw_reliability,

@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
 from sk_medsiglip import LinearProbe, MedSigLIPEmbedder, ZeroShotClassifier
+from sk_medsiglip.audit import audit
 from sk_medsiglip.cli import app
 from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.evaluation import (
@@ -126,6 +127,15 @@ def small(known, folder, estimators=None, **params):
 def plain(data, tmp_path_factory):
     """A report of one classifier with nothing else given."""
     return small(data, tmp_path_factory.mktemp("plain"))
+
+
+def test_an_audit_of_the_training_data_is_a_section(data, plain, tmp_path):
+    found = audit(data.X[LEARN], data.nodule[LEARN], groups=data.patients[LEARN])
+    html = small(data, tmp_path, audit=found)
+    for sentence in found.sentences():
+        assert sentence in words(html)
+    assert 'href="#audit"' in html
+    assert 'href="#audit"' not in plain
 
 
 def words(html):
