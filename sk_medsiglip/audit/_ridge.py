@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sk_medsiglip._splits import Folds
 
 #: Penalty as a share of the mean eigenvalue of the training rows' products.
-PENALTY = 0.003
+PENALTY = 0.01
 #: Elements of the targets that are held at once: 64 MB of float32.
 BLOCK = 2**24
 
@@ -21,7 +21,9 @@ BLOCK = 2**24
 class FoldedRidge:
     """Ridge regressions without an intercept, for centred rows and targets."""
 
-    def __init__(self, X: NDArray[np.floating], folds: Folds) -> None:
+    def __init__(
+        self, X: NDArray[np.floating], folds: Folds, penalty: float = PENALTY
+    ) -> None:
         """Decompose the rows of every fold once."""
         if len(X) < X.shape[1]:
             X = _in_fewer_columns(X)
@@ -31,7 +33,7 @@ class FoldedRidge:
             known, asked = X[train], X[test]
             gram = known.T @ known
             mean = np.trace(gram) / len(gram)
-            gram[np.diag_indices_from(gram)] += PENALTY * max(mean, 1e-12)
+            gram[np.diag_indices_from(gram)] += penalty * max(mean, 1e-12)
             factor = scipy.linalg.cho_factor(gram, overwrite_a=True)
             solved = scipy.linalg.cho_solve(factor, asked.T)
             self._parts.append((train, test, solved.T))
