@@ -44,13 +44,3 @@ def p_value(observed: float, drawn: NDArray[np.floating]) -> float:
     """
     rounding = 1e-9 * max(1.0, abs(observed))
     return float((1 + (drawn >= observed - rounding).sum()) / (1 + len(drawn)))
-
-
-def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return p-values adjusted for their number by Holm's method; NaN stays NaN."""
-    adjusted = np.full(len(p_values), np.nan)
-    known = np.flatnonzero(~np.isnan(p_values))
-    order = known[np.argsort(p_values[known], kind="stable")]
-    steps = p_values[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted

@@ -11,12 +11,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import RidgeClassifier
 
+from sk_medsiglip._intervals import holm
 from sk_medsiglip._labels import Labels
 from sk_medsiglip._splits import make_folds
 from sk_medsiglip.audit._column_tests import p_association, read_levels
 from sk_medsiglip.audit._metadata_columns import MetadataColumn, read_columns
 from sk_medsiglip.audit._pair_auc import auc_conflicting, auc_within
-from sk_medsiglip.audit._permute import holm
 from sk_medsiglip.audit._questions import (
     Questions,
     deal,

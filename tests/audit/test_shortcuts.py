@@ -7,10 +7,11 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 from statsmodels.stats.multitest import multipletests
 
+from sk_medsiglip._intervals import holm
 from sk_medsiglip._splits import Folds
 from sk_medsiglip.audit import find_shortcuts
 from sk_medsiglip.audit._pair_auc import auc_conflicting, auc_within
-from sk_medsiglip.audit._permute import holm, permuted_rows
+from sk_medsiglip.audit._permute import permuted_rows
 from sk_medsiglip.audit._ridge import PENALTY, FoldedRidge
 
 EFFUSION = 1
