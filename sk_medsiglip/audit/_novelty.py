@@ -78,7 +78,7 @@ class NoveltyGate(
         Score from which a row is not novel.
     n_features_in_ : int
         Width of the training rows.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of str
         Names of the columns, if ``X`` had any.
 
     See Also
