@@ -9,6 +9,9 @@ import pytest
 # Beside the repository, not in it: real labelled X-rays, the published tokenizer.
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
+# Fixtures hold no tests or doctests, and as modules all of these files have one name.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 # Reasons for which a test may be skipped even where everything should be there.
 _SKIPS_ALLOWED_ON_CI = (
     "needs a CUDA device",

@@ -76,7 +76,7 @@ def audit(
     model: options.ModelOptions,
     run: options.LenientRunOptions,
 ) -> None:
-    """Look for what is wrong with labelled images, before training on them.
+    """List wrong labels, copies and shortcuts in labelled images.
 
     It looks for wrong labels, copies, columns that could stand in for a finding,
     subgroups that are ranked worse, and images unlike the others. The page names rows

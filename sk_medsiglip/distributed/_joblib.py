@@ -22,6 +22,9 @@ from sk_medsiglip.distributed._cluster import connected, quiet_logger, ray_modul
 
 _NAME = "ray-sharing-arrays"
 
+#: Most seconds that a thread of a pool is waited for.
+_SECONDS_TO_END = 10
+
 #: Bytes from which an array is worth an object of its own.
 _SHARED_BYTES = 100_000
 
@@ -115,7 +118,22 @@ def parallel_on_ray(
             # Not on nodes that offer no CPU.
             ray_remote_args={"num_cpus": 1},
         ):
-            yield traffic
+            try:
+                yield traffic
+            finally:
+                _join_threads_of_pools()
+
+
+def _join_threads_of_pools() -> None:
+    """Wait for the threads of Ray's pools, which end soon after their results.
+
+    One that asks for results after Ray is disconnected starts a new Ray by itself.
+    """
+    from ray.util.multiprocessing.pool import ResultThread
+
+    for thread in threading.enumerate():
+        if isinstance(thread, ResultThread):
+            thread.join(_SECONDS_TO_END)
 
 
 def _backend_class() -> type:
