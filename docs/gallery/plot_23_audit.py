@@ -44,7 +44,7 @@ print(found.summary())
 # known.
 
 worst = found.label_issues.head(5)
-figure, axes = plt.subplots(1, 5, figsize=(11, 2.8), layout="constrained")
+figure, axes = plt.subplots(1, 5, figsize=(11, 3.4), layout="constrained")
 for ax, issue in zip(axes, worst.itertuples(), strict=False):
     ax.imshow(images[issue.row], cmap="gray")
     ax.set(xticks=[], yticks=[], title=f"row {issue.row}")
