@@ -955,6 +955,9 @@ def clear_without_end(location, pipe):
     pipe.send("done")
 
 
+# A place that was cleared and written anew between two looks seems damaged: a false
+# alarm, and the row counts as missing.
+@pytest.mark.filterwarnings("ignore:.*are damaged:sk_medsiglip.exceptions.CacheWarning")
 def test_clearing_beside_readers_and_writers(cache, location):
     put(cache, range(50))
     with running(clear_without_end, location) as (_, pipe):
