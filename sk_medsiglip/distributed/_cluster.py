@@ -66,6 +66,9 @@ def connected(address: str | None) -> Iterator[Any]:
     """Yield Ray, connected; end what was started or connected here afterwards."""
     ray = ray_module()
     if ray.is_initialized():
+        # Ray has one cluster a process. An address that cannot be one is refused still.
+        if address not in (None, "local", "auto"):
+            _check_address(address)
         yield ray
         return
     # A hospital's work must not be reported to a company's server.

@@ -955,8 +955,8 @@ def clear_without_end(location, pipe):
     pipe.send("done")
 
 
-# A place that was cleared and written anew between two looks seems damaged: a false
-# alarm, and the row counts as missing.
+# Rarely, rows of a store that is just being cleared are taken for damaged ones. They
+# count as missing, which is right; the warning is a false alarm.
 @pytest.mark.filterwarnings("ignore:.*are damaged:sk_medsiglip.exceptions.CacheWarning")
 def test_clearing_beside_readers_and_writers(cache, location):
     put(cache, range(50))

@@ -885,11 +885,6 @@ def test_arguments_are_judged_before_ray_starts(settings, said, monkeypatch):
     ],
 )
 def test_the_command_says_what_does_not_go_together(images, arguments, said):
-    import ray
-
-    # Other files of this process may have left it connected, and the command goes on
-    # with a Ray that is there.
-    ray.shutdown()
     result = CliRunner().invoke(
         app, ["embed", str(images), *arguments, "--model", "demo"]
     )
