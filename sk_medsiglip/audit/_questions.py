@@ -107,6 +107,8 @@ def deal(
     """Return folds by patient, and the questions that have any."""
     labels = questions.labels
     if isinstance(cv, Integral):
+        if cv < 2:
+            raise ValueError(f"cv must be at least 2 folds, or a splitter; got {cv}.")
         folds = make_folds(labels, cv, rows.patient, rows.X)
     else:
         folds = _split_as_given(rows, questions, cv, groups)

@@ -243,3 +243,9 @@ def test_disagreements_of_patients():
         find_disagreements([1, 1, 0], [7, 7])
     with pytest.raises(ValueError, match="missing"):
         find_disagreements([1, 1, 0], [7, None, 7])
+
+
+def test_one_fold_is_no_judge():
+    X = np.random.default_rng(0).normal(size=(40, 5))
+    with pytest.raises(ValueError, match="at least 2 folds"):
+        find_label_issues(X, np.arange(40) % 2, cv=1)
