@@ -10,8 +10,7 @@ from sklearn.utils.validation import validate_data
 
 _FOR_IMAGES = (
     "X must be embeddings. For images put a MedSigLIPEmbedder before the classifier "
-    "in a pipeline, or use make_zero_shot_pipeline. HeadSearchCV takes the embedder as "
-    "embedder=, and as estimator only what comes after it."
+    "in a pipeline, or use make_zero_shot_pipeline."
 )
 
 

@@ -88,6 +88,34 @@ class Answers(ClassifierMixin, BaseEstimator):
             _logits.probabilities(logits, classes),
         )
 
+    @classmethod
+    def of(cls, estimator: Any, X: Any) -> Answers:
+        """Return the answers of a fitted classifier, of those methods that it has."""
+        decision, proba = (
+            np.asarray(getattr(estimator, method)(X))
+            if hasattr(estimator, method)
+            else None
+            for method in ("decision_function", "predict_proba")
+        )
+        return cls(np.asarray(estimator.classes_), decision, proba)
+
+    def take(self, rows: NDArray[Any]) -> Answers:
+        """Return the answers of some rows."""
+        decision, proba = self.decision, self.proba
+        return Answers(
+            self.classes_,
+            None if decision is None else decision[rows],
+            None if proba is None else proba[rows],
+        )
+
+    def of_label(self, label: int) -> Answers:
+        """Return the answers on one of several labels."""
+        decision, proba = self.decision, self.proba
+        if proba is not None:
+            proba = np.column_stack([1 - proba[:, label], proba[:, label]])
+        decision = None if decision is None else decision[:, label]
+        return Answers(np.array([0, 1]), decision, proba)
+
     @available_if(lambda self: self.decision is not None)
     def decision_function(self, X: Any) -> Any:
         """Return the scores."""

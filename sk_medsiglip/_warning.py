@@ -1,9 +1,12 @@
-"""Warnings that point at the user's own line, however deep they are raised."""
+"""Warnings that point at the user's own line, and loggers that are kept still."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 #: File, line and module of a statement.
 UserLine = tuple[str, int, str]
@@ -34,3 +37,15 @@ def warn_user(
     """Warn at the line of the user, by default that of this call."""
     file, number, module = line or user_line()
     warnings.warn_explicit(message, category, file, number, module)
+
+
+@contextmanager
+def quiet_logger(name: str) -> Iterator[None]:
+    """Keep a library's logger from saying anything below an error, for a while."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

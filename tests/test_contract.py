@@ -127,7 +127,7 @@ def estimators():
         "each label": (EachLabel(LogisticRegression()), "X", "table"),
         "head search": (HeadSearchCV(space=["logistic", "knn"], **frozen), "X", "y"),
         "scaled search": (HeadSearchCV(space=["svm"], n_trials=4, random_state=3), "X", "y"),  # noqa: E501
-        "search of images": (HeadSearchCV(space=["logistic"], embedder=embedder, **frozen), "images", "y"),  # noqa: E501
+        "search of images": (make_pipeline(embedder, HeadSearchCV(space=["logistic"], **frozen)), "images", "y"),  # noqa: E501
         "retriever": (ImageRetriever(**DEMO), "images"),
         "vectors": (ImageRetriever(**DEMO), "X"),
         "fine-tuner": (lora, "images", "y"),
@@ -256,11 +256,10 @@ def test_an_estimators_own_output_is_the_users(data):
     assert isinstance(pandas.transform(data.images[:2]), pd.DataFrame)
     retriever = ImageRetriever(embedder=pandas).fit(data.images[:5])
     assert isinstance(retriever.embedder_.transform(data.images[:2]), pd.DataFrame)
-    search = HeadSearchCV(space=["logistic"], n_trials=1, embedder=pandas)
-    search.fit(data.images, data.y).predict(data.images[:3])
-    search.best_estimator_.set_output(transform="polars")
-    first = search.best_estimator_[0]
-    assert isinstance(first.transform(data.images[:2]), pl.DataFrame)
+    pipe = make_pipeline(pandas, HeadSearchCV(space=["logistic"], n_trials=1))
+    pipe.fit(data.images, data.y).predict(data.images[:3])
+    pandas.set_output(transform="polars")
+    assert isinstance(pipe[0].transform(data.images[:2]), pl.DataFrame)
 
 
 # ---------------------------------------------------------------------- one fit, whole
@@ -533,13 +532,7 @@ def test_images_in_the_place_of_embeddings_are_named(form, data):
         "arrays": data.images, "paths": ["a.png"] * N, "bytes": [b"x"] * N,
         "pillow": [Image.fromarray(one) for one in data.images],
     }[form]  # fmt: skip
-    search = HeadSearchCV(
-        make_pipeline(MedSigLIPEmbedder("demo"), LogisticRegression()),
-        space={"logisticregression__C": [1.0]},
-        n_trials=1,
-    )
     for estimator in (
-        search,
         HeadSearchCV(),
         ZeroShotClassifier(CLASSES, **DEMO),
         LinearProbe(),
@@ -549,7 +542,7 @@ def test_images_in_the_place_of_embeddings_are_named(form, data):
     ):
         with pytest.raises((TypeError, ValueError)) as error:
             estimator.fit(images, data.y)
-        assert "HeadSearchCV takes the embedder as embedder=" in str(error.value)
+        assert "before the classifier in a pipeline" in str(error.value)
         assert "make_zero_shot_pipeline" in str(error.value)
     with pytest.raises((TypeError, ValueError), match="X must be embeddings"):
         LinearProbe().fit(data.X, data.y).predict(images)

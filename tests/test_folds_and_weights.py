@@ -477,7 +477,7 @@ def test_a_search_takes_weights_as_repeats():
     assert exact.best_score_ == pytest.approx(repeated.best_score_)
     np.testing.assert_allclose(exact.predict_proba(X), repeated.predict_proba(X))
     with pytest.raises(ValueError, match="KNeighborsClassifier takes no sample_weight"):
-        search(space=["knn"], error_score="raise").fit(X, y, sample_weight=weight)
+        search(space=["knn"]).fit(X, y, sample_weight=weight)
 
 
 def test_a_search_scores_the_second_of_two_names():

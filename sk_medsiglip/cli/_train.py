@@ -63,8 +63,8 @@ def train(
         Path | None,
         typer.Option(
             help="SQLite file (.db) or journal (.journal) that keeps the trials of "
-            "--search: the same command again goes on where it was, and several at "
-            "once share them."
+            "--search: the same command again continues them. With a journal several "
+            "commands at once share them."
         ),
     ] = None,
     nested: Annotated[

@@ -125,10 +125,9 @@ def search_head(
         search.fit(X, data.y, groups=data.groups)
     except ValueError as error:
         raise CommandError(str(error)) from None
-    states = search.cv_results_["state"].tolist()
     notes = [
-        f"{len(states)} trials, {states.count('pruned')} given up early; AUC by "
-        f"{search.n_splits_}-fold cross-validation, {_how_kept(data.groups)}.",
+        f"{len(search.cv_results_['state'])} trials; AUC by {search.n_splits_}-fold "
+        f"cross-validation, {_how_kept(data.groups)}.",
         search.search_report_,
         f"The best of many is too good on average: {search.best_score_:.3f} is not an "
         "estimate for new patients.",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sk_medsiglip._optional import import_optional
+from sk_medsiglip._warning import quiet_logger
 from sk_medsiglip.embedding import ModelFacts
 from sk_medsiglip.encoder import image_batch_sizes
 
@@ -95,18 +96,6 @@ def connected(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def quiet_logger(name: str) -> Iterator[None]:
-    """Keep one of Ray's loggers from warning, for a while."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _check_address(address: str) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from joblib import parallel_config, register_parallel_backend
 
-from sk_medsiglip.distributed._cluster import connected, quiet_logger, ray_module
+from sk_medsiglip._warning import quiet_logger
+from sk_medsiglip.distributed._cluster import connected, ray_module
 
 _NAME = "ray-sharing-arrays"
 

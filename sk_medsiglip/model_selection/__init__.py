@@ -7,10 +7,10 @@
     _pictures.py           which images are the same picture, and which nearly so
 
     _head_search.py        HeadSearchCV: which head, with which settings
-    _best_head.py          its answers once it is fitted
     _head_space.py         the heads and settings to choose from
-    _head_trials.py        one trial, fold by fold, and the choice among them
+    _head_trials.py        one trial, fold by fold
     _head_study.py         Optuna's study: storage, trials, cv_results_
+    _head_choice.py        the trial that is taken: LinearProbe, or a better one
     _head_scores.py        scores of a head on rows that it did not learn from
     _each_label.py         EachLabel: any classifier, for several labels with blanks
 """

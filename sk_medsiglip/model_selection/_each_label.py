@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn import config_context
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils import Tags, get_tags
+from sklearn.utils import Tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
@@ -174,18 +174,6 @@ class EachLabel(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):
         tags.target_tags.multi_output = True
         tags.target_tags.single_output = False
         return tags
-
-
-def ask_each_label(estimator: Any, *, several: bool) -> Any:
-    """Return an estimator that learns one question, or each of several labels.
-
-    Estimators of this package, or for several labels only, stay as they are.
-    """
-    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-    ours = hasattr(last, "_logits") or type(last).__module__.startswith("sk_medsiglip.")
-    if not several or ours or not get_tags(last).target_tags.single_output:
-        return estimator
-    return EachLabel(estimator)
 
 
 def fit_with_groups(

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import os
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import pandas as pd
-from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import get_scorer_names
-from sklearn.pipeline import Pipeline
-from sklearn.utils import Tags, check_random_state, get_tags
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils import Tags, _safe_indexing, check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+)
 
 from sk_medsiglip._embeddings import check_embeddings
-from sk_medsiglip._labels import Labels, check_labels
+from sk_medsiglip._labels import Labels, check_columns, check_labels, known_labels
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._splits import check_groups
@@ -33,149 +31,119 @@ from sk_medsiglip._validation import (
     StrOptions,
     _fit_context,
 )
+from sk_medsiglip._warning import quiet_logger
 from sk_medsiglip.cache import EmbeddingCache
-from sk_medsiglip.embedding import plain_rows
-from sk_medsiglip.model_selection._best_head import BestHead
-from sk_medsiglip.model_selection._head_scores import needs_probabilities
-
-_PROMPT_SIDE = ("templates", "model", "revision", "cache")
+from sk_medsiglip.heads import LinearProbe
+from sk_medsiglip.model_selection._head_scores import check_scorer
 
 
-class HeadSearchCV(VersionedPickle, BestHead):
+def _best_has(method: str) -> Callable[[HeadSearchCV], bool]:
+    """Return a check for a method; before ``fit`` the first head answers it."""
+    return lambda self: hasattr(getattr(self, "best_estimator_", LinearProbe), method)
+
+
+class HeadSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
     """Choose a head, its preprocessing and its settings by cross-validation.
 
-    The first trial is :class:`~sk_medsiglip.LinearProbe`; another head takes its place
-    only where it is better by more than chance. Trials are drawn by Optuna, given up
-    fold by fold where they are hopeless, and may be shared by processes and continued
-    later. Images are embedded once, before all trials.
+    The first trial is :class:`~sk_medsiglip.LinearProbe`; another head replaces it only
+    if it is better by more than chance. Optuna draws the trials; a later call can
+    continue them.
 
     Parameters
     ----------
-    estimator : classifier or None, default=None
-        The classifier to tune by a dict as ``space``; None chooses among heads.
-    space : None, list of str, dict or callable, default=None
-        The heads to choose from, by default all: "logistic", "prototypes", with
-        ``prompts`` "prompt_probe", "ss_text" and "tip_adapter", then "knn", "svm",
-        "boosting", "mlp"; the plainer one, which stands first, wins a tie. Or
-        ``{parameter: values}`` of ``estimator``, a list or an Optuna distribution each;
-        or a function of a trial that returns a classifier.
-    embedder : MedSigLIPEmbedder or None, default=None
-        With one, ``X`` is images, and ``best_estimator_`` a pipeline that takes
-        images. None takes embeddings, 2-D.
+    space : list of str or None, default=None
+        The heads to choose from: "logistic", "prototypes", with ``prompts`` also
+        "prompt_probe", "ss_text" and "tip_adapter", then "knn", "svm", "boosting" and
+        "mlp". The plainer head, which comes first here, wins a tie. By default, all of
+        them.
     prompts : dict, ZeroShotClassifier or None, default=None
-        As the heads that know prompts take them; None leaves those heads out.
+        Prompts for the heads that start from prompts. By default, these heads are left
+        out.
     templates, model, revision, cache
-        The settings of the prompts, as in :class:`~sk_medsiglip.PromptProbe`; with an
-        ``embedder`` give the same model to both.
+        Settings of the prompts, as in :class:`~sk_medsiglip.PromptProbe`.
     n_trials : int, default=50
-        Trials in all: with ``storage`` over all processes and stops, so that a second
-        ``fit`` runs only those that are left.
+        Number of trials. With ``storage`` those of all processes and of earlier calls
+        count, so that a second ``fit`` runs only those that are left.
     timeout : float or None, default=None
-        Seconds after which no trial begins.
+        Seconds after which no further trial begins.
     scoring : str, callable or None, default=None
-        The score to maximise: a name or scorer of scikit-learn's. None is the area
-        under the ROC curve, of several classes the mean of each against the rest. With
+        The score to maximise: a name or a scorer of scikit-learn. By default, the area
+        under the ROC curve; of several classes the mean of each against the rest. With
         several labels it is the mean over the labels, each scored where it is known.
     cv : int, splitter or iterable, default=5
-        Folds. A number is stratified, keeps ``groups`` together, and shrinks where
-        classes are rare; of several labels each is spread evenly.
-    refit : bool, default=True
-        Fit the best on all rows.
+        Folds. A number of folds is stratified, keeps ``groups`` together, and shrinks
+        where a class is rare. Several labels are each spread evenly.
     n_jobs : int or None, default=None
-        Processes; None is 1. Each loads the libraries anew (seconds), so that more than
-        one pays when trials take seconds; results then depend on which is first.
-    sampler, pruner : optuna sampler and pruner, or None, default=None
-        None is a tree-structured Parzen estimator after a trial of each head at usual
-        settings, and the median rule after two folds.
+        Number of folds that are fitted at the same time; None is 1. The results do not
+        depend on it.
     storage : str, path-like or None, default=None
-        SQLite file (.db, .sqlite), journal (.journal, .log), or a URL of Optuna's,
-        where trials are kept. See Notes.
-    study_name : str, default="head-search"
-        In the storage, which may hold several.
-    callbacks : iterable of callable, default=()
-        Called after each trial with the study and the trial, in the process that ran
-        it.
-    error_score : "raise" or float, default=nan
-        Value of a trial that raises an error, or "raise" to end the search. NaN is
-        worse than all others.
+        Where trials are kept: an SQLite file (.db, .sqlite), a journal (any other
+        name), or the URL of a database as Optuna takes it. See Notes.
     random_state : int, RandomState or None, default=None
-        Same number, same results, with ``n_jobs=1``. None draws one, and is 0 with
-        ``storage``.
+        Seed of the random number generator. With ``storage`` it is the seed of the
+        heads only, by default 0, since processes that share trials must draw different
+        ones.
     verbose : int, default=0
-        1 shows a progress bar, 2 also the log of Optuna.
+        Level of verbosity: 1 shows a progress bar.
 
     Attributes
     ----------
     best_estimator_ : estimator
-        Fitted on all rows; with ``embedder`` a pipeline that takes images.
+        The chosen classifier, fitted on all rows.
     best_params_ : dict
-        Settings of the trial that was taken, named by their head: "svm_C".
+        Settings of the chosen trial, named after their head, such as "svm_C".
     best_score_ : float
-        Its mean over folds. The best of many is too good on average: see Notes.
+        Its mean score over the folds, which is too good on average: see Notes.
     best_index_ : int
         Its row in ``cv_results_``. Its rank need not be 1, see Notes.
     search_report_ : str
-        A sentence that says which trial was taken, and why.
+        A sentence that says which trial was chosen, and why.
     cv_results_ : dict of arrays
-        As scikit-learn's searches have it: one row a trial; and ``trial``, its number,
-        ``state``, "complete", "pruned" or "failed"; and ``mean_test_log_loss``, which
-        decides between equal scores. Scores of folds that were not
-        reached are NaN, as is the mean then, and the rank is the last.
+        Results of the trials, one row each, as in scikit-learn's searches, and
+        ``trial``, its number, ``state``, "complete" or "failed", and
+        ``mean_test_log_loss``. A trial that raised an error has NaN and ranks last.
     study_ : optuna.Study
-        The study, in memory: for ``optuna.visualization`` and its importances.
+        A copy of the study in memory, for example for ``optuna.visualization``.
     scorer_ : callable
         The scorer that ``scoring`` stands for.
     n_splits_ : int
-        Folds.
-    refit_time_ : float
-        Seconds of the last fit.
+        Number of folds.
     classes_ : ndarray of shape (n_classes,) or (n_labels, 2)
         Sorted classes; for several labels a row ``[0, 1]`` each.
     label_names_ : ndarray of shape (n_labels,)
-        Names of the columns of ``y``, where it is a DataFrame of several labels.
-    multimetric_ : bool
-        False, always.
+        Names of the columns of ``y``, if it is a DataFrame of several labels.
     n_features_in_ : int
-        Width of the embeddings; absent with ``embedder``.
+        Width of the embeddings.
 
     See Also
     --------
-    LinearProbe : Logistic regression that chooses its penalty: seconds, and hard to
-        beat.
+    LinearProbe : Logistic regression that chooses its penalty in seconds, and is hard
+        to beat.
 
     Notes
     -----
-    The first trial is ``LinearProbe`` as it is, where "logistic" is among the heads.
-    The best of the other trials is compared with it on the rows that each fold left
-    out, by patient where ``groups`` are given, else by row, and takes its place only
-    where it is better by more than the standard error of the difference (a jackknife
-    over 25 parts of the patients). Equal scores are decided by log loss, then by the
-    order of the heads. For a ``space`` of your own the best score is taken.
+    The first trial is ``LinearProbe`` as it is, if "logistic" is among the heads. The
+    best of the other trials is compared with it on the rows that each fold left out,
+    by patient if ``groups`` are given, else by row. It is taken only if it is better by
+    more than the standard error of the difference (a jackknife over 25 parts of the
+    patients). Equal scores are decided by log loss, then by the order of the heads.
 
-    Steps before a head (standardising, PCA) are fitted on the training rows of each
-    fold, and "logistic" chooses its penalty within these. A setting that was drawn
-    before costs nothing.
+    Standardising and PCA are fitted on the training rows of each fold, and "logistic"
+    chooses its penalty within these. Each of several labels is learned on the rows
+    where it is known; the heads of scikit-learn are fitted to each label by an
+    :class:`EachLabel`. An SVM has no probabilities: it is tried by default only for
+    the default score of two classes or of several labels.
 
-    An SVM has no probabilities: it is left out where ``scoring`` needs them, and where
-    you do, list the other heads.
+    Processes that are given the same search and ``storage`` share its trials. Each
+    ends when there are enough, so there may be a few more. A trial whose process died
+    is not run again; another one takes its place. A search of other data or settings
+    is refused. A ``scoring`` of your own must then be a function of a module.
 
-    Every head learns each of several labels on the rows where it is known; other
-    classifiers do so in an :class:`EachLabel`, unless they are for several labels
-    only, as ``MultiOutputClassifier``.
-
-    ``storage``: processes that are given the same search share trials, and no number
-    runs twice. Each ends when there are enough, and does not wait for trials that the
-    others still run, so there may be some trials more. On a database a trial whose
-    process died is run again after a minute; in journals, for network disks, another
-    takes its place. A study of other data, folds, scoring, space or seed is refused.
-
-    ``best_score_`` is a maximum and so too good, the more so the fewer labels. To
-    estimate how good the search is on new patients, cross-validate it, as any
-    classifier.
-
-    Not a subclass of scikit-learn's ``BaseSearchCV``: that one is about one estimator,
-    fits whole folds at once, and refuses labels that are not known. Its attributes are
-    here all the same.
+    ``best_score_`` is a maximum and therefore too good, the more so the fewer labels:
+    cross-validate the search to estimate the performance on new patients. For images,
+    put it behind a :class:`~sk_medsiglip.MedSigLIPEmbedder` in a pipeline. To tune a
+    classifier of your own use ``RandomizedSearchCV``, with an :class:`EachLabel` around
+    it for several labels with blanks.
 
     Examples
     --------
@@ -195,10 +163,8 @@ class HeadSearchCV(VersionedPickle, BestHead):
     # scikit-learn's routing reads it: groups are asked for unless told otherwise.
     __metadata_request__fit: ClassVar[dict[str, Any]] = {"groups": True}
 
-    _parameter_constraints: dict[str, Any] = {
-        "estimator": "no_validation",
-        "space": "no_validation",
-        "embedder": [HasMethods(["fit", "transform", "get_params"]), None],
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "space": ["array-like", None],
         "prompts": [Mapping, HasMethods(["get_params"]), None],
         "templates": "no_validation",
         "model": [str, os.PathLike],
@@ -208,24 +174,16 @@ class HeadSearchCV(VersionedPickle, BestHead):
         "timeout": [Interval(Real, 0, None, closed="neither"), None],
         "scoring": [StrOptions(set(get_scorer_names())), callable, None],
         "cv": ["cv_object"],
-        "refit": ["boolean"],
         "n_jobs": [Integral, None],
-        "sampler": "no_validation",
-        "pruner": "no_validation",
         "storage": [str, os.PathLike, None],
-        "study_name": [str],
-        "callbacks": "no_validation",
-        "error_score": [StrOptions({"raise"}), Real],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
 
     def __init__(
         self,
-        estimator: Any = None,
+        space: Sequence[str] | None = None,
         *,
-        space: Sequence[str] | Mapping[str, Any] | Callable[[Any], Any] | None = None,
-        embedder: Any = None,
         prompts: Any = None,
         templates: str | Sequence[str] | None = None,
         model: str | os.PathLike[str] = "google/medsiglip-448",
@@ -235,20 +193,12 @@ class HeadSearchCV(VersionedPickle, BestHead):
         timeout: float | None = None,
         scoring: str | Callable[..., float] | None = None,
         cv: Any = 5,
-        refit: bool = True,
         n_jobs: int | None = None,
-        sampler: Any = None,
-        pruner: Any = None,
         storage: str | os.PathLike[str] | None = None,
-        study_name: str = "head-search",
-        callbacks: Iterable[Callable[[Any, Any], None]] = (),
-        error_score: float | str = np.nan,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
-        self.estimator = estimator
         self.space = space
-        self.embedder = embedder
         self.prompts = prompts
         self.templates = templates
         self.model = model
@@ -258,42 +208,34 @@ class HeadSearchCV(VersionedPickle, BestHead):
         self.timeout = timeout
         self.scoring = scoring
         self.cv = cv
-        self.refit = refit
         self.n_jobs = n_jobs
-        self.sampler = sampler
-        self.pruner = pruner
         self.storage = storage
-        self.study_name = study_name
-        self.callbacks = callbacks
-        self.error_score = error_score
         self.random_state = random_state
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(
         self,
-        X: Any,
+        X: ArrayLike,
         y: ArrayLike,
         *,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Search, and fit the best on all rows.
+        """Search, and fit the chosen classifier on all rows.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), or images
-            Embeddings; with ``embedder`` its input.
+        X : array-like of shape (n_samples, n_features)
+            Embeddings.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Classes; or 1 and 0 of one label or of several, NaN where it is not known.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, for heads and scores; steps before a head do not see
-            them. Heads that take none, such as "knn", are left out unless listed.
+            them. "knn", which takes no weights, is left out unless listed.
         groups : array-like of shape (n_samples,), default=None
-            Patients: they are never on both sides of a fold, nor of the inner folds of
-            this package's heads. Inner folds of an estimator of your own keep them
-            together where its splitter asks for groups, as in
-            ``GridSearchCV(..., cv=GroupKFold(5))``; with ``cv=5`` they do not.
+            Patients: they are never on both sides of a fold, nor of the folds by which
+            a head chooses its penalty.
 
         Returns
         -------
@@ -302,145 +244,156 @@ class HeadSearchCV(VersionedPickle, BestHead):
         Raises
         ------
         ValueError
-            If ``y`` cannot be split, ``space`` is none, no trial could be scored, or
-            the ``storage`` holds a search of something else.
+            If ``y`` cannot be split, ``space`` names unknown heads, no trial could be
+            scored, or the ``storage`` holds a search of something else.
         MissingDependencyError
             If Optuna is not installed.
         """
         import_optional("optuna", extra="tune", purpose="HeadSearchCV")
-        # Late, since these need Optuna.
-        from sk_medsiglip.model_selection._head_space import Facts, make_space
-        from sk_medsiglip.model_selection._head_trials import (
-            Objective,
-            quiet_heads,
-            split_rows,
-        )
+        # Late, since it needs Optuna.
+        from sk_medsiglip.model_selection import _head_trials as trials
 
-        rows, embedder = self._embed(X)
+        rows = check_embeddings(self, X)
         labels = check_labels(self, rows, y, blanks=True)
         patients = None if groups is None else check_groups(groups, len(rows))
         weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
         counts = labels.counted(weight)
-        kept = labels if counts.all() else labels.keep(counts)
-        self.classes_ = kept.classes_attribute
-        if kept.names is not None:
-            self.label_names_ = kept.names
-        folds = split_rows(labels, self.cv, patients, rows, counts)
+        folds = trials.split_rows(labels, counts, self.cv, patients, rows)
+        known = labels.keep(counts)
+        self.classes_ = known.classes_attribute
+        if known.names is not None:
+            self.label_names_ = known.names
         self.n_splits_ = len(folds)
-        self.multimetric_ = False
         seed = self._seed()
-        n_train = min(len(train) for train, _ in folds)
-        several = kept.classes is None
-        facts = Facts(n_train, rows.shape[1], several, seed, self._prompt_settings())
-        left_out = {"svm"} if needs_probabilities(self.scorer_) else set()
-        left_out |= {"knn"} if sample_weight is not None else set()
-        objective = Objective(
-            rows,
-            _as_fitted(kept, counts),
-            patients,
-            None if sample_weight is None else weight,
-            np.flatnonzero(counts),
-            folds,
-            self.scorer_,
-            make_space(self.space, self.estimator, facts, left_out),
-            self.error_score,
+        objective = trials.Objective(
+            X=rows if counts.all() else rows[counts],
+            y=trials.as_fitted(known),
+            groups=None if patients is None else patients[counts],
+            weight=None if sample_weight is None else weight[counts],
+            folds=folds,
+            scorer=self.scorer_,
+            space=self._make_space(known, folds, sample_weight is not None, seed),
+            n_jobs=self.n_jobs,
         )
-        trial = self._search(objective, seed)
-        if self.refit:
-            start = time.perf_counter()
-            with quiet_heads(objective.space):
-                best = objective.fit(objective.make(trial), objective.rows)
-            self.refit_time_ = time.perf_counter() - start
-            self.best_estimator_ = best if embedder is None else _joined(embedder, best)
+        self.best_estimator_ = objective.fit(self._search(objective, seed))
         return self
+
+    @property
+    def scorer_(self) -> Callable[..., float]:
+        """The scorer that ``scoring`` stands for."""
+        check_is_fitted(self, "classes_")
+        classes = None if np.ndim(self.classes_) == 2 else self.classes_
+        return check_scorer(self.scoring, classes)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the likeliest classes, as the best estimator does."""
+        return self._ask("predict", X)
+
+    @available_if(_best_has("predict_proba"))
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return probabilities, as the best estimator does."""
+        return self._ask("predict_proba", X)
+
+    @available_if(_best_has("predict_log_proba"))
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return logarithms of probabilities, as the best estimator does."""
+        return self._ask("predict_log_proba", X)
+
+    @available_if(_best_has("decision_function"))
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Return scores, as the best estimator does."""
+        return self._ask("decision_function", X)
+
+    def score(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Return the score of the best estimator on other rows, by ``scoring``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Embeddings.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            True labels, as in :meth:`fit`: NaN where a label is not known. A row
+            without any is left out. A DataFrame must have the labels in the order of
+            :meth:`fit`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the scorer.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If a DataFrame has the labels in another order.
+        """
+        check_is_fitted(self)
+        check_columns(y, getattr(self, "label_names_", ()))
+        truth, known = known_labels(y, self.classes_)
+        rows = check_embeddings(self, X, reset=False)
+        check_consistent_length(rows, y)
+        extra = {}
+        if sample_weight is not None:
+            extra["sample_weight"] = _check_sample_weight(sample_weight, rows)[known]
+        asked = _safe_indexing(rows, known)
+        return float(self.scorer_(self.best_estimator_, asked, truth, **extra))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         tags.target_tags.multi_output = True
-        if self.estimator is not None:
-            inner = get_tags(self.estimator)
-            tags.classifier_tags = inner.classifier_tags
-            tags.classifier_tags.multi_label = True
-            tags.target_tags.single_output = inner.target_tags.single_output
-        if self.embedder is not None:
-            tags.input_tags = get_tags(self.embedder).input_tags
         return tags
 
-    def _embed(self, X: Any) -> tuple[NDArray[np.floating], Any]:
-        """Return checked embeddings, and the embedder that made them."""
-        if self.embedder is None:
-            return check_embeddings(self, X), None
-        embedder = clone(self.embedder)
-        rows = plain_rows(embedder.fit(X), X)
-        unreadable = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-        if unreadable.size:
-            raise ValueError(
-                f"{unreadable.size} images could not be read (rows "
-                f"{unreadable[:5].tolist()}): leave them out of X and y, or see "
-                "sk_medsiglip.images.check_images(X)."
-            )
-        return rows, embedder
+    def _ask(self, method: str, X: ArrayLike) -> Any:
+        check_is_fitted(self)
+        rows = check_embeddings(self, X, reset=False)
+        return getattr(self.best_estimator_, method)(rows)
 
     def _seed(self) -> int:
         shared = self.random_state is None and self.storage is not None
         rng = check_random_state(0 if shared else self.random_state)
         return int(rng.randint(np.iinfo(np.int32).max))
 
-    def _prompt_settings(self) -> dict[str, Any]:
-        if self.prompts is None:
-            return {}
-        settings = {name: getattr(self, name) for name in _PROMPT_SIDE}
-        return {"prompts": self.prompts, **settings}
+    def _make_space(
+        self, labels: Labels, folds: list[Any], weighted: bool, seed: int
+    ) -> Any:
+        """Return the function from a trial to a classifier."""
+        from sk_medsiglip.model_selection._head_space import choose_heads
+
+        names = ("prompts", "templates", "model", "revision", "cache")
+        prompts = {name: getattr(self, name) for name in names}
+        without = {"knn"} if weighted else set()
+        if self.scoring is not None or labels.n_rows > 1 and labels.classes is not None:
+            without.add("svm")  # which has no probabilities
+        return choose_heads(
+            self.space,
+            {} if self.prompts is None else prompts,
+            without=without,
+            n_train=min(len(train) for train, _ in folds),
+            several=labels.classes is None,
+            seed=seed,
+        )
 
     def _search(self, objective: Any, seed: int) -> Any:
-        """Run the trials, and return the one that is chosen."""
+        """Run the trials, and return the chosen classifier, not fitted."""
         from sk_medsiglip.model_selection import _head_study as studies
-        from sk_medsiglip.model_selection._head_trials import choose, quiet_heads
+        from sk_medsiglip.model_selection._head_choice import choose
 
-        n_jobs = effective_n_jobs(self.n_jobs)
-        quiet = studies.quiet_optuna(self.verbose)
-        with tempfile.TemporaryDirectory() as folder, quiet:
-            where = None if self.storage is None else os.fspath(self.storage)
-            if where is None and n_jobs > 1:
-                where = str(Path(folder, "trials.journal"))
-            sampler, pruner = copy.deepcopy((self.sampler, self.pruner))
-            study = studies.open_study(where, self.study_name, seed, sampler, pruner)
-            studies.begin(study, objective, self.scoring, seed)
-            run = delayed(studies.run_trials)
-            settings = self.n_trials, self.timeout, list(self.callbacks), self.verbose
-            Parallel(n_jobs)(
-                run(study, objective, *settings, worker) for worker in range(n_jobs)
-            )
+        prompts = [self.prompts, self.templates, self.model, self.revision]
+        told = {"scoring": self.scoring, "prompts": prompts, "random_state": seed}
+        told["space"] = [*objective.space.heads]
+        with quiet_logger("optuna"):
+            study = studies.open_study(self.storage, seed)
+            studies.begin(study, objective, told if self.storage else None)
+            limits = self.n_trials, self.timeout, self.verbose > 0
+            trials = studies.run_trials(study, objective, *limits)
             self.study_ = studies.detached(study)
-        trials = studies.counted(self.study_.trials)[: self.n_trials]
-        self.cv_results_ = studies.cv_results(trials, self.n_splits_)
-        studies.check_some_scored(trials, self.error_score, self.timeout)
-        with quiet_heads(objective.space):
-            chosen = choose(trials, self.cv_results_, objective)
-        self.best_index_, self.search_report_ = chosen
-        self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
-        self.best_params_ = self.cv_results_["params"][self.best_index_]
-        return trials[self.best_index_]
-
-
-def _as_fitted(labels: Labels, counts: NDArray[np.bool_]) -> Any:
-    """Return labels as heads take them, of all rows; any value where none counts."""
-    shape = (len(counts), *labels.target.shape[1:])
-    target = np.zeros(shape, dtype=labels.target.dtype)
-    target[counts] = labels.target
-    if labels.classes is not None:
-        return labels.classes[target]
-    if not np.isnan(target).any():
-        target = target.astype(int)
-    if labels.names is not None:
-        return pd.DataFrame(target, columns=labels.names)
-    return target
-
-
-def _joined(embedder: Any, best: Any) -> Pipeline:
-    """Return one pipeline from images to answers."""
-    steps = best.steps if isinstance(best, Pipeline) else [("head", best)]
-    if hasattr(embedder, "set_output"):  # the head learned from an array
-        embedder.set_output(transform="default")
-    return Pipeline([("embedder", embedder), *steps])
+        studies.check_some_scored(trials, self.timeout)
+        results = studies.cv_results(trials, self.n_splits_)
+        best, self.search_report_ = choose(trials, results, objective)
+        self.cv_results_, self.best_index_ = results, best
+        self.best_score_ = float(results["mean_test_score"][best])
+        self.best_params_ = results["params"][best]
+        return objective.space.make(self.best_params_)
