@@ -53,7 +53,9 @@ class About:
     def no_rows(self) -> Rows:
         """Return an empty set of rows, with all columns."""
         vectors = np.empty((0, self.width), np.float32)
-        return Rows(np.empty(0, np.int64), vectors, conform(None, self.columns, 0))
+        return Rows(
+            np.empty(0, np.int64), vectors, conform(pd.DataFrame(), self.columns)
+        )
 
 
 class NextFree(NamedTuple):
@@ -110,3 +112,14 @@ class Found:
             self.table.iloc[places].reset_index(drop=True),
             self.vectors[places],
         )
+
+
+def all_rows(index: Any, *, vectors: bool = True) -> Rows:
+    """Return all rows of an index by number, with or without their vectors."""
+    parts = list(index.scan(vectors=vectors)) or [index.about.no_rows()]
+    rows = Rows(
+        np.concatenate([part.numbers for part in parts]),
+        np.concatenate([part.vectors for part in parts]),
+        pd.concat([part.table for part in parts], ignore_index=True),
+    )
+    return rows.take(np.argsort(rows.numbers), vectors=vectors)

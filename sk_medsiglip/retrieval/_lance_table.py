@@ -12,7 +12,7 @@ import re
 import threading
 from collections import UserDict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -108,6 +108,25 @@ class LanceSettings:
     nprobes: int | None = None
     ef: int | None = None
     refine_factor: int = 20
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> LanceSettings:
+        """Return the settings in the parameters of a retriever."""
+        if params["uri"] is None:
+            raise ValueError(
+                'index="lancedb" needs a place for its rows: uri="folder", or '
+                'uri="s3://bucket/name".'
+            )
+        uri = os.fspath(params["uri"])
+        if uri.startswith("db://"):
+            raise ValueError(
+                f"uri={uri!r} is a place in LanceDB's cloud, which is not supported. "
+                "Name a folder, or an object store: s3://bucket/name."
+            )
+        if "://" not in uri:
+            uri = os.path.abspath(os.path.expanduser(uri))
+        known = {field.name: params[field.name] for field in fields(cls)}
+        return cls(**{**known, "uri": uri})
 
 
 def import_lance(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,16 +22,15 @@ from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
 from sk_medsiglip.retrieval._exact_index import ExactIndex
 from sk_medsiglip.retrieval._incoming import (
     Collection,
-    Embeddings,
     Images,
-    Rejected,
-    batches,
+    Incoming,
+    at_least_one,
+    embedding_rows,
     is_embeddings,
-    rejected_table,
-    replacements,
-    warn_about_rejected,
+    report_rejected,
+    vector_reason,
 )
-from sk_medsiglip.retrieval._index import About, Rows
+from sk_medsiglip.retrieval._index import About, all_rows
 from sk_medsiglip.retrieval._index_folder import INDEX_FILE
 from sk_medsiglip.retrieval._lance_index import ANN_KINDS, LanceIndex
 from sk_medsiglip.retrieval._lance_table import (
@@ -41,11 +40,8 @@ from sk_medsiglip.retrieval._lance_table import (
 )
 from sk_medsiglip.retrieval._metadata import (
     check_ids,
-    check_metadata,
-    check_sources,
     ids_as_list,
     infer_kind,
-    infer_kinds,
     refuse_known,
     refuse_unknown,
 )
@@ -65,6 +61,7 @@ from sk_medsiglip.retrieval._selection import (
     check_selection,
     near_duplicates,
     nearest_selected,
+    neighbors_of_rows,
     results_table,
 )
 from sk_medsiglip.retrieval._where import parse_where
@@ -291,28 +288,23 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         """
         collection, embedder = self._read(X, None)
         n_rows = len(collection)
-        kept_metadata = check_metadata(metadata, X, n_rows)
         all_ids = check_ids(np.arange(n_rows) if ids is None else ids, n_rows)
+        incoming = Incoming(X, collection, all_ids, metadata, sources)
         model, revision = model_of(embedder or self._new_embedder())
         about = About(
-            width=collection.width,
+            width=collection.shape[1],
             id_kind=infer_kind(all_ids, "ids"),
-            kinds={} if kept_metadata is None else infer_kinds(kept_metadata),
+            kinds=incoming.kinds,
             model=model,
             revision=revision,
             recipe=None if embedder is None else recipe_of(embedder),
         )
-        rejected: list[Rejected] = []
-        kept_sources = check_sources(sources, n_rows)
-        rows = batches(
-            collection, all_ids, kept_metadata, kept_sources, about.kinds, rejected
-        )
-        index = self._build(about, rows, rejected)
+        self._build(about, incoming)
         if embedder is None:
             validate_data(self, X, skip_check_array=True)
         else:
             self.embedder_ = embedder
-        return self._set_index(index, rejected, n_rows)
+        return self._report(incoming)
 
     @classmethod
     def from_parquet(
@@ -384,10 +376,8 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         about = shards.about(os.fspath(params["model"]) if "model" in params else None)
         known = {"model": about.model, "revision": about.revision}
         retriever.set_params(**{**known, **params})
-        rejected: list[Rejected] = []
-        rows = shards.batches(about, rejected)
-        index = retriever._build(about, rows, rejected)
-        return retriever._set_index(index, rejected, shards.n_rows)
+        retriever._build(about, shards)
+        return retriever._report(shards)
 
     def kneighbors(
         self,
@@ -435,12 +425,15 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
             )
         self._index.configure(self.get_params(deep=False))
         if X is None:
-            scores, rows = self._neighbors_of_rows(n)
+            scores, rows = neighbors_of_rows(self._index, n)
         else:
             found = self._index.nearest(self._query_vectors(X), n)
             scores = np.stack([one.scores for one in found])
             rows = np.stack([one.numbers for one in found])
-        return (self._distances(scores), rows) if return_distance else rows
+        if not return_distance:
+            return rows
+        distances = np.clip(1 - scores, 0, 2)
+        return distances if self.metric == "cosine" else np.sqrt(2 * distances), rows
 
     def search(
         self,
@@ -533,7 +526,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         """
         check_is_fitted(self)
         check_selection(threshold, 0)
-        rows = self._all_rows(vectors=True)
+        rows = all_rows(self._index)
         groups = near_duplicates(rows.vectors, threshold=threshold)
         copies = np.flatnonzero(groups != np.arange(len(groups)))
         originals = groups[copies]
@@ -550,7 +543,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         DataFrame of ``n_samples_fit_`` rows
         """
         check_is_fitted(self)
-        rows = self._all_rows(vectors=False)
+        rows = all_rows(self._index, vectors=False)
         return rows.table.set_axis(pd.Index(rows.numbers, name="row"))
 
     def partial_fit(
@@ -619,27 +612,16 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         n_rows, free = len(collection), self._index.next_free
         if ids is None and about.id_kind == "text":
             raise ValueError("the rows of this index have ids of text; pass ids=.")
-        all_ids = check_ids(
-            [*range(free.id, free.id + n_rows)] if ids is None else ids,
-            n_rows,
-            about.id_kind,
-        )
+        if ids is None:
+            ids = np.arange(free.id, free.id + n_rows)
+        all_ids = check_ids(ids, n_rows, about.id_kind)
         listed = all_ids.tolist()
         known = self._index.known(listed)
         if known.any():
             raise refuse_known([listed[i] for i in np.flatnonzero(known)])
-        rejected: list[Rejected] = []
-        rows = batches(
-            collection,
-            all_ids,
-            check_metadata(metadata, X, n_rows),
-            check_sources(sources, n_rows),
-            about.kinds,
-            rejected,
-            first_number=free.number,
-        )
-        self._index.append(rows)
-        return self._report(rejected, n_rows)
+        incoming = Incoming(X, collection, all_ids, metadata, sources)
+        self._index.append(incoming.new_rows(about, free.number))
+        return self._report(incoming)
 
     def remove(self, ids: Any) -> Self:
         """Take rows out.
@@ -712,17 +694,9 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
                 f"there are {len(listed)} ids and {len(collection)} images; each id "
                 "needs one."
             )
-        rejected: list[Rejected] = []
-        rows = replacements(
-            self._index,
-            listed,
-            collection,
-            check_metadata(metadata, X, len(listed)),
-            check_sources(sources, len(listed)),
-            rejected,
-        )
-        self._index.replace(rows)
-        return self._report(rejected, len(listed))
+        incoming = Incoming(X, collection, pd.Series(listed), metadata, sources)
+        self._index.replace(incoming.changed_rows(self._index))
+        return self._report(incoming)
 
     def refresh(self) -> Self:
         """Read the changes that other processes stored since the index was opened.
@@ -845,7 +819,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         index = (
             ExactIndex.load(location, retriever.device)
             if in_files
-            else LanceIndex.load(retriever._lance_settings())
+            else LanceIndex.load(LanceSettings.of(retriever.get_params(deep=False)))
         )
         about = index.about
         known = {"model": about.model, "revision": about.revision}
@@ -856,7 +830,11 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
                 "search by words would load. If you trust both, pass model=.",
                 UserWarning,
             )
-        return retriever._set_index(index, [], 0)
+        retriever._index = index
+        retriever.n_features_in_ = about.width
+        retriever.n_samples_fit_ = len(index)
+        retriever.rejected_ = report_rejected([], 0)
+        return retriever
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -887,39 +865,33 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
     ) -> tuple[Collection, ImageEmbedder | None]:
         """Return the images or embeddings in ``X``, checked against an index."""
         if is_embeddings(X):
-            embeddings = Embeddings(X)
+            rows = embedding_rows(X)
             if about is not None:
-                check_width(embeddings.width, about)
+                check_width(rows.shape[1], about)
                 validate_data(self, X, skip_check_array=True, reset=False)
-            return embeddings, None
+            return rows, None
         embedder = clone(self._any_embedder() if about else self._new_embedder()).fit(X)
         if about is not None:
             check_image_embedder(embedder, about)
         return Images(X, embedder), embedder
 
-    def _build(
-        self, about: About, rows: Iterator[Rows], rejected: list[Rejected]
-    ) -> ExactIndex | LanceIndex:
-        """Return a new index of rows; raise if there are no rows."""
-        rows = _at_least_one(rows, rejected)
+    def _build(self, about: About, incoming: Incoming | ParquetShards) -> None:
+        """Make a new index; raise if there are no rows."""
+        rows = at_least_one(incoming.new_rows(about), incoming.rejected)
         if self.index == "lancedb":
-            return LanceIndex.build(about, self._lance_settings(), rows)
-        index = ExactIndex(about, self.storage, self.device)
-        index.append(rows)
-        return index
+            self._index = LanceIndex.build(
+                about, LanceSettings.of(self.get_params(deep=False)), rows
+            )
+        else:
+            index = ExactIndex(about, self.storage, self.device)
+            index.append(rows)
+            self._index = index
+        self.n_features_in_ = about.width
 
-    def _set_index(
-        self, index: ExactIndex | LanceIndex, rejected: list[Rejected], n_rows: int
-    ) -> Self:
-        self._index = index
-        self.n_features_in_ = index.about.width
-        return self._report(rejected, n_rows)
-
-    def _report(self, rejected: list[Rejected], n_rows: int) -> Self:
+    def _report(self, incoming: Incoming | ParquetShards) -> Self:
         """Set the attributes that a change leaves, and warn of rows kept out."""
         self.n_samples_fit_ = len(self._index)
-        self.rejected_ = rejected_table(rejected)
-        warn_about_rejected(rejected, n_rows)
+        self.rejected_ = report_rejected(incoming.rejected, incoming.n_rows)
         return self
 
     def _known_ids(self, ids: Any) -> list[Any]:
@@ -936,64 +908,14 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         collection, _ = self._read(X, about)
         if isinstance(collection, Images):
             return embed_images(collection.images, self._any_embedder(), about)
-        vectors, usable = to_length_one(collection.vectors(0, len(collection)))
+        vectors, usable = to_length_one(collection)
         if not usable.all():
             row = int(np.argmin(usable))
             raise ValueError(
                 f"Input X contains NaN, infinity or 0 throughout: row {row} of the "
-                f"queries has no direction, {collection.reason(row)}."
+                f"queries has no direction, {vector_reason(collection[row])}."
             )
         return vectors
-
-    def _all_rows(self, *, vectors: bool) -> Rows:
-        """Return all rows by number, with or without their vectors."""
-        about = self._index.about
-        parts = list(self._index.scan(vectors=vectors)) or [about.no_rows()]
-        rows = Rows(
-            np.concatenate([part.numbers for part in parts]),
-            np.concatenate([part.vectors for part in parts]),
-            pd.concat([part.table for part in parts], ignore_index=True),
-        )
-        return rows.take(np.argsort(rows.numbers), vectors=vectors)
-
-    def _neighbors_of_rows(
-        self, n: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return the neighbors of every row but itself, in the order of numbers."""
-        numbers, scores, rows = [], [], []
-        for some in self._index.scan():
-            found = self._index.nearest(some.vectors, n + 1)
-            for number, one in zip(some.numbers, found, strict=True):
-                # Among more copies than were asked for, a row may not find itself.
-                others = np.flatnonzero(one.numbers != number)[:n]
-                numbers.append(number)
-                scores.append(one.scores[others])
-                rows.append(one.numbers[others])
-        order = np.argsort(numbers)
-        return np.stack(scores)[order], np.stack(rows)[order]
-
-    def _distances(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        cosine = np.clip(1 - scores, 0, 2)
-        return cosine if self.metric == "cosine" else np.sqrt(2 * cosine)
-
-    def _lance_settings(self) -> LanceSettings:
-        if self.uri is None:
-            raise ValueError(
-                'index="lancedb" needs a place for its rows: uri="folder", or '
-                'uri="s3://bucket/name".'
-            )
-        uri = os.fspath(self.uri)
-        if uri.startswith("db://"):
-            raise ValueError(
-                f"uri={uri!r} is a place in LanceDB's cloud, which is not supported. "
-                "Name a folder, or an object store: s3://bucket/name."
-            )
-        searched = ("storage", "ann", "nprobes", "ef", "refine_factor")
-        return LanceSettings(
-            uri if "://" in uri else os.path.abspath(os.path.expanduser(uri)),
-            self.storage_options,
-            **{name: getattr(self, name) for name in searched},
-        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         # However it comes, by __init__ or set_params: it shows no secret.
@@ -1022,14 +944,3 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
 def _check_count(n: Any, name: str) -> None:
     if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
         raise ValueError(f"{name} must be an int of 1 or more, got {n!r}.")
-
-
-def _at_least_one(rows: Iterator[Rows], rejected: list[Rejected]) -> Iterator[Rows]:
-    """Pass rows on; raise if there are no rows."""
-    empty = True
-    for some in rows:
-        empty = False
-        yield some
-    if empty:
-        first = f"; {rejected[0]}" if rejected else ""
-        raise ValueError(f"none of the {len(rejected)} rows can be used{first}.")
