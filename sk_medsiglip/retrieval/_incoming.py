@@ -26,7 +26,7 @@ from sk_medsiglip.retrieval._metadata import (
 )
 from sk_medsiglip.retrieval._models import ImageEmbedder, strict_copy, to_length_one
 
-#: Rows on their way at a time: 38 MB of vectors of width 1152.
+#: Number of rows at a time: 38 MB of vectors of width 1152.
 ROWS_AT_ONCE = 8192
 
 _NAMED_IN_WARNING = 5
@@ -55,7 +55,7 @@ def embedding_rows(X: Any) -> NDArray[Any]:
     """Return embeddings as a matrix; a mapped one stays mapped."""
     if hasattr(X, "cpu"):
         X = X.detach().cpu().numpy()  # a torch tensor
-    # Rows that are not finite are kept out later, and named.
+    # Rows that are not finite are left out and reported later.
     rows: NDArray[Any] = check_array(
         X,
         dtype="numeric",
@@ -67,7 +67,7 @@ def embedding_rows(X: Any) -> NDArray[Any]:
 
 
 class Images:
-    """Images or studies, which slices of it embed; unreadable ones become NaN."""
+    """Images or studies; a slice returns their embeddings, NaN for unreadable ones."""
 
     def __init__(self, X: Any, embedder: ImageEmbedder) -> None:
         is_volume = isinstance(embedder, MedSigLIPVolumeEmbedder)
@@ -87,7 +87,7 @@ class Images:
         places = range(len(self))[rows]
         try:
             with warnings.catch_warnings():
-                # All of them are reported together, at the end.
+                # They are reported together, at the end.
                 warnings.simplefilter("ignore", UnreadableImageWarning)
                 return plain_rows(self._embedder, [self.images[row] for row in places])
         except ImageReadError as error:
@@ -112,7 +112,7 @@ Collection = NDArray[Any] | Images
 
 
 class Rejected(NamedTuple):
-    """One row that was kept out, and why."""
+    """A row that was left out, and the reason."""
 
     row: int
     id: Any
@@ -125,7 +125,7 @@ class Rejected(NamedTuple):
 
 
 class Incoming:
-    """Rows on their way into an index; ``rejected`` gets those without a direction."""
+    """New rows of an index; those without a direction are listed in ``rejected``."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class Incoming:
             yield from self._usable(some, numbers, self._collection[some], table)
 
     def changed_rows(self, index: ExactIndex | LanceIndex) -> Iterator[Rows]:
-        """Yield changed rows of an index; values that are not given stay as they are.
+        """Yield changed rows of an index; values that are not given do not change.
 
         A row whose new vector has no direction is not changed.
         """
@@ -191,19 +191,19 @@ def usable_rows(
     rejected: list[Rejected],
     reason_of: Callable[[int], str] | None = None,
 ) -> Iterator[Rows]:
-    """Yield the rows that have a direction, at unit length; reject the others."""
+    """Yield rows that have a direction, scaled to unit length; reject the others."""
     unit, usable = to_length_one(rows.vectors)
     for place in np.flatnonzero(~usable).tolist():
         row, record = first_row + place, rows.table.iloc[place]
         reason = reason_of(row) if reason_of else vector_reason(rows.vectors[place])
         rejected.append(Rejected(row, record["id"], record["source"], reason))
     if usable.any():
-        whole = Rows(rows.numbers, unit, rows.table)
-        yield whole if usable.all() else whole.take(np.flatnonzero(usable))
+        scaled = Rows(rows.numbers, unit, rows.table)
+        yield scaled if usable.all() else scaled.take(np.flatnonzero(usable))
 
 
 def at_least_one(rows: Iterator[Rows], rejected: list[Rejected]) -> Iterator[Rows]:
-    """Pass rows on; raise if there are no rows."""
+    """Yield the same rows; raise if there are none."""
     empty = True
     for some in rows:
         empty = False
@@ -214,7 +214,7 @@ def at_least_one(rows: Iterator[Rows], rejected: list[Rejected]) -> Iterator[Row
 
 
 def vector_reason(vector: Any) -> str:
-    """Say why a vector has no direction."""
+    """Return the reason why a vector has no direction."""
     values = np.asarray(vector, np.float64)
     if np.isnan(values).any():
         return "the embedding holds NaN"
@@ -224,15 +224,15 @@ def vector_reason(vector: Any) -> str:
 
 
 def report_rejected(rejected: list[Rejected], n_rows: int) -> pd.DataFrame:
-    """Return the rows that were kept out as a table; warn if there are any."""
+    """Return the rows that were left out as a table; warn if there are any."""
     if rejected:
         shown = [str(one) for one in rejected[:_NAMED_IN_WARNING]]
         if len(rejected) > len(shown):
             shown.append(f"and {len(rejected) - len(shown)} more")
         listed = "\n  ".join(shown)
         warn_user(
-            f"{len(rejected)} of {n_rows} rows are kept out of the index:\n  {listed}\n"
-            "rejected_ holds them all.",
+            f"{len(rejected)} of {n_rows} rows are left out of the index:\n  {listed}\n"
+            "rejected_ lists all of them.",
             UnreadableImageWarning,
         )
     return pd.DataFrame(rejected, columns=list(Rejected._fields))

@@ -1,12 +1,12 @@
-"""An exact index on disk: a folder of plain arrays, whole or not there.
+"""An exact index on disk: a folder of plain arrays, complete or not visible at all.
 
-Arrays hold nothing that can run. A column of text is its UTF-8 bytes, one value after
-the other, and where each ends; any other column is one array, and a second one marks
-missing values, if there are any.
+Arrays hold nothing that could be executed. A column of text is stored as its UTF-8
+bytes, one value after the other, and the end of each; any other column is one array. A
+further array marks missing values, if there are any.
 
 Saving writes new arrays aside and then puts ``index.json``, which names them, in place
-by one rename. So a reader sees the old index or the new one, also after a process that
-was killed.
+by one rename. So a reader sees the old index or the new one, even if the process that
+writes is killed.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def write_folder(
 ) -> tuple[str, str]:
     """Write an index; return its folder and the name of its arrays.
 
-    ``origin`` is where the index was opened, so that what another process has saved
-    there since is not replaced.
+    ``origin`` is the location that the index was opened from, so that an index which
+    another process has saved there since is not replaced.
     """
     replaced = _check_target(path)
     home = os.path.realpath(path)
@@ -92,7 +92,7 @@ def read_folder(
         except FileNotFoundError as error:
             if attempt + 1 == _ATTEMPTS or read_index_file(path) == facts:
                 raise SearchIndexError(
-                    f"the index in {str(path)!r} lacks a file: {error.filename}. "
+                    f"the index in {str(path)!r} lacks the file {error.filename}. "
                     "Copy the whole folder again, or build the index anew."
                 ) from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -138,7 +138,7 @@ def saved_meanwhile(path: Path) -> SearchIndexError:
     return SearchIndexError(
         f"another process has saved the index in {str(path)!r} since this one opened "
         "it, and this one has changes of its own: one of the two would be lost. Make "
-        f"the changes again on what is stored now, ImageRetriever.load({str(path)!r}), "
+        f"the changes again after ImageRetriever.load({str(path)!r}), "
         "or save this one to another folder."
     )
 
@@ -146,7 +146,7 @@ def saved_meanwhile(path: Path) -> SearchIndexError:
 def arrays_of_table(
     table: pd.DataFrame, kinds: Mapping[str, str]
 ) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield the columns as arrays, named by their place: a name may hold anything."""
+    """Yield the columns as arrays, named by position: a name may hold anything."""
     for place, (name, kind) in enumerate(kinds.items()):
         column = table[name]
         missing = column.isna().to_numpy()
@@ -226,18 +226,18 @@ def _read_arrays(folder: Path, facts: Mapping[str, Any]) -> dict[str, NDArray[An
 
 
 def _write_array(path: Path, values: NDArray[Any]) -> None:
-    """Write one array, and have it on the disk when this returns."""
+    """Write one array, and wait until it is on the disk."""
     header = np.lib.format.header_data_from_array_1_0(values)
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        # Not array.tofile, which does not say why a disk takes no more.
+        # Not array.tofile, whose error does not say why writing failed.
         file.write(values.data)
         file.flush()
         os.fsync(file.fileno())
 
 
 def _check_target(path: Path) -> str | None:
-    """Return the rows that will be replaced; refuse to mix with other files."""
+    """Return the name of the rows to replace; raise if the folder has other files."""
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{str(path)!r} is a file; an index is a folder.")
     if (path / INDEX_FILE).exists():
@@ -253,7 +253,7 @@ def _check_target(path: Path) -> str | None:
 
 @contextmanager
 def _only_heir(path: Path, replaced: str | None) -> Iterator[None]:
-    """Let one process alone put an index in the place of another."""
+    """Make sure that one process alone replaces an index."""
     claim = path / f"{INDEX_FILE}.after-{replaced}"
     with claim.open("a") as file:
         if not lock_file(file.fileno()):
@@ -277,5 +277,6 @@ def _clear(path: Path, replaced: str | None, kept: str) -> None:
             if is_old and entry.is_file():
                 entry.unlink()
             elif is_old or entry.name == replaced:
-                # Processes that mapped them keep them; Windows waits for the next save.
+                # Processes that mapped the files keep them; on Windows they stay
+                # until the next save.
                 shutil.rmtree(entry, ignore_errors=True)

@@ -1,9 +1,8 @@
 """Ids, sources and metadata of rows: columns of a few kinds, the same in every index.
 
-A DataFrame can hold anything, a file or a table on disk cannot, and a filter must mean
-one thing whatever holds the rows. So every column is of one kind, found when the first
-rows are added and kept from then on. A missing value is missing, however it was
-written: None, NaN, NaT, ``pandas.NA``.
+A DataFrame can hold anything, a file or a table on disk cannot, and a filter must have
+one meaning for all indexes. So every column has one kind, which is inferred from the
+first rows and does not change. None, NaN, NaT and ``pandas.NA`` are all missing values.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 
-#: Columns that results have anyway.
+#: Names of columns that results have in any case.
 RESERVED = ("query", "rank", "id", "source", "score")
 
-#: Name in messages and pandas type of each kind of column.
+#: Name in messages, and pandas type, of each kind of column.
 _DTYPES: dict[str, tuple[str, Any]] = {
     "text": ("text", pd.StringDtype()),
     "integer": ("whole numbers", pd.Int64Dtype()),
@@ -30,7 +29,7 @@ _DTYPES: dict[str, tuple[str, Any]] = {
     "time_utc": ("times with a time zone", pd.DatetimeTZDtype("us", "UTC")),
 }
 
-#: Kinds by the answer of ``pandas.api.types.infer_dtype``.
+#: Kinds by the result of ``pandas.api.types.infer_dtype``.
 _INFERRED = {
     "string": "text",
     "empty": "text",
@@ -44,14 +43,14 @@ _INFERRED = {
     "date": "time",
 }
 
-#: Kinds of values that a column takes besides its own.
+#: Kinds of values that a column of a kind accepts.
 _TAKEN = {"integer": ("integer", "number"), "number": ("number", "integer")}
 
 _NAMED_IN_ERROR = 5
 
 
 def check_ids(ids: Any, n_rows: int, kind: str | None = None) -> pd.Series:
-    """Return ids in the type of their kind, which ``kind`` may prescribe."""
+    """Return unique ids in the type of their kind, which must be ``kind`` if given."""
     column = _as_column(ids, "ids", n_rows)
     missing = np.flatnonzero(column.isna())
     if missing.size:
@@ -64,8 +63,8 @@ def check_ids(ids: Any, n_rows: int, kind: str | None = None) -> pd.Series:
         )
     if kind is not None and found != kind:
         raise TypeError(
-            f"the ids of this index are {_DTYPES[kind][0]}, which {column.iloc[0]!r} "
-            "is not. Convert them, or fit again."
+            f"the ids of this index are {_DTYPES[kind][0]}, got {column.iloc[0]!r}. "
+            "Convert them, or fit again."
         )
     column = conform_column(column, found, "ids")
     twice = column[column.duplicated()].unique()
@@ -97,8 +96,8 @@ def check_metadata(metadata: Any, X: Any, n_rows: int) -> pd.DataFrame:
         )
     if len(metadata) != n_rows:
         raise ValueError(
-            f"there are {n_rows} rows and metadata of {len(metadata)}; each row needs "
-            "one."
+            f"there are {n_rows} rows, and {len(metadata)} of metadata; they must be "
+            "equally many."
         )
     given = getattr(X, "index", None)
     if isinstance(given, pd.Index) and not given.equals(metadata.index):
@@ -112,32 +111,30 @@ def check_metadata(metadata: Any, X: Any, n_rows: int) -> pd.DataFrame:
 
 
 def check_sources(sources: Any, n_rows: int) -> pd.Series:
-    """Return sources, a text a row."""
+    """Return sources as one text for each row."""
     column = _as_column(sources, "sources", n_rows)
     return conform_column(column, "text", "sources")
 
 
 def _as_column(values: Any, name: str, n_rows: int | None = None) -> pd.Series:
-    """Return a list or column as a Series with a plain index, of so many rows."""
+    """Return a list or column as a Series with a plain index, of a given length."""
     if isinstance(values, str) or not hasattr(values, "__iter__"):
         raise TypeError(f"{name} must be a list or a column, got {values!r}.")
     if isinstance(values, np.ndarray) and values.ndim != 1:
         raise ValueError(f"{name} must be one column, got shape {values.shape}.")
-    if isinstance(values, pd.Series):
-        column = values.reset_index(drop=True)
-    elif isinstance(values, np.ndarray) and values.dtype.kind in "iu":
-        column = pd.Series(values)
-    else:
-        column = pd.Series(list(values), dtype=object)
+    if not isinstance(values, pd.Series | np.ndarray):
+        values = np.fromiter(values, dtype=object)
+    column = pd.Series(values).reset_index(drop=True)
     if n_rows not in (None, len(column)):
         raise ValueError(
-            f"there are {n_rows} rows and {len(column)} {name}; each row needs one."
+            f"there are {n_rows} rows and {len(column)} {name}; they must be equally "
+            "many."
         )
     return column
 
 
 def _named(ids: Any) -> str:
-    # numpy's own repr of a number is "np.int64(3)".
+    # The repr of a numpy number is "np.int64(3)".
     shown = ", ".join(
         str(one) if isinstance(one, np.integer) else repr(one)
         for one in list(ids[:_NAMED_IN_ERROR])
@@ -147,20 +144,20 @@ def _named(ids: Any) -> str:
 
 
 def refuse_known(ids: list[Any]) -> ValueError:
-    """Return the error for ids that an index has already."""
+    """Return the error for ids that are in an index already."""
     return ValueError(
         f"ids must be unique; the index has already: {_named(ids)}. "
-        "retriever.update(ids, X) puts images in their place."
+        "retriever.update(ids, X) replaces their images."
     )
 
 
 def refuse_unknown(ids: list[Any]) -> ValueError:
-    """Return the error for ids that an index does not have."""
+    """Return the error for ids that are not in an index."""
     return ValueError(f"the index has no such ids: {_named(ids)}.")
 
 
 def check_names(names: list[Any]) -> None:
-    """Raise if names of columns of metadata are not text, unique and free."""
+    """Raise if names of columns are not texts, not unique, or reserved."""
     for name in names:
         if not isinstance(name, str) or not name:
             raise ValueError(
@@ -179,8 +176,7 @@ def check_names(names: list[Any]) -> None:
                 else f"rename it: metadata.rename(columns={{{name!r}: {name + '_'!r}}})"
             )
             raise ValueError(
-                f"metadata has a column {name!r}, and so have results. To keep it, "
-                f"{mend}."
+                f"metadata has a column {name!r}, as results have. To keep it, {mend}."
             )
 
 
@@ -208,7 +204,7 @@ def infer_kind(column: pd.Series, name: str) -> str:
 
 
 def _is_name(value: Any) -> bool:
-    """Tell whether an object is kept as its text."""
+    """Tell whether an object is stored as its text."""
     is_text = isinstance(value, Enum) and isinstance(value, str)
     return is_text or isinstance(value, PurePath | UUID)
 
@@ -234,14 +230,13 @@ def conform(
 ) -> pd.DataFrame:
     """Return a table with the columns of an index, in the types of their kinds.
 
-    ``first_row`` is where these rows begin, for messages.
+    ``first_row`` is the number of the first row, for messages.
     """
     unknown = [name for name in table.columns if name not in kinds]
     if unknown:
         raise ValueError(
-            f"metadata has a column {unknown[0]!r}, which this index has not: it has "
-            f"{list(kinds)}. Columns are those of the first rows; drop it, or fit "
-            "again."
+            f"metadata has a column {unknown[0]!r}, and the index has {list(kinds)}, "
+            "the columns of its first rows. Drop the column, or fit again."
         )
     columns = {
         name: conform_column(table[name], kind, name, first_row)
@@ -286,7 +281,7 @@ def conform_column(
 
 
 def _other_kind(column: pd.Series, kind: str, name: str, first_row: int) -> str:
-    """Say which value does not fit."""
+    """Return the message that names the first value of another kind."""
     place, value = 0, None
     for place, value in enumerate(column):  # noqa: B007
         try:
@@ -308,9 +303,14 @@ def _convert(column: pd.Series, kind: str) -> pd.Series:
         column = _to_text(column)
     elif infer_kind(column, "") not in _TAKEN.get(kind, (kind,)):
         raise TypeError
+    elif kind == "integer" and not pd.api.types.is_signed_integer_dtype(column.dtype):
+        # Some types are cast without a check; objects are not.
+        column = column.astype(object)
     elif kind == "number":
         column = pd.Series(column.to_numpy(np.float64, na_value=np.nan))
-    with np.errstate(invalid="ignore"):  # a number too large for int64, refused then
+    with np.errstate(
+        invalid="ignore"
+    ):  # numbers too large for int64, which are refused
         return column.astype(dtype_of(kind))
 
 
@@ -324,6 +324,6 @@ def _to_text(column: pd.Series) -> pd.Series:
                 else one
             )
         )
-    # UTF-8 does not hold half of a pair of surrogates, and so no file does.
+    # A file cannot hold half of a surrogate pair, for which UTF-8 has no bytes.
     "".join(column[column.notna()]).encode("utf-8")
     return column

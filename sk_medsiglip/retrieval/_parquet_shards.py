@@ -2,7 +2,7 @@
 
 A file has a column of vectors, may have ids and sources, and all else is metadata. The
 shards that a cluster writes say in their schema, as JSON under ``sk_medsiglip.recipe``,
-by which model, revision and way of reading the vectors are.
+which model and revision made the vectors, and how the images were read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sk_medsiglip.retrieval._metadata import (
 )
 from sk_medsiglip.retrieval._models import prepared_as
 
-#: Key in a schema's metadata: the model, and how images were read.
+#: Key in the metadata of a schema of the model and the preparation of images.
 _RECIPE = b"sk_medsiglip.recipe"
 
 _FACTS: dict[str, type | tuple[type, ...]] = {
@@ -40,10 +40,10 @@ _FACTS: dict[str, type | tuple[type, ...]] = {
     "pad": bool,
 }
 
-#: Columns of ids; the first one that exists is taken.
+#: Columns of ids; the first that exists is used.
 _ID_COLUMNS = ("id", "ids")
 
-#: Column that identifies the rows of shards; a row with a known key was written twice.
+#: Column that identifies rows of shards; a row whose key is known was written twice.
 _KEY = "key"
 
 #: Columns of shards that are not metadata of the images.
@@ -54,7 +54,7 @@ _FOLDER = "folder"
 
 
 class ParquetShards:
-    """A data set of Parquet files; ``n_rows`` are counted once all of them are read."""
+    """A data set of Parquet files; ``n_rows`` counts the rows read so far."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class ParquetShards:
             ) from error
         if not files:
             raise SearchIndexError(f"{location!r} holds no Parquet file.")
-        # A list of failures beside the shards is passed over.
+        # A file of failures beside the shards has no vectors.
         chosen = [(file, schema) for file, schema in files if vectors in schema.names]
         self._schema = self._whole_schema(
             [schema for _, schema in chosen], dataset.schema, vectors
@@ -109,7 +109,7 @@ class ParquetShards:
         self._not_metadata = {vectors, sources, self._ids, _KEY, *of_shards}
 
     def about(self, model: str | None) -> About:
-        """Return facts of the shards; ``model`` is named where they do not say it."""
+        """Return facts about the shards; ``model`` is used if they name none."""
         recipe = self._recipe
         named = recipe.get("model")
         if model is None and named in (None, _FOLDER):
@@ -151,7 +151,8 @@ class ParquetShards:
     def _scan(self, columns: list[str] | None = None) -> Iterator[Any]:
         """Yield all rows, each key once; memory does not grow with the files.
 
-        Not by several threads, which read ahead of a slow caller as far as they get.
+        It uses one thread, since several would read ahead of a slow caller without
+        limit.
         """
         seen: set[bytes] = set()
         has_keys = bool(self._recipe) and _KEY in self._schema.names
@@ -171,7 +172,7 @@ class ParquetShards:
             raise _different_types(error) from error
 
     def _first_times(self, batch: Any, seen: set[bytes]) -> Any:
-        """Return the rows whose keys were not seen before."""
+        """Return the rows with new keys."""
         new = []
         for key in batch[_KEY].to_pylist():
             new.append(key is None or key not in seen)
@@ -179,14 +180,14 @@ class ParquetShards:
         return batch if all(new) else batch.filter(self._pyarrow.array(new))
 
     def _whole_schema(self, of_files: list[Any], of_dataset: Any, vectors: str) -> Any:
-        """Return all columns but the vectors, in types that hold every file's."""
+        """Return all columns but the vectors, in types that can hold all files."""
         schema = self._pyarrow.schema
         plain = [
             schema([self._decoded(one) for one in file if one.name != vectors])
             for file in of_files
         ]
         known = {vectors, *(name for file in plain for name in file.names)}
-        # Names of folders, as "site=A", are columns of the data set alone.
+        # Columns from names of folders, as "site=A", are in no file.
         hive = [self._decoded(one) for one in of_dataset if one.name not in known]
         try:
             return self._pyarrow.unify_schemas(
@@ -210,7 +211,7 @@ class ParquetShards:
             chosen = self._pyarrow.Table.from_batches([chosen])
         while any(self._pyarrow.types.is_struct(kind) for kind in chosen.schema.types):
             chosen = chosen.flatten()
-        # "metadata.age" is "age", where that is one column: the struct is a wrapper.
+        # "metadata.age" is called "age" if no other column is.
         short = [name.rpartition(".")[2] for name in chosen.column_names]
         taken = {*RESERVED, *table.schema.names}
         return chosen.rename_columns(
@@ -265,13 +266,13 @@ class ParquetShards:
             flat = present.flatten().to_numpy(zero_copy_only=False)
         if len(flat) != valid.sum() * width:
             raise ValueError(
-                f"vectors of width {width} were expected, and there are others."
+                f"vectors of width {width} were expected, and some differ."
             )
         vectors[valid] = flat.reshape(-1, width)
         return vectors
 
     def _check_ids(self) -> str:
-        """Return the kind of the ids; raise if some are missing or not unique."""
+        """Return the kind of the ids; raise if some are missing or occur twice."""
         if self._ids is None:
             return "integer"
         listed = [one for part in self._scan([self._ids]) for one in self._ids_of(part)]
@@ -292,7 +293,7 @@ def _read_recipe(files: list[tuple[Any, Any]]) -> dict[str, Any]:
             recipe = read_json(stored, _FACTS) if stored else {}
         except ValueError as error:
             raise SearchIndexError(
-                f"{file.path} says nothing that can be read of its model: {error}."
+                f"the facts about the model in {file.path} cannot be read: {error}."
             ) from error
         if found is not None and recipe != found:
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Results as a user reads them: without near copies, unlike each other, as a table."""
+"""Results of a search as a table, without near copies and unlike each other."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sk_medsiglip.retrieval._lance_index import LanceIndex
 from sk_medsiglip.retrieval._top_rows import first_copies
 from sk_medsiglip.retrieval._where import Filter
 
-#: Candidates, for each result, among which diverse results are chosen.
+#: Number of candidates for each result among which diverse results are chosen.
 _CANDIDATES, _FEWEST_CANDIDATES = 10, 100
 
-#: How many rows more are looked at when near copies took the places of others, and the
-#: most, of which the vectors are 300 MB.
+#: Factor by which more rows are searched where near copies left too few results, and
+#: the most rows, whose vectors take 300 MB.
 _MORE, _MOST = 4, 2**16
 
-#: Vectors that are compared at a time with as many: 4 MB of cosines.
+#: Number of vectors compared at a time with as many others: 4 MB of cosines.
 _BLOCK = 1024
-#: Pairs that are multiplied again at a time, in float64.
+#: Number of pairs that are multiplied again at a time, in float64.
 _PAIRS = 64
 Labels = NDArray[np.int64]
 
@@ -32,8 +32,8 @@ def check_selection(deduplicate: float | None, diversity: float) -> None:
     """Raise if an option is out of its range."""
     if deduplicate is not None and not (_is_real(deduplicate) and 0 < deduplicate <= 1):
         raise ValueError(
-            "deduplicate must be None or a cosine above 0 and at most 1, as 0.98, got "
-            f"{deduplicate!r}."
+            "deduplicate must be None or a cosine above 0 and at most 1, such as 0.98, "
+            f"got {deduplicate!r}."
         )
     if not (_is_real(diversity) and 0 <= diversity <= 1):
         raise ValueError(f"diversity must be from 0 to 1, got {diversity!r}.")
@@ -58,13 +58,17 @@ def nearest_selected(
     wanted = max(_CANDIDATES * n, _FEWEST_CANDIDATES) if diversity else n
     results = []
     for query in queries[:, np.newaxis]:
-        found = _distinct(index, query, wanted, where, deduplicate)
-        places = np.arange(min(n, len(found.scores)))
+        found, places = _distinct(index, query, wanted, where, deduplicate)
         if diversity and len(places):
-            places = maximal_marginal_relevance(
-                found.scores, found.vectors, n, diversity=float(diversity)
-            )
-        results.append(found.take(places))
+            places = places[
+                maximal_marginal_relevance(
+                    found.scores[places], found.vectors[places], n, diversity=diversity
+                )
+            ]
+        places = places[:n]
+        results.append(
+            Found(found.scores[places], found.numbers[places], found.table.iloc[places])
+        )
     return results
 
 
@@ -74,30 +78,29 @@ def _distinct(
     wanted: int,
     where: Filter | None,
     threshold: float | None,
-) -> Found:
-    """Return the best rows, without those nearly the same as a better one."""
-    asked = wanted
+) -> tuple[Found, Labels]:
+    """Return the best rows, and the positions of those that are not near copies."""
+    most, asked = max(_MOST, wanted), wanted
     while True:
         (found,) = index.nearest(query, asked, where=where, table=True, vectors=True)
-        if threshold is None or not len(found.scores):
-            return found
-        groups = near_duplicates(found.vectors, threshold=threshold)
-        places = np.flatnonzero(groups == np.arange(len(groups)))
-        enough = len(places) >= wanted or asked >= max(_MOST, wanted)
-        if enough or len(found.scores) < asked:
-            return found.take(places[:wanted])
-        asked = min(_MORE * asked, max(_MOST, wanted))
+        places = np.arange(len(found.scores))
+        if threshold is not None:
+            groups = near_duplicates(found.vectors, threshold=threshold)
+            places = np.flatnonzero(groups == places)
+        if len(places) >= wanted or asked >= most or len(found.scores) < asked:
+            return found, places[:wanted]
+        asked = min(_MORE * asked, most)
 
 
 def neighbors_of_rows(
     index: ExactIndex | LanceIndex, n: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the neighbors of every row but itself, in the order of numbers."""
+    """Return the neighbors of every row, itself excluded, in the order of numbers."""
     numbers, scores, rows = [], [], []
     for some in index.scan():
         found = index.nearest(some.vectors, n + 1)
         for number, one in zip(some.numbers, found, strict=True):
-            # Among more copies than were asked for, a row may not find itself.
+            # A row with more copies than neighbors may not find itself.
             others = np.flatnonzero(one.numbers != number)[:n]
             numbers.append(number)
             scores.append(one.scores[others])
@@ -120,11 +123,11 @@ def results_table(found: list[Found], *, is_batch: bool) -> pd.DataFrame:
 
 
 def near_duplicates(vectors: NDArray[np.floating], *, threshold: float) -> Labels:
-    """Return for each vector the position of the kept one that it is near to.
+    """Return for each vector the position of the kept vector that it is near to.
 
-    Vectors are taken in order, and one that is near to none kept so far is kept. So no
-    two kept ones are near, and nothing is dropped for being like something dropped. A
-    zero vector is near to nothing.
+    Vectors are taken in order, and a vector that is not near to a kept one is kept. So
+    no two kept vectors are near, and none is dropped for being near to a dropped one. A
+    zero vector is not near to any.
 
     >>> angles = np.deg2rad([0, 8, 90, 16])
     >>> vectors = np.column_stack([np.cos(angles), np.sin(angles)])
@@ -147,7 +150,7 @@ def near_duplicates(vectors: NDArray[np.floating], *, threshold: float) -> Label
                 like_it = rows[at + 1 :][is_near[at, at + 1 :]]
                 groups[like_it[groups[like_it] == like_it]] = row
         kept = np.concatenate([kept, rows[groups[rows] == rows]])
-    # Exact copies go with the first of them.
+    # Exact copies belong to the group of the first of them.
     return groups[groups]
 
 
@@ -164,10 +167,10 @@ def _nearness(
     Cosines that rounding could put on either side of the threshold are computed again
     in float64, so that the result does not depend on blocks.
     """
-    # By einsum, which converts to float64 piece by piece.
+    # einsum converts to float64 piece by piece, without a copy of all vectors.
     squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
     lengths = np.where(squares > 0, np.sqrt(squares), 1)
-    # Largest error of rounding to float32, of each vector and in the product.
+    # Bound of the rounding errors of two float32 vectors and of their product.
     doubt = np.float32((vectors.shape[1] + 4) * 2.0**-23)
 
     def unit(rows: Labels) -> NDArray[np.float32]:
@@ -199,8 +202,8 @@ def maximal_marginal_relevance(
 ) -> Labels:
     """Return ``n`` candidates that are relevant and differ from each other.
 
-    One after the other, always that of the highest ``(1 - diversity) * score -
-    diversity * highest cosine with one chosen before``; the lowest of equal ones.
+    Each time, the candidate with the highest ``(1 - diversity) * score - diversity *
+    (highest cosine with a chosen one)`` is chosen; the first of equal candidates.
 
     >>> vectors = np.array([[1, 0.1], [1, 0.11], [1, -0.5]])
     >>> maximal_marginal_relevance([0.9, 0.89, 0.7], vectors, 2, diversity=0.7)
@@ -214,7 +217,7 @@ def maximal_marginal_relevance(
     worth = scores
     for turn in range(len(chosen)):
         if turn:
-            # Row by row: a BLAS product may give equal rows unequal last bits.
+            # Row by row, since BLAS may give equal rows unequal last bits.
             cosines = np.vecdot(unit, unit[chosen[turn - 1]])
             np.maximum(nearest, cosines, out=nearest)
             worth = (1 - diversity) * scores - diversity * nearest

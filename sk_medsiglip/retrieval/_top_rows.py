@@ -21,21 +21,21 @@ from sk_medsiglip.encoder import one_thread_in_forked_child
 
 #: Largest number of queries at a time.
 _QUERIES = 2048
-#: Scores of a block: 2 MB are aimed at, and 16 MB are the most.
+#: Number of scores in a block: usually 2 MB, at most 16 MB.
 _SCORES, _MOST_SCORES = 2**19, 2**22
-#: Rows of a block in which a first floor is looked for.
+#: Number of rows of a block that a first floor is estimated from.
 _SAMPLED = 1024
 #: Bounds of the number of rows of a block.
 _FEWEST_ROWS, _MOST_ROWS = 4096, 2**16
-#: Values of the rows in one product, 4.7 MB: they stay in the second-level cache of two
-#: cores, where converting and multiplying find them again.
+#: Number of values of the rows in one product, 4.7 MB: they stay in the second-level
+#: cache of two cores between conversion and multiplication.
 _PART_VALUES = 1024 * 1152
 #: Numbers of queries for which small products are faster than one large one.
 _FEW_QUERIES = range(2, 64)
-#: Multiplications that numpy does while torch is imported, and the number it does while
-#: it converts one value from float16.
+#: Number of multiplications by numpy in the time that importing torch takes, and in the
+#: time of converting one value from float16.
 _SMALL_WORK, _HALF_WORK = 2e10, 100
-#: Values that are multiplied again at a time, in float64: 512 KB.
+#: Number of values that are multiplied again at a time, in float64: 512 KB.
 _AGAIN_VALUES = 2**16
 
 _LOWEST = np.finfo(np.float32).min
@@ -73,8 +73,8 @@ def top_rows(
         hidden[allowed] = False
         allowed = None
     for start in range(0, len(queries), _QUERIES):
-        # A collection that is searched for itself may hold thousands of copies of one
-        # picture; each would meet thousands of equal scores.
+        # A collection that is searched with itself may hold thousands of copies of one
+        # picture, each of which has thousands of equal scores.
         first = first_copies(queries[start : start + _QUERIES])
         different, which = np.unique(first, return_inverse=True)
         some = queries[start + different]
@@ -86,9 +86,9 @@ def top_rows(
 
 
 def first_copies(vectors: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Return for each vector the position of the first that is equal to the bit.
+    """Return for each vector the position of the first that is equal, bit by bit.
 
-    Zero vectors stay by themselves.
+    A zero vector is not equal to any other.
     """
     seen: dict[bytes, int] = {}
     first = np.arange(len(vectors))
@@ -102,7 +102,7 @@ def first_copies(vectors: NDArray[np.floating]) -> NDArray[np.int64]:
 def _choose_torch(
     n_queries: int, n_allowed: int, rows: NDArray[np.floating], device: str
 ) -> tuple[Any, str]:
-    """Return torch and its device; None for a search that is over before its import.
+    """Return torch and its device; None if the search takes less than its import.
 
     Torch takes twice as many rows a second as numpy's OpenBLAS where queries are few,
     and converts float16 six times as fast.
@@ -127,11 +127,11 @@ def _choose_torch(
 
 
 def _rounding(width: int, torch: Any, device: str) -> float:
-    """Return how far two float32 products of unit vectors may have moved apart."""
-    # The bound of one such product; four more for what is rounded on the way to floors.
+    """Return the largest rounding error of a difference of two float32 products."""
+    # The bound for one product of unit vectors, and four more roundings of floors.
     error = 1.01 * (width + 4) * 2.0**-24
     if torch is not None and not _keeps_digits(torch, device):
-        # Both factors cut to bfloat16, the coarsest there is.
+        # Both factors may be rounded to bfloat16, the coarsest type.
         error += 2 * 2.0**-8
     return 2 * error
 
@@ -139,8 +139,8 @@ def _rounding(width: int, torch: Any, device: str) -> float:
 def _keeps_digits(torch: Any, device: str) -> bool:
     """Tell whether products are known to be computed in full float32.
 
-    A process may have allowed TF32 or bfloat16, in an older and a newer way; having
-    used both, it gets an error from asking.
+    A process may have allowed TF32 or bfloat16 by an older or a newer setting; torch
+    raises an error if both were used.
     """
     kind = torch.device(device).type
     if kind not in ("cpu", "cuda"):
@@ -169,9 +169,9 @@ def _blocks(
     torch: Any,
     device: str,
 ) -> Iterator[tuple[NDArray[np.int64], Any]]:
-    """Yield positions of rows and their products, a row a position, a column a query.
+    """Yield the positions of rows, and their products in a column for each query.
 
-    Products are an array, or a tensor on a device other than the CPU; the next block
+    Products are an array, or a tensor on another device than the CPU. The next block
     overwrites them.
     """
     library, place = (np, {}) if torch is None else (torch, {"device": device})
@@ -214,10 +214,10 @@ def _blocks(
 
 
 class _Writable:
-    """The memory of an array; torch would warn if the array is read-only."""
+    """The memory of an array, for torch, which warns of a read-only array."""
 
     def __init__(self, array: NDArray[Any]) -> None:
-        self._array = array  # keeps the memory
+        self._array = array  # keeps the memory alive
         told = array.__array_interface__
         self.__array_interface__ = {**told, "data": (told["data"][0], False)}
 
@@ -229,15 +229,15 @@ def _search(
     blocks: Iterator[tuple[NDArray[np.int64], Any]],
     margin: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return scores and positions of the best rows of different queries."""
-    # A score that n rows reach, less the error of rounding.
+    """Return scores and positions of the best rows of queries without copies."""
+    # Lower bounds of the scores of the n best rows.
     floor = np.full(len(queries), _LOWEST, np.float32)
     found: list[_Hits] = []
     n_found, most = 0, 4 * max(n * len(queries), 2**12)
     for positions, block in blocks:
         hits = _reaching(block, floor)
         if len(hits) > 2 * n * len(queries) and len(positions) >= n:
-            # The first blocks, or rows that get better and better.
+            # In the first blocks, or if rows get better and better.
             np.maximum(floor, _reached_by(block, n) - margin, out=floor)
             hits = _reaching(block, floor)
         row, query = np.divmod(hits, len(queries))
@@ -260,7 +260,7 @@ def _reaching(block: Any, floor: NDArray[np.float32]) -> NDArray[np.intp]:
 
 def _reached_by(block: Any, n: int) -> NDArray[np.float32]:
     """Return a score that ``n`` rows of a block reach, for each query."""
-    # The n-th best of every few rows is nearly as high, and found much sooner.
+    # The n-th best of a sample is nearly as high, and found much faster.
     some = block[:: max(1, len(block) // max(n, _SAMPLED))]
     if isinstance(some, np.ndarray):
         return np.partition(some, len(some) - n, axis=0)[len(some) - n]

@@ -2,12 +2,12 @@
 
 The tree that sqlglot makes of a text is read node by node, and any node that is not on
 a short list is an error: functions, subqueries, other tables, several statements,
-comments. So a filter holds only names of columns that exist, comparisons, and constants
-of the type of their column, each written anew from its value. The text itself reaches
-neither pandas nor LanceDB.
+comments. So a filter has only existing columns, comparisons, and constants of the type
+of their column, each written anew from its value. The text itself is passed to neither
+pandas nor LanceDB.
 
-Missing values follow SQL: a comparison with one is neither true nor false, ``not`` does
-not change that, and only rows for which the whole is true are found.
+Missing values behave as in SQL: a comparison with one is neither true nor false,
+``not`` does not change that, and only rows for which the filter is true are found.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from sk_medsiglip.exceptions import FilterError
 
 _MAX_LENGTH = 1_000_000
 
-#: A chain of 100,000 comparisons ends LanceDB's process; one list of values does not.
+#: A chain of 100,000 comparisons crashes LanceDB; a list of as many values does not.
 _MAX_COMPARISONS = 5_000
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d.*)?").fullmatch
 
-#: Keys of the nodes that compare two values, with the keys for exchanged sides.
+#: Keys of the nodes that compare two values, and the keys with the sides exchanged.
 _COMPARISONS = {
     "eq": "eq", "neq": "neq", "lt": "gt", "lte": "gte", "gt": "lt", "gte": "lte",
 }  # fmt: skip
 
-#: Python types of the constants that a column of a kind is compared with, in words.
+#: Python types of the constants for a column of each kind, and their name in messages.
 _CONSTANTS: dict[str, tuple[tuple[type, ...], str]] = {
     "text": ((str,), "text in single quotes"),
     "boolean": ((bool,), "true or false"),
@@ -96,7 +96,7 @@ def parse_where(text: str, columns: Mapping[str, str]) -> Filter:
 
 
 def ids_sql(ids: Iterable[str | int]) -> str:
-    """Return the filter for some ids in DataFusion's SQL, by plain text: it is fast."""
+    """Return the filter for ids in DataFusion's SQL, as plain text for speed."""
     listed = ", ".join(
         str(one) if isinstance(one, int) else _quoted(one) for one in ids
     )
@@ -108,7 +108,7 @@ def _quoted(text: str) -> str:
 
 
 class _Reader:
-    """Reader of sqlglot's tree, which refuses all nodes that it does not know."""
+    """Reader of sqlglot's tree that refuses all nodes that it does not know."""
 
     def __init__(self, columns: Mapping[str, str]) -> None:
         self._sqlglot = import_optional(
@@ -123,7 +123,8 @@ class _Reader:
         try:
             tokens = self._sqlglot.tokenize(text)
             statements = self._sqlglot.parse(text)
-        except self._sqlglot.errors.SqlglotError as error:
+        # sqlglot's parser fails on some texts by an AttributeError.
+        except (self._sqlglot.errors.SqlglotError, AttributeError) as error:
             found = (getattr(error, "errors", None) or [{}])[0]
             place = f" near column {found['col']}" if "col" in found else ""
             raise FilterError(
@@ -142,7 +143,7 @@ class _Reader:
         if type(node) is exp.Paren:
             return self._condition(self._only(node, "this").this)
         if type(node) in (exp.And, exp.Or):
-            # A long chain is as deep as it is long; flatten walks it without depth.
+            # A long chain is a deep tree, which flatten walks without recursion.
             parts = [self._condition(part) for part in node.flatten(unnest=False)]
             return _joined(node.key, parts)
         if type(node) is exp.Not:
@@ -180,7 +181,7 @@ class _Reader:
         raise self._refusal(node)
 
     def _only(self, node: Any, *names: str) -> Any:
-        """Return a node that says no more than these arguments of it."""
+        """Return a node; raise if it has other arguments than these."""
         if any(value for name, value in node.args.items() if name not in names):
             raise self._refusal(node)
         return node
@@ -211,7 +212,7 @@ class _Reader:
 
     def _above(self, column: str, constant: Any, *, or_equal: bool) -> Filter:
         if self._columns[column] == "integer":
-            # A bound that int64 holds: with any other, LanceDB would round the column.
+            # A bound in int64: for any other, LanceDB would round the column.
             bound = math.ceil(constant) - 1 if or_equal else math.floor(constant)
             if bound < _INT64_MIN:
                 return _not(self._above(column, _INT64_MAX, or_equal=False))
@@ -312,7 +313,7 @@ class _Reader:
         """Return the constant that a node is."""
         exp = self._exp
         if type(node) is exp.Cast and node.this.is_string:
-            # DATE '2024-01-31'; 'x'::text is the same node and refused.
+            # DATE '2024-01-31'. 'x'::text is the same kind of node, and refused.
             kinds = exp.DataType.Type
             times = (kinds.DATE, kinds.TIMESTAMP, kinds.TIMESTAMPTZ, kinds.DATETIME)
             if self._only(node, "this", "to", "_type").to.this in times:
@@ -325,14 +326,14 @@ class _Reader:
 
     def _refusal(self, node: Any) -> FilterError:
         return FilterError(
-            f"where may not say {node.sql()[:200]!r}. It may compare a column with a "
-            "constant (=, <>, <, <=, >, >=, in, between, like, ilike, is null) and "
+            f"where may not contain {node.sql()[:200]!r}. It may compare a column with "
+            "a constant (=, <>, <, <=, >, >=, in, between, like, ilike, is null) and "
             "join such comparisons by and, or, not and parentheses."
         )
 
 
 def _read_number(node: Any) -> int | float:
-    """Return a number that float64 holds, though a whole one stays whole."""
+    """Return an int or a float; raise if it is too large for float64."""
     try:
         value = node.to_py()
         if math.isfinite(float(value)):
@@ -343,9 +344,9 @@ def _read_number(node: Any) -> int | float:
 
 
 def _read_time(text: str, column: str, kind: str) -> pd.Timestamp:
-    """Return a time, in UTC where the column has time zones."""
+    """Return a time, in UTC if the column has time zones."""
     try:
-        # fromisoformat takes any character for the one between date and time.
+        # fromisoformat accepts any character between date and time.
         if not _TIME(text.strip()):
             raise ValueError
         value = pd.Timestamp(dt.datetime.fromisoformat(text.strip()))
@@ -371,12 +372,12 @@ def _written(value: Any) -> str:
     if isinstance(value, str):
         return _quoted(value)
     if isinstance(value, pd.Timestamp):
-        # As a number: text would go through nanoseconds, which end in 2262.
+        # As a number, since text would be read as nanoseconds, which end in 2262.
         microseconds = value.to_datetime64().astype("datetime64[us]").astype(int)
         zone = "None" if value.tz is None else 'Some("UTC")'
         return f"arrow_cast({microseconds}, 'Timestamp(Microsecond, {zone})')"
     if value == _INT64_MIN and isinstance(value, int):
-        # It would be read as the negative of a number too large.
+        # It would be read as the negative of a number that is too large.
         return f"arrow_cast('{value}', 'Int64')"
     return repr(value)
 
