@@ -36,6 +36,7 @@ from sk_medsiglip.cache._models import model_records
 from sk_medsiglip.cache._parquet import EXPORT_COLUMNS, ImportReport, rows_as_table
 from sk_medsiglip.cache._repair import VerifyReport
 from sk_medsiglip.cache._space import Space
+from sk_medsiglip.cache._system import lock_file
 
 __all__ = [
     "EXPORT_COLUMNS",
@@ -49,6 +50,7 @@ __all__ = [
     "combined_stamp",
     "content_stamp",
     "file_stamps",
+    "lock_file",
     "model_records",
     "rows_as_table",
 ]

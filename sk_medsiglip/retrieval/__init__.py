@@ -3,19 +3,19 @@
 ::
 
     _retriever.py        ImageRetriever
-    _queries.py          Query: texts, images and their differences as one direction
-    _selection.py        results as a table, without near copies, unlike each other
+    _queries.py          Query: sums and differences of texts and images
+    _selection.py        results as a table, without near copies, diverse
     _hits_plot.py        RetrievalDisplay
-    metrics/             how good a search is
+    metrics/             metrics of a search
 
     _index.py            rows of an index, and facts about it
     _exact_index.py      index="exact"; _index_folder.py, its folder on disk
     _top_rows.py         the rows of the highest products, in blocks, on any device
     _lance_index.py      index="lancedb"; _lance_table.py, its table and its options
 
-    _incoming.py         from a user's collection to rows of an index
+    _incoming.py         images or embeddings as rows of an index
     _metadata.py         ids, sources and metadata, and their types
-    _parquet_shards.py   rows that were embedded elsewhere
+    _parquet_shards.py   embeddings in Parquet files as rows of an index
     _models.py           the model whose vectors an index holds
     _where.py            filters in SQL, on a table and for LanceDB
 """

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import SearchIndexError
-from sk_medsiglip.retrieval._index import About, Found, NextFree, Rows
+from sk_medsiglip.retrieval._index import About, Found, NextFree, Rows, joined
 from sk_medsiglip.retrieval._index_folder import (
     arrays_of_table,
     read_folder,
@@ -33,12 +33,14 @@ class ExactIndex:
     A change reads the vectors of a folder into memory.
     """
 
-    def __init__(self, about: About, storage: str, device: str = "cpu") -> None:
+    kind = "exact"
+
+    def __init__(self, about: About, storage: str) -> None:
         self.about = about
         self.storage = storage
         self.next_free = NextFree()
-        self._device = device
-        # Joined when rows are next looked at.
+        self._device = "cpu"
+        # Joined when rows are next needed.
         self._parts: list[Rows] = []
         self._place_of: pd.Index | None = None
         # Where these very rows are stored, if they are: (folder, name of the arrays).
@@ -46,31 +48,27 @@ class ExactIndex:
         # Where they were stored last, changed since or not.
         self._origin: tuple[str, str] | None = None
 
+    @classmethod
+    def build(
+        cls, about: About, params: Mapping[str, Any], batches: Iterable[Rows]
+    ) -> ExactIndex:
+        """Return an index of rows, by the parameters of a retriever."""
+        index = cls(about, params["storage"])
+        index.append(batches)
+        return index
+
     def __len__(self) -> int:
         return sum(map(len, self._parts))
 
     @property
     def _rows(self) -> Rows:
-        """All rows, in the order in which they came."""
+        """All rows, in the order in which they were added."""
         if len(self._parts) != 1:
-            self._parts = [self._joined()]
+            self._parts = [joined(self._parts, self.about, self.storage)]
         return self._parts[0]
 
-    def _joined(self) -> Rows:
-        """Return all parts as one; each is let go of once it is copied."""
-        vectors = np.empty((len(self), self.about.width), self.storage)
-        numbers = [np.empty(0, np.int64), *(part.numbers for part in self._parts)]
-        tables = [part.table for part in self._parts if len(part)]
-        stop = 0
-        while self._parts:
-            part = self._parts.pop(0)
-            start, stop = stop, stop + len(part)
-            vectors[start:stop] = part.vectors
-        table = pd.concat(tables or [self.about.no_rows().table], ignore_index=True)
-        return Rows(np.concatenate(numbers), vectors, table)
-
     def append(self, batches: Iterable[Rows]) -> None:
-        """Add rows; all of them or, after an error, none."""
+        """Add rows, all of them or, if there is an error, none."""
         new = [
             Rows(one.numbers, one.vectors.astype(self.storage, copy=False), one.table)
             for one in batches
@@ -81,7 +79,7 @@ class ExactIndex:
         self._changed()
 
     def remove(self, ids: list[Any]) -> None:
-        """Take rows out; all of them are there."""
+        """Remove rows by id; all ids are in the index."""
         rows, wanted = self._rows, np.ones(len(self), bool)
         wanted[self._places(ids)] = False
         table = rows.table[wanted].reset_index(drop=True)
@@ -89,17 +87,17 @@ class ExactIndex:
         self._changed()
 
     def replace(self, batches: Iterable[Rows]) -> None:
-        """Put rows in the place of those with their ids, which are there."""
-        new = list(batches)  # so that an error comes before anything is taken out
+        """Replace the rows that have the same ids, all of which are in the index."""
+        new = list(batches)  # so that an error comes before anything is removed
         self.remove([one for rows in new for one in rows.table["id"]])
         self.append(new)
 
     def known(self, ids: list[Any]) -> NDArray[np.bool_]:
-        """Return which of these ids are there."""
+        """Return which of these ids are in the index."""
         return self._places(ids) >= 0
 
     def get(self, ids: list[Any]) -> Rows:
-        """Return rows by id, in this order; all of them are there."""
+        """Return rows by id, in this order; all ids are in the index."""
         return self._rows.take(self._places(ids))
 
     def scan(self, *, vectors: bool = True) -> Iterator[Rows]:
@@ -118,7 +116,7 @@ class ExactIndex:
         table: bool = False,
         vectors: bool = False,
     ) -> list[Found]:
-        """Return the ``n`` nearest rows of every query, fewer where there are not n."""
+        """Return the ``n`` nearest rows of every query, fewer if fewer match."""
         rows = self._rows
         allowed = None
         if where is not None:
@@ -137,14 +135,14 @@ class ExactIndex:
         ]
 
     def configure(self, params: Mapping[str, Any]) -> None:
-        """Search as a retriever's parameters say now."""
+        """Take over those parameters of a retriever that change a search."""
         self._device = params["device"]
 
     def begin_change(self) -> None:
-        """Do nothing: rows in memory are this process's own."""
+        """Do nothing: no other process changes rows in memory."""
 
     def optimize(self, keep_days: float) -> None:
-        """Do nothing: rows lie side by side at all times."""
+        """Do nothing: rows are contiguous at all times."""
 
     def refresh(self) -> None:
         """Read the changes that other processes stored since the index was opened."""
@@ -155,30 +153,28 @@ class ExactIndex:
             return
         if self._stored is None:
             raise saved_meanwhile(Path(folder))
-        self.__dict__.update(ExactIndex.load(folder, self._device).__dict__)
+        self.__dict__.update(ExactIndex.load(folder).__dict__)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the index into a folder, in the place of one that may be there."""
+        """Write the index into a folder, and replace one that is there already."""
         self._stored = self._origin = write_folder(
             Path(folder), self._arrays(), self._facts(), self._origin
         )
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], device: str = "cpu") -> ExactIndex:
+    def load(cls, folder: str | os.PathLike[str], params: Any = None) -> ExactIndex:
         """Open the index in a folder; vectors stay in their file."""
 
         def build(facts: dict[str, Any], arrays: dict[str, Any]) -> ExactIndex:
-            index = cls._of_arrays(facts, arrays, device)
+            index = cls._of_arrays(facts, arrays)
             index._stored = index._origin = (os.path.realpath(folder), facts["rows"])
             return index
 
         return read_folder(Path(folder), build)
 
     @classmethod
-    def _of_arrays(
-        cls, facts: Mapping[str, Any], arrays: dict[str, Any], device: str
-    ) -> ExactIndex:
-        index = cls(About.from_dict(facts["about"]), facts["storage"], device)
+    def _of_arrays(cls, facts: Mapping[str, Any], arrays: dict[str, Any]) -> ExactIndex:
+        index = cls(About.from_dict(facts["about"]), facts["storage"])
         vectors, numbers = arrays.pop("vectors"), arrays.pop("numbers")
         table = table_of_arrays(arrays, index.about.columns, len(numbers))
         index._parts = [Rows(numbers, vectors, table)]
@@ -187,26 +183,24 @@ class ExactIndex:
         return index
 
     def state(self) -> dict[str, Any]:
-        """Return the place of the rows if they are stored, else the rows, as arrays."""
-        state: dict[str, Any] = {"kind": "exact", "device": self._device}
+        """Return the location of the rows if they are stored, else their arrays."""
         if self._stored is not None:
             folder, name = self._stored
-            return {**state, "folder": folder, "rows": name}
-        return {**state, **self._facts(), "arrays": self._arrays()}
+            return {"kind": self.kind, "folder": folder, "rows": name}
+        return {"kind": self.kind, **self._facts(), "arrays": self._arrays()}
 
     @classmethod
-    def of_state(cls, state: Mapping[str, Any]) -> ExactIndex:
+    def of_state(cls, state: Mapping[str, Any], params: Any = None) -> ExactIndex:
         """Return the index that :meth:`state` describes."""
         if "arrays" in state:
-            return cls._of_arrays(state, dict(state["arrays"]), state["device"])
+            return cls._of_arrays(state, dict(state["arrays"]))
         folder = state["folder"]
         if read_index_file(Path(folder))["rows"] != state["rows"]:
             raise SearchIndexError(
                 f"the index in {folder!r} was saved anew since this was pickled, with "
-                "other rows. Open what is there now: ImageRetriever.load("
-                f"{folder!r})."
+                f"other rows. Open the new one: ImageRetriever.load({folder!r})."
             )
-        return cls.load(folder, state["device"])
+        return cls.load(folder)
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -222,14 +216,14 @@ class ExactIndex:
         return arrays | dict(arrays_of_table(rows.table, self.about.columns))
 
     def _places(self, ids: list[Any]) -> NDArray[np.int64]:
-        """Return the position of every id, -1 where there is none."""
+        """Return the position of every id, -1 if it is not in the index."""
         dtype = np.int64 if self.about.id_kind == "integer" else object
         if self._place_of is None:
             self._place_of = pd.Index(self._rows.table["id"].to_numpy(dtype))
         return self._place_of.get_indexer(np.array(ids, dtype=dtype))
 
     def _count(self, rows: Rows) -> None:
-        """Note numbers and ids that are taken for good."""
+        """Note numbers and ids that may not be used again."""
         has_numbers = self.about.id_kind == "integer"
         ids = rows.table["id"].to_numpy(np.int64) if has_numbers else []
         self.next_free = self.next_free.after(rows.numbers, ids)

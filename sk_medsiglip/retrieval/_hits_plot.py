@@ -1,4 +1,4 @@
-"""``RetrievalDisplay``: the results of a search as a sheet of pictures."""
+"""``RetrievalDisplay``: the results of a search as a grid of pictures."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sk_medsiglip.images import read_image, read_study
 from sk_medsiglip.retrieval._queries import Query
 from sk_medsiglip.retrieval._retriever import ImageRetriever
 
-_WORDS = 26  # characters that fit over a picture
+_WORDS = 26  # number of characters that fit above a picture
 
 
 class RetrievalDisplay:
-    """Results of a search: pictures by rank, with score and label.
+    """Pictures of the results of a search, with rank, score and label.
 
-    Nothing is written: pictures are in the figure, and in a file only if you save it.
-    They may be patients' images; treat the figure as such.
+    Nothing is written to a file. The figure may show images of patients; protect it as
+    you protect the images.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class RetrievalDisplay:
     pictures : list of ndarray of shape (H, W, 3) or None
         A picture for each row of ``hits``; None if it cannot be shown.
     query : str, default=None
-        Words of the query, for the title.
+        Title of the figure, such as the words of the query.
     asked : ndarray of shape (H, W, 3), default=None
         Image of the query, drawn first.
     label : str, default=None
@@ -97,16 +97,16 @@ class RetrievalDisplay:
         Parameters
         ----------
         retriever : ImageRetriever
-            Fitted.
+            Fitted retriever.
         query : str, Query or image
-            One, as :meth:`ImageRetriever.search` takes it.
+            One query, as :meth:`ImageRetriever.search` takes it.
         n : int, default=10
             Number of results.
         images : sequence, mapping or callable, default=None
-            Images by id, which is a place in a sequence, a key of a mapping, or the
-            argument of a function. By default, each row's ``source`` is opened.
+            Images by id: a sequence with ids as positions, a mapping with ids as keys,
+            or a function of an id. By default, the ``source`` of each row is opened.
         label : str, default=None
-            Column of the metadata to print.
+            Column of the metadata to print under the score.
         ax : matplotlib Axes, default=None
             Axes to draw into. By default, a new figure is made.
         **params
@@ -120,18 +120,19 @@ class RetrievalDisplay:
         Raises
         ------
         ValueError
-            If there are several queries, or no such column.
+            If there are several queries, or ``label`` is not a column.
         """
         hits = retriever.search(query, n, **params)
         if "query" in hits:
-            raise ValueError("a sheet shows the results of one query; pass one.")
+            raise ValueError("a display shows the results of one query; pass one.")
         embedder = getattr(retriever, "embedder_", None) or retriever.embedder
         image = _image_of(query)
+        words = query if isinstance(query, str) else None
         return cls.from_hits(
             hits,
             images=images,
             embedder=embedder,
-            query=_words(query),
+            query=repr(query) if isinstance(query, Query) else words,
             asked=None if image is None else _read(image, embedder),
             label=label,
             ax=ax,
@@ -158,8 +159,8 @@ class RetrievalDisplay:
         images
             As for :meth:`from_retriever`.
         embedder : MedSigLIPEmbedder or MedSigLIPVolumeEmbedder, default=None
-            Embedder whose settings images are read with: the same window, the same
-            frame, the middle slice of a study. By default, ``intensity="auto"``.
+            Embedder whose settings are used to read images: the same window and frame,
+            and the middle slice of a study. By default, ``intensity="auto"``.
         query, asked, label, ax
             As in the class and :meth:`from_retriever`.
 
@@ -177,12 +178,12 @@ class RetrievalDisplay:
         return cls(hits, pictures, query=query, asked=asked, label=label).plot(ax)
 
     def plot(self, ax: Any = None, *, n_columns: int = 5) -> Self:
-        """Draw.
+        """Draw the pictures.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw the sheet into. By default, a new figure is made.
+            Axes to draw the grid into. By default, a new figure is made.
         n_columns : int, default=5
             Number of pictures in a row.
 
@@ -201,7 +202,7 @@ class RetrievalDisplay:
         captions = map(self._caption, self.hits.to_dict("records"))
         tiles += zip(self.pictures, captions, strict=True)
         self.ax_, self.axes_ = draw_grid(
-            ax, tiles, n_columns, purpose="Drawing what was found", title=self.query
+            ax, tiles, n_columns, purpose="Drawing the results", title=self.query
         )
         self.figure_ = self.ax_.figure
         return self
@@ -231,7 +232,7 @@ def _source(row: Any, images: Any) -> Any:
 
 
 def _picture(source: Any, embedder: Any) -> NDArray[np.uint8] | None:
-    """Read a picture, or return None for an image that was moved since."""
+    """Read a picture; return None if it cannot be read any more."""
     try:
         return None if source is None else _read(source, embedder)
     except ImageReadError:
@@ -239,7 +240,7 @@ def _picture(source: Any, embedder: Any) -> NDArray[np.uint8] | None:
 
 
 def _read(source: Any, embedder: Any) -> NDArray[np.uint8]:
-    """Read a picture as the embedder would; of a study the middle slice."""
+    """Read a picture as the embedder would, of a study the middle slice."""
     if isinstance(embedder, MedSigLIPVolumeEmbedder):
         inner = embedder.embedder
         (middle,) = read_study(
@@ -256,16 +257,10 @@ def _read(source: Any, embedder: Any) -> NDArray[np.uint8]:
 
 
 def _image_of(query: Any) -> Any:
-    """Return the first image of a query, None if there is none."""
+    """Return the first image of a query, or None."""
     if isinstance(query, Query):
         images = [term.value for term in query.terms if term.kind == "image"]
         return images[0] if images else None
     if isinstance(query, str) or (isinstance(query, np.ndarray) and query.ndim == 1):
         return None
     return query
-
-
-def _words(query: Any) -> str | None:
-    if isinstance(query, str):
-        return query
-    return repr(query) if isinstance(query, Query) else None

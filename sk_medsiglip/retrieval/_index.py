@@ -1,4 +1,4 @@
-"""The rows that go into an index and come out of it, and facts about an index."""
+"""Rows of an index and results of a search, and facts about an index."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class About:
 
     width: int
     id_kind: str  # "integer" or "text"
-    kinds: Mapping[str, str]  # of the metadata columns, in order
+    kinds: Mapping[str, str]  # kinds of the columns of metadata, in order
     model: str
-    revision: str | None  # None where embeddings were given without one
-    recipe: str | None  # how images were prepared; None where embeddings were given
+    revision: str | None  # None for embeddings that were given without one
+    recipe: str | None  # how images were prepared; None for embeddings
 
     def as_dict(self) -> dict[str, Any]:
         """Return the facts as values that JSON can hold."""
@@ -50,11 +50,6 @@ class About:
         """Kinds of all columns of the table: id, source, and metadata."""
         return {"id": self.id_kind, "source": "text", **self.kinds}
 
-    def no_rows(self) -> Rows:
-        """Return an empty set of rows, with all columns."""
-        vectors = np.empty((0, self.width), np.float32)
-        return Rows(np.empty(0, np.int64), vectors, conform(None, self.columns, 0))
-
 
 class NextFree(NamedTuple):
     """Number and id of the next row; both only grow, also when rows are removed."""
@@ -70,7 +65,7 @@ class NextFree(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows on their way into an index, or out of it: a number, a vector, a record each.
+    """Rows of an index: a number, a vector and a record each.
 
     Vectors are of unit length. The table has ``id``, ``source`` and metadata, in the
     types of their kinds.
@@ -93,20 +88,31 @@ class Rows:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
+class Found(NamedTuple):
     """The rows nearest to one query, best first; table and vectors on request."""
 
     scores: NDArray[np.float32]
     numbers: NDArray[np.int64]
     table: Any = None  # a DataFrame
-    vectors: Any = None  # an ndarray of a row each
+    vectors: Any = None  # an ndarray with one vector a row
 
-    def take(self, places: NDArray[np.intp]) -> Found:
-        """Return rows, in this order, of a result with table and vectors."""
-        return Found(
-            self.scores[places],
-            self.numbers[places],
-            self.table.iloc[places].reset_index(drop=True),
-            self.vectors[places],
-        )
+
+def joined(parts: list[Rows], about: About, storage: str = "float32") -> Rows:
+    """Return rows as one set; each part is let go of once it is copied."""
+    n_vectors = sum(len(part.vectors) for part in parts)
+    vectors = np.empty((n_vectors, about.width), storage)
+    numbers = [np.empty(0, np.int64), *(part.numbers for part in parts)]
+    tables = [part.table for part in parts if len(part)]
+    stop = 0
+    while parts:
+        part = parts.pop(0)
+        start, stop = stop, stop + len(part.vectors)
+        vectors[start:stop] = part.vectors
+    table = pd.concat(tables or [conform(pd.DataFrame(), about.columns)])
+    return Rows(np.concatenate(numbers), vectors, table.reset_index(drop=True))
+
+
+def all_rows(index: Any, *, vectors: bool = True) -> Rows:
+    """Return all rows of an index by number, with or without their vectors."""
+    rows = joined(list(index.scan(vectors=vectors)), index.about)
+    return rows.take(np.argsort(rows.numbers), vectors=vectors)

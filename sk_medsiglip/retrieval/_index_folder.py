@@ -1,12 +1,12 @@
-"""An exact index on disk: a folder of plain arrays, whole or not there.
+"""An exact index on disk: a folder of plain arrays, complete or not visible at all.
 
-Arrays hold nothing that can run. A column of text is its UTF-8 bytes, one value after
-the other, and where each ends; any other column is one array, and a second one marks
-missing values, if there are any.
+Arrays hold nothing that could be executed. A column of text is stored as its UTF-8
+bytes, one value after the other, and the end of each; any other column is one array. A
+further array marks missing values, if there are any.
 
 Saving writes new arrays aside and then puts ``index.json``, which names them, in place
-by one rename. So a reader sees the old index or the new one, also after a process that
-was killed.
+by one rename. So a reader sees the old index or the new one, even if the process that
+writes is killed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,8 +25,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sk_medsiglip._files import UNFINISHED, new_file
+from sk_medsiglip._files import UNFINISHED, new_file, put_in_place, scratch_folder
 from sk_medsiglip._json import read_json
+from sk_medsiglip.cache import lock_file
 from sk_medsiglip.exceptions import SearchIndexError
 from sk_medsiglip.retrieval._metadata import dtype_of
 
@@ -36,8 +37,8 @@ FORMAT = 1
 _ROWS = "rows-"
 
 #: Arrays that no index names are removed by the next save, unless they are so new that
-#: another process may still be writing them.
-_DRAFT_SECONDS = 3600
+#: another process may be about to name them.
+_OLD_SECONDS = 3600
 
 #: Another process may save between our reading of index.json and of its arrays.
 _ATTEMPTS = 5
@@ -56,28 +57,25 @@ def write_folder(
 ) -> tuple[str, str]:
     """Write an index; return its folder and the name of its arrays.
 
-    ``origin`` is where the index was opened, so that what another process has saved
-    there since is not replaced.
+    ``origin`` is the location that the index was opened from, so that an index which
+    another process has saved there since is not replaced.
     """
     replaced = _check_target(path)
     home = os.path.realpath(path)
     if replaced and origin and origin[0] == home and origin[1] != replaced:
         raise saved_meanwhile(path)
-    path.mkdir(parents=True, exist_ok=True)
     name = f"{_ROWS}{uuid.uuid4().hex}"
-    draft = path / name
-    draft.mkdir()
-    try:
+    with scratch_folder(path) as draft:
         for stem, values in arrays.items():
             _write_array(draft / f"{stem}.npy", values)
         sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir())}
         named = {"format": FORMAT, "rows": name, "sizes": sizes, **facts}
-        with _only_heir(path, replaced):
-            with new_file(path / INDEX_FILE, durable=True) as file:
-                file.write_text(json.dumps(named, indent=1), encoding="utf-8")
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+        with (
+            _only_heir(path, replaced),
+            new_file(path / INDEX_FILE, durable=True) as file,
+        ):
+            file.write_text(json.dumps(named, indent=1), encoding="utf-8")
+            put_in_place(draft, path / name)
     _clear(path, replaced, name)
     return home, name
 
@@ -94,7 +92,7 @@ def read_folder(
         except FileNotFoundError as error:
             if attempt + 1 == _ATTEMPTS or read_index_file(path) == facts:
                 raise SearchIndexError(
-                    f"the index in {str(path)!r} lacks a file: {error.filename}. "
+                    f"the index in {str(path)!r} lacks the file {error.filename}. "
                     "Copy the whole folder again, or build the index anew."
                 ) from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -140,7 +138,7 @@ def saved_meanwhile(path: Path) -> SearchIndexError:
     return SearchIndexError(
         f"another process has saved the index in {str(path)!r} since this one opened "
         "it, and this one has changes of its own: one of the two would be lost. Make "
-        f"the changes again on what is stored now, ImageRetriever.load({str(path)!r}), "
+        f"the changes again after ImageRetriever.load({str(path)!r}), "
         "or save this one to another folder."
     )
 
@@ -148,7 +146,7 @@ def saved_meanwhile(path: Path) -> SearchIndexError:
 def arrays_of_table(
     table: pd.DataFrame, kinds: Mapping[str, str]
 ) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield the columns as arrays, named by their place: a name may hold anything."""
+    """Yield the columns as arrays, named by position: a name may hold anything."""
     for place, (name, kind) in enumerate(kinds.items()):
         column = table[name]
         missing = column.isna().to_numpy()
@@ -178,37 +176,27 @@ def table_of_arrays(
     columns = {}
     for place, (name, kind) in enumerate(kinds.items()):
         stem = f"column-{place}"
-        missing = arrays.get(f"{stem}-missing", np.zeros(n_rows, bool))
-        values = arrays[stem]
+        values: Any = arrays[stem]
         if kind == "text":
-            columns[name] = _read_text(values, arrays[f"{stem}-ends"], missing)
-        else:
-            if kind in ("time", "time_utc"):
-                values = values.view("datetime64[us]")
-            column = pd.Series(values)
-            if kind == "time_utc":
-                column = column.dt.tz_localize("UTC")
-            column = column.astype(dtype_of(kind))
-            if kind in ("integer", "boolean"):
-                column[missing] = pd.NA
-            columns[name] = column
-        if len(columns[name]) != n_rows:
-            raise ValueError(f"a column has {len(columns[name])} of {n_rows} rows")
+            values = _read_text(values, arrays[f"{stem}-ends"])
+        elif kind in ("time", "time_utc"):
+            values = pd.Series(values.view("datetime64[us]"))
+            values = values.dt.tz_localize("UTC") if kind == "time_utc" else values
+        if len(values) != n_rows:
+            raise ValueError(f"a column has {len(values)} of {n_rows} rows")
+        column = pd.Series(values).astype(dtype_of(kind))
+        missing = arrays.get(f"{stem}-missing")
+        columns[name] = column if missing is None else column.mask(missing)
     return pd.DataFrame(columns, index=pd.RangeIndex(n_rows))
 
 
-def _read_text(
-    content: NDArray[np.uint8], ends: NDArray[np.int64], missing: NDArray[np.bool_]
-) -> pd.Series:
+def _read_text(content: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[Any]:
     if len(ends) and (ends[-1] != len(content) or (np.diff(ends) < 0).any()):
         raise ValueError("the ends of a column of text do not fit its bytes")
-    text = content.tobytes()
-    starts = [0, *ends.tolist()][:-1]
-    values = [
-        None if gap else text[start:end].decode()
-        for start, end, gap in zip(starts, ends.tolist(), missing, strict=True)
-    ]
-    return pd.Series(values, dtype=dtype_of("text"))
+    text, stops = content.tobytes(), ends.tolist()
+    starts = [0, *stops][:-1]
+    values = [text[a:b].decode() for a, b in zip(starts, stops, strict=True)]
+    return np.array(values, dtype=object)
 
 
 def _read_arrays(folder: Path, facts: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -238,18 +226,18 @@ def _read_arrays(folder: Path, facts: Mapping[str, Any]) -> dict[str, NDArray[An
 
 
 def _write_array(path: Path, values: NDArray[Any]) -> None:
-    """Write one array, and have it on the disk when this returns."""
+    """Write one array, and wait until it is on the disk."""
     header = np.lib.format.header_data_from_array_1_0(values)
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        # Not array.tofile, which does not say why a disk takes no more.
+        # Not array.tofile, whose error does not say why writing failed.
         file.write(values.data)
         file.flush()
         os.fsync(file.fileno())
 
 
 def _check_target(path: Path) -> str | None:
-    """Return the rows that will be replaced; refuse to mix with other files."""
+    """Return the name of the rows to replace; raise if the folder has other files."""
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{str(path)!r} is a file; an index is a folder.")
     if (path / INDEX_FILE).exists():
@@ -265,10 +253,10 @@ def _check_target(path: Path) -> str | None:
 
 @contextmanager
 def _only_heir(path: Path, replaced: str | None) -> Iterator[None]:
-    """Let one process alone put an index in the place of another."""
+    """Make sure that one process alone replaces an index."""
     claim = path / f"{INDEX_FILE}.after-{replaced}"
     with claim.open("a") as file:
-        if not _lock(file):
+        if not lock_file(file.fileno()):
             raise saved_meanwhile(path)
         try:
             if _check_target(path) != replaced:
@@ -278,36 +266,17 @@ def _only_heir(path: Path, replaced: str | None) -> Iterator[None]:
             claim.unlink(missing_ok=True)
 
 
-def _lock(file: Any) -> bool:
-    """Lock a file until it is closed or its process killed; tell whether it worked."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # Windows, or a disk without locks
-        return True
-    return True
-
-
 def _clear(path: Path, replaced: str | None, kept: str) -> None:
     """Remove the rows that were replaced, and leftovers of killed processes."""
     for entry in path.iterdir():
         is_ours = entry.name.startswith((_ROWS, INDEX_FILE))
         if not is_ours or entry.name in (INDEX_FILE, kept):
             continue
-        if entry.name == replaced or _is_old(entry):
-            # Processes that mapped them keep them; Windows waits for the next save.
-            if entry.is_dir():
+        with suppress(OSError):  # another process was faster
+            is_old = time.time() - entry.stat().st_mtime > _OLD_SECONDS
+            if is_old and entry.is_file():
+                entry.unlink()
+            elif is_old or entry.name == replaced:
+                # Processes that mapped the files keep them; on Windows they stay
+                # until the next save.
                 shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
-
-
-def _is_old(entry: Path) -> bool:
-    try:
-        times = [e.stat().st_mtime for e in (entry, *entry.glob("*"))]
-    except OSError:
-        return False
-    return time.time() - max(times) > _DRAFT_SECONDS

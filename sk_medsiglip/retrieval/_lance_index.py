@@ -1,8 +1,8 @@
-"""``index="lancedb"``: rows on disk or in an object store, searched where they lie.
+"""``index="lancedb"``: rows on disk or in an object store, searched there.
 
 A table of LanceDB is a sequence of versions, each written aside and put in place by one
-commit. Building, adding, removing and updating are one commit each; so a reader keeps
-the version that it opened, and a change that was killed half-way has no effect.
+commit. Building, adding, removing and updating are one commit each, so a reader keeps
+the version that it opened, and a change that is killed half-way has no effect.
 """
 
 from __future__ import annotations
@@ -34,33 +34,38 @@ from sk_medsiglip.retrieval._lance_table import (
 )
 from sk_medsiglip.retrieval._where import Filter, ids_sql
 
-#: Below this a search compares every row faster than it would use an index, and finds
-#: all of them.
+#: Number of rows up to which comparing every row is faster than using an index.
 MIN_ROWS_FOR_ANN = 5_000
 MIN_ROWS_FOR_AUTO = 250_000
 
 ANN_KINDS = ("flat", "ivf_sq", "ivf_pq", "hnsw")
 
-#: Rows that a filter leaves up to which they are all compared: parts of an approximate
-#: index that are looked into hold too few of them (106 of 300,000: 3 of 4 were found).
+#: Number of matches of a filter up to which all of them are compared. The parts of an
+#: approximate index that a search looks at hold too few of them: with 106 matches in
+#: 300,000 rows, one in four was missed.
 _FEW_MATCHES = 50_000
 
-#: Small files, one an addition, that a search may have to open.
+#: Number of small files, one for each addition, that a search may have to open.
 _MANY_FILES = 16
 
-#: Ids in one filter; LanceDB reads 100,000 a second.
+#: Number of ids in one filter; LanceDB parses 100,000 a second.
 _IDS_AT_ONCE = 200_000
 
 _FEW_IDS = 1_000
 
 _ROWS_AT_ONCE = 8192
 
-#: Key in the metadata of the field of numbers: the next number and id, as JSON.
+#: Settings that belong to a table; others are those of the retriever.
+_SAVED_SETTINGS = ("uri", "storage", "ann")
+
+#: Key of the next number and id, as JSON, in the metadata of the field of numbers.
 _NEXT = b"sk_medsiglip.next"
 
 
 class LanceIndex:
     """Rows in a table of LanceDB."""
+
+    kind = "lancedb"
 
     def __init__(self, about: About, settings: LanceSettings) -> None:
         self.about = about
@@ -70,11 +75,11 @@ class LanceIndex:
 
     @classmethod
     def build(
-        cls, about: About, settings: LanceSettings, batches: Iterable[Rows]
+        cls, about: About, params: Mapping[str, Any], batches: Iterable[Rows]
     ) -> LanceIndex:
-        """Write a table, in the place of one that may be there."""
-        index = cls(about, settings)
-        database = connect(settings)
+        """Write a table, and replace one that is there already."""
+        index = cls(about, LanceSettings.of(params))
+        database = connect(index.settings)
         with Stream(batches, index._format) as stream:
             index._opened = database.create_table(
                 TABLE,
@@ -86,8 +91,9 @@ class LanceIndex:
         return index
 
     @classmethod
-    def load(cls, settings: LanceSettings) -> LanceIndex:
+    def load(cls, uri: Any, params: Mapping[str, Any]) -> LanceIndex:
         """Open a table."""
+        settings = LanceSettings.of({**params, "uri": uri})
         table = open_table(settings)
         about, storage = read_schema(table.schema, settings.uri)
         index = cls(about, replace(settings, storage=storage))
@@ -103,8 +109,8 @@ class LanceIndex:
             if about != self.about:
                 raise SearchIndexError(
                     f"the index at {self.settings.uri!r} was built anew since this "
-                    "was pickled, of other vectors or columns. Open what is there "
-                    f"now: ImageRetriever.load({self.settings.uri!r})."
+                    "was pickled, with other vectors or columns. Open the new one: "
+                    f"ImageRetriever.load({self.settings.uri!r})."
                 )
             self._opened = table
         return self._opened
@@ -114,31 +120,29 @@ class LanceIndex:
 
     @property
     def storage(self) -> str:
-        """How vectors are kept."""
+        """Type of the stored vectors."""
         return self.settings.storage
 
     @property
     def next_free(self) -> NextFree:
-        """Number and id of the next row to be added; they are never given twice."""
-        return self._after(self._removed(), self._scan_columns(self._counted()))
+        """Number and id of the next row to be added; none is ever used twice."""
+        return self._after_rows(self._scan_columns(self._counted()))
 
     def _counted(self) -> list[str]:
-        """Return the columns that rows are counted by."""
+        """Return the columns whose values may not be used again."""
         return ["number", *(["id"] if self.about.id_kind == "integer" else [])]
 
-    def _removed(self) -> NextFree:
-        """Return the next number and id after the removed rows; see :meth:`remove`."""
+    def _after_rows(self, parts: Iterable[Any]) -> NextFree:
+        """Return the next number and id after these rows and all removed ones."""
         known = self._table.schema.field("number").metadata or {}
-        return NextFree(**read_json(known[_NEXT])) if _NEXT in known else NextFree()
-
-    def _after(self, free: NextFree, parts: Iterable[Any]) -> NextFree:
+        free = NextFree(**read_json(known[_NEXT])) if _NEXT in known else NextFree()
         for rows in parts:
             named = dict(zip(rows.schema.names, rows.columns, strict=True))
             free = free.after(named["number"], named.get("id", []))
         return free
 
     def configure(self, params: Mapping[str, Any]) -> None:
-        """Search as a retriever's parameters say now."""
+        """Take over those parameters of a retriever that change a search."""
         names = ("nprobes", "ef", "refine_factor")
         self.settings = replace(self.settings, **{n: params[n] for n in names})
 
@@ -152,11 +156,11 @@ class LanceIndex:
             self._format = RowFormat(about, storage)
 
     def begin_change(self) -> None:
-        """Go to the newest rows, from which a change starts."""
+        """Go to the newest version, which a change has to start from."""
         self.refresh()
 
     def append(self, batches: Iterable[Rows]) -> None:
-        """Add rows; all of them or, after an error, none."""
+        """Add rows, all of them or, if there is an error, none."""
         with Stream(batches, self._format) as stream:
             self._table.add(stream.reader)
         files = self._table.stats()["fragment_stats"]["num_small_fragments"]
@@ -164,29 +168,28 @@ class LanceIndex:
             self._table.optimize()
 
     def remove(self, ids: list[Any]) -> None:
-        """Take rows out; all of them are there."""
-        before = self._removed()
-        free = self._after(before, self._rows_of(ids, self._counted()))
-        if free != before:
-            # Numbers and ids of rows that are gone are not given to others.
+        """Remove rows by id; all ids are in the index."""
+        free = self._after_rows(self._rows_of(ids, self._counted()))
+        if free != self._after_rows([]):
+            # Numbers and ids of removed rows are not used again.
             counted = {_NEXT.decode(): json.dumps(free._asdict())}
             self._table.update_field_metadata({"path": "number", "metadata": counted})
         for some in _in_parts(ids):
             self._table.delete(ids_sql(some))
 
     def replace(self, batches: Iterable[Rows]) -> None:
-        """Put rows in the place of those with their ids, which are there."""
-        # All of them first, since they are made from rows of this very table, and
-        # reading it while LanceDB waits for a batch could wait for ever.
+        """Replace the rows that have the same ids, all of which are in the index."""
+        # As a list, since the rows are made from rows of the same table: reading it
+        # while LanceDB waits for a batch could be a deadlock.
         with Stream(list(batches), self._format) as stream:
             writer = self._table.merge_insert("id").when_matched_update_all()
             writer.execute(stream.reader)
 
     def known(self, ids: list[Any]) -> NDArray[np.bool_]:
-        """Return which of these ids are there."""
+        """Return which of these ids are in the index."""
         wanted = pd.Index(np.array(ids, dtype=object))
         known = np.zeros(len(ids), bool)
-        # A filter of thousands of ids costs memory that LanceDB keeps, half a kB each.
+        # LanceDB keeps half a kilobyte of memory for each id of a filter.
         parts = self._rows_of(ids, ["id"])
         if len(ids) > _FEW_IDS:
             parts = self._scan_columns(["id"])
@@ -196,7 +199,7 @@ class LanceIndex:
         return known
 
     def get(self, ids: list[Any]) -> Rows:
-        """Return rows by id, in this order; all of them are there."""
+        """Return rows by id, in this order; all ids are in the index."""
         parts = self._rows_of(ids, self._format.selected(vectors=True))
         table = import_lance("pyarrow").concat_tables(parts)
         rows = self._format.to_rows(table, vectors=True)
@@ -204,7 +207,7 @@ class LanceIndex:
         return rows.take(places.get_indexer(np.array(ids, dtype=object)))
 
     def scan(self, *, vectors: bool = True) -> Iterator[Rows]:
-        """Yield all rows in batches, by number within each."""
+        """Yield all rows in batches, each sorted by number."""
         pyarrow = import_lance("pyarrow")
         for batch in self._scan_columns(self._format.selected(vectors=vectors)):
             table = pyarrow.Table.from_batches([batch])
@@ -220,7 +223,7 @@ class LanceIndex:
         table: bool = False,
         vectors: bool = False,
     ) -> list[Found]:
-        """Return the ``n`` nearest rows of every query, fewer where there are not n."""
+        """Return the ``n`` nearest rows of every query, fewer if fewer match."""
         columns = ["number", *(["vector"] if vectors else [])]
         if table:
             columns = self._format.selected(vectors=vectors)
@@ -232,10 +235,10 @@ class LanceIndex:
         for query in queries:
             hits = self._ask(query, n, sql, columns, has_ann)
             if has_ann and len(hits) < n:
-                # Parts that were looked into held too few: compare every row.
+                # The parts that were searched hold too few: compare every row.
                 hits = self._ask(query, n, sql, columns, False)
             scores = (1 - hits["_distance"].to_numpy()).astype(np.float32)
-            # Of equal scores the first row comes first.
+            # Among equal scores, the lowest number comes first.
             order = np.lexsort((hits["number"].to_numpy(), -scores))
             hits = hits.take(order)
             found.append(
@@ -262,14 +265,13 @@ class LanceIndex:
         if sql is not None:
             search = search.where(sql, prefilter=True)
         if use_ann:
-            # Distances of compressed vectors choose candidates only; the stored ones
-            # decide.
+            # Compressed vectors only choose candidates; the stored vectors decide.
             refine = self.settings.refine_factor
             search = search.refine_factor(refine)
             if self.settings.nprobes is not None:
                 search = search.nprobes(self.settings.nprobes)
             if self.settings.ef is not None:
-                # LanceDB refuses to look at fewer than it is to return.
+                # LanceDB refuses a value below the number of results.
                 search = search.ef(max(self.settings.ef, n * refine))
         else:
             search = search.bypass_vector_index()
@@ -279,16 +281,16 @@ class LanceIndex:
         """Merge small files, bring indexes up to date, erase old versions."""
         last = max(self._table.list_versions(), key=lambda one: one["version"])
         if last["metadata"].get("total_deletion_files", "0") != "0":
-            # LanceDB leaves removed rows in a file if they are a small part of it.
+            # Otherwise LanceDB keeps removed rows that are a small part of a file.
             self._table.update(values_sql={"number": "number"})
         with warnings.catch_warnings():
-            # Our documentation has the same warning about keeping no old version.
+            # The documentation of keep_days has the same warning.
             warnings.filterwarnings("ignore", "optimize.cleanup_older_than=0")
             self._table.optimize(cleanup_older_than=timedelta(days=keep_days))
         self._make_indexes()
 
     def _make_indexes(self) -> None:
-        """Build the indexes that pay for this number of rows and do not exist yet."""
+        """Build missing indexes that pay off for this number of rows."""
         n_rows = len(self)
         if n_rows < MIN_ROWS_FOR_ANN:
             return
@@ -303,8 +305,8 @@ class LanceIndex:
 
     def _ann_config(self, config: Any, ann: str) -> Any:
         if ann == "ivf_pq":
-            # LanceDB's own choice, a sixteenth of the width, lost half of the ten
-            # nearest of 100,000 rows; a quarter lost one in a hundred.
+            # LanceDB's default, a sixteenth of the width, missed half of the ten
+            # nearest of 100,000 rows; a quarter of the width missed one in a hundred.
             width = self.about.width
             parts = width // 4 if width % 4 == 0 else None
             return config.IvfPq(distance_type="cosine", num_sub_vectors=parts)
@@ -327,24 +329,19 @@ class LanceIndex:
         yield from self._table.search().select(columns).to_batches(_ROWS_AT_ONCE)
 
     def state(self) -> dict[str, Any]:
-        """Return where the rows are, as plain values."""
-        return {
-            "kind": "lancedb",
-            "about": self.about.as_dict(),
-            "uri": self.settings.uri,
-            "storage": self.settings.storage,
-            "ann": self.settings.ann,
-        }
+        """Return the location of the rows, as plain values."""
+        known = {name: getattr(self.settings, name) for name in _SAVED_SETTINGS}
+        return {"kind": self.kind, "about": self.about.as_dict(), **known}
 
     @classmethod
     def of_state(
-        cls, state: Mapping[str, Any], options: Mapping[str, str] | None
+        cls, state: Mapping[str, Any], params: Mapping[str, Any]
     ) -> LanceIndex:
         """Return the index that :meth:`state` describes, not opened yet."""
-        settings = LanceSettings(
-            state["uri"], options, storage=state["storage"], ann=state["ann"]
+        known = {name: state[name] for name in _SAVED_SETTINGS}
+        return cls(
+            About.from_dict(state["about"]), LanceSettings.of({**params, **known})
         )
-        return cls(About.from_dict(state["about"]), settings)
 
 
 def _in_parts(ids: list[Any]) -> Iterator[list[Any]]:

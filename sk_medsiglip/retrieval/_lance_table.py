@@ -1,7 +1,7 @@
-"""The table that ``index="lancedb"`` keeps: its place, options, and rows as Arrow.
+"""The table of ``index="lancedb"``: its location and options, and rows as Arrow.
 
-The facts about an index are in the schema of the table, so that both change
-in one commit.
+The facts about an index are stored in the schema of the table, so that both change in
+one commit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import threading
 from collections import UserDict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,11 +30,11 @@ FORMAT = 1
 
 _SCHEMA_KEY = b"sk_medsiglip.retrieval"
 
-#: A column of this name is called so on disk too; any other gets a number.
+#: Names of columns that are used on disk too; others are replaced by a number.
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*").fullmatch
 
 
-#: Parts of the names of options that are shown and pickled. All others may be secret.
+#: Parts of the names of options that are shown and pickled. All others may be secrets.
 _PUBLIC = (
     "region",
     "endpoint",
@@ -51,7 +51,7 @@ _PUBLIC = (
 class StorageOptions(UserDict[str, str]):
     """A mapping that shows and pickles only the options that are not secret.
 
-    A copy in the same process has all of them. Where a pickle is loaded, secrets come
+    A copy in the same process has all of them. After unpickling, secrets have to come
     from the environment.
 
     >>> StorageOptions({"region": "eu-north-1", "aws_secret_access_key": "abc"})
@@ -70,7 +70,7 @@ class StorageOptions(UserDict[str, str]):
 
     @property
     def public(self) -> dict[str, str]:
-        """Those that may be seen."""
+        """The options that may be shown."""
         return {name: value for name, value in self.items() if _is_public(name)}
 
     def __repr__(self) -> str:
@@ -99,7 +99,7 @@ def _is_public(name: Any) -> bool:
 
 @dataclass(frozen=True)
 class LanceSettings:
-    """Where a table is and how it is searched, by the parameters of a retriever."""
+    """The parameters of a retriever that say where a table is and how to search it."""
 
     uri: str
     storage_options: Mapping[str, str] | None
@@ -109,10 +109,29 @@ class LanceSettings:
     ef: int | None = None
     refine_factor: int = 20
 
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> LanceSettings:
+        """Return the settings in the parameters of a retriever."""
+        if params["uri"] is None:
+            raise ValueError(
+                'index="lancedb" needs a location for its rows: uri="folder", or '
+                'uri="s3://bucket/name".'
+            )
+        uri = os.fspath(params["uri"])
+        if uri.startswith("db://"):
+            raise ValueError(
+                f"uri={uri!r} is in LanceDB's cloud, which is not supported. "
+                "Name a folder, or an object store: s3://bucket/name."
+            )
+        if "://" not in uri:
+            uri = os.path.abspath(os.path.expanduser(uri))
+        known = {field.name: params[field.name] for field in fields(cls)}
+        return cls(**{**known, "uri": uri})
+
 
 def import_lance(name: str) -> Any:
     """Return a module of LanceDB or pyarrow, or say how to install it."""
-    # Its own warnings name folders, and a user cannot act on them.
+    # LanceDB's warnings name folders, and users cannot act on them.
     os.environ.setdefault("LANCEDB_LOG", "error")
     return import_optional(name, extra="retrieval", purpose='index="lancedb"')
 
@@ -148,7 +167,7 @@ def open_table(settings: LanceSettings) -> Any:
 
 
 def is_lance(uri: str) -> bool | None:
-    """Whether a table of ours is there; None where only opening it would tell."""
+    """Return whether a table exists; None if only opening it would tell."""
     if "://" in uri:
         return None
     return (Path(uri) / f"{TABLE}.lance").is_dir()
@@ -165,8 +184,8 @@ def read_schema(schema: Any, uri: str) -> tuple[About, str]:
             return about, item.to_pandas_dtype().__name__
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise SearchIndexError(
-            f"the table {TABLE!r} at {uri!r} is not one of ImageRetriever's, or is "
-            f"damaged ({error})."
+            f"the table {TABLE!r} at {uri!r} was not written by ImageRetriever, or "
+            f"is damaged ({error})."
         ) from error
     raise SearchIndexError(
         f"the index at {uri!r} has format {found}; this version of sk_medsiglip reads "
@@ -175,9 +194,9 @@ def read_schema(schema: Any, uri: str) -> tuple[About, str]:
 
 
 class RowFormat:
-    """Rows as Arrow, and back.
+    """Conversion of rows to Arrow and back.
 
-    ``names`` are those of the columns on disk: letters, digits and underscores.
+    ``names`` are the names of columns on disk: letters, digits and underscores.
     """
 
     def __init__(self, about: About, storage: str) -> None:
@@ -210,18 +229,15 @@ class RowFormat:
     def to_batch(self, rows: Rows) -> Any:
         """Return rows as a RecordBatch."""
         pyarrow = self._pyarrow
-        item = self.schema.field("vector").type.value_type
-        flat = rows.vectors.astype(item.to_pandas_dtype()).ravel()
-        columns = [pyarrow.array(rows.numbers)]
-        for name in self.about.columns:
-            wanted = self.schema.field(self.names[name]).type
-            columns.append(pyarrow.Array.from_pandas(rows.table[name], type=wanted))
-        columns.append(
-            pyarrow.FixedSizeListArray.from_arrays(
-                pyarrow.array(flat, item), self.about.width
-            )
+        frame = rows.table.set_axis(list(self.names.values()), axis=1)
+        frame.insert(0, "number", rows.numbers)
+        vector = self.schema.field("vector").type
+        flat = rows.vectors.astype(vector.value_type.to_pandas_dtype()).ravel()
+        vectors = pyarrow.FixedSizeListArray.from_arrays(flat, type=vector)
+        plain = pyarrow.RecordBatch.from_pandas(
+            frame, self.schema.remove(len(frame.columns)), preserve_index=False
         )
-        return pyarrow.record_batch(columns, schema=self.schema)
+        return pyarrow.record_batch([*plain.columns, vectors], schema=self.schema)
 
     def to_rows(self, table: Any, *, vectors: bool) -> Rows:
         """Return a pyarrow.Table as rows, in its order."""
@@ -238,10 +254,10 @@ class RowFormat:
 
 
 class Stream:
-    """Rows as LanceDB reads them, batch by batch, in a thread of its own.
+    """Rows that LanceDB reads batch by batch, in a thread of its own.
 
-    An error in a batch is raised as it is, where LanceDB would raise its text; and an
-    interrupt stops the reading too, so that nothing is committed later.
+    An error in a batch is raised unchanged; LanceDB alone would raise one with its
+    text. An interrupt stops the reading, so that nothing is committed later.
     """
 
     def __init__(self, batches: Iterable[Rows], form: RowFormat) -> None:

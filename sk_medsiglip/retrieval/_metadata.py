@@ -1,9 +1,8 @@
 """Ids, sources and metadata of rows: columns of a few kinds, the same in every index.
 
-A DataFrame can hold anything, a file or a table on disk cannot, and a filter must mean
-one thing whatever holds the rows. So every column is of one kind, found when the first
-rows are added and kept from then on. A missing value is missing, however it was
-written: None, NaN, NaT, ``pandas.NA``.
+A DataFrame can hold anything, a file or a table on disk cannot, and a filter must have
+one meaning for all indexes. So every column has one kind, which is inferred from the
+first rows and does not change. None, NaN, NaT and ``pandas.NA`` are all missing values.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 
-#: Columns that results have anyway.
+#: Names of columns that results have in any case.
 RESERVED = ("query", "rank", "id", "source", "score")
 
-#: Name in messages and pandas type of each kind of column.
+#: Name in messages, and pandas type, of each kind of column.
 _DTYPES: dict[str, tuple[str, Any]] = {
     "text": ("text", pd.StringDtype()),
     "integer": ("whole numbers", pd.Int64Dtype()),
@@ -30,8 +29,8 @@ _DTYPES: dict[str, tuple[str, Any]] = {
     "time_utc": ("times with a time zone", pd.DatetimeTZDtype("us", "UTC")),
 }
 
-#: Kinds by the answer of ``pandas.api.types.infer_dtype`` for a column of objects.
-_KIND_OF_OBJECTS = {
+#: Kinds by the result of ``pandas.api.types.infer_dtype``.
+_INFERRED = {
     "string": "text",
     "empty": "text",
     "integer": "integer",
@@ -44,24 +43,14 @@ _KIND_OF_OBJECTS = {
     "date": "time",
 }
 
-#: Kinds of values that a column takes besides its own.
+#: Kinds of values that a column of a kind accepts.
 _TAKEN = {"integer": ("integer", "number"), "number": ("number", "integer")}
-
-#: Types of columns by their kind, in the order in which they are tried.
-_TESTS = (
-    ("boolean", pd.api.types.is_bool_dtype),
-    ("integer", pd.api.types.is_integer_dtype),
-    ("number", pd.api.types.is_float_dtype),
-    ("time_utc", lambda dtype: isinstance(dtype, pd.DatetimeTZDtype)),
-    ("time", pd.api.types.is_datetime64_dtype),
-    ("text", lambda dtype: isinstance(dtype, pd.StringDtype)),
-)
 
 _NAMED_IN_ERROR = 5
 
 
 def check_ids(ids: Any, n_rows: int, kind: str | None = None) -> pd.Series:
-    """Return ids in the type of their kind, which ``kind`` may prescribe."""
+    """Return unique ids in the type of their kind, which must be ``kind`` if given."""
     column = _as_column(ids, "ids", n_rows)
     missing = np.flatnonzero(column.isna())
     if missing.size:
@@ -74,8 +63,8 @@ def check_ids(ids: Any, n_rows: int, kind: str | None = None) -> pd.Series:
         )
     if kind is not None and found != kind:
         raise TypeError(
-            f"the ids of this index are {_DTYPES[kind][0]}, which {column.iloc[0]!r} "
-            "is not. Convert them, or fit again."
+            f"the ids of this index are {_DTYPES[kind][0]}, got {column.iloc[0]!r}. "
+            "Convert them, or fit again."
         )
     column = conform_column(column, found, "ids")
     twice = column[column.duplicated()].unique()
@@ -92,10 +81,10 @@ def ids_as_list(ids: Any, kind: str) -> list[Any]:
     return check_ids(column, len(column), kind).tolist() if len(column) else []
 
 
-def check_metadata(metadata: Any, X: Any, n_rows: int) -> pd.DataFrame | None:
-    """Return metadata as a DataFrame with a row for every row of ``X``."""
+def check_metadata(metadata: Any, X: Any, n_rows: int) -> pd.DataFrame:
+    """Return metadata as a new table with a row for every row of ``X``."""
     if metadata is None:
-        return None
+        return pd.DataFrame(index=pd.RangeIndex(n_rows))
     if hasattr(metadata, "to_pandas"):
         metadata = metadata.to_pandas()
     if isinstance(metadata, Mapping):
@@ -107,8 +96,8 @@ def check_metadata(metadata: Any, X: Any, n_rows: int) -> pd.DataFrame | None:
         )
     if len(metadata) != n_rows:
         raise ValueError(
-            f"there are {n_rows} rows and metadata of {len(metadata)}; each row needs "
-            "one."
+            f"there are {n_rows} rows, and {len(metadata)} of metadata; they must be "
+            "equally many."
         )
     given = getattr(X, "index", None)
     if isinstance(given, pd.Index) and not given.equals(metadata.index):
@@ -117,38 +106,35 @@ def check_metadata(metadata: Any, X: Any, n_rows: int) -> pd.DataFrame | None:
             "together. Put them in one order, metadata.loc[X.index], or, if they are, "
             "say so: metadata.set_index(X.index)."
         )
-    return metadata
+    check_names(list(metadata.columns))
+    return metadata.reset_index(drop=True)
 
 
-def check_sources(sources: Any, n_rows: int) -> pd.Series | None:
-    """Return sources, a text a row, or None."""
-    if sources is None:
-        return None
+def check_sources(sources: Any, n_rows: int) -> pd.Series:
+    """Return sources as one text for each row."""
     column = _as_column(sources, "sources", n_rows)
     return conform_column(column, "text", "sources")
 
 
 def _as_column(values: Any, name: str, n_rows: int | None = None) -> pd.Series:
-    """Return a list or column as a Series with a plain index, of so many rows."""
+    """Return a list or column as a Series with a plain index, of a given length."""
     if isinstance(values, str) or not hasattr(values, "__iter__"):
         raise TypeError(f"{name} must be a list or a column, got {values!r}.")
     if isinstance(values, np.ndarray) and values.ndim != 1:
         raise ValueError(f"{name} must be one column, got shape {values.shape}.")
-    if isinstance(values, pd.Series):
-        column = values.reset_index(drop=True)
-    elif isinstance(values, np.ndarray) and values.dtype.kind in "iu":
-        column = pd.Series(values)
-    else:
-        column = pd.Series(list(values), dtype=object)
+    if not isinstance(values, pd.Series | np.ndarray):
+        values = np.fromiter(values, dtype=object)
+    column = pd.Series(values).reset_index(drop=True)
     if n_rows not in (None, len(column)):
         raise ValueError(
-            f"there are {n_rows} rows and {len(column)} {name}; each row needs one."
+            f"there are {n_rows} rows and {len(column)} {name}; they must be equally "
+            "many."
         )
     return column
 
 
 def _named(ids: Any) -> str:
-    # numpy's own repr of a number is "np.int64(3)".
+    # The repr of a numpy number is "np.int64(3)".
     shown = ", ".join(
         str(one) if isinstance(one, np.integer) else repr(one)
         for one in list(ids[:_NAMED_IN_ERROR])
@@ -158,21 +144,20 @@ def _named(ids: Any) -> str:
 
 
 def refuse_known(ids: list[Any]) -> ValueError:
-    """Return the error for ids that an index has already."""
+    """Return the error for ids that are in an index already."""
     return ValueError(
         f"ids must be unique; the index has already: {_named(ids)}. "
-        "retriever.update(ids, X) puts images in their place."
+        "retriever.update(ids, X) replaces their images."
     )
 
 
 def refuse_unknown(ids: list[Any]) -> ValueError:
-    """Return the error for ids that an index does not have."""
+    """Return the error for ids that are not in an index."""
     return ValueError(f"the index has no such ids: {_named(ids)}.")
 
 
-def infer_kinds(frame: pd.DataFrame) -> dict[str, str]:
-    """Return the kind of every column of metadata, as the user gave it."""
-    names = list(frame.columns)
+def check_names(names: list[Any]) -> None:
+    """Raise if names of columns are not texts, not unique, or reserved."""
     for name in names:
         if not isinstance(name, str) or not name:
             raise ValueError(
@@ -191,46 +176,35 @@ def infer_kinds(frame: pd.DataFrame) -> dict[str, str]:
                 else f"rename it: metadata.rename(columns={{{name!r}: {name + '_'!r}}})"
             )
             raise ValueError(
-                f"metadata has a column {name!r}, and so have results. To keep it, "
-                f"{mend}."
+                f"metadata has a column {name!r}, as results have. To keep it, {mend}."
             )
-    return {name: infer_kind(frame[name], name) for name in names}
 
 
 def infer_kind(column: pd.Series, name: str) -> str:
     """Return the kind of one column; ``name`` is for the error."""
-    dtype = column.dtype
-    if isinstance(dtype, pd.CategoricalDtype):
+    if isinstance(column.dtype, pd.CategoricalDtype):
         return infer_kind(column.cat.categories.to_series(), name)
-    for kind, is_kind in _TESTS:
-        if is_kind(dtype):
-            return kind
-    if pd.api.types.is_object_dtype(dtype):
-        return _kind_of_objects(column, name)
-    raise TypeError(_unusable(name, column))
-
-
-def _kind_of_objects(column: pd.Series, name: str) -> str:
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return "time_utc"
     present = column[column.notna()]
-    found = pd.api.types.infer_dtype(present, skipna=True)
-    kind = _KIND_OF_OBJECTS.get(found)
-    if found == "datetime":
-        zones = {value.tzinfo is not None for value in present}
-        if len(zones) == 2:
-            raise TypeError(
-                f"metadata[{name!r}] mixes times with and without a time zone. "
-                f"Convert it: pandas.to_datetime(metadata[{name!r}], utc=True)."
-            )
-        return "time_utc" if zones == {True} else "time"
-    if kind is None and all(_is_name(value) for value in present):
+    found = pd.api.types.infer_dtype(present)
+    zones = {one.tzinfo is not None for one in present if found == "datetime"}
+    if len(zones) == 2:
+        raise TypeError(
+            f"metadata[{name!r}] mixes times with and without a time zone. "
+            f"Convert it: pandas.to_datetime(metadata[{name!r}], utc=True)."
+        )
+    if zones == {True}:
+        return "time_utc"
+    if found not in _INFERRED and all(map(_is_name, present)):
         return "text"
-    if kind is None:
+    if found not in _INFERRED:
         raise TypeError(_unusable(name, present))
-    return kind
+    return _INFERRED[found]
 
 
 def _is_name(value: Any) -> bool:
-    """Tell whether an object is kept as its text."""
+    """Tell whether an object is stored as its text."""
     is_text = isinstance(value, Enum) and isinstance(value, str)
     return is_text or isinstance(value, PurePath | UUID)
 
@@ -252,27 +226,25 @@ def _unusable(name: str, column: pd.Series) -> str:
 
 
 def conform(
-    metadata: Any, kinds: Mapping[str, str], n_rows: int, *, first_row: int = 0
+    table: pd.DataFrame, kinds: Mapping[str, str], first_row: int = 0
 ) -> pd.DataFrame:
-    """Return metadata in the types of its kinds, under a plain index.
+    """Return a table with the columns of an index, in the types of their kinds.
 
-    ``first_row`` is where these rows begin, for messages.
+    ``first_row`` is the number of the first row, for messages.
     """
-    if metadata is not None:
-        unknown = [name for name in metadata.columns if name not in kinds]
-        if unknown:
-            raise ValueError(
-                f"metadata has a column {unknown[0]!r}, which this index has not: it "
-                f"has {list(kinds)}. Columns are those of the first rows; drop it, or "
-                "fit again."
-            )
-    columns = {}
-    for name, kind in kinds.items():
-        if metadata is None or name not in metadata.columns:
-            columns[name] = empty_column(kind, n_rows)
-        else:
-            columns[name] = conform_column(metadata[name], kind, name, first_row)
-    return pd.DataFrame(columns, index=pd.RangeIndex(n_rows))
+    unknown = [name for name in table.columns if name not in kinds]
+    if unknown:
+        raise ValueError(
+            f"metadata has a column {unknown[0]!r}, and the index has {list(kinds)}, "
+            "the columns of its first rows. Drop the column, or fit again."
+        )
+    columns = {
+        name: conform_column(table[name], kind, name, first_row)
+        if name in table.columns
+        else empty_column(kind, len(table))
+        for name, kind in kinds.items()
+    }
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(table)))
 
 
 def dtype_of(kind: str) -> Any:
@@ -282,9 +254,12 @@ def dtype_of(kind: str) -> Any:
 
 def nullable_dtype(arrow_type: Any) -> Any:
     """Return the pandas type for a type of Arrow; None is pandas' own choice."""
-    kinds = {"string": "text", "int64": "integer", "bool": "boolean"}
-    kind = kinds.get(str(arrow_type))
-    return kind and dtype_of(kind)
+    name = str(arrow_type)
+    if name == "uint64":
+        return pd.UInt64Dtype()
+    if name.startswith(("int", "uint")):
+        return dtype_of("integer")
+    return {"string": dtype_of("text"), "bool": dtype_of("boolean")}.get(name)
 
 
 def empty_column(kind: str, n_rows: int) -> pd.Series:
@@ -300,14 +275,13 @@ def conform_column(
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
     try:
-        converted = _convert(column, kind)
+        return _convert(column, kind)
     except (TypeError, ValueError, OverflowError):
         raise TypeError(_other_kind(column, kind, name, first_row)) from None
-    return converted.astype(_DTYPES[kind][1])
 
 
 def _other_kind(column: pd.Series, kind: str, name: str, first_row: int) -> str:
-    """Say which value does not fit."""
+    """Return the message that names the first value of another kind."""
     place, value = 0, None
     for place, value in enumerate(column):  # noqa: B007
         try:
@@ -322,50 +296,34 @@ def _other_kind(column: pd.Series, kind: str, name: str, first_row: int) -> str:
 
 
 def _convert(column: pd.Series, kind: str) -> pd.Series:
-    """Return values that a column of a kind can hold, or raise."""
+    """Return a column in the type of a kind, or raise if a value would change."""
     if column.isna().all():
         return empty_column(kind, len(column))
     if kind == "text":
-        return _to_text(column)
-    if infer_kind(column, "") not in _TAKEN.get(kind, (kind,)):
+        column = _to_text(column)
+    elif infer_kind(column, "") not in _TAKEN.get(kind, (kind,)):
         raise TypeError
-    if kind == "integer":
-        return _to_integers(column)
-    if kind == "number":
-        return pd.Series([np.nan if pd.isna(v) else float(v) for v in column])
-    if kind == "time_utc":
-        return pd.to_datetime(column, utc=True)
-    if kind == "time" and column.dtype == object:
-        # Not pandas.to_datetime, which reads a year of 9999 in nanoseconds.
-        values = [
-            np.datetime64("NaT") if pd.isna(v) else np.datetime64(v, "us")
-            for v in column
-        ]
-        return pd.Series(np.array(values, dtype="datetime64[us]"))
-    return column
+    elif kind == "integer" and not pd.api.types.is_signed_integer_dtype(column.dtype):
+        # Some types are cast without a check; objects are not.
+        column = column.astype(object)
+    elif kind == "number":
+        column = pd.Series(column.to_numpy(np.float64, na_value=np.nan))
+    with np.errstate(
+        invalid="ignore"
+    ):  # numbers too large for int64, which are refused
+        return column.astype(dtype_of(kind))
 
 
 def _to_text(column: pd.Series) -> pd.Series:
+    """Return texts, and the texts of paths, UUIDs and members of an Enum."""
     if column.dtype == object:
-        column = column.map(_plain_text)
-    present = column[column.notna()]
-    # UTF-8 does not hold half of a pair of surrogates, and so no file does.
-    "".join(present).encode("utf-8")
-    return column.astype(_DTYPES["text"][1])
-
-
-def _plain_text(value: Any) -> Any:
-    """Return the text of an object that is a name; anything else as it is."""
-    if isinstance(value, Enum):
-        return str(value.value)
-    return str(value) if isinstance(value, PurePath | UUID) else value
-
-
-def _to_integers(column: pd.Series) -> pd.Series:
-    if pd.api.types.is_signed_integer_dtype(column.dtype):
-        return column
-    present = column[column.notna()]
-    if any(int(value) != value or abs(int(value)) >= 2**63 for value in present):
-        raise ValueError
-    whole = [None if pd.isna(value) else int(value) for value in column]
-    return pd.Series(pd.array(whole, dtype="Int64"))
+        column = column.map(
+            lambda one: (
+                str(one.value if isinstance(one, Enum) else one)
+                if _is_name(one)
+                else one
+            )
+        )
+    # A file cannot hold half of a surrogate pair, for which UTF-8 has no bytes.
+    "".join(column[column.notna()]).encode("utf-8")
+    return column

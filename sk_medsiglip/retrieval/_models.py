@@ -1,4 +1,4 @@
-"""The model whose vectors an index holds: it alone encodes queries and new rows."""
+"""The model of an index, which has to encode all queries and new rows."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from sk_medsiglip.prompts import encode_class_vectors
 from sk_medsiglip.retrieval._index import About
 from sk_medsiglip.retrieval._queries import Query
 
-#: A sum of vectors shorter than this has no direction to speak of.
+#: Length below which the direction of a sum of vectors is rounding error.
 _SHORTEST = 1e-4
 
 ImageEmbedder = MedSigLIPEmbedder | MedSigLIPVolumeEmbedder
 
 
 def model_of(embedder: ImageEmbedder) -> tuple[str, str | None]:
-    """Return the model's name, and its revision as far as the embedder knows it."""
+    """Return the name of the model, and its revision if the embedder knows it."""
     part = _image_part(embedder)
     return os.fspath(part.model), getattr(part, "revision_", part.revision)
 
 
 def recipe_of(embedder: ImageEmbedder) -> str:
-    """Return all that decides a vector but the model, as text."""
+    """Return everything but the model that decides a vector, as text."""
     part = _image_part(embedder)
     key = recipe_key(part.intensity, part.frame)
     reading = prepared_as(key, part.resize, part.pad)
@@ -52,7 +52,7 @@ def recipe_of(embedder: ImageEmbedder) -> str:
 
 
 def prepared_as(reading: str, resize: str, pad: bool) -> str:
-    """Return the recipe of single images, read in one way, resized and padded."""
+    """Return the recipe of single images from their reading, resizing and padding."""
     return f"{reading};{resize};pad={bool(pad)}"
 
 
@@ -66,7 +66,7 @@ def strict_copy(embedder: ImageEmbedder) -> ImageEmbedder:
 def embed_images(
     images: Sequence[Any], embedder: ImageEmbedder, about: About
 ) -> NDArray[np.float32]:
-    """Return vectors of unit length of the images in queries, all of them readable."""
+    """Return vectors of unit length of images, all of which must be readable."""
     strict = strict_copy(embedder).fit(images)
     check_image_embedder(strict, about)
     return to_length_one(plain_rows(strict, images))[0]
@@ -75,7 +75,7 @@ def embed_images(
 def encode_queries(
     queries: Sequence[Query], embedder: ImageEmbedder, about: About
 ) -> NDArray[np.float32]:
-    """Return the vector of every query; one call for all texts, one for all images."""
+    """Return the vector of every query, with one call of the model for each kind."""
     terms = [(row, term) for row, query in enumerate(queries) for term in query.terms]
     sums = np.zeros((len(queries), about.width))
     for kind, encode in (
@@ -92,8 +92,8 @@ def encode_queries(
     for query, length in zip(queries, lengths, strict=True):
         if length < _SHORTEST:
             raise ValueError(
-                f"the parts of {query!r} cancel out and leave no direction to look "
-                "in. Change a weight, or drop a part."
+                f"the parts of {query!r} cancel out, so there is no direction to "
+                "search in. Change a weight, or drop a part."
             )
     return (sums / lengths[:, None]).astype(np.float32)
 
@@ -105,7 +105,7 @@ def _check_embeddings(
         if len(vector) != about.width:
             raise ValueError(
                 f"a query's embedding has {len(vector)} values; those of the index "
-                f"have {about.width}. Embed it by the model of the index."
+                f"have {about.width}. Embed it with the model of the index."
             )
     return np.array(vectors)
 
@@ -113,7 +113,7 @@ def _check_embeddings(
 def _encode_texts(
     groups: Sequence[Sequence[str]], embedder: ImageEmbedder, about: About
 ) -> NDArray[np.float32]:
-    """Return a vector of unit length of each group of texts, as zero-shot does it."""
+    """Return a vector of unit length for each group of texts, as in zero-shot."""
     part = _image_part(embedder)
     names = ("model", "revision", "dtype", "device", "engine", "cache", "verbose")
     texts = MedSigLIPTextEmbedder(**{name: getattr(part, name) for name in names})
@@ -124,28 +124,27 @@ def _encode_texts(
         raise ValueError(
             f"the index holds vectors of width {about.width}, and "
             f"model={os.fspath(part.model)!r} makes vectors of width {width} of "
-            "texts: they cannot be compared. Volumes pooled by 'mean+max' are found by "
-            "volumes only; else name the model that embedded the images."
+            "texts: they cannot be compared. Volumes pooled by 'mean+max' can only be "
+            "searched by volumes; otherwise, name the model that embedded the images."
         )
     return encode_class_vectors(groups, texts)
 
 
 def check_image_embedder(embedder: ImageEmbedder, about: About) -> None:
-    """Raise if a fitted embedder makes other vectors than those of the index."""
+    """Raise if the vectors of a fitted embedder differ in kind from the index."""
     model, revision = model_of(embedder)
     _check_revision(model, revision, about)
     recipe = recipe_of(embedder)
     if about.recipe is not None and recipe != about.recipe:
         raise ValueError(
-            "the images of this index were prepared otherwise than this embedder "
-            f"does it:\n  index:    {about.recipe}\n  embedder: {recipe}\nPass "
-            "embedder= with the settings of the index (intensity, frame, resize, pad), "
-            "or fit again."
+            "the images of this index were prepared differently from this embedder:\n"
+            f"  index:    {about.recipe}\n  embedder: {recipe}\nPass embedder= with "
+            "the settings of the index (intensity, frame, resize, pad), or fit again."
         )
 
 
 def check_width(width: int, about: About) -> None:
-    """Raise if embeddings have another width than those of the index."""
+    """Raise if the width of embeddings differs from the index."""
     if width != about.width:
         raise ValueError(
             f"X has {width} features, but ImageRetriever is expecting {about.width} "
@@ -156,7 +155,7 @@ def check_width(width: int, about: About) -> None:
 def to_length_one(
     vectors: NDArray[np.floating],
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return rows of unit length, and which of them have a length at all."""
+    """Return rows scaled to unit length, and which rows have a finite length > 0."""
     # In float64: the square of a large float32 is infinite.
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     usable = np.isfinite(lengths) & (lengths > 0)
@@ -165,7 +164,7 @@ def to_length_one(
 
 
 def _image_part(embedder: ImageEmbedder) -> MedSigLIPEmbedder:
-    """Return the embedder of single images, for volumes that of their slices."""
+    """Return the embedder of single images; for volumes, the one of their slices."""
     if isinstance(embedder, MedSigLIPEmbedder):
         return embedder
     fitted: Any = getattr(embedder, "embedder_", embedder.embedder)
@@ -174,7 +173,7 @@ def _image_part(embedder: ImageEmbedder) -> MedSigLIPEmbedder:
 
 def _check_revision(model: str, revision: str | None, about: About) -> None:
     if about.revision is None:
-        # Embeddings were given without one: their model is known by name only.
+        # Embeddings were given without a revision: only the name is known.
         if model != about.model:
             raise CheckpointError(
                 f"the index holds embeddings by model={about.model!r}, not by "

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,16 +13,15 @@ from PIL import Image
 
 from sk_medsiglip.images import source_name
 
-#: Endings that no sentence has.
+#: Endings by which a text is taken for the name of a file.
 _FILE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp",
     ".nii", ".nii.gz", ".svs",
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class _Term:
-    """One part of a query, and its weight."""
+class _Term(NamedTuple):
+    """A part of a query with its weight."""
 
     kind: str  # "text", "image" or "embedding"
     value: Any
@@ -31,27 +29,28 @@ class _Term:
 
 
 class Query:
-    """A query: a text, several, an image, and sums and differences of these.
+    """A query: texts, an image or an embedding, and sums and differences of these.
 
-    Each part becomes a vector of length 1. Parts are added up with their weights, and
-    the sum is brought to length 1 again.
+    Each part becomes a vector of unit length. The weighted sum of the parts is scaled
+    to unit length again.
 
     Parameters
     ----------
     text : str or sequence of str, default=None
-        Words. Several texts say the same in other words: their vectors are averaged.
+        Words to search for. The vectors of several texts, which are different wordings
+        of one query, are averaged.
     image : image, default=None
-        A path, an array, a PIL image: anything that may be a row of ``X``.
+        A path, an array, a PIL image, or anything else that may be a row of ``X``.
     embedding : array-like of shape (width,), default=None
-        A vector of the index's model.
+        A vector of the model of the index.
 
     Notes
     -----
-    ``+`` asks for both, ``-`` turns away from a part, and a number in front is its
-    weight; a plain text may stand for its query. Images are more like
-    each other than any text is like an image, so in the sum of an image and a text the
-    image mostly decides: give the text more weight, ``Query(image=path) + 3 *
-    Query("pacemaker")``, and check the results.
+    ``+`` searches for both parts, ``-`` avoids a part, and a number in front of a part
+    is its weight. A plain text may take the place of its query. Images are closer to
+    each other than texts are to images, so an image dominates its sum with a text: give
+    the text more weight, ``Query(image=path) + 3 * Query("pacemaker")``, and check the
+    results.
 
     Examples
     --------
@@ -62,7 +61,7 @@ class Query:
     Query(['enlarged heart', 'cardiomegaly']) + 0.5 * Query(image='chest.png')
     """
 
-    # numpy's numbers leave multiplication to this class.
+    # So that multiplication by a numpy number is left to this class.
     __array_ufunc__ = None
 
     def __init__(
@@ -84,25 +83,21 @@ class Query:
             term = _Term("image", image)
         else:
             term = _Term("embedding", _check_embedding(embedding))
-        self._terms: tuple[_Term, ...] = (term,)
-
-    @property
-    def terms(self) -> tuple[_Term, ...]:
-        """The summands."""
-        return self._terms
+        #: The parts, with their weights.
+        self.terms: tuple[_Term, ...] = (term,)
 
     def __add__(self, other: Query | str) -> Query:
-        if not isinstance(other, Query | str):
+        if isinstance(other, str):
+            other = Query(other)
+        if not isinstance(other, Query):
             return NotImplemented
-        return _of_terms((*self._terms, *_as_query(other)._terms))
+        return _of_terms(self.terms + other.terms)
 
     def __radd__(self, other: str) -> Query:
         return Query(other) + self if isinstance(other, str) else NotImplemented
 
     def __sub__(self, other: Query | str) -> Query:
-        if not isinstance(other, Query | str):
-            return NotImplemented
-        return self + -_as_query(other)
+        return self + -(Query(other) if isinstance(other, str) else other)
 
     def __rsub__(self, other: str) -> Query:
         return Query(other) - self if isinstance(other, str) else NotImplemented
@@ -115,18 +110,14 @@ class Query:
             return NotImplemented
         if not np.isfinite(weight):
             raise ValueError(f"a weight must be a finite number, got {weight}.")
-        return _of_terms(
-            tuple(
-                _Term(term.kind, term.value, float(weight) * term.weight)
-                for term in self._terms
-            )
-        )
+        weighted = (t._replace(weight=float(weight) * t.weight) for t in self.terms)
+        return _of_terms(tuple(weighted))
 
     __rmul__ = __mul__
 
     def __repr__(self) -> str:
         shown = ""
-        for term in self._terms:
+        for term in self.terms:
             negative = term.weight < 0
             size = "" if abs(term.weight) == 1 else f"{abs(term.weight):g} * "
             sign = (" - " if negative else " + ") if shown else "-" * negative
@@ -136,12 +127,8 @@ class Query:
 
 def _of_terms(terms: tuple[_Term, ...]) -> Query:
     query = object.__new__(Query)
-    query._terms = terms
+    query.terms = terms
     return query
-
-
-def _as_query(value: Query | str) -> Query:
-    return value if isinstance(value, Query) else Query(value)
 
 
 def _show(term: _Term) -> str:
@@ -162,9 +149,9 @@ def _check_texts(text: Any) -> tuple[str, ...]:
                 "Query(image=...)."
             )
         if not one.strip():
-            raise ValueError("a query's text is empty; say what to look for.")
+            raise ValueError("the text of a query is empty; name what to look for.")
     if not texts:
-        raise ValueError("a query holds no text; say what to look for.")
+        raise ValueError("a query needs at least one text; name what to look for.")
     return tuple(map(str, texts))
 
 
@@ -180,10 +167,9 @@ def _check_embedding(embedding: Any) -> NDArray[np.float32]:
 
 
 def as_queries(query: Any) -> tuple[list[Query], bool]:
-    """Return queries, and whether several were asked for.
+    """Return queries, and whether the caller passed several.
 
-    A path as ``str`` would be text: images are ``pathlib.Path``, PIL images, bytes,
-    arrays of pixels, or ``Query(image=...)``.
+    A ``str`` is a text, so a path must be a ``pathlib.Path`` or ``Query(image=...)``.
     """
     if isinstance(query, np.ndarray) and query.dtype.kind == "f" and query.ndim == 2:
         return [Query(embedding=row) for row in query], True
@@ -200,8 +186,8 @@ def _one_query(query: Any) -> Query:
     if isinstance(query, str):
         if query.lower().endswith(_FILE_ENDINGS) and " " not in query.strip():
             raise ValueError(
-                f"{query!r} looks like a file, and text is what a str is here. Ask "
-                f"with an image by Query(image={query!r})."
+                f"{query!r} looks like a file, and a str is a text here. Search by an "
+                f"image with Query(image={query!r})."
             )
         return Query(query)
     if isinstance(query, np.ndarray) and query.dtype.kind in "fiu" and query.ndim == 1:

@@ -1,9 +1,9 @@
-"""``ImageRetriever``: find images by text, by image, by both."""
+"""``ImageRetriever``: search of images by text, by image, or by both."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,30 +22,22 @@ from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPVolumeEmbedder
 from sk_medsiglip.retrieval._exact_index import ExactIndex
 from sk_medsiglip.retrieval._incoming import (
     Collection,
-    Embeddings,
     Images,
-    Rejected,
-    batches,
+    Incoming,
+    at_least_one,
+    embedding_rows,
     is_embeddings,
-    rejected_table,
-    replacements,
-    warn_about_rejected,
+    report_rejected,
+    vector_reason,
 )
-from sk_medsiglip.retrieval._index import About, Rows
+from sk_medsiglip.retrieval._index import About, all_rows
 from sk_medsiglip.retrieval._index_folder import INDEX_FILE
 from sk_medsiglip.retrieval._lance_index import ANN_KINDS, LanceIndex
-from sk_medsiglip.retrieval._lance_table import (
-    LanceSettings,
-    StorageOptions,
-    is_lance,
-)
+from sk_medsiglip.retrieval._lance_table import StorageOptions, is_lance
 from sk_medsiglip.retrieval._metadata import (
     check_ids,
-    check_metadata,
-    check_sources,
     ids_as_list,
     infer_kind,
-    infer_kinds,
     refuse_known,
     refuse_unknown,
 )
@@ -65,9 +57,14 @@ from sk_medsiglip.retrieval._selection import (
     check_selection,
     near_duplicates,
     nearest_selected,
+    neighbors_of_rows,
     results_table,
 )
 from sk_medsiglip.retrieval._where import parse_where
+
+_INDEXES: dict[str, type[ExactIndex] | type[LanceIndex]] = {
+    one.kind: one for one in (ExactIndex, LanceIndex)
+}
 
 #: Models that an index may name without being asked about.
 _OURS = ("google/medsiglip-448", "demo")
@@ -84,7 +81,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         Commit, branch or tag of a repository on the hub.
     embedder : MedSigLIPEmbedder, MedSigLIPVolumeEmbedder or None, default=None
         Embedder of images, or of studies of many slices. By default, a
-        ``MedSigLIPEmbedder`` that keeps unreadable images out (``on_error="nan"``).
+        ``MedSigLIPEmbedder`` that leaves unreadable images out (``on_error="nan"``).
     index : {"exact", "lancedb"}, default="exact"
         "exact" compares a query with every row, in memory or from a file that
         :meth:`save` wrote. "lancedb" (``pip install "sk-medsiglip[retrieval]"``) keeps
@@ -101,29 +98,29 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         Device on which ``index="exact"`` computes. ``"cuda"`` pays for many queries at
         a time: rows are copied there for every call.
     uri : str, path-like or None, default=None
-        Place of the rows of ``index="lancedb"``: a folder, or ``s3://bucket/name``,
-        ``gs://``, ``az://``.
+        Folder or address of the rows of ``index="lancedb"``: a path, or
+        ``s3://bucket/name``, ``gs://``, ``az://``.
     storage_options : dict or None, default=None
         Options of an object store, as LanceDB has them: ``{"region": "eu-north-1"}``.
-        Keys and other secrets are better in the environment. Those that are given here
-        are in no repr and no pickle; a retriever that is unpickled elsewhere takes
-        those of the environment.
+        Keys and other secrets are better set in the environment. If they are given
+        here, reprs and pickles leave them out, and a retriever that is unpickled
+        elsewhere takes those of the environment.
     ann : {"auto", "flat", "ivf_sq", "ivf_pq", "hnsw"}, default="auto"
         Index that LanceDB builds over the vectors. "flat" compares every row. The
-        others compare some, and may miss rows; those that they find are then compared
-        by their stored vectors. "ivf_sq" is built in seconds where "ivf_pq", a quarter
-        of its size, and "hnsw", the fastest to search, take minutes. "auto" is "flat"
-        below 250,000 rows and "ivf_sq" from there on; below 5,000 rows everything is
-        flat.
+        others compare some rows and may miss others; the rows that they find are
+        compared again by their stored vectors. "ivf_sq" is built in seconds; "ivf_pq",
+        a quarter of its size, and "hnsw", the fastest to search, take minutes. "auto"
+        is "flat" below 250,000 rows and "ivf_sq" from there on. Below 5,000 rows, no
+        index is built.
     nprobes, ef : int or None, default=None
         Part of an ``"ivf_..."`` or ``"hnsw"`` index that a search looks at: a larger
-        one finds more rows, and takes longer. By default, LanceDB chooses; ``ef`` is
-        at least ``n * refine_factor``.
+        one finds more rows and takes longer. By default, LanceDB chooses. ``ef`` is at
+        least ``n * refine_factor``.
     refine_factor : int, default=20
         Number of candidates, as a multiple of ``n``, that are compared by their stored
         vectors.
     cache : bool, str, path-like or EmbeddingCache, default=True
-        Store of the embeddings, those of texts too. With ``embedder``, its store is
+        Store of the embeddings of images and texts. With ``embedder``, its store is
         used.
     verbose : int, default=0
         A value above 0 shows a progress bar.
@@ -135,10 +132,10 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
     n_samples_fit_ : int
         Number of rows in the index.
     rejected_ : DataFrame
-        Rows of the last ``fit``, ``add`` or ``update`` that were kept out: ``row`` in
-        its ``X``, ``id``, ``source``, ``reason``.
+        Rows of the last ``fit``, ``add`` or ``update`` that were left out, with the
+        columns ``row`` (position in ``X``), ``id``, ``source`` and ``reason``.
     embedder_ : MedSigLIPEmbedder or MedSigLIPVolumeEmbedder
-        Fitted copy of ``embedder``; only after a fit on images.
+        Fitted copy of ``embedder``. Only present after a fit on images.
 
     See Also
     --------
@@ -147,17 +144,18 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
 
     Notes
     -----
-    An index remembers the model, its revision and how images were prepared, and
-    refuses queries and rows of others. For embeddings it knows the model's name, and
-    the revision if ``revision`` names it.
+    An index stores the model, its revision and how images were prepared, and refuses
+    queries and rows that differ in one of them. Of embeddings only the model's name is
+    known, and the revision if ``revision`` is set.
 
     ``index="exact"`` in memory takes 4 bytes a value, 460 MB for 100,000 rows of
-    MedSigLIP, and so does its pickle; after :meth:`save`, and with a LanceDB index, a
-    pickle holds the place only. An index opened by :meth:`load` reads vectors from its
-    file until it is changed. One process at a time may write; readers are safe.
+    MedSigLIP, and so does its pickle. After :meth:`save`, and with a LanceDB index, a
+    pickle holds only the location of the rows. An index opened by :meth:`load` reads
+    vectors from its file until it is changed. One process at a time may write; any
+    number may read meanwhile.
 
-    An index holds its input in the clear: sources, metadata, and vectors by which an
-    image can be recognised. Treat it as the images themselves.
+    An index is not encrypted: it holds sources, metadata, and vectors by which an image
+    can be recognised. Protect it as you protect the images.
 
     Examples
     --------
@@ -184,7 +182,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         "model": [str, os.PathLike],
         "revision": [str, None],
         "embedder": [MedSigLIPEmbedder, MedSigLIPVolumeEmbedder, None],
-        "index": [StrOptions({"exact", "lancedb"})],
+        "index": [StrOptions(set(_INDEXES))],
         "metric": [StrOptions({"cosine", "euclidean"})],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "storage": [StrOptions({"float32", "float16"})],
@@ -254,15 +252,15 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
             Images, or studies with a ``MedSigLIPVolumeEmbedder``; or embeddings, a
             matrix of numbers, for which no model is needed.
         y : ignored
-            For pipelines.
+            Not used, present for API consistency by convention.
         ids : array-like of shape (n_samples,), default=None
-            Unique whole numbers or texts. By default, the rows' numbers.
+            Unique whole numbers or texts. By default, the row numbers.
         metadata : DataFrame of n_samples rows, default=None
-            Columns that results show and ``where`` may name: text, numbers, true and
-            false, times. If ``X`` has an index, it must have the same one.
+            Columns that results show and ``where`` may name. A column holds text,
+            numbers, booleans or times. If ``X`` has an index, it must be the same.
         sources : array-like of shape (n_samples,), default=None
-            Place of each image. By default, the paths and URLs in ``X``, without user
-            names, passwords and queries.
+            Path or URL of each image. By default, those in ``X``, without user names,
+            passwords and queries.
 
         Returns
         -------
@@ -271,7 +269,8 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         Raises
         ------
         TypeError, ValueError
-            If ids are not unique, or metadata cannot be kept: names which.
+            If ids are not unique, or metadata cannot be stored. The message names the
+            ids or the column.
         ImageReadError
             If an image cannot be read and ``embedder`` has ``on_error="raise"``.
         ModelAccessError, CheckpointError
@@ -280,39 +279,34 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         Warns
         -----
         UnreadableImageWarning
-            Once, if rows are kept out; ``rejected_`` holds them.
+            If rows are left out; ``rejected_`` holds them.
 
         Notes
         -----
-        With ``index="lancedb"`` the index at ``uri`` is replaced, in one step, when
-        the new one is whole. Readers keep the old one until they
-        :meth:`~ImageRetriever.refresh`, and its files go a week later with
-        :meth:`~ImageRetriever.optimize`.
+        With ``index="lancedb"`` an index at ``uri`` is replaced in one step when the
+        new one is complete. Readers keep the old one until they call
+        :meth:`~ImageRetriever.refresh`; :meth:`~ImageRetriever.optimize` removes its
+        files a week later.
         """
         collection, embedder = self._read(X, None)
         n_rows = len(collection)
-        kept_metadata = check_metadata(metadata, X, n_rows)
         all_ids = check_ids(np.arange(n_rows) if ids is None else ids, n_rows)
+        incoming = Incoming(X, collection, all_ids, metadata, sources)
         model, revision = model_of(embedder or self._new_embedder())
         about = About(
-            width=collection.width,
+            width=collection.shape[1],
             id_kind=infer_kind(all_ids, "ids"),
-            kinds={} if kept_metadata is None else infer_kinds(kept_metadata),
+            kinds=incoming.kinds,
             model=model,
             revision=revision,
             recipe=None if embedder is None else recipe_of(embedder),
         )
-        rejected: list[Rejected] = []
-        kept_sources = check_sources(sources, n_rows)
-        rows = batches(
-            collection, all_ids, kept_metadata, kept_sources, about.kinds, rejected
-        )
-        index = self._build(about, rows, rejected)
+        self._build(about, incoming)
         if embedder is None:
             validate_data(self, X, skip_check_array=True)
         else:
             self.embedder_ = embedder
-        return self._set_index(index, rejected, n_rows)
+        return self._report(incoming)
 
     @classmethod
     def from_parquet(
@@ -325,30 +319,30 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         filesystem: Any = None,
         **params: Any,
     ) -> Self:
-        """Build an index of embeddings that lie in Parquet files.
+        """Build an index of embeddings stored in Parquet files.
 
-        Files are read batch by batch; with ``index="lancedb"`` memory grows by the ids
-        only. The shards that ``sk_medsiglip.distributed.embed_dataset`` writes name
-        their model and how images were prepared, and the index remembers both.
+        Files are read batch by batch; with ``index="lancedb"`` only the ids are held in
+        memory. The shards written by ``sk_medsiglip.distributed.embed_dataset`` name
+        their model and how images were prepared, and the index stores both.
 
         Parameters
         ----------
         location : str, path-like, or list of these
             A file, a folder of files, or an address that pyarrow reads: ``s3://...``.
-            Folders named ``column=value`` are a column.
+            Folders named ``column=value`` become a column.
         ids : str or None, default=None
-            Column of the ids. None takes ``id`` or ``ids``; without such a column
+            Column of the ids. By default, ``id`` or ``ids``; without such a column
             rows are numbered.
         vectors, sources : str, default="vector" and "source"
             Columns of the embeddings (lists of numbers, or float32 as binary values)
-            and of paths. All others are metadata, except ``key`` and other columns of
-            the shards' own; fields of a struct are columns, by the field's name or,
-            where another column has it, as ``struct.field``.
+            and of paths. All others are metadata, except ``key`` and other columns that
+            shards have for their own use. A field of a struct becomes a column, named
+            after the field or, if another column has that name, ``struct.field``.
         filesystem : pyarrow or fsspec file system, default=None
-            File system for places that pyarrow does not read by itself.
+            File system for locations that pyarrow cannot read by itself.
         **params
-            Parameters of the retriever: ``index``, ``uri``, ``storage``; ``model``
-            where files do not name it, or name only a folder.
+            Parameters of the retriever, such as ``index``, ``uri`` and ``storage``;
+            ``model`` if the files do not name it, or name only a folder.
 
         Returns
         -------
@@ -357,11 +351,11 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         Raises
         ------
         SearchIndexError
-            If there is no Parquet.
+            If there are no Parquet files at ``location``.
         CheckpointError
-            If files are by different models.
+            If the files hold embeddings by different models.
         ValueError, TypeError
-            As :meth:`fit`, on ids and metadata.
+            If ids or metadata cannot be used, as in :meth:`fit`.
 
         Examples
         --------
@@ -384,10 +378,8 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         about = shards.about(os.fspath(params["model"]) if "model" in params else None)
         known = {"model": about.model, "revision": about.revision}
         retriever.set_params(**{**known, **params})
-        rejected: list[Rejected] = []
-        rows = shards.batches(about, rejected)
-        index = retriever._build(about, rows, rejected)
-        return retriever._set_index(index, rejected, shards.n_rows)
+        retriever._build(about, shards)
+        return retriever._report(shards)
 
     def kneighbors(
         self,
@@ -395,31 +387,31 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         n_neighbors: int | None = None,
         return_distance: bool = True,
     ) -> Any:
-        """Return the nearest rows of images or embeddings, in scikit-learn's form.
+        """Return the nearest rows of images or embeddings, as scikit-learn does.
 
         Parameters
         ----------
         X : array-like or None, default=None
             Images or embeddings, as for :meth:`fit`; here a ``str`` is a path. None
-            asks for the neighbors of every row of the index but itself.
+            returns the neighbors of every row of the index, the row itself excluded.
         n_neighbors : int or None, default=None
-            Number of neighbors. By default, the parameter of the retriever.
+            Number of neighbors. By default, the retriever's ``n_neighbors``.
         return_distance : bool, default=True
             Whether to return distances too.
 
         Returns
         -------
         distances : ndarray of shape (n_queries, n_neighbors), float32
-            Ascending; only if ``return_distance``.
+            Distances in ascending order. Only returned if ``return_distance``.
         rows : ndarray of shape (n_queries, n_neighbors), int64
-            Numbers of rows. Rows are numbered as they came: those of ``fit`` by their
-            place in its ``X``, also where some were kept out, and those added later
-            from the highest number on.
+            Numbers of the rows. A row of ``fit`` has its position in ``X`` as its
+            number, also where other rows were left out; rows that are added later
+            count on from the highest number.
 
         Raises
         ------
         ValueError
-            If there are not so many rows, or embeddings have another width.
+            If the index has fewer rows, or embeddings have another width.
         ImageReadError
             If a query cannot be read.
         """
@@ -435,12 +427,15 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
             )
         self._index.configure(self.get_params(deep=False))
         if X is None:
-            scores, rows = self._neighbors_of_rows(n)
+            scores, rows = neighbors_of_rows(self._index, n)
         else:
             found = self._index.nearest(self._query_vectors(X), n)
             scores = np.stack([one.scores for one in found])
             rows = np.stack([one.numbers for one in found])
-        return (self._distances(scores), rows) if return_distance else rows
+        if not return_distance:
+            return rows
+        distances = np.clip(1 - scores, 0, 2)
+        return distances if self.metric == "cosine" else np.sqrt(2 * distances), rows
 
     def search(
         self,
@@ -457,39 +452,41 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         ----------
         query : str, Query, image, embedding, or a list of these
             A text describes a picture: ``"large right pleural effusion"``. A
-            :class:`Query` joins texts and images, or turns away from some. Images are
+            :class:`Query` adds and subtracts texts and images. Images are
             ``pathlib.Path``, PIL images, bytes or arrays of pixels; a 1-D array is an
-            embedding, a 2-D array of floats several. A list holds several queries.
+            embedding, a 2-D array of floats holds several. A list holds several
+            queries.
         n : int, default=10
             Number of results for each query.
         where : str or None, default=None
-            Condition on the rows, as after SQL's WHERE, by ``id``, ``source`` and
-            metadata: ``"modality = 'CT' and (age > 60 or age is null)"``. Text stands
-            in single quotes, names with spaces in double ones; there are =, <>, <,
-            <=, >, >=, in, between, like, ilike, is null, and, or, not. Needs
+            Condition on ``id``, ``source`` and metadata, as after SQL's WHERE:
+            ``"modality = 'CT' and (age > 60 or age is null)"``. Text is in single
+            quotes, a name with spaces in double ones. Supported are =, <>, <, <=, >,
+            >=, in, between, like, ilike, is null, and, or, not. Needs
             ``pip install "sk-medsiglip[retrieval]"``.
         deduplicate : float or None, default=None
-            Cosine from which two images are near copies, as 0.98: only the better one
-            of them is returned, out of the 65,536 best. Its meaning depends on the
-            model.
+            Cosine from which two images count as near copies, for example 0.98; only
+            the better one is returned. The 65,536 best rows are considered. The right
+            value depends on the model.
         diversity : float, default=0
-            From 0 to 1. Above 0, results are chosen one after the other out of ten
-            times as many, for being near to the query and unlike those before them
-            (maximal marginal relevance); scores then need not fall.
+            Weight from 0 to 1 of the difference between results. Above 0, each result
+            is chosen among ten times as many candidates to be near to the query and
+            unlike the results before it (maximal marginal relevance), so scores need
+            not decrease.
 
         Returns
         -------
         DataFrame
-            ``rank`` from 1 on, ``id``, ``source``, ``score`` (the cosine) and the
-            columns of metadata; for a list, ``query`` before them, the place in it.
-            Fewer than ``n`` rows where there are not so many.
+            Columns ``rank`` (from 1), ``id``, ``source``, ``score`` (the cosine) and
+            those of the metadata. For a list of queries, ``query`` (position in the
+            list) comes first. Fewer than ``n`` rows if fewer match.
 
         Raises
         ------
         FilterError
-            If ``where`` cannot be read, or says anything but the above.
+            If ``where`` cannot be parsed, or contains anything else.
         CheckpointError
-            If the model that would encode the query is another than the index's.
+            If the query would be encoded by another model than the index.
         ImageReadError
             If an image of a query cannot be read.
         """
@@ -512,28 +509,28 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         return results_table(found, is_batch=is_batch)
 
     def find_duplicates(self, threshold: float = 0.98) -> pd.DataFrame:
-        """Return the images that are nearly the same as an earlier one.
+        """Return the images that are near copies of an earlier one.
 
         Parameters
         ----------
         threshold : float, default=0.98
-            Cosine from which two images are near copies. Its meaning depends on the
-            model: look at some pairs.
+            Cosine from which two images count as near copies. The right value depends
+            on the model: look at some pairs.
 
         Returns
         -------
         DataFrame
-            A row for every image that is near to an earlier one: ``id``, ``source``,
-            ``duplicate_of`` (the id of that one) and ``score`` (their cosine), under
-            the images' numbers. ``retriever.remove(table["id"])`` keeps one of each.
+            One row for each near copy, indexed by row number, with the columns ``id``,
+            ``source``, ``duplicate_of`` (the id of the earlier image) and ``score``
+            (their cosine). ``retriever.remove(table["id"])`` keeps one of each.
 
         Notes
         -----
-        Takes the vectors into memory, and minutes for 100,000 rows.
+        All vectors are read into memory; 100,000 rows take minutes.
         """
         check_is_fitted(self)
         check_selection(threshold, 0)
-        rows = self._all_rows(vectors=True)
+        rows = all_rows(self._index)
         groups = near_duplicates(rows.vectors, threshold=threshold)
         copies = np.flatnonzero(groups != np.arange(len(groups)))
         originals = groups[copies]
@@ -543,14 +540,14 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         return found.set_axis(pd.Index(rows.numbers[copies], name="row"))
 
     def to_frame(self) -> pd.DataFrame:
-        """Return ids, sources and metadata of all rows, under their numbers.
+        """Return ids, sources and metadata of all rows, indexed by row number.
 
         Returns
         -------
         DataFrame of ``n_samples_fit_`` rows
         """
         check_is_fitted(self)
-        rows = self._all_rows(vectors=False)
+        rows = all_rows(self._index, vectors=False)
         return rows.table.set_axis(pd.Index(rows.numbers, name="row"))
 
     def partial_fit(
@@ -562,7 +559,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         metadata: pd.DataFrame | Mapping[str, Any] | None = None,
         sources: ArrayLike | None = None,
     ) -> Self:
-        """Add rows; the first ones build the index. See :meth:`fit` and :meth:`add`.
+        """Add rows; the first call builds the index. See :meth:`fit` and :meth:`add`.
 
         Parameters
         ----------
@@ -584,18 +581,18 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         metadata: pd.DataFrame | Mapping[str, Any] | None = None,
         sources: ArrayLike | None = None,
     ) -> Self:
-        """Add rows to the index; after an error none of them is there.
+        """Add rows to the index, all of them or, if there is an error, none.
 
         Parameters
         ----------
         X : array-like
             Images or embeddings, as for :meth:`fit`.
         ids : array-like, default=None
-            Ids of the rows. Where they are whole numbers, the default counts on from
-            the largest that was ever in the index; an id that was removed is not given
-            to another row.
+            Ids of the rows. If ids are whole numbers, the default counts on from the
+            largest that was ever in the index, so the id of a removed row is not used
+            again.
         metadata : DataFrame, default=None
-            Values of the index's columns, and of no others. Columns that it lacks are
+            Values of columns that the index has. Columns that are not given are
             missing in the new rows.
         sources : array-like, default=None
             As for :meth:`fit`.
@@ -607,10 +604,10 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            If an id is there already, or twice, or a value is of another kind than
-            its column's: names which.
+            If an id is in the index already or occurs twice, or a value does not have
+            the type of its column. The message names it.
         CheckpointError, ValueError
-            If the vectors would be another model's, or images prepared otherwise.
+            If the vectors come from another model, or images are prepared differently.
         """
         check_is_fitted(self)
         self._index.begin_change()
@@ -618,38 +615,28 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         collection, _ = self._read(X, about)
         n_rows, free = len(collection), self._index.next_free
         if ids is None and about.id_kind == "text":
-            raise ValueError("the rows of this index have ids of text; pass ids=.")
-        all_ids = check_ids(
-            [*range(free.id, free.id + n_rows)] if ids is None else ids,
-            n_rows,
-            about.id_kind,
-        )
+            raise ValueError("the ids of this index are texts; pass ids=.")
+        if ids is None:
+            ids = np.arange(free.id, free.id + n_rows)
+        all_ids = check_ids(ids, n_rows, about.id_kind)
         listed = all_ids.tolist()
         known = self._index.known(listed)
         if known.any():
             raise refuse_known([listed[i] for i in np.flatnonzero(known)])
-        rejected: list[Rejected] = []
-        rows = batches(
-            collection,
-            all_ids,
-            check_metadata(metadata, X, n_rows),
-            check_sources(sources, n_rows),
-            about.kinds,
-            rejected,
-            first_number=free.number,
-        )
-        self._index.append(rows)
-        return self._report(rejected, n_rows)
+        incoming = Incoming(X, collection, all_ids, metadata, sources)
+        self._index.append(incoming.new_rows(about, free.number))
+        return self._report(incoming)
 
     def remove(self, ids: Any) -> Self:
-        """Take rows out.
+        """Remove rows from the index.
 
-        Searches no longer find them. On the disk they are erased by ``save``, or with
+        Searches no longer find them. They are erased from the disk by ``save``, or with
         ``index="lancedb"`` by ``optimize(keep_days=0)``.
 
         Parameters
         ----------
         ids : one id, or array-like of ids
+            Rows to remove.
 
         Returns
         -------
@@ -658,7 +645,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         Raises
         ------
         ValueError
-            If the index has not all of them: names which; nothing is removed.
+            If an id is not in the index. Nothing is removed then.
         """
         check_is_fitted(self)
         self._index.begin_change()
@@ -674,7 +661,7 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         metadata: pd.DataFrame | Mapping[str, Any] | None = None,
         sources: ArrayLike | None = None,
     ) -> Self:
-        """Put other images, or other metadata, in the place of those of rows.
+        """Replace the images, metadata or sources of rows.
 
         Parameters
         ----------
@@ -682,9 +669,9 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
             Rows to change.
         X : array-like, default=None
             Their new images or embeddings, in the order of ``ids``. By default, vectors
-            stay. The row of an image that cannot be read stays as it was.
+            stay as they are. A row whose new image cannot be read is not changed.
         metadata : DataFrame, default=None
-            New values of the columns that it has; others stay.
+            New values of its columns; other columns stay as they are.
         sources : array-like, default=None
             New sources.
 
@@ -695,39 +682,31 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         Raises
         ------
         ValueError
-            If the index has not all of the ids: names which; nothing is changed.
+            If an id is not in the index. Nothing is changed then.
 
         Notes
         -----
-        The new rows are in memory together before the first is put in place.
+        All new rows are held in memory before the first is replaced.
         """
         check_is_fitted(self)
         if X is None and metadata is None and sources is None:
-            raise ValueError("nothing to update: pass X, metadata or sources.")
+            raise ValueError("there is nothing to update. Pass X, metadata or sources.")
         self._index.begin_change()
         listed = self._known_ids(ids)
         collection = None if X is None else self._read(X, self._index.about)[0]
         if collection is not None and len(collection) != len(listed):
             raise ValueError(
-                f"there are {len(listed)} ids and {len(collection)} images; each id "
-                "needs one."
+                f"there are {len(listed)} ids and {len(collection)} images; they must "
+                "be equally many."
             )
-        rejected: list[Rejected] = []
-        rows = replacements(
-            self._index,
-            listed,
-            collection,
-            check_metadata(metadata, X, len(listed)),
-            check_sources(sources, len(listed)),
-            rejected,
-        )
-        self._index.replace(rows)
-        return self._report(rejected, len(listed))
+        incoming = Incoming(X, collection, pd.Series(listed), metadata, sources)
+        self._index.replace(incoming.changed_rows(self._index))
+        return self._report(incoming)
 
     def refresh(self) -> Self:
         """Read the changes that other processes stored since the index was opened.
 
-        Until then every search is of the rows that there were when it was opened.
+        Without it, every search uses the rows that were there when it was opened.
 
         Returns
         -------
@@ -736,8 +715,8 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         Raises
         ------
         SearchIndexError
-            If rows of an exact index were changed here and not saved, and another
-            process has saved it meanwhile: one of the two would be lost.
+            If an exact index was changed here without being saved, and another process
+            has saved it meanwhile, so that one of the two changes would be lost.
         """
         check_is_fitted(self)
         self._index.refresh()
@@ -748,17 +727,17 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         """Merge small files after many changes, and erase rows that were removed.
 
         Rows that were added since LanceDB's index was built are compared one by one
-        until this is called, or until many additions have called it. Files are written
-        anew without the rows that were removed or updated. ``index="exact"`` has
-        nothing to tidy: :meth:`save` writes only the rows that are there.
+        until this is called; many additions call it by themselves. Files are rewritten
+        without the rows that were removed or updated. With ``index="exact"`` nothing
+        is done: :meth:`save` writes only the rows that are in the index.
 
         Parameters
         ----------
         keep_days : float, default=7.0
-            Age from which earlier versions of a LanceDB table are erased, in days.
-            Until then they hold the rows that were removed, and take as much space
-            again as was rewritten; a process that opened one goes on searching in it.
-            0 erases all of them at once: no other process may have the index open.
+            Age in days from which earlier versions of a LanceDB table are erased.
+            Until then they hold the rows that were removed, use disk space for all
+            that was rewritten, and serve processes that opened them. 0 erases all of
+            them at once; no other process may have the index open then.
 
         Returns
         -------
@@ -774,23 +753,23 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write an exact index into a folder; :meth:`load` opens it.
 
-        The folder's old index stays whole until the new one is, whatever happens.
-        From now on a pickle of this retriever holds the folder's name in the place of
-        the rows, as long as none is added, removed or updated.
+        An index that the folder holds already stays intact until the new one is
+        complete. A pickle of this retriever then holds the name of the folder instead
+        of the rows, until rows are added, removed or updated.
 
         Parameters
         ----------
         folder : str or path-like
-            A new one, or one that holds an index, which is replaced.
+            A new folder, or one with an index, which is replaced.
 
         Raises
         ------
         ValueError
-            If the index is LanceDB's, which is stored at its ``uri`` already.
+            If ``index="lancedb"``, which is stored at its ``uri`` already.
         SearchIndexError
             If another process has saved this index since it was opened here.
         OSError
-            If it cannot be written, or holds other files.
+            If the folder cannot be written, or holds other files.
         """
         check_is_fitted(self)
         if not isinstance(self._index, ExactIndex):
@@ -808,19 +787,19 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         embedder: ImageEmbedder | None = None,
         **params: Any,
     ) -> Self:
-        """Open a stored index; its vectors are read from the disk as they are used.
+        """Open a stored index; its vectors are read from the disk when they are used.
 
         Parameters
         ----------
         location : str or path-like
             A folder that :meth:`save` wrote, or the ``uri`` of ``index="lancedb"``.
         embedder : MedSigLIPEmbedder, MedSigLIPVolumeEmbedder or None, default=None
-            Embedder of images that are added or in a query. By default, one with
-            default settings, of the model of the index. Texts need none.
+            Embedder of images that are added or queried. By default, an embedder of
+            the index's model with default settings. Texts do not need it.
         **params
-            Other parameters of the retriever: ``metric``, ``device``, ``cache``,
-            ``storage_options``. ``model`` may say where the same weights lie on this
-            machine.
+            Other parameters of the retriever, such as ``metric``, ``device``, ``cache``
+            and ``storage_options``. ``model`` may name the location of the same weights
+            on this machine.
 
         Returns
         -------
@@ -829,24 +808,20 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         Raises
         ------
         SearchIndexError
-            If there is no index, or it is damaged, or of a newer version.
+            If there is no index, or it is damaged or was written by a newer version.
 
         Warns
         -----
         UserWarning
-            If the index, not the caller, says which model is loaded to encode words,
-            and it is neither the default nor the demonstration.
+            If the index names a model other than the default and the demonstration,
+            and ``model`` is not passed: a search by words would load it.
         """
         name = os.fspath(location)
         in_files = (Path(name) / INDEX_FILE).exists() or is_lance(name) is False
-        kind = {"index": "exact"} if in_files else {"index": "lancedb", "uri": location}
-        retriever = cls(embedder=embedder, **{**kind, **params})
+        kind, uri = ("exact", None) if in_files else ("lancedb", location)
+        retriever = cls(embedder=embedder, **{"index": kind, "uri": uri, **params})
         retriever._validate_params()
-        index = (
-            ExactIndex.load(location, retriever.device)
-            if in_files
-            else LanceIndex.load(retriever._lance_settings())
-        )
+        index = _INDEXES[kind].load(location, retriever.get_params(deep=False))
         about = index.about
         known = {"model": about.model, "revision": about.revision}
         retriever.set_params(storage=index.storage, **{**known, **params})
@@ -856,13 +831,17 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
                 "search by words would load. If you trust both, pass model=.",
                 UserWarning,
             )
-        return retriever._set_index(index, [], 0)
+        retriever._index = index
+        retriever.n_features_in_ = about.width
+        retriever.n_samples_fit_ = len(index)
+        retriever.rejected_ = report_rejected([], 0)
+        return retriever
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.input_tags.three_d_array = True
-        # Such rows are kept out and reported.
+        # Such rows are left out and reported.
         tags.input_tags.allow_nan = True
         return tags
 
@@ -887,39 +866,27 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
     ) -> tuple[Collection, ImageEmbedder | None]:
         """Return the images or embeddings in ``X``, checked against an index."""
         if is_embeddings(X):
-            embeddings = Embeddings(X)
+            rows = embedding_rows(X)
             if about is not None:
-                check_width(embeddings.width, about)
+                check_width(rows.shape[1], about)
                 validate_data(self, X, skip_check_array=True, reset=False)
-            return embeddings, None
+            return rows, None
         embedder = clone(self._any_embedder() if about else self._new_embedder()).fit(X)
         if about is not None:
             check_image_embedder(embedder, about)
         return Images(X, embedder), embedder
 
-    def _build(
-        self, about: About, rows: Iterator[Rows], rejected: list[Rejected]
-    ) -> ExactIndex | LanceIndex:
-        """Return a new index of rows; raise if there are no rows."""
-        rows = _at_least_one(rows, rejected)
-        if self.index == "lancedb":
-            return LanceIndex.build(about, self._lance_settings(), rows)
-        index = ExactIndex(about, self.storage, self.device)
-        index.append(rows)
-        return index
+    def _build(self, about: About, incoming: Incoming | ParquetShards) -> None:
+        """Make a new index; raise if there are no rows."""
+        rows = at_least_one(incoming.new_rows(about), incoming.rejected)
+        params = self.get_params(deep=False)
+        self._index = _INDEXES[self.index].build(about, params, rows)
+        self.n_features_in_ = about.width
 
-    def _set_index(
-        self, index: ExactIndex | LanceIndex, rejected: list[Rejected], n_rows: int
-    ) -> Self:
-        self._index = index
-        self.n_features_in_ = index.about.width
-        return self._report(rejected, n_rows)
-
-    def _report(self, rejected: list[Rejected], n_rows: int) -> Self:
-        """Set the attributes that a change leaves, and warn of rows kept out."""
+    def _report(self, incoming: Incoming | ParquetShards) -> Self:
+        """Set the attributes that every change sets, and warn of rows left out."""
         self.n_samples_fit_ = len(self._index)
-        self.rejected_ = rejected_table(rejected)
-        warn_about_rejected(rejected, n_rows)
+        self.rejected_ = report_rejected(incoming.rejected, incoming.n_rows)
         return self
 
     def _known_ids(self, ids: Any) -> list[Any]:
@@ -936,67 +903,17 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         collection, _ = self._read(X, about)
         if isinstance(collection, Images):
             return embed_images(collection.images, self._any_embedder(), about)
-        vectors, usable = to_length_one(collection.vectors(0, len(collection)))
+        vectors, usable = to_length_one(collection)
         if not usable.all():
             row = int(np.argmin(usable))
             raise ValueError(
                 f"Input X contains NaN, infinity or 0 throughout: row {row} of the "
-                f"queries has no direction, {collection.reason(row)}."
+                f"queries has no direction, {vector_reason(collection[row])}."
             )
         return vectors
 
-    def _all_rows(self, *, vectors: bool) -> Rows:
-        """Return all rows by number, with or without their vectors."""
-        about = self._index.about
-        parts = list(self._index.scan(vectors=vectors)) or [about.no_rows()]
-        rows = Rows(
-            np.concatenate([part.numbers for part in parts]),
-            np.concatenate([part.vectors for part in parts]),
-            pd.concat([part.table for part in parts], ignore_index=True),
-        )
-        return rows.take(np.argsort(rows.numbers), vectors=vectors)
-
-    def _neighbors_of_rows(
-        self, n: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return the neighbors of every row but itself, in the order of numbers."""
-        numbers, scores, rows = [], [], []
-        for some in self._index.scan():
-            found = self._index.nearest(some.vectors, n + 1)
-            for number, one in zip(some.numbers, found, strict=True):
-                # Among more copies than were asked for, a row may not find itself.
-                others = np.flatnonzero(one.numbers != number)[:n]
-                numbers.append(number)
-                scores.append(one.scores[others])
-                rows.append(one.numbers[others])
-        order = np.argsort(numbers)
-        return np.stack(scores)[order], np.stack(rows)[order]
-
-    def _distances(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        cosine = np.clip(1 - scores, 0, 2)
-        return cosine if self.metric == "cosine" else np.sqrt(2 * cosine)
-
-    def _lance_settings(self) -> LanceSettings:
-        if self.uri is None:
-            raise ValueError(
-                'index="lancedb" needs a place for its rows: uri="folder", or '
-                'uri="s3://bucket/name".'
-            )
-        uri = os.fspath(self.uri)
-        if uri.startswith("db://"):
-            raise ValueError(
-                f"uri={uri!r} is a place in LanceDB's cloud, which is not supported. "
-                "Name a folder, or an object store: s3://bucket/name."
-            )
-        searched = ("storage", "ann", "nprobes", "ef", "refine_factor")
-        return LanceSettings(
-            uri if "://" in uri else os.path.abspath(os.path.expanduser(uri)),
-            self.storage_options,
-            **{name: getattr(self, name) for name in searched},
-        )
-
     def __setattr__(self, name: str, value: Any) -> None:
-        # However it comes, by __init__ or set_params: it shows no secret.
+        # Whether set by __init__ or set_params, it must not show secrets.
         if name == "storage_options":
             value = StorageOptions.around(value)
         super().__setattr__(name, value)
@@ -1012,24 +929,11 @@ class ImageRetriever(VersionedPickle, BaseEstimator):
         super().__setstate__(state)
         if hasattr(self, "_index"):
             known: Any = self._index
-            self._index = (
-                ExactIndex.of_state(known)
-                if known["kind"] == "exact"
-                else LanceIndex.of_state(known, self.storage_options)
+            self._index = _INDEXES[known["kind"]].of_state(
+                known, self.get_params(deep=False)
             )
 
 
 def _check_count(n: Any, name: str) -> None:
     if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
         raise ValueError(f"{name} must be an int of 1 or more, got {n!r}.")
-
-
-def _at_least_one(rows: Iterator[Rows], rejected: list[Rejected]) -> Iterator[Rows]:
-    """Pass rows on; raise if there are no rows."""
-    empty = True
-    for some in rows:
-        empty = False
-        yield some
-    if empty:
-        first = f"; {rejected[0]}" if rejected else ""
-        raise ValueError(f"none of the {len(rejected)} rows can be used{first}.")

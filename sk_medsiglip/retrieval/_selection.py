@@ -1,8 +1,8 @@
-"""Results as a user reads them: without near copies, unlike each other, as a table."""
+"""Results of a search as a table, without near copies and unlike each other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -14,16 +14,16 @@ from sk_medsiglip.retrieval._lance_index import LanceIndex
 from sk_medsiglip.retrieval._top_rows import first_copies
 from sk_medsiglip.retrieval._where import Filter
 
-#: Candidates, for each result, among which diverse results are chosen.
+#: Number of candidates for each result among which diverse results are chosen.
 _CANDIDATES, _FEWEST_CANDIDATES = 10, 100
 
-#: How many rows more are looked at when near copies took the places of others, and the
-#: most, of which the vectors are 300 MB.
+#: Factor by which more rows are searched where near copies left too few results, and
+#: the most rows, whose vectors take 300 MB.
 _MORE, _MOST = 4, 2**16
 
-#: Vectors that are compared at a time with as many: 4 MB of cosines.
+#: Number of vectors compared at a time with as many others: 4 MB of cosines.
 _BLOCK = 1024
-#: Pairs that are multiplied again at a time, in float64.
+#: Number of pairs that are multiplied again at a time, in float64.
 _PAIRS = 64
 Labels = NDArray[np.int64]
 
@@ -32,8 +32,8 @@ def check_selection(deduplicate: float | None, diversity: float) -> None:
     """Raise if an option is out of its range."""
     if deduplicate is not None and not (_is_real(deduplicate) and 0 < deduplicate <= 1):
         raise ValueError(
-            "deduplicate must be None or a cosine above 0 and at most 1, as 0.98, got "
-            f"{deduplicate!r}."
+            "deduplicate must be None or a cosine above 0 and at most 1, such as 0.98, "
+            f"got {deduplicate!r}."
         )
     if not (_is_real(diversity) and 0 <= diversity <= 1):
         raise ValueError(f"diversity must be from 0 to 1, got {diversity!r}.")
@@ -58,13 +58,17 @@ def nearest_selected(
     wanted = max(_CANDIDATES * n, _FEWEST_CANDIDATES) if diversity else n
     results = []
     for query in queries[:, np.newaxis]:
-        found = _distinct(index, query, wanted, where, deduplicate)
-        places = np.arange(min(n, len(found.scores)))
+        found, places = _distinct(index, query, wanted, where, deduplicate)
         if diversity and len(places):
-            places = maximal_marginal_relevance(
-                found.scores, found.vectors, n, diversity=float(diversity)
-            )
-        results.append(found.take(places))
+            places = places[
+                maximal_marginal_relevance(
+                    found.scores[places], found.vectors[places], n, diversity=diversity
+                )
+            ]
+        places = places[:n]
+        results.append(
+            Found(found.scores[places], found.numbers[places], found.table.iloc[places])
+        )
     return results
 
 
@@ -74,19 +78,35 @@ def _distinct(
     wanted: int,
     where: Filter | None,
     threshold: float | None,
-) -> Found:
-    """Return the best rows, without those nearly the same as a better one."""
-    asked = wanted
+) -> tuple[Found, Labels]:
+    """Return the best rows, and the positions of those that are not near copies."""
+    most, asked = max(_MOST, wanted), wanted
     while True:
         (found,) = index.nearest(query, asked, where=where, table=True, vectors=True)
-        if threshold is None or not len(found.scores):
-            return found
-        groups = near_duplicates(found.vectors, threshold=threshold)
-        places = np.flatnonzero(groups == np.arange(len(groups)))
-        enough = len(places) >= wanted or asked >= max(_MOST, wanted)
-        if enough or len(found.scores) < asked:
-            return found.take(places[:wanted])
-        asked = min(_MORE * asked, max(_MOST, wanted))
+        places = np.arange(len(found.scores))
+        if threshold is not None:
+            groups = near_duplicates(found.vectors, threshold=threshold)
+            places = np.flatnonzero(groups == places)
+        if len(places) >= wanted or asked >= most or len(found.scores) < asked:
+            return found, places[:wanted]
+        asked = min(_MORE * asked, most)
+
+
+def neighbors_of_rows(
+    index: ExactIndex | LanceIndex, n: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the neighbors of every row, itself excluded, in the order of numbers."""
+    numbers, scores, rows = [], [], []
+    for some in index.scan():
+        found = index.nearest(some.vectors, n + 1)
+        for number, one in zip(some.numbers, found, strict=True):
+            # A row with more copies than neighbors may not find itself.
+            others = np.flatnonzero(one.numbers != number)[:n]
+            numbers.append(number)
+            scores.append(one.scores[others])
+            rows.append(one.numbers[others])
+    order = np.argsort(numbers)
+    return np.stack(scores)[order], np.stack(rows)[order]
 
 
 def results_table(found: list[Found], *, is_batch: bool) -> pd.DataFrame:
@@ -103,42 +123,74 @@ def results_table(found: list[Found], *, is_batch: bool) -> pd.DataFrame:
 
 
 def near_duplicates(vectors: NDArray[np.floating], *, threshold: float) -> Labels:
-    """Return for each vector the position of the kept one that it is near to.
+    """Return for each vector the position of the kept vector that it is near to.
 
-    Vectors are taken in order, and one that is near to none kept so far is kept. So no
-    two kept ones are near, and nothing is dropped for being like something dropped.
-    Cosines that rounding could put on either side of the threshold are computed again
-    in float64, so that exact copies are near at any threshold. A zero vector is near to
-    nothing.
+    Vectors are taken in order, and a vector that is not near to a kept one is kept. So
+    no two kept vectors are near, and none is dropped for being near to a dropped one. A
+    zero vector is not near to any.
 
     >>> angles = np.deg2rad([0, 8, 90, 16])
     >>> vectors = np.column_stack([np.cos(angles), np.sin(angles)])
     >>> near_duplicates(vectors, threshold=0.98)
     array([0, 0, 2, 3])
     """
-    first_copy = first_copies(vectors)
-    different = np.flatnonzero(first_copy == np.arange(len(vectors)))
-    cosines = _Cosines(vectors, different, threshold)
-    groups = np.full(len(different), -1, np.int64)
+    near = _nearness(vectors, np.float32(threshold))
+    groups = first_copies(vectors)
+    different = np.flatnonzero(groups == np.arange(len(groups)))
     kept = np.empty(0, np.int64)
-    for some in _slices(len(different)):
-        rows = np.arange(some.start, some.stop)
-        for before in _slices(len(kept)):
-            left = rows[groups[rows] < 0]
-            near = cosines.near(left, kept[before])
-            like_one = near.any(axis=1)
-            groups[left[like_one]] = kept[before][near[like_one].argmax(axis=1)]
-        rows = rows[groups[rows] < 0]
-        near = cosines.near(rows, rows)
+    for rows in _blocks(different):
+        for before in _blocks(kept):
+            is_near = near(rows, before)
+            like_one = is_near.any(axis=1)
+            groups[rows[like_one]] = before[is_near[like_one].argmax(axis=1)]
+            rows = rows[~like_one]
+        is_near = near(rows, rows)
         for at, row in enumerate(rows):
-            if groups[row] < 0:
-                groups[row] = row
-                like_it = rows[at + 1 :][near[at, at + 1 :]]
-                groups[like_it[groups[like_it] < 0]] = row
+            if groups[row] == row:
+                like_it = rows[at + 1 :][is_near[at, at + 1 :]]
+                groups[like_it[groups[like_it] == like_it]] = row
         kept = np.concatenate([kept, rows[groups[rows] == rows]])
-    found = np.empty(len(vectors), np.int64)
-    found[different] = different[groups]
-    return found[first_copy]
+    # Exact copies belong to the group of the first of them.
+    return groups[groups]
+
+
+def _blocks(rows: Labels) -> Iterator[Labels]:
+    for start in range(0, len(rows), _BLOCK):
+        yield rows[start : start + _BLOCK]
+
+
+def _nearness(
+    vectors: NDArray[np.floating], threshold: np.float32
+) -> Callable[[Labels, Labels], NDArray[np.bool_]]:
+    """Return a function that tells which rows are near to which others.
+
+    Cosines that rounding could put on either side of the threshold are computed again
+    in float64, so that the result does not depend on blocks.
+    """
+    # einsum converts to float64 piece by piece, without a copy of all vectors.
+    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    lengths = np.where(squares > 0, np.sqrt(squares), 1)
+    # Bound of the rounding errors of two float32 vectors and of their product.
+    doubt = np.float32((vectors.shape[1] + 4) * 2.0**-23)
+
+    def unit(rows: Labels) -> NDArray[np.float32]:
+        return (vectors[rows] / lengths[rows, np.newaxis]).astype(np.float32)
+
+    def near(rows: Labels, others: Labels) -> NDArray[np.bool_]:
+        cosines = unit(rows) @ unit(others).T
+        is_near = cosines >= threshold + doubt
+        i, j = np.nonzero((cosines >= threshold - doubt) & ~is_near)
+        for start in range(0, len(i), _PAIRS):
+            some = i[start : start + _PAIRS], j[start : start + _PAIRS]
+            left, right = rows[some[0]], others[some[1]]
+            products = np.vecdot(
+                vectors[left].astype(np.float64), vectors[right].astype(np.float64)
+            )
+            exact = products / (lengths[left] * lengths[right])
+            is_near[some] = exact.astype(np.float32) >= threshold
+        return is_near
+
+    return near
 
 
 def maximal_marginal_relevance(
@@ -150,71 +202,25 @@ def maximal_marginal_relevance(
 ) -> Labels:
     """Return ``n`` candidates that are relevant and differ from each other.
 
-    One after the other, always that of the highest ``(1 - diversity) * score -
-    diversity * highest cosine with one chosen before``; the lowest of equal ones.
+    Each time, the candidate with the highest ``(1 - diversity) * score - diversity *
+    (highest cosine with a chosen one)`` is chosen; the first of equal candidates.
 
     >>> vectors = np.array([[1, 0.1], [1, 0.11], [1, -0.5]])
     >>> maximal_marginal_relevance([0.9, 0.89, 0.7], vectors, 2, diversity=0.7)
     array([0, 2])
     """
     scores = np.asarray(scores, np.float64)
-    unit = vectors / _lengths(vectors)[:, np.newaxis]
+    unit = np.asarray(vectors, np.float64)
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
     chosen = np.empty(min(n, len(unit)), np.int64)
     nearest = np.full(len(unit), -np.inf)
     worth = scores
     for turn in range(len(chosen)):
         if turn:
-            # Row by row: a BLAS product may give equal rows unequal last bits.
+            # Row by row, since BLAS may give equal rows unequal last bits.
             cosines = np.vecdot(unit, unit[chosen[turn - 1]])
             np.maximum(nearest, cosines, out=nearest)
             worth = (1 - diversity) * scores - diversity * nearest
             worth[chosen[:turn]] = -np.inf
         chosen[turn] = np.argmax(worth)
     return chosen
-
-
-class _Cosines:
-    """Which members of some vectors are near, whatever the blocks they are in."""
-
-    def __init__(
-        self, vectors: NDArray[np.floating], members: Labels, threshold: float
-    ) -> None:
-        self._vectors, self._members = vectors, members
-        self._lengths = np.empty(len(members))
-        for some in _slices(len(members)):
-            self._lengths[some] = _lengths(vectors[members[some]])
-        self._threshold = np.float32(threshold)
-        # Largest error of rounding to float32, of each vector and in the product.
-        self._doubt = np.float32((vectors.shape[1] + 4) * 2.0**-23)
-
-    def near(self, rows: Labels, others: Labels) -> NDArray[np.bool_]:
-        """Return whether each of the rows is near to each of the others."""
-        cosines = self._unit(rows) @ self._unit(others).T
-        near = cosines >= self._threshold + self._doubt
-        i, j = np.nonzero((cosines >= self._threshold - self._doubt) & ~near)
-        for start in range(0, len(i), _PAIRS):
-            some = i[start : start + _PAIRS], j[start : start + _PAIRS]
-            near[some] = self._near_one_by_one(rows[some[0]], others[some[1]])
-        return near
-
-    def _unit(self, rows: Labels) -> NDArray[np.float32]:
-        lengths = self._lengths[rows, np.newaxis]
-        return (self._vectors[self._members[rows]] / lengths).astype(np.float32)
-
-    def _near_one_by_one(self, rows: Labels, others: Labels) -> NDArray[np.bool_]:
-        left, right = (
-            self._vectors[self._members[at]].astype(np.float64) for at in (rows, others)
-        )
-        lengths = self._lengths[rows] * self._lengths[others]
-        return (np.vecdot(left, right) / lengths).astype(np.float32) >= self._threshold
-
-
-def _slices(n: int) -> Iterator[slice]:
-    for start in range(0, n, _BLOCK):
-        yield slice(start, min(start + _BLOCK, n))
-
-
-def _lengths(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return lengths, and 1 for zero vectors, which stay zero when divided."""
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    return np.where(lengths > 0, lengths, 1.0)

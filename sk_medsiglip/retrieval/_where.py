@@ -2,12 +2,12 @@
 
 The tree that sqlglot makes of a text is read node by node, and any node that is not on
 a short list is an error: functions, subqueries, other tables, several statements,
-comments. So a filter holds only names of columns that exist, comparisons, and constants
-of the type of their column, each written anew from its value. The text itself reaches
-neither pandas nor LanceDB.
+comments. So a filter has only existing columns, comparisons, and constants of the type
+of their column, each written anew from its value. The text itself is passed to neither
+pandas nor LanceDB.
 
-Missing values follow SQL: a comparison with one is neither true nor false, ``not`` does
-not change that, and only rows for which the whole is true are found.
+Missing values behave as in SQL: a comparison with one is neither true nor false,
+``not`` does not change that, and only rows for which the filter is true are found.
 """
 
 from __future__ import annotations
@@ -31,27 +31,19 @@ from sk_medsiglip.exceptions import FilterError
 
 _MAX_LENGTH = 1_000_000
 
-#: A chain of 100,000 comparisons ends LanceDB's process; one list of values does not.
+#: A chain of 100,000 comparisons crashes LanceDB; a list of as many values does not.
 _MAX_COMPARISONS = 5_000
 
-_INT64_MAX = 2**63 - 1
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d.*)?").fullmatch
-_EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1), dt.timedelta(microseconds=1)
 
-#: Comparisons by the key of their node: how SQL writes them, and Python's function.
-_COMPARISONS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
-    "eq": ("=", operator.eq),
-    "neq": ("<>", operator.ne),
-    "lt": ("<", operator.lt),
-    "lte": ("<=", operator.le),
-    "gt": (">", operator.gt),
-    "gte": (">=", operator.ge),
-}
-#: The keys of comparisons whose sides were exchanged.
-_FLIPPED = {"lt": "gt", "lte": "gte", "gt": "lt", "gte": "lte"}
+#: Keys of the nodes that compare two values, and the keys with the sides exchanged.
+_COMPARISONS = {
+    "eq": "eq", "neq": "neq", "lt": "gt", "lte": "gte", "gt": "lt", "gte": "lte",
+}  # fmt: skip
 
-#: Python types of the constants that a column of a kind is compared with, in words.
+#: Python types of the constants for a column of each kind, and their name in messages.
 _CONSTANTS: dict[str, tuple[tuple[type, ...], str]] = {
     "text": ((str,), "text in single quotes"),
     "boolean": ((bool,), "true or false"),
@@ -104,7 +96,7 @@ def parse_where(text: str, columns: Mapping[str, str]) -> Filter:
 
 
 def ids_sql(ids: Iterable[str | int]) -> str:
-    """Return the filter for some ids in DataFusion's SQL, by plain text: it is fast."""
+    """Return the filter for ids in DataFusion's SQL, as plain text for speed."""
     listed = ", ".join(
         str(one) if isinstance(one, int) else _quoted(one) for one in ids
     )
@@ -116,7 +108,7 @@ def _quoted(text: str) -> str:
 
 
 class _Reader:
-    """Reader of sqlglot's tree, which refuses all nodes that it does not know."""
+    """Reader of sqlglot's tree that refuses all nodes that it does not know."""
 
     def __init__(self, columns: Mapping[str, str]) -> None:
         self._sqlglot = import_optional(
@@ -131,7 +123,8 @@ class _Reader:
         try:
             tokens = self._sqlglot.tokenize(text)
             statements = self._sqlglot.parse(text)
-        except self._sqlglot.errors.SqlglotError as error:
+        # sqlglot's parser fails on some texts by an AttributeError.
+        except (self._sqlglot.errors.SqlglotError, AttributeError) as error:
             found = (getattr(error, "errors", None) or [{}])[0]
             place = f" near column {found['col']}" if "col" in found else ""
             raise FilterError(
@@ -142,9 +135,7 @@ class _Reader:
         if any(token.comments for token in tokens):
             raise FilterError("where holds a comment (-- or /* */); leave it out.")
         if len(statements) != 1 or statements[0] is None:
-            raise FilterError(
-                "where must be one condition; a semicolon ends nothing here."
-            )
+            raise FilterError("where must be one condition, without semicolons.")
         return self._condition(statements[0])
 
     def _condition(self, node: Any) -> Filter:
@@ -152,7 +143,7 @@ class _Reader:
         if type(node) is exp.Paren:
             return self._condition(self._only(node, "this").this)
         if type(node) in (exp.And, exp.Or):
-            # A long chain is as deep as it is long; flatten walks it without depth.
+            # A long chain is a deep tree, which flatten walks without recursion.
             parts = [self._condition(part) for part in node.flatten(unnest=False)]
             return _joined(node.key, parts)
         if type(node) is exp.Not:
@@ -168,13 +159,7 @@ class _Reader:
     def _predicate(self, node: Any) -> Filter:
         exp = self._exp
         if type(node) is exp.Column:
-            column = self._column(node)
-            if self._columns[column] != "boolean":
-                raise FilterError(
-                    f"{column!r} alone is not a condition: it is not true or false. "
-                    f"Compare it: {column} = ..."
-                )
-            return self._compared(column, "eq", True)
+            return self._is_true(node)
         if node.key in _COMPARISONS:
             self._only(node, "this", "expression")
             return self._comparison(node.this, node.key, node.expression)
@@ -183,8 +168,11 @@ class _Reader:
             low = self._comparison(node.this, "gte", node.args["low"])
             high = self._comparison(node.this, "lte", node.args["high"])
             return _joined("and", [low, high])
-        if type(node) is exp.In:
-            return self._membership(self._only(node, "this", "expressions"))
+        if type(node) is exp.In and node.expressions:
+            column = self._column(self._only(node, "this", "expressions").this)
+            return self._among(
+                column, [self._constant(one, column) for one in node.expressions]
+            )
         if type(node) is exp.Is:
             return self._is(self._only(node, "this", "expression"))
         if type(node) in (exp.Like, exp.ILike):
@@ -193,61 +181,55 @@ class _Reader:
         raise self._refusal(node)
 
     def _only(self, node: Any, *names: str) -> Any:
-        """Return a node that says no more than these arguments of it."""
+        """Return a node; raise if it has other arguments than these."""
         if any(value for name, value in node.args.items() if name not in names):
             raise self._refusal(node)
         return node
 
+    def _is_true(self, node: Any) -> Filter:
+        column = self._column(node)
+        if self._columns[column] != "boolean":
+            raise FilterError(
+                f"{column!r} alone is not a condition: it is not true or false. "
+                f"Compare it: {column} = ..."
+            )
+        return self._among(column, [True])
+
     def _comparison(self, left: Any, key: str, right: Any) -> Filter:
         exp = self._exp
         if type(right) is exp.Column and type(left) is not exp.Column:
-            left, right, key = right, left, _FLIPPED.get(key, key)
+            left, right, key = right, left, _COMPARISONS[key]
         column = self._column(left)
-        if type(right) is exp.Null:
-            raise FilterError(
-                f"a comparison with NULL is never true; write: {column} is null."
-            )
-        if type(right) is exp.Column:
-            raise FilterError(
-                f"{column!r} is compared with {right.name!r}, which is read as a "
-                "column. Text stands in single quotes: "
-                f"{column} = '{right.name}'. Two columns cannot be compared."
-            )
         constant = self._constant(right, column)
-        if self._columns[column] == "boolean" and key not in ("eq", "neq"):
+        if key in ("eq", "neq"):
+            equal = self._among(column, [constant])
+            return equal if key == "eq" else _not(equal)
+        if self._columns[column] == "boolean":
             raise FilterError(f"{column!r} is true or false and has no order.")
+        if key in ("gt", "gte"):
+            return self._above(column, constant, or_equal=key == "gte")
+        return _not(self._above(column, constant, or_equal=key == "lt"))
+
+    def _above(self, column: str, constant: Any, *, or_equal: bool) -> Filter:
         if self._columns[column] == "integer":
-            key, constant = _whole_comparison(key, constant)
-        return self._compared(column, key, constant)
+            # A bound in int64: for any other, LanceDB would round the column.
+            bound = math.ceil(constant) - 1 if or_equal else math.floor(constant)
+            if bound < _INT64_MIN:
+                return _not(self._above(column, _INT64_MAX, or_equal=False))
+            constant, or_equal = min(bound, _INT64_MAX), False
+        symbol, compare = (">=", operator.ge) if or_equal else (">", operator.gt)
+        sql = f"{symbol} {_written(constant)}"
+        return _test(column, sql, lambda values: compare(values, constant))
 
-    def _compared(self, column: str, key: str, constant: Any) -> Filter:
-        symbol, compare = _COMPARISONS[key]
-        return _test(
-            column,
-            f"{symbol} {self._written(constant, column)}",
-            lambda values: compare(values, _in_pandas(constant, values)),
-        )
-
-    def _membership(self, node: Any) -> Filter:
-        column = self._column(node.this)
-        listed = node.expressions
-        if not listed:
-            raise self._refusal(node)
-        if any(type(item) is self._exp.Null for item in listed):
-            raise FilterError(
-                f"NULL in a list is never equal to anything; write: {column} is null."
-            )
-        constants = [self._constant(item, column) for item in listed]
+    def _among(self, column: str, constants: list[Any]) -> Filter:
         if self._columns[column] == "integer":
             constants = [int(one) for one in constants if _is_int64(one)]
             if not constants:
-                return self._compared(column, "gt", _INT64_MAX)
-        written = ", ".join(self._written(one, column) for one in constants)
-        return _test(
-            column,
-            f"IN ({written})",
-            lambda values: values.isin([_in_pandas(one, values) for one in constants]),
-        )
+                return self._above(column, _INT64_MAX, or_equal=False)
+        written = ", ".join(map(_written, constants))
+        if len(constants) == 1:
+            return _test(column, f"= {written}", lambda values: values == constants[0])
+        return _test(column, f"IN ({written})", lambda values: values.isin(constants))
 
     def _is(self, node: Any) -> Filter:
         exp = self._exp
@@ -259,30 +241,29 @@ class _Reader:
         if type(node.expression) is exp.Null:
             return missing
         if type(node.expression) is exp.Boolean and self._columns[column] == "boolean":
-            value = self._compared(column, "eq", bool(node.expression.this))
+            value = self._among(column, [node.expression.this])
             return _joined("and", [value, _not(missing)])
         raise self._refusal(node)
 
     def _like(self, node: Any) -> Filter:
         column = self._column(node.this)
-        if self._columns[column] != "text" or not (
-            type(node.expression) is self._exp.Literal and node.expression.is_string
-        ):
+        if self._columns[column] != "text" or not node.expression.is_string:
             raise FilterError(
-                f"LIKE is for columns of text and a pattern in quotes, as in "
+                "LIKE is for columns of text and a pattern in quotes, as in "
                 f"{column} like 'CT%'."
             )
         pattern = node.expression.this
         if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
             raise FilterError("a pattern must not end in a single backslash.")
         ignores_case = type(node) is self._exp.ILike
-        flags = re.DOTALL | (re.IGNORECASE if ignores_case else 0)
-        matches = re.compile(_as_regex(pattern), flags).fullmatch
+        regex = re.compile(
+            _as_regex(pattern), re.DOTALL | (re.IGNORECASE if ignores_case else 0)
+        )
         return _test(
             column,
             f"{'ILIKE' if ignores_case else 'LIKE'} {_quoted(pattern)}",
             lambda values: values.map(
-                lambda one: matches(one) is not None, na_action="ignore"
+                lambda one: regex.fullmatch(one) is not None, na_action="ignore"
             ),
         )
 
@@ -294,8 +275,7 @@ class _Reader:
                 f"{node.sql()!r} names a column of a table, and there is one table "
                 'only. A name with a dot stands in double quotes: "a.b" = 1.'
             )
-        self._only(node, "this")
-        name: str = node.name
+        name: str = self._only(node, "this").name
         if name not in self._columns:
             near = difflib.get_close_matches(name, self._columns, n=1, cutoff=0.6)
             folded = [c for c in self._columns if c.lower() == name.lower()]
@@ -308,115 +288,102 @@ class _Reader:
 
     def _constant(self, node: Any, column: str) -> Any:
         """Return a constant as a value of its column's kind."""
-        kind = self._columns[column]
+        exp, kind = self._exp, self._columns[column]
+        if type(node) is exp.Null:
+            raise FilterError(
+                f"a comparison with NULL is never true; write: {column} is null."
+            )
+        if type(node) is exp.Column:
+            raise FilterError(
+                f"{column!r} is compared with {node.name!r}, which is read as a "
+                "column. Text stands in single quotes: "
+                f"{column} = '{node.name}'. Two columns cannot be compared."
+            )
         value = self._value(node)
         types, wanted = _CONSTANTS[kind]
-        if type(value) in types:
-            if kind in ("time", "time_utc"):
-                return _read_time(value, column, kind)
-            return float(value) if kind == "number" else value
-        raise FilterError(
-            f"{column!r} is compared with {node.sql()}; it needs {wanted}."
-        )
+        if type(value) not in types:
+            raise FilterError(
+                f"{column!r} is compared with {node.sql()}; it needs {wanted}."
+            )
+        if kind in ("time", "time_utc"):
+            return _read_time(value, column, kind)
+        return float(value) if kind == "number" else value
 
     def _value(self, node: Any) -> Any:
         """Return the constant that a node is."""
         exp = self._exp
-        if type(node) is exp.Neg and type(node.this) is exp.Literal:
-            if not node.this.is_string:
-                return -_read_number(node.this.this)
-        if type(node) is exp.Boolean:
-            return bool(node.this)
-        if type(node) is exp.Cast and type(node.this) is exp.Literal:
-            # DATE '2024-01-31'; 'x'::text is the same node and refused.
+        if type(node) is exp.Cast and node.this.is_string:
+            # DATE '2024-01-31'. 'x'::text is the same kind of node, and refused.
             kinds = exp.DataType.Type
             times = (kinds.DATE, kinds.TIMESTAMP, kinds.TIMESTAMPTZ, kinds.DATETIME)
-            self._only(node, "this", "to", "_type")
-            if node.to.this in times and node.this.is_string:
-                return str(node.this.this)
-        if type(node) is exp.Literal:
-            return str(node.this) if node.is_string else _read_number(node.this)
+            if self._only(node, "this", "to", "_type").to.this in times:
+                node = node.this
+        if node.is_string or type(node) is exp.Boolean:
+            return node.this
+        if node.is_number:
+            return _read_number(node)
         raise self._refusal(node)
 
-    def _written(self, value: Any, column: str) -> str:
-        """Return a constant in DataFusion's SQL."""
-        if isinstance(value, bool):
-            return str(value).lower()
-        if isinstance(value, str):
-            return _quoted(value)
-        if isinstance(value, dt.datetime):
-            # As a number: text would go through nanoseconds, which end in 2262.
-            microseconds = (value - _EPOCH) // _MICROSECOND
-            zone = 'Some("UTC")' if self._columns[column] == "time_utc" else "None"
-            return f"arrow_cast({microseconds}, 'Timestamp(Microsecond, {zone})')"
-        if value == -_INT64_MAX - 1 and isinstance(value, int):
-            # It would be read as the negative of a number too large.
-            return f"arrow_cast('{value}', 'Int64')"
-        return repr(value)
-
     def _refusal(self, node: Any) -> FilterError:
-        shown = node.sql() if hasattr(node, "sql") else str(node)
         return FilterError(
-            f"where may not say {shown[:200]!r}. It may compare a column with a "
-            "constant (=, <>, <, <=, >, >=, in, between, like, ilike, is null) and "
+            f"where may not contain {node.sql()[:200]!r}. It may compare a column with "
+            "a constant (=, <>, <, <=, >, >=, in, between, like, ilike, is null) and "
             "join such comparisons by and, or, not and parentheses."
         )
 
 
-def _read_number(text: str) -> int | float:
+def _read_number(node: Any) -> int | float:
+    """Return an int or a float; raise if it is too large for float64."""
     try:
-        return int(text)
-    except ValueError:
+        value = node.to_py()
+        if math.isfinite(float(value)):
+            return value if isinstance(value, int) else float(value)
+    except (ArithmeticError, ValueError):
         pass
-    try:
-        value = float(text)
-    except ValueError:
-        raise FilterError(f"{text[:50]!r} is not a number.") from None
-    if not math.isfinite(value):
-        raise FilterError(f"{text[:50]!r} is too large a number.")
-    return value
+    raise FilterError(f"{node.sql()[:50]!r} is not a number, or is too large.")
 
 
-def _read_time(text: str, column: str, kind: str) -> dt.datetime:
-    """Return a time, in UTC without saying so where the column has time zones."""
+def _read_time(text: str, column: str, kind: str) -> pd.Timestamp:
+    """Return a time, in UTC if the column has time zones."""
     try:
-        # fromisoformat takes any character for the one between date and time.
+        # fromisoformat accepts any character between date and time.
         if not _TIME(text.strip()):
             raise ValueError
-        value = dt.datetime.fromisoformat(text.strip())
+        value = pd.Timestamp(dt.datetime.fromisoformat(text.strip()))
     except ValueError:
         raise FilterError(
             f"{text[:50]!r} is not a time; {column!r} holds times. Write '2024-01-31' "
             "or '2024-01-31 16:30:00'."
         ) from None
-    if value.tzinfo is None:
-        return value
-    if kind == "time":
+    if kind == "time_utc":
+        return value.tz_localize("UTC") if value.tz is None else value.tz_convert("UTC")
+    if value.tz is not None:
         raise FilterError(
             f"{text[:50]!r} has a time zone, and the times in {column!r} have none. "
             "Leave it out."
         )
-    return value.astimezone(dt.UTC).replace(tzinfo=None)
+    return value
+
+
+def _written(value: Any) -> str:
+    """Return a constant in DataFusion's SQL."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, pd.Timestamp):
+        # As a number, since text would be read as nanoseconds, which end in 2262.
+        microseconds = value.to_datetime64().astype("datetime64[us]").astype(int)
+        zone = "None" if value.tz is None else 'Some("UTC")'
+        return f"arrow_cast({microseconds}, 'Timestamp(Microsecond, {zone})')"
+    if value == _INT64_MIN and isinstance(value, int):
+        # It would be read as the negative of a number that is too large.
+        return f"arrow_cast('{value}', 'Int64')"
+    return repr(value)
 
 
 def _is_int64(value: float) -> bool:
-    return value == math.floor(value) and -_INT64_MAX - 1 <= value <= _INT64_MAX
-
-
-def _whole_comparison(key: str, value: float) -> tuple[str, int]:
-    """Return a comparison with a whole number that means the same for int64."""
-    always, never = ("lte", _INT64_MAX), ("gt", _INT64_MAX)
-    if not -_INT64_MAX - 1 <= value <= _INT64_MAX:
-        is_below = key in ("lt", "lte")
-        holds = key == "neq" or (key != "eq" and is_below == (value > 0))
-        return always if holds else never
-    if value == math.floor(value):
-        return key, int(value)
-    if key in ("eq", "neq"):
-        return always if key == "neq" else never
-    return (
-        ("gt", math.floor(value)) if key in ("gt", "gte") else ("lt", math.ceil(value))
-    )
+    return value == math.floor(value) and _INT64_MIN <= value <= _INT64_MAX
 
 
 def _test(column: str, sql: str, test: Callable[[pd.Series], pd.Series]) -> Filter:
@@ -444,26 +411,11 @@ def _joined(word: str, parts: list[Filter]) -> Filter:
     )
 
 
-def _in_pandas(constant: Any, values: pd.Series) -> Any:
-    """Return a constant as pandas compares it with a column."""
-    if not isinstance(constant, dt.datetime):
-        return constant
-    time = pd.Timestamp(np.datetime64(constant, "us"))
-    is_zoned = isinstance(values.dtype, pd.DatetimeTZDtype)
-    return time.tz_localize("UTC") if is_zoned else time
-
-
 def _as_regex(pattern: str) -> str:
     r"""Return a regular expression for ``%``, ``_`` and ``\``, which quotes them.
 
     >>> _as_regex("a_100\\%%")
     'a.100%.*'
     """
-    parts = []
-    characters = iter(pattern)
-    for character in characters:
-        if character == "\\":
-            parts.append(re.escape(next(characters)))
-        else:
-            parts.append({"%": ".*", "_": "."}.get(character, re.escape(character)))
-    return "".join(parts)
+    parts = re.findall(r"\\?.", pattern, re.DOTALL)
+    return "".join({"%": ".*", "_": "."}.get(p, re.escape(p[-1])) for p in parts)

@@ -105,7 +105,7 @@ def test_shards_are_what_fit_would_have_made(tmp_path, vectors, form, index):
     retriever.add(vectors[:1], ids=["late"])
     assert retriever.kneighbors([np.zeros((9, 9), np.uint8)], 1)[1].shape == (1, 1)
     padded = MedSigLIPEmbedder("demo", pad=True)
-    with pytest.raises(ValueError, match="prepared otherwise"):
+    with pytest.raises(ValueError, match="prepared differently"):
         retriever.set_params(embedder=padded).kneighbors([np.zeros((9, 9))], 1)
 
 
@@ -198,7 +198,7 @@ def test_shards_must_be_by_one_model(tmp_path, vectors):
     assert len(ImageRetriever.from_parquet(folder, model="demo").search("x")) == 10
     broken = {"sk_medsiglip.recipe": json.dumps({"model": "demo"})}
     odd = write_shards(tmp_path / "odd", vectors, metadata=broken)
-    with pytest.raises(SearchIndexError, match="nothing that can be read"):
+    with pytest.raises(SearchIndexError, match="cannot be read"):
         ImageRetriever.from_parquet(odd)
     silent = write_shards(tmp_path / "z", vectors, metadata={})
     with pytest.raises(ValueError, match="pass model="):
@@ -395,7 +395,7 @@ def test_values_and_types_that_do_not_fit_are_named(tmp_path, vectors):
     pq.write_table(
         one_row(vectors, count=pa.array([2**63], pa.uint64())), tmp_path / "x.parquet"
     )
-    with pytest.raises(TypeError, match="'count' holds uint64.*Write it as text"):
+    with pytest.raises(TypeError, match="'count'.*whole numbers"):
         ImageRetriever.from_parquet(tmp_path / "x.parquet", model="demo")
     pq.write_table(one_row(vectors, count=["many"]), tmp_path / "y.parquet")
     with pytest.raises(TypeError, match="different types in different files.*count"):

@@ -317,6 +317,7 @@ INJECTIONS = [
     "age = null",
     "age in (1, null)",
     "age in ()",
+    "{ : } over",
     "age",
     "modality",
     "not age",

@@ -1,14 +1,14 @@
-"""How good a search is: recall, hit rate, precision, average precision, NDCG, ranks.
+"""Metrics of a search: recall, hit rate, precision, average precision, NDCG, ranks.
 
-Arguments are those of scikit-learn's ranking metrics: ``(y_true, y_score)``, a row a
-query and a column an item. Equal scores are taken in no order: a figure is then its
-mean over all orders of the tied items [1]_, as that of
-:func:`sklearn.metrics.ndcg_score` is. It does not depend on how items happen to be
-sorted, and a model that gives all items one score gets the chance level.
+Arguments are those of scikit-learn's ranking metrics: ``(y_true, y_score)``, with a row
+for each query and a column for each item. If scores are tied, a metric is its mean over
+all orders of the tied items [1]_, as in :func:`sklearn.metrics.ndcg_score`. So it does
+not depend on how items happen to be sorted, and a model that gives all items the same
+score reaches the chance level.
 
-CLIP's papers write recall@k for the share of queries with a mate among the first k.
-That is :func:`hit_rate_at_k` here, and equals :func:`recall_at_k`, the share of the
-relevant items that are found, only where each query has one mate.
+Papers on CLIP call the share of queries with a match among the first k recall@k. Here
+this is :func:`hit_rate_at_k`. It equals :func:`recall_at_k`, the share of the relevant
+items that are found, only if each query has one match.
 
 References
 ----------

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sk_medsiglip.retrieval.metrics._ranking import Floats, Ranked, divide, mean_figure
+from sk_medsiglip.retrieval.metrics._ranking import Floats, Ranked, divide, mean_metric
 
 
 def recall_at_k(
@@ -24,24 +24,23 @@ def recall_at_k(
     Parameters
     ----------
     y_true : array-like of shape (n_queries, n_items) or (n_queries,)
-        Whether an item is relevant to a query: bool, or grades, where all above 0
-        count. One-dimensional: the number of the column that holds each query's one
-        mate, ``numpy.arange(n)`` for pairs in the same order.
+        Whether an item is relevant to a query, as booleans or as grades, of which all
+        above 0 count. A one-dimensional array holds the column of the only relevant
+        item of each query, such as ``numpy.arange(n)`` for pairs in the same order.
     y_score : array-like of shape (n_queries, n_items)
-        Scores; the highest comes first. To leave an item out for a query, as
-        an image that looks for others like itself, give it ``-numpy.inf`` and no
-        relevance.
+        Scores; the highest comes first. To leave an item out for a query, such as the
+        image that is the query, set its score to ``-numpy.inf`` and its relevance to 0.
     k : int, default=10
-        Number of items that are looked at.
+        Number of items to consider.
     n_relevant : array-like of shape (n_queries,), default=None
-        Number of items that are relevant to each query, where the columns are only
-        those that a search returned. By default, they are counted in ``y_true``.
+        Number of items that are relevant to each query, if the columns hold only the
+        results of a search. By default, they are counted in ``y_true``.
     without_relevant : {"warn", "skip", "raise"}, default="warn"
-        Treatment of queries to which nothing is relevant: they are left out of the
-        mean, with or without a warning that counts them, or raise an error.
+        Treatment of queries without a relevant item: they are left out of the mean,
+        with ("warn") or without ("skip") a warning, or raise an error.
     per_query : bool, default=False
-        Whether to return a figure a query, NaN for those with nothing relevant, instead
-        of the mean.
+        Whether to return the metric of each query, NaN for queries without a relevant
+        item, instead of the mean.
 
     Returns
     -------
@@ -51,8 +50,8 @@ def recall_at_k(
     Raises
     ------
     ValueError
-        If shapes do not fit, there is a NaN or a negative grade, ``k`` is not between 1
-        and the number of items, or no query has anything relevant.
+        If shapes do not match, there is a NaN or a negative grade, ``k`` is not between
+        1 and the number of items, or no query has a relevant item.
 
     Warns
     -----
@@ -61,7 +60,7 @@ def recall_at_k(
 
     See Also
     --------
-    hit_rate_at_k : The recall of CLIP's papers.
+    hit_rate_at_k : The recall@k of papers on CLIP.
     chance_level : The same metric for random scores.
 
     Examples
@@ -73,12 +72,12 @@ def recall_at_k(
     0.75
     """
 
-    def figure(ranked: Ranked) -> Floats:
+    def metric(ranked: Ranked) -> Floats:
         found = ranked.share[:, :k].sum(axis=1)
         return divide(found, ranked.n_relevant)
 
-    return mean_figure(
-        figure, y_true, y_score, k, n_relevant, without_relevant, per_query
+    return mean_metric(
+        metric, y_true, y_score, k, n_relevant, without_relevant, per_query
     )
 
 
@@ -92,7 +91,7 @@ def hit_rate_at_k(
 ) -> Any:
     """Return the share of queries with a relevant item among the first ``k``.
 
-    The recall@k of CLIP's papers, where each image has one text or a few.
+    Papers on CLIP, in which each image has one text or a few, call this recall@k.
 
     Parameters
     ----------
@@ -107,7 +106,7 @@ def hit_rate_at_k(
     Raises
     ------
     ValueError
-        As :func:`recall_at_k`.
+        For the same reasons as :func:`recall_at_k`.
 
     Warns
     -----
@@ -125,15 +124,15 @@ def hit_rate_at_k(
     0.667
     """
 
-    def figure(ranked: Ranked) -> Floats:
+    def metric(ranked: Ranked) -> Floats:
         last = k - 1
-        # Of the group that place k is in, as many items as go up to k are drawn.
+        # The items up to place k are drawn from the group that place k is in.
         drawn = k - ranked.before[:, last]
         missed = _none_drawn(ranked.size[:, last], ranked.relevant[:, last], drawn)
         rate = np.where(ranked.relevant_before[:, last] > 0, 1.0, 1.0 - missed)
         return np.where(ranked.n_relevant > 0, rate, np.nan)
 
-    return mean_figure(figure, y_true, y_score, k, None, without_relevant, per_query)
+    return mean_metric(metric, y_true, y_score, k, None, without_relevant, per_query)
 
 
 def precision_at_k(
@@ -160,7 +159,7 @@ def precision_at_k(
     Raises
     ------
     ValueError
-        As :func:`recall_at_k`.
+        For the same reasons as :func:`recall_at_k`.
 
     Warns
     -----
@@ -176,17 +175,17 @@ def precision_at_k(
     0.5
     """
 
-    def figure(ranked: Ranked) -> Floats:
+    def metric(ranked: Ranked) -> Floats:
         precision = ranked.share[:, :k].sum(axis=1) / k
         return np.where(ranked.n_relevant > 0, precision, np.nan)
 
-    return mean_figure(figure, y_true, y_score, k, None, without_relevant, per_query)
+    return mean_metric(metric, y_true, y_score, k, None, without_relevant, per_query)
 
 
 def _none_drawn(
     size: NDArray[Any], relevant: NDArray[Any], drawn: NDArray[Any]
 ) -> Floats:
-    """Return the probability that no relevant one is among some drawn of a group."""
+    """Return the probability that no relevant item of a group is drawn."""
     few, many = np.minimum(relevant, drawn), np.maximum(relevant, drawn)
     chance = np.ones(len(size))
     for done in range(int(few.max())):

@@ -1,4 +1,4 @@
-"""Relevance of items, their order by score, and the figure of each query from it."""
+"""Relevance of items, their order by score, and the metric of each query."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 
 from sk_medsiglip._warning import warn_user
 
-#: Scores that are ranked at a time: 4 MB of float64.
+#: Number of scores that are ranked at a time: 4 MB of float64.
 _SCORES = 2**19
 _WITHOUT = ("warn", "skip", "raise")
 Floats = NDArray[np.float64]
@@ -21,12 +21,12 @@ Floats = NDArray[np.float64]
 def relevance_of_labels(
     query_labels: ArrayLike, item_labels: ArrayLike
 ) -> NDArray[np.int64]:
-    """Return how relevant items are to queries: the number of labels that they share.
+    """Return the relevance of items to queries: the number of labels that they share.
 
     Parameters
     ----------
     query_labels : array-like of shape (n_queries,) or (n_queries, n_labels)
-        A class each, or 1 for every finding that is there and 0 for others.
+        One class for each query, or 1 for findings that are present and 0 for others.
     item_labels : array-like of shape (n_items,) or (n_items, n_labels)
         Labels of the same kind.
 
@@ -39,7 +39,7 @@ def relevance_of_labels(
     Raises
     ------
     ValueError
-        If the two are of different kinds, or findings are not 0 and 1.
+        If the labels are of different kinds, or findings are not 0 and 1.
 
     Examples
     --------
@@ -52,8 +52,8 @@ def relevance_of_labels(
     ours, theirs = np.asarray(query_labels), np.asarray(item_labels)
     if ours.ndim != theirs.ndim or ours.ndim not in (1, 2):
         raise ValueError(
-            "query_labels and item_labels must both hold a class each, or both a row "
-            f"of findings each, got shapes {ours.shape} and {theirs.shape}."
+            "query_labels and item_labels must both hold classes, or both rows of "
+            f"findings, got shapes {ours.shape} and {theirs.shape}."
         )
     if ours.ndim == 1:
         return (ours[:, np.newaxis] == theirs).astype(np.int64)
@@ -65,8 +65,8 @@ def relevance_of_labels(
     for name, labels in (("query_labels", ours), ("item_labels", theirs)):
         if not np.isin(labels, (0, 1)).all():
             raise ValueError(
-                f"{name} must be 0 and 1; say first what others, such as uncertain or "
-                "missing ones, count as."
+                f"{name} must be 0 and 1. Replace other values, such as those of "
+                "uncertain or missing labels, first."
             )
     return ours.astype(np.int64) @ theirs.astype(np.int64).T
 
@@ -78,7 +78,7 @@ def chance_level(
     n_items: int | None = None,
     **options: Any,
 ) -> Any:
-    """Return the mean of a metric if items come in random order.
+    """Return the mean of a metric over random orders of the items.
 
     Parameters
     ----------
@@ -87,20 +87,20 @@ def chance_level(
     y_true : array-like of shape (n_queries, n_items) or (n_queries,)
         As for the metric.
     n_items : int, default=None
-        Number of items, where ``y_true`` holds the columns of mates.
+        Number of items, if ``y_true`` is one-dimensional.
     **options
         Options of the metric, such as ``k``.
 
     Returns
     -------
     chance : float, or ndarray of shape (n_queries,)
-        Mean over all orders, computed exactly. For :func:`median_rank`, the median of
-        the queries' mean ranks.
+        Exact mean over all orders. For :func:`median_rank`, the median of the mean
+        ranks of the queries.
 
     Raises
     ------
     ValueError
-        As the metric; if ``n_items`` is missing.
+        For the reasons of the metric, or if ``n_items`` is missing.
 
     Examples
     --------
@@ -117,8 +117,8 @@ def chance_level(
     shape = np.shape(y_true)
     if len(shape) == 1 and n_items is None:
         raise ValueError(
-            "y_true holds a column for each query: n_items is needed, the number of "
-            "items that are searched."
+            "y_true is one-dimensional, so n_items is needed: the number of items "
+            "that are searched."
         )
     if len(shape) == 2 and n_items not in (None, shape[1]):
         raise ValueError(f"n_items is {n_items}, and y_true has {shape[1]} columns.")
@@ -127,10 +127,11 @@ def chance_level(
 
 
 class Ranked(NamedTuple):
-    """Items in the order of their scores, in groups of equal ones; a row a query.
+    """Items of each query in the order of their scores, in groups of equal scores.
 
-    For each place: the grade of its item; and for the group of that item, the first
-    place, the place after the last, and the relevant items in it and before it.
+    For each place, ``grade`` is that of its item. The other fields belong to the group
+    of that item: its first place, the place after its last one, and the numbers of
+    relevant items in it and before it.
     """
 
     grade: Floats
@@ -142,23 +143,23 @@ class Ranked(NamedTuple):
 
     @property
     def size(self) -> NDArray[np.intp]:
-        """Items in each place's group."""
+        """Number of items in the group of each place."""
         return self.end - self.before
 
     @property
     def share(self) -> Floats:
-        """Share of the relevant in each place's group: the chance that it is one."""
+        """Probability that a place has a relevant item: their share in its group."""
         return self.relevant / self.size
 
     def group_sums(self, values: Floats) -> Floats:
-        """Return the sum over each place's group of values a place."""
+        """Return the sum of values over the group of each place."""
         sums = _running_sums(values)
         until_end = np.take_along_axis(sums, self.end, axis=1)
         return until_end - np.take_along_axis(sums, self.before, axis=1)
 
 
-def mean_figure(
-    figure: Callable[[Ranked], Floats],
+def mean_metric(
+    metric: Callable[[Ranked], Floats],
     y_true: ArrayLike,
     y_score: ArrayLike,
     k: int | None,
@@ -167,7 +168,7 @@ def mean_figure(
     per_query: bool,
     summary: Callable[[Floats], Any] = np.mean,
 ) -> Any:
-    """Compute a figure of each query, and their summary."""
+    """Return a metric of each query, or its summary over queries."""
     grades, scores = _check_arrays(y_true, y_score)
     n_queries, n_items = scores.shape
     if k is not None and not (isinstance(k, Integral) and 1 <= k <= n_items):
@@ -186,9 +187,13 @@ def mean_figure(
         some = slice(start, start + step)
         ranked = _rank(_grades(grades[some], n_items), scores[some])
         if totals is not None:
-            _check_found(ranked.n_relevant, totals[some])
+            if (ranked.n_relevant > totals[some]).any():
+                raise ValueError(
+                    "n_relevant must be the number of all relevant items, and some "
+                    "queries have more in y_true."
+                )
             ranked = ranked._replace(n_relevant=totals[some])
-        found[some] = figure(ranked)
+        found[some] = metric(ranked)
     _tell_of_empty(np.isnan(found), without_relevant)
     if per_query:
         return found
@@ -209,8 +214,8 @@ def _check_arrays(
     if grades.ndim == 1 and len(grades) == len(scores):
         if grades.dtype.kind not in "iu":
             raise ValueError(
-                "y_true of one dimension holds the column of each query's mate, as "
-                f"whole numbers, got {grades.dtype}."
+                "a one-dimensional y_true holds the column of the relevant item of "
+                f"each query, as whole numbers, got {grades.dtype}."
             )
         if grades.min() < 0 or grades.max() >= scores.shape[1]:
             raise ValueError(
@@ -237,14 +242,6 @@ def _check_totals(n_relevant: ArrayLike, n_queries: int) -> Floats:
             f"n_relevant must be of shape ({n_queries},), got {totals.shape}."
         )
     return totals
-
-
-def _check_found(found: Floats, totals: Floats) -> None:
-    if (found > totals).any():
-        raise ValueError(
-            "n_relevant must be the number of all relevant items, and some queries "
-            "have more among those of y_true."
-        )
 
 
 def _grades(grades: NDArray[Any], n_items: int) -> Floats:
@@ -277,7 +274,7 @@ def _rank(grades: Floats, scores: NDArray[Any]) -> Ranked:
 
 
 def _running_sums(values: NDArray[Any]) -> Floats:
-    """Return the sums of no, one, two ... all values of each row."""
+    """Return the sums of the first 0, 1, 2, ... values of each row."""
     sums = np.zeros((len(values), values.shape[1] + 1))
     np.cumsum(values, axis=1, out=sums[:, 1:])
     return sums
@@ -286,9 +283,9 @@ def _running_sums(values: NDArray[Any]) -> Floats:
 def _tell_of_empty(empty: NDArray[np.bool_], without_relevant: str) -> None:
     if not empty.any():
         return
-    said = f"Nothing is relevant to {empty.sum()} of {len(empty)} queries"
+    said = f"{empty.sum()} of {len(empty)} queries have no relevant item"
     if empty.all() or without_relevant == "raise":
-        raise ValueError(f"{said}, whose figure is not defined.")
+        raise ValueError(f"{said}, so their metric is not defined.")
     if without_relevant == "warn":
         warn_user(
             f"{said}; they are left out. without_relevant='skip' leaves them out "
@@ -298,5 +295,5 @@ def _tell_of_empty(empty: NDArray[np.bool_], without_relevant: str) -> None:
 
 
 def divide(top: Floats, bottom: NDArray[Any], or_else: float = np.nan) -> Floats:
-    """Divide, and return ``or_else`` where there is nothing to divide by."""
+    """Divide; the result is ``or_else`` where the divisor is 0."""
     return np.divide(top, bottom, out=np.full(top.shape, or_else), where=bottom > 0)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sk_medsiglip.retrieval.metrics._ranking import Floats, Ranked, divide, mean_figure
+from sk_medsiglip.retrieval.metrics._ranking import Floats, Ranked, divide, mean_metric
 
 #: The highest grade for which sums of ``2**grade`` stay finite.
 _HIGHEST_GRADE = 1000
@@ -32,8 +32,8 @@ def mean_average_precision(
     y_true, y_score, n_relevant, without_relevant, per_query
         As for :func:`recall_at_k`.
     k : int, default=None
-        Number of items that are looked at; relevant ones after them count as not found,
-        with a precision of 0. By default, all are.
+        Number of items to consider; a relevant item after them counts with a precision
+        of 0. By default, all items are considered.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def mean_average_precision(
     Raises
     ------
     ValueError
-        As :func:`recall_at_k`.
+        For the same reasons as :func:`recall_at_k`.
 
     Warns
     -----
@@ -52,8 +52,9 @@ def mean_average_precision(
 
     Notes
     -----
-    Without ties each query's figure is :func:`sklearn.metrics.average_precision_score`.
-    With ties that function counts all of the tied items at once, as one threshold.
+    Without ties, the metric of a query is its
+    :func:`sklearn.metrics.average_precision_score`. With ties, that function counts all
+    tied items at once, as one threshold.
 
     Examples
     --------
@@ -64,17 +65,17 @@ def mean_average_precision(
     0.875
     """
 
-    def figure(ranked: Ranked) -> Floats:
+    def metric(ranked: Ranked) -> Floats:
         place = np.arange(ranked.share.shape[1])
-        # At a relevant item: itself, those of earlier groups, and of the items of its
-        # own group that happen to come before it the other relevant ones' share.
+        # Relevant items up to a relevant item: itself, those of earlier groups, and the
+        # expected number of those that come before it in its own group.
         others = divide(ranked.relevant - 1, ranked.size - 1, or_else=0.0)
         so_far = ranked.relevant_before + 1 + (place - ranked.before) * others
         precision = ranked.share * so_far / (place + 1)
         return divide(precision[:, :k].sum(axis=1), ranked.n_relevant)
 
-    return mean_figure(
-        figure, y_true, y_score, k, n_relevant, without_relevant, per_query
+    return mean_metric(
+        metric, y_true, y_score, k, n_relevant, without_relevant, per_query
     )
 
 
@@ -95,14 +96,14 @@ def ndcg(
     Parameters
     ----------
     y_true : array-like of shape (n_queries, n_items) or (n_queries,)
-        Grades, 0 for not relevant; or the columns of mates, as for :func:`recall_at_k`.
+        Grades, 0 for not relevant, or columns as for :func:`recall_at_k`.
     y_score, without_relevant, per_query
         As for :func:`recall_at_k`.
     k : int, default=None
-        Number of items that are looked at. By default, all are.
+        Number of items to consider. By default, all.
     gain : {"linear", "exponential"}, default="linear"
-        Gain of a grade ``g``: ``g``, as in scikit-learn, or ``2**g - 1``, which makes
-        the highest grades count most.
+        Gain of a grade ``g``: ``g`` ("linear"), as in scikit-learn, or ``2**g - 1``,
+        which gives the highest grades more weight.
 
     Returns
     -------
@@ -112,7 +113,7 @@ def ndcg(
     Raises
     ------
     ValueError
-        As :func:`recall_at_k`; if ``gain`` is another.
+        For the same reasons as :func:`recall_at_k`, or if ``gain`` is unknown.
 
     Warns
     -----
@@ -134,14 +135,14 @@ def ndcg(
     if gain not in ("linear", "exponential"):
         raise ValueError(f"gain must be 'linear' or 'exponential', got {gain!r}.")
 
-    def figure(ranked: Ranked) -> Floats:
+    def metric(ranked: Ranked) -> Floats:
         discount = 1 / np.log2(np.arange(2, ranked.grade.shape[1] + 2))[:k]
         worth = ranked.grade if gain == "linear" else _exponential(ranked.grade)
         mean_worth = ranked.group_sums(worth) / ranked.size
         best = np.sort(worth, axis=1)[:, ::-1]
         return divide(mean_worth[:, :k] @ discount, best[:, :k] @ discount)
 
-    return mean_figure(figure, y_true, y_score, k, None, without_relevant, per_query)
+    return mean_metric(metric, y_true, y_score, k, None, without_relevant, per_query)
 
 
 def mean_reciprocal_rank(
@@ -159,8 +160,8 @@ def mean_reciprocal_rank(
     y_true, y_score, without_relevant, per_query
         As for :func:`recall_at_k`.
     k : int, default=None
-        Number of items that are looked at; a first relevant item after them counts 0.
-        None looks at all.
+        Number of items to consider; a first relevant item after them counts 0. By
+        default, all.
 
     Returns
     -------
@@ -171,7 +172,7 @@ def mean_reciprocal_rank(
     Raises
     ------
     ValueError
-        As :func:`recall_at_k`.
+        For the same reasons as :func:`recall_at_k`.
 
     Warns
     -----
@@ -180,8 +181,8 @@ def mean_reciprocal_rank(
 
     Notes
     -----
-    The largest part of the mean comes from first places; :func:`median_rank` says how
-    far one usually has to look.
+    Queries whose relevant item comes first make up most of the mean;
+    :func:`median_rank` tells how far one usually has to look.
 
     References
     ----------
@@ -189,7 +190,7 @@ def mean_reciprocal_rank(
 
     Examples
     --------
-    The mates of three queries come first, second and first:
+    The relevant items of three queries come first, second and first:
 
     >>> import numpy as np
     >>> from sk_medsiglip.retrieval import metrics
@@ -198,11 +199,11 @@ def mean_reciprocal_rank(
     0.833
     """
 
-    def figure(ranked: Ranked) -> Floats:
+    def metric(ranked: Ranked) -> Floats:
         place = np.arange(ranked.grade.shape[1])
         in_first = (ranked.relevant > 0) & (ranked.relevant_before == 0)
-        # Among tied items each order is as likely: the chance that the first relevant
-        # one stands at a place if none stood before it.
+        # All orders of tied items are equally likely. The probability that the first
+        # relevant item is at a place if there was none before it:
         chance = np.where(in_first, ranked.relevant / (ranked.end - place), 0).clip(
             0, 1
         )
@@ -212,7 +213,7 @@ def mean_reciprocal_rank(
         rank = (chance * none_so_far / (place + 1))[:, :k].sum(axis=1)
         return np.where(ranked.n_relevant > 0, rank, np.nan)
 
-    return mean_figure(figure, y_true, y_score, k, None, without_relevant, per_query)
+    return mean_metric(metric, y_true, y_score, k, None, without_relevant, per_query)
 
 
 def median_rank(
@@ -229,18 +230,18 @@ def median_rank(
     y_true, y_score, without_relevant
         As for :func:`recall_at_k`.
     per_query : bool, default=False
-        Whether to return the place of each query's first relevant item, NaN for those
-        with nothing relevant, instead of the median.
+        Whether to return the place of the first relevant item of each query, NaN for
+        queries without one, instead of the median.
 
     Returns
     -------
     rank : float, or ndarray of shape (n_queries,)
-        From 1. Among tied items the place that is expected, which may be a fraction.
+        1 or more. For tied items it is the expected place, which may be a fraction.
 
     Raises
     ------
     ValueError
-        As :func:`recall_at_k`.
+        For the same reasons as :func:`recall_at_k`.
 
     Warns
     -----
@@ -256,7 +257,7 @@ def median_rank(
     1.0
     """
 
-    def figure(ranked: Ranked) -> Floats:
+    def metric(ranked: Ranked) -> Floats:
         first = np.argmax(ranked.relevant > 0, axis=1)[:, np.newaxis]
         before, size, relevant = (
             np.take_along_axis(part, first, axis=1)[:, 0]
@@ -265,8 +266,8 @@ def median_rank(
         rank = before + (size + 1) / (relevant + 1)
         return np.where(ranked.n_relevant > 0, rank, np.nan)
 
-    return mean_figure(
-        figure, y_true, y_score, None, None, without_relevant, per_query, np.median
+    return mean_metric(
+        metric, y_true, y_score, None, None, without_relevant, per_query, np.median
     )
 
 
