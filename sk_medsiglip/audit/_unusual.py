@@ -11,7 +11,7 @@ from sklearn.model_selection import GroupKFold
 
 from sk_medsiglip._splits import one_column
 from sk_medsiglip.audit._novelty import NoveltyGate
-from sk_medsiglip.audit._rows import Rows, check_rows
+from sk_medsiglip.audit._rows import Rows
 
 #: Tukey's fence, in interquartile ranges. Images of four clean sets of phantoms stay
 #: below 1.3, and blank images of sets of 400 or more lie above 1.5.
@@ -21,13 +21,12 @@ _N_FOLDS = 5
 _LEAST_PATIENTS = 20
 
 
-def find_unusual(X: Any, *, groups: Any = None) -> pd.DataFrame:
+def find_unusual(rows: Rows, groups: Any = None) -> pd.DataFrame:
     """List the images that lie far from those of other patients, the farthest first.
 
     Gates that did not learn from a patient measure the distances of the patient's
     images. Logarithms of distances beyond Tukey's fence are listed.
     """
-    rows = check_rows(X, groups, "audit")
     columns = ["row", "distance"] + ["group"] * (groups is not None)
     if rows.n_patients < _LEAST_PATIENTS:
         table = pd.DataFrame(columns=columns)
