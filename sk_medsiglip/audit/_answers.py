@@ -19,8 +19,8 @@ from sk_medsiglip.audit._rows import Rows, check_rows
 from sk_medsiglip.heads import fit_logistic_path
 
 #: Inverse penalties for rows whose columns have a variance of 1 in the mean, in parts:
-#: a weaker penalty takes longer, and is tried only while the loss still falls.
-_CS = ([1e-6, 1e-5, 1e-4, 1e-3, 1e-2], [0.1], [1.0, 10.0])
+#: the weakest take longest, and are tried only where the loss still falls.
+_CS = ([1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1], [1.0, 10.0])
 #: More exact solutions rank labels no better: 1e-3 to 1e-5 were tried.
 _TOL = 1e-4
 #: A probability of 0 is taken for this one.

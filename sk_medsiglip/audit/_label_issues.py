@@ -97,8 +97,8 @@ def find_label_issues(
     rows together, cannot adapt to the label of a single row, so nested folds would
     cost five times as much and change nothing.
 
-    Cost: one call of :func:`~sk_medsiglip.heads.fit_logistic_path` with eight
-    penalties.
+    Cost: one call of :func:`~sk_medsiglip.heads.fit_logistic_path` with six penalties;
+    two weaker ones are tried only for findings whose loss still falls.
 
     References
     ----------

@@ -97,7 +97,7 @@ def find_shortcuts(
           Holm's method;
         - ``shortcut``: whether that is at most ``level``;
         - ``auc_readable``: area under the ROC curve of reading the column among images
-          of one label, the mean over levels;
+          of one label, by patients that were not learned from, the mean over levels;
         - ``auc``: area under the ROC curve of the finding, out of folds;
         - ``auc_within``: the same within levels of the column;
         - ``auc_conflicting``: the same for pairs of a positive and a negative whose
@@ -125,11 +125,13 @@ def find_shortcuts(
 
     Notes
     -----
-    A column is read by ridge regression out of folds by patient, on rows and levels
-    from which the mean of their label is taken away. Without that, every column that
-    goes with a visible finding could be read through the finding. Patients with the
-    same labels are permuted, and the regression is fitted again for each permutation;
-    a permutation of a fitted one would find too much.
+    A column can be read if a ridge regression on the embeddings explains more of its
+    levels than of exchanged ones; from rows and levels the mean of their label is taken
+    away. Without that, every column that goes with a visible finding could be read
+    through the finding. Patients with the same labels exchange their levels, and the
+    regression is fitted again for each permutation; a permutation of a fitted one would
+    find too much. Where all images of a patient share a level, the regression is on
+    their mean, which shows a faint trace more clearly.
 
     A column that no two patients share a value of stands for the patient or the row and
     is not tested; levels of fewer than five patients are left out. Both are named in
@@ -140,8 +142,9 @@ def find_shortcuts(
     patients and a block of 8 px in most sets, a block of 4 px and a slight change are
     not. Finding nothing is no proof that nothing is there.
 
-    Cost: ``n_permutations`` columns in three products with ``X`` for each column and
-    finding, and one call of :func:`~sk_medsiglip.heads.fit_logistic_path`.
+    Cost: one decomposition of a matrix of (n_features, n_features) and one product with
+    ``n_permutations`` columns, for each column and finding, and one call of
+    :func:`~sk_medsiglip.heads.fit_logistic_path`.
 
     Examples
     --------
