@@ -78,7 +78,10 @@ def shared_groups(groups: ArrayLike, others: ArrayLike) -> SharedGroups:
 
 def written_ids(groups: ArrayLike) -> NDArray[np.object_]:
     """Return ids as texts: whole numbers without decimals, blanks as "nan"."""
-    codes, ids = pd.factorize(one_column(groups).astype(object))
+    given = one_column(groups)
+    if given.dtype.kind in "iu":
+        return given.astype(str).astype(object)
+    codes, ids = pd.factorize(given.astype(object))
     return np.array([*map(_written, ids), "nan"], dtype=object)[codes]
 
 

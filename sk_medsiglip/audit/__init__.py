@@ -11,18 +11,15 @@
 
     _audit.py         audit, which makes all checks in one call
     _result.py        Audit: the tables of the checks, a summary, a page
-    _sentences.py     what an audit found, in sentences
+    _sentences.py     the findings of an audit in sentences
     _page_tables.py   the tables of the page, audit.html.jinja
     _unusual.py       images unlike the others of the same data set
 
-    _rows.py          rows and patients as the pieces read them
-    _questions.py     the questions that labels answer; out-of-fold answers to them
+    _rows.py          rows and patients as the checks read them
+    _answers.py       labels, and answers of classifiers out of folds
     _metadata.py      columns of metadata as levels
-    _metadata_columns.py  the same in the order of rows, and patients' ids among them
-    _column_tests.py  whether a column goes with a label, and can be read from rows
-    _exchange.py      metadata exchanged between patients of the same labels
-    _permute.py       patients permuted within strata; p-values
-    _ridge.py         ridge regressions of many targets, out of folds
+    _permutations.py  metadata exchanged between patients of the same labels; p-values
+    _ridge.py         ridge regressions: what they explain, and answers out of folds
     _pair_auc.py      areas under ROC curves over some of the pairs
 """
 

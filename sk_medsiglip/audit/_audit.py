@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from sk_medsiglip._embeddings import is_matrix
 from sk_medsiglip._progress import progress_bar
-from sk_medsiglip._splits import group_numbers
+from sk_medsiglip.audit._answers import ask
 from sk_medsiglip.audit._copies import find_copies
-from sk_medsiglip.audit._label_issues import find_disagreements, find_label_issues
-from sk_medsiglip.audit._metadata import read_metadata
-from sk_medsiglip.audit._questions import deal, out_of_fold_logits, read_questions
+from sk_medsiglip.audit._label_issues import find_disagreements, list_issues
+from sk_medsiglip.audit._metadata import Column, as_table, read_columns
 from sk_medsiglip.audit._result import Audit
-from sk_medsiglip.audit._rows import Rows, check_rows
-from sk_medsiglip.audit._shortcuts import find_shortcuts
-from sk_medsiglip.audit._slices import worst_slices
+from sk_medsiglip.audit._rows import check_rows
+from sk_medsiglip.audit._shortcuts import list_shortcuts
+from sk_medsiglip.audit._slices import list_slices
 from sk_medsiglip.audit._unusual import find_unusual
 from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
 
@@ -118,23 +117,25 @@ def audit(
         X = plain_rows(_as_embedder(embedder), images)
     rows = check_rows(X, groups, "audit")
     left_out: dict[str, str] = {}
+    columns: list[Column] = []
     if metadata is None:
         left_out |= dict.fromkeys(("shortcuts", "slices"), _WITHOUT_METADATA)
-    else:
-        metadata = pd.DataFrame(metadata)
-        # Raises for metadata that cannot be used, before the longer checks.
-        read_metadata(metadata, group_numbers(groups, rows.n_given))
+    else:  # raises for metadata that cannot be used, before the longer checks
+        columns = read_columns(as_table(metadata, rows.n_given, rows.row), rows.patient)
     if groups is None:
         left_out["disagreements"] = _WITHOUT_GROUPS
+    answers = cache(lambda: ask(audit, X, y, groups, cv))
     checks: dict[str, Callable[[], pd.DataFrame]] = {
-        "labels": lambda: find_label_issues(X, y, groups=groups, cv=cv),
+        "labels": lambda: list_issues(answers(), groups),
         "disagreements": lambda: find_disagreements(y, groups),  # type: ignore[arg-type]
         "copies": lambda: find_copies(X, y, groups=groups),
-        "unusual": lambda: find_unusual(X, groups=groups),
-        "shortcuts": lambda: find_shortcuts(
-            X, y, metadata, groups=groups, random_state=random_state
+        "unusual": lambda: find_unusual(rows, groups),
+        "shortcuts": lambda: list_shortcuts(
+            answers(), columns, random_state=random_state
         ),
-        "slices": lambda: _slices(rows, X, y, metadata, groups, cv, random_state),
+        "slices": lambda: list_slices(
+            answers().by_finding(), columns, rows.patient, random_state=random_state
+        ),
     }
     tables: dict[str, pd.DataFrame] = {}
     with progress_bar(
@@ -163,34 +164,3 @@ def _as_embedder(embedder: Any) -> Any:
     if isinstance(embedder, str | os.PathLike):
         return MedSigLIPEmbedder(embedder)
     return embedder
-
-
-def _slices(
-    rows: Rows,
-    X: Any,
-    y: Any,
-    metadata: pd.DataFrame,
-    groups: Any,
-    cv: Any,
-    random_state: int,
-) -> pd.DataFrame:
-    """Return the subgroups that classifiers out of folds rank worse."""
-    questions, folds = deal(rows, read_questions(audit, X, y, rows), cv, groups)
-    logits = out_of_fold_logits(rows, questions, folds)
-    judged = ~np.isnan(logits)
-    labels: Any
-    scores: NDArray[np.float64] = np.where(judged, logits, 0)
-    if questions.is_exclusive:
-        kept = judged.all(axis=1)
-        labels = questions.values[questions.target[:, 0].astype(np.intp)][kept]
-    else:
-        kept = np.ones(len(logits), bool)
-        target = np.where(judged, questions.target, np.nan)
-        labels = pd.DataFrame(target, columns=questions.names)
-    return worst_slices(
-        labels,
-        scores[kept] if scores.shape[1] > 1 else scores[kept, 0],
-        metadata.iloc[rows.row[kept]].reset_index(drop=True),
-        groups=rows.patient[kept],
-        random_state=random_state,
-    )

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
+from scipy.sparse import csr_array
 from sklearn.linear_model import RidgeClassifier
 
 from sk_medsiglip._intervals import area_estimate
-from sk_medsiglip._labels import Labels
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._shared_groups import written_ids
-from sk_medsiglip._splits import Folds, check_groups, make_folds
-from sk_medsiglip._validation import Integral
-from sk_medsiglip.audit._ridge import PENALTY, FoldedRidge
+from sk_medsiglip._splits import check_groups
+from sk_medsiglip.audit._permutations import check_permutations
+from sk_medsiglip.audit._ridge import (
+    N_FOLDS,
+    PENALTY,
+    centred,
+    deal_patients,
+    explaining_rows,
+    predict_out_of_folds,
+)
 from sk_medsiglip.audit._rows import Rows, check_rows
 
-#: Degrees of freedom of the ridge in the test, a share of the number of patients.
-#: .1 to .8 were tried with rows of 192 and 1,152 columns: more find more up to .7.
-_FREEDOM = 0.7
-#: Least penalty, a share of the mean variance of a column: rows in float32 are exact
-#: to about as much.
-_LEAST_PENALTY = 1e-6
-_N_FOLDS = 5
 _ROUNDING = 1e-9
 
 
@@ -151,24 +150,15 @@ def drift_test(
     True
     """
     check_level(level)
-    whole = isinstance(n_permutations, Integral) and n_permutations is not True
-    if not whole or n_permutations < 19:
-        raise ValueError(
-            "n_permutations must be a whole number of at least 19, since fewer reach "
-            f"no p-value of .05; got {n_permutations!r}."
-        )
+    check_permutations(n_permutations)
     rows, is_new, row = _both(X_reference, X_new, groups_reference, groups_new)
-    X = rows.X - rows.X.mean(axis=0, dtype=np.float64).astype(rows.X.dtype)
-    values, vectors = np.linalg.eigh((X.T @ X).astype(np.float64) / len(X))
-    # Variances below the last digit of the rows are rounding.
-    digit = float(np.finfo(X.dtype).eps * max(np.abs(rows.X).max(), 1e-30))
-    values = np.maximum(values, digit**2)
     random = np.random.default_rng(random_state)
-    p_value = _p_value(X, is_new, rows.patient, values, vectors, n_permutations, random)
+    p_value = _p_value(rows, is_new, n_permutations, random)
+    X = centred(rows.X, np.zeros(len(rows.X), np.intp))
     scores = _out_of_fold(X, is_new, rows.patient)
     auc = area_estimate(is_new, scores, rows.patient, rows.n_patients)
     bounds = auc.interval(level)
-    classifier = RidgeClassifier(alpha=PENALTY * float(values.mean()) * len(X))
+    classifier = RidgeClassifier(alpha=PENALTY * float(X.var(axis=0).mean()) * len(X))
     moved = pd.DataFrame({"row": row[is_new], "score": scores[is_new]})
     moved = moved.sort_values(["score", "row"], ascending=[False, True])
     return DriftResult(
@@ -221,59 +211,45 @@ def _both(
 
 
 def _p_value(
-    X: NDArray[np.floating],
+    rows: Rows,
     is_new: NDArray[np.bool_],
-    patient: NDArray[np.intp],
-    values: NDArray[np.float64],
-    vectors: NDArray[np.float64],
     n_permutations: int,
     random: np.random.Generator,
 ) -> float:
     """Compare what a ridge explains of the sets with permutations of patients."""
-    n_patients = int(patient.max()) + 1
-    has_old, has_new = np.zeros((2, n_patients), dtype=bool)
-    has_old[patient[~is_new]], has_new[patient[is_new]] = True, True
-    in_both = has_old & has_new
+    patient, n_patients, n_rows = rows.patient, rows.n_patients, len(rows.X)
+    has = _sides(is_new, patient)
+    in_both = has.all(axis=1)
     # Images of a patient in both sets pull in two directions, which are exchanged.
     sign = np.where(in_both[patient] & ~is_new, -1.0, 1.0)
-    sums = np.zeros((n_patients, X.shape[1]))
-    np.add.at(sums, patient, X * sign[:, None])
-    weight = np.bincount(patient, sign, n_patients)
-    side = np.where(has_new, 1.0, -1.0)
+    by_patient = csr_array((sign, (patient, np.arange(n_rows))))
+    one_stratum = np.zeros(n_rows, np.intp)
+    sums = by_patient @ explaining_rows(rows.X, one_stratum, n_patients)
+    side = np.where(has[:, 1], 1.0, -1.0)
     sides = np.empty((n_permutations + 1, n_patients))
     sides[0] = side
     for drawn in sides[1:]:
         drawn[~in_both] = random.permutation(side[~in_both])
         drawn[in_both] = random.choice([-1.0, 1.0], int(in_both.sum()))
-    explained = ((sides @ (sums @ vectors)) ** 2) @ (
-        1 / (values + _test_penalty(values, n_patients))
-    )
-    mean = sides @ weight / len(X)
+    explained = ((sides @ sums) ** 2).sum(axis=1)
+    mean = sides @ by_patient.sum(axis=1) / n_rows
     share = explained / np.maximum(1 - mean**2, _ROUNDING)
     return float((share >= share[0] * (1 - _ROUNDING)).mean())
-
-
-def _test_penalty(values: NDArray[np.float64], n_patients: int) -> float:
-    """Return the penalty at which a ridge has its degrees of freedom, or the least."""
-    mean = float(values.mean())
-    shares = values / mean
-
-    def too_free(logarithm: float) -> float:
-        return float((shares / (shares + np.exp(logarithm))).sum() - wanted)
-
-    wanted = _FREEDOM * n_patients
-    low, high = np.log(_LEAST_PENALTY), np.log(1e6)
-    if too_free(low) <= 0:
-        return _LEAST_PENALTY * mean
-    return float(np.exp(brentq(too_free, low, high))) * mean
 
 
 def _out_of_fold(
     X: NDArray[np.floating], is_new: NDArray[np.bool_], patient: NDArray[np.intp]
 ) -> NDArray[np.float64]:
     """Return scores by ridges that did not learn from a row's patient."""
-    labels = Labels(np.array([0, 1]), is_new.astype(np.intp))
-    # Not None, since each set has two patients.
-    folds = cast(Folds, make_folds(labels, _N_FOLDS, patient, X))
+    has = _sides(is_new, patient)
+    n_folds = min(N_FOLDS, *has.sum(axis=0).tolist())
+    fold = deal_patients(has @ np.array([1, 2]), patient, n_folds)
     target = (is_new - is_new.mean()).astype(X.dtype)
-    return FoldedRidge(X, folds).predict(target[:, None])[:, 0].astype(np.float64)
+    return predict_out_of_folds(X, target[:, None], fold)[:, 0].astype(np.float64)
+
+
+def _sides(is_new: NDArray[np.bool_], patient: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return whether each patient has images in the reference, and new ones."""
+    has = np.zeros((int(patient.max()) + 1, 2), dtype=bool)
+    has[patient, is_new.astype(np.intp)] = True
+    return has

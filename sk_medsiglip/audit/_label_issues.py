@@ -8,17 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, softmax
+from scipy.special import softmax
 from sklearn.utils.validation import check_consistent_length
 
 from sk_medsiglip._splits import check_groups, one_column
-from sk_medsiglip.audit._questions import (
-    Questions,
-    deal,
-    out_of_fold_logits,
-    read_questions,
-)
-from sk_medsiglip.audit._rows import Rows, check_rows
+from sk_medsiglip.audit._answers import Answers, ask
 
 
 def find_label_issues(
@@ -103,8 +97,8 @@ def find_label_issues(
     rows together, cannot adapt to the label of a single row, so nested folds would
     cost five times as much and change nothing.
 
-    Cost: one call of :func:`~sk_medsiglip.heads.fit_logistic_path` with eight
-    penalties.
+    Cost: one call of :func:`~sk_medsiglip.heads.fit_logistic_path` with six penalties;
+    two weaker ones are tried only for findings whose loss still falls.
 
     References
     ----------
@@ -124,20 +118,69 @@ def find_label_issues(
     >>> sorted(issues["row"].head(2).tolist())
     [20, 70]
     """
-    rows = check_rows(X, groups, "find_label_issues")
     if images is not None:
         check_consistent_length(X, images)
-    questions = read_questions(find_label_issues, X, y, rows)
-    questions, folds = deal(rows, questions, cv, groups)
-    logits = out_of_fold_logits(rows, questions, folds, estimator)
-    issues = _list_issues(rows, questions, _share_by_patient(rows, questions, logits))
-    if groups is not None:
-        issues["group"] = one_column(groups)[issues["row"]]
+    answers = ask(find_label_issues, X, y, groups, cv, estimator)
+    issues = list_issues(answers, groups)
     if images is not None:
         listed = list(images)  # a column of a table would be asked by its index
         shown = [listed[row] for row in issues["row"]]
         issues["image"] = pd.Series(shown, dtype=object)
     return issues
+
+
+def list_issues(answers: Answers, groups: Any) -> pd.DataFrame:
+    """Return the labels that look wrong, from answers of classifiers."""
+    parts, n_likely, n_judged = [], {}, {}
+    for k, name in enumerate(answers.names):
+        judged, given, proba = _probabilities(answers, k)
+        suggested = proba.argmax(axis=1)
+        each = np.arange(len(judged))
+        typical = np.ones(len(answers.values))
+        for value in np.unique(given):
+            typical[value] = proba[given == value, value].mean()
+        differs = suggested != given
+        likely = differs & (proba[each, suggested] >= typical[suggested])
+        n_likely[name], n_judged[name] = int(likely.sum()), len(judged)
+        part = {
+            "row": answers.rows.row[judged],
+            "finding": pd.Series([name] * len(judged), dtype=object),
+            "given": answers.values[given],
+            "suggested": answers.values[suggested],
+            "score": proba[each, given],
+            "_finding": k,
+        }
+        parts.append(pd.DataFrame(part)[differs])
+    issues = pd.concat(parts).sort_values(["score", "row", "_finding"], kind="stable")
+    issues = issues.drop(columns="_finding").reset_index(drop=True)
+    issues["finding"] = issues["finding"].infer_objects()
+    if groups is not None:
+        issues["group"] = one_column(groups)[issues["row"]]
+    issues.attrs = {
+        "n_likely": n_likely,
+        "n_judged": n_judged,
+        "left_out": answers.left_out,
+        "notes": answers.rows.notes,
+    }
+    return issues
+
+
+def _probabilities(
+    answers: Answers, k: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Return the rows that are judged, their labels, and probabilities of all values.
+
+    Images of a patient that carry the same label share the mean of their logits.
+    """
+    target = answers.target[:, k]
+    logits = answers.logits if answers.is_exclusive else answers.logits[:, [k]]
+    judged = np.flatnonzero(~np.isnan(target) & ~np.isnan(logits[:, 0]))
+    given = target[judged].astype(np.intp)
+    unit = answers.rows.patient[judged] * len(answers.values) + given
+    shared = pd.DataFrame(logits[judged]).groupby(unit).transform("mean").to_numpy()
+    if not answers.is_exclusive:
+        shared = np.hstack([np.zeros_like(shared), shared])
+    return judged, given, softmax(shared, axis=1)
 
 
 def find_disagreements(y: ArrayLike, groups: ArrayLike) -> pd.DataFrame:
@@ -185,104 +228,25 @@ def find_disagreements(y: ArrayLike, groups: ArrayLike) -> pd.DataFrame:
     >>> found["labels"][0]
     {0: [2], 1: [0, 1]}
     """
-    return _list_disagreements(y, groups)
-
-
-def _share_by_patient(
-    rows: Rows, questions: Questions, logits: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return logits averaged over a patient's images that carry the same label."""
-    shared = logits.copy()
-    for k, target in enumerate(questions.target.T):
-        columns = slice(None) if questions.is_exclusive else [k]
-        known = np.flatnonzero(~np.isnan(target) & ~np.isnan(logits[:, k]))
-        label = target[known].astype(np.intp)
-        unit = rows.patient[known] * len(questions.values) + label
-        members = pd.DataFrame(logits[known][:, columns]).groupby(unit)
-        shared[np.ix_(known, np.arange(logits.shape[1])[columns])] = members.transform(
-            "mean"
-        )
-    return shared
-
-
-def _list_issues(
-    rows: Rows, questions: Questions, logits: NDArray[np.float64]
-) -> pd.DataFrame:
-    """Return the table, its columns ``group`` and ``image`` apart."""
-    parts, n_likely, n_judged = [], {}, {}
-    for k, (name, target) in enumerate(
-        zip(questions.names, questions.target.T, strict=True)
-    ):
-        judged = np.flatnonzero(~np.isnan(target) & ~np.isnan(logits[:, k]))
-        proba = _probabilities(questions, logits[judged], k)
-        given = target[judged].astype(np.intp)
-        suggested = proba.argmax(axis=1)
-        each = np.arange(len(judged))
-        typical = np.array(
-            [
-                proba[given == value, value].mean() if (given == value).any() else 1.0
-                for value in range(len(questions.values))
-            ]
-        )
-        differs = suggested != given
-        likely = differs & (proba[each, suggested] >= typical[suggested])
-        n_likely[name], n_judged[name] = int(likely.sum()), len(judged)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "row": rows.row[judged][differs],
-                    "finding": pd.Series([name] * int(differs.sum()), dtype=object),
-                    "given": questions.values[given[differs]],
-                    "suggested": questions.values[suggested[differs]],
-                    "score": proba[each, given][differs],
-                    "_finding": k,
-                }
-            )
-        )
-    issues = pd.concat(parts).sort_values(["score", "row", "_finding"], kind="stable")
-    issues = issues.drop(columns="_finding").reset_index(drop=True)
-    issues["finding"] = issues["finding"].infer_objects()
-    issues.attrs = {
-        "n_likely": n_likely,
-        "n_judged": n_judged,
-        "left_out": questions.left_out,
-        "notes": rows.notes,
-    }
-    return issues
-
-
-def _probabilities(
-    questions: Questions, logits: NDArray[np.float64], k: int
-) -> NDArray[np.float64]:
-    """Return the probability of each value of a question."""
-    if questions.is_exclusive:
-        return softmax(logits, axis=1)
-    return expit(np.column_stack([-logits[:, k], logits[:, k]]))
-
-
-def _list_disagreements(y: Any, groups: Any) -> pd.DataFrame:
-    """Return patients and findings with more than one known label."""
     table = y.to_frame() if isinstance(y, pd.Series) else pd.DataFrame(y)
     patients = check_groups(groups, len(table))
     found = []
     for name, labels in table.items():
         known = np.flatnonzero(labels.notna())
-        of_patient = pd.Series(labels.to_numpy()[known], index=known)
-        for patient, own in of_patient.groupby(patients[known]):
-            sizes = own.value_counts()
-            if len(sizes) > 1:
-                found.append(
-                    {
-                        "group": patient,
-                        "finding": name,
-                        "n_rows": len(own),
-                        "n_minority": len(own) - int(sizes.iloc[0]),
-                        "labels": {
-                            label: rows.index.tolist()
-                            for label, rows in own.groupby(own)
-                        },
-                    }
-                )
+        own = pd.DataFrame({"group": patients[known], "row": known})
+        own["label"] = labels.to_numpy()[known]
+        differs = own.groupby("group")["label"].transform("nunique") > 1
+        for patient, part in own[differs].groupby("group"):
+            rows = part.groupby("label")["row"].apply(list).to_dict()
+            found.append(
+                {
+                    "group": patient,
+                    "finding": name,
+                    "n_rows": len(part),
+                    "n_minority": len(part) - max(map(len, rows.values())),
+                    "labels": rows,
+                }
+            )
     columns = ["group", "finding", "n_rows", "n_minority", "labels"]
     frame = pd.DataFrame(found, columns=columns)
     return frame.sort_values("n_minority", kind="stable").reset_index(drop=True)

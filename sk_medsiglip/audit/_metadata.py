@@ -20,39 +20,36 @@ _BLANK = "(blank)"
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """A column of metadata, coded by its levels."""
+    """A column of metadata, coded by its levels; without levels it cannot be used."""
 
     name: str
-    levels: list[str]
+    levels: list[str]  # sorted, so results do not depend on the order of rows
     code: NDArray[np.intp]  # (n_rows,), place among ``levels``, -1 if left out
+    note: str  # levels that are left out, and why
+    is_identity: bool  # whether no two patients share a value
+
+    def keep(self, kept: NDArray[np.bool_], patient: NDArray[np.intp]) -> Column:
+        """Return the column for some rows, those of levels with enough patients."""
+        code = np.where(kept, self.code, -1)
+        pairs = np.unique(np.column_stack([code, patient])[code >= 0], axis=0)
+        enough = np.bincount(pairs[:, 0], minlength=len(self.levels)) >= LEAST_PATIENTS
+        rare = [name for name, one in zip(self.levels, enough, strict=True) if not one]
+        note = self.note
+        if rare:
+            note = (
+                f"{note} Fewer than {LEAST_PATIENTS} patients with a label have "
+                f"{_listed(rare)}"
+            ).strip()
+        levels = [name for name in self.levels if name not in rare]
+        # The place of each level among those with enough patients; the last is for -1.
+        place = np.append(np.where(enough, np.cumsum(enough) - 1, -1), -1)
+        return Column(self.name, levels, place[code], note, self.is_identity)
 
 
-def read_metadata(
-    metadata: Any, patient: NDArray[np.intp]
-) -> tuple[list[Column], dict[str, str]]:
-    """Return the columns that have two levels or more, and what is left out and why.
-
-    Levels are sorted by name, so results do not depend on the order of rows.
-    """
-    table = _as_table(metadata, len(patient))
-    columns, left_out = [], {}
-    for place, name in enumerate(map(str, table.columns)):
-        column, reason = _read_column(name, table.iloc[:, place], patient)
-        if reason:
-            left_out[name] = reason
-        if column is not None:
-            columns.append(column)
-    if not columns:
-        raise ValueError(
-            "metadata has no column with two levels of at least "
-            f"{LEAST_PATIENTS} patients each: {left_out}. Pass columns such as the "
-            "scanner, the site or the view."
-        )
-    return columns, left_out
-
-
-def _as_table(metadata: Any, n_rows: int) -> pd.DataFrame:
-    """Return metadata as a DataFrame of as many rows as there are samples."""
+def as_table(
+    metadata: Any, n_rows: int, kept: NDArray[np.intp] | None = None
+) -> pd.DataFrame:
+    """Return the rows of metadata that are kept; there must be one for each sample."""
     if hasattr(metadata, "to_pandas"):
         metadata = metadata.to_pandas()
     table = pd.DataFrame(metadata)
@@ -69,34 +66,62 @@ def _as_table(metadata: Any, n_rows: int) -> pd.DataFrame:
         raise ValueError(
             f"metadata has two columns named {twice!r}; rename one of them."
         )
-    return table
+    return table if kept is None else table.iloc[kept]
 
 
-def _read_column(
-    name: str, values: pd.Series, patient: NDArray[np.intp]
-) -> tuple[Column | None, str]:
-    """Return a column, None if it has fewer than two levels, and what is left out."""
+def read_columns(table: pd.DataFrame, patient: NDArray[np.intp]) -> list[Column]:
+    """Return all columns; raise if none has two levels."""
+    columns = [
+        _read_column(str(name), values, patient) for name, values in table.items()
+    ]
+    if not any(column.levels for column in columns):
+        left_out = {column.name: column.note for column in columns}
+        raise ValueError(
+            "metadata has no column with two levels of at least "
+            f"{LEAST_PATIENTS} patients each: {left_out}. Pass columns such as the "
+            "scanner, the site or the view."
+        )
+    return columns
+
+
+def _read_column(name: str, values: pd.Series, patient: NDArray[np.intp]) -> Column:
+    """Return a column, without levels if fewer than two have enough patients."""
     texts = _levels(values)
     pairs = pd.DataFrame({"level": texts, "patient": patient}).drop_duplicates()
     n_patients = pairs["level"].value_counts()
     n_patients = n_patients.sort_index().sort_values(ascending=False, kind="stable")
+    levels = sorted(n_patients[n_patients >= LEAST_PATIENTS].index[:_MOST_LEVELS])
+    left = sorted(set(n_patients.index).difference(levels))
+    note = ""
     if len(n_patients) == 1:
-        return None, f"its only value is {n_patients.index[0]!r}"
-    kept = n_patients[n_patients >= LEAST_PATIENTS].index[:_MOST_LEVELS]
-    levels = sorted(kept)
-    left = [level for level in n_patients.index if level not in set(kept)]
-    reason = ""
-    if left:
-        shown = ", ".join(repr(level) for level in sorted(left)[:5])
-        reason = (
+        note = f"its only value is {n_patients.index[0]!r}"
+    elif left:
+        note = (
             f"{len(left)} of {len(n_patients)} levels have fewer than {LEAST_PATIENTS} "
-            f"patients, or are not among the {_MOST_LEVELS} largest: {shown}"
-            f"{', ...' if len(left) > 5 else ''}"
+            f"patients, or are not among the {_MOST_LEVELS} largest: {_listed(left)}"
         )
-    if len(levels) < 2:
-        return None, reason
-    code = pd.Index(levels).get_indexer(pd.Index(texts))
-    return Column(name, levels, code.astype(np.intp)), reason
+    levels = levels if len(levels) > 1 else []
+    code = pd.Index(levels, dtype=object).get_indexer(pd.Index(texts))
+    identity = _is_identity(values, patient)
+    return Column(name, levels, code.astype(np.intp), note, identity)
+
+
+def _listed(levels: list[str]) -> str:
+    """Return the names of some levels."""
+    return ", ".join(map(repr, levels[:5])) + ", ..." * (len(levels) > 5)
+
+
+def _is_identity(values: pd.Series, patient: NDArray[np.intp]) -> bool:
+    """Return whether no two patients share a value; measurements are no identities."""
+    known = values.notna().to_numpy()
+    values = values[known].astype(object).infer_objects()
+    measured = pd.api.types.is_datetime64_any_dtype(values) or (
+        pd.api.types.is_float_dtype(values) and (values % 1 != 0).any()
+    )
+    if measured or values.nunique() < 2:
+        return False
+    pairs = pd.DataFrame({"value": values.to_numpy(), "patient": patient[known]})
+    return bool(len(pairs.drop_duplicates()) == values.nunique())
 
 
 def _levels(values: pd.Series) -> NDArray[np.object_]:

@@ -188,8 +188,8 @@ class NoveltyGate(
         scores = np.empty(len(rows))
         folds = GroupKFold(min(self.cv, n_patients))
         for learned, left_out in folds.split(rows, groups=patient):
-            scores[left_out] = _scores(rows[left_out], *_whitening(rows[learned]))
-        self.location_, self.whitening_ = _whitening(rows)
+            scores[left_out] = novelty_scores(rows[left_out], *whiten(rows[learned]))
+        self.location_, self.whitening_ = whiten(rows)
         by_score = np.argsort(scores, kind="stable")
         self.calibration_scores_ = scores[by_score]
         self.calibration_weights_ = (1 / np.bincount(patient)[patient])[by_score]
@@ -344,10 +344,10 @@ class NoveltyGate(
         return (1 + as_far[found]) / (1 + as_far[-1])
 
     def _score(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
-        return _scores(rows, self.location_, self.whitening_)
+        return novelty_scores(rows, self.location_, self.whitening_)
 
 
-def _whitening(
+def whiten(
     rows: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Return the mean, and a matrix that makes the shrunk covariance the identity."""
@@ -360,7 +360,7 @@ def _whitening(
     return fitted.location_, whitening
 
 
-def _scores(
+def novelty_scores(
     rows: NDArray[np.floating],
     location: NDArray[np.float64],
     whitening: NDArray[np.float32],

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,84 +13,57 @@ from sk_medsiglip._page import Picture, photograph
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import image_rows, read_image
 
-#: Columns of each table that a page shows, and their headings. Those that may hold
+#: Columns of each table that a page shows: words, and figures. Those that may hold
 #: names of patients, files or rare levels are not among them.
-_HEADINGS = {
-    "labels": {
-        "row": "Image", "finding": "Finding", "given": "Given label",
-        "suggested": "Likelier label", "score": "Score",
-    },
-    "disagreements": {
-        "labels": "Images", "finding": "Finding", "n_rows": "Labelled images",
-        "n_minority": "In the minority",
-    },
-    "copies": {
-        "row": "Image", "other_row": "Copy of", "kind": "Kind",
-        "same_group": "Same patient", "same_label": "Same labels",
-        "cosine": "Cosine",
-    },
-    "unusual": {"row": "Image", "distance": "Distance"},
-    "shortcuts": {
-        "column": "Column", "finding": "Finding", "shortcut": "Shortcut",
-        "p_value": "p", "auc_readable": "AUC of reading it",
-        "auc": "AUC of the finding", "auc_within": "Within its levels",
-        "auc_conflicting": "Where they conflict",
-    },
-    "slices": {
-        "slice": "Subgroup", "finding": "Finding", "n_patients": "Patients",
-        "n_positive": "Images with it", "auc": "AUC", "auc_rest": "AUC of the others",
-        "p_value": "p", "findable": "Findable",
-    },
-}  # fmt: skip
-_N_WORDS = {
-    "labels": 4, "disagreements": 2, "copies": 5, "unusual": 1, "shortcuts": 3,
-    "slices": 2,
-}  # fmt: skip
+_SHOWN = {
+    "labels": ("row finding given suggested", "score"),
+    "disagreements": ("labels finding", "n_rows n_minority"),
+    "copies": ("row other_row kind same_group same_label", "cosine"),
+    "unusual": ("row", "distance"),
+    "shortcuts": (
+        "column finding shortcut",
+        "p_value auc_readable auc auc_within auc_conflicting",
+    ),
+    "slices": ("slice finding", "n_patients n_positive auc auc_rest p_value findable"),
+}
 
 
-@dataclass(frozen=True)
-class ShownTable:
+class ShownTable(NamedTuple):
     """A table as the page shows it."""
 
-    caption: str
-    head: list[str]
+    columns: list[str]
     rows: list[list[str]]
     n_words: int
-    pictures: list[Picture] = field(default_factory=list)
+    n_left: int  # rows that are not shown
+    pictures: list[Picture]
 
 
 def show_table(
     check: str,
     table: pd.DataFrame,
-    caption: str,
     max_rows: int,
     names: Sequence[str] | None,
     images: Any,
 ) -> ShownTable:
     """Return the first rows of a table, with pictures if there are images."""
-    headings = {
-        column: heading
-        for column, heading in _HEADINGS[check].items()
-        if column in table
-    }
+    words, figures = (
+        [column for column in columns.split() if column in table]
+        for columns in _SHOWN[check]
+    )
     shown = table.head(max_rows)
     rows = [
-        [
-            _cell(column, value, names)
-            for column, value in zip(headings, one, strict=True)
-        ]
-        for one in shown[list(headings)].itertuples(index=False)
+        [_cell(column, one[column], names) for column in words + figures]
+        for one in shown.to_dict("records")
     ]
-    if len(table) > max_rows:
-        caption += f"; the first {max_rows:,} of {len(table):,}"
     pictures = []
     if images is not None and "row" in shown:
-        pictures = _pictures(shown, images, names)
-    return ShownTable(caption, list(headings.values()), rows, _N_WORDS[check], pictures)
+        pictures = _pictures(shown["row"].drop_duplicates(), images, names)
+    n_left = len(table) - len(shown)
+    return ShownTable(words + figures, rows, len(words), n_left, pictures)
 
 
 def _cell(column: str, value: Any, names: Sequence[str] | None) -> str:
-    """Return a value as the page shows it."""
+    """Return a value as the page shows it, nothing for a figure that is not defined."""
     if column in ("row", "other_row"):
         return _name(value, names)
     if column == "labels":
@@ -99,15 +71,12 @@ def _cell(column: str, value: Any, names: Sequence[str] | None) -> str:
         return ", ".join(_name(row, names) for row in rows)
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if isinstance(value, Real):
-        number = float(value)
-        return f"{number:,.0f}" if number.is_integer() else _figure(number)
-    return str(value)
-
-
-def _figure(number: float) -> str:
-    """Return a figure, empty where it is not defined."""
-    return "" if np.isnan(number) else f"{number:.3f}"
+    if not isinstance(value, Real):
+        return str(value)
+    number = float(value)
+    if np.isnan(number):
+        return ""
+    return f"{number:,.0f}" if number.is_integer() else f"{number:.3f}"
 
 
 def _name(row: int, names: Sequence[str] | None) -> str:
@@ -116,12 +85,12 @@ def _name(row: int, names: Sequence[str] | None) -> str:
 
 
 def _pictures(
-    table: pd.DataFrame, images: Any, names: Sequence[str] | None
+    rows: pd.Series, images: Any, names: Sequence[str] | None
 ) -> list[Picture]:
-    """Return the images of a table, without those that cannot be read."""
+    """Return some images, without those that cannot be read."""
     sources = image_rows(images)
     shown = []
-    for row in table["row"].drop_duplicates():
+    for row in rows:
         name = _name(row, names)
         try:
             source = photograph(read_image(sources[row]))

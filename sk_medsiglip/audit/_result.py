@@ -24,7 +24,7 @@ _SLICE_LEVEL = 0.05
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Audit:
-    """What :func:`audit` found in a data set.
+    """Result of :func:`audit`.
 
     Attributes
     ----------
@@ -265,7 +265,6 @@ class Audit:
             name: show_table(
                 name,
                 self.tables[name],
-                caption=sentences.NAMES[name].capitalize(),
                 max_rows=max_rows,
                 names=shown_names,
                 images=images if show_images else None,
@@ -273,12 +272,12 @@ class Audit:
             for name in self.tables
             if self.made(name)
         }
+        captions = {name: sentences.NAMES[name].capitalize() for name in shown}
         context = {
             "title": title,
             "sentences": self.sentences(),
             "tables": shown,
-            "contents": {"summary": "Summary"}
-            | {name: sentences.NAMES[name].capitalize() for name in shown},
+            "contents": {"summary": "Summary"} | captions,
             "shows_images": show_images,
         }
         page = render_page("audit", "audit.html.jinja", context)

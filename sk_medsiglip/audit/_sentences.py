@@ -1,4 +1,4 @@
-"""What an audit found, in plain sentences that name neither patients nor files."""
+"""Findings of an audit in plain sentences that name neither patients nor files."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ def opening(n_images: int, n_patients: int | None) -> str:
     """Return the first sentence."""
     if n_patients is None:
         return (
-            f"{count(n_images, 'image')} were audited. Patients were not given, so "
-            "each image counts as a patient."
+            f"{_count(n_images, 'image was', 'images were')} audited. Patients were "
+            "not given, so each image counts as a patient."
         )
-    return f"{count(n_images, 'image')} of {count(n_patients, 'patient')} were audited."
+    images = _count(n_images, "image", "images")
+    patients = _count(n_patients, "patient", "patients")
+    return f"{images} of {patients} were audited."
 
 
 def on(check: str, table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
@@ -52,64 +54,49 @@ def on_left_out(left_out: Mapping[str, str]) -> list[str]:
     ]
 
 
-def count(n: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def _on_labels(table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
-    n_judged = sum(table.attrs["n_judged"].values())
-    n_likely = {name: n for name, n in table.attrs["n_likely"].items() if n}
+    n_likely = table.attrs["n_likely"]
     total = sum(n_likely.values())
-    said = f"None of {count(n_judged, 'label')} looks wrong."
-    if total:
-        each = ""
-        if len(table.attrs["n_likely"]) > 1:
-            parts = [f"{_named(name)}: {n:,}" for name, n in n_likely.items()]
-            each = f" ({', '.join(parts)})"
-        looks = "looks" if total == 1 else "look"
-        said = f"{total:,} of {count(n_judged, 'label')} {looks} wrong{each}."
-    further = len(table) - total
-    if further > 0:
+    labels = _count(sum(table.attrs["n_judged"].values()), "label", "labels")
+    each = ""
+    if total and len(n_likely) > 1:
+        parts = [f"{_named(name)}: {n:,}" for name, n in n_likely.items() if n]
+        each = f" ({', '.join(parts)})"
+    looks = "look" if total > 1 else "looks"
+    said = f"{f'{total:,}' if total else 'None'} of {labels} {looks} wrong{each}."
+    if len(table) > total:
+        further = len(table) - total
         said += f" For {further:,} more another label is likelier: look at them, too."
     left_out = table.attrs["left_out"].items()
-    return [
-        said,
-        *(f"{_named(name)} was not judged: {reason}." for name, reason in left_out),
-    ]
+    reasons = [f"{_named(name)} was not judged: {reason}." for name, reason in left_out]
+    return [said, *reasons]
 
 
 def _on_disagreements(table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
     if table.empty:
         return ["All images of a patient carry the same labels."]
-    n_patients = table["group"].nunique()
+    patients = _count(table["group"].nunique(), "patient has", "patients have")
     return [
-        f"{count(n_patients, 'patient')} {'has' if n_patients == 1 else 'have'} "
-        "different labels on different images; "
-        "if these are of one day, some are wrong."
+        f"{patients} different labels on different images; if these are of one day, "
+        "some are wrong."
     ]
 
 
 def _on_copies(table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
     said = ["No picture is there twice under two patients or with two labels."]
     if len(faults):
-        parts = []
+        copies = _count(len(faults), "image is a copy", "images are copies")
+        parts = [f"{int((~faults['same_label']).sum()):,} with another label"]
         if "same_group" in faults:
-            parts.append(
-                f"{int((~faults['same_group']).sum()):,} under another patient"
-            )
-        parts.append(f"{int((~faults['same_label']).sum()):,} with another label")
-        are = "is a copy" if len(faults) == 1 else "are copies"
-        said = [
-            f"{count(len(faults), 'image')} {are} of an earlier image, "
-            f"{' and '.join(parts)}."
-        ]
+            n_others = int((~faults["same_group"]).sum())
+            parts.insert(0, f"{n_others:,} under another patient")
+        said = [f"{copies} of an earlier image, {' and '.join(parts)}."]
     if n_near := table.attrs["n_found"]["nearly the same"]:
-        others = "one of another patient" if "same_group" in table else "another one"
-        are = "is" if n_near == 1 else "are"
+        images = _count(n_near, "image is", "images are")
+        other = "one of another patient" if "same_group" in table else "another one"
         said.append(
-            f"{count(n_near, 'image')} {are} nearly the same as {others}, perhaps by "
-            "chance: look at the pairs."
+            f"{images} nearly the same as {other}, perhaps by chance: look at the "
+            "pairs."
         )
     return said
 
@@ -117,23 +104,24 @@ def _on_copies(table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
 def _on_unusual(table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
     if table.empty:
         return ["No image is very unlike the others."]
-    are = "image is" if len(table) == 1 else "images are"
+    images = _count(len(table), "image is", "images are")
     return [
-        f"{len(table):,} {are} very unlike the others, such as another body part or "
-        "inverted grey values."
+        f"{images} very unlike the others, such as another body part or inverted grey "
+        f"values; about {table.attrs['n_expected']:.1f} are expected by chance among "
+        "as many."
     ]
 
 
 def _on_shortcuts(table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
     if faults.empty:
         tested = int(table["p_value"].notna().groupby(table["column"]).any().sum())
-        return [f"{count(tested, 'column')} of metadata tested: none is a shortcut."]
+        columns = _count(tested, "column", "columns")
+        return [f"{columns} of metadata tested: none is a shortcut."]
     said = []
     for one in faults.head(_MOST_DESCRIBED).itertuples():
         sentence = (
             f"{one.column} can be read from the images, AUC {one.auc_readable:.2f} "
-            f"among images with the same label, and goes with "
-            f"{_named(one.finding)}: "
+            f"among images with the same label, and goes with {_named(one.finding)}: "
             f"{one.share_of_positives:.0%} of the positives have {one.column} = "
             f"{one.most}, and {one.share_of_negatives:.0%} of the negatives."
         )
@@ -147,34 +135,35 @@ def _on_shortcuts(table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
 
 
 def _on_slices(table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
-    said: list[Any] = []
-    if faults.empty:
-        said = [
-            f"None of {count(len(table), 'subgroup')} is ranked worse than chance "
-            "explains."
-        ]
+    if table.empty or faults.empty:
+        slices = _count(len(table), "subgroup", "subgroups")
+        said = f"None of {slices} is ranked worse than chance explains."
         if len(table):
-            findable = table["findable"].median()
-            said[0] += (
-                f" In half of them a drop of the AUC below {findable:.2f} would mostly "
-                "go unseen."
+            said += (
+                f" In half of them a drop of the AUC below "
+                f"{table['findable'].median():.2f} would mostly go unseen."
             )
-        return said
-    for one in faults.head(_MOST_DESCRIBED).itertuples():
-        said.append(
-            f"Images with {one.slice} are ranked worse for {_named(one.finding)}: AUC "
-            f"{one.auc:.2f} ({one.auc_low:.2f} to {one.auc_high:.2f}), and "
-            f"{one.auc_rest:.2f} for the others."
-        )
+        return [said]
+    said = [
+        f"Images with {one.slice} are ranked worse for {_named(one.finding)}: AUC "
+        f"{one.auc:.2f} ({one.auc_low:.2f} to {one.auc_high:.2f}), and "
+        f"{one.auc_rest:.2f} for the others."
+        for one in faults.head(_MOST_DESCRIBED).itertuples()
+    ]
     return said + _more(faults, "subgroup")
 
 
 def _more(faults: pd.DataFrame, noun: str) -> list[str]:
     """Return a sentence on faults that are not described."""
     further = len(faults) - _MOST_DESCRIBED
-    return [f"There are {count(further, f'more {noun}')}."] if further > 0 else []
+    return [f"Further {noun}s: {further:,}."] if further > 0 else []
 
 
 def _named(finding: Any) -> str:
     """Return the name of a finding; columns without names are numbered."""
     return finding if isinstance(finding, str) else f"finding {finding}"
+
+
+def _count(n: int, one: str, several: str) -> str:
+    """Return a number with its noun."""
+    return f"{n:,} {one if n == 1 else several}"

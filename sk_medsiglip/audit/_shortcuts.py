@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 from sklearn.linear_model import RidgeClassifier
 
 from sk_medsiglip._intervals import holm
-from sk_medsiglip._labels import Labels
-from sk_medsiglip._splits import make_folds
-from sk_medsiglip.audit._column_tests import p_association, read_levels
-from sk_medsiglip.audit._metadata_columns import MetadataColumn, read_columns
+from sk_medsiglip.audit._answers import Answers, ask
+from sk_medsiglip.audit._metadata import Column, as_table, read_columns
 from sk_medsiglip.audit._pair_auc import auc_conflicting, auc_within
-from sk_medsiglip.audit._questions import (
-    Questions,
-    deal,
-    out_of_fold_logits,
-    read_questions,
+from sk_medsiglip.audit._permutations import exchanges, p_value
+from sk_medsiglip.audit._ridge import (
+    centred,
+    deal_patients,
+    explaining_rows,
+    predict_out_of_folds,
 )
-from sk_medsiglip.audit._ridge import centred
-from sk_medsiglip.audit._rows import Rows, check_rows
+from sk_medsiglip.audit._rows import Rows
 from sk_medsiglip.heads import explain_head
 
 #: Permutations for each column, so that Holm's method can reach .01.
-DRAWS_A_COLUMN = 200
-LEAST_DRAWS = 999
-#: Ten read a faint trace better than five.
-N_FOLDS = 10
+_DRAWS_A_COLUMN = 200
+_LEAST_DRAWS = 999
+#: Elements of permuted targets that are held at once: 64 MB of float32.
+_BLOCK = 2**24
+_IDENTITY = "it stands for the patient or the row: no two patients share a value"
 
 _COLUMNS = [
     *("finding", "column", "n_levels", "p_association", "p_readable", "p_value"),
@@ -96,7 +97,7 @@ def find_shortcuts(
           Holm's method;
         - ``shortcut``: whether that is at most ``level``;
         - ``auc_readable``: area under the ROC curve of reading the column among images
-          of one label, the mean over levels;
+          of one label, by patients that were not learned from, the mean over levels;
         - ``auc``: area under the ROC curve of the finding, out of folds;
         - ``auc_within``: the same within levels of the column;
         - ``auc_conflicting``: the same for pairs of a positive and a negative whose
@@ -124,11 +125,13 @@ def find_shortcuts(
 
     Notes
     -----
-    A column is read by ridge regression out of folds by patient, on rows and levels
-    from which the mean of their label is taken away. Without that, every column that
-    goes with a visible finding could be read through the finding. Patients with the
-    same labels are permuted, and the regression is fitted again for each permutation;
-    a permutation of a fitted one would find too much.
+    A column can be read if a ridge regression on the embeddings explains more of its
+    levels than of exchanged ones; from rows and levels the mean of their label is taken
+    away. Without that, every column that goes with a visible finding could be read
+    through the finding. Patients with the same labels exchange their levels, and the
+    regression is fitted again for each permutation; a permutation of a fitted one would
+    find too much. Where all images of a patient share a level, the regression is on
+    their mean, which shows a faint trace more clearly.
 
     A column that no two patients share a value of stands for the patient or the row and
     is not tested; levels of fewer than five patients are left out. Both are named in
@@ -139,8 +142,9 @@ def find_shortcuts(
     patients and a block of 8 px in most sets, a block of 4 px and a slight change are
     not. Finding nothing is no proof that nothing is there.
 
-    Cost: ``n_permutations`` columns in three products with ``X`` for each column and
-    finding, and one call of :func:`~sk_medsiglip.heads.fit_logistic_path`.
+    Cost: one decomposition of a matrix of (n_features, n_features) and one product with
+    ``n_permutations`` columns, for each column and finding, and one call of
+    :func:`~sk_medsiglip.heads.fit_logistic_path`.
 
     Examples
     --------
@@ -163,30 +167,36 @@ def find_shortcuts(
     """
     if not 0 < level < 1:
         raise ValueError(f"level is a rate between 0 and 1, such as 0.01; got {level}.")
-    rows = check_rows(X, groups, "find_shortcuts")
-    columns = read_columns(metadata, rows)
-    questions = read_questions(find_shortcuts, X, y, rows)
-    questions, folds = deal(rows, questions, 5, groups)
-    logits = out_of_fold_logits(rows, questions, folds)
+    answers = ask(find_shortcuts, X, y, groups)
+    rows = answers.rows
+    columns = read_columns(as_table(metadata, rows.n_given, rows.row), rows.patient)
+    found = list_shortcuts(answers, columns, level, n_permutations, random_state)
+    if prompts is not None:
+        found["words"] = _words(answers, columns, found, prompts, model)
+    return found
+
+
+def list_shortcuts(
+    answers: Answers,
+    columns: list[Column],
+    level: float = 0.01,
+    n_permutations: int | None = None,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Return the table, from answers of classifiers out of folds."""
     if n_permutations is None:
-        n_permutations = max(LEAST_DRAWS, DRAWS_A_COLUMN * len(columns))
+        n_permutations = max(_LEAST_DRAWS, _DRAWS_A_COLUMN * len(columns))
     found = []
-    for k, (finding, label) in enumerate(_findings(questions)):
+    for k, (finding, label, logits) in enumerate(answers.by_finding()):
         tests = [
-            _test(rows, column, label, logits[:, k], n_permutations, random_state)
+            _test(answers.rows, column, label, logits, n_permutations, random_state)
             for column in columns
         ]
         table = pd.DataFrame(tests).reindex(columns=_COLUMNS)
         table["finding"] = pd.Series([finding] * len(table), dtype=object)
-        table["column"] = [one.name for one in columns]
         larger = table[["p_association", "p_readable"]].max(axis=1, skipna=False)
         table["p_value"] = holm(larger.to_numpy(np.float64))
         table["shortcut"] = table["p_value"] <= level
-        if prompts is not None:
-            table["words"] = [
-                _words(rows, column, label, prompts, model) if is_one else ""
-                for column, is_one in zip(columns, table["shortcut"], strict=True)
-            ]
         found.append(table.assign(_finding=k))
     result = pd.concat(found).sort_values(
         ["p_value", "auc_readable", "_finding", "column"],
@@ -195,70 +205,153 @@ def find_shortcuts(
     )
     result = result.drop(columns="_finding").reset_index(drop=True)
     result["finding"] = result["finding"].infer_objects()
-    result.attrs = {"notes": rows.notes, "left_out": questions.left_out}
+    result.attrs = {"notes": answers.rows.notes, "left_out": answers.left_out}
     return result
-
-
-def _findings(questions: Questions) -> list[tuple[Hashable, NDArray[np.float64]]]:
-    """Return names and labels of 1, 0 and NaN; each of several classes by itself."""
-    if questions.is_exclusive:
-        place = questions.target[:, 0]
-        values = questions.values.tolist()
-        return [(one, (place == k).astype(float)) for k, one in enumerate(values)]
-    return list(zip(questions.names, questions.target.T, strict=True))
 
 
 def _test(
     rows: Rows,
-    column: MetadataColumn,
+    column: Column,
     label: NDArray[np.float64],
     logits: NDArray[np.float64],
     n_permutations: int,
     random_state: int,
 ) -> dict[str, Any]:
     """Return the figures of one column and one finding, those that can be had."""
-    kept, level, names, note = column.usable(label, rows.patient)
-    result: dict[str, Any] = {"n_levels": len(names), "note": note}
-    if len(names) < 2:
+    column = column.keep(~np.isnan(label), rows.patient)
+    result: dict[str, Any] = {"column": column.name, "note": column.note, "n_levels": 0}
+    if column.is_identity:
+        result["note"] = _IDENTITY
+    if column.is_identity or len(column.levels) < 2:
         return result
+    kept = np.flatnonzero(column.code >= 0)
+    X, ill, level = rows.X[kept], label[kept].astype(np.intp), column.code[kept]
     patient = np.unique(rows.patient[kept], return_inverse=True)[1]
-    ill = label[kept].astype(np.intp)
-    folds = make_folds(Labels(np.array([0, 1]), ill), N_FOLDS, patient, rows.X[kept])
-    if folds is None:
-        result["note"] = f"{note} A label has fewer than two patients here.".strip()
-        return result
     rng = np.random.default_rng(random_state)
-    result["p_association"] = p_association(ill, level, patient, n_permutations, rng)
-    result["p_readable"], result["auc_readable"] = read_levels(
-        rows.X[kept], ill, level, patient, folds, n_permutations, rng
-    )
-    score = logits[kept]
-    judged = ~np.isnan(score)
-    ill, level, score = ill[judged], level[judged], score[judged]
-    result["auc"] = auc_within(ill, score, np.zeros_like(level))
-    result["auc_within"] = auc_within(ill, score, level)
-    result["auc_conflicting"] = auc_conflicting(ill, score, level)
+    judged = ~np.isnan(logits[kept])
+    asked, score, of = ill[judged], logits[kept][judged], level[judged]
     positives = np.bincount(level, ill) / max(ill.sum(), 1)
     negatives = np.bincount(level, 1 - ill) / max((1 - ill).sum(), 1)
     most = int((positives - negatives).argmax())
-    result["most"] = names[most]
-    result["share_of_positives"] = float(positives[most])
-    result["share_of_negatives"] = float(negatives[most])
-    return result
+    return result | {
+        "n_levels": len(column.levels),
+        "p_association": _p_association(ill, level, patient, n_permutations, rng),
+        "p_readable": _p_readable(X, ill, level, patient, n_permutations, rng),
+        "auc_readable": _auc_readable(X, ill, level, patient),
+        "auc": auc_within(asked, score, np.zeros_like(of)),
+        "auc_within": auc_within(asked, score, of),
+        "auc_conflicting": auc_conflicting(asked, score, of),
+        "most": column.levels[most],
+        "share_of_positives": float(positives[most]),
+        "share_of_negatives": float(negatives[most]),
+    }
+
+
+def _p_association(
+    ill: NDArray[np.intp],
+    level: NDArray[np.intp],
+    patient: NDArray[np.intp],
+    n_draws: int,
+    rng: np.random.Generator,
+) -> float:
+    """Return how often permuted patients go with the levels as well as they do.
+
+    A patient is the mean of the images, both label and levels; the measure is the
+    share of the labels' variance that the levels explain.
+    """
+    size = np.bincount(patient)
+    shares = np.column_stack(
+        [np.bincount(patient, level == k) / size for k in range(level.max() + 1)]
+    )
+    means = np.bincount(patient, ill) / size
+    left, lengths, _ = np.linalg.svd(shares - shares.mean(axis=0), full_matrices=False)
+    axes = left[:, lengths > 1e-9 * max(lengths[0], 1e-300)]
+    means -= means.mean()
+    drawn = np.stack([rng.permutation(means) for _ in range(n_draws)])
+    observed = float(((axes.T @ means) ** 2).sum())
+    return p_value(observed, ((drawn @ axes) ** 2).sum(axis=1))
+
+
+def _p_readable(
+    X: NDArray[np.floating],
+    ill: NDArray[np.intp],
+    level: NDArray[np.intp],
+    patient: NDArray[np.intp],
+    n_draws: int,
+    rng: np.random.Generator,
+) -> float:
+    """Return how often exchanged levels are explained by the rows as well as they are.
+
+    The measure is the part that a ridge regression explains of the contrast of levels,
+    given the label, that it explains best. Where images of a patient share a level,
+    their mean shows it more clearly.
+    """
+    _, first, unit = np.unique(
+        2 * patient + ill, return_index=True, return_inverse=True
+    )
+    if (level == level[first][unit]).all():
+        member = csr_array((np.ones(len(unit), X.dtype), (unit, np.arange(len(unit)))))
+        X = (member @ X) / np.bincount(unit)[:, None].astype(X.dtype)
+        ill, level, patient = ill[first], level[first], patient[first]
+    explaining = explaining_rows(X, ill, int(patient.max()) + 1)
+    each = np.arange(int(level.max()) + 1)[:, None]
+
+    def explained(levels: NDArray[np.intp]) -> NDArray[np.floating]:
+        """Return the measure of some draws, ``(n_draws, n_rows)``."""
+        target = (levels[:, None] == each).astype(explaining.dtype)
+        sizes = np.maximum(target.sum(axis=2, keepdims=True), 1)
+        told = (target @ explaining) / np.sqrt(sizes)
+        return np.linalg.eigvalsh(told @ told.swapaxes(1, 2))[:, -1]
+
+    draws = exchanges(patient, ill == 1, n_draws, rng)
+    drawn = []
+    while block := list(islice(draws, max(1, _BLOCK // (len(X) * len(each))))):
+        drawn.append(explained(level[np.stack(block)]))
+    return p_value(float(explained(level[None])[0]), np.concatenate(drawn))
+
+
+def _auc_readable(
+    X: NDArray[np.floating],
+    ill: NDArray[np.intp],
+    level: NDArray[np.intp],
+    patient: NDArray[np.intp],
+) -> float:
+    """Return the area of reading a level out of folds given the label, their mean."""
+    kind = np.zeros(int(patient.max()) + 1, np.intp)
+    kind[patient] = 2 * level + ill
+    target = np.eye(int(level.max()) + 1, dtype=X.dtype)[level]
+    predicted = predict_out_of_folds(
+        centred(X, ill), centred(target, ill), deal_patients(kind, patient)
+    )
+    areas = [
+        auc_within((level == one).astype(np.intp), predicted[:, one], ill)
+        for one in range(target.shape[1])
+    ]
+    return float(np.mean(areas))
 
 
 def _words(
-    rows: Rows,
-    column: MetadataColumn,
-    label: NDArray[np.float64],
+    answers: Answers,
+    columns: list[Column],
+    found: pd.DataFrame,
     prompts: Sequence[str],
     model: str | os.PathLike[str],
-) -> str:
-    """Return the prompt nearest to the direction of each level, given the label."""
-    kept, level, names, _ = column.usable(label, rows.patient)
-    X = centred(rows.X[kept], label[kept].astype(np.intp))
-    alpha = float((X * X).sum()) / X.shape[1]
-    head = RidgeClassifier(alpha=alpha).fit(X, level)
-    nearest = explain_head(head, prompts, top=1, model=model)
-    pairs = zip(nearest["class"], nearest["prompt"], strict=True)
-    return "; ".join(f"{names[one]}: {prompt}" for one, prompt in pairs)
+) -> list[str]:
+    """Return the prompt nearest to the direction of each level of each shortcut."""
+    labels = {name: label for name, label, _ in answers.by_finding()}
+    by_name = {column.name: column for column in columns}
+    rows, words = answers.rows, []
+    for one in found.itertuples():
+        if not one.shortcut:
+            words.append("")
+            continue
+        label = labels[one.finding]
+        column = by_name[one.column].keep(~np.isnan(label), rows.patient)
+        kept = np.flatnonzero(column.code >= 0)
+        X = centred(rows.X[kept], label[kept].astype(np.intp))
+        alpha = float((X * X).sum()) / X.shape[1]
+        head = RidgeClassifier(alpha=alpha).fit(X, column.code[kept])
+        nearest = explain_head(head, prompts, top=1, model=model)
+        pairs = zip(nearest["class"], nearest["prompt"], strict=True)
+        words.append("; ".join(f"{column.levels[k]}: {prompt}" for k, prompt in pairs))
+    return words

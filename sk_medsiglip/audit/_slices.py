@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
-from itertools import combinations
-from typing import Any
+from collections.abc import Hashable, Iterable
+from itertools import chain, combinations
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from sk_medsiglip._intervals import area_estimate, holm, placements
+from sk_medsiglip._intervals import Estimate, area_estimate, holm, placements
 from sk_medsiglip._labels import check_labels
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._splits import group_numbers
-from sk_medsiglip._validation import Integral
-from sk_medsiglip.audit._exchange import Exchange
-from sk_medsiglip.audit._metadata import LEAST_PATIENTS, Column, read_metadata
+from sk_medsiglip.audit._metadata import (
+    LEAST_PATIENTS,
+    Column,
+    as_table,
+    read_columns,
+)
+from sk_medsiglip.audit._permutations import check_permutations, exchanges
 
 #: Error probability of the test to which the column ``findable`` belongs.
 _ALPHA = 0.05
 _ROUNDING = 1e-9
+_COLUMNS = [
+    *("finding", "slice", "n_images", "n_patients", "n_positive"),
+    *("auc", "auc_low", "auc_high", "auc_rest", "loss", "p_value", "findable"),
+]
 
 
 def worst_slices(
@@ -133,82 +140,54 @@ def worst_slices(
           slice  p_value
     0  site = C    0.002
     """
-    _check_settings(n_permutations, level)
-    labels = check_labels(worst_slices, y_score, y, unlabelled=True, blanks=True)
-    names, target, score = _questions(labels, y, y_score)
-    patient = group_numbers(groups, len(target))
-    columns, left_out = read_metadata(metadata, patient)
-    tables, p_values, unjudged = [], [], []
-    for name, ill, scored in zip(names, target.T, score.T, strict=True):
-        known = np.flatnonzero(~np.isnan(ill))
+    check_level(level)
+    check_permutations(n_permutations)
+    findings = _read_findings(y, y_score)
+    patient = group_numbers(groups, len(findings[0][1]))
+    columns = read_columns(as_table(metadata, len(patient)), patient)
+    return list_slices(findings, columns, patient, n_permutations, level, random_state)
+
+
+def list_slices(
+    findings: Iterable[tuple[Hashable, NDArray[np.float64], NDArray[np.float64]]],
+    columns: list[Column],
+    patient: NDArray[np.intp],
+    n_permutations: int = 499,
+    level: float = 0.95,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Return the table, from labels and scores of each finding by name."""
+    usable = [column for column in columns if column.levels]
+    tables, unjudged = [], []
+    for name, label, scored in findings:
+        known = np.flatnonzero(~np.isnan(label))
         # In an order of their own, so that results do not depend on the user's.
-        codes = [column.code[known] for column in columns]
-        known = known[np.lexsort((*codes, ill[known], scored[known]))]
-        question = _Question(
-            name, ill[known] == 1, scored[known], pd.factorize(patient[known])[0]
+        codes = [column.code[known] for column in usable]
+        known = known[np.lexsort((*codes, label[known], scored[known]))]
+        images = _Images(
+            label[known] == 1, scored[known], pd.factorize(patient[known])[0]
         )
-        cells, slices = _find_slices(columns, known, question)
-        if not slices:
+        names, member, cells = _find_slices(usable, known, images)
+        if not names:
             unjudged.append(name)
             continue
-        tested = _test(question, cells, slices, n_permutations, random_state)
-        tables.append(_tabulate(question, cells, slices, tested, level))
-        p_values.append(tested.p_value)
-    found = _join(tables, p_values)
+        rng = np.random.default_rng(random_state)
+        table = _tabulate(images, member[:, cells], level)
+        table |= _test(images, member, cells, n_permutations, rng)
+        tables.append(
+            pd.DataFrame({"finding": [name] * len(names), "slice": names, **table})
+        )
+    found = _join(tables)
+    left_out = {column.name: column.note for column in columns if column.note}
     found.attrs = {"left_out": left_out, "unjudged": unjudged}
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class _Question:
-    """The labelled images of one finding."""
-
-    name: Hashable
-    ill: NDArray[np.bool_]
-    score: NDArray[np.float64]
-    patient: NDArray[np.intp]  # numbers from 0 on
-
-    @property
-    def loss(self) -> NDArray[np.float64]:
-        """Share of the other label's images that are ranked wrongly beside each."""
-        wrong = np.empty(len(self.ill))
-        right_ill, right_well = placements(self.ill, self.score)
-        wrong[self.ill], wrong[~self.ill] = 1 - right_ill, 1 - right_well
-        return wrong
-
-
-@dataclass(frozen=True, eq=False)
-class _Slice:
-    """Images that share a level of one column, or levels of two."""
-
-    name: str
-    cells: NDArray[np.bool_]  # (n_cells,), the combinations of levels that belong to it
-
-
-@dataclass(frozen=True, eq=False)
-class _Tested:
-    """Losses of slices and what is known of their distribution."""
-
-    loss: NDArray[np.float64]
-    p_value: NDArray[np.float64]  # adjusted for all slices
-    findable: NDArray[np.float64]
-
-
-def _check_settings(n_permutations: Any, level: Any) -> None:
-    """Raise if the number of permutations or the level of intervals is invalid."""
-    check_level(level)
-    whole = isinstance(n_permutations, Integral) and n_permutations is not True
-    if not whole or n_permutations < 19:
-        raise ValueError(
-            "n_permutations must be a whole number of at least 19, since fewer reach "
-            f"no p-value of .05; got {n_permutations!r}."
-        )
-
-
-def _questions(
-    labels: Any, y: Any, y_score: Any
-) -> tuple[list[Hashable], NDArray[np.float64], NDArray[np.float64]]:
-    """Return names, labels and scores, a column for each finding or class."""
+def _read_findings(
+    y: Any, y_score: Any
+) -> list[tuple[Hashable, NDArray[np.float64], NDArray[np.float64]]]:
+    """Return the name, labels and scores of each finding, or of each of the classes."""
+    labels = check_labels(worst_slices, y_score, y, unlabelled=True, blanks=True)
     score = np.asarray(y_score, dtype=np.float64)
     if score.ndim == 2 and score.shape[1] == 1:
         score = score[:, 0]
@@ -239,142 +218,117 @@ def _questions(
         )
     if np.isnan(target).all():
         raise ValueError("y holds no label: every entry is blank.")
-    return names, target, score
+    return list(zip(names, target.T, score.T, strict=True))
+
+
+class _Images(NamedTuple):
+    """The labelled images of one finding."""
+
+    ill: NDArray[np.bool_]
+    score: NDArray[np.float64]
+    patient: NDArray[np.intp]  # numbers from 0 on
+
+    def auc(self, rows: NDArray[np.bool_]) -> Estimate:
+        """Return the area under the ROC curve in some images."""
+        n_patients = int(self.patient.max()) + 1
+        own = self.ill[rows], self.score[rows], self.patient[rows]
+        return area_estimate(*own, n_patients)
 
 
 def _find_slices(
-    columns: list[Column], known: NDArray[np.intp], question: _Question
-) -> tuple[NDArray[np.intp], list[_Slice]]:
-    """Return the cell of each image, and the slices of cells that can be judged.
+    columns: list[Column], known: NDArray[np.intp], images: _Images
+) -> tuple[list[str], NDArray[np.bool_], NDArray[np.intp]]:
+    """Return the names of slices, which cells belong to each, and images' cells.
 
     A cell is a combination of levels of all columns. Slices of the same images are one,
-    named by the fewest columns.
+    named by the fewest columns; those of too few patients are left out.
     """
     codes = np.column_stack([column.code[known] for column in columns])
     combos, cells = np.unique(codes, axis=0, return_inverse=True)
     cells = cells.reshape(-1)
     simple = [
         [
-            _Slice(f"{column.name} = {level}", combos[:, place] == code)
+            (f"{column.name} = {level}", combos[:, place] == code)
             for code, level in enumerate(column.levels)
         ]
         for place, column in enumerate(columns)
     ]
-    candidates = [one for of_column in simple for one in of_column]
+    candidates = list(chain.from_iterable(simple))
     for first, second in combinations(simple, 2):
         candidates += [
-            _Slice(f"{a.name} & {b.name}", a.cells & b.cells)
-            for a in first
-            for b in second
+            (f"{a} & {b}", in_a & in_b) for a, in_a in first for b, in_b in second
         ]
-    counts = _patients_by_cell(cells, question, len(combos))
-    slices: dict[bytes, _Slice] = {}
-    for one in candidates:
-        key = one.cells.tobytes()
-        if key not in slices and all(
-            np.count_nonzero(of_label[:, one.cells].any(axis=1)) >= LEAST_PATIENTS
-            for of_label in counts
-        ):
-            slices[key] = one
-    return cells, list(slices.values())
-
-
-def _patients_by_cell(
-    cells: NDArray[np.intp], question: _Question, n_cells: int
-) -> list[NDArray[np.bool_]]:
-    """Return which patients have images in a cell, with the finding and without."""
-    shape = question.patient.max(initial=-1) + 1, n_cells
-    found = []
-    for side in (question.ill, ~question.ill):
-        has = np.zeros(shape, dtype=bool)
-        has[question.patient[side], cells[side]] = True
-        found.append(has)
-    return found
-
-
-def _test(
-    question: _Question,
-    cells: NDArray[np.intp],
-    slices: list[_Slice],
-    n_permutations: int,
-    random_state: int,
-) -> _Tested:
-    """Compare the loss of each slice with the largest when metadata are exchanged."""
-    member = np.stack([one.cells for one in slices]).astype(np.float64)
-    loss = question.loss
-    rng = np.random.default_rng(random_state)
-    exchange = Exchange(question.patient, question.ill, cells, rng)
-    total = np.zeros((n_permutations + 1, len(slices)))
-    for side in (question.ill, ~question.ill):
-        total -= loss[side].mean()
-    sums = np.zeros((2, 2, n_permutations + 1, member.shape[1]))
-    for draw in range(n_permutations + 1):
-        drawn = exchange.cells() if draw else cells
-        for place, side in enumerate((question.ill, ~question.ill)):
-            own = drawn[side]
-            sums[place, 0, draw] = np.bincount(own, loss[side], member.shape[1])
-            sums[place, 1, draw] = np.bincount(own, minlength=member.shape[1])
-    with np.errstate(invalid="ignore"):  # a permuted slice may lack a label
-        for lost, counted in sums:
-            total += (lost @ member.T) / (counted @ member.T)
-    mean, spread = np.nanmean(total, axis=0), np.nanstd(total, axis=0)
-    z = (total - mean) / np.maximum(spread, _ROUNDING)
-    largest = np.nanmax(z, axis=1)
-    at_least = largest[:, None] >= z[0] - _ROUNDING
-    threshold = np.quantile(largest, 1 - _ALPHA)
-    return _Tested(total[0], at_least.mean(axis=0), threshold * spread)
+    member = np.stack([inside for _, inside in candidates])
+    enough = np.ones(len(member), dtype=bool)
+    for side in (images.ill, ~images.ill):
+        has = np.zeros((int(images.patient.max(initial=-1)) + 1, len(combos)), bool)
+        has[images.patient[side], cells[side]] = True
+        in_slice = has.astype(np.float32) @ member.T.astype(np.float32) > 0
+        enough &= in_slice.sum(axis=0) >= LEAST_PATIENTS
+    _, first_place = np.unique(member, axis=0, return_index=True)
+    places = np.sort(first_place)
+    places = places[enough[places]]
+    return [candidates[place][0] for place in places], member[places], cells
 
 
 def _tabulate(
-    question: _Question,
+    images: _Images, inside: NDArray[np.bool_], level: float
+) -> dict[str, Any]:
+    """Return sizes and areas of slices, ``(n_slices, n_images)``."""
+    areas = [images.auc(rows) for rows in inside]
+    bounds = [area.interval(level) for area in areas]
+    return {
+        "n_images": inside.sum(axis=1),
+        "n_patients": [len(np.unique(images.patient[rows])) for rows in inside],
+        "n_positive": inside[:, images.ill].sum(axis=1),
+        "auc": [area.value for area in areas],
+        "auc_low": [one.low for one in bounds],
+        "auc_high": [one.high for one in bounds],
+        "auc_rest": [images.auc(~rows).value for rows in inside],
+    }
+
+
+def _test(
+    images: _Images,
+    member: NDArray[np.bool_],
     cells: NDArray[np.intp],
-    slices: list[_Slice],
-    tested: _Tested,
-    level: float,
-) -> pd.DataFrame:
-    """Return the table of one finding, its p-values apart."""
-    records = []
-    for place, one in enumerate(slices):
-        inside = one.cells[cells]
-        auc = _area(question, inside)
-        bounds = auc.interval(level)
-        records.append(
-            {
-                "finding": question.name,
-                "slice": one.name,
-                "n_images": int(inside.sum()),
-                "n_patients": len(np.unique(question.patient[inside])),
-                "n_positive": int(question.ill[inside].sum()),
-                "auc": auc.value,
-                "auc_low": bounds.low,
-                "auc_high": bounds.high,
-                "auc_rest": _area(question, ~inside).value,
-                "loss": tested.loss[place],
-                "findable": tested.findable[place],
-            }
-        )
-    return pd.DataFrame(records)
+    n_permutations: int,
+    rng: np.random.Generator,
+) -> dict[str, NDArray[np.float64]]:
+    """Compare the loss of each slice with the largest when metadata are exchanged."""
+    ill, n_cells = images.ill, member.shape[1]
+    # Share of the other label's images that are ranked wrongly beside each image.
+    loss = np.empty(len(ill))
+    right_ill, right_well = placements(ill, images.score)
+    loss[ill], loss[~ill] = 1 - right_ill, 1 - right_well
+    sums = np.empty((2, n_permutations + 1, 2 * n_cells))  # losses, and their numbers
+    draws = exchanges(images.patient, ill, n_permutations, rng)
+    for draw, rows in enumerate(chain([np.arange(len(ill))], draws)):
+        own = cells[rows] + n_cells * ill
+        sums[0, draw] = np.bincount(own, loss, 2 * n_cells)
+        sums[1, draw] = np.bincount(own, minlength=2 * n_cells)
+    lost, counted = sums.reshape(2, -1, 2, n_cells) @ member.T.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # an exchanged slice may lack a label
+        total = (lost / counted).sum(axis=1) - loss[ill].mean() - loss[~ill].mean()
+    mean, spread = np.nanmean(total, axis=0), np.nanstd(total, axis=0)
+    z = (total - mean) / np.maximum(spread, _ROUNDING)
+    largest = np.nanmax(z, axis=1)
+    return {
+        "loss": total[0],
+        "p_value": (largest[:, None] >= z[0] - _ROUNDING).mean(axis=0),
+        "findable": np.quantile(largest, 1 - _ALPHA) * spread,
+    }
 
 
-def _area(question: _Question, rows: NDArray[np.bool_]) -> Any:
-    """Return the area under the ROC curve in some images."""
-    patient, n_patients = question.patient[rows], question.patient.max() + 1
-    return area_estimate(question.ill[rows], question.score[rows], patient, n_patients)
-
-
-def _join(tables: list[pd.DataFrame], p_values: list[NDArray[np.float64]]) -> Any:
+def _join(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """Join the tables of findings, with p-values adjusted for their number."""
-    names = ["n_images", "n_patients", "n_positive", "auc", "auc_low", "auc_high"]
-    names = ["finding", "slice", *names, "auc_rest", "loss", "p_value", "findable"]
     if not tables:
-        return pd.DataFrame(columns=names)
+        return pd.DataFrame(columns=_COLUMNS)
     # Holm's method between findings: by the smallest p-value of each.
-    smallest = np.array([one.min() for one in p_values])
-    factor = holm(smallest) / smallest
-    for table, p_value, more in zip(tables, p_values, factor, strict=True):
-        table["p_value"] = np.minimum(1, p_value * more)
-    found = pd.concat(tables)[names]
-    # Of equal p-values the one that is furthest from chance comes first.
-    found["far"] = -found["loss"] / found["findable"]
-    found = found.sort_values(["p_value", "far"], kind="stable").drop(columns="far")
-    return found.reset_index(drop=True)
+    smallest = np.array([table["p_value"].min() for table in tables])
+    for table, factor in zip(tables, holm(smallest) / smallest, strict=True):
+        table["p_value"] = np.minimum(1, table["p_value"] * factor)
+        # Of equal p-values the one that is furthest from chance comes first.
+        table["far"] = -table["loss"] / table["findable"]
+    found = pd.concat(tables).sort_values(["p_value", "far"], kind="stable")
+    return found[_COLUMNS].reset_index(drop=True)

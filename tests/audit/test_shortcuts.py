@@ -3,16 +3,19 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import GroupKFold
+from sklearn.linear_model import LinearRegression, Ridge
 from statsmodels.stats.multitest import multipletests
 
 from sk_medsiglip._intervals import holm
-from sk_medsiglip._splits import Folds
 from sk_medsiglip.audit import find_shortcuts
 from sk_medsiglip.audit._pair_auc import auc_conflicting, auc_within
-from sk_medsiglip.audit._permute import permuted_rows
-from sk_medsiglip.audit._ridge import PENALTY, FoldedRidge
+from sk_medsiglip.audit._permutations import exchanges
+from sk_medsiglip.audit._ridge import (
+    PENALTY,
+    centred,
+    explaining_rows,
+    predict_out_of_folds,
+)
 
 EFFUSION = 1
 
@@ -193,32 +196,42 @@ def test_errors_say_what_to_do(planted, patients):
 def test_ridge_of_folds_equals_scikit_learn(width):
     rng = np.random.default_rng(0)
     X, targets = rng.normal(size=(40, width)), rng.normal(size=(40, 3))
-    pairs = list(GroupKFold(4).split(X, groups=np.arange(40) // 2))
-    masks = np.zeros((2, 4, 40), bool)
+    fold = rng.permutation(40) % 4
     expected = np.zeros_like(targets)
-    for k, (train, test) in enumerate(pairs):
-        masks[0, k, train], masks[1, k, test] = True, True
-        n_columns = min(X.shape)
-        alpha = PENALTY * (X[train] ** 2).sum() / n_columns
+    for one in range(4):
+        train, test = fold != one, fold == one
+        alpha = PENALTY * (X[train] ** 2).sum() / min(X.shape)
         model = Ridge(alpha=alpha, fit_intercept=False).fit(X[train], targets[train])
         expected[test] = model.predict(X[test])
-    found = FoldedRidge(X, Folds(*masks)).predict(targets)
+    found = predict_out_of_folds(X, targets, fold)
     assert np.allclose(found, expected)
 
 
-def test_patients_change_places_within_strata():
+def test_explained_part_of_a_target_is_that_of_a_regression():
     rng = np.random.default_rng(0)
-    patient = np.array([0, 1, 1, 2, 2, 2, 3, 4, 4])
-    stratum = np.array([0, 1, 1, 0, 0, 0, 1, 0, 0])
-    rows = permuted_rows(patient, stratum, 200, rng)
-    assert (stratum[rows] == stratum).all()
-    for draw in rows:
-        donors = patient[draw]
-        of = {(a, b) for a, b in zip(patient, donors, strict=True)}
+    X, target = rng.normal(size=(300, 4)), rng.normal(size=300)
+    stratum = rng.integers(0, 2, 300)
+    explained = ((target @ explaining_rows(X, stratum, 300)) ** 2).sum()
+    of_target = centred(target[:, None], stratum)[:, 0]
+    model = LinearRegression(fit_intercept=False).fit(centred(X, stratum), of_target)
+    left = ((of_target - model.predict(centred(X, stratum))) ** 2).sum()
+    assert explained == pytest.approx((of_target**2).sum() - left, rel=1e-4)
+
+
+def test_patients_with_the_same_labels_exchange_metadata():
+    rng = np.random.default_rng(0)
+    patient = np.array([0, 1, 1, 2, 2, 2, 3, 4, 4, 5, 6])
+    ill = np.array([0, 1, 0, 0, 0, 0, 1, 0, 0, 1, 0], dtype=bool)
+    draws = np.array(list(exchanges(patient, ill, 200, rng)))
+    assert (ill[draws] == ill).all()
+    for draw in draws:
+        of = {(a, b) for a, b in zip(patient, patient[draw], strict=True)}
         assert len(of) == len(set(patient)) == len({b for _, b in of})
-    # A patient with as many images as the donor takes each of its images once.
-    taken = rows[:, patient == 4][patient[rows[:, 7]] == 4]
+        assert (draw[1:3] == [1, 2]).all()  # no other patient has both labels
+    # A patient with as many images as the giver takes each of its images once.
+    taken = draws[:, patient == 4][patient[draws[:, 7]] == 4]
     assert (np.sort(taken, axis=1) == [7, 8]).all()
+    assert len(np.unique(taken, axis=0)) == 2
 
 
 def test_holm_equals_statsmodels():
