@@ -31,9 +31,10 @@ _MOST_HELD = 2**30
 # MedSigLIP's 1152 directions. All of 10,000 bags would cost as much as several steps.
 _MOST_INSTANCES = 2**17
 
-# Share of the mean variance that is added to that of each direction: directions in
-# which instances hardly differ are not blown up to the size of others.
-_SHRINKAGE = 0.01
+# Share of the mean variance that is added to that of each direction, where there are as
+# many bags as directions: those in which instances hardly differ are not blown up to the
+# size of others. Few labels cannot tell which of these matter, and want more of it.
+_SHRINKAGE = 0.1
 
 # Standard deviation of the pooled row's coordinates, where that of instances is 1. With
 # 1 the row's weights are as cheap as those of instances, and few labels are explained
@@ -208,12 +209,13 @@ def make_bag_space(
             # A bag counts once, however many instances it has.
             np.repeat(weight[rows][some] / count, count),
         )
-    of_instances, of_whole = moments.whitening(), None
+    shrinkage = min(1.0, _SHRINKAGE * width / weight.sum())
+    of_instances, of_whole = moments.whitening(shrinkage), None
     whole = np.ones((n_bags, 1), np.float32)
     if pooled_row:
         moments = _Moments(width)
         moments.add(last, weight)
-        of_whole = moments.whitening(_WHOLE_DEVIATION)
+        of_whole = moments.whitening(shrinkage, _WHOLE_DEVIATION)
         whole = np.hstack([(last - of_whole.mean) @ of_whole.basis, whole])
     features = BagFeatures(
         X if held is None else held,
@@ -270,13 +272,13 @@ class _Moments:
         self._sum += weighted.sum(axis=0, dtype=np.float64)
         self._products += vectors.T @ weighted
 
-    def whitening(self, deviation: float = 1.0) -> Whitening:
+    def whitening(self, shrinkage: float, deviation: float = 1.0) -> Whitening:
         """Return the change of coordinates after which all deviations are this."""
         mean = self._sum / self._weight
         covariance = self._products / self._weight - np.outer(mean, mean)
         values, vectors = scipy.linalg.eigh(covariance, check_finite=False)
         values = np.maximum(values, 0)
-        added = _SHRINKAGE * values.mean()
+        added = shrinkage * values.mean()
         scale = np.sqrt(values + added) if added > 0 else np.ones_like(values)
         basis = (vectors * (deviation / scale)).astype(np.float32)
         return Whitening((self._near + mean).astype(np.float32), basis)
