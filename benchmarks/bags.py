@@ -252,7 +252,8 @@ def measure_ordinary(store: Path, data: Path, n_seeds: int) -> dict[str, Any]:
     X, X_test = embed(sets[0].images[keep], store), embed(sets[1].images, store)
     y = sets[0].target[keep]
     for n in (200, len(y)):
-        table = tables.setdefault(f"PneumoniaMNIST, {n} labels", {})
+        which = n if n < len(y) else "all"
+        table = tables.setdefault(f"PneumoniaMNIST, {which} labels", {})
         for seed in range(n_seeds if n < len(y) else 1):
             rows = np.random.default_rng(seed).permutation(len(y))[:n]
             some = X[rows], y[rows, None], np.arange(n)
