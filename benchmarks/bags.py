@@ -11,24 +11,23 @@ of 128 pixels, so that a cell is one patch. Spots are Gaussians 3 to 12 pixels a
 - *rows* is ``LinearProbe`` on the pooled row of the image.
 
 Studies have 85 phantoms, one of which may show a nodule. ``--parts`` runs some of the
-comparisons; embeddings are kept in ``--store``.
+comparisons and keeps the figures of the others; embeddings are kept in ``--store``.
+Run *speed* alone on a quiet machine, and *store* alone, as both measure the memory of
+the whole process.
 
 References
 ----------
 .. [1] ``sk_medsiglip.datasets.make_chest_phantoms``.
 .. [2] Yang et al., "MedMNIST v2", Scientific Data 2023; X-rays of Kermany et al., Cell
    2018; CC BY 4.0.
-.. [3] Ilse et al., "Attention-based Deep Multiple Instance Learning", ICML 2018.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from benchmarks._bags_large import measure_speed, measure_store
 from benchmarks._measure import setting, write_results
 from benchmarks.demo_checkpoint import unseen_rows
 from sk_medsiglip import (
@@ -56,6 +56,8 @@ SLICES = 85
 #: Findings that spots are planted beside: all but the nodule, which is a spot itself.
 BESIDE = ["cardiomegaly", "effusion", "pneumothorax", "consolidation", "device"]
 TRAIN_SEED, TEST_SEED = 41_000, 42_000
+
+_RESULTS = Path(__file__).parent / "results" / "bags.json"
 
 Array = NDArray[Any]
 
@@ -250,7 +252,8 @@ def measure_ordinary(store: Path, data: Path, n_seeds: int) -> dict[str, Any]:
     X, X_test = embed(sets[0].images[keep], store), embed(sets[1].images, store)
     y = sets[0].target[keep]
     for n in (200, len(y)):
-        table = tables.setdefault(f"PneumoniaMNIST, {n} labels", {})
+        which = n if n < len(y) else "all"
+        table = tables.setdefault(f"PneumoniaMNIST, {which} labels", {})
         for seed in range(n_seeds if n < len(y) else 1):
             rows = np.random.default_rng(seed).permutation(len(y))[:n]
             some = X[rows], y[rows, None], np.arange(n)
@@ -283,90 +286,35 @@ def compare_ordinary(
         print(len(X), name, {k: round(v, 4) for k, v in found.items()}, flush=True)
 
 
-# ------------------------------------------------------------------------------- speed
+# ---------------------------------------------------------------------------- margins
 
 
-def make_many(n: int, width: int, seed: int) -> tuple[Array, Array]:
-    """Return bags of 64 vectors; in half of them one is five deviations away."""
-    rng = np.random.default_rng(seed)
-    spread = (np.arange(1, width + 1) ** -0.5).astype(np.float32)
-    X = np.empty((n, GRID**2, width), np.float32)
-    for bag in X:
-        bag[:] = rng.standard_normal(bag.shape, dtype=np.float32)
-    X *= spread
-    y = np.arange(n) % 2
-    way = np.random.default_rng(0).standard_normal(width, dtype=np.float32)
-    way *= 5 * spread / np.linalg.norm(way)
-    X[np.arange(n), rng.integers(GRID**2, size=n)] += y[:, None] * way
-    return X, y
+def find_margins(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the differences of AUC that are asked for, by comparison."""
+    margins = {}
+    for key, table in results.get("spots", {}).items():
+        ours = table["BagProbe"]["all"]
+        margins[key] = {
+            "BagProbe - rows": ours - table["rows, LinearProbe"]["all"],
+            "BagProbe - trained with places": (
+                ours - table["trained with places, max of cells"]["all"]
+            ),
+        }
+    for key, table in results.get("studies", {}).items():
+        margins[key] = {
+            f"BagProbe - {name}": table["BagProbe"]["AUC"] - other["AUC"]
+            for name, other in table.items()
+            if name != "BagProbe"
+        }
+    for key, table in results.get("ordinary", {}).items():
+        ours, rows = table["BagProbe, pooled_row=True"], table["rows, LinearProbe"]
+        margins[key] = {"with the row - rows, least": min_difference(ours, rows)}
+    return margins
 
 
-def train_attention(X: Array, y: Array, epochs: int) -> Callable[[Array], Array]:
-    """Train attention-based pooling [3]_ with AdamW, and return its scores."""
-    import torch
-    from torch import nn
-
-    torch.manual_seed(0)
-    width = X.shape[2]
-    look, score = nn.Sequential(nn.Linear(width, 128), nn.Tanh()), nn.Linear(128, 1)
-    head = nn.Linear(width, 1)
-    parts = nn.ModuleList([look, score, head])
-    optimizer = torch.optim.AdamW(parts.parameters(), lr=1e-3, weight_decay=0.01)
-
-    def answer(bags: Any) -> Any:
-        shares = score(look(bags)).softmax(dim=1)
-        return head((shares * bags).sum(dim=1))[:, 0]
-
-    target = torch.as_tensor(y, dtype=torch.float32)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(X)).split(64):
-            bags = torch.from_numpy(X[rows.numpy()])
-            loss = nn.functional.binary_cross_entropy_with_logits(
-                answer(bags), target[rows]
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-    def decide(bags: Array) -> Array:
-        with torch.no_grad():
-            pieces = torch.from_numpy(bags).split(256)
-            return torch.cat([answer(piece) for piece in pieces]).numpy()
-
-    return decide
-
-
-def measure_speed(n: int, width: int, epochs: int) -> dict[str, Any]:
-    """Return seconds of a fit with five folds and penalties, and of its rival."""
-    X, y = make_many(n, width, 1)
-    X_test, y_test = make_many(min(n, 1000), width, 2)
-    figures: dict[str, Any] = {}
-    start, used = time.perf_counter(), time.process_time()
-    probe = BagProbe(np.logspace(-3, 0, 5), cv=5).fit(X, y)
-    auc = roc_auc_score(y_test, probe.decision_function(X_test))
-    figures["BagProbe, 5 folds, 5 penalties and the refit"] = {
-        "s": time.perf_counter() - start,
-        "CPU, s": time.process_time() - used,
-        "AUC": float(auc),
-        "steps, most": int(probe.n_iter_.max()),
-        "memory of the process, GB": memory(),
-    }
-    print(figures, flush=True)
-    start, used = time.perf_counter(), time.process_time()
-    decide = train_attention(X, y, epochs)
-    seconds, used = time.perf_counter() - start, time.process_time() - used
-    figures[f"attention, one training of {epochs} epochs"] = {
-        "s": seconds,
-        "CPU, s": used,
-        "AUC": float(roc_auc_score(y_test, decide(X_test))),
-    }
-    print(figures, flush=True)
-    return figures
-
-
-def memory() -> float:
-    """Return the most memory that this process held, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+def min_difference(ours: Mapping[str, float], others: Mapping[str, float]) -> float:
+    """Return the least difference over the findings."""
+    return min(ours[finding] - others[finding] for finding in ours)
 
 
 # -------------------------------------------------------------------------------- all
@@ -374,7 +322,7 @@ def memory() -> float:
 
 def main() -> None:
     """Measure, print and write down."""
-    parts = ("spots", "studies", "ordinary", "speed")
+    parts = ("spots", "studies", "ordinary", "speed", "store")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="*", default=parts, choices=parts)
     parser.add_argument("--store", type=Path, default=Path("bags_store"))
@@ -382,6 +330,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--test-images", type=int, default=2000)
     parser.add_argument("--bags", type=int, default=10_000)
+    parser.add_argument("--stored-bags", type=int, default=20_000)
     parser.add_argument("--dry", action="store_true", help="write no results")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -391,10 +340,14 @@ def main() -> None:
         "studies": lambda: measure_studies(args.store, args.seeds, 6000),
         "ordinary": lambda: measure_ordinary(args.store, args.data, args.seeds),
         "speed": lambda: measure_speed(args.bags, 1152, 100),
+        "store": lambda: measure_store(args.stored_bags, 100_000, 1152),
     }
+    if _RESULTS.exists():  # parts that are not run keep their figures
+        results = {**json.loads(_RESULTS.read_text("utf-8")), **results}
     for part in args.parts:
         results[part] = measures[part]()
         print(json.dumps(results[part], indent=1), flush=True)
+    results["margins"] = find_margins(results)
     if not args.dry:
         write_results("bags", results)
 

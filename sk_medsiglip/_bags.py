@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-#: Values of one piece that is read at a time to check a whole array: 64 MB of float32.
+#: Values of one piece that is read at a time: 64 MB of float32.
 _PIECE = 2**24
 
 
@@ -88,9 +88,32 @@ def check_bags(
             "that made those of fit."
         )
     if values:
-        for _ in iter_bags(bags, max(1, _PIECE // (shape[1] * shape[2]))):
+        for _ in iter_bags(bags, _bags_a_piece(bags)):
             pass
     return bags
+
+
+def bag_means(X: Any) -> NDArray[np.float32]:
+    """Return the mean of the instances of each bag, so that bags compare as rows do.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_instances, width)
+        Bags as :func:`check_bags` returns them, read piece by piece.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, width), float32
+
+    Raises
+    ------
+    ValueError
+        As in :func:`iter_bags`.
+    """
+    means = np.empty((len(X), X.shape[2]), np.float32)
+    for rows, block, present in iter_bags(X, _bags_a_piece(X)):
+        means[rows] = block.sum(axis=1) / present.sum(axis=1, keepdims=True)
+    return means
 
 
 def iter_bags(
@@ -161,6 +184,10 @@ def _without_padding(
     if missing.any():
         block = np.where(present[:, :, None], block, np.float32(0))
     return block, present
+
+
+def _bags_a_piece(X: Any) -> int:
+    return max(1, _PIECE // (X.shape[1] * X.shape[2]))
 
 
 def _as_array(X: Any, name: str) -> NDArray[Any]:

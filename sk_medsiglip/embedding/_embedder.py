@@ -11,6 +11,7 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
+from sk_medsiglip._bags import is_bags
 from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._validation import Integral, Interval, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
@@ -112,6 +113,8 @@ class Embedder(Stateless):
 def plain_rows(transformer: Any, X: Any) -> NDArray[Any]:
     """Return what a transformer makes of ``X``, as an array under every configuration.
 
+    Bags that stay in the store stay there.
+
     Parameters
     ----------
     transformer : transformer
@@ -126,4 +129,5 @@ def plain_rows(transformer: Any, X: Any) -> NDArray[Any]:
         ``set_output``, asks for data frames.
     """
     with config_context(transform_output="default"):
-        return np.asarray(transformer.transform(X), order="C")
+        rows = transformer.transform(X)
+    return rows if is_bags(rows) else np.asarray(rows, order="C")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_consistent_length
 
-from sk_medsiglip._bags import is_bags, iter_bags
+from sk_medsiglip._bags import bag_means, is_bags
 from sk_medsiglip._embeddings import is_matrix
 from sk_medsiglip._shared_groups import shared_groups, written_ids
 from sk_medsiglip._splits import group_numbers
@@ -25,8 +25,6 @@ from sk_medsiglip.evaluation._answers import steps
 from sk_medsiglip.exceptions import LeakageWarning
 from sk_medsiglip.images import image_rows
 from sk_medsiglip.model_selection import check_leakage
-
-_BAGS_AT_ONCE = 256
 
 AnyEmbedder = MedSigLIPEmbedder | MedSigLIPVolumeEmbedder
 
@@ -179,10 +177,4 @@ def _as_rows(X: Any, embedder: AnyEmbedder | None) -> Any:
     """Return one row a sample; images without an embedder stay images."""
     if embedder is not None and not is_matrix(X):
         X = plain_rows(embedder, X)
-    if not is_bags(X):
-        return X
-    means = [
-        block.sum(axis=1) / present.sum(axis=1, keepdims=True)
-        for _, block, present in iter_bags(X, _BAGS_AT_ONCE)
-    ]
-    return np.concatenate(means)
+    return bag_means(X) if is_bags(X) else X

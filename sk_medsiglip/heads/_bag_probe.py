@@ -88,12 +88,13 @@ class BagProbe(PenaltyChooser):
     Notes
     -----
     The logit of a bag of ``m`` instances ``x_j`` with a pooled row ``z`` is
-    ``log(sum_j exp(w @ x_j) / m) + u @ z + b``: a smooth maximum [1]_. Because of the
-    mean, bags of different sizes can be compared, and repeating all instances of a bag
-    changes nothing. The penalty is ``|v|^2 / (2 C)`` with ``v`` the coefficients in
-    whitened coordinates, in which instances have unit variance in all directions (a
-    hundredth of the mean variance is added to that of each); the pooled row has a
-    deviation of 0.3. Whitening looks at the bags of all folds, never at their labels.
+    ``log(sum_j exp(4 * w @ x_j) / m) / 4 + u @ z + b``: a smooth maximum [1]_. Because
+    of the mean, bags of different sizes can be compared, and repeating all instances of
+    a bag changes nothing. The penalty is ``|v|^2 / (2 C)`` with ``v`` the coefficients
+    in whitened coordinates, in which instances have unit variance in all directions. To
+    the variance of each, ``0.1 * width / n_samples`` of their mean is added, and at
+    most all of it. The pooled row has a deviation of 0.3. Whitening looks at the bags
+    of all folds, never at their labels.
     With one instance a bag this is logistic regression on whitened rows. With more, the
     objective is not convex: the solution is the minimum reached from zero, where a bag
     counts by the mean of its instances.
@@ -101,7 +102,7 @@ class BagProbe(PenaltyChooser):
     Cost: two products of ``X`` with a matrix of all folds, penalties and labels a step,
     in float32, some 20 to 80 steps. ``X`` is neither copied nor whitened. A lazy array,
     or one of another type, is held in memory as float32 up to 4 GiB; of a larger one
-    pieces are read twice a step.
+    pieces are read twice a step, which may take hours: fewer ``Cs`` and folds help.
 
     References
     ----------
@@ -201,7 +202,7 @@ class BagProbe(PenaltyChooser):
         """Return the logit of each instance, as if it were alone in its bag.
 
         The score of a bag lies between the mean and the largest of these: it is
-        ``log(mean(exp(scores)))``.
+        ``log(mean(exp(4 * scores))) / 4``.
 
         Parameters
         ----------

@@ -27,13 +27,19 @@ _PIECE = 2**24
 # arrays, pieces are read at every step.
 _MOST_HELD = 2**30
 
+# Parts of the problems that are solved together on such larger arrays: 3.2 GB of logits
+# in place of the bags that are not held spare seven of eight readings.
+_PARTS_OF_LARGE = 8
+
 # Instances that whitening looks at, spread evenly over the bags: a hundred for each of
 # MedSigLIP's 1152 directions. All of 10,000 bags would cost as much as several steps.
 _MOST_INSTANCES = 2**17
 
-# Share of the mean variance that is added to that of each direction: directions in
-# which instances hardly differ are not blown up to the size of others.
-_SHRINKAGE = 0.01
+# Share of the mean variance that is added to that of each direction, where there are as
+# many bags as directions: those in which instances hardly differ are not blown up to
+# the size of others. Of these few labels cannot tell which matter. On planted spots 0.1
+# was best for 200 labels, and 0.01 for 2,000 (demonstration checkpoint, width 192).
+_SHRINKAGE = 0.1
 
 # Standard deviation of the pooled row's coordinates, where that of instances is 1. With
 # 1 the row's weights are as cheap as those of instances, and few labels are explained
@@ -64,6 +70,11 @@ class BagSpace:
     def width(self) -> int:
         """Number of columns of ``rows``."""
         return self.rows.shape[1]
+
+    @property
+    def parts_at_once(self) -> int:
+        """Parts of the problems solved together, each of which reads all bags."""
+        return 1 if math.prod(self.rows.X.shape) <= _MOST_HELD else _PARTS_OF_LARGE
 
     @property
     def penalty(self) -> NDArray[np.float32]:
@@ -208,12 +219,13 @@ def make_bag_space(
             # A bag counts once, however many instances it has.
             np.repeat(weight[rows][some] / count, count),
         )
-    of_instances, of_whole = moments.whitening(), None
+    shrinkage = min(1.0, _SHRINKAGE * width / weight.sum())
+    of_instances, of_whole = moments.whitening(shrinkage), None
     whole = np.ones((n_bags, 1), np.float32)
     if pooled_row:
         moments = _Moments(width)
         moments.add(last, weight)
-        of_whole = moments.whitening(_WHOLE_DEVIATION)
+        of_whole = moments.whitening(shrinkage, _WHOLE_DEVIATION)
         whole = np.hstack([(last - of_whole.mean) @ of_whole.basis, whole])
     features = BagFeatures(
         X if held is None else held,
@@ -270,13 +282,13 @@ class _Moments:
         self._sum += weighted.sum(axis=0, dtype=np.float64)
         self._products += vectors.T @ weighted
 
-    def whitening(self, deviation: float = 1.0) -> Whitening:
+    def whitening(self, shrinkage: float, deviation: float = 1.0) -> Whitening:
         """Return the change of coordinates after which all deviations are this."""
         mean = self._sum / self._weight
         covariance = self._products / self._weight - np.outer(mean, mean)
         values, vectors = scipy.linalg.eigh(covariance, check_finite=False)
         values = np.maximum(values, 0)
-        added = _SHRINKAGE * values.mean()
+        added = shrinkage * values.mean()
         scale = np.sqrt(values + added) if added > 0 else np.ones_like(values)
         basis = (vectors * (deviation / scale)).astype(np.float32)
         return Whitening((self._near + mean).astype(np.float32), basis)

@@ -33,6 +33,7 @@ class Eigenbasis:
     basis: NDArray[np.floating]
     mean: NDArray[np.floating]
     energy = None  # of the columns of ``rows``: the solver finds it
+    parts_at_once = 1  # of those in which the solver takes the problems
 
     @property
     def width(self) -> int:

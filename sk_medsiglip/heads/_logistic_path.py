@@ -208,7 +208,8 @@ def solve_path(
     shape = (len(masks), len(Cs), n_labels)
     # Problems in the order of fold, C and label.
     fold, at, label = np.indices(shape, dtype=np.intp).reshape(3, -1)
-    step = max(1, MOST_ELEMENTS // (features.shape[0] * n_columns))
+    most = MOST_ELEMENTS * basis.parts_at_once
+    step = max(1, most // (features.shape[0] * n_columns))
     parts = []
     for start in range(0, len(fold), step):
         some = slice(start, start + step)

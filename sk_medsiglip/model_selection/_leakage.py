@@ -60,7 +60,8 @@ def check_leakage(
     ----------
     X : collection of images, or array-like of shape (n_samples, n_features)
         Images as :class:`~sk_medsiglip.MedSigLIPEmbedder` takes them, or their
-        embeddings.
+        embeddings. Bags, ``(n_samples, n_instances, width)``, are compared by their
+        means.
     groups : array-like of shape (n_samples,), default=None
         Patients. None looks for pictures only.
     splits : splitter, pair, or iterable of pairs

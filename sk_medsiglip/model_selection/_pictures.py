@@ -12,6 +12,7 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_consistent_length
 
+from sk_medsiglip._bags import bag_means, is_bags
 from sk_medsiglip._embeddings import is_matrix
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
@@ -47,7 +48,7 @@ def read_pictures(
     ----------
     X : collection of images, or array-like of shape (n_samples, n_features)
         Images as :class:`~sk_medsiglip.MedSigLIPEmbedder` takes them, or their
-        embeddings.
+        embeddings, or bags of these.
     embeddings : array-like of shape (n_samples, n_features), default=None
         Embeddings of the images in ``X``.
     embedder : MedSigLIPEmbedder, str or None, default=None
@@ -146,6 +147,8 @@ def _read_X(
     X: Any, embeddings: Any, embedder: Any, n_jobs: int | None
 ) -> tuple[Any, NDArray[np.float32] | None]:
     """Return images to fingerprint, or None, and unit vectors, or None."""
+    if is_bags(X):
+        X = bag_means(X)
     if is_matrix(X):
         if embeddings is not None or embedder is not None:
             raise ValueError(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 
+import forked
 import joblib
 import numpy as np
 import pytest
@@ -229,6 +230,25 @@ def test_killed_while_writing(patches, images, store):
     expected = clone(patches).set_params(embedder__cache=False).transform(images)
     np.testing.assert_allclose(patches.transform(images), expected, atol=0.1)
     assert len(store) == 12
+
+
+def embed_in(location, model, images):
+    embedder = MedSigLIPEmbedder(model, device="cpu", cache=location, batch_size=2)
+    MedSigLIPPatchEmbedder(embedder, grid=2).transform(images)
+
+
+def test_two_processes_write_at_once(patches, images, store):
+    given = store.location, patches.embedder.model, images
+    processes = [forked.context.Process(target=embed_in, args=given) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert store.verify().ok
+    assert len(store) == 12  # six bags of cells and six rows
+    expected = clone(patches).set_params(embedder__cache=False).transform(images)
+    np.testing.assert_allclose(patches.transform(images), expected, atol=0.1)
 
 
 # ------------------------------------------------------------------------------- lazy

@@ -113,6 +113,20 @@ def test_label_efficiency_draws_bags(data):
     assert table["score"].notna().all()
 
 
+class NeverAnArray(BagProbe):
+    """A probe that only takes bags that lie in the store."""
+
+    def fit(self, X, y, **params):
+        assert not isinstance(X, np.ndarray)
+        return super().fit(X, y, **params)
+
+
+def test_label_efficiency_leaves_bags_in_the_store(data):
+    pipe = make_pipeline(data.patches, NeverAnArray(2, cv=2, pooled_row=True))
+    table = label_efficiency({"parts": pipe}, data.images, data.y, [16], n_repeats=1)
+    assert table["score"].notna().all()
+
+
 def test_the_parts_of_a_head_are_explained(data):
     words = ["pleural effusion", "a lung nodule"]
     of_head = explain_head(data.probe, words, model="demo")

@@ -207,6 +207,15 @@ def test_length_of_vectors_does_not_matter():
     assert 0.999 <= found["cosine"][0] <= 1
 
 
+def test_bags_are_compared_by_their_means():
+    bags = np.random.default_rng(0).normal(size=(6, 4, 8)).astype(np.float32)
+    bags[:, 3] = np.nan  # padding
+    bags[5] = bags[1]
+    found = check_leakage(bags, splits=([0, 1, 2], [3, 4, 5]))
+    assert found["kind"].tolist() == ["same picture"]
+    assert found[["train_row", "test_row"]].to_numpy().tolist() == [[1, 5]]
+
+
 # --- what is listed ---------------------------------------------------------------
 
 
