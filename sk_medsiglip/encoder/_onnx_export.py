@@ -84,4 +84,5 @@ def export_image_tower(
             output_names=[row_name],
             dynamic_shapes={"images": {0: torch.export.Dim("n_images")}},
         )
+    assert program is not None  # it is where no file is named
     return program.model_proto

@@ -11,6 +11,7 @@ import queue
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,8 @@ class _Decoder:
     def __init__(self, prepare: Prepare) -> None:
         self._prepare = prepare
         self.n_restarts = 0
-        self._start()
+        self._is_ready = False
+        self._pipe, self._process = self._start()
 
     def decode(self, content: bytes, seconds: float) -> NDArray[np.uint8]:
         try:
@@ -70,29 +72,31 @@ class _Decoder:
         except (OSError, EOFError) as error:
             self.stop()
             self.n_restarts += 1
-            self._start()
+            self._is_ready = False
+            self._pipe, self._process = self._start()
             slow = isinstance(error, TimeoutError)
             reason = f"took over {seconds:g} s" if slow else "ended the decoder"
             raise ImageReadError(f"the image cannot be read: it {reason}") from None
         if isinstance(answer, tuple):
             raise ImageReadError(*answer)
-        return answer
+        pixels: NDArray[np.uint8] = answer
+        return pixels
 
     def stop(self) -> None:
         self._process.kill()
         self._process.join()
         self._pipe.close()
 
-    def _start(self) -> None:
+    def _start(self) -> tuple[Connection, BaseProcess]:
         # Not forked: threads of the server may hold locks at that moment.
         context = multiprocessing.get_context("spawn")
-        self._is_ready = False
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
+        ours, theirs = context.Pipe()
+        process = context.Process(
             target=_run, args=(theirs, self._prepare), daemon=True
         )
-        self._process.start()
+        process.start()
         theirs.close()
+        return ours, process
 
 
 def _run(pipe: Connection, prepare: Prepare) -> None:

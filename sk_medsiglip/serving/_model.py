@@ -52,7 +52,7 @@ class ServedModel:
             last = layer
         self._answers = find_answers(self._classifier, None)
         #: Name of the only finding, where there is one with prompts of its own.
-        one = getattr(last, "findings_", ())
+        one = list(getattr(last, "findings_", ()))
         self._finding = str(one[0]) if len(one) == 1 else None
         model = os.fspath(reader.model)
         self.info = {

@@ -100,7 +100,7 @@ def to_onnx(
         )
     graph = Graph()
     types = graph.onnx.TensorProto
-    if include_encoder:
+    if include_encoder and embedder is not None:
         model = export_image_tower(embedder.model, embedder.revision_, row_name="rows")
         rows = graph.add("Cast", "rows", to=types.DOUBLE)
         if embedder.normalize:
@@ -124,7 +124,7 @@ def to_onnx(
     graph.onnx.checker.check_model(model)
     with new_file(path) as draft:
         draft.write_bytes(model.SerializeToString())
-    if include_encoder and not is_demonstration(embedder.model):
+    if include_encoder and embedder and not is_demonstration(embedder.model):
         notice = path.with_name(f"{path.name}.NOTICE.txt")
         notice.write_text(_NOTICE.format(name=path.name), encoding="utf-8")
     return path
