@@ -6,9 +6,11 @@ one image at a time: one that crashes it, or takes too long, hurts no other.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import queue
 import signal
+import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -102,6 +104,9 @@ class _Decoder:
 def _run(pipe: Connection, prepare: Prepare) -> None:
     """Decode what comes through a pipe, until its other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server to answer
+    # Libraries quote what they find in a file, and logs must not hold that.
+    warnings.simplefilter("ignore")
+    logging.disable()
     pipe.send_bytes(b"ready")
     while True:
         try:
@@ -112,3 +117,5 @@ def _run(pipe: Connection, prepare: Prepare) -> None:
             pipe.send(prepare(content))
         except ImageReadError as error:
             pipe.send((error.reason, error.hint))
+        except Exception as error:
+            pipe.send((f"decoding ended in a {type(error).__name__}", ""))

@@ -324,6 +324,8 @@ def _misbehave(content):
         os.kill(os.getpid(), signal.SIGKILL)
     if content == b"hang":
         time.sleep(60)
+    if content == b"defect":
+        raise ZeroDivisionError("Doe^Jane")
     if content == b"bad":
         raise ImageReadError("it is bad", "Mend it.")
     return np.zeros((2, 2, 3), np.uint8)
@@ -343,6 +345,8 @@ def test_a_decoder_that_dies_or_hangs_hurts_no_other_image():
                 with pytest.raises(ImageReadError, match=word):
                     future.result()
         assert decoders.n_restarts == 2
+        with pytest.raises(ImageReadError, match="ZeroDivisionError"):
+            decoders.decode(b"defect")
         decoders._seconds = 0.5
         with pytest.raises(ImageReadError, match="took"):
             decoders.decode(b"hang")
