@@ -10,6 +10,7 @@ Python compute too, and ``demo`` prints those lines. The files::
     _predict.py        predict and zero-shot: images to a table of probabilities
     _audit.py          audit: what is wrong with labelled images, before training
     _report.py         report: an HTML file; _test_set.py reads the test set
+    _serve.py          serve: a saved classifier behind HTTP
     _prompts_app.py    prompts: sets that ship, and tests of prompts
     _index_app.py      index: a searchable index, built and asked
     _finetune.py       finetune: a tuned encoder

@@ -28,6 +28,7 @@ from sk_medsiglip.cli._index_app import index_app
 from sk_medsiglip.cli._predict import predict, zero_shot
 from sk_medsiglip.cli._prompts_app import prompts_app
 from sk_medsiglip.cli._report import report
+from sk_medsiglip.cli._serve import serve
 from sk_medsiglip.cli._train import split, train, tune
 from sk_medsiglip.exceptions import SkMedSiglipError
 
@@ -124,6 +125,7 @@ app.command(
 app.command("finetune")(finetune)
 app.command("predict")(predict)
 app.command("report")(report)
+app.command("serve")(serve)
 app.add_typer(index_app, name="index")
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(cache_app, name="cache")

@@ -35,6 +35,11 @@ _EXTRAS = {
     "finetune": (("accelerate", "peft"), "finetune"),
     "ray": (("pyarrow", "ray"), "embed --ray"),
     "skops": (("skops",), "classifiers saved without pickles"),
+    "serve": (
+        ("prometheus_client", "python_multipart", "starlette", "uvicorn"),
+        "a saved classifier behind HTTP",
+    ),
+    "onnx": (("onnx", "onnxscript"), "classifiers written as ONNX files"),
 }
 _MARKS = {
     "ok": ("ok  ", "green"),

@@ -18,6 +18,7 @@ files::
     _openvino_towers.py    engine="openvino", and its graphs kept on disk
     _numerics.py           engine, device and numeric type, chosen for this machine
     _patch_scores.py       how much each patch of an image is like a text
+    _onnx_export.py        the image tower as an ONNX graph
 
     _batch_size.py         how much goes through in one pass, and how many at once
     _fork.py               what a forked worker may do with torch
@@ -58,6 +59,7 @@ from sk_medsiglip.encoder._numerics import (
     choose_dtype,
     choose_engine,
 )
+from sk_medsiglip.encoder._onnx_export import export_image_tower
 from sk_medsiglip.encoder._patch_scores import PATCH_METHODS, score_patches
 from sk_medsiglip.encoder._pooling_head import check_grid
 from sk_medsiglip.encoder._tokenizer import count_tokens, load_tokenizer, tokenize
@@ -83,6 +85,7 @@ __all__ = [
     "clear_encoders",
     "count_tokens",
     "digest_adapter",
+    "export_image_tower",
     "find_checkpoint",
     "image_batch_sizes",
     "is_demonstration",

@@ -14,6 +14,7 @@
     _delong.py               delong_test
     _net_benefit.py          net_benefit
     _operating_point.py      choose_operating_point
+    _operating_point_classifier.py    OperatingPointClassifier
     _published.py            published_results, known_training_data
 
     _label_efficiency.py     label_efficiency
@@ -50,6 +51,9 @@ from sk_medsiglip.evaluation._operating_point import (
     OperatingPoint,
     choose_operating_point,
 )
+from sk_medsiglip.evaluation._operating_point_classifier import (
+    OperatingPointClassifier,
+)
 from sk_medsiglip.evaluation._published import known_training_data, published_results
 from sk_medsiglip.evaluation._reliability_plot import ReliabilityDisplay
 from sk_medsiglip.evaluation._report import write_report
@@ -61,6 +65,7 @@ __all__ = [
     "LabelEfficiencyDisplay",
     "MistakesDisplay",
     "OperatingPoint",
+    "OperatingPointClassifier",
     "PrecisionRecallBandDisplay",
     "ReliabilityDisplay",
     "RocBandDisplay",

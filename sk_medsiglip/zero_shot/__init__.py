@@ -29,6 +29,11 @@ from sk_medsiglip.zero_shot._classifier import ZeroShotClassifier
 from sk_medsiglip.zero_shot._comparison import compare_prompts
 from sk_medsiglip.zero_shot._comparison_plot import PromptComparisonDisplay
 from sk_medsiglip.zero_shot._conformal import ConformalZeroShot
+from sk_medsiglip.zero_shot._conformal_answers import Answers as Answers
+from sk_medsiglip.zero_shot._conformal_answers import find_answers as find_answers
+from sk_medsiglip.zero_shot._conformal_answers import (
+    list_probabilities as list_probabilities,
+)
 from sk_medsiglip.zero_shot._heatmap import prompt_heatmap
 from sk_medsiglip.zero_shot._heatmap_plot import HeatmapDisplay
 from sk_medsiglip.zero_shot._pipeline import make_zero_shot_pipeline

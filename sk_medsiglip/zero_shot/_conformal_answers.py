@@ -35,7 +35,7 @@ class Answers(NamedTuple):
         return list(self.findings.tolist())
 
 
-def find_answers(estimator: Any, y: ArrayLike) -> Answers:
+def find_answers(estimator: Any, y: ArrayLike | None) -> Answers:
     """Return the possible answers of a fitted classifier; ``y`` may name findings."""
     classes = estimator.classes_
     several = isinstance(classes, list) or np.ndim(classes) == 2

@@ -1,0 +1,48 @@
+"""``serve``: a saved classifier behind HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sk_medsiglip.cli import _options as options
+from sk_medsiglip.cli._console import say
+from sk_medsiglip.cli._predict import ClassifierArgument
+
+
+def serve(
+    classifier: ClassifierArgument,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on. 0.0.0.0 lets other machines in, without a "
+            "password."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port to listen on.")
+    ] = 8000,
+    max_batch: Annotated[
+        int, typer.Option(min=1, help="Images in one pass of the model.")
+    ] = 32,
+    device: options.DeviceOption = "auto",
+    trust: options.TrustOption = None,
+) -> None:
+    """Answer requests over HTTP with a classifier that train saved.
+
+    POST /predict takes a DICOM, PNG or JPEG file and answers with probabilities. Other
+    routes: /docs, /health, /info, /metrics. Nothing that passes through is stored.
+
+    Example: sk-medsiglip serve model.skops
+    """
+    # Late, so that --help is quick.
+    from sk_medsiglip.cli._embedding import set_embedding
+    from sk_medsiglip.cli._files import load_pipeline
+    from sk_medsiglip.serving import serve
+
+    pipeline = load_pipeline(classifier, trust or ())
+    set_embedding(pipeline[0], device=device)
+    name = f"[{host}]" if ":" in host else host
+    say(f"Serving {classifier.name} on http://{name}:{port}/docs; Ctrl-C ends it.")
+    serve(pipeline, host=host, port=port, max_batch=max_batch)

@@ -1,0 +1,121 @@
+"""Images are decoded in processes of their own, which may die without the server.
+
+Decoders of medical images are written in C and meet files from anywhere. A process has
+one image at a time: one that crashes it, or takes too long, hurts no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import queue
+import signal
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sk_medsiglip.exceptions import ImageReadError
+
+Prepare = Callable[[Any], NDArray[np.uint8]]
+
+
+class Decoders:
+    """Some processes that decode; ``decode`` may be called from any thread."""
+
+    def __init__(self, prepare: Prepare, n_processes: int, seconds: float) -> None:
+        self._seconds = seconds
+        self._all = [_Decoder(prepare) for _ in range(n_processes)]
+        self._idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
+        for decoder in self._all:
+            self._idle.put(decoder)
+
+    @property
+    def n_restarts(self) -> int:
+        """Number of processes that died or were stopped at work."""
+        return sum(decoder.n_restarts for decoder in self._all)
+
+    def decode(self, content: bytes) -> NDArray[np.uint8]:
+        """Return the pixels of an image at the model's size; raise if it has none."""
+        decoder = self._idle.get()
+        try:
+            return decoder.decode(content, self._seconds)
+        finally:
+            self._idle.put(decoder)
+
+    def close(self) -> None:
+        """End the processes."""
+        for decoder in self._all:
+            decoder.stop()
+
+
+class _Decoder:
+    """One process, started again after it died."""
+
+    def __init__(self, prepare: Prepare) -> None:
+        self._prepare = prepare
+        self.n_restarts = 0
+        self._is_ready = False
+        self._pipe, self._process = self._start()
+
+    def decode(self, content: bytes, seconds: float) -> NDArray[np.uint8]:
+        try:
+            if not self._is_ready:  # its imports are not the image's fault
+                self._pipe.recv_bytes()
+                self._is_ready = True
+            self._pipe.send_bytes(content)
+            if not self._pipe.poll(seconds):
+                raise TimeoutError
+            answer = self._pipe.recv()
+        except (OSError, EOFError) as error:
+            self.stop()
+            self.n_restarts += 1
+            self._is_ready = False
+            self._pipe, self._process = self._start()
+            slow = isinstance(error, TimeoutError)
+            reason = f"took over {seconds:g} s" if slow else "ended the decoder"
+            raise ImageReadError(f"the image cannot be read: it {reason}") from None
+        if isinstance(answer, tuple):
+            raise ImageReadError(*answer)
+        pixels: NDArray[np.uint8] = answer
+        return pixels
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    def _start(self) -> tuple[Connection, BaseProcess]:
+        # Not forked: threads of the server may hold locks at that moment.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_run, args=(theirs, self._prepare), daemon=True
+        )
+        process.start()
+        theirs.close()
+        return ours, process
+
+
+def _run(pipe: Connection, prepare: Prepare) -> None:
+    """Decode what comes through a pipe, until its other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server to answer
+    # Libraries quote what they find in a file, and logs must not hold that.
+    warnings.simplefilter("ignore")
+    logging.disable()
+    pipe.send_bytes(b"ready")
+    while True:
+        try:
+            content = pipe.recv_bytes()
+        except EOFError:
+            return
+        try:
+            pipe.send(prepare(content))
+        except ImageReadError as error:
+            pipe.send((error.reason, error.hint))
+        except Exception as error:
+            pipe.send((f"decoding ended in a {type(error).__name__}", ""))
