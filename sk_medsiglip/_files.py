@@ -48,6 +48,31 @@ def new_file(path: Path, *, mode: int = 0o666, durable: bool = False) -> Iterato
         draft.unlink(missing_ok=True)
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line to the end of a file, which is made if needed, and wait for the disk.
+
+    Several processes may append to one file. A last line that a killed process has cut
+    off is ended first, so that this one is not joined to it.
+    """
+    is_new = not path.exists()
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        if size := os.fstat(descriptor).st_size:
+            os.lseek(descriptor, size - 1, os.SEEK_SET)
+            if os.read(descriptor, 1) != b"\n":
+                line = b"\n" + line
+        # In one call, so that lines of two processes do not mix.
+        left = memoryview(line + b"\n")
+        while left:
+            left = left[os.write(descriptor, left) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if is_new and os.name == "posix":
+        _sync(path.parent, os.O_RDONLY)
+
+
 @contextmanager
 def new_folder(
     path: Path, *, mode: int = 0o777, replace: bool = True

@@ -7,6 +7,7 @@
     ├── PromptError             (ValueError)   a prompt set is malformed
     ├── CheckpointError         (ValueError)   weights are missing, damaged or wrong
     ├── FilterError             (ValueError)   a filter of a search is malformed
+    ├── SessionError            (ValueError)   a labelling session cannot do that
     ├── ModelAccessError        (OSError)      weights cannot be had: gated, no network
     ├── CacheError              (OSError)      the embedding store is damaged
     │   └── CacheFormatError                   another version wrote the store
@@ -26,6 +27,7 @@
     ├── NoveltyWarning          images are unlike those that were learned from
     ├── LabelCodesWarning       numbers in ``y`` were read as places among class names
     ├── CheckpointWarning       part of a checkpoint or adapter is left out
+    ├── LabelFileWarning        lines of a session's label file cannot be used
     └── CacheWarning            the store cannot be used; the work goes on without it
 
 Each error is also the built-in exception that a caller would expect, so ``except
@@ -47,6 +49,7 @@ __all__ = [
     "ForkedProcessError",
     "ImageReadError",
     "LabelCodesWarning",
+    "LabelFileWarning",
     "LeakageWarning",
     "MissingDependencyError",
     "ModelAccessError",
@@ -56,6 +59,7 @@ __all__ = [
     "PromptWarning",
     "RunFolderError",
     "SearchIndexError",
+    "SessionError",
     "SkMedSiglipError",
     "SkMedSiglipWarning",
     "TruncatedTextWarning",
@@ -142,6 +146,10 @@ class SearchIndexError(SkMedSiglipError, OSError):
     """A stored index is missing, damaged, or of another version of this package."""
 
 
+class SessionError(SkMedSiglipError, ValueError):
+    """A labelling session cannot do that: a row is locked, or the session has ended."""
+
+
 class DatasetError(SkMedSiglipError, OSError):
     """A data set cannot be downloaded, or what was downloaded is not it."""
 
@@ -188,6 +196,10 @@ class NoveltyWarning(SkMedSiglipWarning):
 
 class CheckpointWarning(SkMedSiglipWarning):
     """Part of a checkpoint or adapter is left out, since it has no effect."""
+
+
+class LabelFileWarning(SkMedSiglipWarning):
+    """Lines of a session's label file cannot be used; the others are."""
 
 
 class CacheWarning(SkMedSiglipWarning):

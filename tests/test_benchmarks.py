@@ -18,6 +18,7 @@ from benchmarks import (
     embedding,
     gpu,
     persistence,
+    queue,
     report,
     scaling,
     search,
@@ -113,6 +114,16 @@ def test_the_audit_finds_what_is_planted(tmp_path):
     assert audit.precision_at_recall(rows, np.array([0, 1, 1, 0], bool)) == 0.5
     cost = audit.measure_cost(300, 2, 20)
     assert set(cost["times as fast, eight penalties"]) == {"s", "CPU s"}
+
+
+def test_the_queue_is_measured_in_pairs(monkeypatch):
+    monkeypatch.setattr(queue, "N_LABELS", (16, 24))
+    found = queue.measure(queue.digits_task(), 2)["24 labels"]
+    gain = found["AUC, queue"] - found["AUC, random"]
+    assert found["queue - random"] == pytest.approx(gain)
+    assert found["low"] <= gain <= found["high"]
+    y = np.array([0] * 98 + [1] * 40)
+    assert y[queue.thin_out(y, 0.02)].tolist() == [0] * 98 + [1] * 2
 
 
 def test_the_audit_of_sets_is_measured(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ DOCS = Path(__file__).parents[1] / "docs"
         ("audit.md", []),
         ("caching.md", ["pyarrow"]),
         ("engines.md", ["openvino"]),
+        ("explore.md", ["matplotlib", "skops"]),
         ("heatmaps.md", ["matplotlib"]),
         ("operating_points.md", []),
         ("evaluation.md", []),

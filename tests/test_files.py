@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sk_medsiglip._files import new_file, new_folder, put_in_place, scratch_folder
+from sk_medsiglip._files import (
+    append_line,
+    new_file,
+    new_folder,
+    put_in_place,
+    scratch_folder,
+)
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and permissions")
 
@@ -55,6 +61,16 @@ def test_a_failure_leaves_the_file_before_and_no_draft(tmp_path):
         write_half(path)
     assert path.read_text() == "before"
     assert os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_lines_are_added_behind_one_that_was_cut_off(tmp_path):
+    path = tmp_path / "labels.jsonl"
+    append_line(path, b"first")
+    append_line(path, b"second")
+    assert path.read_bytes() == b"first\nsecond\n"
+    path.write_bytes(b"first\nsec")
+    append_line(path, b"third")
+    assert path.read_bytes() == b"first\nsec\nthird\n"
 
 
 def test_a_folder_is_swapped_whole(tmp_path):
