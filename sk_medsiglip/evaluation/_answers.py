@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import Pipeline
 
-from sk_medsiglip._labels import Labels, check_columns, check_labels
+from sk_medsiglip._labels import Labels, check_columns, check_labels, finding_names
 
 NO_PROBABILITIES = (
     "probabilities from 0 to 1 are needed, and there are only scores. Calibrate the "
@@ -111,8 +111,7 @@ class Truth:
         if self.kind == "findings" and numbers not in (self.names, other.names):
             raise ValueError(
                 f"the findings are {self.names} in one part of the data and "
-                f"{other.names} in another: pass y[columns] in the same order for all "
-                "parts."
+                f"{other.names} in another: pass y[columns] in one order for all parts."
             )
         return replace(self, names=other.names)
 
@@ -183,8 +182,7 @@ def _read(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
     classes = np.unique(np.concatenate(plain)) if plain else None
     if classes is not None and len(classes) < 2:
         raise ValueError(
-            f"the estimators know only one class, {classes.tolist()}: train them on "
-            "two or more."
+            f"the estimators know only {classes.tolist()}; two are needed."
         )
     labels = check_labels(read_truth, X, y, classes, blanks=True)
     assert labels.classes is not None
@@ -377,7 +375,7 @@ def _present(said: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
 
 def _findings_of(estimator: Any) -> list[Any] | None:
     """Return the names of an estimator's findings, if it has any."""
-    own = getattr(estimator, "findings_", getattr(estimator, "label_names_", None))
+    own = finding_names(estimator)
     if own is not None:
         return [str(one) for one in own]
     if isinstance(estimator, Pipeline):

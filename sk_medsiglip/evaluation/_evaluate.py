@@ -97,9 +97,8 @@ def evaluate(
     pos_label : default=None
         The positive one of two classes. By default, the second in sorted order.
     interval : {"auto", "bootstrap"}, default="auto"
-        Method of the intervals. "auto" uses for each metric the method with the most
-        reliable coverage for few patients (see Notes), and resamples of patients if
-        there is none. "bootstrap" uses resamples for shares and areas too.
+        "auto" uses for each metric the method with the most reliable coverage for few
+        patients (see Notes). "bootstrap" uses resamples for shares and areas too.
     n_bootstrap : int, default=2000
         Number of resamples, and of permutations that test a gap.
     level : float, default=0.95
@@ -112,8 +111,7 @@ def evaluate(
         equals "7" and 7.0. A warning names ids that may be equal ("007"), are missing,
         or are of another type.
     data_set : str, default=None
-        Name of a public data set that ``X`` comes from; see
-        :func:`known_training_data`.
+        Public data set of ``X``, compared with :func:`known_training_data`.
     by_patient : {"max", "mean"}, default=None
         Whether to add metrics of whole patients to those of images, as subgroup
         "patients (max)" or "patients (mean)". A patient has a finding if any image
@@ -179,16 +177,15 @@ def evaluate(
       of 1 or 0 has the exact bound of that number. "f1" follows from the share of true
       positives among all images that are flagged or have the label.
     - "balanced_accuracy", "macro" and differences: MOVER [4]_, which combines the
-      intervals of the parts and uses their correlation over patients. The p-value of a
-      difference is the level at which its interval reaches 0, so that the two agree.
-      For areas it is more cautious than :func:`delong_test`, whose intervals covered
-      the true value in as few as .68 of data sets with three to five positive patients.
+      intervals of the parts and their correlation over patients. The p-value of a
+      difference is the level at which its interval reaches 0. For areas it is more
+      cautious than :func:`delong_test`, whose intervals covered the true value in as
+      few as .68 of data sets with three to five positive patients.
     - "net_benefit", and "ppv" and "npv" at a prevalence: MOVER of the shares from which
       they are computed (:func:`net_benefit`). The prevalence is taken as known.
     - "calibration_slope" and "calibration_intercept": Student's t distribution, with
-      the number of patients on the smaller side minus one as degrees of freedom, and a
-      variance that leaves out each patient in turn. Gaps are not computed for these,
-      for counts and for net benefit.
+      the patients of the smaller side minus one as degrees of freedom, and a variance
+      that leaves out each patient in turn. These, counts and net benefit have no gaps.
     - "ece" and counts: none. A calibration error is larger in resamples.
     - All other metrics: percentiles over resamples of patients, the same resamples for
       all. There is no interval if all values are equal, or if there are fewer than
@@ -208,22 +205,20 @@ def evaluate(
     is MOVER's. Resampled gaps have none below 100 patients a side, where it covered the
     true value in as few as .47 of data sets.
 
-    "sensitivity@specificity" chooses the threshold on the test set itself, and anew in
-    each resample: it is a point of the ROC curve, and the threshold may not reach it on
-    new images. Choose a threshold on other images with :func:`choose_operating_point`.
-    For exclusive classes, macro and micro "accuracy", "balanced_accuracy" and "brier"
-    equal scikit-learn's ``accuracy_score``, ``balanced_accuracy_score`` and
-    ``brier_score_loss``, with one answer per image. Scores outside [0, 1] are not
-    thresholded, and metrics of decisions are NaN.
+    "sensitivity@specificity" chooses the threshold on the test set, and anew in each
+    resample. It is a point of the ROC curve that may not be reached on new images; see
+    :func:`choose_operating_point`. For exclusive classes, macro and micro "accuracy",
+    "balanced_accuracy" and "brier" equal ``accuracy_score``,
+    ``balanced_accuracy_score`` and ``brier_score_loss`` of scikit-learn. Scores outside
+    [0, 1] are not thresholded, and metrics of decisions are NaN.
 
-    "ece" is computed for each label with 15 bins. Its bias shrinks with the number of
-    images, so it has no interval and no p-value, and is not compared between subgroups.
-    A slope of 1 and an intercept of 0 are ideal. A slope below 1 means that the
-    probabilities are too extreme; an intercept above 0 means that the label is more
-    frequent than predicted. Probabilities of 0 and 1 are moved by 1e-7.
+    "ece" has 15 bins. Its bias shrinks with the number of images, so it has no interval
+    and no p-value, and is not compared between subgroups. Ideal are a slope of 1 and an
+    intercept of 0. A slope below 1 means that probabilities are too extreme, and an
+    intercept above 0 that the label is more frequent than predicted. Probabilities of 0
+    and 1 are moved by 1e-7.
 
-    All resamples are computed at once: 2,000 resamples of the areas of 14 findings in
-    5,000 images take seconds.
+    2,000 resamples of the areas of 14 findings in 5,000 images take seconds.
 
     References
     ----------
