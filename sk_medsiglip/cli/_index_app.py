@@ -137,7 +137,9 @@ def search(
     ] = None,
     deduplicate: Annotated[
         float | None,
-        typer.Option(help="Cosine above which images are duplicates, such as 0.98."),
+        typer.Option(
+            help="Cosine above which only one of two images is shown, such as 0.98."
+        ),
     ] = None,
     diversity: Annotated[
         float,

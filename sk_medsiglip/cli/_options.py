@@ -176,7 +176,7 @@ class LabelOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of embedding that do not affect the result."""
+    """Options for a run of an embedder, without those of its model."""
 
     on_error: OnErrorOption = "raise"
     device: DeviceOption = "auto"

@@ -847,13 +847,13 @@ def test_from_the_command_line(data, tmp_path):
         "--prevalence", 0.02, code=2,
     )  # fmt: skip
     assert "exists. Add --overwrite" in run(*asked, code=2)
-    assert "name it .html" in run(
+    assert ".html" in run(
         "report", model, folder / "judge.csv", "--out", "report.pdf", code=2
     )
     assert "there is no column 'sex'" in run(
         *asked, "--overwrite", "--subgroup-column", "sex", code=2
     )
-    assert "Neither the model nor the method is the same" in run(
+    assert "a different model" in run(
         *asked, "--overwrite", "--published", "chest X-ray", code=2
     )
     blank = table[JUDGE].astype({"device": object})
@@ -865,7 +865,7 @@ def test_from_the_command_line(data, tmp_path):
     assert f"blank.csv: {n_blank} of 60 images are left out: a label" in summary
     for kind, why in (
         ("device", "do not differ in device"),
-        ("patient", "There is 1 patient"),
+        ("patient", "only 1 patient"),
     ):
         table[JUDGE].assign(**{kind: 1}).to_csv(folder / "alike.csv", index=False)
         assert why in run(
@@ -882,7 +882,7 @@ def test_from_the_command_line(data, tmp_path):
     table[JUDGE].assign(device=["odd", "device"] * 30).to_csv(
         folder / "odd.csv", index=False
     )
-    assert "class 'odd', which the classifier does not know" in run(
+    assert "class 'odd'" in run(
         "report", model, folder / "odd.csv", "--out", tmp_path / "o.html", code=2
     )
     assert "name one column" in run(
