@@ -294,6 +294,11 @@ def check_columns(y: Any, findings: Iterable[Any]) -> None:
         )
 
 
+def finding_names(estimator: Any, default: Any = None) -> Any:
+    """Return the names of a fitted estimator's findings, or the default."""
+    return getattr(estimator, "findings_", getattr(estimator, "label_names_", default))
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", " ", name).strip().casefold()
 

@@ -1,4 +1,4 @@
-"""``python -m sk_medsiglip.cli``, for where the console script is not on the path."""
+"""``python -m sk_medsiglip.cli``, if the console script is not on the path."""
 
 from sk_medsiglip.cli._app import main
 

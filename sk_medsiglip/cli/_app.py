@@ -1,4 +1,4 @@
-"""The commands of ``sk-medsiglip``, and how their errors reach the user."""
+"""The commands of ``sk-medsiglip``, and their error messages."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ from sk_medsiglip.exceptions import SkMedSiglipError
 
 _DEBUG_VARIABLE = "SK_MEDSIGLIP_DEBUG"
 
-# Mistakes that a user can mend. Any other exception is a defect of the package and
-# keeps its traceback.
+# Errors that a user can fix. Any other exception is a bug and keeps its traceback.
 _USER_ERRORS = (
     CommandError,
     SkMedSiglipError,
@@ -48,7 +47,7 @@ _USER_ERRORS = (
 
 
 class _Commands(TyperGroup):
-    """A group whose commands end in one sentence instead of a traceback."""
+    """A group of commands that print a message instead of a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         debug = ctx.params.get("debug") or os.environ.get(_DEBUG_VARIABLE)
@@ -89,7 +88,7 @@ def _common(
         bool,
         typer.Option(
             "--debug",
-            help=f"Show the traceback of an error; so does {_DEBUG_VARIABLE}=1.",
+            help=f"Show the traceback of errors, as does {_DEBUG_VARIABLE}=1.",
         ),
     ] = False,
     version: Annotated[
@@ -102,7 +101,7 @@ def _common(
         ),
     ] = False,
 ) -> None:
-    """Medical images to MedSigLIP embeddings, once; scikit-learn does the rest.
+    """Embed medical images with MedSigLIP once, then use scikit-learn.
 
     Start with: sk-medsiglip demo
 
@@ -119,7 +118,7 @@ app.command("split")(split)
 app.command("train")(train)
 app.command(
     "tune",
-    hidden=True,  # a former name, which says so itself
+    hidden=True,  # the former name of train --search
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(tune)
 app.command("finetune")(finetune)

@@ -1,4 +1,4 @@
-"""``sk-medsiglip audit``: what is wrong with labelled images, before training."""
+"""``sk-medsiglip audit``: find faults in labelled images before training."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sk_medsiglip.cli._console import (
     say,
     say_remarks,
 )
-from sk_medsiglip.cli._files import check_out
+from sk_medsiglip.cli._files import check_out, say_page
 
-#: Exit status where something was found that --fail-on names.
+#: Exit status if a check of --fail-on found something.
 _FOUND = 3
 
 
 class Check(StrEnum):
-    """Checks that --fail-on names."""
+    """Checks for --fail-on."""
 
     ANY = "any"
     LABELS = "labels"
@@ -40,16 +40,16 @@ def audit(
     source: Annotated[
         Path,
         typer.Argument(
-            help="CSV file with a column of paths and one or more of labels, or a "
-            "folder with a sub-folder a class."
+            help="CSV file with a column of paths and one or more columns of labels, "
+            "or a folder with one sub-folder per class."
         ),
     ],
     columns: options.LabelOptions,
     metadata_column: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column of scanner, site, view, age, sex; repeat it. Shortcuts and "
-            "subgroups are looked for among them."
+            help="Column of scanner, site, view, age or sex, searched for shortcuts "
+            "and subgroups. Repeatable."
         ),
     ] = None,
     out: Annotated[
@@ -58,16 +58,15 @@ def audit(
     fail_on: Annotated[
         list[Check] | None,
         typer.Option(
-            help="End with status 3 if this check finds something; any: if one of them "
-            "does. Repeat it. Without it, what is found does not change the status."
+            help="Exit with status 3 if this check, or any of them, finds something. "
+            "Repeatable. Without it the status does not depend on the findings."
         ),
     ] = None,
     show_images: Annotated[
         bool,
         typer.Option(
             "--show-images",
-            help="Show the images that are listed. The file then holds patients' "
-            "images.",
+            help="Show the listed images. The file then holds images of patients.",
         ),
     ] = False,
     seed: options.SeedOption = 0,
@@ -78,22 +77,22 @@ def audit(
 ) -> None:
     """List wrong labels, copies and shortcuts in labelled images.
 
-    It looks for wrong labels, copies, columns that could stand in for a finding,
-    subgroups that are ranked worse, and images unlike the others. The page names rows
-    of the file, and holds neither paths nor patients' names; pictures only on request.
+    The audit also finds subgroups on which a classifier does worse, and unusual images.
+    The HTML page gives row numbers of the file instead of paths and names of patients,
+    and shows images only with --show-images.
 
     Example: sk-medsiglip audit labels.csv --label-column effusion --group-column
     patient --metadata-column scanner --metadata-column site --fail-on labels
     """
     check_out(out, overwrite, (".html", ".htm"))
-    # Late, so that --help is quick.
+    # Imported late, so that --help is fast.
     import pandas as pd
 
     from sk_medsiglip.audit import audit as audit_images
     from sk_medsiglip.cli._embedding import embed_labelled
 
     data = columns.read(source)
-    for name in metadata_column or ():  # raises before images are embedded
+    for name in metadata_column or ():  # raises before embedding
         data.collection.column(name, "--metadata-column")
     embedder = model.embedder(run).fit(data.collection.paths)
     data, X = embed_labelled(data, embedder, "An audit")
@@ -113,7 +112,7 @@ def audit(
             random_state=seed,
             verbose=bar(),
         )
-    except ValueError as error:  # labels or columns that cannot be judged
+    except ValueError as error:  # unsuitable labels or columns
         raise CommandError(in_shell(str(error))) from error
     for sentence in found.sentences():
         say(sentence)
@@ -124,9 +123,7 @@ def audit(
         names=[f"row {row}" for row in data.rows],
         title=f"Audit of {source.name}",
     )
-    say(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB): open it in a browser.")
-    if show_images:
-        say("It holds pictures of patients: keep it where these may be kept.", "yellow")
+    say_page(out, shows_images=show_images)
     say(model_notice(model.model), "yellow")
     wanted = fail_on or []
     failed = [
@@ -135,5 +132,5 @@ def audit(
         if n and (name in wanted or Check.ANY in wanted)
     ]
     if failed:
-        say(f"Found, so the status is {_FOUND}: {', '.join(failed)}.", "red")
+        say(f"Exit status is {_FOUND}: {', '.join(failed)}.", "red")
         raise typer.Exit(_FOUND)

@@ -1,4 +1,4 @@
-"""``sk-medsiglip cache``: look at the embedding cache, check, shrink and empty it."""
+"""``sk-medsiglip cache``: inspect, check, shrink and empty the embedding cache."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 cache_app = typer.Typer(
-    help="Look at the embedding cache, check and shrink it.",
+    help="Inspect, check and shrink the embedding cache.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-#: Damage that verify may find, by attribute of its report.
+#: Messages for the damage in a report of verify, by attribute.
 _DAMAGE = {
-    "dropped": "rows were damaged or gone; they are computed again when needed.",
-    "recovered": "rows that the index had lost are back.",
-    "dropped_files": "notes on files were damaged; these files are read again when "
+    "dropped": "rows were damaged or missing; they are computed again when needed.",
+    "recovered": "rows that were missing from the index are restored.",
+    "dropped_files": "records of files were damaged; these files are read again when "
     "needed.",
     "unreadable_segments": "segments cannot be read at all; sk-medsiglip cache clear "
     "removes them.",
@@ -43,14 +43,14 @@ LocationOption = Annotated[
 
 @cache_app.command()
 def info(location: LocationOption = None) -> None:
-    """Show the cache's place, size and models."""
+    """Show the location, size and models of the cache."""
     cache = _open(location)
     stats = cache.stats()
     say(f"Location  {stats['location']}")
     if stats["network"]:
         say(
-            f"Network   {stats['network']}: safe, and slower than a local disk; copy "
-            "rows to one with: sk-medsiglip cache export, import",
+            f"Network   {stats['network']}: safe, but slower than a local disk. Copy "
+            "the rows to one with: sk-medsiglip cache export, import",
             "yellow",
         )
     say(f"On disk   {format_bytes(stats['bytes'])} in {stats['segments']:,} segments")
@@ -58,8 +58,8 @@ def info(location: LocationOption = None) -> None:
         say(
             f"Converted {format_bytes(stats['converted_bytes'])} of models for OpenVINO"
         )
-    say(f"Rows      {stats['rows']:,}, each of one image, its cells, or one text")
-    say(f"Files     {stats['files']:,} image files known by their state on disk")
+    say(f"Rows      {stats['rows']:,}, each for an image, its cells, or a text")
+    say(f"Files     {stats['files']:,} image files whose state on disk is recorded")
     if not stats["spaces"]:
         say("Nothing is stored yet.")
         return
@@ -85,8 +85,8 @@ def verify(
         Path | None,
         typer.Option(
             help="Also read the images of this folder or CSV file again, to find files "
-            "that changed without showing it. The options below say how they were "
-            "embedded."
+            "that changed without a new size or time. The options below must be those "
+            "with which they were embedded."
         ),
     ] = None,
     path_column: options.PathColumnOption = None,
@@ -94,7 +94,7 @@ def verify(
     resize: options.ResizeOption = "medsiglip",
     pad: options.PadOption = False,
 ) -> None:
-    """Check every row's checksum, and repair damage."""
+    """Check the checksums of all rows, and repair damage."""
     report = _open(location).verify()
     say(f"{report.rows:,} rows are intact, in {report.segments:,} segments.")
     for name, words in _DAMAGE.items():
@@ -103,7 +103,7 @@ def verify(
     if report.index_rebuilt:
         say("The index was damaged and was rebuilt.", "yellow")
     if report.ok:
-        say("Nothing is wrong.", "green")
+        say("Nothing is damaged.", "green")
     if images is None:
         return
     from sk_medsiglip.cli._collection import read_collection
@@ -114,11 +114,11 @@ def verify(
     embedder = MedSigLIPEmbedder(model, cache=_open(location), **how)
     outdated = [paths[i] for i in np.flatnonzero(~embedder.verify_files(paths))]
     if not outdated:
-        say(f"The {len(paths):,} images are as they are remembered, or new.", "green")
+        say(f"The {len(paths):,} images are unchanged, or new.", "green")
         return
     say(
-        f"{len(outdated):,} of {len(paths):,} files changed without showing it; they "
-        "are read again when needed:",
+        f"{len(outdated):,} of {len(paths):,} files changed without a new size or "
+        "time; they are read again when needed:",
         "yellow",
     )
     for path in outdated:
@@ -131,13 +131,13 @@ def export_rows(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Only rows of this model, or of the revision that begins so."
+            help="Only rows of this model, or of a revision that begins with this."
         ),
     ] = None,
     overwrite: options.OverwriteOption = False,
     location: LocationOption = None,
 ) -> None:
-    """Write the rows to one file, for machines without the model."""
+    """Write the rows to a file, for machines without the model."""
     check_out(out, overwrite)
     n_rows = _open(location).export_parquet(out, model=model, verbose=bar())
     size = format_bytes(out.stat().st_size)
@@ -150,16 +150,16 @@ def import_rows(
     source: Annotated[Path, typer.Argument(help="File that cache export wrote.")],
     location: LocationOption = None,
 ) -> None:
-    """Add the rows of a file; those already there stay.
+    """Add the rows of a file, keeping those in the cache.
 
-    The folder of the cache is made if it is missing.
+    The folder of the cache is created if needed.
     """
     from sk_medsiglip.cache import EmbeddingCache
 
     cache = EmbeddingCache(location)
     report = cache.import_parquet(source, verbose=bar())
     say(
-        f"Imported {report.new:,} new rows of {report.rows:,}, and facts on "
+        f"Imported {report.new:,} new rows of {report.rows:,}, and records of "
         f"{report.models:,} models, into {cache.location}."
     )
 
@@ -169,13 +169,13 @@ def prune(
     max_size: Annotated[
         str,
         typer.Option(
-            help="Size that the rows may take: 5GB, 500MB, 1.5GiB. The index comes on "
-            "top, about 20 bytes a row; neighbours go in blocks of 256."
+            help="Maximum size of the rows, such as 5GB, 500MB or 1.5GiB, without the "
+            "index (about 20 bytes per row). Rows are deleted in blocks of 256."
         ),
     ],
     location: LocationOption = None,
 ) -> None:
-    """Delete rows not used lately until the rest fits a size."""
+    """Delete the rows that were not used recently, down to a size."""
     limit = parse_bytes(max_size)
     cache = _open(location)
     before = cache.stats()
@@ -183,7 +183,7 @@ def prune(
     after = cache.stats()
     say(
         f"Freed {format_bytes(freed)}: {before['rows'] - after['rows']:,} of "
-        f"{before['rows']:,} rows are gone, {after['rows']:,} remain."
+        f"{before['rows']:,} rows were deleted, {after['rows']:,} remain."
     )
 
 
@@ -198,7 +198,7 @@ def clear(
     cache = _open(location)
     stats = cache.stats()
     if not stats["rows"] and not stats["segments"]:
-        say(f"{cache.location} holds no rows; there is nothing to delete.")
+        say(f"{cache.location} is empty; there is nothing to delete.")
         return
     if not yes:
         typer.confirm(
@@ -211,7 +211,7 @@ def clear(
 
 
 def parse_bytes(text: str) -> int:
-    """Return the bytes that ``5GB``, ``1.5 GiB`` or ``1000`` mean."""
+    """Return the number of bytes of ``5GB``, ``1.5 GiB`` or ``1000``."""
     number = r"(?P<number>\d+(\.\d+)?)"
     unit = r"((?P<power>[KMGT])(?P<binary>i?))?B?"
     match = re.fullmatch(rf"\s*{number}\s*{unit}\s*", text, re.IGNORECASE)
@@ -224,7 +224,7 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(n_bytes: float) -> str:
-    """Return a size for people, in powers of 1000."""
+    """Return a size in units that are powers of 1000."""
     units = ["bytes", "kB", "MB", "GB", "TB"]
     while n_bytes >= 1000 and len(units) > 1:
         n_bytes, units = n_bytes / 1000, units[1:]

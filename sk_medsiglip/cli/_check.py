@@ -1,4 +1,4 @@
-"""``sk-medsiglip check``: which images of a collection can be used, and why not."""
+"""``sk-medsiglip check``: find images of a collection that cannot be read."""
 
 from __future__ import annotations
 
@@ -36,29 +36,30 @@ def check(
             "--output",
             "--out",
             "-o",
-            help="Table to write, a row an image: .csv, .tsv or .parquet.",
+            help="Table to write, one row per image: .csv, .tsv or .parquet.",
         ),
     ] = None,
     path_column: PathColumnOption = None,
     intensity: Annotated[
         str,
         typer.Option(
-            help="How grey values become brightness: auto, ct, ct-wide, lung, "
+            help="Conversion of grey values to brightness: auto, ct, ct-wide, lung, "
             "mediastinum, brain, bone."
         ),
     ] = "auto",
     frame: Annotated[
         str | None,
         typer.Option(
-            help="Frame of multi-frame files, from 0, or middle. Without it they "
-            "cannot be read."
+            help="Frame of multi-frame files, counted from 0, or middle. Without it "
+            "they cannot be read."
         ),
     ] = None,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Refuse larger images.")
+        int | None,
+        typer.Option(min=1, help="Limit of pixels, to refuse larger images."),
     ] = None,
     n_jobs: Annotated[
-        int, typer.Option(help="Threads that read; -1 takes all cores.")
+        int, typer.Option(help="Threads that read images; -1 means all cores.")
     ] = -1,
     exit_zero: Annotated[
         bool,
@@ -66,26 +67,26 @@ def check(
     ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Read every image, without the model, and list failures.
+    """Read all images without the model, and list failures.
 
-    Printed are counts by format and modality, sizes, copies, and failures by reason.
-    The table of --output has the columns row, path (as given), readable, reason, hint,
-    format, modality, height, width, dtype, low and high (of the stored values, in
-    their unit), duplicate_of (row of the first image with the same pixels). It holds
-    nothing else from a DICOM file, and no patient's tags.
+    The command prints counts by format and modality, sizes, copies, and failures by
+    reason. The table of --output has the columns row, path (as given), readable,
+    reason, hint, format, modality, height, width, dtype, low and high (range of the
+    stored values, in their unit), and duplicate_of (row of the first image with the
+    same pixels). It holds nothing else from DICOM files, and no tags of patients.
 
-    The exit code is 0 if all images are readable, 1 if one is not, 2 if the command
-    itself is wrong.
+    The exit code is 0 if all images can be read, 1 if one cannot, and 2 if the command
+    is wrong.
 
     Example: sk-medsiglip check images/ --output check.csv
     """
-    # Late, so that --help is quick.
+    # Imported late, so that --help is fast.
     from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.images import MAX_PIXELS, check_images
 
     settings = _settings(intensity, frame)
     if n_jobs == 0:
-        raise CommandError("--n-jobs: 0 threads read nothing. Give 1 or more, or -1.")
+        raise CommandError("--n-jobs must be 1 or more, or -1 for all cores; got 0.")
     collection = read_collection(source, path_column)
     check_out(out, overwrite, (".csv", ".tsv", ".parquet"))
     if out is not None and out.suffix == ".parquet":
@@ -128,7 +129,7 @@ def _settings(intensity: str, frame: str | None) -> dict[str, Any]:
 
 
 def _say_left_out(folder: Path, taken: Sequence[str]) -> None:
-    """Name the files of the folder that were not taken for images."""
+    """Count the files of the folder that are not images, by suffix."""
     known = set(taken)
     files = (path for path in folder.rglob("*") if not path.is_dir())
     kinds = Counter(_kind_of_file(p, folder) for p in files if str(p) not in known)
@@ -197,7 +198,7 @@ def _say_failures(table: pd.DataFrame) -> None:
     if failed.empty:
         say("All images can be read.", "green")
         return
-    # One reason may differ in numbers from file to file.
+    # Reasons that differ only in numbers are one group.
     groups = list(failed.groupby(failed.reason.str.replace(_NUMBER, "#", regex=True)))
     groups.sort(key=lambda group: -len(group[1]))
     say(f"Not readable: {_images(len(failed))}.", "bold red")
@@ -217,7 +218,7 @@ def _images(count: int) -> str:
 
 
 def _say_some(lines: pd.Series, *, indent: int) -> None:
-    """Print the first lines, and how many more there are."""
+    """Print the first lines, and the number of further ones."""
     for line in lines.head(_SHOWN_EXAMPLES):
         say(line, indent=indent)
     if len(lines) > _SHOWN_EXAMPLES:

@@ -1,4 +1,4 @@
-"""Image files of a folder or a CSV file, with their columns, labels and patients."""
+"""Images of a folder or a CSV file, with their columns, labels and patients."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _MAX_CLASSES = 100
 class Collection:
     """Image files in order, and the table they come from.
 
-    ``frame`` holds the paths as the user has them and the other columns; ``cells`` is
-    the same table with every cell as it is written.
+    ``frame`` holds the paths as given and the other columns; ``cells`` is the same
+    table with the text of every cell.
     """
 
     paths: list[str]
@@ -50,11 +50,11 @@ class Collection:
 
     @property
     def names(self) -> list[str]:
-        """Paths as the user has them."""
+        """Paths as given by the user."""
         return self.frame[self.path_column].astype(str).tolist()
 
     def keep(self, rows: NDArray[Any]) -> Collection:
-        """Return some of the rows, by a mask or by places."""
+        """Return some of the rows, given a mask or indices."""
         return Collection(
             np.array(self.paths, dtype=object)[rows].tolist(),
             self.frame.iloc[rows].reset_index(drop=True),
@@ -63,12 +63,12 @@ class Collection:
         )
 
     def column(self, name: str, option: str) -> pd.Series:
-        """Return a column, or raise with the names of those there are."""
+        """Return a column, or raise with the names of the existing ones."""
         check_columns(self.frame, [name], option)
         return self.frame[name]
 
     def patients(self, name: str | None) -> NDArray[Any] | None:
-        """Return the patient of each image, from a column without blanks."""
+        """Return the patient of each image, or raise if one is blank."""
         if name is None:
             return None
         check_columns(self.frame, [name], "--group-column")
@@ -81,7 +81,7 @@ class Collection:
         return column.astype(str).to_numpy()
 
     def write(self, file: Path) -> None:
-        """Write the table so that it can be read from where it is written."""
+        """Write the table with paths that are valid in the folder of the file."""
         same_folder = all(
             os.path.abspath(path) == os.path.abspath(locate(name, file.parent))
             for path, name in zip(self.paths, self.names, strict=True)
@@ -94,7 +94,7 @@ class Collection:
 class Task:
     """A classification task.
 
-    ``y`` holds 0, 1 and NaN for one finding or several, and names for classes.
+    ``y`` holds 0, 1 and NaN for one or several findings, and names for classes.
     """
 
     kind: Literal["finding", "classes", "findings"]
@@ -108,7 +108,7 @@ class Task:
         return self.y.reshape(len(self.y), -1).astype(float)
 
     def named_labels(self) -> Any:
-        """Return labels that name themselves in a saved classifier."""
+        """Return labels that give a saved classifier the names of its classes."""
         if self.kind == "findings":
             return pd.DataFrame(self.y.astype(float), columns=list(self.names))
         if self.kind == "finding":
@@ -134,7 +134,7 @@ class Task:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images with their labels, patients and places in the file they come from.
+    """Images with their labels, patients and row numbers in the source file.
 
     ``remarks`` are sentences on images that were left out.
     """
@@ -146,7 +146,7 @@ class LabelledImages:
     remarks: list[str]
 
     def keep(self, rows: NDArray[Any]) -> LabelledImages:
-        """Return some of the rows, by a mask or by places."""
+        """Return some of the rows, given a mask or indices."""
         return LabelledImages(
             self.collection.keep(rows),
             replace(self.task, y=self.task.y[rows]),
@@ -157,24 +157,24 @@ class LabelledImages:
 
     @property
     def y(self) -> Any:
-        """Labels that name themselves in a saved classifier."""
+        """Labels that give a saved classifier the names of its classes."""
         return self.task.named_labels()
 
 
 def read_collection(source: Path, path_column: str | None = None) -> Collection:
-    """Read a folder, whose sub-folders are the column ``label``, or a CSV file."""
+    """Read a CSV file, or a folder whose sub-folders become the column ``label``."""
     source = source.expanduser()
     if source.is_dir():
         return _read_folder(source)
     if not source.exists():
         raise CommandError(
-            f"{source} does not exist. Give a folder of images, or a CSV file with a "
+            f"{source} does not exist. Pass a folder of images, or a CSV file with a "
             "column of paths."
         )
     if source.suffix.lower() in IMAGE_SUFFIXES:
         raise CommandError(
-            f"{source} is one image. Give its folder, or a CSV file with a column of "
-            "paths."
+            f"{source} is a single image. Pass its folder, or a CSV file with a column "
+            "of paths."
         )
     try:
         cells, path_column = read_table(source, path_column)
@@ -218,9 +218,9 @@ def read_labels(
     uncertain: Meaning = "ignore",
     blank: Meaning = "ignore",
 ) -> tuple[Task, NDArray[np.bool_]]:
-    """Return the task of the rows that have labels, and which rows these are.
+    """Return the task of the labelled rows, and a mask of these rows.
 
-    One column of 0 and 1 is a finding, one of anything else holds classes. Several
+    A single column of 0 and 1 is a finding, and any other column holds classes. Several
     columns must each hold 0 and 1, and a row needs a label in one of them.
     """
     check_columns(frame, columns, "--label-column")
@@ -233,8 +233,8 @@ def read_labels(
         for name, values in zip(columns, findings, strict=True):
             if values is None:
                 raise CommandError(
-                    "--label-column: with several label columns each must hold 0 and "
-                    f"1, and {name!r} holds {some_values(frame[name])}."
+                    "--label-column: several label columns must hold 0 and 1, and "
+                    f"{name!r} holds {some_values(frame[name])}."
                 )
         target = np.column_stack(findings)  # type: ignore[arg-type]
         labelled = np.isfinite(target).any(axis=1)
@@ -275,8 +275,8 @@ def _read_folder(folder: Path) -> Collection:
     files = list_images(folder)
     if not files:
         raise CommandError(
-            f"{folder} holds no image: no PNG, JPEG, TIFF, WebP, BMP or DICOM file, "
-            "here or in a sub-folder."
+            f"{folder} and its sub-folders hold no image (PNG, JPEG, TIFF, WebP, BMP "
+            "or DICOM file)."
         )
     inside = [path.relative_to(folder) for path in files]
     labels = [path.parts[0] if len(path.parts) > 1 else None for path in inside]
@@ -291,12 +291,12 @@ def _read_classes(labels: pd.Series) -> Task:
     names = tuple(np.unique(y).tolist())
     if len(names) == 1:
         raise CommandError(
-            f"--label-column: {labels.name!r} holds one class only, {names[0]!r}; a "
+            f"--label-column: {labels.name!r} holds only one class, {names[0]!r}; a "
             "classifier needs two."
         )
     if len(names) > _MAX_CLASSES:
         raise CommandError(
             f"--label-column: {labels.name!r} holds {len(names)} different values. "
-            "That looks like measurements or names, not classes."
+            "These look like measurements or names rather than classes."
         )
     return Task("classes", names, y)

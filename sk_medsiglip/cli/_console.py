@@ -1,4 +1,4 @@
-"""Printing: results go to stdout, warnings and errors to stderr."""
+"""Printing of results to stdout, and of warnings and errors to stderr."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.text import Text
 NOT_CLINICAL = "For research only: not a medical device, not for clinical use."
 
 _SHOWN_ROWS = 10
-_SHOWN_COLUMNS = 5  # fit a terminal of 80
+_SHOWN_COLUMNS = 5  # fit into 80 characters
 
 _DEMO_NOTICE = (
     'The model is the small demonstration checkpoint, "demo", trained on drawings. It '
@@ -24,42 +24,42 @@ _DEMO_NOTICE = (
 )
 
 _QUOTES = "'\""
-#: A parameter of the library that is an option of the same name, and its value.
+#: Parameters in messages of the library that are also options of commands.
 _PARAMETER = re.compile(
     r"(?<![\w.-])(?:(?P<name>path_column|label_columns?|group_column)\b|"
     r"(?P<given>model|revision|device|dtype|engine|resize|cache|on_error|batch_size|"
     r"n_jobs|intensity|frame|max_pixels|grid)=(?P<value>\"[^\"]*\"|'[^']*'|[\w./:+-]*\w))"
 )
 
-# Off: colours of numbers inside sentences mean nothing.
+# Without highlighting, since colours of numbers in sentences have no meaning.
 console = Console(highlight=False)
 _stderr = Console(stderr=True, highlight=False)
 
 
 class CommandError(Exception):
-    """A mistake of the user; the message names it and the next command to type."""
+    """A mistake of the user, with a message that says what to type instead."""
 
     exit_code = 2
 
 
 class TooFewError(CommandError):
-    """The command is right, but there are too few images or patients for it."""
+    """The command is valid, but there are too few images or patients."""
 
     exit_code = 1
 
 
 def in_shell(message: str) -> str:
-    """Return a message of the library in the words of the command line."""
+    """Return a message of the library with options in place of parameters."""
     return _PARAMETER.sub(_as_option, message)
 
 
 def say(text: str, style: str | None = None, *, indent: int = 0) -> None:
-    """Print a paragraph literally: rich could take parts of a path for markup."""
+    """Print a paragraph literally, since rich could take parts of paths for markup."""
     _print(console, " " * indent + text, style)
 
 
 def say_remarks(remarks: Iterable[str]) -> None:
-    """Print sentences on what was left out or guessed."""
+    """Print remarks, such as on images that were left out."""
     for remark in remarks:
         say(remark, "yellow")
 
@@ -76,7 +76,7 @@ def heading(text: str) -> None:
 
 
 def show_code(*lines: str) -> None:
-    """Print lines to type: commands after a $, Python after >>>."""
+    """Print lines to type: commands after ``$``, Python after ``>>>``."""
     for line in lines:
         prompt = "$" if line.startswith("sk-medsiglip ") else ">>>"
         _print(console, f"  {prompt} {line}", "cyan")
@@ -135,14 +135,14 @@ def preview(frame: Any, *, in_file: bool = True) -> None:
 
 
 def model_notice(model: str) -> str:
-    """Return the notice to print wherever a model's output is shown."""
-    from sk_medsiglip.encoder import is_demonstration  # late: it takes a second
+    """Return the notice to print with the output of a model."""
+    from sk_medsiglip.encoder import is_demonstration  # late, since it takes a second
 
     return _DEMO_NOTICE if is_demonstration(model) else NOT_CLINICAL
 
 
 def bar() -> int:
-    """Return ``verbose`` for the embedders: a bar only on a terminal."""
+    """Return ``verbose`` for estimators, which is 1 on a terminal only."""
     return int(sys.stderr.isatty())
 
 
@@ -154,12 +154,12 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Show a warning as a sentence, in place of ``warnings.showwarning``."""
+    """Print a warning as a sentence, as a substitute for ``warnings.showwarning``."""
     complain(f"Warning: {message}", "yellow")
 
 
 def _print(target: Console, text: str, style: str | None) -> None:
-    # A terminal gets whole words a line; a file or a pipe gets whole paragraphs.
+    # Lines are wrapped on a terminal, but not in a file or pipe.
     options: dict[str, Any] = {"markup": False, "soft_wrap": not target.is_terminal}
     target.print(text, style=style, **options)
 

@@ -1,6 +1,6 @@
-"""The steps of ``demo``: each prints its work, the Python that does it, and its cost.
+"""The steps of ``demo``, each printed with its result, its Python code and its cost.
 
-The figures end up in ``results.json`` too.
+The results are also written to ``results.json``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from sk_medsiglip.prompts import check_prompts
 from sk_medsiglip.retrieval import ImageRetriever
 from sk_medsiglip.zero_shot import ZeroShotClassifier
 
-# One part in three is held out: its AUC must be steady enough to compare by.
+# A third is held out, for an AUC that is stable enough for comparisons.
 _HELD_OUT = 1 / 3
 _FEW = (8, 32, 128)
 _DRAWS = 6
@@ -59,7 +59,7 @@ _SHOWN = 5
 
 @dataclass
 class DemoSteps:
-    """The main job on one labelled collection."""
+    """The main tasks on one labelled collection."""
 
     data: LabelledImages
     prompts: dict[str, Any]
@@ -70,7 +70,7 @@ class DemoSteps:
     results: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Do every step, and write the results."""
+        """Run every step, and write the results."""
         X = self._embed_twice()
         rows = hold_out(self.data, _HELD_OUT, self.seed)
         self.train, self.test = (self.data.keep(part) for part in rows)
@@ -88,17 +88,17 @@ class DemoSteps:
 
     @property
     def model(self) -> str:
-        """The model's name; of a folder the last part, since its path may be long."""
+        """Name of the model, for a folder without its path."""
         model = str(self.embedder.model)
         return Path(model).name if Path(model).is_absolute() else model
 
     @property
     def notice(self) -> str:
-        """The notice that belongs to the model's output."""
+        """Notice to show with the output of the model."""
         return model_notice(str(self.embedder.model))
 
     def _embed_twice(self) -> NDArray[np.float32]:
-        heading("1. Embed: every image meets the model once")
+        heading("1. Embed: every image goes through the model once")
         show_code(
             f"embedder = MedSigLIPEmbedder({self.model!r})",
             "X = embedder.fit_transform(paths)",
@@ -121,7 +121,7 @@ class DemoSteps:
         )
         say(
             f"Second time: {n_images:,} images, {again.passes:,} model passes, "
-            f"{again.seconds:.3f} s: the rows come from the cache."
+            f"{again.seconds:.3f} s, since the rows come from the cache."
         )
         self.results |= {
             "model": self.embedder.model,
@@ -143,10 +143,10 @@ class DemoSteps:
             say(WITHOUT_PATIENTS, "yellow")
         else:
             n_train, n_test = len(set(self.train.groups)), len(set(self.test.groups))
-            held_out += f" of {n_test:,} patients ({n_train:,} others to learn from)"
+            held_out += f" of {n_test:,} patients ({n_train:,} others for training)"
         say(
             f"Held out for every comparison below: {held_out}; {len(self.X_train):,} "
-            "images to learn from."
+            "images for training."
         )
 
     def _classify_zero_shot(self) -> ZeroShotClassifier:
@@ -164,14 +164,14 @@ class DemoSteps:
         entry |= figures
         say(f'One of the prompts: "{check_prompts(self.prompts).texts[0][0]}".')
         say(
-            f"Macro AUC on held-out images: {entry['auc']:.3f}, without a single label "
+            f"Macro AUC on held-out images: {entry['auc']:.3f}, without any labels "
             f"({entry['texts']:,} prompts and {entry['passes']:,} images through the "
             "model)."
         )
         return classifier
 
     def _train(self) -> Any:
-        heading("3. Train: a head on labels, by sk-medsiglip train or by")
+        heading("3. Train: a head on labels, with sk-medsiglip train or with")
         show_code(
             "pipe = make_pipeline(embedder, LinearProbe())",
             "pipe.fit(paths, y, linearprobe__groups=patients)",
@@ -187,10 +187,10 @@ class DemoSteps:
         for note in trained.notes:
             say(note)
         say(
-            f"{pipe[-1].Cs_.size} penalties in 5 folds, from files, in "
-            f"{entry['seconds']:.1f} s: {entry['passes']:,} model passes (without the "
-            f"cache: {n_fits * len(paths):,}). Macro AUC on held-out images: "
-            f"{entry['auc']:.3f}."
+            f"{pipe[-1].Cs_.size} penalties in 5 folds, starting from files, took "
+            f"{entry['seconds']:.1f} s and {entry['passes']:,} model passes "
+            f"({n_fits * len(paths):,} without the cache). Macro AUC on held-out "
+            f"images: {entry['auc']:.3f}."
         )
         return pipe[-1]
 
@@ -203,7 +203,7 @@ class DemoSteps:
         n_classes = len(self.data.task.names) if self.data.task.kind == "classes" else 2
         sizes = [size for size in _FEW if n_classes <= size < len(self.X_train)]
         with self._measured("few_labels") as entry, warnings.catch_warnings():
-            # Of two classes the area is the same whichever is looked for.
+            # The area does not depend on the choice of the positive class.
             warnings.filterwarnings("ignore", ".* sorts second", UserWarning)
             table = label_efficiency(
                 {"prompts": prompts, "labels": LinearProbe(tol=1e-4)},
@@ -232,7 +232,7 @@ class DemoSteps:
         show_table(["Labelled images", "AUC", "+/- over draws"], rows)
         entry["answer"] = _answer([*entry["curve"], everything], without["auc"])
         say(entry["answer"], "bold")
-        say(f"0 labels are the prompts. Means of {_DRAWS} draws, on held-out images.")
+        say(f"0 labels: the prompts. Others are means of {_DRAWS} draws.")
         return table
 
     def _find_nearest(self) -> pd.DataFrame:
@@ -248,7 +248,7 @@ class DemoSteps:
                 collection.paths, metadata={"labels": labels}
             )
             hits = retriever.search(self.sentence, len(collection))
-        # A cosine of SigLIP is small in itself; its place among all others is not.
+        # Cosines of SigLIP are small, so they are compared with those of all images.
         scores = hits["score"]
         hits["similarity"] = (scores - scores.mean()) / scores.std()
         nearest = hits.head(_NEAREST)
@@ -278,7 +278,7 @@ class DemoSteps:
         return nearest
 
     def _save_and_reload(self, head: Any) -> None:
-        heading("6. Save the pipeline, use it in a new process")
+        heading("6. Save the pipeline and use it in a new process")
         file, out = self.out / "pipeline.joblib", self.out / "predictions.csv"
         command = ["predict", file.name, "test.csv", "--out", out.name]
         show_code(f"sk-medsiglip {' '.join(command)}")
@@ -300,14 +300,14 @@ class DemoSteps:
         difference = float(np.abs(there - here).max())
         entry |= {"bytes": n_bytes, "max_difference": difference}
         say(
-            f"{file.name}: {format_bytes(n_bytes)}, embedder and head; it names the "
-            "model and holds none of its weights."
+            f"{file.name}: {format_bytes(n_bytes)}, with embedder and head, and with "
+            "the name of the model instead of its weights."
         )
         same = difference < 1e-5  # the file has six digits
         say(
-            f"A new process predicts {'the same' if same else 'DIFFERENT values'} for "
-            f"{len(here):,} images in {entry['seconds']:.1f} s, imports included: "
-            f"{entry['passes']:,} model passes.",
+            f"A new process predicts {'the same' if same else 'DIFFERENT'} values for "
+            f"{len(here):,} images in {entry['seconds']:.1f} s, including imports, "
+            f"with {entry['passes']:,} model passes.",
             None if same else "bold red",
         )
 
@@ -318,7 +318,7 @@ class DemoSteps:
         curve: pd.DataFrame,
         nearest: pd.DataFrame,
     ) -> None:
-        heading("7. Report on the held-out patients, by sk-medsiglip report or by")
+        heading("7. Report on the held-out patients, with sk-medsiglip report or with")
         show_code("write_report('report.html', {'labels': pipe}, paths, y)")
         task = self.data.task
         picture = self.out / "overview.png"
@@ -339,11 +339,11 @@ class DemoSteps:
                 n_bootstrap=500,
             )
         except MissingDependencyError as error:
-            complain(f"No picture and no report: {error}", "yellow")
+            complain(f"The figure and the report were left out: {error}", "yellow")
         self.results["picture"] = picture.name if picture.exists() else None
 
     def _print_summary(self) -> None:
-        """Print every step with its AUC, model passes and seconds."""
+        """Print the AUC, model passes and seconds of every step."""
         heading("Results")
         steps = {
             "first": f"Embed {self.results['n_images']:,} images, first time",
@@ -361,13 +361,13 @@ class DemoSteps:
             rows.append([step, auc, f"{entry['passes']:,}", f"{entry['seconds']:.2f}"])
         show_table(["Step", "AUC", "Model passes", "Seconds"], rows)
         say(
-            "AUC: macro average, on held-out images. Model passes count images; each "
-            "prompt or sentence takes one short text pass more, once."
+            "AUC: macro average on held-out images. Model passes count images; each "
+            "prompt or sentence needs one additional short pass, once."
         )
 
     @contextmanager
     def _measured(self, step: str) -> Iterator[dict[str, Any]]:
-        """Note seconds and model passes of a step under its name."""
+        """Record seconds and model passes of a step under its name."""
         entry: dict[str, Any] = {}
         cache: Any = self.embedder.cache
         before, start = count_passes(cache), time.perf_counter()
@@ -386,9 +386,9 @@ class DemoSteps:
 
 
 def _answer(points: list[dict[str, Any]], prompts: float) -> str:
-    """Return the answer to how many labels beat the prompts, as a sentence."""
+    """Return a sentence on the number of labels that beat the prompts."""
     beaten = None
-    for point in reversed(points):  # from there on, more labels beat them, too
+    for point in reversed(points):  # all larger numbers must beat them too
         if point["auc"] <= prompts:
             break
         beaten = point

@@ -1,4 +1,4 @@
-"""``sk-medsiglip doctor``: checks of this installation, each with its mend."""
+"""``sk-medsiglip doctor``: check the installation, and say how to fix problems."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _PACKAGES = (
     *("safetensors", "huggingface-hub", "pillow", "pydicom", "joblib"),
 )
 _EXTRAS = {
-    "plot": (("matplotlib",), "pictures: of demo, reports, searches"),
+    "plot": (("matplotlib",), "figures of demo, reports and searches"),
     "parquet": (("pyarrow",), "embed to .parquet"),
     "dicom": (("gdcm", "openjpeg", "rle"), "compressed DICOM files"),
     "nifti": (("nibabel",), "volumes in NIfTI files"),
     "slides": (("imagecodecs", "tifffile"), "tiles of slides"),
     "remote": (("fsspec", "aiohttp"), "images by URL"),
-    "openvino": (("openvino",), "the model twice as fast on many CPUs"),
+    "openvino": (("openvino",), "twice the speed on many CPUs"),
     "tune": (("optuna",), "train --search"),
     "retrieval": (("lancedb", "pyarrow", "sqlglot"), "index with --where, on disk"),
     "finetune": (("accelerate", "peft"), "finetune"),
@@ -50,24 +50,25 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the report; a "problem" stops the main job, a "note" does not."""
+    """A line of the report; only a "problem" prevents the main tasks."""
 
     state: Literal["ok", "note", "problem"]
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 def doctor(
     online: Annotated[
         bool,
         typer.Option(
-            "--online", help="Ask the Hugging Face hub too; default: local files only."
+            "--online",
+            help="Also ask the Hugging Face hub. Default: look at local files only.",
         ),
     ] = False,
 ) -> None:
-    """Check this installation, and say how to mend it.
+    """Check this installation, and say how to fix problems.
 
-    The exit code is 1 if the main job cannot run, else 0.
+    The exit code is 1 if the main tasks cannot run, else 0.
     """
     failed = False
     for title, check in (
@@ -84,18 +85,18 @@ def doctor(
             mark, style = _MARKS[finding.state]
             console.print(f"  {mark}", style=style, end="  ")
             say(finding.text)
-            for line in finding.mend.splitlines():
+            for line in finding.fix.splitlines():
                 say(f"-> {line}", indent=8)
             failed |= finding.state == "problem"
     console.print()
     if failed:
-        say("The main job cannot run here; mend the lines that say FAIL.", "bold red")
+        say("The main tasks cannot run here; fix the lines that say FAIL.", "bold red")
         raise typer.Exit(1)
-    say("The main job runs here. Try it: sk-medsiglip demo", "bold green")
+    say("The main tasks run here. Try them: sk-medsiglip demo", "bold green")
 
 
 def _run(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Turn a check that breaks into a finding, so that the others are still made."""
+    """Turn an error in a check into a finding, so that the other checks still run."""
     try:
         yield from check()
     except SkMedSiglipError as error:
@@ -123,8 +124,8 @@ def _check_versions() -> Iterator[Finding]:
 
 def _check_settings() -> Iterator[Finding]:
     model = os.environ.get(MODEL_VARIABLE)
-    is_set = f"is set: --model is {model} by default"
-    not_set = "is not set; it would be the default of --model"
+    is_set = f"is set, so the default of --model is {model}"
+    not_set = "is not set; it would set the default of --model"
     yield Finding("ok", f"{MODEL_VARIABLE} {is_set if model else not_set}")
 
 
@@ -141,20 +142,21 @@ def _check_device() -> Iterator[Finding]:
     if device != "cpu":
         return
     yield Finding(
-        "note", "without a GPU MedSigLIP takes seconds an image, once: rows are cached"
+        "note",
+        "without a GPU MedSigLIP takes seconds per image, once, since rows are cached",
     )
     try:
         pays = encoder.bfloat16_pays()
     except SkMedSiglipError:
-        return  # the extra is not installed; its line below says so
+        return  # the extra is not installed, as a line below says
     text = (
-        f"this CPU multiplies {encoder.bfloat16_gain():.1f} times as fast in bfloat16: "
-        "--engine openvino uses it"
+        f"this CPU is {encoder.bfloat16_gain():.1f} times as fast in bfloat16, which "
+        "--engine openvino uses"
     )
     if not pays:
         text = (
-            "this CPU is not faster in bfloat16: float32 is its best, with --engine "
-            "openvino somewhat faster than with torch"
+            "this CPU is not faster in bfloat16, so float32 is best; --engine openvino "
+            "is somewhat faster than torch"
         )
     yield Finding("ok", text)
 
@@ -166,8 +168,8 @@ def _check_demo() -> Iterator[Finding]:
     width = encoder.encode_texts(["a normal chest X-ray"]).shape[1]
     yield Finding(
         "ok",
-        f"loads and computes: {encoder.image_size} px, {width} values an embedding. "
-        "A demonstration trained on drawings, not MedSigLIP",
+        f"works: {encoder.image_size} px, {width} values per embedding. It is a "
+        "demonstration trained on drawings, not MedSigLIP",
     )
 
 
@@ -179,20 +181,19 @@ def _check_medsiglip(*, online: bool) -> Iterator[Finding]:
     else:
         yield Finding(
             "note",
-            "its weights are not on this machine; they are needed for "
-            f"--model {MEDSIGLIP} only",
+            f"its weights are not on this machine; only --model {MEDSIGLIP} needs them",
             f"accept the terms at https://huggingface.co/{MEDSIGLIP}, then type: "
             f"hf auth login\nhf download {MEDSIGLIP}",
         )
     if not online:
-        yield Finding("ok", "the hub was not asked (doctor --online asks it)")
+        yield Finding("ok", "the hub was not asked; doctor --online asks it")
         return
     try:
         check_hub_access(MEDSIGLIP)
     except SkMedSiglipError as error:
         yield Finding("note", "this machine cannot download it now", str(error))
     else:
-        yield Finding("ok", "the hub says that you may download it")
+        yield Finding("ok", "the hub allows you to download it")
 
 
 def _check_cache() -> Iterator[Finding]:
@@ -205,7 +206,7 @@ def _check_cache() -> Iterator[Finding]:
     except SkMedSiglipError as error:
         yield Finding("note", str(error), "sk-medsiglip cache verify")
         return
-    # Nothing is created only to look: the first parent that exists decides.
+    # The first existing parent is checked, to avoid creating the folder.
     there = next(p for p in (folder, *folder.parents) if p.exists())
     if os.access(there, os.W_OK):
         yield Finding(
@@ -214,7 +215,7 @@ def _check_cache() -> Iterator[Finding]:
     else:
         yield Finding(
             "note",
-            f"{there} is not writable: nothing is kept, every run pays again",
+            f"{there} is not writable, so every run computes all embeddings again",
             "export SK_MEDSIGLIP_CACHE=/a/folder/that/you/can/write",
         )
 
@@ -226,5 +227,5 @@ def _check_extras() -> Iterator[Finding]:
         if not missing:
             yield Finding("ok", text)
             continue
-        mend = f'pip install "sk-medsiglip[{extra}]"'
-        yield Finding("note", f"{text}: {', '.join(missing)} not installed", mend)
+        fix = f'pip install "sk-medsiglip[{extra}]"'
+        yield Finding("note", f"{text}: {', '.join(missing)} not installed", fix)

@@ -1,4 +1,4 @@
-"""``sk-medsiglip embed``: images to a file of embeddings."""
+"""``sk-medsiglip embed``: write the embeddings of images to a file."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ def embed(
     out: Annotated[
         str,
         typer.Argument(
-            help="File to write; .npz or .parquet decides the format. With --ray a "
-            "folder, or a URL such as s3://bucket/folder."
+            help="File to write, .npz or .parquet. With --ray a folder, or a URL such "
+            "as s3://bucket/folder."
         ),
     ],
     path_column: options.PathColumnOption = None,
     normalize: Annotated[
-        bool, typer.Option("--normalize", help="Scale every row to length 1.")
+        bool, typer.Option("--normalize", help="Scale every row to unit length.")
     ] = False,
     overwrite: options.OverwriteOption = False,
     ray: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help='Embed on a Ray cluster: its address; "auto", the one of this '
-            'machine; or "local", one that is started here. OUT becomes Parquet '
-            "shards. A job that was stopped goes on with the same command.",
+            help='Embed on a Ray cluster: its address; "auto" for the one of this '
+            'machine; or "local" to start one here. OUT becomes Parquet shards. The '
+            "same command continues a job that was stopped.",
         ),
     ] = None,
     encoders: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="With --ray: models at work. Default: one a GPU, or a share of the "
-            "CPUs.",
+            help="Number of models with --ray. Default: one per GPU, or for a share of "
+            "the CPUs.",
         ),
     ] = None,
     *,
@@ -71,15 +71,15 @@ def embed(
 ) -> None:
     """Embed images into a .npz or .parquet file.
 
-    A .npz file holds the arrays "embeddings" (one row an image), "paths", "model" and
-    "revision". A .parquet file holds the columns of the CSV file and the column
-    "embedding", a list of float32.
+    A .npz file holds the arrays "embeddings" (one row per image), "paths", "model" and
+    "revision". A .parquet file holds the columns of the CSV file and a column
+    "embedding" with lists of float32.
 
-    An image that was embedded before is read from the cache.
+    Images that were embedded before are read from the cache.
 
-    With --ray, OUT holds shards/ (a row an image: its source, the other columns, the
-    vector) and failures.parquet. An unreadable image is a row in the latter. Images
-    that OUT holds already are skipped.
+    With --ray, OUT holds shards/, with one row per image (its source, the other columns
+    and the vector), and failures.parquet, with a row for each unreadable image. Images
+    that are already in OUT are skipped.
     """
     if ray is not None:
         _refuse_beside_ray(
@@ -91,8 +91,8 @@ def embed(
         _embed_on_ray(source, out, ray, encoders, path_column, model, run)
         return
     if encoders is not None:
-        raise CommandError("--encoders goes with --ray.")
-    # Late, so that --help is quick.
+        raise CommandError("--encoders needs --ray.")
+    # Imported late, so that --help is fast.
     from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._embedding import embed_images
 
@@ -103,7 +103,7 @@ def embed(
         import_optional("pyarrow", extra="parquet", purpose="Writing Parquet")
         if "embedding" in collection.frame:
             raise CommandError(
-                f"{source} has a column 'embedding' already. Rename it, or write a "
+                f"{source} already has a column 'embedding'. Rename it, or write a "
                 ".npz file."
             )
     embedder = model.embedder(run, normalize=normalize).fit(collection.paths)
@@ -135,11 +135,11 @@ def _embed_on_ray(
     model: options.ModelOptions,
     run: options.RunOptions,
 ) -> None:
-    """Embed on a cluster, into shards."""
+    """Embed images on a cluster into shards."""
     if Path(out).suffix in (".npz", ".parquet") and "://" not in out:
         raise CommandError(
-            f"With --ray, OUT is a folder or a URL, and {out} names a file. Give a "
-            "folder: it will hold many files."
+            f"With --ray, OUT is a folder or a URL, and {out} names a file. Pass a "
+            "folder, which will hold many files."
         )
     from sk_medsiglip.distributed import embed_dataset
 
@@ -162,18 +162,18 @@ def _embed_on_ray(
             by_ray or isinstance(error, ValueError | OSError)
         ):
             raise
-        # A note of one line says how to go on; one of several is a worker's traceback.
+        # Notes of one line say what to do; longer ones are tracebacks of workers.
         notes = getattr(error, "__notes__", ())
         short = [note for note in notes if "\n" not in note]
         raise CommandError(" ".join([in_shell(str(error)), *short])) from error
     say(f"{report}.")
     if not report.n_embedded and not report.n_failed:
-        say("Nothing to do: all of them are embedded as they are now.")
+        say("Nothing to do: all images are embedded already.")
     if report.n_failed:
         complain(
             f"Warning: {report.n_failed:,} images cannot be read. "
-            f"{out}/failures.parquet says why. They are tried again when the same "
-            "command is run.",
+            f"{out}/failures.parquet gives the reasons. Running the same command tries "
+            "them again.",
             "yellow",
         )
     show_code(
@@ -188,9 +188,9 @@ def _refuse_beside_ray(**given: Any) -> None:
     for name, value in given.items():
         if value:
             raise CommandError(
-                f"--{name.replace('_', '-')} does not go with --ray: shards hold "
-                "vectors as the model gives them, are added to, and are read on with "
-                "import_embeddings."
+                f"--{name.replace('_', '-')} cannot be used with --ray: shards hold "
+                "vectors without scaling, are never replaced, and are read into the "
+                "cache with import_embeddings."
             )
 
 

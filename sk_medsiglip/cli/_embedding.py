@@ -1,4 +1,4 @@
-"""Embedding of images as every command does it."""
+"""Embedding of images, shared by the commands."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from sk_medsiglip.encoder import choose_device
 from sk_medsiglip.exceptions import UnreadableImageWarning
 
 AnyEmbedder = MedSigLIPEmbedder | MedSigLIPPatchEmbedder
-#: Bags that are looked at together, 150 MB at grid 8 and MedSigLIP's width.
+#: Number of bags that are read at once, 150 MB for MedSigLIP with grid 8.
 _PIECE = 512
 
 
 @dataclass(frozen=True)
 class EmbeddedImages:
-    """Rows or bags of images, NaN where one cannot be read, and the work for them."""
+    """Rows or bags of images, NaN for unreadable ones, and the cost."""
 
     X: Any
     readable: NDArray[np.bool_]
@@ -39,13 +39,13 @@ class EmbeddedImages:
     seconds: float
 
     def remarks(self) -> list[str]:
-        """Return a sentence on images that are left out, if there are any."""
+        """Return a sentence on images that were left out, if there are any."""
         n_lost, n = int((~self.readable).sum()), len(self.readable)
         said = f"{n_lost:,} of {n:,} images cannot be read and are left out."
         return [said] if n_lost else []
 
     def summary(self) -> str:
-        """Return a sentence on the work."""
+        """Return a sentence on the cost."""
         n_from_cache = int(self.readable.sum()) - self.passes
         return (
             f"{len(self.X):,} images in {self.seconds:.1f} s: {self.passes:,} model "
@@ -54,7 +54,7 @@ class EmbeddedImages:
 
 
 def count_passes(cache: EmbeddingCache) -> NDArray[np.int64]:
-    """Return the model passes of images and of texts that a cache has recorded."""
+    """Return the numbers of model passes of images and texts, recorded by a cache."""
     stats = cache.stats()
     n_texts = sum(s["rows"] for s in stats["spaces"] if s["kind"] == "text")
     return np.array([stats["rows_computed"] - n_texts, n_texts])
@@ -63,7 +63,7 @@ def count_passes(cache: EmbeddingCache) -> NDArray[np.int64]:
 def choose_cache(
     folder: Path | None, *, without: bool = False
 ) -> bool | EmbeddingCache:
-    """Return the embedders' ``cache`` for ``--cache`` and ``--no-cache``."""
+    """Return the parameter ``cache`` for ``--cache`` and ``--no-cache``."""
     if without:
         if folder is not None:
             raise CommandError("--cache and --no-cache contradict each other.")
@@ -80,7 +80,7 @@ def check_device(device: str) -> None:
 
 
 def local_model(model: str) -> str:
-    """Return ``model``, a folder as an absolute path: pickles may travel."""
+    """Return ``model``, with an absolute path for a folder."""
     folder = Path(model).expanduser()
     is_folder = model != "demo" and folder.is_dir()
     return os.path.abspath(folder) if is_folder else model
@@ -98,12 +98,12 @@ def cut_into_parts(
 
 
 def image_embedder(step: AnyEmbedder) -> MedSigLIPEmbedder:
-    """Return the embedder of images that the first step of a pipeline is, or holds."""
+    """Return the embedder of images in the first step of a pipeline."""
     return step if isinstance(step, MedSigLIPEmbedder) else step.embedder_
 
 
 def set_embedding(step: AnyEmbedder, **parameters: Any) -> None:
-    """Set how a fitted first step of a pipeline embeds images from now on."""
+    """Set parameters of the embedder in a fitted first step of a pipeline."""
     image_embedder(step).set_params(**parameters)
     if isinstance(step, MedSigLIPPatchEmbedder):
         given = {f"embedder__{name}": value for name, value in parameters.items()}
@@ -112,18 +112,18 @@ def set_embedding(step: AnyEmbedder, **parameters: Any) -> None:
 
 
 def embed_images(paths: list[str], embedder: AnyEmbedder) -> EmbeddedImages:
-    """Embed files as rows or bags, and name those that cannot be read."""
+    """Embed files as rows or bags, and print those that cannot be read."""
     store = image_embedder(embedder).cache
     cache = store if isinstance(store, EmbeddingCache) else None
     before = 0 if cache is None else _count_images(cache, embedder)
     start = time.perf_counter()
     with warnings.catch_warnings():
-        # They are named below, in the terms of a terminal.
+        # They are printed below.
         warnings.simplefilter("ignore", UnreadableImageWarning)
         if isinstance(embedder, MedSigLIPEmbedder):
             X: Any = plain_rows(embedder, paths)
         else:
-            X = embedder.transform(paths)  # many bags stay in the store
+            X = embedder.transform(paths)  # may be read from the store later
     seconds = time.perf_counter() - start
     readable = _is_readable(X)
     if not readable.all():
@@ -139,7 +139,7 @@ def embed_images(paths: list[str], embedder: AnyEmbedder) -> EmbeddedImages:
 def embed_labelled(
     data: LabelledImages, embedder: AnyEmbedder, purpose: str
 ) -> tuple[LabelledImages, Any]:
-    """Embed labelled images; return those that can be read, and their rows or bags."""
+    """Embed labelled images; return the readable ones, and their rows or bags."""
     embedded = embed_images(data.collection.paths, embedder)
     kept = data.keep(embedded.readable)
     kept.remarks.extend(embedded.remarks())
@@ -148,13 +148,13 @@ def embed_labelled(
 
 
 def _count_images(cache: EmbeddingCache, embedder: AnyEmbedder) -> int:
-    """Return how many images a cache holds as this embedder stores them."""
+    """Return the number of images in a cache, of the kind that an embedder stores."""
     kind = "cells" if getattr(embedder, "grid", 1) > 1 else "image"
     return sum(s["rows"] for s in cache.stats()["spaces"] if s["kind"] == kind)
 
 
 def _is_readable(X: Any) -> NDArray[np.bool_]:
-    """Return which rows or bags hold no NaN, reading bags piece by piece."""
+    """Return a mask of rows or bags without NaN, reading bags in pieces."""
     pieces = (np.asarray(X[i : i + _PIECE]) for i in range(0, len(X), _PIECE))
     return np.concatenate(
         [np.isfinite(one).reshape(len(one), -1).all(axis=1) for one in pieces]
@@ -166,6 +166,6 @@ def _report_unreadable(rows: NDArray[np.intp], paths: list[str]) -> None:
     more = f"\n  and {rows.size - 5:,} more" if rows.size > 5 else ""
     complain(
         f"Warning: {rows.size:,} of {len(paths):,} images cannot be read:\n"
-        f"{named}{more}\nsk-medsiglip check says why.",
+        f"{named}{more}\nFor the reasons: sk-medsiglip check",
         "yellow",
     )

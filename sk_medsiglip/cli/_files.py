@@ -1,4 +1,4 @@
-"""Files of commands: checked before they are written; tables, and saved pipelines."""
+"""Output files, checked before the work begins; tables; saved pipelines."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ RUNS_CODE = (
     "trust."
 )
 
-# A spreadsheet computes cells that begin so, unless they are numbers.
+# Cells that a spreadsheet would take for formulas.
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.,]+(e[+-]?\d+)?$)", re.IGNORECASE)
-# Options that do not change the result, or that name places on this machine.
+# Options that do not affect the result, or that name places on this machine.
 _LEFT_OUT = {"cache", "no_cache", "device", "n_jobs", "batch_size"}
 _SKOPS, _PICKLES = ".skops", (".joblib", ".pkl", ".pickle")
 _OURS = "sk_medsiglip."
-#: Plain Python objects that hold numbers, in a fitted MLPClassifier.
+#: Harmless types in a fitted MLPClassifier, which only hold numbers.
 _HARMLESS = {
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
@@ -38,25 +38,25 @@ _HARMLESS = {
 def check_out(
     file: Path | None, overwrite: bool, suffixes: tuple[str, ...] = ()
 ) -> None:
-    """Raise before hours of work if a file cannot be written, not after."""
+    """Raise if a file cannot be written, before hours of work."""
     if file is None:
         return
     if suffixes and file.suffix.lower() not in suffixes:
         *others, last = suffixes
         raise CommandError(
-            f"{file} ends in {file.suffix or 'no suffix'!r}; name it "
+            f"{file} ends in {file.suffix or 'no suffix'!r}; the suffix must be "
             f"{', '.join(others)} or {last}."
         )
     if not file.absolute().parent.is_dir():
         raise CommandError(f"The folder {file.parent} does not exist; make it first.")
     if file.exists() and not overwrite:
-        raise CommandError(f"{file} exists. Add --overwrite, or give another name.")
+        raise CommandError(f"{file} exists. Add --overwrite, or choose another name.")
     if not os.access(file.absolute().parent, os.W_OK):
         raise CommandError(f"The folder {file.parent} is not writable.")
 
 
 def check_model_file(file: Path, overwrite: bool) -> None:
-    """Raise before hours of work if a classifier cannot be written, not after."""
+    """Raise if a classifier cannot be written, before hours of work."""
     _check_suffix(file)
     check_out(file, overwrite)
     if file.suffix == _SKOPS:
@@ -64,7 +64,7 @@ def check_model_file(file: Path, overwrite: bool) -> None:
 
 
 def write_csv(table: pd.DataFrame, file: Path, **how: Any) -> None:
-    """Write a table as it is, and warn if a spreadsheet would compute some of it."""
+    """Write a table, and warn of cells that a spreadsheet would take for formulas."""
     table.to_csv(file, index=False, **how)
     texts = table.select_dtypes(exclude=["number", "bool"]).astype(object)
     cells = [*table.columns, *texts.stack()]
@@ -72,14 +72,25 @@ def write_csv(table: pd.DataFrame, file: Path, **how: Any) -> None:
     if found:
         say(
             f"{len(found):,} cells begin with =, +, -, @ or a tab, such as "
-            f"{found[0][:40]!r}: a spreadsheet would compute them. They are written as "
-            "they are; import these columns as text.",
+            f"{found[0][:40]!r}: a spreadsheet would compute them. They are written "
+            "unchanged; import these columns as text.",
+            "yellow",
+        )
+
+
+def say_page(file: Path, *, shows_images: bool) -> None:
+    """Print the name of an HTML file that was written."""
+    say(f"Wrote {file} ({file.stat().st_size / 1e6:.1f} MB): open it in a browser.")
+    if shows_images:
+        say(
+            "It holds images of patients: store and share it like the images "
+            "themselves.",
             "yellow",
         )
 
 
 def typed_command(context: typer.Context) -> str:
-    """Return the command that was typed, with files but without their folders."""
+    """Return the command that was typed, with files named without their folders."""
     words = ["sk-medsiglip", str(context.info_name)]
     for parameter in context.command.params:
         name = str(parameter.name)
@@ -98,9 +109,9 @@ def typed_command(context: typer.Context) -> str:
 
 
 def save_pipeline(embedder: Any, head: Any, file: Path) -> int:
-    """Write a pipeline from images to classes; return the bytes written.
+    """Write a pipeline from images to classes, and return its size in bytes.
 
-    Its parameters name no device and no folder of this machine.
+    Its parameters do not name devices or folders of this machine.
     """
     import joblib
     from sklearn.pipeline import Pipeline, make_pipeline
@@ -121,14 +132,14 @@ def save_pipeline(embedder: Any, head: Any, file: Path) -> int:
 
 
 def load_pipeline(file: Path, trusted: Sequence[str] = ()) -> Any:
-    """Read a pipeline from images to classes; warn first where that runs code."""
+    """Read a pipeline from images to classes, with a warning if that runs code."""
     from sklearn.pipeline import Pipeline
 
     from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPPatchEmbedder
 
     if not file.is_file():
         raise CommandError(
-            f"There is no file {file}. Make one with: sk-medsiglip train"
+            f"There is no file {file}. Write one with: sk-medsiglip train"
         )
     _check_suffix(file)
     is_skops = file.suffix == _SKOPS
@@ -138,12 +149,12 @@ def load_pipeline(file: Path, trusted: Sequence[str] = ()) -> Any:
         return found
     raise CommandError(
         f"{file} holds a {type(found).__name__}, not a pipeline from images to "
-        "classes. Make one with: sk-medsiglip train"
+        "classes. Write one with: sk-medsiglip train"
     )
 
 
 def foreign_types(file: Path) -> list[str]:
-    """Return the types of other packages that a skops file holds."""
+    """Return the types of other packages in a skops file."""
     if file.suffix != _SKOPS:
         return []
     try:
@@ -173,8 +184,8 @@ def _load_pickle(file: Path) -> Any:
 def _load_skops(file: Path, trusted: Sequence[str]) -> Any:
     if foreign := [name for name in foreign_types(file) if name not in trusted]:
         raise CommandError(
-            f"{file} holds {', '.join(foreign)}, which a damaged or forged file could "
-            "use to crash this program or worse. If you trust its origin, add "
+            f"{file} holds {', '.join(foreign)}. A damaged or forged file with these "
+            "types could crash this program or do worse. If you trust its origin, add "
             f"{trust_options(foreign)}"
         )
     skops = _skops()
@@ -188,6 +199,6 @@ def _skops() -> Any:
 def _check_suffix(file: Path) -> None:
     if file.suffix not in (_SKOPS, *_PICKLES):
         raise CommandError(
-            f"{file} ends in {file.suffix or 'no suffix'!r}; models are .skops files, "
-            "or .joblib."
+            f"{file} ends in {file.suffix or 'no suffix'!r}; models are .skops or "
+            ".joblib files."
         )

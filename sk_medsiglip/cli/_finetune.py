@@ -1,4 +1,4 @@
-"""``sk-medsiglip finetune``: images with texts or labels to a tuned encoder."""
+"""``sk-medsiglip finetune``: tune the encoder on images with texts or labels."""
 
 from __future__ import annotations
 
@@ -22,61 +22,69 @@ from sk_medsiglip.cli._console import (
 def finetune(
     images: Annotated[
         Path,
-        typer.Option(help="CSV file of images, or a folder with a sub-folder a class."),
+        typer.Option(
+            help="CSV file of images, or a folder with one sub-folder per class."
+        ),
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="Folder to write the tuned encoder into."),
+        typer.Option("--out", "-o", help="Folder for the tuned encoder."),
     ],
     columns: options.LabelOptions,
     captions: Annotated[
         str | None,
         typer.Option(
-            help="Column of texts: images and texts are brought together. Instead of "
-            "--label-column."
+            help="Column of texts to align with the images, instead of --label-column."
         ),
     ] = None,
     prompts: Annotated[
         str | None,
         typer.Option(
-            help="With labels: train by texts for each of them, a prompt set or file. "
-            "Without, a classifier is trained on the image tower."
+            help="Prompt set or file with texts for the labels. Without it, a "
+            "classifier is trained on the image tower."
         ),
     ] = None,
     keep: Annotated[
         str | None,
         typer.Option(
-            help="Prompts that must not be forgotten, a set or a file. They need no "
-            "labels."
+            help="Prompt set or file whose scores should be preserved. No labels are "
+            "needed for it."
         ),
     ] = None,
     train: Annotated[
         Literal["lora", "last_blocks", "head", "full"],
-        typer.Option(help="Which weights are trained."),
+        typer.Option(help="The weights to train."),
     ] = "lora",
-    epochs: Annotated[int, typer.Option(min=1)] = 10,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in one pass.")] = 16,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes over the training images.")
+    ] = 10,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images in one forward pass.")
+    ] = 16,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Default: by --train.")
+        float | None,
+        typer.Option(help="Learning rate. Default: depends on --train."),
     ] = None,
     validation: Annotated[
         float,
         typer.Option(
             min=0,
             max=0.9,
-            help="Share of the images, by whole patients, that is judged and not "
-            "trained on; 0 is none.",
+            help="Share of the images to hold out for validation, by whole patients; "
+            "0 for none.",
         ),
     ] = 0.2,
     gradient_checkpointing: Annotated[
         bool,
-        typer.Option("--gradient-checkpointing", help="Less memory, a third slower."),
+        typer.Option(
+            "--gradient-checkpointing", help="Use less memory; a third slower."
+        ),
     ] = False,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of checkpoints, to go on from.")
+        Path | None, typer.Option(help="Folder for checkpoints, needed to resume.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+        bool, typer.Option("--resume", help="Continue from the last checkpoint.")
     ] = False,
     seed: options.SeedOption = 0,
     model: options.ModelOption = options.MEDSIGLIP,
@@ -89,8 +97,8 @@ def finetune(
 ) -> None:
     """Fine-tune the encoder with captions or with labels.
 
-    The result is a small folder that every --model of these commands takes. Try
-    "sk-medsiglip train" first: a head on the encoder as it is takes seconds.
+    The result is a small folder that can be passed as --model to all commands. Try
+    "sk-medsiglip train" first: a head on the pretrained encoder takes seconds.
 
     Example: sk-medsiglip finetune --images reports.csv --captions impression
     --group-column patient --out tuned/
@@ -101,12 +109,12 @@ def finetune(
             "--label-column COLUMN."
         )
     if prompts is not None and captions is not None:
-        raise CommandError("--prompts goes with --label-column, not with --captions.")
+        raise CommandError("--prompts needs --label-column instead of --captions.")
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        raise CommandError(f"{out} exists. Give another --out, or empty it.")
+        raise CommandError(f"{out} exists. Pass another --out, or empty it.")
     if not out.parent.is_dir():
         raise CommandError(f"The folder {out.parent} does not exist; make it first.")
-    # Late, so that --help is quick.
+    # Imported late, so that --help is fast.
     from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._prompts import read_prompts
     from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
@@ -120,7 +128,7 @@ def finetune(
         if n_blank := int(column.isna().sum()):
             raise CommandError(
                 f"--captions: {n_blank:,} of {len(column):,} images have no text in "
-                f"column {captions!r}. Write it, or leave those images out."
+                f"column {captions!r}. Add texts, or leave those images out."
             )
         y: Any = column.astype(str).tolist()
     else:
@@ -155,14 +163,16 @@ def finetune(
     history = tuner.history_
     say(
         f"{len(collection):,} images, {tuner.n_steps_:,} steps; loss "
-        f"{history['loss'].iloc[0]:.4g} at first, {history['loss'].iloc[-1]:.4g} at "
-        f"last; {tuner.n_trained_:,} values trained."
+        f"{history['loss'].iloc[0]:.4g} in the first step and "
+        f"{history['loss'].iloc[-1]:.4g} in the last; {tuner.n_trained_:,} trained "
+        "parameters."
     )
     if "validation_loss" in history:
         judged = history["validation_loss"].dropna()
         say(
             f"Validation loss {judged.min():.4g} at step {tuner.best_step_:,}, whose "
-            "weights were kept. It chose them: judge on other images."
+            "weights were kept. Evaluate them on other images, since this loss was "
+            "used to choose them."
         )
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     say(f"Wrote {saved} ({size / 1e6:.1f} MB).")

@@ -1,4 +1,4 @@
-"""``sk-medsiglip index``: a searchable index of images, built and asked."""
+"""``sk-medsiglip index``: build and search an index of images."""
 
 from __future__ import annotations
 
@@ -32,25 +32,26 @@ index_app = typer.Typer(
 @options.with_options
 def build(
     source: options.SourceArgument,
-    out: Annotated[Path, typer.Argument(help="Folder to write the index into.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the index.")],
     path_column: options.PathColumnOption = None,
     id_column: Annotated[
-        str | None, typer.Option(help="Names of the images. Default: row numbers.")
+        str | None,
+        typer.Option(help="Column of names of the images. Default: row numbers."),
     ] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(
             "--column",
             "--columns",
-            help="Column to keep beside each image and to search by; repeat it. "
-            "Default: all of them. '' keeps none.",
+            help="Column to store with each image, for --where. Repeatable. Default: "
+            "all of them. '' stores none.",
         ),
     ] = None,
     backend: Annotated[
         Literal["exact", "lancedb"],
         typer.Option(
-            help="exact: every image is compared, from memory. lancedb (an extra): on "
-            "disk, for hundreds of thousands."
+            help="exact: compare every image, in memory. lancedb (an extra): search on "
+            "disk, for hundreds of thousands of images."
         ),
     ] = "exact",
     overwrite: options.OverwriteOption = False,
@@ -60,13 +61,13 @@ def build(
 ) -> None:
     """Build an index of images.
 
-    It holds vectors, paths and the columns of the CSV file; pictures stay where they
-    are. An image that was embedded before is read from the cache, one that cannot be
-    read is left out and named.
+    The index holds vectors, paths and columns of the CSV file, but no images. Images
+    that were embedded before are read from the cache. Unreadable images are left out
+    and listed.
 
     Example: sk-medsiglip index build labels.csv chest_index --model demo
     """
-    # Late, so that --help is quick.
+    # Imported late, so that --help is fast.
     from sk_medsiglip.cli._collection import absolute, check_columns, read_collection
     from sk_medsiglip.retrieval import ImageRetriever
 
@@ -80,8 +81,8 @@ def build(
     taken = [name for name in kept if name in ("id", "source", "rank", "score")]
     if taken:
         raise CommandError(
-            f"--column: {taken[0]!r} is the name of a column of every result. Rename "
-            "it, or name the columns to keep by --column."
+            f"--column: {taken[0]!r} is a column of every search result. Rename it, or "
+            "name the columns to store with --column."
         )
     ids = None if id_column is None else collection.column(id_column, "--id-column")
     embedder = model.embedder(run)
@@ -93,7 +94,7 @@ def build(
         uri=absolute(str(out)) if backend == "lancedb" else None,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnreadableImageWarning)  # said below
+        warnings.simplefilter("ignore", UnreadableImageWarning)  # printed below
         try:
             retriever.fit(
                 collection.paths,
@@ -117,24 +118,32 @@ def search(
     index: Annotated[Path, typer.Argument(help="Folder that index build wrote.")],
     query: Annotated[
         list[str] | None,
-        typer.Argument(help="Words to search by; several are averaged."),
+        typer.Argument(help="Texts to search for; several are averaged."),
     ] = None,
     image: Annotated[
-        list[Path] | None, typer.Option(help="Image to find others like; repeat it.")
+        list[Path] | None,
+        typer.Option(help="Image to find similar images for. Repeatable."),
     ] = None,
     minus: Annotated[
-        list[str] | None, typer.Option(help="Words to avoid; repeat it.")
+        list[str] | None, typer.Option(help="Text to avoid. Repeatable.")
     ] = None,
-    n: Annotated[int, typer.Option("-n", "--n", min=1, help="How many.")] = 10,
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Number of images.")] = 10,
     where: Annotated[
         str | None,
-        typer.Option(help="Which images, as in SQL: \"modality = 'CT' and age > 60\"."),
+        typer.Option(
+            help="Condition on the columns, as in SQL: \"modality = 'CT' and age > "
+            '60".'
+        ),
     ] = None,
     deduplicate: Annotated[
-        float | None, typer.Option(help="Show one of images this alike: 0.98.")
+        float | None,
+        typer.Option(
+            help="Cosine above which only one of two images is shown, such as 0.98."
+        ),
     ] = None,
     diversity: Annotated[
-        float, typer.Option(min=0, max=1, help="Above 0: unlike each other.")
+        float,
+        typer.Option(min=0, max=1, help="Above 0, prefer images that differ."),
     ] = 0.0,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="CSV file to write.")
@@ -142,22 +151,22 @@ def search(
     sheet: Annotated[
         Path | None,
         typer.Option(
-            help="Picture of the images that were found: .png, .pdf or .jpg. It then "
-            "holds patients' images."
+            help="Figure of the images that were found: .png, .pdf or .jpg. It holds "
+            "images of patients."
         ),
     ] = None,
     label_column: Annotated[
-        str | None, typer.Option(help="To print on the sheet.")
+        str | None, typer.Option(help="Column to print on the sheet.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Folder of the same weights on this machine.")
+        str | None, typer.Option(help="Folder with the same weights on this machine.")
     ] = None,
     cache: options.CacheOption = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Find images by words, by example, or by both.
 
-    Scores are cosines: they rank images and are not probabilities.
+    Scores are cosines, which rank images and are not probabilities.
 
     Example: sk-medsiglip index search chest_index "pleural effusion" --minus
     "pacemaker" --where "age > 60" --sheet found.png
@@ -166,15 +175,15 @@ def search(
     check_out(sheet, overwrite, (".png", ".pdf", ".jpg"))
     if not query and not image:
         raise CommandError(
-            'Say what to look for: words, "large pleural effusion", or --image FILE.'
+            'Pass words, such as "large pleural effusion", or --image FILE.'
         )
-    # Late, so that --help is quick.
+    # Imported late, so that --help is fast.
     from sk_medsiglip.cli._embedding import choose_cache
     from sk_medsiglip.retrieval import ImageRetriever, RetrievalDisplay
 
     if not index.exists():
         raise CommandError(
-            f"There is no index {index}. Make one with: sk-medsiglip index build"
+            f"There is no index {index}. Build one with: sk-medsiglip index build"
         )
     params: dict[str, Any] = {"cache": choose_cache(cache)}
     if model is not None:
@@ -190,7 +199,7 @@ def search(
     except ValueError as error:
         raise CommandError(str(error)) from None
     if not len(hits):
-        say("Nothing is like that, or --where leaves nothing.", "yellow")
+        say("No image was found.", "yellow")
     else:
         preview(hits, in_file=out is not None)
     if out is not None:
@@ -205,7 +214,7 @@ def search(
 
 
 def _joined(texts: list[str], images: list[Path], minus: list[str]) -> Any:
-    """Return texts (averaged), images and words to avoid as one query."""
+    """Return texts, images and texts to avoid as one query."""
     from sk_medsiglip.retrieval import Query
 
     for path in images:

@@ -1,6 +1,6 @@
-"""Options that several commands share, each declared once.
+"""Options that several commands share.
 
-A command may take a dataclass of options as one parameter: see ``with_options``.
+A command can take a dataclass of options as a parameter (see ``with_options``).
 """
 
 from __future__ import annotations
@@ -40,17 +40,19 @@ RevisionOption = Annotated[
 ResizeOption = Annotated[
     Literal["medsiglip", "processor"],
     typer.Option(
-        help="medsiglip: bilinear as in MedSigLIP's own evaluations. processor: the "
-        "checkpoint's image processor (bicubic)."
+        help="medsiglip: bilinear, as in the evaluations of MedSigLIP. processor: the "
+        "image processor of the checkpoint (bicubic)."
     ),
 ]
 PadOption = Annotated[
     bool,
-    typer.Option("--pad", help="Pad to a square with black first; keeps proportions."),
+    typer.Option("--pad", help="Pad to a square with black, to keep proportions."),
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+DeviceOption = Annotated[
+    str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")
+]
 JobsOption = Annotated[
-    int | None, typer.Option(help="Threads that read images; -1 takes all cores.")
+    int | None, typer.Option(help="Threads that read images; -1 means all cores.")
 ]
 CacheOption = Annotated[
     Path | None,
@@ -62,14 +64,14 @@ CacheOption = Annotated[
 OnErrorOption = Annotated[
     Literal["raise", "nan"],
     typer.Option(
-        help="An unreadable image ends the command (raise), or its row is NaN (nan)."
+        help="Unreadable images: raise ends the command, nan leaves NaN or skips them."
     ),
 ]
 PathColumnOption = Annotated[
     str | None,
     typer.Option(
-        help="Column of the CSV file that holds the paths, which are relative to the "
-        "CSV file's folder. Default: the first that names files which exist."
+        help="Column of paths in the CSV file, relative to its folder. Default: the "
+        "first column with names of existing files."
     ),
 ]
 SourceArgument = Annotated[
@@ -78,33 +80,32 @@ SourceArgument = Annotated[
 LabelsOption = Annotated[
     Path,
     typer.Option(
-        help="CSV file with a column of paths and one or more of labels, or a folder "
-        "with a sub-folder a class."
+        help="CSV file with a column of paths and one or more columns of labels, or a "
+        "folder with one sub-folder per class."
     ),
 ]
 SeedOption = Annotated[
     int, typer.Option(min=0, help="Seed of the random number generator.")
 ]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace files that exist.")
+    bool, typer.Option("--overwrite", help="Replace existing files.")
 ]
 GridOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Classify by the parts of each image, GRID x GRID of them, for small "
-        "findings. It must divide the patches along a side: 2, 4, 8, 16 or 32 for "
-        "MedSigLIP; 8 is a good start.",
+        help="Classify by GRID x GRID parts of each image, for small findings. It must "
+        "divide the number of patches along a side: 2, 4, 8, 16 or 32 for MedSigLIP. "
+        "Start with 8.",
     ),
 ]
 PromptsOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE or SET",
-        help='JSON or YAML file: {"class": ["prompt", ...], ...} for one of several '
+        help='JSON or YAML file: {"class": ["prompt", ...], ...} for exclusive '
         'classes, {"finding": {"positive": [...], "negative": [...]}, ...} for '
-        "findings that are present or absent. Or the name of a set that ships: "
-        "sk-medsiglip prompts list.",
+        "findings. Or the name of a prompt set: see sk-medsiglip prompts list.",
     ),
 ]
 ClassOption = Annotated[
@@ -112,14 +113,14 @@ ClassOption = Annotated[
     typer.Option(
         "--class",
         metavar="NAME=PROMPT",
-        help="A class and a prompt for it. Repeat it for every class; the same name "
-        "again adds a prompt.",
+        help="Class and a prompt for it. Repeat it for every class; repeat a name to "
+        "add a prompt.",
     ),
 ]
 TemplateOption = Annotated[
     list[str] | None,
     typer.Option(
-        help='Text with one {} that every prompt is filled into: "a chest X-ray '
+        help='Text with one {} to fill with each prompt, such as "a chest X-ray '
         'showing {}". Repeatable.'
     ),
 ]
@@ -128,8 +129,8 @@ TrustOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TYPE",
-        help="Type of another package that a .skops file holds and may be loaded; the "
-        "message that refuses it names it. Repeat it.",
+        help="Type of another package in a .skops file that may be loaded, as named by "
+        "the error message. Repeatable.",
     ),
 ]
 
@@ -142,14 +143,14 @@ class LabelOptions:
         list[str] | None,
         typer.Option(
             help="Column of classes, or of 0 and 1 for a finding. Repeat it for "
-            "several findings. Default: label; of report, the classifier's findings."
+            "several findings. Default: label; for report, the classifier's findings."
         ),
     ] = None
     group_column: Annotated[
         str | None,
         typer.Option(
-            help="Column of patients: their images stay together in splits and folds, "
-            "and intervals count patients."
+            help="Column of patients. Images of a patient stay together in splits and "
+            "folds, and intervals count patients."
         ),
     ] = None
     path_column: PathColumnOption = None
@@ -161,13 +162,13 @@ class LabelOptions:
     ] = "ignore"
 
     def read(self, source: Path) -> LabelledImages:
-        """Return the images of a table or folder that have labels."""
+        """Return the labelled images of a table or folder."""
         from sk_medsiglip.cli._collection import read_labelled
 
         return read_labelled(source, **asdict(self))
 
     def as_typed(self) -> str:
-        """Return the options that name columns, to be typed for another command."""
+        """Return the options that name columns, as they are typed."""
         typed = [("--label-column", name) for name in self.label_column or []]
         typed += [("--group-column", self.group_column)] if self.group_column else []
         return "".join(f" {option} {shlex.quote(name)}" for option, name in typed)
@@ -175,7 +176,7 @@ class LabelOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options that say where and how images are embedded, but not by which model."""
+    """Options for a run of an embedder, without those of its model."""
 
     on_error: OnErrorOption = "raise"
     device: DeviceOption = "auto"
@@ -185,7 +186,7 @@ class RunOptions:
     n_jobs: JobsOption = None
     cache: CacheOption = None
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Keep no embeddings, and read none.")
+        bool, typer.Option("--no-cache", help="Do not read or store embeddings.")
     ] = False
 
     def parameters(self) -> dict[str, Any]:
@@ -205,14 +206,14 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class LenientRunOptions(RunOptions):
-    """The same, for commands that go on without unreadable images."""
+    """The same options, for commands that leave out unreadable images by default."""
 
     on_error: OnErrorOption = "nan"
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Options that decide the embedding of an image."""
+    """Options that determine the embedding of an image."""
 
     model: ModelOption = MEDSIGLIP
     revision: RevisionOption = None
@@ -220,13 +221,13 @@ class ModelOptions:
     pad: PadOption = False
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"],
-        typer.Option(help="auto: bfloat16 on a GPU that computes in it, else float32."),
+        typer.Option(help="auto: bfloat16 on GPUs that support it, else float32."),
     ] = "auto"
     engine: Annotated[
         Literal["auto", "torch", "openvino"],
         typer.Option(
-            help="Library that runs the model. openvino (an extra) is the faster one "
-            "on CPUs; it converts the checkpoint once. auto: torch."
+            help="Library that runs the model. openvino (an extra) is faster on CPUs "
+            "and converts the checkpoint once. auto: torch."
         ),
     ] = "auto"
 
@@ -240,13 +241,13 @@ class ModelOptions:
 
 
 def text_side(embedder: MedSigLIPEmbedder, *names: str) -> dict[str, Any]:
-    """Return those parameters of an embedder that prompts are embedded with, too."""
+    """Return the parameters of an embedder that also apply to prompts."""
     params = embedder.get_params(deep=False)
     return {name: params[name] for name in ("model", "revision", "cache", *names)}
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of each parameter that is a dataclass of options."""
+    """Replace parameters of a command that are dataclasses by their options."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []
@@ -269,7 +270,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
             given[name] = kind(**own)
         command(**given)
 
-    # Typer reads both: the signature for the options, the annotations for their types.
+    # Typer reads the options from the signature, and their types from the annotations.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run

@@ -1,4 +1,4 @@
-"""The picture of ``demo``; a figure of its own, so that no window is opened."""
+"""The figure of ``demo``, drawn without pyplot, so that no window is opened."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def draw_overview(
 ) -> None:
     """Draw labels against prompts, and the images nearest to a sentence."""
     figures = import_optional(
-        "matplotlib.figure", extra="plot", purpose="The picture and the report"
+        "matplotlib.figure", extra="plot", purpose="Drawing the overview and the report"
     )
     figure = figures.Figure(figsize=(10.4, 8), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=[1.6, 1])
     LabelEfficiencyDisplay(curve, scoring="roc_auc").plot(top)
-    # Five pictures of two inches, for which the display's words are measured.
+    # Five images of two inches, the size for which the text of the display is set.
     RetrievalDisplay.from_hits(hits, query=sentence, label="labels", ax=bottom)
     figure.supxlabel(drawn_lines(notice, 130), fontsize=9, color="#8a1c1c")
     figure.savefig(file, dpi=110)

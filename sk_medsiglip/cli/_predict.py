@@ -1,4 +1,4 @@
-"""``predict`` and ``zero-shot``: images to a CSV file of probabilities."""
+"""``predict`` and ``zero-shot``: write probabilities of images to a CSV file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from sk_medsiglip._labels import finding_names
 from sk_medsiglip.cli import _options as options
 from sk_medsiglip.cli._console import CommandError, model_notice, preview, say
 from sk_medsiglip.cli._files import check_out, write_csv
@@ -39,13 +40,13 @@ def predict(
 ) -> None:
     """Classify images with a classifier that train saved.
 
-    One column of probabilities a class and the likeliest under "predicted"; or one
-    column a finding. Images are embedded as those that it learned from, by the same
-    model; rows in the cache are read from there.
+    The table has one column of probabilities per class, and the most likely class under
+    "predicted"; or one column per finding. Images are embedded like the training
+    images, with the same model, or read from the cache.
 
     Example: sk-medsiglip predict model.skops images/ --out predictions.csv
     """
-    # Late, so that --help is quick.
+    # Imported late, so that --help is fast.
     from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._embedding import embed_images, image_embedder, set_embedding
     from sk_medsiglip.cli._files import load_pipeline
@@ -57,7 +58,7 @@ def predict(
     exclusive = head.classes_.ndim == 1
     if not exclusive:
         numbered = [f"label {i}" for i in range(len(head.classes_))]
-        names = getattr(head, "findings_", getattr(head, "label_names_", numbered))
+        names = finding_names(head, numbered)
     else:
         names = head.classes_
     _check_names(collection, names, exclusive)
@@ -83,15 +84,15 @@ def zero_shot(
 ) -> None:
     """Classify images by prompts alone, without labels.
 
-    One column a class, and the likeliest class under "predicted"; or one column a
-    finding, the probability that it is present. The probabilities rank images and are
-    not calibrated. With --grid 8, the part of an image that is most like a prompt
-    counts.
+    The table has one column per class, and the most likely class under "predicted"; or
+    one column per finding, with the probability that it is present. Probabilities rank
+    images and are not calibrated. With --grid 8, the part of an image that matches a
+    prompt best counts.
 
     Example: sk-medsiglip zero-shot images/ --class "normal=a normal chest X-ray"
     --class "effusion=a chest X-ray with pleural effusion"
     """
-    # Late, so that --help is quick.
+    # Imported late, so that --help is fast.
     from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._embedding import cut_into_parts, embed_images
     from sk_medsiglip.cli._prompts import parse_classes, read_prompts
@@ -100,8 +101,7 @@ def zero_shot(
 
     if (prompts is None) == (not classes):
         raise CommandError(
-            'Say what to look for: either --prompts FILE, or --class "name=prompt" '
-            "once for every class."
+            'Pass either --prompts FILE, or --class "name=prompt" once for every class.'
         )
     asked: dict[str, Any] = (
         read_prompts(prompts) if prompts is not None else parse_classes(classes or [])
@@ -126,12 +126,12 @@ def zero_shot(
 
 
 def _check_names(collection: Collection, names: Iterable[Any], exclusive: bool) -> None:
-    """Raise before images are embedded if a class is named like another column."""
+    """Raise if a class has the name of another column, before embedding."""
     taken = {collection.path_column, *(["predicted"] if exclusive else [])}
     if clash := sorted(taken & {str(name) for name in names}):
         raise CommandError(
-            f"A class is named {clash[0]!r}, like another column of the result. Rename "
-            "the class, or the column of paths."
+            f"The class {clash[0]!r} has the name of another column of the result. "
+            "Rename the class, or the column of paths."
         )
 
 
@@ -143,14 +143,14 @@ def _write_probabilities(
     names: Iterable[Any],
     exclusive: bool,
 ) -> None:
-    """Write a column for each name, and for exclusive classes the likeliest one."""
+    """Write a column for each name, and the prediction for exclusive classes."""
     import pandas as pd
 
     readable = embedded.readable
     X = embedded.X[readable]
     columns = [str(name) for name in names]
     values = np.full((len(collection), len(columns)), np.nan)
-    # For one finding the classifier gives two columns: absent and present.
+    # A single finding has two columns, absent and present.
     values[readable] = classifier.predict_proba(X)[:, -len(columns) :]
     table = pd.DataFrame(values, columns=columns)
     table.insert(0, collection.path_column, collection.names)

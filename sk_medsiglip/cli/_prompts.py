@@ -1,4 +1,4 @@
-"""``--prompts``, ``--class``, ``--positive`` -> the prompts of a classifier."""
+"""Prompts of a classifier from ``--prompts``, ``--class`` and ``--positive``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEFAULT_ABSENT = "a medical image showing no {}"
 
 
 def read_prompts(file: Path, option: str = "--prompts") -> dict[str, Any]:
-    """Read the prompts of a set that ships, or of a JSON or YAML file."""
+    """Read a prompt set of this package, or a JSON or YAML file."""
     if not file.is_file() and (file.suffix or file.parent != Path()):
         raise CommandError(f"{option}: there is no file {file}.")
     prompts = load_prompt_set(file if file.is_file() else str(file))
@@ -23,7 +23,7 @@ def read_prompts(file: Path, option: str = "--prompts") -> dict[str, Any]:
 
 
 def parse_classes(pairs: Sequence[str]) -> dict[str, list[str]]:
-    """Read repeated ``--class "name=prompt"``."""
+    """Return the prompts of repeated ``--class "name=prompt"``."""
     prompts: dict[str, list[str]] = {}
     for pair in pairs:
         name, equals, prompt = pair.partition("=")
@@ -44,14 +44,16 @@ def prompts_for_task(
     positive: Sequence[str] = (),
     negative: Sequence[str] = (),
 ) -> tuple[dict[str, Any], bool]:
-    """Return prompts for the labels of a task, and whether their names made them.
+    """Return prompts for the labels of a task, and whether they are made from names.
 
-    The options may give prompts in one way only; without any, names are filled in.
+    Prompts can be given in one way only. Without any, they are made from the names of
+    the labels.
     """
     pair = bool(positive) or bool(negative)
     if (file is not None) + bool(classes) + pair > 1:
         raise CommandError(
-            "Give prompts in one way: --prompts, --class, or --positive and --negative."
+            "Pass prompts in one way only: --prompts, --class, or --positive and "
+            "--negative."
         )
     if file is not None:
         return _fit_to_task(read_prompts(file), task, "--prompts"), False
@@ -77,7 +79,7 @@ def _pair_for_task(
         raise CommandError("--positive and --negative belong together; one is missing.")
     if task.kind != "finding":
         raise CommandError(
-            "--positive and --negative are for one label column of 0 and 1. Here the "
+            "--positive and --negative need a single label column of 0 and 1. The "
             f"labels are {', '.join(task.names)}: use --prompts, or "
             + " ".join(f'--class "{name}=..."' for name in task.names[:3])
             + "."
@@ -86,7 +88,7 @@ def _pair_for_task(
 
 
 def _fit_to_task(prompts: dict[str, Any], task: Task, option: str) -> dict[str, Any]:
-    # {"0": ..., "1": ...} is a natural way to write prompts for a column of 0 and 1.
+    # Users may write {"0": ..., "1": ...} for a column of 0 and 1.
     if task.kind == "finding" and set(prompts) == {"0", "1"}:
         pair = {"positive": prompts["1"], "negative": prompts["0"]}
         prompts = {task.names[0]: pair}
@@ -94,7 +96,7 @@ def _fit_to_task(prompts: dict[str, Any], task: Task, option: str) -> dict[str, 
     if missing:
         raise CommandError(
             f"{option}: there are no prompts for {', '.join(missing[:5])}. The labels "
-            f"are {', '.join(task.names)}; there are prompts for "
+            f"are {', '.join(task.names)}, and the prompts are for "
             f"{', '.join(prompts)}."
         )
     for name in task.names:

@@ -1,4 +1,4 @@
-"""``sk-medsiglip prompts``: sets that ship, and tests of prompts."""
+"""``sk-medsiglip prompts``: list prompt sets, and test prompts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PromptsArgument = Annotated[
     Path,
     typer.Argument(
         metavar="FILE or SET",
-        help="JSON or YAML file of prompts, or the name of a set that ships.",
+        help="JSON or YAML file of prompts, or the name of a prompt set.",
     ),
 ]
 OutOption = Annotated[
@@ -45,7 +45,7 @@ OutOption = Annotated[
 
 @prompts_app.command(name="list")
 def list_sets() -> None:
-    """List the prompt sets that ship."""
+    """List the prompt sets of this package."""
     from sk_medsiglip.prompts import list_prompt_sets
 
     sets = list_prompt_sets()
@@ -55,12 +55,14 @@ def list_sets() -> None:
     table.columns[-1].justify = "left"
     table.columns[0].no_wrap = True
     console.print(table)
-    say("Texts, source and notes of one: sk-medsiglip prompts show NAME")
+    say("To see texts, source and notes of a set: sk-medsiglip prompts show NAME")
 
 
 @prompts_app.command()
-def show(name: Annotated[str, typer.Argument(help="A set of `prompts list`.")]) -> None:
-    """Print the file of a set, as a start for your own.
+def show(
+    name: Annotated[str, typer.Argument(help="Name of a set from `prompts list`.")],
+) -> None:
+    """Print the file of a set, as a starting point for your own.
 
     Example: sk-medsiglip prompts show chest_xray_13 > mine.yaml
     """
@@ -76,16 +78,17 @@ def lint(
     model: options.ModelOption = options.MEDSIGLIP,
     revision: options.RevisionOption = None,
     similarity: Annotated[
-        float, typer.Option(help="Cosine over which two classes count as the same.")
+        float,
+        typer.Option(help="Cosine above which two classes count as the same."),
     ] = 0.98,
     out: OutOption = None,
     overwrite: options.OverwriteOption = False,
     device: options.DeviceOption = "auto",
     cache: options.CacheOption = None,
 ) -> None:
-    """Find prompts that a model cannot read or tell apart.
+    """Find prompts that a model cannot read or distinguish.
 
-    No images are needed. Exits with 1 if there is anything, for scripts.
+    No images are needed. The exit code is 1 if there are problems.
 
     Example: sk-medsiglip prompts lint mine.yaml
     """
@@ -107,7 +110,7 @@ def lint(
     n_found = _say_problems(report)
     longest = int(report["n_tokens"].max())
     say(
-        f"{len(report):,} texts, the longest of {longest} tokens; {n_found} to mend "
+        f"{len(report):,} texts, the longest with {longest} tokens; {n_found} to fix "
         "for this model."
     )
     _write(report, out)
@@ -128,11 +131,11 @@ def compare(
         typer.Option("--search", help="Also choose prompts, and estimate the gain."),
     ] = False,
     chosen: Annotated[
-        Path | None, typer.Option(help="JSON file for the prompts that were chosen.")
+        Path | None, typer.Option(help="JSON file for the chosen prompts.")
     ] = None,
     out: OutOption = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Picture to write: .png, .pdf, .svg.")
+        Path | None, typer.Option(help="Figure to write: .png, .pdf or .svg.")
     ] = None,
     overwrite: options.OverwriteOption = False,
     seed: options.SeedOption = 0,
@@ -140,9 +143,9 @@ def compare(
     model: options.ModelOptions,
     run: options.LenientRunOptions,
 ) -> None:
-    """Measure the worth of each prompt on labelled images.
+    """Measure the value of each prompt on labelled images.
 
-    A few tens of images will do. Without --group-column intervals are too narrow where
+    A few dozen images are enough. Without --group-column intervals are too narrow if
     patients have several images.
 
     Example: sk-medsiglip prompts compare mine.yaml --labels labels.csv --label-column
@@ -150,7 +153,7 @@ def compare(
     """
     if chosen is not None and not search:
         raise CommandError("--chosen needs --search.")
-    # Late, so that --help is quick.
+    # Imported late, so that --help is fast.
     from sk_medsiglip.cli._embedding import embed_labelled
     from sk_medsiglip.cli._prompts import prompts_for_task
     from sk_medsiglip.zero_shot import PromptComparisonDisplay, compare_prompts
@@ -170,9 +173,10 @@ def compare(
     compared = compare_prompts(asked, X, data.task.y, groups=data.groups, **settings)
     _show_comparison(compared)
     say(
-        f"{len(X):,} images. AUC: of the label, this prompt alone standing for its "
-        "side. Loss: of all prompts' AUC without it, * where its interval leaves out "
-        "0, as one in twenty does by chance. 95% intervals "
+        f"{len(X):,} images. AUC is that of the label with this prompt as the only one "
+        "of its side. The loss is that of the AUC of all prompts without this one; * "
+        "means that its interval excludes 0, which happens to one prompt in twenty by "
+        "chance. 95% intervals "
         + ("over patients." if data.groups is not None else "over images.")
     )
     _say_problems(compared)
@@ -192,7 +196,7 @@ def compare(
 
 
 def _say_choice(found: Any, chosen: Path | None) -> None:
-    """Print the choice of a search, and write its prompts."""
+    """Print the result of a search, and write the chosen prompts."""
     rows = [
         [
             row.finding or "the classes",
@@ -205,16 +209,12 @@ def _say_choice(found: Any, chosen: Path | None) -> None:
         for row in found.report_.itertuples()
     ]
     show_table(["chosen for", "all", "chosen", "gain", "95%", "steps"], rows)
-    noise = found.report_["within_noise"]
     say(
-        "AUC on folds that had no say in the choice. Prompts are taken where the gain "
-        "is above 0, so in the mean a gain that is taken is too high."
-        + (
-            " Every gain is within noise: more labels would tell."
-            if noise.all()
-            else ""
-        )
+        "AUC on folds that were not used for the choice. Prompts are chosen if the "
+        "gain is above 0, so the gain of chosen prompts is too high on average."
     )
+    if found.report_["within_noise"].all():
+        say("All gains are within noise; more labels would help.")
     if chosen is not None:
         import json
 
@@ -225,7 +225,7 @@ def _say_choice(found: Any, chosen: Path | None) -> None:
 
 
 def _show_comparison(compared: pd.DataFrame) -> None:
-    """Print a row for each prompt, and in bold one for all prompts of a label."""
+    """Print a row for each prompt, and a bold one for all prompts of a label."""
     signs = {"positive": "+ ", "negative": "- "}
     rows = []
     for row in compared.itertuples():
@@ -244,7 +244,7 @@ def _show_comparison(compared: pd.DataFrame) -> None:
 
 
 def _say_problems(report: pd.DataFrame) -> int:
-    """Print the problems label by label; return the number of texts with one."""
+    """Print the problems by label, and return the number of texts with problems."""
     found = report[report["problem"] != ""]
     for (label, side), rows in found.groupby(["label", "side"], sort=False):
         say(f"{label} {side}".strip(), "bold")

@@ -1,4 +1,4 @@
-"""``sk-medsiglip report``: saved classifiers and a test set to one HTML file."""
+"""``sk-medsiglip report``: evaluate saved classifiers in an HTML file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sk_medsiglip.cli._console import (
     say,
     say_remarks,
 )
-from sk_medsiglip.cli._files import check_out, typed_command
+from sk_medsiglip.cli._files import check_out, say_page, typed_command
 from sk_medsiglip.cli._predict import ClassifierArgument
 
 
@@ -26,8 +26,8 @@ def report(
     source: Annotated[
         Path,
         typer.Argument(
-            help="CSV file of test images with their labels, or a folder with a "
-            "sub-folder a class."
+            help="CSV file of test images with their labels, or a folder with one "
+            "sub-folder per class."
         ),
     ],
     columns: options.LabelOptions,
@@ -37,60 +37,60 @@ def report(
     subgroup_column: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column of sex, age, scanner, site; repeat it. Numbers of many values "
-            "are cut into quarters."
+            help="Column of sex, age, scanner or site. Repeatable. Numeric columns "
+            "with many values are divided into quarters."
         ),
     ] = None,
     compare: Annotated[
         list[Path] | None,
-        typer.Option(help="Another saved classifier to compare; repeat it."),
+        typer.Option(help="Another saved classifier to compare. Repeatable."),
     ] = None,
     train: Annotated[
         Path | None, typer.Option(help="Training data, to look for leakage.")
     ] = None,
     tune: Annotated[
         Path | None,
-        typer.Option(help="Tuning data: other images, to choose thresholds on."),
+        typer.Option(help="Tuning data: other images, on which to choose thresholds."),
     ] = None,
     sensitivity: Annotated[
         float,
         typer.Option(
-            help="Target of the thresholds; in the mean, new patients reach it."
+            help="Target of the thresholds, reached on new patients in the mean."
         ),
     ] = 0.95,
     prevalence: Annotated[
         float | None,
         typer.Option(
             help="Share of patients with the label where the classifier will be used, "
-            "such as 0.02: PPV and NPV at the thresholds are shown for it too."
+            "such as 0.02. PPV and NPV at the thresholds are shown for it too."
         ),
     ] = None,
     show_mistakes: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Number of mistakes a label whose pictures are shown. The file then "
-            "holds patients' images.",
+            help="Number of mistakes per label to show as images. The file then holds "
+            "images of patients.",
         ),
     ] = 0,
     published: Annotated[
         str | None,
         typer.Option(
             metavar="MODALITY",
-            help="Compare with the model card's figures: chest X-ray, dermatology, "
+            help="Compare with results of the model card: chest X-ray, dermatology, "
             "ophthalmology or histopathology.",
         ),
     ] = None,
     pos_label: Annotated[
         str | None,
         typer.Option(
-            help="The one of two classes to look for. Default: the finding, or "
-            "the class that sorts second."
+            help="Positive one of two classes. Default: the finding, or the class that "
+            "sorts second."
         ),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Where the test images come from, in a sentence.")
+        str | None, typer.Option(help="Origin of the test images, in a sentence.")
     ] = None,
     notes: Annotated[
         Path | None,
@@ -100,7 +100,7 @@ def report(
         ),
     ] = None,
     resamples: Annotated[
-        int, typer.Option(min=1, help="Number of resamples behind the intervals.")
+        int, typer.Option(min=1, help="Number of resamples for the intervals.")
     ] = 2000,
     trust: options.TrustOption = None,
     overwrite: options.OverwriteOption = False,
@@ -109,9 +109,10 @@ def report(
 ) -> None:
     """Evaluate a saved classifier on a test set, in an HTML file.
 
-    It holds figures with 95 % intervals by patient, curves, calibration, subgroups,
-    thresholds, the worst mistakes, and a list of checks. It needs no network, and holds
-    neither paths nor patients' names; pictures only on request.
+    The file holds metrics with 95 % intervals by patient, curves, calibration,
+    subgroups, thresholds, the worst mistakes, and checks for leakage. It needs no
+    network, does not contain paths or names of patients, and shows images only with
+    --show-mistakes.
 
     Example: sk-medsiglip report model.skops test.csv --group-column patient
     --subgroup-column sex --tune tune.csv --train train.csv
@@ -119,10 +120,12 @@ def report(
     check_out(out, overwrite, (".html", ".htm"))
     for option, share in (("sensitivity", sensitivity), ("prevalence", prevalence)):
         if share is not None and not 0 < share < 1:
-            raise CommandError(f"--{option} {share:g} must be above 0, below 1.")
+            raise CommandError(f"--{option} {share:g} must be above 0 and below 1.")
     if prevalence is not None and tune is None:
-        raise CommandError("--prevalence needs --tune: images to choose thresholds on.")
-    # Late, so that --help is quick.
+        raise CommandError(
+            "--prevalence needs --tune, images on which to choose thresholds."
+        )
+    # Imported late, so that --help is fast.
     from sk_medsiglip.cli._test_set import Judged, read_notes, read_test_set
     from sk_medsiglip.evaluation import published_results, write_report
 
@@ -136,8 +139,9 @@ def report(
     judged = Judged.load(files, run.parameters(), trust or ())
     if published is not None and judged.is_demo:
         raise CommandError(
-            "--published: the figures are of MedSigLIP, and a classifier here uses the "
-            "demonstration checkpoint. Neither the model nor the method is the same."
+            "--published: the published results are those of MedSigLIP, and a "
+            "classifier here uses the demonstration checkpoint, a different model. "
+            "Leave it out."
         )
     test = read_test_set(source, judged, columns, subgroup_column or ())
     others: dict[str, Any] = {}
@@ -173,7 +177,5 @@ def report(
         n_bootstrap=resamples,
         verbose=bar(),
     )
-    say(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB): open it in a browser.")
-    if show_mistakes:
-        say("It holds pictures of patients: keep it where these may be kept.", "yellow")
+    say_page(out, shows_images=show_mistakes > 0)
     say(model_notice("demo" if judged.is_demo else ""), "yellow")

@@ -1,4 +1,4 @@
-"""``serve``: a saved classifier behind HTTP."""
+"""``sk-medsiglip serve``: run a saved classifier behind HTTP."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def serve(
     host: Annotated[
         str,
         typer.Option(
-            help="Address to listen on. 0.0.0.0 lets other machines in, without a "
-            "password."
+            help="Address to listen on. With 0.0.0.0 other machines have access, "
+            "without a password."
         ),
     ] = "127.0.0.1",
     port: Annotated[
@@ -29,14 +29,14 @@ def serve(
     device: options.DeviceOption = "auto",
     trust: options.TrustOption = None,
 ) -> None:
-    """Answer requests over HTTP with a classifier that train saved.
+    """Answer HTTP requests with a classifier that train saved.
 
-    POST /predict takes a DICOM, PNG or JPEG file and answers with probabilities. Other
-    routes: /docs, /health, /info, /metrics. Nothing that passes through is stored.
+    POST /predict takes a DICOM, PNG or JPEG file and returns probabilities. Other
+    routes are /docs, /health, /info and /metrics. Images and results are not stored.
 
     Example: sk-medsiglip serve model.skops
     """
-    # Late, so that --help is quick.
+    # Imported late, so that --help is fast.
     from sk_medsiglip.cli._embedding import set_embedding
     from sk_medsiglip.cli._files import load_pipeline
     from sk_medsiglip.serving import serve
@@ -44,5 +44,5 @@ def serve(
     pipeline = load_pipeline(classifier, trust or ())
     set_embedding(pipeline[0], device=device)
     name = f"[{host}]" if ":" in host else host
-    say(f"Serving {classifier.name} on http://{name}:{port}/docs; Ctrl-C ends it.")
+    say(f"Serving {classifier.name} on http://{name}:{port}/docs; stop with Ctrl-C.")
     serve(pipeline, host=host, port=port, max_batch=max_batch)

@@ -1,4 +1,4 @@
-"""Patients held out, and folds that keep a patient's images together."""
+"""Held-out patients, and folds that keep the images of a patient together."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from sk_medsiglip.model_selection import (
 )
 
 WITHOUT_PATIENTS = (
-    "No --group-column: every image counts as a patient of its own. If patients have "
-    "several images, the figures of held-out images are too good."
+    "Without --group-column every image counts as a patient. If patients have several "
+    "images, results on held-out images are too optimistic."
 )
 _FOLDS = 5
 Rows = NDArray[np.intp]
 
 
 def hold_out(data: LabelledImages, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Return rows to learn from, and rows of a share of the patients to test on."""
+    """Return training rows, and test rows from a share of the patients."""
     if not 0 < share < 1:
         raise CommandError(
-            f"The share to hold out is {share:g}; give one such as 0.25."
+            f"The share to hold out is {share:g}; it must be between 0 and 1, such as "
+            "0.25."
         )
     check_enough(data, "A split")
     splitter = MultilabelStratifiedGroupShuffleSplit(
@@ -43,7 +44,7 @@ def hold_out(data: LabelledImages, share: float, seed: int) -> tuple[Rows, Rows]
 def make_folds(
     task: Task, groups: NDArray[Any] | None, seed: int
 ) -> list[tuple[Rows, Rows]]:
-    """Return at most five folds by patient; an empty list if a label is too rare."""
+    """Return up to five folds by patient, none if a label is too rare."""
     n_folds = min(_FOLDS, _scarcest(task, groups)[1])
     if n_folds < 2:
         return []
@@ -52,36 +53,35 @@ def make_folds(
 
 
 def check_enough(data: LabelledImages, purpose: str) -> None:
-    """Raise if all images are of one patient, or alike in every label."""
+    """Raise if there is only one patient, or if all images have the same labels."""
     if data.groups is not None and len(np.unique(data.groups)) < 2:
         raise TooFewError(
-            f"There is 1 patient only (images: {len(data.rows):,}). {purpose} takes at "
-            "least 2 patients with each label and 2 without it, since images of one "
-            "patient cannot tell patients apart. Is --group-column the column of "
-            "patients?"
+            f"There is only 1 patient (images: {len(data.rows):,}). {purpose} needs at "
+            "least 2 patients with each label and 2 without it. Is --group-column the "
+            "column of patients?"
         )
     truth = data.task.truth()
     if not ((truth == 1).any(axis=0) & (truth == 0).any(axis=0)).any():
         raise TooFewError(
             f"The images do not differ in {', '.join(data.task.names)} (images: "
-            f"{len(truth):,}). {purpose} takes images with a label and images without "
+            f"{len(truth):,}). {purpose} needs images with a label and images without "
             "it."
         )
 
 
 def too_rare(task: Task, groups: NDArray[Any] | None) -> str:
-    """Return a sentence on the label that has too few patients for folds."""
+    """Return a sentence on the label with too few patients for folds."""
     label, n = _scarcest(task, groups)
     unit = "image" if groups is None else "patient"
     return (
-        f"There is no cross-validation, and the AUC is not known: label {label} has "
-        f"{n} {unit}{'' if n == 1 else 's'}, and folds need 2 {unit}s with each label "
-        "and 2 without it."
+        f"There is no cross-validation, so the AUC is unknown: label {label} has {n} "
+        f"{unit}{'' if n == 1 else 's'}, and folds need 2 {unit}s with each label and "
+        "2 without it."
     )
 
 
 def _scarcest(task: Task, groups: NDArray[Any] | None) -> tuple[str, int]:
-    """Return the label, or its absence, with the fewest patients, and their number."""
+    """Return the label or absence with the fewest patients, and their number."""
     patients = np.arange(len(task.y)) if groups is None else groups
     counts = {}
     for name, truth in zip(task.names, task.truth().T, strict=True):

@@ -1,4 +1,4 @@
-"""Saved classifiers, and the test sets that they are judged on, as ``report`` asks."""
+"""Saved classifiers and test sets for ``report``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sk_medsiglip._json import read_json
+from sk_medsiglip._labels import finding_names
 from sk_medsiglip.cli._collection import FOLDER_LABEL, Task, absent
 from sk_medsiglip.cli._console import CommandError
 from sk_medsiglip.cli._embedding import (
@@ -24,12 +25,12 @@ from sk_medsiglip.cli._options import LabelOptions
 from sk_medsiglip.datasets import class_name
 from sk_medsiglip.encoder import is_demonstration
 
-_MAX_LEVELS = 20  # as many subgroups of one column as evaluate takes
+_MAX_LEVELS = 20  # the limit of evaluate
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Saved pipelines by name, and the one finding of the first, if it has one."""
+    """Saved pipelines by name, and the finding of the first if it has a single one."""
 
     estimators: dict[str, Any]
     finding: str | None
@@ -38,7 +39,7 @@ class Judged:
     def load(
         cls, files: Sequence[Path], embedding: Mapping[str, Any], trusted: Sequence[str]
     ) -> Judged:
-        """Read files of pipelines, and set how their images are embedded."""
+        """Read pipelines, and set parameters of their embedders."""
         estimators: dict[str, Any] = {}
         for file in files:
             pipeline = load_pipeline(file, trusted)
@@ -53,24 +54,24 @@ class Judged:
         for name, one in list(estimators.items())[1:]:
             if _known(one) != _known(first):
                 raise CommandError(
-                    f"{name} tells apart {_known(one)}, and the first classifier "
+                    f"{name} predicts {_known(one)}, and the first classifier predicts "
                     f"{_known(first)}: they cannot be compared."
                 )
         return cls(estimators, _finding_of(first))
 
     @property
     def first(self) -> Any:
-        """The pipeline that the report is about."""
+        """The pipeline whose mistakes are reported."""
         return next(iter(self.estimators.values()))
 
     @property
     def is_demo(self) -> bool:
-        """Whether one of them uses the demonstration checkpoint."""
+        """Whether a pipeline uses the demonstration checkpoint."""
         embedders = [image_embedder(one[0]) for one in self.estimators.values()]
         return any(is_demonstration(one.model) for one in embedders)
 
     def columns(self) -> list[str]:
-        """Return the columns of labels, where none are named."""
+        """Return the default columns of labels."""
         if self.finding is not None:
             return [self.finding]
         if np.ndim(self.first.classes_) == 2:
@@ -78,7 +79,7 @@ class Judged:
         return [FOLDER_LABEL]
 
     def positive(self, named: str | None) -> Any:
-        """Return the class that is looked for: the named one, or the finding."""
+        """Return the positive class: the named one, or the finding."""
         if named is None:
             return self.finding
         classes = self.first.classes_
@@ -88,7 +89,7 @@ class Judged:
         if len(known) != 2 or named not in known:
             raise CommandError(
                 f"--pos-label: {named!r} is not one of two classes; the classifier "
-                f"tells apart {_known(self.first)}."
+                f"predicts {_known(self.first)}."
             )
         return known[named]
 
@@ -100,13 +101,13 @@ class Judged:
             if set(wanted) != set(task.names):
                 raise CommandError(
                     f"--label-column: the classifier's findings are "
-                    f"{', '.join(wanted)}, and the columns {names}. "
-                    "Leave it out to take the columns of these names."
+                    f"{', '.join(wanted)}, and the columns are {names}. Leave it out "
+                    "to use the columns with the names of the findings."
                 )
             return pd.DataFrame(task.truth(), columns=list(task.names))[wanted]
         if task.kind == "findings":
             raise CommandError(
-                f"--label-column: the classifier tells apart {_known(self.first)}: "
+                f"--label-column: the classifier predicts {_known(self.first)}, so "
                 "name one column."
             )
         if task.kind == "finding" and self.finding is not None:
@@ -116,7 +117,7 @@ class Judged:
         if strange := sorted(set(given) - set(known)):
             raise CommandError(
                 f"--label-column: {names}: there are images of class {strange[0]!r}, "
-                f"which the classifier does not know: it tells apart "
+                "which is unknown to the classifier; it predicts "
                 f"{', '.join(known)}."
             )
         return np.array([known[one] for one in given])
@@ -124,7 +125,7 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class TestSet:
-    """Labelled images that can be read; ``rows`` are their places in the file."""
+    """Labelled images that can be read; ``rows`` are their rows in the file."""
 
     paths: list[str]
     y: Any
@@ -162,7 +163,7 @@ def read_test_set(
 
 
 def read_notes(file: Path | None) -> dict[str, str]:
-    """Read statements of people on the classifier, from a JSON file."""
+    """Read statements about the classifier from a JSON file."""
     if file is None:
         return {}
     try:
@@ -175,7 +176,7 @@ def read_notes(file: Path | None) -> dict[str, str]:
 
 
 def _bands(values: pd.Series) -> pd.Series:
-    """Return subgroups; of numbers with many values, quarters of the images."""
+    """Return subgroups, which are quarters of the images for many numeric values."""
     if values.nunique() <= _MAX_LEVELS:
         return values
     if not pd.api.types.is_numeric_dtype(values):
@@ -185,7 +186,7 @@ def _bands(values: pd.Series) -> pd.Series:
         )
     quarters = pd.qcut(values, 4, labels=False, duplicates="drop")
     ends = values.groupby(quarters).agg(["min", "max"])
-    for digits in (1, 3, 17):  # as few as tell the quarters apart
+    for digits in (1, 3, 17):  # the fewest that distinguish the quarters
         said = ends.map(lambda end, n=digits: f"{end:.{n}f}".rstrip("0").rstrip("."))
         if set(said["max"].iloc[:-1]).isdisjoint(said["min"].iloc[1:]):
             break
@@ -195,7 +196,7 @@ def _bands(values: pd.Series) -> pd.Series:
 
 
 def _finding_of(pipeline: Any) -> str | None:
-    """Return the finding of a classifier that ``train`` made for one, if it is."""
+    """Return the finding of a classifier that ``train`` fitted to a single one."""
     classes = np.asarray(pipeline.classes_)
     if classes.ndim != 1 or len(classes) != 2:
         return None
@@ -204,12 +205,11 @@ def _finding_of(pipeline: Any) -> str | None:
 
 
 def _findings(pipeline: Any) -> Sequence[Any]:
-    head = pipeline.steps[-1][1]
-    names = getattr(head, "findings_", getattr(head, "label_names_", None))
+    names = finding_names(pipeline.steps[-1][1])
     if names is None:
         raise CommandError(
-            "The classifier does not name its findings. Train it with a DataFrame of "
-            "labels, or by: sk-medsiglip train"
+            "The classifier has no names of findings. Train it with a DataFrame of "
+            "labels, or with: sk-medsiglip train"
         )
     return names
 

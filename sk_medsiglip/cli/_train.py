@@ -1,4 +1,4 @@
-"""``train`` and ``split``: labelled images to a saved classifier, or to two tables."""
+"""``train`` and ``split``: train a classifier, or split a table, by patient."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def train(
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="Keep this share of the patients for sk-medsiglip report: they are "
-            "not learned from, and written to a table beside the classifier.",
+            help="Hold out this share of the patients for sk-medsiglip report, and "
+            "write their table beside the classifier.",
         ),
     ] = None,
     head: Annotated[
         Head | None,
         typer.Option(
-            help="linear-probe, the default: logistic regression. The others start "
+            help="linear-probe (the default) is logistic regression. The others start "
             "from prompts and are better with few labels; try prompt-probe first."
         ),
     ] = None,
@@ -48,31 +48,31 @@ def train(
         typer.Option(
             "--search",
             help="Choose the head and its settings by cross-validation; with prompts, "
-            "among those that know them too. Another head replaces the linear probe "
-            "only where it is better by more than chance.",
+            "heads that use prompts are tried too. Another head replaces the linear "
+            "probe only if it is better by more than chance.",
         ),
     ] = False,
     n_trials: Annotated[
-        int, typer.Option(min=1, help="Trials of --search in all.")
+        int, typer.Option(min=1, help="Total number of trials of --search.")
     ] = 50,
     timeout: Annotated[
         float | None,
-        typer.Option(help="Seconds after which --search begins no further trial."),
+        typer.Option(help="Seconds after which --search starts no further trial."),
     ] = None,
     storage: Annotated[
         Path | None,
         typer.Option(
-            help="SQLite file (.db) or journal (.journal) that keeps the trials of "
-            "--search: the same command again continues them. With a journal several "
-            "commands at once share them."
+            help="SQLite file (.db) or journal (.journal) for the trials of --search. "
+            "The same command continues them. Simultaneous commands can share a "
+            "journal."
         ),
     ] = None,
     nested: Annotated[
         bool,
         typer.Option(
             "--nested",
-            help="Cross-validate the search itself: an estimate for new patients, at "
-            "the price of five more searches.",
+            help="Cross-validate the search itself, for an estimate for new patients. "
+            "This takes five more searches.",
         ),
     ] = False,
     out: Annotated[
@@ -92,24 +92,23 @@ def train(
 ) -> None:
     """Train a classifier on labelled images; save and report it.
 
-    The report (a Markdown file next to it) holds cross-validated figures, on images
-    that the classifier did not learn from. CheXpert's labels are understood: 1 and 0,
-    -1 for uncertain, blank for not mentioned; several findings are trained together,
-    each on the images where it is known.
+    The report, a Markdown file beside the classifier, holds cross-validated metrics.
+    Labels can be those of CheXpert: 1 and 0, -1 for uncertain, blank for not mentioned.
+    Several findings are trained together, each on the images in which it is known.
 
-    With --hold-out 0.25 a quarter of the patients is kept apart for sk-medsiglip
-    report. Use the result with: sk-medsiglip predict model.skops images/
+    With --hold-out 0.25 a quarter of the patients is held out for sk-medsiglip report.
+    Use the result with: sk-medsiglip predict model.skops images/
 
     Example: sk-medsiglip train --labels labels.csv --label-column effusion
     --group-column patient --hold-out 0.25
 
-    With --grid 8 the classifier, a BagProbe, learns which parts of an image count, and
-    loses fewer small findings.
+    With --grid 8 the classifier is a BagProbe, which learns to weight the parts of an
+    image and misses fewer small findings.
 
-    With --search the best of many heads is taken, and the report holds the best of
-    them; with --out model.joblib, neural networks and boosted trees are tried too.
+    With --search the best of many heads is chosen, and the report lists the best ones.
+    With --out model.joblib, neural networks and boosted trees are tried too.
     """
-    # Late, so that --help is quick.
+    # Imported late, so that --help is fast.
     from sk_medsiglip.cli import _splits as splits
     from sk_medsiglip.cli._embedding import cut_into_parts, embed_labelled
     from sk_medsiglip.cli._prompts import prompts_for_task
@@ -140,8 +139,8 @@ def train(
         )
         if made_up:
             data.remarks.append(
-                "The prompts are made from the names of the labels; good ones of your "
-                "own (--prompts FILE) are worth more than many labels."
+                "The prompts are made from the names of the labels; good prompts "
+                "(--prompts FILE) are worth more than many labels."
             )
     embedder = model.embedder(run).fit(data.collection.paths)
     maker: Any = embedder
@@ -163,7 +162,7 @@ def train(
     title = f"{'Heads tried' if search else name} on {labels.name}"
     remarks = [*data.remarks, f"Command: {files.typed_command(context)}"]
     trained.write_report(report_file, title, len(X), model.model, remarks)
-    if search and nested:  # last, since it takes long and may fail
+    if search and nested:  # last, since it takes long and can fail
         trained.notes.append(judge_search(found, data, X))
         trained.write_report(report_file, title, len(X), model.model, remarks)
     elif search:
@@ -178,8 +177,8 @@ def train(
         for part, file in zip(both, parts, strict=True):
             part.collection.write(file)
         say(
-            f"Wrote {parts[1]}: {len(both[1].rows):,} images that were held out, and "
-            f"{parts[0]}, the others. The report on them:"
+            f"Wrote {parts[1]} with the {len(both[1].rows):,} images that were held "
+            f"out, and {parts[0]} with the others. For a report on the former:"
         )
         typed = columns.as_typed()
         command = f"sk-medsiglip report {out} {parts[1]} --train {parts[0]}{typed}"
@@ -193,25 +192,27 @@ def train(
 def _choose_head(
     head: str | None, grid: int | None, *, search: bool, with_prompts: bool
 ) -> str:
-    """Return the name of the head to train, or raise if options contradict it."""
+    """Return the name of the head to train, or raise on contradicting options."""
     if grid is not None:
         if head is not None or search or with_prompts:
             raise CommandError(
-                "--grid trains a BagProbe, which needs no prompts: leave out --head, "
-                "--search, --prompts and --class. For prompts on parts of images use "
-                "sk-medsiglip zero-shot --grid."
+                "--grid trains a BagProbe, which does not use prompts: leave out "
+                "--head, --search, --prompts and --class. For prompts on parts of "
+                "images use sk-medsiglip zero-shot --grid."
             )
         return "bag-probe"
     name = head or "linear-probe"
     if search and name != "linear-probe":
         raise CommandError("--search chooses the head: leave out --head.")
     if with_prompts and name == "linear-probe" and not search:
-        raise CommandError("--head linear-probe takes no prompts; try prompt-probe.")
+        raise CommandError(
+            "--head linear-probe does not use prompts; try prompt-probe."
+        )
     return name
 
 
 def tune(context: typer.Context) -> None:
-    """Choose a classifier: the former name of sk-medsiglip train --search.
+    """Choose a classifier (the former name of sk-medsiglip train --search).
 
     It takes the options of train, and will be removed in the next version.
     """
@@ -237,17 +238,17 @@ def split(
     seed: options.SeedOption = 0,
     train: Annotated[
         Path | None,
-        typer.Option(help="Table to learn from. Default: SOURCE.train.csv."),
+        typer.Option(help="Training table to write. Default: SOURCE.train.csv."),
     ] = None,
     test: Annotated[
-        Path | None, typer.Option(help="Table to test on. Default: SOURCE.test.csv.")
+        Path | None, typer.Option(help="Test table to write. Default: SOURCE.test.csv.")
     ] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Split images by patient into a training and a test table.
 
-    Every label has nearly its share on both sides, and no patient is on both. Images
-    without a label are in neither table.
+    Every label has about the same share in both tables, and no patient is in both.
+    Images without a label are left out.
 
     Example: sk-medsiglip split labels.csv --label-column effusion --group-column
     patient

@@ -1,4 +1,4 @@
-"""Fitting or choosing a head, and its figures on images it did not see."""
+"""Fitting and choosing of heads, and their cross-validated metrics."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ _HEADS: dict[str, Any] = {
 _SHOWN_TRIALS = 10
 _MARKUP = re.compile(r"[\\`*_\[\]#|~$]|^[+-]")
 
-# The heads of --search give probabilities; a .skops file of those for joblib would hold
-# types that its reader does not trust.
+# Heads of --search that have probabilities. Those for joblib hold types that skops does
+# not trust.
 _TRIED = ("logistic", "knn", "prototypes")
 _TRIED_FOR_JOBLIB = ("mlp", "boosting")
 _TRIED_WITH_PROMPTS = ("prompt_probe", "ss_text", "tip_adapter")
@@ -53,7 +53,7 @@ _COLUMNS = ("label", "with it", "without", "not known", "AUC", "95% interval")
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted head, a table of figures, and sentences on how they were made."""
+    """A fitted head, a table of metrics, and remarks on their computation."""
 
     head: Any
     columns: tuple[str, ...]
@@ -63,7 +63,7 @@ class Trained:
     def write_report(
         self, file: Path, title: str, n_images: int, model: str, remarks: list[str]
     ) -> None:
-        """Write the table, the sentences and the prompts, in Markdown."""
+        """Write the table, the remarks and the prompts in Markdown."""
         made_by = f"{n_images:,} images, embedded by {model}; sk-medsiglip"
         lines = [
             *(f"# {_markdown(title)}", "", _markdown(f"{made_by} {__version__}."), ""),
@@ -79,21 +79,21 @@ class Trained:
 
 
 def make_head(name: str, task: Task, prompts: Any, settings: dict[str, Any]) -> Any:
-    """Return a head that is not fitted; ``settings`` are of its prompts."""
+    """Return an unfitted head; ``settings`` belong to its prompts."""
     if prompts is None:
         return _HEADS[name]()
     return _HEADS[name](task.named_prompts(prompts), **settings)
 
 
 def train_head(head: Any, data: LabelledImages, X: Any, seed: int) -> Trained:
-    """Fit a head to all images, and score each image by a head that did not see it."""
+    """Fit a head to all images, and score them by cross-validation."""
     task, groups = data.task, data.groups
     fitted = _fit(head, data, X)
     folds = make_folds(task, groups, seed)
     scores = np.full((len(X), len(task.names)), np.nan)
     for train, test in folds:
         with warnings.catch_warnings():
-            # A fold may hold one sample of a label; the fit of all says so once.
+            # Warnings about rare labels are shown by the fit to all images.
             warnings.simplefilter("ignore", UserWarning)
             of_fold = _fit(head, data.keep(train), X[train])
         scores[test] = label_scores(task, of_fold, X[test])
@@ -103,7 +103,7 @@ def train_head(head: Any, data: LabelledImages, X: Any, seed: int) -> Trained:
     notes = [estimated if folds else too_rare(task, groups)]
     if penalty is not None:
         given = ", ".join(f"{one:.3g}" for one in np.ravel(penalty))
-        notes.append(f"Penalty chosen by the head's own cross-validation: C = {given}.")
+        notes.append(f"Penalty chosen by inner cross-validation: C = {given}.")
     return Trained(fitted, _COLUMNS, _rows(data, scores, len(folds) > 0), notes)
 
 
@@ -115,7 +115,7 @@ def search_head(
     *,
     for_skops: bool,
 ) -> tuple[HeadSearchCV, Trained]:
-    """Choose a head; return the search, and the best head with the best trials."""
+    """Choose a head, and return the search and the best head with the best trials."""
     heads = [*_TRIED, *([] if for_skops else _TRIED_FOR_JOBLIB)]
     if prompts is not None:
         heads += _TRIED_WITH_PROMPTS
@@ -129,8 +129,8 @@ def search_head(
         f"{len(search.cv_results_['state'])} trials; AUC by {search.n_splits_}-fold "
         f"cross-validation, {_how_kept(data.groups)}.",
         search.search_report_,
-        f"The best of many is too good on average: {search.best_score_:.3f} is not an "
-        "estimate for new patients.",
+        f"The best of many scores is too optimistic: {search.best_score_:.3f} is not "
+        "an estimate for new patients.",
     ]
     columns = ("head", "AUC of the folds", "+-", "settings")
     return search, Trained(search.best_estimator_, columns, _best_trials(search), notes)
@@ -141,7 +141,7 @@ def judge_search(
 ) -> str:
     """Return a sentence with the AUC of nested cross-validation, if possible."""
     impossible = "Nested cross-validation was not possible, because"
-    rare = f"{impossible} a label is too rare: a fold is all with it or all without it."
+    rare = f"{impossible} a label is too rare: a fold has only images of one kind."
     folds = make_folds(data.task, data.groups, search.random_state)
     if not folds:
         return rare
@@ -151,12 +151,12 @@ def judge_search(
         scores = cross_val_score(
             inner, X, data.y, cv=folds, params=groups, error_score="raise"
         )
-    except ValueError as error:  # such as a finding of two patients
+    except ValueError as error:  # for example a finding in two patients
         return f"{impossible} {error}"
     if not np.isfinite(scores).all():
         return rare
     return (
-        "On patients that had no part in the choice the search reached an AUC of "
+        "On patients that were not used for the choice the search reached an AUC of "
         f"{scores.mean():.3f} (nested cross-validation)."
     )
 
@@ -167,7 +167,7 @@ def label_scores(task: Task, fitted: Any, X: Any) -> NDArray[np.float64]:
     if task.kind == "findings":
         return found
     columns = {str(name): i for i, name in enumerate(fitted.classes_)}
-    none = np.zeros(len(found))  # of a class that a fold did not hold
+    none = np.zeros(len(found))  # for classes that are not in a fold
     return np.column_stack(
         [found[:, columns[n]] if n in columns else none for n in task.names]
     )
@@ -178,7 +178,7 @@ def judge(data: LabelledImages, scores: NDArray[np.float64]) -> pd.DataFrame:
     task = data.task
     one = task.kind == "finding" or (task.kind == "classes" and len(task.names) == 2)
     with warnings.catch_warnings():
-        # The table shows which labels have images of one kind only.
+        # The table shows labels with images of one kind.
         warnings.simplefilter("ignore", UserWarning)
         return evaluate(
             {"head": scores[:, -1] if one else scores},
@@ -197,7 +197,7 @@ def _fit(head: Any, data: LabelledImages, X: Any) -> Any:
 def _rows(
     data: LabelledImages, scores: NDArray[np.float64], judged: bool
 ) -> list[list[str]]:
-    """Return a row for each label; of two classes, one row for the second."""
+    """Return a row for each label, and only one for two classes."""
     task, truth = data.task, data.task.truth()
     names = list(task.names)
     if task.kind == "classes" and len(names) == 2:
@@ -209,7 +209,7 @@ def _rows(
     rows = []
     for name, values, (auc, low, high) in zip(names, truth.T, aucs, strict=True):
         counts = ((values == 1).sum(), (values == 0).sum(), np.isnan(values).sum())
-        said = ["too few to say", ""] if np.isnan(auc) else [f"{auc:.3f}", ""]
+        said = ["too few images", ""] if np.isnan(auc) else [f"{auc:.3f}", ""]
         if not np.isnan(low):
             said[1] = f"{low:.3f} to {high:.3f}"
         rows.append([name, *(f"{n:,}" for n in counts), *said])
@@ -217,17 +217,17 @@ def _rows(
 
 
 def _how_kept(groups: Any) -> str:
-    """Return whether folds keep patients together, in words."""
+    """Return a phrase on the treatment of patients in folds."""
     if groups is not None:
         return "images of one patient together"
     return (
-        "each image by itself: with several images a patient, pass --group-column, or "
-        "the AUC is too good"
+        "with images treated as independent. If patients have several images, pass "
+        "--group-column, or the AUC is too optimistic"
     )
 
 
 def _best_trials(search: HeadSearchCV) -> list[list[str]]:
-    """Return the best trials as texts, the one that was chosen first."""
+    """Return the best trials as rows, beginning with the chosen one."""
     results = search.cv_results_
     order = results["rank_test_score"].argsort(kind="stable").tolist()
     order.remove(search.best_index_)  # first, whatever its rank
@@ -253,7 +253,7 @@ def _short(value: Any) -> str:
 
 
 def _markdown(text: object) -> str:
-    """Return a text on one line, so that Markdown shows it as it is written."""
+    """Return a text on one line, escaped for Markdown."""
     line = escape(" ".join(str(text).split()), quote=False)
     return _MARKUP.sub(r"\\\g<0>", line)
 

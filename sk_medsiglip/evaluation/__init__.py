@@ -4,11 +4,11 @@
 
     _evaluate.py             evaluate
     _judged.py               rows of its table: figures, differences, gaps
-    _answers.py              answers of estimators, one question for each label
+    _answers.py              an estimator's answers, one question per label
     _figures.py              metrics of a question, with their intervals
     _permutations.py         p-values of gaps between subgroups
-    _known_labels.py         labels with the scores that belong to them
-    _leaks.py                patients and pictures shared with other data
+    _known_labels.py         labels and their scores, checked
+    _leaks.py                patients and images shared with other data
 
     _calibration.py          expected_calibration_error; calibration slope, intercept
     _delong.py               delong_test
@@ -30,7 +30,7 @@
     _report.py               write_report, which fills report.html.jinja
     _report_material.py      the parts of the data, and the answers
     _report_tables.py, _report_details.py    rows of its tables
-    _report_plot.py          its pictures
+    _report_plot.py          its plots and images
 """
 
 from sk_medsiglip._public import name_by_room

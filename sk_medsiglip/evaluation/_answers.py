@@ -1,6 +1,6 @@
-"""Answers of estimators for a test set, as questions that can be judged alike.
+"""Answers of estimators on a test set, in one form for all metrics.
 
-Scores of another program may stand in the place of an estimator.
+Scores computed by another program can be passed in place of an estimator.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import Pipeline
 
-from sk_medsiglip._labels import Labels, check_columns, check_labels
+from sk_medsiglip._labels import Labels, check_columns, check_labels, finding_names
 
 NO_PROBABILITIES = (
-    "there are scores, but no probabilities from 0 to 1. Calibrate first, by "
-    "CalibratedClassifierCV."
+    "probabilities from 0 to 1 are needed, and there are only scores. Calibrate the "
+    "classifier first, with CalibratedClassifierCV."
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """True labels of some samples for one label, and the answers of an estimator.
+    """True and predicted values of one label for some samples.
 
-    ``rows`` are places among all samples, which may repeat; ``ill`` tells which have
-    the label. ``decision`` is None where no threshold is known, and ``probability``
-    where the estimator gives none.
+    ``rows`` are positions among all samples and may repeat; ``ill`` is True where a
+    sample has the label. ``decision`` is None if no threshold is known, and
+    ``probability`` is None if the estimator does not return probabilities.
     """
 
     label: Any
@@ -40,21 +40,22 @@ class Question:
 
     @property
     def risk(self) -> NDArray[np.float64]:
-        """Probabilities, which users can compare with a threshold; else scores."""
+        """Probabilities, which users can compare with a threshold, or else scores."""
         return self.score if self.probability is None else self.probability
 
     def among(self, chosen: NDArray[np.bool_]) -> Question:
-        """Return the question asked of some samples only."""
+        """Return the question restricted to some samples."""
         kept = chosen[self.rows]
         parts: Any = self.rows, self.ill, self.score, self.decision, self.probability
         of_some: Any = [None if one is None else one[kept] for one in parts]
         return Question(self.label, *of_some)
 
     def of_patients(self, patients: NDArray[np.intp], how: str) -> Question:
-        """Return the question asked of whole patients, each in the first sample's row.
+        """Return the question for whole patients, each in the row of its first sample.
 
-        With "max" the highest score counts and any flagged image flags the patient;
-        with "mean" the mean score, and more than half of the images must flag.
+        With "max" the highest score counts, and one flagged image flags the patient.
+        With "mean" the mean score counts, and more than half of the images must be
+        flagged.
         """
         _, first = np.unique(patients, return_index=True)
         ids, who = np.unique(patients[self.rows], return_inverse=True)
@@ -75,12 +76,12 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The labels of a test set: their names, and those of each sample.
+    """Names of the labels of a test set, and the labels of each sample.
 
     ``kind`` is "binary", "classes" or "findings". The target holds indices of classes,
-    NaN where that of a single finding is not known; or 1, 0 and NaN of each finding.
-    With two classes, the class of interest comes second, and ``flipped`` tells
-    whether it sorts first.
+    NaN where a single finding is not known; or 1, 0 and NaN for each finding. The
+    second of two classes is the positive one, and ``flipped`` is True if it sorts
+    first.
     """
 
     kind: str
@@ -90,7 +91,7 @@ class Truth:
     flipped: bool = False
 
     def place(self, label: Any) -> int:
-        """Return the place of a label among the names; of two classes there is one."""
+        """Return the position of a label among the names, 0 for two classes."""
         return 0 if label is None or self.kind == "binary" else self.names.index(label)
 
     def columns(self) -> NDArray[np.float64]:
@@ -103,21 +104,21 @@ class Truth:
         return one_hot[:, 1:] if self.kind == "binary" else one_hot
 
     def named_like(self, other: Truth) -> Truth:
-        """Return the same labels by the names that another part of the data has."""
+        """Return the same labels under the names in another part of the data."""
         if self.kind != other.kind or self.names == other.names:
             return self
-        numbers = list(range(len(self.names)))  # of findings without names
+        numbers = list(range(len(self.names)))  # the names of unnamed findings
         if self.kind == "findings" and numbers not in (self.names, other.names):
             raise ValueError(
                 f"the findings are {self.names} in one part of the data and "
-                f"{other.names} in another: pass y[columns] in one order for all."
+                f"{other.names} in another: pass y[columns] in one order for all parts."
             )
         return replace(self, names=other.names)
 
     def looking_for(self, label: Any) -> Truth:
-        """Return the same labels; of two classes, with this one as the positive.
+        """Return the same labels, with this one as the positive of two classes.
 
-        If the classes are 0 and 1, any text is taken for the name of 1.
+        If the classes are 0 and 1, any string is taken as the name of class 1.
         """
         if label in self.names or (self.kind == "binary" and label == self.classes[1]):
             return self
@@ -133,7 +134,7 @@ class Truth:
                 flipped=not self.flipped,
             )
         known = self.classes.tolist() if self.kind == "binary" else self.names
-        raise ValueError(f"label={label!r} is none of {known}.")
+        raise ValueError(f"label={label!r} is not one of {known}.")
 
 
 def read_truth(
@@ -146,14 +147,15 @@ def read_truth(
 ) -> Truth:
     """Check labels against those that the estimators know.
 
-    ``label`` has to be among them; of two classes it is the positive one, as
-    ``pos_label`` is. By default that is the second class, with a warning if it is named
-    as the absence of the first.
+    ``label`` must be among them. With two classes, ``label`` or ``pos_label`` is the
+    positive one. By default that is the second class, with a warning if its name is the
+    absence of the first.
     """
     truth = _read(y, estimators, X)
     if pos_label is not None and truth.kind != "binary":
         raise ValueError(
-            f"pos_label={pos_label!r} is for two classes; here are {truth.names}."
+            f"pos_label={pos_label!r} needs labels of two classes; y has the labels "
+            f"{truth.names}."
         )
     label = pos_label if label is None else label
     if label is not None:
@@ -173,13 +175,15 @@ def _read(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
     if len(kinds) > 1:
         known = " and ".join(str(own.tolist()) for own in plain)
         raise ValueError(
-            f"the classifiers know different classes, {known}: numbers beside names "
-            "cannot be told which is which. Train all on the same labels, or pass the "
-            "scores of some, one column a class in sorted order."
+            f"the classifiers know different classes, {known}: numbers cannot be "
+            "matched with names. Train all classifiers on the same labels, or pass "
+            "scores in place of some, one column per class in sorted order."
         )
     classes = np.unique(np.concatenate(plain)) if plain else None
     if classes is not None and len(classes) < 2:
-        raise ValueError(f"the estimators know one class only, {classes.tolist()}.")
+        raise ValueError(
+            f"the estimators know only {classes.tolist()}; two are needed."
+        )
     labels = check_labels(read_truth, X, y, classes, blanks=True)
     assert labels.classes is not None
     if len(labels.classes) == 2:
@@ -187,27 +191,27 @@ def _read(y: ArrayLike, estimators: list[Any], X: Any) -> Truth:
         name = str(findings[0]) if findings else labels.classes.tolist()[1]
         column = getattr(y, "columns", [getattr(y, "name", None)])[0]
         if not findings and labels.classes.tolist() == [0, 1] and column is not None:
-            name = str(column)  # of a Series, or a table of one column
+            name = str(column)  # y is a Series, or a table with one column
         return Truth("binary", [name], labels.classes, labels.target)
     return Truth("classes", labels.classes.tolist(), labels.classes, labels.target)
 
 
 def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
-    """Return an estimator's answers, one question for each label."""
+    """Return an estimator's answers, one question per label."""
     own = _findings_of(estimator)
     if truth.kind == "findings" and own not in (None, truth.names):
         raise ValueError(
-            f"{name} knows the findings {own}, and the labels are {truth.names}: "
-            "columns would be compared with the wrong ones. Train it on y[columns] in "
-            "one order for all."
+            f"{name} knows the findings {own}, and the labels are {truth.names}, so "
+            "columns would be compared with the wrong ones. Train it on y[columns] "
+            "with the columns in the same order."
         )
     if hasattr(estimator, "classes_"):
         if _has_findings(estimator) != (truth.kind == "findings"):
-            kinds = ("classes of which one is right", "findings that may go together")
+            kinds = ("exclusive classes", "findings that can occur together")
             raise ValueError(
-                f"{name} answers for {kinds[_has_findings(estimator)]}, and y holds "
-                f"{kinds[truth.kind == 'findings']}: they cannot be compared. Judge "
-                "it by labels of the kind that it was trained on."
+                f"{name} predicts {kinds[_has_findings(estimator)]}, and y holds "
+                f"{kinds[truth.kind == 'findings']}: they cannot be compared. Evaluate "
+                "it on labels of the kind that it was trained on."
             )
     scores, probability, decision = _say(name, estimator, X, truth)
     columns = truth.columns()
@@ -221,9 +225,9 @@ def ask(name: str, estimator: Any, X: Any, truth: Truth) -> list[Question]:
 
 
 def ask_label(name: str, estimator: Any, X: Any, y: ArrayLike, label: Any) -> Question:
-    """Return the question of one label: from a classifier, from scores, or as given.
+    """Return the question for one label, from a classifier, scores or a question.
 
-    A label of None is the only one, or the second of two classes.
+    With ``label=None`` it is the only label, or the second of two classes.
     """
     if isinstance(estimator, Question):
         return estimator
@@ -235,8 +239,8 @@ def ask_label(name: str, estimator: Any, X: Any, y: ArrayLike, label: Any) -> Qu
     question = ask(name, estimator, X, truth)[truth.place(label)]
     if question.ill.all() or not question.ill.any():
         raise ValueError(
-            f"{question.label!r}: images of one kind only. It takes some with and some "
-            "without."
+            f"{question.label!r}: all images are of one kind. Both images with the "
+            "label and images without it are needed."
         )
     return question
 
@@ -244,7 +248,7 @@ def ask_label(name: str, estimator: Any, X: Any, y: ArrayLike, label: Any) -> Qu
 def ask_probability(
     name: str, estimator: Any, X: Any, y: ArrayLike, label: Any
 ) -> Question:
-    """Ask for one label, as :func:`ask_label`, of which probabilities are needed."""
+    """Return the question of :func:`ask_label`, or raise without probabilities."""
     question = ask_label(name, estimator, X, y, label)
     if question.probability is None:
         raise ValueError(f"{question.label!r}: {NO_PROBABILITIES}")
@@ -252,7 +256,7 @@ def ask_probability(
 
 
 def steps(estimator: Any) -> list[Any]:
-    """Return the steps of a pipeline, or the estimator itself; scores have none."""
+    """Return the steps of a pipeline, or the estimator itself; none for scores."""
     if not hasattr(estimator, "predict"):
         return []
     pipeline = getattr(estimator, "steps", None)
@@ -272,13 +276,13 @@ def _say(
     if not hasattr(estimator, "predict"):
         given = _columns(name, estimator, truth)
         if (given < 0).any() or (given > 1).any():
-            # Such scores have no known threshold; among classes the highest is chosen.
+            # Such scores have no known threshold; only the best class can be chosen.
             return given, None, _decide(given, truth) if exclusive else None
         return given, given, _decide(given, truth)
     probability: Any = None
     if hasattr(estimator, "predict_proba"):
         said = estimator.predict_proba(X)
-        if isinstance(said, list):  # scikit-learn's own, of several outputs
+        if isinstance(said, list):  # a multi-output classifier of scikit-learn
             said = np.column_stack(
                 [_present(*one) for one in zip(said, estimator.classes_, strict=True)]
             )
@@ -290,9 +294,9 @@ def _say(
     if scores is None:
         raise TypeError(
             f"{name}: {type(estimator).__name__} has neither predict_proba nor "
-            "decision_function; there is nothing to rank by."
+            "decision_function, so its predictions cannot be ranked."
         )
-    if truth.flipped:  # the estimator spoke of the second class
+    if truth.flipped:  # the scores are those of the second class in sorted order
         scores = 1 - scores if scores is probability else -scores
         probability = None if probability is None else 1 - probability
     predicted = np.asarray(estimator.predict(X))
@@ -301,7 +305,7 @@ def _say(
     names = truth.classes
     own = np.asarray(estimator.classes_)
     if truth.classes.dtype.kind in "iu" and own.dtype.kind not in "iub":
-        names = own[names] if truth.kind == "binary" else own  # labels given as places
+        names = own[names] if truth.kind == "binary" else own  # y holds class indices
     names = names[1:] if truth.kind == "binary" else names
     return scores, probability, predicted[:, None] == names
 
@@ -309,7 +313,7 @@ def _say(
 def _columns(
     name: str, answers: Any, truth: Truth, estimator: Any = None
 ) -> NDArray[np.float64]:
-    """Bring answers into one column a name."""
+    """Return scores or probabilities with one column per name."""
     said = np.asarray(answers, dtype=np.float64)
     n_samples, n_names = len(truth.target), len(truth.names)
     if truth.kind == "binary":
@@ -319,7 +323,7 @@ def _columns(
         said = said.reshape(len(said), -1)
     elif truth.kind == "classes" and estimator is not None:
         own = list(estimator.classes_)
-        if said.ndim == 1 and len(own) == 2:  # a decision between the two it knows
+        if said.ndim == 1 and len(own) == 2:  # a decision between its two classes
             said = np.column_stack([-said, said])
         if len(own) < n_names and said.shape[-1] == len(own):
             whole = np.zeros((len(said), n_names))
@@ -327,11 +331,11 @@ def _columns(
             said = whole
     if said.shape != (n_samples, n_names):
         raise ValueError(
-            f"{name} gives scores of shape {said.shape}; for these labels they must be "
-            f"({n_samples}, {n_names}), columns {truth.names}."
+            f"{name} returned scores of shape {said.shape}; for these labels the shape "
+            f"must be ({n_samples}, {n_names}), with the columns {truth.names}."
         )
     if np.isnan(said).any():
-        raise ValueError(f"{name} gives NaN scores: leave those rows out.")
+        raise ValueError(f"{name} returned NaN scores: leave those rows out.")
     return said
 
 
@@ -351,7 +355,7 @@ def _warn_of_absence(truth: Truth) -> None:
 
 
 def _has_findings(estimator: Any) -> bool:
-    """Tell whether an estimator answers for several findings, not for classes."""
+    """Tell whether an estimator predicts several findings rather than classes."""
     classes = estimator.classes_
     several = isinstance(classes, list) or np.ndim(classes) == 2
     return several and len(classes) > 1 and np.ndim(classes[0]) == 1
@@ -364,19 +368,19 @@ def _decide(scores: NDArray[np.float64], truth: Truth) -> NDArray[np.bool_]:
 
 
 def _present(said: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
-    """Return the probability of 1; a label that was never there has no column of it."""
+    """Return the probability of 1; it has no column if no training sample had it."""
     place = np.flatnonzero(np.asarray(classes) == 1)
     return said[:, place[0]] if len(place) else np.zeros(len(said))
 
 
 def _findings_of(estimator: Any) -> list[Any] | None:
     """Return the names of an estimator's findings, if it has any."""
-    own = getattr(estimator, "findings_", getattr(estimator, "label_names_", None))
+    own = finding_names(estimator)
     if own is not None:
         return [str(one) for one in own]
     if isinstance(estimator, Pipeline):
         return _findings_of(last_step(estimator))
-    # Searches and other wrappers hold the estimator that they fitted.
+    # Searches and other meta-estimators hold the estimator that they fitted.
     for name in ("best_estimator_", "estimator_"):
         if hasattr(estimator, name):
             return _findings_of(getattr(estimator, name))

@@ -15,9 +15,9 @@ from sk_medsiglip._intervals import Estimate
 from sk_medsiglip._validation import Integral
 from sk_medsiglip.evaluation._known_labels import check_labels_and_scores
 
-#: Sums of shares in float32 end this far above 1.
+#: Sums of float32 probabilities exceed 1 by up to this much.
 _ROUNDING = 1e-6
-#: Probabilities of 0 and 1, which have no logit, count as the nearest float32.
+#: Probabilities of 0 and 1 have no finite logit and are moved by this much.
 _NEAREST = float(np.finfo(np.float32).eps)
 
 
@@ -30,37 +30,43 @@ def expected_calibration_error(
     classes: ArrayLike | None = None,
     average: str | None = "macro",
 ) -> float | NDArray[np.float64]:
-    """Return the expected calibration error.
+    """Compute the expected calibration error.
 
-    Images are put into bins by their probability; the error is the mean distance, over
-    images, between a bin's mean probability and the share in it that came true [1]_.
+    Images are put into bins by their probability. The error is the mean over images of
+    the distance between the mean probability of the bin and the share of the bin's
+    images for which the prediction was right [1]_.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
-        1 and 0, NaN where a label is not known; with exclusive classes their labels.
+        1 and 0, and NaN where a label is not known; or labels of exclusive classes.
     y_prob : array-like
-        ``(n_samples,)``: the probability that a finding is present, compared with how
-        often it is. ``(n_samples, n_classes)`` with one label an image: the
-        probability of the likeliest class, compared with how often it is right, as
-        the reference has it. ``(n_samples, n_findings)`` with as many columns of
-        labels: each finding by itself, as if 1-D.
+        Probabilities in one of three shapes:
+
+        - ``(n_samples,)``: the probability that a finding is present, compared with
+          the share of images in which it is;
+        - ``(n_samples, n_classes)``, with one label per image: the probability of the
+          most likely class, compared with the share of images of that class, as in the
+          reference;
+        - ``(n_samples, n_findings)``, with as many columns of labels: each finding
+          separately, as in the first case.
     n_bins : int, default=15
         Number of bins. The fewer images a bin holds, the larger the error, however
         good the probabilities.
     strategy : {"uniform", "quantile"}, default="uniform"
-        "uniform" cuts 0 to 1 into equal parts, each with its upper end; "quantile"
-        puts about as many images into each.
+        Method of binning. "uniform" divides the range from 0 to 1 into bins of equal
+        width, which include their upper ends; "quantile" gives all bins about the same
+        number of images.
     classes : array-like of shape (n_classes,), default=None
-        Labels in the order of the columns of ``y_prob``: ``clf.classes_``. None takes
-        labels to be 0, 1, 2, ...
+        Class labels in the order of the columns of ``y_prob``, usually
+        ``clf.classes_``. By default 0, 1, 2, ...
     average : {"macro", None}, default="macro"
-        Whether to return the mean over several findings, or one error each.
+        Whether to return the mean over several findings, or one error per finding.
 
     Returns
     -------
     float or ndarray of shape (n_findings,)
-        0 is best, 1 worst.
+        Calibration error, from 0 (best) to 1.
 
     See Also
     --------
@@ -68,8 +74,9 @@ def expected_calibration_error(
 
     Notes
     -----
-    The two forms differ: for two classes the likeliest one's probability is never
-    below 0.5, and a rare finding that is always denied looks well calibrated.
+    The first two forms differ for two classes: the probability of the most likely class
+    is never below 0.5, so that a classifier that never predicts a rare finding looks
+    well calibrated in the second form.
 
     References
     ----------
@@ -94,7 +101,7 @@ def expected_calibration_error(
     if probabilities.ndim == 2 and np.ndim(y_true) == 1:
         right = _is_right(y_true, probabilities, classes)
         return binned_error(right, probabilities.max(axis=1), int(n_bins), strategy)
-    # The given one, not the array: a DataFrame names its columns.
+    # y_prob rather than the array, since a DataFrame has column names.
     findings = check_labels_and_scores(y_true, y_prob)
     errors = np.array(
         [
@@ -116,14 +123,15 @@ def calibration_line(
     """Return the slope and the intercept of logistic recalibration.
 
     The slope is that of a logistic regression of the labels on the logit of the
-    probabilities: 1 is right, below 1 they are too extreme, above 1 too timid. The
-    intercept is that of a regression with the slope held at 1 (calibration in the
-    large): 0 is right, above 0 the finding is more frequent than the probabilities say
-    [1]_.
+    probabilities. It is 1 if they are calibrated, below 1 if they are too extreme, and
+    above 1 if they are not extreme enough. The intercept is that of a regression with
+    the slope fixed at 1 (calibration in the large). It is 0 if they are calibrated, and
+    above 0 if the finding is more frequent than predicted [1]_.
 
-    Intervals are Student's, with the patients of the smaller side less one, and a
-    variance by patient that leaves each patient out in turn (one step of it, CR3) [2]_.
-    Both are NaN where there is no such line.
+    Intervals are based on Student's t distribution, whose degrees of freedom are the
+    number of patients on the smaller side minus one, and on a variance that leaves out
+    each patient in turn (a one-step approximation, CR3) [2]_. Both are NaN if the
+    regression has no solution.
 
     References
     ----------
@@ -138,7 +146,7 @@ def calibration_line(
     smaller = min(len(np.unique(who[side])) for side in (ill, ~ill))
 
     def estimate(value: float, Z: Any, logits: Any, scale: float = 1) -> Estimate:
-        """Return the last coefficient, and how far it moves without each patient."""
+        """Return the last coefficient, and its change without each patient."""
         moved, variance = np.zeros(n_patients), np.nan
         if smaller > 1 and not np.isnan(value):
             p = expit(logits)
@@ -146,7 +154,7 @@ def calibration_line(
             information = np.zeros((n_patients, Z.shape[1], Z.shape[1]))
             np.add.at(scores, who, Z * (ill - p)[:, None])
             np.add.at(information, who, np.einsum("i,ij,ik->ijk", p * (1 - p), Z, Z))
-            # Without a patient the others may tell no slope: no inverse, but a limit.
+            # Without one patient the matrix may be singular, so no plain inverse.
             rest = np.linalg.pinv(information.sum(axis=0) - information, hermitian=True)
             moved = (rest @ scores[:, :, None])[:, -1, 0] / scale
             variance = (1 - 1 / len(np.unique(who))) * (moved**2).sum()
@@ -178,8 +186,8 @@ def check_probabilities(y_prob: ArrayLike) -> NDArray[np.float64]:
     outside = (probabilities < -_ROUNDING) | (probabilities > 1 + _ROUNDING)
     if outside.any():
         raise ValueError(
-            f"y_prob must lie in [0, 1], got {probabilities[outside][0]:g}: pass "
-            "predict_proba's output, not decision_function's."
+            f"y_prob must lie in [0, 1], got {probabilities[outside][0]:g}: pass the "
+            "output of predict_proba, not of decision_function."
         )
     return np.clip(probabilities, 0, 1)
 
@@ -187,7 +195,7 @@ def check_probabilities(y_prob: ArrayLike) -> NDArray[np.float64]:
 def _is_right(
     y_true: ArrayLike, probabilities: NDArray[np.float64], classes: Any
 ) -> NDArray[np.bool_]:
-    """Tell whether the likeliest class is the true one."""
+    """Tell whether the most likely class is the true one."""
     labels = np.asarray(y_true)
     check_consistent_length(labels, probabilities)
     if np.isnan(probabilities).any():
@@ -196,13 +204,13 @@ def _is_right(
     known = np.arange(n_classes) if classes is None else np.asarray(classes)
     if known.shape != (n_classes,):
         raise ValueError(
-            f"classes has shape {known.shape}, y_prob {n_classes} columns: pass the "
-            "classifier's classes_."
+            f"classes has shape {known.shape}, and y_prob has {n_classes} columns: "
+            "pass the classifier's classes_."
         )
     strange = labels[~np.isin(labels, known)]
     if strange.size:
         raise ValueError(
-            f"y_true holds {strange.tolist()[0]!r}, which is none of the classes "
+            f"y_true holds {strange.tolist()[0]!r}, which is not one of the classes "
             f"{known.tolist()}: pass classes=clf.classes_, and leave out images whose "
             "class is not known."
         )
@@ -215,7 +223,7 @@ def binned_error(
     n_bins: int,
     strategy: str = "uniform",
 ) -> float:
-    """Return the mean distance between probabilities and shares, over all images."""
+    """Return the mean distance between probabilities and outcomes over all images."""
     cuts = np.linspace(0, 1, n_bins + 1)
     edges = cuts if strategy == "uniform" else np.quantile(probability, cuts)
     bins = np.searchsorted(edges[1:-1], probability, side="left")

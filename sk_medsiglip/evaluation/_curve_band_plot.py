@@ -1,4 +1,4 @@
-"""``RocBandDisplay`` and ``PrecisionRecallBandDisplay``: curves with their bands."""
+"""``RocBandDisplay`` and ``PrecisionRecallBandDisplay``: curves with intervals."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sk_medsiglip.evaluation import _style as style
 from sk_medsiglip.evaluation._answers import Question, ask_label
 from sk_medsiglip.evaluation._figures import estimates, resamples
 
-#: Places along the horizontal axis at which a band is known.
+#: Values on the horizontal axis at which a band is computed.
 _GRID = np.linspace(0, 1, 201)
 
 
 class CurveBand(NamedTuple):
     """A curve with its band, and the area under it.
 
-    At each place of the grid the band is the interval over resamples; the interval of
+    At each value of the grid the band is the interval over resamples. The interval of
     the area is that of :func:`evaluate`.
     """
 
@@ -40,7 +40,7 @@ class CurveBand(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class _BandDisplay(ABC):
-    """Abstract: a curve of a sample, with its band over resamples by patient."""
+    """Abstract display of a curve with a band over resamples of patients."""
 
     _metric: ClassVar[str]
     _area: ClassVar[str]
@@ -71,35 +71,36 @@ class _BandDisplay(ABC):
         ax: Any = None,
         color: Any = None,
     ) -> Self:
-        """Ask a fitted classifier, resample patients, and draw.
+        """Draw the curve of a fitted classifier.
 
         Parameters
         ----------
         estimator : classifier
-            Fitted.
+            Fitted classifier.
         X : array-like or list of n_samples images
             The test set.
         y : array-like of shape (n_samples,) or (n_samples, n_findings)
             True classes; or 1, 0, and NaN where a finding is not known.
         label : default=None
-            A class or finding, where there are several.
+            The class or finding to draw, if there are several.
         groups : array-like of shape (n_samples,), default=None
-            Patients, who are resampled with all their images. Without them images are
-            drawn, and the band is too narrow where patients have several.
+            Patients, who are resampled with all their images. Without them single
+            images are resampled, and the band is too narrow if patients have several.
         n_bootstrap : int, default=1000
             Number of resamples.
         level : float, default=0.95
-            Confidence level of the band, at each place of the horizontal axis.
+            Confidence level of the band, at each value of the horizontal axis.
         random_state : int, default=0
             Seed of the random number generator.
         name : str, default=None
             Name in the legend. By default, the estimator's class.
         ax, color
-            As :meth:`plot` takes them.
+            Parameters of :meth:`plot`.
 
         Returns
         -------
         display
+            The display, drawn.
         """
         name = style.class_name(estimator, name)
         question = ask_label(name or "y_score", estimator, X, y, label)
@@ -119,12 +120,12 @@ class _BandDisplay(ABC):
     def from_predictions(
         cls, y_true: ArrayLike, y_score: ArrayLike, **options: Any
     ) -> Self:
-        """Resample patients, with scores in place of a classifier, and draw.
+        """Draw the curve of given scores.
 
         Parameters
         ----------
         y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
-            As ``y`` in :meth:`from_estimator`.
+            True labels, as in :meth:`from_estimator`.
         y_score : array-like
             Scores of the second class, of each class, or of each finding.
         **options
@@ -133,23 +134,26 @@ class _BandDisplay(ABC):
         Returns
         -------
         display
+            The display, drawn.
         """
         return cls.from_estimator(y_score, y_true, y_true, **options)
 
     def plot(self, ax: Any = None, *, color: Any = None) -> Self:
-        """Draw.
+        """Draw the curve and its band.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on; those of another such display (``ax_``) hold both. By
-            default, a new figure.
+            Axes to draw on. Pass the ``ax_`` of another display to draw both curves in
+            one figure. By default, a new figure.
         color : default=None
-            Colour of the curve. By default, the next of colours that can be told apart.
+            Colour of the curve. By default, the next one of a palette that is safe for
+            colour-blind readers.
 
         Returns
         -------
         display
+            The display, drawn.
 
         Raises
         ------
@@ -179,7 +183,7 @@ class _BandDisplay(ABC):
         longest = max(len(line.get_label()) for line in ax.get_lines())
         size = "small" if longest < 45 else "x-small"
         legend = style.small_legend(ax, fontsize=size, loc=self._corner)
-        legend.set_in_layout(False)  # never at the cost of the curve
+        legend.set_in_layout(False)  # else a long legend would shrink the axes
         return style.finish(self, ax)
 
     @classmethod
@@ -194,7 +198,7 @@ class _BandDisplay(ABC):
         drawn = np.full((len(counts), len(_GRID)), np.nan)
         sample = np.empty(0), np.empty(0)
         blocks = ranked_counts(question.ill, question.score, counts, question.rows)
-        for some, ill, well in blocks:  # counts at every score, the highest first
+        for some, ill, well in blocks:  # counts at every score
             pairs = list(zip(*cls._curves(ill[:, ::-1], well[:, ::-1]), strict=True))
             if some.start == 0:
                 sample = pairs[0]
@@ -211,12 +215,12 @@ class _BandDisplay(ABC):
     @staticmethod
     @abstractmethod
     def _curves(ill: Any, well: Any) -> tuple[Any, Any]:
-        """Return the curve of each resample, from counts at every score."""
+        """Return the curve of each resample, given counts from the highest score on."""
 
     @staticmethod
     @abstractmethod
     def _at_grid(x: Any, y: Any) -> Any:
-        """Return the heights of a curve at the places of the band."""
+        """Return the heights of a curve at the values of the grid."""
 
     @abstractmethod
     def _draw_chance(self, ax: Any, **look: Any) -> None:
@@ -226,7 +230,7 @@ class _BandDisplay(ABC):
 class RocBandDisplay(_BandDisplay):
     """ROC curve with a band over resamples of patients.
 
-    scikit-learn's ``RocCurveDisplay`` draws the same curve without it.
+    scikit-learn's ``RocCurveDisplay`` draws the same curve without the band.
 
     Parameters
     ----------
@@ -239,24 +243,24 @@ class RocBandDisplay(_BandDisplay):
     name : str, default=None
         Name in the legend.
     label : default=None
-        Class or finding; in the title, if it is a name.
+        Class or finding. A string is shown in the title.
 
     Attributes
     ----------
     ax_, figure_
-        matplotlib's axes and figure.
+        The axes and figure of matplotlib.
     line_, band_
         The curve and its band.
 
     See Also
     --------
-    evaluate : The figures.
+    evaluate : Compute metrics with intervals.
 
     Notes
     -----
-    The band holds, at each place by itself, the middle ``level`` of the resampled
-    curves; that a whole curve lies within is less likely. The interval of the area is
-    that of :func:`evaluate`.
+    The band holds the middle ``level`` of the resampled curves at each value of the
+    horizontal axis separately; a whole curve is less likely to lie inside it. The
+    interval of the area is that of :func:`evaluate`.
 
     Examples
     --------
@@ -289,31 +293,31 @@ class RocBandDisplay(_BandDisplay):
 class PrecisionRecallBandDisplay(_BandDisplay):
     """Precision-recall curve with a band over resamples of patients.
 
-    scikit-learn's ``PrecisionRecallDisplay`` draws the same curve without it.
+    scikit-learn's ``PrecisionRecallDisplay`` draws the same curve without the band.
 
     Parameters
     ----------
     curve : CurveBand
         The recall ``x``, the precision ``y``, and the band.
     prevalence : float
-        Share of images with the label: the precision of a random classifier.
+        Share of images with the label, which is the precision of a random classifier.
     level : float, default=0.95
         Confidence level of the band.
     name : str, default=None
         Name in the legend.
     label : default=None
-        Class or finding; in the title, if it is a name.
+        Class or finding. A string is shown in the title.
 
     Attributes
     ----------
     ax_, figure_
-        matplotlib's axes and figure.
+        The axes and figure of matplotlib.
     line_, band_
         The curve and its band.
 
     See Also
     --------
-    RocBandDisplay : Its notes explain the band.
+    RocBandDisplay : ROC curve. Its notes explain the band.
 
     Examples
     --------
@@ -332,10 +336,7 @@ class PrecisionRecallBandDisplay(_BandDisplay):
 
     @staticmethod
     def _curves(ill: Any, well: Any) -> tuple[Any, Any]:
-        """Return recall and precision, from recall 0 and precision 1 on.
-
-        scikit-learn's curve begins there too.
-        """
+        """Return recall and precision, which start at 0 and 1 as in scikit-learn."""
         true = np.cumsum(ill, axis=1)
         flagged = true + np.cumsum(well, axis=1)
         precision = np.divide(true, flagged, out=np.ones_like(true), where=flagged > 0)
@@ -343,7 +344,7 @@ class PrecisionRecallBandDisplay(_BandDisplay):
 
     @staticmethod
     def _at_grid(x: Any, y: Any) -> Any:
-        """Return the precision at the lowest recall that reaches a place."""
+        """Return the precision at the lowest recall that reaches a value."""
         at = np.searchsorted(x, np.maximum(_GRID - 1e-12, 1e-12))
         return y[np.minimum(at, len(y) - 1)]
 
@@ -352,7 +353,7 @@ class PrecisionRecallBandDisplay(_BandDisplay):
 
 
 def _shares(counted: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the cumulative share at each threshold, from 0 on."""
+    """Return the cumulative share at each threshold, starting at 0."""
     total = counted.sum(axis=1, keepdims=True)
     reached = np.cumsum(counted, axis=1)
     shares = np.divide(

@@ -1,4 +1,4 @@
-"""DeLong's test: whether two areas under ROC curves of the same samples differ."""
+"""DeLong's test of the difference between two areas under the ROC curve."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ def delong_test(
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
-        True or 1 for ill. Rows must be independent: one image a patient.
+        1 or True for positive samples, 0 or False for negative ones. Samples must be
+        independent: pass one image per patient.
     scores_a, scores_b : array-like of shape (n_samples,)
-        Scores of the same samples; higher means likelier ill.
+        Two scores of each sample, higher if a positive is more likely.
 
     Returns
     -------
     difference : float
-        The first area less the second.
+        The first area minus the second.
     p_value : float
-        Two-sided. 1 if the scores order samples alike; NaN with fewer than two ill or
-        well, or where placements do not vary, as with an area of 1 against one of 0.5.
+        Two-sided p-value. It is 1 if both scores order the samples alike. It is NaN if
+        fewer than two samples are positive or negative, or if the placements do not
+        vary, as with areas of 1 and 0.5.
 
     Raises
     ------
     ValueError
-        If labels are not 0 and 1, or lengths differ.
+        If labels are not 0 and 1, or if lengths differ.
 
     References
     ----------
@@ -55,7 +57,8 @@ def delong_test(
     labels = np.asarray(y_true)
     if labels.dtype != bool and not np.isin(labels, (0, 1)).all():
         raise ValueError(
-            f"y_true must hold 1 for ill and 0, got {np.unique(labels)[:4].tolist()}."
+            "y_true must hold 1 for positive and 0 for negative samples, got "
+            f"{np.unique(labels)[:4].tolist()}."
         )
     ill = labels.astype(bool)
     placed = [placements(ill, np.asarray(s, float)) for s in (scores_a, scores_b)]

@@ -1,4 +1,4 @@
-"""``EmbeddingMapDisplay``: embeddings where they differ most, in two dimensions."""
+"""``EmbeddingMapDisplay``: the two principal components of embeddings."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from sk_medsiglip.evaluation import _style as style
 
 @dataclass(eq=False, repr=False)
 class EmbeddingMapDisplay:
-    """Draw embeddings in two dimensions, coloured by label, site or scanner.
+    """Map of embeddings in two dimensions, coloured by label, site or scanner.
 
-    The two principal components show how the images differ most, which is often by
-    scanner. The axes say how much of the variance they hold. Classes that overlap here
-    may be far apart in the other dimensions.
+    The two principal components show the largest differences between the images, which
+    often come from the scanner. The axis labels give the share of the variance that is
+    shown. Classes that overlap on the map may be far apart in the other dimensions.
 
     Parameters
     ----------
     points : ndarray of shape (n_samples, 2)
         Coordinates of the embeddings.
     explained : ndarray of shape (2,)
-        Share of the variance that each axis holds.
+        Share of the variance along each axis.
     values : array-like of shape (n_samples,), default=None
-        Values to colour by: up to six different ones; missing ones are grey.
+        Values to colour by, at most six different ones. Missing values are grey.
     title : str, default=None
         Title of the axes.
 
     Attributes
     ----------
     ax_, figure_
-        matplotlib's axes and figure.
+        The axes and figure of matplotlib.
     scatters_ : dict
-        matplotlib's points, by value; the missing ones by None.
+        The points of matplotlib by value; the key None holds missing values.
 
     See Also
     --------
-    sk_medsiglip.model_selection.check_leakage : Finds pictures that are the same.
+    sk_medsiglip.model_selection.check_leakage : Find identical images.
 
     Examples
     --------
@@ -75,22 +75,23 @@ class EmbeddingMapDisplay:
         title: str | None = None,
         ax: Any = None,
     ) -> Self:
-        """Embed images, and draw.
+        """Embed images and draw the map.
 
         Parameters
         ----------
         estimator : transformer
-            Such as :class:`~sk_medsiglip.MedSigLIPEmbedder`.
+            Embedder, such as :class:`~sk_medsiglip.MedSigLIPEmbedder`.
         X : list of n_samples images
-            Images, as it takes them.
+            Input of the embedder.
         y : array-like of shape (n_samples,), default=None
             Values to colour by.
         title, ax
-            As :meth:`plot` and the class take them.
+            Parameters of the class and of :meth:`plot`.
 
         Returns
         -------
         EmbeddingMapDisplay
+            The display, drawn.
         """
         return cls.from_embeddings(plain_rows(estimator, X), y, title=title, ax=ax)
 
@@ -103,27 +104,34 @@ class EmbeddingMapDisplay:
         title: str | None = None,
         ax: Any = None,
     ) -> Self:
-        """Find the two directions, and draw.
+        """Compute the two principal components of embeddings and draw the map.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Embeddings, three or more.
+            Embeddings of at least three images.
         y : array-like of shape (n_samples,), default=None
             Values to colour by.
         title, ax
-            As :meth:`plot` and the class take them.
+            Parameters of the class and of :meth:`plot`.
 
         Returns
         -------
         EmbeddingMapDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If ``y`` has several columns, or more values than there are colours.
         """
         rows = check_array(X, dtype=np.float64, ensure_min_samples=3)
         if y is not None:
             if np.ndim(y) != 1:
                 raise ValueError(
-                    f"y has shape {np.shape(y)}; to colour by one finding of several "
-                    "pass its column, such as y[:, 0] or y['effusion']."
+                    f"y has shape {np.shape(y)}, expected (n_samples,). To colour by "
+                    "one of several findings, pass its column, such as y[:, 0] or "
+                    "y['effusion']."
                 )
             check_consistent_length(rows, y)
         pca = PCA(2, random_state=0)
@@ -132,18 +140,19 @@ class EmbeddingMapDisplay:
         return display.plot(ax)
 
     def plot(self, ax: Any = None, *, size: float = 14.0) -> Self:
-        """Draw.
+        """Draw the map.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Axes to draw on. By default, a new figure.
         size : float, default=14
-            Area of a point, in square points.
+            Area of a marker, in square points.
 
         Returns
         -------
         EmbeddingMapDisplay
+            The display, drawn.
 
         Raises
         ------
@@ -171,26 +180,26 @@ class EmbeddingMapDisplay:
         if self.title is not None:
             ax.set_title(drawn_lines(self.title, 60), fontsize=10)
         if self.values is not None:
-            # Outside the axes, since any corner may hold points.
+            # Outside the axes, since every corner may hold points.
             beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
             style.small_legend(ax, markerscale=1.5, **beside)
         return style.finish(self, ax)
 
     def _members(self) -> dict[Any, NDArray[np.bool_]]:
-        """Return the rows of each value; those without one first, to lie beneath."""
+        """Return the rows of each value; missing values first, to be drawn below."""
         if self.values is None:
             return {"images": np.ones(len(self.points), dtype=bool)}
         values = pd.Series(np.asarray(self.values))
         missing = values.isna().to_numpy()
         known = values[~missing]
         if known.dtype.kind == "f" and (known % 1 == 0).all():
-            known = known.astype(int)  # 1.0 beside NaN means 1
+            known = known.astype(int)  # NaN among whole numbers made them floats
         levels = sorted(known.unique().tolist(), key=lambda one: (str(type(one)), one))
         if len(levels) > len(style.COLOURS):
             raise ValueError(
-                f"there are {len(levels)} different values, and {len(style.COLOURS)} "
-                "colours that everybody can tell apart. Join some, or make bands with "
-                "pd.cut."
+                f"y has {len(levels)} different values, and {len(style.COLOURS)} "
+                "colours can be told apart by everyone. Merge some values, or make "
+                "bands with pd.cut."
             )
         found: dict[Any, NDArray[np.bool_]] = {None: missing} if missing.any() else {}
         for one in levels:

@@ -70,149 +70,155 @@ def evaluate(
     Parameters
     ----------
     estimators : dict or estimator
-        ``{name: fitted classifier}``; in the place of a classifier may stand its
-        scores for ``X``: of the positive class, of each class, or of each finding.
+        ``{name: fitted classifier}``. Scores for ``X`` can take the place of a
+        classifier: those of the positive class, of each class, or of each finding.
     X : array-like or list of n_samples images
         The test set, as the classifiers take it.
     y : array-like of shape (n_samples,) or (n_samples, n_findings)
         True classes; or 1, 0, and NaN where a finding is not known.
     groups : array-like of shape (n_samples,), default=None
         Patients, who are the unit of intervals and tests. Without them every row counts
-        as one, and intervals are too narrow where patients have several images.
+        as a patient, and intervals are too narrow if patients have several images.
     subgroups : dict, DataFrame or array-like, default=None
-        ``{name: values}``, such as age band, sex, scanner or site; one value a row,
-        missing ones in no subgroup.
+        ``{name: values}``, such as age band, sex, scanner or site, with one value per
+        row. Rows with a missing value belong to no subgroup of that variable.
     metrics : str or list of str, default=None
-        Names of the figures: "roc_auc", "average_precision",
-        "sensitivity@specificity=0.9" (any level) and the reverse, "balanced_accuracy",
-        "f1", "brier", "calibration_slope", "calibration_intercept" and "ece", which
-        are the default; of predicted classes, "accuracy", "sensitivity",
-        "specificity", "ppv", "npv", "true_positives", "false_positives",
-        "true_negatives" and "false_negatives"; "ppv@prevalence=0.02" and
-        "npv@prevalence=0.02", where so many have the finding;
-        "net_benefit@threshold=0.1", of acting on probabilities from there on.
+        Names of the metrics:
+
+        - by default "roc_auc", "average_precision", "sensitivity@specificity=0.9" (at
+          any level) and the reverse, "balanced_accuracy", "f1", "brier",
+          "calibration_slope", "calibration_intercept" and "ece";
+        - for predicted classes "accuracy", "sensitivity", "specificity", "ppv", "npv",
+          "true_positives", "false_positives", "true_negatives" and "false_negatives";
+        - "ppv@prevalence=0.02" and "npv@prevalence=0.02", the predictive values at
+          another prevalence of the finding;
+        - "net_benefit@threshold=0.1", the net benefit of acting on probabilities of at
+          least the threshold.
     pos_label : default=None
         The positive one of two classes. By default, the second in sorted order.
     interval : {"auto", "bootstrap"}, default="auto"
-        "auto" takes for each figure the method that held the truth most reliably with
-        few patients (see Notes), and resamples of patients where none is known.
-        "bootstrap" takes resamples for all that "auto" takes from shares or areas.
+        "auto" uses for each metric the method with the most reliable coverage for few
+        patients (see Notes). "bootstrap" uses resamples for shares and areas too.
     n_bootstrap : int, default=2000
-        Number of resamples, and of arrangements that test a gap.
+        Number of resamples, and of permutations that test a gap.
     level : float, default=0.95
         Confidence level of the intervals, for example 0.95.
     random_state : int, default=0
         Seed of the random number generator.
     X_train, groups_train : default=None
-        Embeddings and patients of the training data. Patients and pictures that are
-        (nearly) the same are looked for in the test set. Ids are compared by their
-        value, 7 with "7" and 7.0; a warning tells of those that may be alike ("007"),
-        are missing, or are of another kind.
+        Embeddings and patients of the training data, which are searched for patients
+        and (nearly) identical images of the test set. Ids are compared by value: 7
+        equals "7" and 7.0. A warning names ids that may be equal ("007"), are missing,
+        or are of another type.
     data_set : str, default=None
-        Name of a public data set that ``X`` comes from; see
-        :func:`known_training_data`.
+        Public data set of ``X``, compared with :func:`known_training_data`.
     by_patient : {"max", "mean"}, default=None
-        Whether to add the figures of whole patients to those of images, as subgroup
+        Whether to add metrics of whole patients to those of images, as subgroup
         "patients (max)" or "patients (mean)". A patient has a finding if any image
         with a known label has it. With "max" the highest score of the images counts
         and one flagged image flags the patient; with "mean" the mean score counts and
         more than half of the images must be flagged.
     verbose : int, default=0
-        Over 0 shows a progress bar.
+        Verbosity. Values above 0 show a progress bar.
 
     Returns
     -------
     DataFrame
-        One row a figure, with the columns
+        One row per metric, label, estimator and subgroup, with the columns
 
         - ``estimator``: a name; "a - b" is the difference of two;
         - ``label``: a class (against the rest) or finding, or of several "macro",
           their mean, and "micro", all pooled;
-        - ``metric``; ``subgroup``: "all", "sex=F", or "sex=F - rest", the gap between
-          a subgroup and the others; "patients (max)", where asked for;
-        - ``value``, ``low``, ``high``: the figure and its interval;
-        - ``p_value``: of differences and gaps, two-sided; ``p_holm``: corrected by
-          Holm's method for all differences, or all gaps, of the table;
-        - ``n``, ``n_positive``: images, and those where it is so; of "macro" those with
-          any label, of "micro" answers instead of images;
-        - ``n_undefined``: resamples without a value, such as an area where nobody has
-          the label. They are in no interval;
-        - ``note``: the reason why there is no interval or no p-value, and of a gap the
-          size that a true one must have to be found half the time.
+        - ``metric``: the metric;
+        - ``subgroup``: "all"; "sex=F"; "sex=F - rest", the gap between a subgroup and
+          the others; "patients (max)", if asked for;
+        - ``value``, ``low``, ``high``: the value and its interval;
+        - ``p_value``: two-sided p-value of a difference or gap;
+        - ``p_holm``: the p-value corrected by Holm's method for all differences, or all
+          gaps, of the table;
+        - ``n``, ``n_positive``: number of images, and of those with the label. For
+          "macro" these are the images with any label; for "micro" answers are counted
+          instead of images;
+        - ``n_undefined``: number of resamples without a value, such as an area when
+          nobody has the label. The interval leaves them out;
+        - ``note``: the reason for a missing interval or p-value; for a gap, the size
+          of a true gap that would be found half of the time.
 
     Raises
     ------
     ValueError
-        If ``y`` holds a class that no classifier knows, or lengths do not fit.
+        If ``y`` holds a class that no classifier knows, or if lengths differ.
 
     Warns
     -----
     LeakageWarning
-        If the training data hold patients or pictures of the test set, or if patients
-        could not all be compared. For pictures that are nearly the same the warning
-        says how many are expected by chance; ``groups_train`` is needed for that.
+        If the training data hold patients or images of the test set, or if not all
+        patients could be compared. For nearly identical images the warning gives the
+        number expected by chance, which needs ``groups_train``.
     UserWarning
-        If a label has images of one kind only, or none: it is left out of "macro". If
-        there is only one patient, or one resample. If the positive class is named as
-        the absence of the other ("no effusion").
+        If all images of a label are of one kind, or none has a known label: it is left
+        out of "macro". If there is only one patient, or one resample. If the name of
+        the positive class is the absence of the other ("no effusion").
 
     See Also
     --------
-    published_results : The model card's figures, in the same columns.
-    choose_operating_point : A threshold for a wanted sensitivity.
+    published_results : Results of the model card, in the same columns.
+    choose_operating_point : Choose a threshold for a required sensitivity.
 
     Notes
     -----
-    **Intervals** by patient, whose coverage ``benchmarks/coverage.py`` measures:
+    **Intervals** are by patient. ``benchmarks/coverage.py`` measures their coverage.
 
-    - "roc_auc": Newcombe's [1]_ with counts of patients, wider where Obuchowski's
-      variance [2]_ is larger; of 1 or 0 the exact bound of the smaller side.
-    - Shares ("sensitivity", "specificity", "ppv", "npv", "accuracy"): Wilson's [3]_
-      with the effective number of patients and Student's t; of 1 or 0 the exact bound
-      of as many patients. "f1" follows from the share of true positives among all that
-      are flagged or ill.
-    - "balanced_accuracy", "macro" and differences are as wide as their parts make them:
-      MOVER [4]_, with the parts' correlation over patients. The p-value of a difference
-      is the level at which its interval reaches 0, so that the two agree. For areas it
-      is more cautious than :func:`delong_test`, whose intervals held the truth in as
-      few as .68 of data sets with three to five ill patients.
-    - "net_benefit", "ppv" and "npv" at a prevalence: MOVER of the shares that they are
-      made of (:func:`net_benefit`); the prevalence is taken as known.
-    - "calibration_slope" and "calibration_intercept": Student's t with the patients of
-      the smaller side less one, and a variance that leaves each patient out in turn.
-      These, counts and net benefit have no gaps.
+    - "roc_auc": Newcombe's interval [1]_ with counts of patients, widened if
+      Obuchowski's variance [2]_ is larger. An area of 1 or 0 has the exact bound of the
+      smaller side.
+    - Shares ("sensitivity", "specificity", "ppv", "npv", "accuracy"): Wilson's interval
+      [3]_ with the effective number of patients and Student's t distribution. A share
+      of 1 or 0 has the exact bound of that number. "f1" follows from the share of true
+      positives among all images that are flagged or have the label.
+    - "balanced_accuracy", "macro" and differences: MOVER [4]_, which combines the
+      intervals of the parts and their correlation over patients. The p-value of a
+      difference is the level at which its interval reaches 0. For areas it is more
+      cautious than :func:`delong_test`, whose intervals covered the true value in as
+      few as .68 of data sets with three to five positive patients.
+    - "net_benefit", and "ppv" and "npv" at a prevalence: MOVER of the shares from which
+      they are computed (:func:`net_benefit`). The prevalence is taken as known.
+    - "calibration_slope" and "calibration_intercept": Student's t distribution, with
+      the patients of the smaller side minus one as degrees of freedom, and a variance
+      that leaves out each patient in turn. These, counts and net benefit have no gaps.
     - "ece" and counts: none. A calibration error is larger in resamples.
-    - All others: percentiles over resamples of patients, the same ones for everything.
-      Where all are alike, or there are fewer than ``2 / (1 - level)``, there is none.
+    - All other metrics: percentiles over resamples of patients, the same resamples for
+      all. There is no interval if all values are equal, or if there are fewer than
+      ``2 / (1 - level)``.
 
-    **Gaps** between a subgroup and the others have a p-value and an interval from two
-    computations, which may disagree. Tested is whether images *with the same label* are
-    alike in the subgroup and outside. Patients change places between the two within
-    their label pattern (has images with the label, has images without); of patients on
-    both sides, the images do. The p-value is the share of arrangements with a gap as
-    large, exact where there are few, and NaN where none could be below .05. It keeps
-    its size in groups of three patients; where areas are equal but positive scores are
-    spread wider in the subgroup, up to .12 of gaps are found at .05. With AUC .95
-    against .80, three, ten and forty of 120 patients find it in about .2, .3 and .5 of
-    data sets: that no gap was found does not mean that there is none. The interval is
-    MOVER's; resampled gaps have none below 100 patients a side, where it held the truth
-    in as few as .47.
+    **Gaps** between a subgroup and the others have a p-value and an interval, which are
+    computed separately and may disagree. The null hypothesis is that images *with the
+    same label* are alike inside and outside the subgroup. Patients are permuted between
+    the two within their label pattern (whether they have images with the label, and
+    images without); single images are permuted for patients on both sides. The p-value
+    is the share of permutations with a gap at least as large. It is exact if there are
+    few permutations, and NaN if none could be below .05. The test keeps its size in
+    groups of three patients; if areas are equal but positive scores vary more in the
+    subgroup, up to .12 of gaps are found at .05. A gap of AUC .95 against .80 is found
+    in about .2, .3 and .5 of data sets with three, ten and forty of 120 patients in
+    the subgroup, so the absence of a finding is not evidence of equality. The interval
+    is MOVER's. Resampled gaps have none below 100 patients a side, where it covered the
+    true value in as few as .47 of data sets.
 
-    "sensitivity@specificity" picks the threshold on the test set itself, in each
-    resample anew: a point of the ROC curve, not a promise. For a promise choose it on
-    other images, with :func:`choose_operating_point`. Of exclusive classes, macro and
-    micro "accuracy", "balanced_accuracy" and "brier" are scikit-learn's
-    ``accuracy_score``, ``balanced_accuracy_score`` and ``brier_score_loss``, one answer
-    an image. Scores outside [0, 1] are not thresholded: metrics of decisions are NaN.
+    "sensitivity@specificity" chooses the threshold on the test set, and anew in each
+    resample. It is a point of the ROC curve that may not be reached on new images; see
+    :func:`choose_operating_point`. For exclusive classes, macro and micro "accuracy",
+    "balanced_accuracy" and "brier" equal ``accuracy_score``,
+    ``balanced_accuracy_score`` and ``brier_score_loss`` of scikit-learn. Scores outside
+    [0, 1] are not thresholded, and metrics of decisions are NaN.
 
-    "ece" is that of each label, 15 bins. It is too large by an amount that shrinks with
-    the number of images, so that it has no interval, no p-value, and subgroups no gap.
-    A slope of 1 and an intercept of 0 are right: a slope below 1 means probabilities
-    that are too extreme, an intercept above 0 a label that is more frequent than they
-    say (those of 0 and 1 count as 1e-7 away from it).
+    "ece" has 15 bins. Its bias shrinks with the number of images, so it has no interval
+    and no p-value, and is not compared between subgroups. Ideal are a slope of 1 and an
+    intercept of 0. A slope below 1 means that probabilities are too extreme, and an
+    intercept above 0 that the label is more frequent than predicted. Probabilities of 0
+    and 1 are moved by 1e-7.
 
-    All resamples are computed at once: 2,000 of the areas of 14 findings of 5,000
-    images take seconds.
+    2,000 resamples of the areas of 14 findings in 5,000 images take seconds.
 
     References
     ----------
@@ -240,7 +246,7 @@ def evaluate(
     >>> table = evaluate({"zero-shot": zero_shot}, X, y, groups=patients)
     >>> table[["label", "metric"]].iloc[0].tolist()
     ['effusion', 'roc_auc']
-    >>> known = table.dropna(subset="low")  # a calibration error has no interval
+    >>> known = table.dropna(subset="low")  # the calibration error has no interval
     >>> bool((known["low"] <= known["high"]).all())
     True
     """
@@ -260,8 +266,8 @@ def evaluate(
         is_embedded(X, embedder) and is_embedded(X_train, embedder)
     ):
         raise ValueError(
-            "X_train is compared with X where both are embeddings, 2-D arrays of "
-            "numbers, or bags of them; for images use model_selection.check_leakage."
+            "X_train can be compared with X only if both are embeddings (2-D arrays of "
+            "numbers) or bags of them; for images use model_selection.check_leakage."
         )
     warn_of_leaks(find_leaks("training", X, groups, X_train, groups_train))
     if data_set is not None:
@@ -270,9 +276,9 @@ def evaluate(
         by_patient not in ("max", "mean") or groups is None or truth.kind == "classes"
     ):
         raise ValueError(
-            'by_patient must be "max" or "mean" and needs groups=, the patient of each '
-            "image, and one label or findings; of several classes pass one, such as "
-            f'y == "pneumonia". Got by_patient={by_patient!r}.'
+            'by_patient must be "max" or "mean". It needs groups=, the patient of each '
+            "image, and labels of two classes or of findings; for several classes pass "
+            f'one of them, such as y == "pneumonia". Got by_patient={by_patient!r}.'
         )
     asked = {name: ask(name, one, X, truth) for name, one in named.items()}
     return tabulate(
@@ -304,14 +310,14 @@ def tabulate(
     by_patient: str | None = None,
     verbose: int | bool = 0,
 ) -> pd.DataFrame:
-    """Return the table of :func:`evaluate` from answers and members of subgroups."""
+    """Return the table of :func:`evaluate`, given answers and subgroup members."""
     n_samples = len(truth.target)
     patients = group_numbers(groups, n_samples)
     n_patients = int(patients.max()) + 1
     if min(n_bootstrap, n_patients) < 2:
         warnings.warn(
-            f"{n_bootstrap} resamples of {n_patients} patients say nothing of how sure "
-            "a figure is: where it takes resamples, or patients, there is no interval.",
+            f"{n_bootstrap} resamples of {n_patients} patients cannot show how "
+            "uncertain a value is: metrics that need several of them have no interval.",
             UserWarning,
             stacklevel=3,
         )
@@ -353,13 +359,13 @@ def tabulate(
     found += gaps(found, members, asked, measure, judge, patients, permutation)
     table = pd.DataFrame([one.row(level) for one in found], columns=list(_COLUMNS))
     is_gap = table["subgroup"].str.endswith(REST).to_numpy()
-    for which in (is_gap, ~is_gap):  # each kind of question by itself
+    for which in (is_gap, ~is_gap):  # gaps and differences are separate families
         table.loc[which, "p_holm"] = holm(table["p_value"].to_numpy(float)[which])
     return table
 
 
 def subgroup_members(given: Any, n_samples: int) -> dict[str, NDArray[np.bool_]]:
-    """Return the members of each subgroup, by ``name=level``."""
+    """Return the members of each subgroup; the keys are ``name=level``."""
     if given is None:
         return {}
     if not isinstance(given, pd.DataFrame | Mapping):
@@ -383,7 +389,7 @@ def subgroup_members(given: Any, n_samples: int) -> dict[str, NDArray[np.bool_]]
 
 
 def _in_order(values: pd.Series) -> list[Any]:
-    """Return the levels of a variable: bands by their bounds, all else by name."""
+    """Return the levels of a variable, categories in their order and others sorted."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         there = set(values.dropna())
         return [one for one in values.cat.categories if one in there]

@@ -1,4 +1,4 @@
-"""Figures of one question, in the sample and in every resample at once."""
+"""Metrics of one question, in the sample and in all resamples at once."""
 
 from __future__ import annotations
 
@@ -46,23 +46,23 @@ _OF_DECISIONS = {
     *("sensitivity", "specificity"),
 }
 _OF_PROBABILITIES = {"brier", "ece"}
-#: Figures whose intervals need no resamples.
+#: Metrics whose intervals need no resamples.
 BY_PATIENT = {"roc_auc", "prevalence", "flagged"} | _OF_DECISIONS
 _AT = re.compile(r"(sensitivity|specificity)@(sensitivity|specificity)=(0?\.\d+)")
-#: Figures estimated by patient alone; a number in a name is a share between 0 and 1.
+#: Metrics estimated by patient only; a number in a name is a share between 0 and 1.
 FURTHER = re.compile(
     r"calibration_(slope|intercept)|(true|false)_(positives|negatives)"
     r"|(net_benefit@threshold|(ppv|npv)@prevalence)=0?\.\d*[1-9]\d*"
 )
-_BINS = 15  # of the calibration error, as Guo et al. (2017) have it
-# Quotients of whole numbers are off by their rounding.
+_BINS = 15  # bins of the calibration error, as in Guo et al. (2017)
+# Tolerance for quotients of integers.
 _ROUNDING = 1e-12
 
 Figures = dict[str, NDArray[np.float64]]
 
 
 def check_metrics(metrics: Any, *, further: bool = True) -> tuple[str, ...]:
-    """Return names of metrics, checked; those of :data:`FURTHER` if they may come."""
+    """Return checked names of metrics; ``further`` allows those of :data:`FURTHER`."""
     if metrics is None:
         return DEFAULT_METRICS
     wanted = (metrics,) if isinstance(metrics, str) else tuple(metrics)
@@ -83,14 +83,14 @@ def check_metrics(metrics: Any, *, further: bool = True) -> tuple[str, ...]:
                 "'specificity@sensitivity=0.9' at any level."
             )
     if not wanted:
-        raise ValueError("metrics is empty; leave it None for the default ones.")
+        raise ValueError("metrics is empty; pass None for the default metrics.")
     return wanted
 
 
 def figures(
     question: Question, counts: NDArray[np.integer], metrics: tuple[str, ...]
 ) -> Figures:
-    """Compute figures in every resample, NaN where one is not defined."""
+    """Compute metrics in every resample, NaN where one is undefined."""
     found: Figures = {}
     ranked = [m for m in metrics if m not in _OF_DECISIONS | _OF_PROBABILITIES]
     if ranked:
@@ -110,16 +110,16 @@ def estimates(
     *,
     resampled: bool = False,
 ) -> dict[str, Estimate]:
-    """Return figures with their intervals.
+    """Return metrics with their intervals.
 
-    The first row of ``counts`` is the sample itself, the others are resamples. With the
-    number of each sample's patient, intervals need no resamples where one is known,
+    The first row of ``counts`` is the sample itself, and the others are resamples.
+    Given the patient of each sample, metrics whose interval is known use no resamples,
     unless ``resampled``.
     """
     by_patient = set() if patients is None or resampled else BY_PATIENT
     plain = tuple(one for one in metrics if not FURTHER.fullmatch(one))
     drawn = figures(question, counts, tuple(m for m in plain if m not in by_patient))
-    # Percentiles of it hold the truth 0 to 16 % of the time.
+    # Its percentiles covered the true value in 0 to 16 % of data sets.
     notes = {"ece": "a calibration error is larger in resamples"}
     found = {
         name: resampled_estimate(one[0], one[1:], notes.get(name, ""))
@@ -140,7 +140,7 @@ def _by_patient(
     who: NDArray[np.intp],
     n_patients: int,
 ) -> dict[str, Estimate]:
-    """Return the area and the figures of decisions, whose intervals are known."""
+    """Return the area and the metrics of decisions, whose intervals are known."""
     found = {}
     if "roc_auc" in metrics:
         found["roc_auc"] = area_estimate(question.ill, question.score, who, n_patients)
@@ -159,7 +159,7 @@ def _by_patient(
 def _further(
     metric: str, question: Question, who: NDArray[np.intp], n_patients: int
 ) -> Estimate:
-    """Return a figure that :data:`FURTHER` names."""
+    """Return one of the metrics that match :data:`FURTHER`."""
     name, _, given = metric.partition("=")
     by_risk = name.startswith(("calibration", "net_benefit"))
     said: Any = question.probability if by_risk else question.decision
@@ -181,7 +181,7 @@ def resamples(
     level: float,
     random_state: int,
 ) -> NDArray[np.int32]:
-    """Return how often each sample is in each resample, the sample itself first."""
+    """Return the count of each sample in each resample; the first row is all ones."""
     check_resampling(n_bootstrap, level)
     check_consistent_length(np.empty(n_samples), groups)
     counts = draw_counts(
@@ -205,8 +205,8 @@ def _of_ranks(
 def _average_precision(
     ill: NDArray[np.float64], well: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the sum of precisions, weighted by the recall each threshold adds."""
-    # From the highest score down: so many are flagged at this threshold.
+    """Return the sum of precisions, weighted by the recall that each threshold adds."""
+    # From the highest score down: the number flagged at each threshold.
     true = np.cumsum(ill[:, ::-1], axis=1)
     flagged = true + np.cumsum(well[:, ::-1], axis=1)
     precision = np.divide(true, flagged, out=np.zeros_like(true), where=flagged > 0)
@@ -222,12 +222,12 @@ _OF_CURVES: dict[str, Callable[[Any, Any], Any]] = {
 def _at(
     name: str, ill: NDArray[np.float64], well: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the best sensitivity at a specificity, or the reverse."""
+    """Return the best sensitivity at a given specificity, or the reverse."""
     match = _AT.fullmatch(name)
-    assert match is not None  # check_metrics has seen to it
+    assert match is not None  # check_metrics has checked it
     wanted, level = match[1], float(match[3])
     nobody = np.zeros((len(ill), 1))
-    # Images that reach a score are flagged; above the highest score none is.
+    # Images that reach a threshold are flagged; the last one is above all scores.
     missed = np.concatenate([nobody, np.cumsum(ill, axis=1)], axis=1)
     spared = np.concatenate([nobody, np.cumsum(well, axis=1)], axis=1)
     n_ill, n_well = missed[:, -1:], spared[:, -1:]
@@ -260,7 +260,7 @@ def _of_decisions(question: Question, counts: NDArray[np.integer]) -> Figures:
 def _cells(question: Question) -> list[NDArray[np.bool_]]:
     """Return true positives, false negatives, false positives, true negatives."""
     ill, flagged = question.ill, question.decision
-    assert flagged is not None  # the callers have seen to it
+    assert flagged is not None  # the callers have checked it
     return [ill & flagged, ill & ~flagged, ~ill & flagged, ~ill & ~flagged]
 
 
@@ -302,11 +302,11 @@ def _of_probabilities(question: Question, counts: NDArray[np.integer]) -> Figure
 def _sums(
     counts: NDArray[np.integer], rows: NDArray[np.intp], columns: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Sum columns over the samples of each resample, as often as they were drawn."""
+    """Sum columns over the samples of each resample, weighted by their counts."""
     of_sample = np.zeros((counts.shape[1], columns.shape[1]))
     np.add.at(of_sample, rows, columns)
     result = np.empty((len(counts), columns.shape[1]))
-    for start in range(0, len(counts), 256):  # no float64 copy of all counts
+    for start in range(0, len(counts), 256):  # avoids a float64 copy of all counts
         some = slice(start, start + 256)
         result[some] = counts[some].astype(np.float64) @ of_sample
     return result
@@ -321,10 +321,10 @@ def _ratio(
 def _at_given(
     name: str, given: float, said: Any, ill: Any, who: Any, n: int
 ) -> Estimate:
-    """Return a figure at a given threshold or prevalence."""
+    """Return a metric at a given threshold or prevalence."""
     if name.startswith("net_benefit"):
         return benefit_estimate(said >= given, ill, who, given, n_patients=n)
-    if name.startswith("npv"):  # the PPV of calling images free of the finding
+    if name.startswith("npv"):  # the PPV with the two classes exchanged
         said, ill, given = ~said, ~ill, 1 - given
     right, wrong = flagged_shares(said, ill, who, n)
     return _predictive_value(right, wrong, given)
@@ -333,10 +333,9 @@ def _at_given(
 def _predictive_value(right: Estimate, wrong: Estimate, prevalence: float) -> Estimate:
     """Return the predictive value of an answer at a prevalence, by Bayes' theorem.
 
-    It is ``right * prevalence / (right * prevalence + wrong * (1 - prevalence))``, of
-    how often the answer is given where it is right (the sensitivity, of the answer
-    "present") and where it is wrong (1 - specificity). The interval is that of the
-    ratio of the two shares (MOVER) [1]_, carried over.
+    It is ``right * prevalence / (right * prevalence + wrong * (1 - prevalence))``. For
+    the answer "present", ``right`` is the sensitivity and ``wrong`` the false positive
+    rate. The interval follows from that of the ratio of the two shares (MOVER) [1]_.
 
     References
     ----------

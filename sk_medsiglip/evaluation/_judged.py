@@ -1,4 +1,4 @@
-"""Rows of the table that ``evaluate`` returns: figures, differences and gaps."""
+"""Rows of the table that ``evaluate`` returns: metrics, differences and gaps."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from sk_medsiglip.evaluation._permutations import gap_p_value, permuted_members
 
 Judge = Callable[[Question, tuple[str, ...]], dict[str, Estimate]]
 
-#: Suffix of a subgroup's name where its gap to the others is meant.
+#: Suffix of a subgroup's name for the gap between it and the others.
 REST = " - rest"
-# Patients on each side, below which resampled gaps cover far less than they say.
+# Patients on each side below which intervals of resampled gaps cover too little.
 _FEW = 100
 
 
@@ -35,13 +35,13 @@ class Figure:
     estimate: Estimate
     n: int
     n_positive: int
-    #: The p-value of a gap, and its note; differences have their interval's.
+    #: The p-value of a gap, and its note. Differences use that of their interval.
     tested: tuple[float, str] | None = None
     is_difference: bool = False
     few: int | None = None
 
     def row(self, level: float) -> tuple[Any, ...]:
-        """Return the row; Holm's p-value is put in once all are known."""
+        """Return the row, without Holm's p-value, which depends on all rows."""
         estimate = self.estimate
         low, high, note = estimate.interval(level)
         if self.few is not None and estimate.draws is not None:
@@ -61,7 +61,7 @@ class Figure:
 
 @dataclass(frozen=True, eq=False)
 class Measure:
-    """Measures the answers to all labels, with their means and all of them pooled."""
+    """Computes the metrics of all labels, with their mean and pooled over labels."""
 
     metrics: tuple[str, ...]
     truth: Truth
@@ -75,7 +75,7 @@ class Measure:
         chosen: NDArray[np.bool_],
         judge: Judge,
     ) -> list[Figure]:
-        """Return the figures of one estimator on some of the samples."""
+        """Return the metrics of one estimator on some of the samples."""
         exclusive = self.truth.kind == "classes"
         names = self.metrics
         if exclusive and "sensitivity" not in names:
@@ -94,7 +94,7 @@ class Measure:
         micro = judge(pooled, names)
         whole = [one for k, one in enumerate(each) if k not in self.left_out]
         shares = [1 / len(whole)] * len(whole) if whole else [np.nan]
-        # A mean without one of its parts would be the mean of something else.
+        # The mean is over the same labels in all subgroups, so it can be undefined.
         mean = {m: combine([one[m] for one in whole or [micro]], shares) for m in names}
         with_any = np.unique(pooled.rows[pooled.ill])
         sizes = {
@@ -102,7 +102,7 @@ class Measure:
             "micro": (len(pooled.ill), int(pooled.ill.sum())),
         }
         of_all = {"macro": mean, "micro": micro}
-        if exclusive:  # one answer an image, as scikit-learn counts it
+        if exclusive:  # one answer per image, as in scikit-learn
             same = {
                 "accuracy": micro["sensitivity"],
                 "balanced_accuracy": mean["sensitivity"],
@@ -150,10 +150,10 @@ def gaps(
     patients: NDArray[np.intp],
     permutation: Mapping[str, Any],
 ) -> list[Figure]:
-    """Return how each subgroup differs from the rest, for each estimator.
+    """Return the difference between each subgroup and the rest, for each estimator.
 
-    Calibration errors have no gaps, since they are larger in smaller groups; nor have
-    figures that a permutation of patients cannot test.
+    Calibration errors are left out, since they are larger in smaller groups, and so
+    are metrics that a permutation of patients cannot test.
     """
     metrics = [m for m in measure.metrics if m != "ece" and not FURTHER.fullmatch(m)]
     measure = replace(measure, metrics=tuple(metrics))
@@ -194,9 +194,9 @@ def _permuted_gaps(
     patients: NDArray[np.intp],
     permutation: Mapping[str, Any],
 ) -> dict[tuple[Any, str], NDArray[np.float64]]:
-    """Return each gap as it is, then with patients rearranged."""
+    """Return each gap, observed first and then with permuted patients."""
     found = {}
-    # Of several findings each has a label pattern of its own, their means one of all.
+    # Each finding is permuted by its own labels, and their mean by all labels.
     singly = [[one] for one in questions] if truth.kind == "findings" else []
     for some in [questions, *singly]:
         inside = permuted_members(some, chosen, rest, patients, **permutation)
@@ -206,21 +206,21 @@ def _permuted_gaps(
         ]
         for own, other in zip(*sides, strict=True):
             gap = combine([own.estimate, other.estimate], [1, -1])
-            assert gap.draws is not None  # they are not estimated by patient
+            assert gap.draws is not None  # counts were given without patients
             found[own.label, own.metric] = np.r_[gap.value, gap.draws]
     return found
 
 
 def labels_of_one_kind(questions: list[Question]) -> set[int]:
-    """Return the places of labels without a curve, with a warning that names them."""
+    """Return the positions of labels of one kind, with a warning that names them."""
     single = {
         k for k, one in enumerate(questions) if one.ill.all() or not one.ill.any()
     }
     if single:
         names = ", ".join(repr(str(questions[k].label)) for k in sorted(single))
         warnings.warn(
-            f"{names}: images of one kind only. There is no area or sensitivity to "
-            'compute, and "macro" is the mean of the others.',
+            f"{names}: images of one kind only. Areas and sensitivities are undefined, "
+            'and "macro" is the mean of the other labels.',
             UserWarning,
             stacklevel=4,
         )

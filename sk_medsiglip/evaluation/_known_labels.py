@@ -1,4 +1,4 @@
-"""Labels of one finding or of several, and the scores that belong to them, checked."""
+"""Labels of one or several findings and the scores that belong to them, checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sk_medsiglip._labels import check_indicator
 
 
 class KnownLabels(NamedTuple):
-    """One finding, where its label is known; the name is None if there is only one."""
+    """Samples with a known label of one finding; ``name`` is None for a 1-D label."""
 
     name: Any
     present: NDArray[np.bool_]
@@ -20,14 +20,14 @@ class KnownLabels(NamedTuple):
 
     @property
     def words(self) -> str:
-        """How a message names it."""
+        """Name of the finding in a message."""
         return "y_true" if self.name is None else f"finding {self.name!r} of y_true"
 
 
 def check_labels_and_scores(y_true: ArrayLike, y_score: ArrayLike) -> list[KnownLabels]:
-    """Return each finding's labels and scores, where the label is known.
+    """Return the labels and scores of each finding, where the label is known.
 
-    Scores may be infinite. The names of columns that both have must be in one order.
+    Scores may be infinite. Column names that both inputs have must be in one order.
     """
     labels, scores = _labels(y_true), np.asarray(y_score, dtype=np.float64)
     if labels.shape != scores.shape or labels.ndim not in (1, 2):
@@ -37,8 +37,9 @@ def check_labels_and_scores(y_true: ArrayLike, y_score: ArrayLike) -> list[Known
             else ""
         )
         raise ValueError(
-            f"y_true has shape {labels.shape}, the scores {scores.shape}; both must be "
-            f"(n_samples,) or (n_samples, n_findings).{hint}"
+            f"y_true has shape {labels.shape}, and the scores have shape "
+            f"{scores.shape}; both must be (n_samples,) or (n_samples, n_findings)."
+            f"{hint}"
         )
     _check_order(y_true, y_score)
     names = list(getattr(y_true, "columns", range(labels.shape[-1])))
@@ -49,7 +50,7 @@ def check_labels_and_scores(y_true: ArrayLike, y_score: ArrayLike) -> list[Known
         rows = np.flatnonzero(~np.isnan(label))
         finding = KnownLabels(name, label[rows] == 1, score[rows], rows)
         if not rows.size:
-            raise ValueError(f"{finding.words} holds no label: leave it out.")
+            raise ValueError(f"{finding.words} has no known label: leave it out.")
         if np.isnan(finding.score).any():
             raise ValueError(
                 f"the scores of {finding.words} hold NaN: leave those out."
@@ -64,23 +65,23 @@ def _labels(y_true: Any) -> NDArray[np.float64]:
         fractions = given[np.isfinite(given) & (given % 1 != 0)]
         if fractions.size:
             raise ValueError(
-                f"y_true holds fractions such as {fractions[0]:g}; labels are 1, 0, "
-                "and NaN where one is not known. y_true and y_score may be swapped."
+                f"y_true holds fractions such as {fractions[0]:g}; labels must be 1, "
+                "0, or NaN if not known. y_true and y_score may have been swapped."
             )
     try:
         return check_indicator(given)
     except ValueError as error:
-        error.add_note("y is y_true here. For names pass y == 'effusion'.")
+        error.add_note("Here y is y_true. For names of classes pass y == 'effusion'.")
         raise
 
 
 def _check_order(y_true: Any, y_score: Any) -> None:
-    """Raise if both name their columns, and a finding's scores are elsewhere."""
+    """Raise if both have column names and a finding's scores are in another place."""
     labels = [str(name) for name in getattr(y_true, "columns", ())]
     scores = [str(name) for name in getattr(y_score, "columns", ())]
-    # Other names, such as p_effusion, are taken by their places.
+    # Columns with other names, such as p_effusion, are matched by position.
     if any(a != b and b in labels for a, b in zip(labels, scores, strict=False)):
         raise ValueError(
-            f"the columns of y_true are {labels}, those of the scores {scores}: this "
-            f"would compare the wrong ones. Pass y_score[{labels}]."
+            f"the columns of y_true are {labels}, and those of the scores are "
+            f"{scores}: this would compare the wrong ones. Pass y_score[{labels}]."
         )

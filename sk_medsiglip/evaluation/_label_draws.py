@@ -1,4 +1,4 @@
-"""Draws of labelled images, and scores of the classifiers fitted to them."""
+"""Draws of labelled images, and scores of classifiers that are fitted to them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sk_medsiglip.model_selection import EachLabel
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """Rows that are labelled, and which labels they can teach."""
+    """Rows that are labelled, and the labels that can be learned from them."""
 
     size: int
     repeat: int
@@ -42,10 +42,10 @@ def draw_rows(
     n_repeats: int,
     random_state: int,
 ) -> list[Draw]:
-    """Draw rows of each size, as often as they are repeated."""
+    """Draw rows for each size and repeat."""
     columns = truth.columns()
     states = columns == 1
-    if truth.kind != "classes":  # that it is not there has to be shown too
+    if truth.kind != "classes":  # a draw needs images without the finding too
         states = np.hstack([columns == 0, states])
     orders = draw_orders(
         states[pool],
@@ -64,11 +64,11 @@ def draw_orders(
     groups: NDArray[np.generic] | None,
     random_state: int,
 ) -> list[NDArray[np.intp]]:
-    """Draw orders in which the rows are labelled; the first n of one are a draw of n.
+    """Draw orders of labelling; the first n rows of an order are a draw of size n.
 
-    So larger draws hold the smaller ones, as a collection that is labelled further.
-    First come rows that show a state (a class, or that a finding is there, or not) not
-    seen so far, the rarest before all; then patient after patient, at random.
+    Larger draws hold the smaller ones, like a collection that is labelled further.
+    First come rows that show a new state (a class, or a finding that is present or
+    absent), the rarest state first. Then follow the patients in random order.
     """
     n_samples = len(states)
     member = group_numbers(groups, n_samples)
@@ -78,7 +78,7 @@ def draw_orders(
     orders = []
     for repeat in range(n_repeats):
         rng = np.random.default_rng([random_state, repeat])
-        # Rows of a patient lie together, in an order of their own.
+        # Rows of a patient stay together, in random order.
         shuffled = rng.permutation(n_samples)
         rank = rng.permutation(n_groups)
         order = shuffled[np.argsort(rank[member[shuffled]], kind="stable")]
@@ -95,7 +95,7 @@ def draw_orders(
 
 
 def has_both_sides(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which labels are shown both with and without, given a column of each."""
+    """Tell which labels have images of both kinds, given a column per label."""
     return np.asarray((columns == 1).any(axis=0) & (columns == 0).any(axis=0))
 
 
@@ -109,8 +109,8 @@ class Judge:
         if len(self.left_out):
             names = ", ".join(repr(str(truth.names[k])) for k in self.left_out)
             warnings.warn(
-                f"{names}: test images of one kind only. Nothing is scored, and "
-                '"macro" is the mean of the others.',
+                f"{names}: test images of one kind only. These labels are not scored, "
+                'and "macro" is the mean of the others.',
                 UserWarning,
                 stacklevel=3,
             )
@@ -118,7 +118,7 @@ class Judge:
     def __call__(
         self, name: str, fitted: Any, X: Any, taught: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float64]:
-        """Return a score a label; NaN where there is none, or it was not taught."""
+        """Return one score per label, NaN if it is undefined or was not learned."""
         truth, scores = self._asked, np.full(len(self.truth.names), np.nan)
         places = np.arange(len(scores))
         if taught is not None and truth.kind == "findings":
@@ -143,10 +143,10 @@ def score_draws(
     judge: Judge,
     n_jobs: int | None,
 ) -> Iterator[NDArray[np.float64]]:
-    """Fit an estimator to each draw, and yield its scores, one a label.
+    """Fit an estimator to each draw, and yield its scores, one per label.
 
-    They are NaN where a draw teaches nothing of a label. Only the names of the columns
-    of ``y`` count; the judge knows the labels.
+    Scores are NaN if a label cannot be learned from the draw. Only the column names of
+    ``y`` are used, since the judge holds the labels.
     """
     useful = [draw for draw in draws if draw.taught.any()]
     scores: Iterator[NDArray[np.float64] | ValueError]
@@ -169,8 +169,8 @@ def score_draws(
         raise failed[0]
     if failed:
         warnings.warn(
-            f"{name} could not be fitted to, or asked after, {len(failed)} of "
-            f"{len(useful)} draws, which have no score. The first said: {failed[0]}",
+            f"{name} could not be fitted or scored on {len(failed)} of {len(useful)} "
+            f"draws, whose scores are NaN. The first error was: {failed[0]}",
             UserWarning,
             stacklevel=2,
         )
@@ -184,11 +184,11 @@ def _score_probes(
     draws: list[Draw],
     judge: Judge,
 ) -> Iterator[NDArray[np.float64]]:
-    """Fit linear probes to all draws together, and yield their scores."""
+    """Fit linear probes to all draws at once, and yield their scores."""
     rows = check_array(X, dtype=[np.float64, np.float32], input_name="X")
     labelled = ((draw.rows, _labels_of(draw, judge.truth)) for draw in draws)
     probes = fit_probes(probe, rows, labelled, groups)
-    precise = rows.astype(np.float64)  # once, not with every question
+    precise = rows.astype(np.float64)  # once, rather than for every draw
     for draw in draws:
         with warnings.catch_warnings():
             _expect_few_labels()
@@ -204,7 +204,7 @@ def _labels_of(draw: Draw, truth: Truth) -> Labels:
 
 
 def _columns(taught: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return the findings to fit; one alone twice, or it would be read as classes."""
+    """Return the findings to fit; a single one twice, else it is read as classes."""
     places = np.flatnonzero(taught)
     return np.repeat(places, 2) if len(places) == 1 else places
 
@@ -218,7 +218,7 @@ def _score_one(
     draw: Draw,
     judge: Judge,
 ) -> NDArray[np.float64] | ValueError:
-    """Fit any estimator to one draw, and score it; return why, where that fails."""
+    """Fit any estimator to one draw and score it, or return the error."""
     truth, taught = judge.truth, draw.taught
     one = with_cv_among(clone(estimator), draw.rows, len(truth.target))
     last = last_step(estimator)
@@ -231,8 +231,9 @@ def _score_one(
     elif getattr(last, "prompts", None) is None:
         labels = labels[:, _columns(taught)]
     else:
-        # Prompts name all findings, so all need a column. Each is learned by itself: a
-        # made-up label in an unknown column changes no other, and is not scored.
+        # Prompts are given for all findings, so all need a column. Each is learned
+        # separately: made-up labels of a blank column affect that column only, which is
+        # not scored.
         labels[:, np.isnan(labels).all(axis=0)] = 0
         labels = labels if columns is None else pd.DataFrame(labels, columns=columns)
         taught = np.ones(len(taught), dtype=bool)
@@ -245,10 +246,10 @@ def _score_one(
             _expect_few_labels()
             one.fit(_safe_indexing(X, draw.rows), labels, **params)
         return judge(name, one, X, taught)
-    except ValueError as error:  # such as fewer images than neighbours
+    except ValueError as error:  # for example fewer images than neighbours
         return error
 
 
 def _expect_few_labels() -> None:
-    """Ignore warnings about few labels, which are measured here on purpose."""
+    """Ignore warnings about few labels, since draws are small on purpose."""
     warnings.filterwarnings("ignore", message="a class.* has fewer than two samples")

@@ -46,84 +46,86 @@ def label_efficiency(
 ) -> pd.DataFrame:
     """Score classifiers against the number of labels that they learn from.
 
-    Each draw of labelled images begins with one of every class or finding; see the
-    notes.
-
-    It shows whether labelling is worth it: how many labels a probe needs to overtake
-    the prompts, how many labels prompts save as a starting point, and where a curve is
-    flat.
+    The result shows whether labelling is worth the effort: how many labels a probe
+    needs to overtake the prompts, how many labels are saved by starting from prompts,
+    and where the curve becomes flat. Each draw of labelled images begins with one image
+    of every class or finding (see Notes).
 
     Parameters
     ----------
     estimators : dict
-        ``{name: classifier}``, not fitted. One that needs no labels, such as
-        :class:`~sk_medsiglip.ZeroShotClassifier`, is scored once, at size 0.
+        ``{name: classifier}``, not fitted. A classifier that needs no labels, such as
+        :class:`~sk_medsiglip.ZeroShotClassifier`, is scored once, with size 0.
     X : array-like or list of n_samples images
-        Embeddings, or images for pipelines. Their first steps that learn nothing,
-        such as :class:`~sk_medsiglip.MedSigLIPEmbedder`, are applied once to all of it.
+        Embeddings, or images for pipelines. First steps of pipelines that learn
+        nothing, such as :class:`~sk_medsiglip.MedSigLIPEmbedder`, are applied once to
+        all of ``X``.
     y : array-like of shape (n_samples,) or (n_samples, n_findings)
-        Classes; or 1, 0, and NaN where a finding is not known. Of findings every
-        classifier learns each where it is known.
+        Classes; or 1, 0, and NaN where a finding is not known. Each finding is learned
+        from the images in which it is known.
     sizes : sequence of int
         Numbers of labelled images.
     groups : array-like of shape (n_samples,), default=None
-        Patients: on one side of the split only, drawn one after another, and kept
-        whole by inner folds of heads.
+        Patients. A patient is on one side of the split only, is drawn as a whole before
+        the next one, and is kept in one inner fold of a head.
     n_repeats : int, default=20
         Number of draws of each size, the same ones for all estimators.
     X_test, y_test, groups_test : default=None
-        Test data for all classifiers. By default, a part of ``X`` is held out, of other
-        patients.
+        Test data for all classifiers. By default, a part of ``X`` with other patients
+        is held out.
     test_size : float or int, default=0.25
-        Share or number of images to hold out, where there is no ``X_test``.
+        Share or number of images to hold out if there is no ``X_test``.
     scoring : str, default="roc_auc"
         A metric of :func:`evaluate`.
     random_state : int, default=0
         Seed of the split and of the draws.
     n_jobs : int, default=None
-        Number of processes, for estimators other than
-        :class:`~sk_medsiglip.LinearProbe`, which uses all cores anyway.
+        Number of processes for estimators other than
+        :class:`~sk_medsiglip.LinearProbe`, which uses all cores in any case.
     verbose : int, default=0
-        Over 0 shows a progress bar.
+        Verbosity. Values above 0 show a progress bar.
 
     Returns
     -------
     DataFrame
-        One row a score, with the columns ``estimator``, ``size``, ``repeat``,
-        ``label`` (as in :func:`evaluate`; of several also "macro", their mean) and
-        ``score``: NaN where a draw shows a label on one side only, so that nothing can
-        be learned of it.
+        One row per score, with the columns ``estimator``, ``size``, ``repeat``,
+        ``label`` (as in :func:`evaluate`, with "macro" for the mean over several
+        labels) and ``score``. The score is NaN if all images of a draw are of one kind,
+        so that the label cannot be learned.
 
     Raises
     ------
     ValueError
-        If a size is more than there is to draw from, or labels and lengths do not fit.
+        If a size exceeds the number of images to draw from, or if the shapes of labels
+        or the lengths of inputs differ.
 
     Warns
     -----
     UserWarning
-        If a label has test images of one kind only: it is left out of "macro".
+        If all test images of a label are of one kind: it is left out of "macro".
     LeakageWarning
-        If ``groups`` and ``groups_test`` share patients, or ids that may be one.
+        If ``groups`` and ``groups_test`` share patients, or ids that may be equal.
 
     See Also
     --------
-    LabelEfficiencyDisplay : The picture of it.
+    LabelEfficiencyDisplay : Plot the result.
 
     Notes
     -----
-    A draw of 64 holds that of 32: a collection that is labelled further. **Draws are
-    not purely random**: each begins with one image of every class, or with and without
-    every finding, where the size allows; the rest come at random. So a draw of 8 of a
-    finding in 5 % of images always holds one with it, which 8 random images do in 34 %
-    of draws, and small sizes look better than labelling at random would be.
+    A draw of 64 holds the draw of 32, like a collection that is labelled further.
+    **Draws are not purely random**: each begins with one image of every class, or with
+    one image with and one without every finding, as far as the size allows; the others
+    are random. For a finding in 5 % of images, a draw of 8 always holds an image with
+    it, which is true of only 34 % of purely random draws. Small sizes therefore look
+    better than they would with random labelling.
 
-    All are scored on one test set. The spread over repeats is due to the choice of
-    labelled images; :func:`evaluate` gives the uncertainty due to the test set.
+    All classifiers are scored on one test set. The spread over repeats is due to the
+    choice of labelled images; :func:`evaluate` gives the uncertainty due to the test
+    set.
 
     Draws of ``LinearProbe`` share the decomposition of ``X``, their folds and the
-    cores; they are the solutions that its ``fit`` finds. ``LinearProbe(tol=1e-4)``
-    takes about two thirds of the time, and moves means over draws in the third digit.
+    cores, and give the same solutions as its ``fit``. ``LinearProbe(tol=1e-4)`` takes
+    about two thirds of the time, and changes means over draws in the third digit.
 
     Examples
     --------
@@ -149,15 +151,15 @@ def label_efficiency(
     (metric,) = check_metrics(scoring, further=False)
     sizes = _check_sizes(sizes, n_repeats)
     if not isinstance(estimators, Mapping) or not estimators:
-        raise ValueError("estimators must be a dict, {name: classifier}, not empty.")
+        raise ValueError("estimators must be a non-empty dict, {name: classifier}.")
     X, labels, patients, pool, test = _sides(
         X, y, groups, X_test, y_test, test_size, random_state
     )
     _warn_of_shared(groups, groups_test)
     if sizes[-1] > len(pool):
         raise ValueError(
-            f"sizes go up to {sizes[-1]}, but {len(pool)} images are left to draw from "
-            f"in addition to the {len(test)} of the test set."
+            f"the largest of sizes is {sizes[-1]}, but there are only {len(pool)} "
+            f"images to draw from besides the {len(test)} of the test set."
         )
     prepared = _prepare(estimators, X)
     free = {
@@ -224,7 +226,8 @@ def _sides(
     check_consistent_length(X_test, y_test)
     if np.ndim(y_test) != y.ndim or np.shape(y_test)[1:] != y.shape[1:]:
         raise ValueError(
-            f"y_test has shape {np.shape(y_test)}, y {y.shape}: labels must be alike."
+            f"y_test has shape {np.shape(y_test)}, and y has shape {y.shape}: both "
+            "must be of the same kind."
         )
     n, n_test = len(y), np.shape(y_test)[0]
     both = _join(X, X_test), _join(y, y_test)
@@ -240,8 +243,8 @@ def _warn_of_shared(groups: Any, groups_test: Any) -> None:
     said = shared.doubts("groups", "groups_test")
     if shared.shared:
         said.append(
-            f"{len(shared.shared):,} patients of groups_test are among those drawn "
-            "from, so scores are too good. Leave them out of one side."
+            f"{len(shared.shared):,} patients of groups_test are also in groups, so "
+            "scores are too optimistic. Leave them out of one side."
         )
     for one in said:
         warnings.warn(one, LeakageWarning, stacklevel=3)
@@ -258,7 +261,7 @@ def _join(one: Any, other: Any) -> Any:
 
 
 def _prepare(estimators: Mapping[str, Any], X: Any) -> dict[str, tuple[Any, Any]]:
-    """Apply first steps that learn nothing, once; return the steps left to fit."""
+    """Apply first steps that learn nothing once, and return the steps left to fit."""
     prepared: dict[str, tuple[Any, Any]] = {}
     known: dict[str, Any] = {}
     for name, one in estimators.items():
@@ -293,7 +296,7 @@ def _as_table(
             for name, score in zip(names, scores, strict=True)
         ]
         if len(names) > 1:
-            # A mean without one of its parts would be the mean of something else.
+            # The mean is over the same labels in all draws, so it can be NaN.
             mean = float(scores[whole].mean()) if whole.size else np.nan
             rows.append((estimator, size, repeat, "macro", mean))
     return pd.DataFrame(rows, columns=list(_COLUMNS))

@@ -1,4 +1,4 @@
-"""``LabelEfficiencyDisplay``: scores against the number of labels, as a picture."""
+"""``LabelEfficiencyDisplay``: plot of scores against the number of labels."""
 
 from __future__ import annotations
 
@@ -18,29 +18,32 @@ _LOWER_IS_BETTER = ("brier", "ece")
 
 
 class LabelEfficiencyDisplay:
-    """Draw a table of :func:`label_efficiency`: one line a classifier.
+    """Plot of a table of :func:`label_efficiency`, with one line per classifier.
 
-    A line is the mean over draws, and its band holds the middle share of them: it shows
-    the effect of the choice of labelled images, not that of a small test set. A dashed
-    line across is a classifier that needs no labels.
+    A line is the mean over draws, and its band holds the middle share of them. The band
+    shows the effect of the choice of labelled images, not that of a small test set. A
+    horizontal dashed line is a classifier that needs no labels.
 
     Parameters
     ----------
     table : DataFrame
-        As :func:`label_efficiency` returns it.
+        Result of :func:`label_efficiency`.
     scoring : str, default=None
-        Metric of the scores, named on the axis. By default, that noted in the table.
+        Metric of the scores, named on the axis. By default, the metric that is stored
+        with the table.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
+        The axes.
     figure_ : matplotlib Figure
+        The figure.
     lines_ : dict of str to matplotlib Line2D
-        By estimator.
+        Lines by name of the estimator.
 
     See Also
     --------
-    label_efficiency : The table.
+    label_efficiency : Compute the table.
 
     Examples
     --------
@@ -74,51 +77,54 @@ class LabelEfficiencyDisplay:
         scoring: str = "roc_auc",
         **params: Any,
     ) -> Self:
-        """Score classifiers, and draw.
+        """Score classifiers and draw the result.
 
         Parameters
         ----------
         estimators, X, y, sizes, scoring
-            As :func:`label_efficiency` takes them.
+            Parameters of :func:`label_efficiency`.
         ax, label, share
-            As :meth:`plot` takes them.
+            Parameters of :meth:`plot`.
         **params
-            Further parameters of :func:`label_efficiency`: ``groups``, ``n_repeats``.
+            Further parameters of :func:`label_efficiency`, such as ``groups`` and
+            ``n_repeats``.
 
         Returns
         -------
         LabelEfficiencyDisplay
+            The display, drawn.
         """
         table = label_efficiency(estimators, X, y, sizes, scoring=scoring, **params)
         return cls(table, scoring=scoring).plot(ax, label=label, share=share)
 
     def plot(self, ax: Any = None, *, label: Any = None, share: float = 0.8) -> Self:
-        """Draw.
+        """Draw the table.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Axes to draw on. By default, a new figure.
         label : default=None
-            A class or finding. By default, "macro", or the only one.
+            The class or finding to draw. By default, "macro", or the only label.
         share : float, default=0.8
-            Share of the draws that the band holds: 0.8 is from the 10th to the 90th
+            Share of the draws inside the band. 0.8 means from the 10th to the 90th
             percentile.
 
         Returns
         -------
         LabelEfficiencyDisplay
+            The display, drawn.
 
         Raises
         ------
         MissingDependencyError
             If matplotlib is not installed.
         ValueError
-            If the label is not in the table.
+            If the label is not in the table, or if ``share`` is out of range.
 
         Notes
         -----
-        Sizes at which some draw could teach nothing of the label have no point.
+        Sizes with a draw from which the label could not be learned are left out.
         """
         if not 0 < share <= 1:
             raise ValueError(f"share={share!r} must be above 0 and at most 1.")
@@ -180,7 +186,7 @@ class LabelEfficiencyDisplay:
     def _label_sizes(ax: Any, sizes: list[int]) -> None:
         ax.set_xscale("log", base=2)
         shown: list[int] = []
-        for size in sizes:  # such as fit beside each other
+        for size in sizes:  # leave out those whose tick labels would overlap
             if not shown or size >= 1.5 * shown[-1]:
                 shown.append(size)
         ax.set_xticks(shown, [f"{size:,}" for size in shown])

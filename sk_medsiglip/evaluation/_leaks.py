@@ -1,4 +1,4 @@
-"""Patients and pictures that the test set shares with the training or tuning set."""
+"""Patients and images that the test set shares with the training or tuning set."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ AnyEmbedder = MedSigLIPEmbedder | MedSigLIPVolumeEmbedder
 
 @dataclass(frozen=True)
 class Leak:
-    """How many patients or pictures of the test set are in another part as well.
+    """Number of patients or images that the test set shares with another part.
 
-    ``n_found`` is None where they could not be compared, ``n_by_chance`` the expected
-    number of pictures that are nearly the same, and ``doubts`` are sentences on ids
-    that could not be compared.
+    ``n_found`` is None if they could not be compared. ``n_by_chance`` is the expected
+    number of nearly identical images, and ``doubts`` are sentences on ids that could
+    not be compared.
     """
 
     part: str
@@ -45,7 +45,7 @@ class Leak:
     doubts: Sequence[str] = ()
 
     def __str__(self) -> str:
-        """Return the count, and whether all could be compared."""
+        """Return the count, and a remark if not all could be compared."""
         if self.n_found is None:
             return "not looked for"
         doubt = " found, but not all could be compared" if self.doubts else ""
@@ -56,7 +56,7 @@ class Leak:
         """The sentences to warn with."""
         said = list(self.doubts)
         advice = (
-            "figures are too good. Split by patient, and leave copies out; "
+            "results are too optimistic. Split by patient and leave copies out; "
             "model_selection.check_leakage lists them."
         )
         if self.kind.startswith("nearly"):
@@ -64,8 +64,9 @@ class Leak:
             if self.n_by_chance is not None:
                 expected = f"about {self.n_by_chance:,.0f}, as among other patients"
             advice = (
-                f"by chance it would be {expected}. Figures are too good if these are "
-                "copies: look at the pairs that model_selection.check_leakage lists."
+                f"by chance it would be {expected}. Results are too optimistic if "
+                "these are copies: look at the pairs that "
+                "model_selection.check_leakage lists."
             )
         if self.n_found:
             said.append(
@@ -79,14 +80,14 @@ def find_embedder(estimators: Iterable[Any]) -> AnyEmbedder | None:
     """Return the first embedder of images or studies in pipelines."""
     for step in (step for one in estimators for step in steps(one)):
         if isinstance(step, MedSigLIPPatchEmbedder):
-            return step.embedder_  # its rows are of the same pass
+            return step.embedder_  # its rows come from the same forward pass
         if isinstance(step, AnyEmbedder):
             return step
     return None
 
 
 def is_embedded(X: Any, embedder: AnyEmbedder | None) -> bool:
-    """Tell rows and bags from images; ``embedder`` is that of the pipelines."""
+    """Tell whether X holds rows or bags; ``embedder`` is that of the pipelines."""
     return is_matrix(X) or (embedder is None and is_bags(X))
 
 
@@ -100,11 +101,10 @@ def find_leaks(
     *,
     name_ids: bool = True,
 ) -> list[Leak]:
-    """Look for patients and pictures of the test set in another set.
+    """Look for patients and images of the test set in another set.
 
-    Parts that were not given are None. Images are compared by the rows of the embedder,
-    if there is one, and bags by their means. Doubts name a patient only if
-    ``name_ids``.
+    Data that were not given are None. Images are compared by the rows of the embedder,
+    if there is one, and bags by their means. Doubts name patients only if ``name_ids``.
     """
     check_consistent_length(other, other_groups)
     n_found, doubts, here, there = None, [], "the test set", f"the {part} set"
@@ -113,12 +113,12 @@ def find_leaks(
         n_found = len(shared.shared)
         doubts = shared.doubts(here, there, name_ids=name_ids)
     elif other_groups is not None:
-        doubts = [f"patients of {there} were not compared: {here} has no groups."]
+        doubts = [f"patients of {there} were not compared, since {here} has no groups."]
     same, near, by_chance = _compare(X, other, other_groups, embedder)
     return [
         Leak(part, "patients", n_found, doubts=doubts),
-        Leak(part, "same pictures", same),
-        Leak(part, "nearly the same pictures", near, by_chance),
+        Leak(part, "identical images", same),
+        Leak(part, "nearly identical images", near, by_chance),
     ]
 
 
@@ -130,9 +130,9 @@ def warn_of_leaks(leaks: list[Leak]) -> None:
 
 
 def count_copies(X: Any, embedder: AnyEmbedder | None) -> int | None:
-    """Return how many images have the same content as another one of the same set.
+    """Return the number of images with the same content as another image of the set.
 
-    None if ``X`` holds images and there is no embedder whose rows tell them apart.
+    None if ``X`` holds images and there is no embedder to compare them with.
     """
     X = _as_rows(X, embedder)
     if not is_matrix(X):
@@ -146,13 +146,13 @@ def count_copies(X: Any, embedder: AnyEmbedder | None) -> int | None:
 def _compare(
     X: Any, other: Any, other_groups: Any, embedder: AnyEmbedder | None
 ) -> tuple[int | None, int | None, float | None]:
-    """Return pictures of the test set among the others: same, near, near by chance."""
+    """Count images of the test set in another set: same, near, near by chance."""
     if other is None:
         return None, None, None
     if is_matrix(X) != is_matrix(other):
         raise ValueError(
-            "X and X_train, X_tune must be of one kind to be compared: all embeddings, "
-            "or all images."
+            "embeddings cannot be compared with images: pass X, X_train and X_tune all "
+            "as embeddings, or all as images."
         )
     X, other = _as_rows(X, embedder), _as_rows(other, embedder)
     if is_matrix(X):
@@ -163,18 +163,18 @@ def _compare(
     split = (np.arange(n_other), np.arange(n_other, len(both)))
     patients = None
     if other_groups is not None:
-        # Each test row gets a patient of its own: shared patients are counted apart.
+        # Each test row gets its own patient, since shared patients are counted apart.
         own = group_numbers(written_ids(other_groups))
         patients = np.append(own, -1 - np.arange(len(both) - n_other))
     pairs = check_leakage(both, patients, [split], max_rows=None)
     same = pairs.loc[pairs["kind"] == "same picture", "n_test"].sum()
     near = pairs.attrs["n_found"]["nearly the same"]
-    # Images without embeddings tell the same pictures only.
+    # Without embeddings only identical images can be found.
     return int(same), near if is_matrix(X) else None, pairs.attrs["n_by_chance"]
 
 
 def _as_rows(X: Any, embedder: AnyEmbedder | None) -> Any:
-    """Return one row a sample; images without an embedder stay images."""
+    """Return one row per sample, or the images themselves without an embedder."""
     if embedder is not None and not is_matrix(X):
         X = plain_rows(embedder, X)
     return bag_means(X) if is_bags(X) else X

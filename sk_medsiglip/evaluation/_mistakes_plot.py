@@ -23,39 +23,40 @@ from sk_medsiglip.evaluation._answers import (
 from sk_medsiglip.evaluation._leaks import AnyEmbedder, find_embedder, is_embedded
 from sk_medsiglip.images import image_rows, read_image
 
-_WORDS = 26  # characters of a label that fit over a picture
+_WORDS = 26  # characters of a label that fit above an image
 
 
 @dataclass(eq=False, repr=False)
 class MistakesDisplay:
-    """Draw the worst mistakes: images whose true label was rated least likely.
+    """Display of the worst mistakes: images whose true label was rated least likely.
 
-    Look at them before tuning: some may be wrong labels, other projections, or images
-    cut in half.
+    Look at them before tuning: some may have wrong labels, show another projection, or
+    be cropped.
 
-    Nothing is written: pictures are in the figure, and in a file only if you save it.
-    They are patients' images; treat the figure as such.
+    The images are in the figure, and in a file only if you save it. They are images of
+    patients, so treat the figure accordingly.
 
     Parameters
     ----------
     pictures : list of ndarray of shape (H, W) or (H, W, 3)
-        The images, the worst first.
+        The images, the worst mistake first.
     mistakes : DataFrame
-        One row a picture: ``row`` among the samples, ``true``, ``predicted``, and
-        ``probability`` of the true label.
+        One row per image, with the columns ``row`` (among the samples), ``true``,
+        ``predicted``, and ``probability`` (of the true label).
     title : str, default=None
-        Title of the sheet.
+        Title of the figure.
 
     Attributes
     ----------
     ax_, figure_
-        matplotlib's axes and figure.
+        The axes and figure of matplotlib.
     axes_ : list of matplotlib Axes
-        One a picture.
+        The axes of each image.
 
     See Also
     --------
-    sk_medsiglip.zero_shot.HeatmapDisplay : The parts of an image that match a prompt.
+    sk_medsiglip.zero_shot.HeatmapDisplay : Show the parts of an image that match a
+        prompt.
 
     Examples
     --------
@@ -91,37 +92,43 @@ class MistakesDisplay:
         ax: Any = None,
         **reading: Any,
     ) -> Self:
-        """Ask a fitted classifier, read the images it is wrong about, and draw.
+        """Draw the worst mistakes of a fitted classifier.
 
         Parameters
         ----------
         estimator : classifier
-            Fitted, with ``predict_proba``.
+            Fitted classifier with ``predict_proba``.
         X : array-like or list of n_samples images
-            Images or embeddings, as it takes them.
+            Input of the classifier: images or embeddings.
         y : array-like of shape (n_samples,) or (n_samples, n_findings)
             True classes; or 1, 0, and NaN where a finding is not known.
         images : list of n_samples images, default=None
-            Where ``X`` holds embeddings: the images they are of. Paths, arrays, or
-            whatever :func:`~sk_medsiglip.images.read_image` takes; only those that are
-            drawn are read.
+            The images, if ``X`` holds embeddings: paths, arrays, or any other source of
+            :func:`~sk_medsiglip.images.read_image`. Only those that are drawn are read.
         label : default=None
-            The finding, where there are several; or a class, to look at it against the
-            rest.
+            The finding, if there are several; or a class, to compare it with all
+            others.
         n_images : int, default=12
-            Number of images to draw, at most.
+            Maximum number of images to draw.
         title : str, default=None
-            Title of the sheet. By default, the number of mistakes.
+            Title of the figure. By default, the number of mistakes.
         ax : matplotlib Axes, default=None
             Axes to draw on. By default, a new figure.
         **reading
             Parameters of :func:`~sk_medsiglip.images.read_image`, such as ``intensity``
-            and ``frame``. For a pipeline with a
-            :class:`~sk_medsiglip.MedSigLIPEmbedder` images are read as it reads them.
+            and ``frame``. By default, the settings of the
+            :class:`~sk_medsiglip.MedSigLIPEmbedder` of the pipeline, if there is one.
 
         Returns
         -------
         MistakesDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If the estimator returns no probabilities, if ``label`` or ``images`` is
+            needed, or if lengths differ.
         """
         embedder = find_embedder([estimator])
         if embedder is not None:
@@ -154,38 +161,40 @@ class MistakesDisplay:
     def from_predictions(
         cls, y_true: ArrayLike, y_prob: ArrayLike, images: Any, **options: Any
     ) -> Self:
-        """Read the images that probabilities are wrong about, and draw.
+        """Draw the worst mistakes of given probabilities.
 
         Parameters
         ----------
         y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
-            As ``y`` in :meth:`from_estimator`.
+            True labels, as in :meth:`from_estimator`.
         y_prob : array-like
             Probabilities of the second class, of each class, or of each finding.
         images : list of n_samples images
-            As in :meth:`from_estimator`.
+            The images, as in :meth:`from_estimator`.
         **options
             The other parameters of :meth:`from_estimator`.
 
         Returns
         -------
         MistakesDisplay
+            The display, drawn.
         """
         return cls.from_estimator(y_prob, y_true, y_true, images=images, **options)
 
     def plot(self, ax: Any = None, *, n_columns: int = 4) -> Self:
-        """Draw.
+        """Draw the images in a grid.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes that the sheet is put into. By default, a new figure.
+            Axes to draw the grid in. By default, a new figure.
         n_columns : int, default=4
-            Number of pictures in a row.
+            Number of images per row.
 
         Returns
         -------
         MistakesDisplay
+            The display, drawn.
 
         Raises
         ------
@@ -210,7 +219,7 @@ class MistakesDisplay:
 
 
 def reading_of(embedder: AnyEmbedder) -> dict[str, Any]:
-    """Return parameters of ``read_image`` that read images as an embedder does."""
+    """Return the parameters of ``read_image`` that an embedder uses."""
     names = ("intensity", "frame", "max_pixels")
     of_images = getattr(embedder, "embedder_", embedder)
     return {name: getattr(of_images, name) for name in names}
@@ -219,9 +228,10 @@ def reading_of(embedder: AnyEmbedder) -> dict[str, Any]:
 def find_mistakes(
     truth: Truth, questions: list[Question], label: Any
 ) -> tuple[pd.DataFrame, int]:
-    """Return all mistakes, the worst first, and how many images were asked about.
+    """Return all mistakes, the worst first, and the number of images with a label.
 
-    The columns are ``row``, ``true``, ``predicted`` and ``probability`` of the truth.
+    The columns are ``row``, ``true``, ``predicted`` and ``probability`` of the true
+    label.
     """
     if truth.kind == "findings" and label is None:
         raise ValueError(
@@ -229,7 +239,7 @@ def find_mistakes(
         )
     if any(one.probability is None or one.decision is None for one in questions):
         raise ValueError(NO_PROBABILITIES)
-    asked: list[Any] = questions  # each with a decision
+    asked: list[Any] = questions  # all have a decision
     if truth.kind == "classes" and label is None:
         probability = np.column_stack([one.risk for one in asked])
         decided = np.column_stack([one.decision for one in asked]).argmax(axis=1)

@@ -1,4 +1,4 @@
-"""Net benefit of decisions at a threshold."""
+"""Net benefit of decisions at threshold probabilities."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def net_benefit(
     groups: ArrayLike | None = None,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Return the net benefit of acting on probabilities, for a decision curve.
+    """Compute the net benefit of acting on probabilities, for a decision curve.
 
-    Acting means whatever a positive answer leads to: a second reading, a CT, a biopsy.
-    The threshold probability is the risk at which one would begin to act. Acting from
-    10 % on means that one missed patient is considered as bad as nine needless actions,
-    so the net benefit counts those rightly acted on, and subtracts a ninth of the
-    needless actions [1]_::
+    The action is the consequence of a positive result, such as a second reading, a CT
+    or a biopsy. The threshold probability is the risk from which one would act. A
+    threshold of 10 % means that one missed patient is considered as bad as nine
+    unnecessary actions, so the net benefit is the share of true positives minus a ninth
+    of the share of false positives [1]_::
 
         net benefit = TP / n - FP / n * threshold / (1 - threshold)
 
-    Multiplied by 100 it is the number of patients found per 100, without any needless
-    action.
+    Multiplied by 100, it is the equivalent number of patients found per 100 without any
+    unnecessary action.
 
     Parameters
     ----------
@@ -44,31 +44,31 @@ def net_benefit(
         1 and 0, NaN where a label is not known. For one of several classes pass
         ``y == "pneumonia"`` and that class's column of ``predict_proba``.
     y_prob : array-like in the same shape
-        Probabilities of the finding. Those that are not calibrated give the net benefit
-        of acting on wrong risks.
+        Probabilities of the finding. If they are not calibrated, the result is the net
+        benefit of acting on wrong risks.
     thresholds : array-like of shape (n_thresholds,), default=None
-        Threshold probabilities, at least 0 and below 1. Take those that reasonable
-        people would act at. By default 0.01, 0.02, ..., 0.99.
+        Threshold probabilities, at least 0 and below 1. Choose the range in which
+        reasonable people would act. By default 0.01, 0.02, ..., 0.99.
     prevalence : float, default=None
         Share of patients with the finding where the classifier will be used, if the
-        images were chosen by their label (a case-control study, an enriched test set).
-        Probabilities are taken as they are, and should be those for there. By default,
-        the share in ``y_true``.
+        images were selected by their label (a case-control study, an enriched test
+        set). Probabilities are not changed, and should be calibrated for that
+        prevalence. By default, the share in ``y_true``.
     groups : array-like of shape (n_samples,), default=None
-        Patients. Without them each row counts as one, and intervals are too narrow
-        where patients have several images.
+        Patients. Without them each row counts as a patient, and intervals are too
+        narrow if patients have several images.
     level : float, default=0.95
-        Confidence level of the intervals, at each threshold by itself.
+        Confidence level of the intervals, at each threshold separately.
 
     Returns
     -------
     DataFrame
-        One row for each finding, threshold and strategy; columns ``label``,
+        One row for each finding, threshold and strategy, with the columns ``label``,
         ``threshold``, ``strategy``, ``value``, ``low``, ``high``, ``n`` and
-        ``n_positive`` (images). Strategies are "model"; "treat all"; "treat none",
-        which is 0 by definition and has no interval; and "model - treat all", the gain
-        over acting on everybody, which divided by the odds of the threshold is the
-        share of needless actions that are spared.
+        ``n_positive`` (numbers of images). The strategies are "model"; "treat all";
+        "treat none", which is 0 by definition and has no interval; and "model - treat
+        all", the gain over acting on everybody. This gain divided by the odds of the
+        threshold is the share of unnecessary actions that are avoided.
 
     Raises
     ------
@@ -78,19 +78,18 @@ def net_benefit(
 
     See Also
     --------
-    DecisionCurveDisplay : Draws it.
-    evaluate : The metric "net_benefit@threshold=0.1", with the other figures.
+    DecisionCurveDisplay : Draw the decision curve.
+    evaluate : Compute "net_benefit@threshold=0.1" along with other metrics.
 
     Notes
     -----
-    An image is acted on where its probability reaches the threshold (``>=``). Values
-    equal those of the packages dcurves of R and Python.
+    An image is acted on if its probability is at least the threshold. Values equal
+    those of the packages dcurves of R and Python.
 
-    Intervals are those of the shares TP / n and FP / n (Wilson's, with the effective
-    number of patients), joined as differences are (MOVER) with their correlation. They
-    have a width even where there are no needless actions. With a given prevalence,
-    which is taken as known, sensitivity and false positive rate take the shares'
-    place.
+    Intervals combine those of the shares TP / n and FP / n (Wilson's, with the
+    effective number of patients) by MOVER, using their correlation. They have a width
+    even if there are no false positives. With a given prevalence, which is taken as
+    known, sensitivity and false positive rate replace the two shares.
 
     References
     ----------
@@ -119,9 +118,9 @@ def net_benefit(
         present, who = finding.present, patients[finding.rows]
         if present.all() or not present.any():
             raise ValueError(
-                f"{finding.words} holds images of one kind only, and net benefit "
-                "weighs those with the finding against those without: add the other "
-                "kind, or leave the finding out."
+                f"{finding.words} holds images of one kind only, and net benefit needs "
+                "images with the finding and without: add the other kind, or leave the "
+                "finding out."
             )
         n = len(present), int(present.sum())
         share = share_estimate(np.bincount(who, present), np.bincount(who))
@@ -133,7 +132,7 @@ def net_benefit(
                 "model": benefit_estimate(treated, *kinds),
                 "treat all": share.mapped(partial(_treating_all, odds)),
                 "treat none": fixed(0.0),
-                # Needless actions that are spared, less the patients that are missed.
+                # The avoided false positives minus the missed patients.
                 "model - treat all": combine(
                     [benefit_estimate(~treated, *kinds)], [-1]
                 ),
@@ -151,7 +150,7 @@ def _treating_all(odds: float, prevalence: Any) -> Any:
 
 
 def check_prevalence(prevalence: float | None) -> None:
-    """Raise if a prevalence is given that is not between 0 and 1."""
+    """Raise if a prevalence is given and is not between 0 and 1."""
     if prevalence is not None and not 0 < prevalence < 1:
         raise ValueError(
             "prevalence must be a share between 0 and 1, such as 0.05 for 5%; got "
@@ -167,9 +166,9 @@ def benefit_estimate(
     prevalence: float | None = None,
     n_patients: int = 0,
 ) -> Estimate:
-    """Return the net benefit of acting on some images.
+    """Return the net benefit of acting on the images in ``treated``.
 
-    The number of patients is that of the whole sample, if some have none of these.
+    ``n_patients`` is that of the whole sample, if some patients have no image here.
     """
     of_all = prevalence is None
     shares = flagged_shares(treated, present, who, n_patients, of_all=of_all)
@@ -180,7 +179,7 @@ def benefit_estimate(
 def flagged_shares(
     flagged: Any, present: Any, who: Any, n_patients: int, *, of_all: bool = False
 ) -> list[Estimate]:
-    """Return the shares that are flagged of those with the finding, and without it.
+    """Return the flagged shares of images with the finding and of those without it.
 
     With ``of_all`` they are shares of all images.
     """
@@ -194,6 +193,6 @@ def flagged_shares(
 
 
 def fixed(value: float, n_patients: int = 0, note: str = "") -> Estimate:
-    """Return a figure that has no interval, such as a count, and the reason why."""
+    """Return a value without interval, such as a count, with the reason in a note."""
     nothing = np.zeros(n_patients)
     return Estimate(value, nothing, lambda outside: (outside * np.nan,) * 2, note)

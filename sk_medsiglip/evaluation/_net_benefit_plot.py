@@ -20,32 +20,32 @@ from sk_medsiglip.evaluation._net_benefit import net_benefit
 class DecisionCurveDisplay(style.ProbabilityDisplay):
     """Decision curve: net benefit by threshold probability, with a band by patient.
 
-    A classifier is useful at a threshold where its curve lies above both grey lines:
-    acting on everybody and acting on nobody.
+    A classifier is useful at a threshold if its curve is above the lines for acting on
+    everybody and for acting on nobody.
 
     Parameters
     ----------
     table : DataFrame
         Result of :func:`net_benefit` for one finding.
     level : float, default=0.95
-        Confidence level of the band, at each threshold by itself.
+        Confidence level of the band, at each threshold separately.
     name : str, default="model"
         Name in the legend.
     label : default=None
-        Class or finding; in the title, if it is a name.
+        Class or finding. A string is shown in the title.
     unit : {"images", "patients"}, default="images"
-        Unit that is counted, named on the vertical axis.
+        Unit of the vertical axis.
 
     Attributes
     ----------
     ax_, figure_
-        matplotlib's axes and figure.
+        The axes and figure of matplotlib.
     line_, band_
         Curve of the classifier and its band.
 
     See Also
     --------
-    net_benefit : The numbers, their computation and their meaning.
+    net_benefit : Compute the net benefit. Its docstring explains the meaning.
 
     Examples
     --------
@@ -77,37 +77,38 @@ class DecisionCurveDisplay(style.ProbabilityDisplay):
         color: Any = None,
         **options: Any,
     ) -> Self:
-        """Ask a fitted classifier, and draw.
+        """Draw the decision curve of a fitted classifier.
 
         Parameters
         ----------
         estimator : classifier
-            Fitted, with ``predict_proba``.
+            Fitted classifier with ``predict_proba``.
         X : array-like or list of n_samples images
             The test set.
         y : array-like of shape (n_samples,) or (n_samples, n_findings)
             True classes; or 1, 0, and NaN where a finding is not known.
         label : default=None
-            A class or finding, where there are several.
+            The class or finding to draw, if there are several.
         groups : array-like of shape (n_samples,), default=None
-            Patients. Where each has one image, the axis counts patients.
+            Patients. If each has one image, the vertical axis counts patients.
         level : float, default=0.95
-            Confidence level of the band, at each threshold by itself.
+            Confidence level of the band, at each threshold separately.
         name : str, default=None
             Name in the legend. By default, the estimator's class, or "model".
         ax, color
-            As :meth:`plot` takes them.
+            Parameters of :meth:`plot`.
         **options
-            ``thresholds`` and ``prevalence`` of :func:`net_benefit`.
+            Parameters ``thresholds`` and ``prevalence`` of :func:`net_benefit`.
 
         Returns
         -------
         DecisionCurveDisplay
+            The display, drawn.
 
         Raises
         ------
         ValueError
-            If the estimator gives no probabilities.
+            If the estimator does not return probabilities.
         """
         name = style.class_name(estimator, name) or "model"
         question = ask_probability(name, estimator, X, y, label)
@@ -122,19 +123,21 @@ class DecisionCurveDisplay(style.ProbabilityDisplay):
         return display.plot(ax, color=color)
 
     def plot(self, ax: Any = None, *, color: Any = None) -> Self:
-        """Draw.
+        """Draw the curve and its band.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on; those of another such display (``ax_``) hold both. By
-            default, a new figure.
+            Axes to draw on. Pass the ``ax_`` of another display to draw both curves in
+            one figure. By default, a new figure.
         color : default=None
-            Colour of the curve. By default, the next of colours that can be told apart.
+            Colour of the curve. By default, the next one of a palette that is safe for
+            colour-blind readers.
 
         Returns
         -------
         DecisionCurveDisplay
+            The display, drawn.
 
         Raises
         ------
@@ -157,10 +160,10 @@ class DecisionCurveDisplay(style.ProbabilityDisplay):
         (self.line_,) = ax.plot(
             x, 100 * own["value"], color=color, label=style.short(self.name)
         )
-        # Acting on everybody falls without end; below 0 nobody is helped.
+        # The curve for acting on everybody has no lower bound, so the axis is cut off.
         top = max(1, *(np.max(line.get_ydata()) for line in ax.get_lines()))
         ax.set(xlim=(0, min(1, x.max() + 0.01)), ylim=(-0.15 * top, 1.4 * top))
-        ax.set_xlabel("threshold probability: act from this risk on")
+        ax.set_xlabel("threshold probability: risk from which one acts")
         ax.set_ylabel(f"net benefit per 100 {self.unit}")
         of = f"{style.short(self.label)}; " if isinstance(self.label, str) else ""
         ax.set_title(f"{of}band: {self.level:.0%} interval", fontsize=10)

@@ -1,4 +1,4 @@
-"""A threshold for a wanted sensitivity or specificity."""
+"""Threshold for a required sensitivity or specificity."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ from sk_medsiglip.evaluation._answers import Question
 from sk_medsiglip.evaluation._figures import estimates
 from sk_medsiglip.evaluation._known_labels import KnownLabels, check_labels_and_scores
 
-#: 0.95 * 20 is 19, whatever the last digit says.
+#: Tolerance for rounding, so that 0.95 * 20 counts as 19.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold, with its figures on the images that chose it.
+    """Threshold and its performance on the images on which it was chosen.
 
     Parameters
     ----------
     threshold : float
-        A finding is said to be present where ``score >= threshold``.
+        Threshold. A finding is predicted if ``score >= threshold``.
     target : (str, float)
         The target, such as ``("sensitivity", 0.95)``.
     sensitivity, specificity : float
-        Measured on the images that chose the threshold, so they are too good; NaN
-        without any positive or negative one. :meth:`report` measures on others.
+        Performance on the images on which the threshold was chosen, which is too
+        optimistic; NaN without any positive or negative image. Use :meth:`report` to
+        measure it on other images.
     n_positive, n_negative : int
-        Images that chose it.
+        Numbers of images on which the threshold was chosen.
     finding : object, default=None
-        Name of the finding, of several.
+        Name of the finding, if there are several.
     confidence : float, default=None
-        Probability with which this threshold reaches the target on new patients; None
-        promises the mean over thresholds. See :attr:`promise`.
+        Probability that this threshold reaches the target on new patients. With None
+        the target is reached in the mean over thresholds. See :attr:`promise`.
 
     See Also
     --------
-    choose_operating_point : Makes it.
+    choose_operating_point : Choose an operating point.
     """
 
     threshold: float
@@ -60,33 +61,39 @@ class OperatingPoint:
 
     @property
     def promise(self) -> str:
-        """A sentence on the sensitivity or specificity to expect on new patients."""
+        """Sentence on the sensitivity or specificity to expect on new patients."""
         name, share = self.target
         sure, rest = "In the mean over such thresholds", "; this one may miss it"
         if self.confidence is not None:
             sure, rest = f"With confidence {self.confidence:g}", ""
         return (
-            f"{sure}, the {name} of new patients like those that chose it is at least "
-            f"{share:g}{rest}."
+            f"{sure}, the {name} on new patients like those on which it was chosen is "
+            f"at least {share:g}{rest}."
         )
 
     def predict(self, y_score: ArrayLike) -> NDArray[np.int64]:
-        """Return 1 where the score reaches the threshold, else 0.
+        """Return 1 if the score is at least the threshold, else 0.
 
         Parameters
         ----------
         y_score : array-like of shape (n_samples,)
-            Scores of the kind that chose the threshold.
+            Scores of the same kind as those on which the threshold was chosen.
 
         Returns
         -------
         ndarray of shape (n_samples,)
+            Predictions, 1 or 0.
+
+        Raises
+        ------
+        ValueError
+            If scores are not 1-D, or hold NaN.
         """
         scores = np.asarray(y_score, dtype=np.float64)
         if scores.ndim != 1 or np.isnan(scores).any():
             raise ValueError(
-                f"y_score must be (n_samples,) without NaN, got shape {scores.shape} "
-                f"with {int(np.isnan(scores).sum())} NaN."
+                "y_score must have shape (n_samples,) and hold no NaN, got shape "
+                f"{scores.shape} with {int(np.isnan(scores).sum())} NaN."
             )
         return (scores >= self.threshold).astype(np.int64)
 
@@ -98,19 +105,19 @@ class OperatingPoint:
         groups: ArrayLike | None = None,
         level: float = 0.95,
     ) -> pd.DataFrame:
-        """Measure the threshold on images that did not choose it.
+        """Measure the performance of the threshold on other images.
 
         Parameters
         ----------
         y_true : array-like of shape (n_samples,)
-            1 and 0; images with NaN are left out.
+            1 and 0. Images with NaN are left out.
         y_score : array-like of shape (n_samples,)
             Scores.
         groups : array-like of shape (n_samples,), default=None
             Patients. Intervals are Wilson's with the effective number of patients and
-            Student's t; a share of 0 or 1 has the exact bound of as many patients.
-            Without ``groups`` each image counts as a patient, and intervals are too
-            narrow if patients have several.
+            Student's t distribution; a share of 0 or 1 has the exact bound of that
+            number. Without ``groups`` each image counts as a patient, and intervals are
+            too narrow if patients have several images.
         level : float, default=0.95
             Confidence level of the intervals.
 
@@ -118,15 +125,20 @@ class OperatingPoint:
         -------
         DataFrame
             Rows ``sensitivity``, ``specificity``, ``ppv``, ``npv``, ``prevalence`` and
-            ``flagged`` (the share said to be present); columns ``value``, ``low``,
-            ``high``, and ``n``, the images that it is a share of. NaN if there are
-            none.
+            ``flagged`` (the share of positive predictions). Columns ``value``, ``low``,
+            ``high``, and ``n``, the number of images of which ``value`` is a share; it
+            is NaN if there are none.
+
+        Raises
+        ------
+        ValueError
+            If ``y_true`` has several columns, or if lengths differ.
         """
         check_level(level)
         known = check_labels_and_scores(y_true, y_score)
         if known[0].name is not None:
             raise ValueError(
-                "an operating point is of one finding: pass y_true and y_score of "
+                "an operating point is for one finding: pass y_true and y_score of "
                 f"shape (n_samples,), got {np.shape(y_true)}."
             )
         (finding,) = known
@@ -161,71 +173,74 @@ def choose_operating_point(
     groups: ArrayLike | None = None,
     confidence: float | None = None,
 ) -> OperatingPoint | dict[Any, OperatingPoint]:
-    """Choose the threshold for a wanted sensitivity or specificity of new patients.
+    """Choose the threshold for a required sensitivity or specificity on new patients.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
         1 and 0, NaN where a label is not known. A DataFrame names the findings.
     y_score : array-like in the same shape
-        Any numbers that are higher where the finding is likelier: probabilities,
+        Scores that are higher if the finding is more likely, such as probabilities or
         logits.
     sensitivity : float, default=None
-        Take the highest threshold that is expected to find this share of the positive
-        images of new patients.
+        Required sensitivity, above 0 and below 1. The result is the highest threshold
+        that is expected to flag this share of the positive images of new patients.
     specificity : float, default=None
-        Take the lowest threshold that is expected to spare this share of the negative
-        images of new patients. Exactly one of the two is given, above 0 and below 1.
+        Required specificity, above 0 and below 1. The result is the lowest threshold
+        that is expected not to flag this share of the negative images of new patients.
+        Exactly one of ``sensitivity`` and ``specificity`` must be given.
     groups : array-like of shape (n_samples,), default=None
-        Patients. Each counts once, by the share of its images that are found (spared).
-        Without them every image counts as a patient, and the promise fails where
-        patients have several.
+        Patients. Each counts once, by the share of its images that are classified
+        correctly. Without them every image counts as a patient, and the target may be
+        missed if patients have several images.
     confidence : float, default=None
-        Probability with which the single threshold reaches its target, such as 0.9. By
-        default, the target is kept in the mean only; see the notes.
+        Probability that this one threshold reaches the target, such as 0.9. By default,
+        the target is reached in the mean only (see Notes).
 
     Returns
     -------
     OperatingPoint, or dict of finding to OperatingPoint
-        A dict if ``y_true`` has several columns.
+        The operating point; a dict if ``y_true`` has several columns.
 
     Raises
     ------
     ValueError
-        If a finding has no image of the kind asked about.
+        If a finding has no positive image for a sensitivity, or no negative one for a
+        specificity.
 
     Warns
     -----
     UserWarning
-        If there are too few patients of that kind to promise anything, with the number
-        that it takes. The threshold is then infinite: for a sensitivity every image is
-        flagged, for a specificity none.
+        If there are too few patients for the target; the message gives the number that
+        is needed. The threshold is then infinite: every image is flagged for a
+        sensitivity, and no image for a specificity.
 
     Notes
     -----
-    Two promises can be had, both for patients like these:
+    There are two kinds of guarantee, both for patients like these:
 
-    - by default, the *mean* is kept: over all sets of patients that could have chosen
-      the threshold, the sensitivity that it reaches on new patients averages at least
-      the target. Of ``n`` patients with one image each, ``floor((n + 1) * (1 -
-      sensitivity))`` score lower than the threshold or are it, as in conformal
-      prediction. A single threshold may miss the target by a little: 34 % did with 20
-      patients and a target of 0.95, 45 % with 120;
-    - with ``confidence=0.9`` nine *thresholds* in ten reach the target, a tolerance
-      bound by the Beta distribution of an order statistic. It costs specificity, and
-      takes more patients: 45 for a sensitivity of 0.95, where the mean takes 19.
+    - By default, the target is reached in the *mean*: over all samples of patients from
+      which a threshold could be chosen, the sensitivity on new patients averages at
+      least the target. With ``n`` patients and one image each, ``floor((n + 1) * (1 -
+      sensitivity))`` of them score at most the threshold, as in conformal prediction. A
+      single threshold may miss the target slightly: 34 % did with 20 patients and a
+      target of 0.95, and 45 % with 120.
+    - With ``confidence=0.9`` nine in ten *thresholds* reach the target. This is a
+      tolerance bound from the Beta distribution of an order statistic. It costs
+      specificity and needs more patients: 45 instead of 19 for a sensitivity of 0.95.
 
     With ``groups`` the sensitivity is the mean over patients of the share of their
-    images that is found: the chance to find an image drawn from a patient drawn at
-    random. For patients with several images the bound of ``confidence`` is Gaffke's,
-    for the mean of shares, with a Beta distribution in the place of its simulation.
+    images that are flagged, which is the probability to flag a random image of a random
+    patient. For patients with several images the bound of ``confidence`` is Gaffke's
+    bound for the mean of shares, with a Beta distribution in place of its simulation.
 
-    The threshold is a score of these images, not halfway between two: a score equal to
-    it counts as present. It is infinite where only flagging nothing is specific enough.
+    The threshold is one of the given scores rather than a midpoint, and a score equal
+    to it counts as positive. It is infinite if only flagging no image is specific
+    enough.
 
-    scikit-learn puts such a threshold into a classifier, with the same ``>=``:
-    ``FixedThresholdClassifier``, in the example. ``TunedThresholdClassifierCV``
-    instead maximises one score by cross-validation.
+    ``FixedThresholdClassifier`` of scikit-learn puts such a threshold into a
+    classifier, with the same ``>=`` (see the example). In contrast,
+    ``TunedThresholdClassifierCV`` maximises a score by cross-validation.
 
     Examples
     --------
@@ -269,7 +284,7 @@ def choose_operating_point(
     for name, value in (*wanted.items(), ("confidence", confidence)):
         if value is not None and not 0 < value < 1:
             raise ValueError(
-                f"{name} must be above 0 and below 1, which nothing can promise; got "
+                f"{name} must be above 0 and below 1 (1 cannot be guaranteed), got "
                 f"{value!r}."
             )
     check_consistent_length(y_true, groups)
@@ -294,8 +309,8 @@ def _choose(
     asked = present if is_sensitivity else ~present
     if not asked.any():
         raise ValueError(
-            f"{finding.words} has no {kind} image, so no threshold has a {target}: "
-            "leave it out, or label more."
+            f"{finding.words} has no {kind} image, so the {target} is undefined: leave "
+            "it out, or label more images."
         )
     found = _last_needed(sign * score[asked], patients[asked], share, confidence)
     threshold = sign * (-np.inf if found is None else found)
@@ -308,7 +323,7 @@ def _choose(
             f"{finding.words} has {len(np.unique(patients[asked]))} {kind} patients "
             f"(images, without groups). A threshold for a {target} of {share:g}{sure} "
             f"takes {ceil(needed - _ROUNDING)} or more: "
-            f"{'every' if is_sensitivity else 'no'} image is flagged.",
+            f"{'every' if is_sensitivity else 'no'} image will be flagged.",
             UserWarning,
             stacklevel=3,
         )
@@ -335,12 +350,13 @@ def _last_needed(
     share: float,
     confidence: float | None,
 ) -> float | None:
-    """Return the highest score from which on enough images lie, None without any.
+    """Return the highest score that enough images reach, or None.
 
-    A patient's share of images that lie there counts once. With one more patient, who
-    has none there, their mean under weights from a flat Dirichlet distribution is, of
-    one image a patient, the Beta distribution of the coverage of an order statistic;
-    else a Beta distribution of the same mean and variance stands for it.
+    Each patient counts by the share of its images that reach the score, and one
+    patient without any is added. Their mean under weights from a flat Dirichlet
+    distribution has, for one image per patient, the Beta distribution of the coverage
+    of an order statistic. For several, a Beta distribution of the same mean and
+    variance is used.
     """
     order = np.argsort(-score, kind="stable")
     _, member, sizes = np.unique(

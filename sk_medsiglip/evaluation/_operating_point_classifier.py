@@ -1,4 +1,4 @@
-"""``OperatingPointClassifier``: a classifier that decides by chosen thresholds."""
+"""``OperatingPointClassifier``: a classifier with chosen thresholds."""
 
 from __future__ import annotations
 
@@ -20,36 +20,35 @@ from sk_medsiglip.zero_shot import Answers, find_answers, list_probabilities
 class OperatingPointClassifier(
     VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator
 ):
-    """Decide by thresholds on the probabilities of a classifier.
+    """Classifier that predicts by thresholds on the probabilities of another one.
 
-    Scikit-learn's ``FixedThresholdClassifier`` does this for two classes; this does it
-    for several findings, too, so that one saved file holds a classifier and its
+    ``FixedThresholdClassifier`` of scikit-learn does this for two classes. This class
+    also supports several findings, so that one saved file holds a classifier and its
     operating points.
 
     Parameters
     ----------
     estimator : classifier
         Classifier of two classes or several findings, or a pipeline that ends in one.
-        In a ``FrozenEstimator`` it is taken as it is; others are fitted anew.
+        It is fitted again, unless it is a ``FrozenEstimator``.
     operating_points : OperatingPoint, float, or mapping or sequence of these
-        Thresholds, as :func:`choose_operating_point` returns them: one, or for several
-        findings one a finding, by name or in the order of the columns.
+        Thresholds, as returned by :func:`choose_operating_point`. Several findings need
+        one each, by name or in the order of the columns.
 
     Attributes
     ----------
     estimator_ : classifier
         The fitted classifier.
     classes_ : ndarray of shape (2,) or (n_findings, 2)
-        Classes, as ``estimator_`` has them.
+        Classes of ``estimator_``.
     findings_ : ndarray of shape (n_findings,)
-        Names of the findings, where ``estimator_`` knows them.
+        Names of the findings, if ``estimator_`` has them.
     thresholds_ : ndarray of shape (1,) or (n_findings,)
-        Probability of the second class, or of each finding, from which it is decided
-        for.
+        Lowest probability with which the second class, or each finding, is predicted.
 
     See Also
     --------
-    choose_operating_point : Chooses a threshold for a wanted sensitivity.
+    choose_operating_point : Choose a threshold for a required sensitivity.
 
     Examples
     --------
@@ -77,17 +76,18 @@ class OperatingPointClassifier(
         y : array-like of shape (n_samples,) or (n_samples, n_findings), default=None
             Labels.
         **params : dict
-            Passed to ``fit`` of the classifier.
+            Parameters that are passed to ``fit`` of the classifier.
 
         Returns
         -------
         self
+            The fitted classifier.
 
         Raises
         ------
         ValueError
-            If the classifier has three or more exclusive classes, or thresholds are
-            missing, too many, or NaN.
+            If the classifier has three or more exclusive classes, or if there are too
+            few or too many thresholds, or NaN among them.
         """
         self.estimator_ = clone(self.estimator).fit(X, y, **params)
         answers = find_answers(self.estimator_, y)
@@ -106,7 +106,7 @@ class OperatingPointClassifier(
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return decisions by the thresholds.
+        """Return predictions by the thresholds.
 
         Parameters
         ----------
@@ -116,7 +116,7 @@ class OperatingPointClassifier(
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_findings)
-            The second class, or 1, where the probability reaches the threshold.
+            The second class, or 1, if its probability is at least the threshold.
         """
         check_is_fitted(self)
         answers = Answers(self.classes_, getattr(self, "findings_", None))
@@ -126,7 +126,7 @@ class OperatingPointClassifier(
         return self.classes_[(shares >= self.thresholds_).astype(np.intp)]
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
-        """Return the classifier's own probabilities.
+        """Return the probabilities of the classifier.
 
         Parameters
         ----------
@@ -136,6 +136,7 @@ class OperatingPointClassifier(
         Returns
         -------
         ndarray of shape (n_samples, 2) or (n_samples, n_findings)
+            Probabilities.
         """
         check_is_fitted(self)
         return self.estimator_.predict_proba(X)
@@ -164,13 +165,13 @@ class OperatingPointClassifier(
             given = [given]
         if len(given) != len(names):
             raise ValueError(
-                f"operating_points holds {len(given)} thresholds; the classifier has "
-                f"{len(names)} findings and needs one for each."
+                f"operating_points holds {len(given)} thresholds, and the classifier "
+                f"needs {len(names)}, one for each finding."
             )
         values = [
             one.threshold if isinstance(one, OperatingPoint) else one for one in given
         ]
         thresholds = np.asarray(values, dtype=np.float64)
-        if np.isnan(thresholds).any():  # infinite ones flag all, or nothing
+        if np.isnan(thresholds).any():  # infinite ones are allowed
             raise ValueError(f"thresholds must be numbers; got {values}.")
         return thresholds

@@ -1,8 +1,8 @@
 """Permutation test of the gap between a subgroup and the others.
 
-Under the hypothesis that is tested, images with the same label are alike in the
-subgroup and outside, so that patients of one label pattern may change places. That
-holds at every size of the subgroup; resamples of three patients do not.
+Under the null hypothesis, images with the same label are alike inside and outside the
+subgroup, so that patients with the same label pattern are exchangeable. The test is
+valid for subgroups of any size, while resamples of three patients are not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.evaluation._answers import Question
 
-_LARGEST_P = 0.05  # a test that cannot reach it says nothing
+_LARGEST_P = 0.05  # a test that cannot reach it is not reported
 _ROUNDING = 1e-9
 
 
@@ -27,11 +27,11 @@ def permuted_members(
     n_draws: int,
     random_state: int,
 ) -> NDArray[np.bool_]:
-    """Let patients of one label pattern change places between a subgroup and the rest.
+    """Permute patients with the same label pattern between a subgroup and the rest.
 
-    Of a patient with images on both sides the images change places, those of one label
-    pattern. The first row is the subgroup as it is; the others are all arrangements,
-    each once, or ``n_draws`` where there are more.
+    If a patient has images on both sides, those with the same label pattern are
+    permuted. The first row is the observed subgroup. The others are all other
+    arrangements, or ``n_draws`` random ones if there are more.
     """
     n_samples = len(patients)
     asked = np.zeros(n_samples, dtype=bool)
@@ -41,7 +41,7 @@ def permuted_members(
     straddles = np.isin(patients, np.intersect1d(
         patients[inside & asked], patients[outside & asked]
     ))  # fmt: skip
-    # The units that change places: patients, or images of a patient on both sides.
+    # The units to permute: patients, or single images of patients on both sides.
     whole = np.where(straddles, patients.max() + 1 + np.arange(n_samples), patients)
     _, unit = np.unique(whole[asked], return_inverse=True)
     traits = np.zeros((unit.max(initial=-1) + 1, 2 * len(questions) + 1), dtype=int)
@@ -65,7 +65,7 @@ def _arrangements(
     n_draws: int,
     random_state: int,
 ) -> NDArray[np.bool_]:
-    """Return the arrangement there is, then all others, or some drawn at random."""
+    """Return the observed arrangement, then all others or random ones."""
     strata = [np.flatnonzero(stratum == one) for one in np.unique(stratum)]
     n_inside = [int(member[units].sum()) for units in strata]
     ways = [comb(len(units), k) for units, k in zip(strata, n_inside, strict=True)]
@@ -89,9 +89,9 @@ def _arrangements(
 
 
 def gap_p_value(gaps: NDArray[np.float64]) -> tuple[float, str]:
-    """Return the p-value of a gap, and a note on the gap that could be found.
+    """Return the two-sided p-value of a gap, and a note on the gap that can be found.
 
-    The p-value is two-sided, and NaN where none of 0.05 or less can be reached.
+    The p-value is NaN if values of 0.05 or less cannot occur.
     """
     if np.isnan(gaps[0]):
         return np.nan, ""

@@ -1,4 +1,4 @@
-"""Figures that Google published, and the data MedSigLIP was trained on."""
+"""Results published by Google, and the data sets MedSigLIP was trained on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _CARD = (
     "MedSigLIP model card, "
     "https://developers.google.com/health-ai-developer-foundations/medsiglip"
 )
-# Patterns of names in plain lower case; in capitals of the name as it is given, since
-# drawings may mimic X-rays.
+# Lower-case patterns are searched in the normalised name; those in capitals in the name
+# as given, since "mimic" is also an ordinary word.
 _TRAINED_ON = [
     ("MIMIC-CXR", "chest X-ray", ("MIMIC", "mimic cxr", "mimic iv", "mimic$")),
     ("SCIN", "dermatology photograph", (r"scin\b",)),
@@ -31,25 +31,25 @@ _TRAINED_ON = [
 
 
 def published_results(modality: str | None = None) -> pd.DataFrame:
-    """Return the areas under the ROC curve of the MedSigLIP model card.
+    """Return the areas under the ROC curve from the MedSigLIP model card.
 
     Parameters
     ----------
     modality : {"chest X-ray", "dermatology", "ophthalmology", "histopathology"}, \
 default=None
-        Kind of images. By default, all kinds.
+        Modality of the images. By default, all modalities.
 
     Returns
     -------
     DataFrame
-        In the columns of :func:`evaluate`, so that ``pandas.concat`` joins it with
-        one's own figures, and ``modality`` and ``source``. Google's figures on Google's
-        test sets, none of them measured here: no intervals were published.
+        Results measured by Google on its own test sets, and published without
+        intervals. The columns are those of :func:`evaluate`, so that ``pandas.concat``
+        joins the table with your own results, and ``modality`` and ``source``.
 
     Raises
     ------
     ValueError
-        If the modality is not among them.
+        If the modality is unknown.
 
     References
     ----------
@@ -85,7 +85,7 @@ default=None
         return table
     known = table["modality"].unique().tolist()
     if modality not in known:
-        raise ValueError(f"modality={modality!r} is none of {known}.")
+        raise ValueError(f"modality={modality!r} is not one of {known}.")
     return table[table["modality"] == modality].reset_index(drop=True)
 
 
@@ -95,12 +95,12 @@ def known_training_data() -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns ``name``, ``modality`` and ``source``. Internal data sets came with
-        them, which the model card does not name.
+        Columns ``name``, ``modality`` and ``source``. MedSigLIP was also trained on
+        internal data sets, which the model card does not name.
 
     Notes
     -----
-    A test on images that a model was trained on says little about new ones.
+    Results on images that a model was trained on say little about new images.
 
     Examples
     --------
@@ -123,8 +123,8 @@ def warn_if_trained_on(data_set: str) -> None:
             for one in spellings
         ):
             warnings.warn(
-                f"MedSigLIP was trained on {name}: figures on it say little about new "
-                "images. See known_training_data().",
+                f"MedSigLIP was trained on {name}, so results on it say little about "
+                "new images. See known_training_data().",
                 LeakageWarning,
                 stacklevel=3,
             )

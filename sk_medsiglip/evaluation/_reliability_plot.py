@@ -1,4 +1,4 @@
-"""``ReliabilityDisplay``: probabilities against how often they come true."""
+"""``ReliabilityDisplay``: predicted probabilities against observed frequencies."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from sk_medsiglip.evaluation import _style as style
 from sk_medsiglip.evaluation._answers import ask_probability
 from sk_medsiglip.evaluation._calibration import binned_error, calibration_line
 
-_FEW = 5  # images in a bin, below which it says little
+_FEW = 5  # bins with fewer images are drawn hollow
 
 
 @dataclass(eq=False, repr=False)
 class ReliabilityDisplay(style.ProbabilityDisplay):
-    """Draw probabilities against how often they came true, bin by bin.
+    """Reliability diagram: observed frequency against predicted probability.
 
-    Bars are Wilson's intervals, by patient. The histogram below says how many images a
-    bin holds; one of fewer than five is hollow.
+    Bars are Wilson's intervals by patient. The histogram below shows the number of
+    images in each bin; bins with fewer than five images are hollow.
 
     Parameters
     ----------
     bins : DataFrame
-        One row a bin that holds images: ``left``, ``right``, ``n``, ``probability``
-        (the mean), ``observed`` (the share that came true), ``low``, ``high``.
+        One row per bin that holds images, with the columns ``left``, ``right``, ``n``,
+        ``probability`` (the mean), ``observed`` (the share of images with the label),
+        ``low`` and ``high``.
     calibration_error : float
         Expected calibration error with these bins.
     line : dict of str to (float, float, float), default=None
-        Value and bounds of "calibration_slope" and "calibration_intercept", those of
+        Value and bounds of "calibration_slope" and "calibration_intercept" of
         :func:`evaluate`.
     level : float, default=0.95
         Confidence level of the intervals.
@@ -46,22 +47,23 @@ class ReliabilityDisplay(style.ProbabilityDisplay):
     Attributes
     ----------
     ax_, figure_
-        matplotlib's axes and figure.
+        The axes and figure of matplotlib.
     histogram_ax_ : matplotlib Axes
-        Below.
+        The axes of the histogram below.
     points_
-        The bins, first the hollow ones.
+        The markers of the hollow bins and of the full ones.
 
     See Also
     --------
-    expected_calibration_error : The figure in the legend.
+    expected_calibration_error : Compute the value in the legend.
 
     Notes
     -----
-    The calibration error has no interval: it is too large by an amount that depends on
-    the number of images, and larger still in resamples. Slope and intercept have: a
-    slope of 1 and an intercept of 0 are right; a slope below 1 means probabilities that
-    are too extreme, an intercept above 0 a finding that is more frequent than they say.
+    The calibration error has no interval, since its bias depends on the number of
+    images and is even larger in resamples. Slope and intercept have intervals. A slope
+    of 1 and an intercept of 0 are ideal; a slope below 1 means that the probabilities
+    are too extreme, and an intercept above 0 that the finding is more frequent than
+    predicted.
 
     Examples
     --------
@@ -96,22 +98,22 @@ class ReliabilityDisplay(style.ProbabilityDisplay):
         name: str | None = None,
         ax: Any = None,
     ) -> Self:
-        """Ask a fitted classifier, and draw.
+        """Draw the reliability of a fitted classifier.
 
         Parameters
         ----------
         estimator : classifier
-            Fitted, with ``predict_proba``.
+            Fitted classifier with ``predict_proba``.
         X : array-like or list of n_samples images
             The test set.
         y : array-like of shape (n_samples,) or (n_samples, n_findings)
             True classes; or 1, 0, and NaN where a finding is not known.
         label : default=None
-            A class or finding, where there are several.
+            The class or finding to draw, if there are several.
         groups : array-like of shape (n_samples,), default=None
-            Patients.
+            Patients. Without them each image counts as a patient.
         n_bins : int, default=15
-            Number of bins of equal width; 15 as in "ece" of :func:`evaluate`.
+            Number of bins of equal width. "ece" of :func:`evaluate` has 15.
         level : float, default=0.95
             Confidence level of the intervals.
         name : str, default=None
@@ -122,11 +124,12 @@ class ReliabilityDisplay(style.ProbabilityDisplay):
         Returns
         -------
         ReliabilityDisplay
+            The display, drawn.
 
         Raises
         ------
         ValueError
-            If the estimator gives no probabilities.
+            If the estimator does not return probabilities.
         """
         check_level(level)
         if not isinstance(n_bins, Integral) or n_bins < 1:
@@ -161,18 +164,19 @@ class ReliabilityDisplay(style.ProbabilityDisplay):
         return display.plot(ax)
 
     def plot(self, ax: Any = None, *, color: Any = style.COLOURS[0]) -> Self:
-        """Draw.
+        """Draw the diagram and the histogram below it.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on. By default, a new figure. The histogram stands below.
-        color : default
+            Axes to draw on, which are divided in two. By default, a new figure.
+        color : default="#0072b2"
             Colour of the bins.
 
         Returns
         -------
         ReliabilityDisplay
+            The display, drawn.
 
         Raises
         ------
@@ -192,7 +196,7 @@ class ReliabilityDisplay(style.ProbabilityDisplay):
         (hollow,) = ax.plot(x[few], y[few], "o", color=color, mfc="white", ms=5)
         (full,) = ax.plot(x[~few], y[~few], "o", color=color, ms=6, label=words)
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        ax.set_ylabel("share that came true")
+        ax.set_ylabel("observed frequency")
         style.small_legend(ax, loc="lower left", bbox_to_anchor=(0, 1))
         ax.tick_params(labelbottom=False)
         width = bins["right"] - bins["left"]
@@ -206,7 +210,7 @@ class ReliabilityDisplay(style.ProbabilityDisplay):
 
 
 def _with_room_below(ax: Any) -> tuple[Any, Any]:
-    """Divide axes in two, those that were given above."""
+    """Divide axes in two, and return the upper ones and the lower ones."""
     spec = ax.get_subplotspec()
     if spec is not None:
         above, beneath = spec.subgridspec(2, 1, height_ratios=(3, 1), hspace=0.12)

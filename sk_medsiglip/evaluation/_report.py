@@ -81,16 +81,17 @@ def write_report(
 ) -> Path:
     """Write an evaluation of fitted classifiers as one HTML file.
 
-    The file holds all it shows: styles, pictures, no scripts. It asks nothing of any
-    network, and can be mailed, printed and kept. It names no patients and no paths.
+    The file is self-contained: it holds its styles and images, runs no scripts and
+    needs no network, so it can be mailed, printed and archived. It does not name
+    patients or paths.
 
     Parameters
     ----------
     path : path-like
-        File to write; one that is there is replaced.
+        File to write. An existing file is replaced.
     estimators : dict or estimator
-        ``{name: fitted classifier}`` or scores, as :func:`evaluate` takes them. The
-        first is the subject of the report: its mistakes are listed.
+        ``{name: fitted classifier}`` or scores, as in :func:`evaluate`. The mistakes of
+        the first one are listed.
     X : array-like or list of n_samples images
         The test set, as the classifiers take it.
     y : array-like of shape (n_samples,) or (n_samples, n_findings)
@@ -98,47 +99,50 @@ def write_report(
     groups : array-like of shape (n_samples,), default=None
         Patients. Without them the report says that its intervals may be too narrow.
     subgroups, metrics, pos_label
-        As :func:`evaluate` takes them.
+        Parameters of :func:`evaluate`.
     X_tune, y_tune, groups_tune : default=None
-        Images that are neither learned from nor judged on: thresholds are chosen on
-        them. Without them the report says that none was.
+        Tuning data, on which thresholds are chosen; they should be neither training nor
+        test data. Without them the report says that no threshold was chosen.
     sensitivity : float, default=0.95
-        Target of the thresholds, kept in the mean: see :func:`choose_operating_point`.
+        Target of the thresholds, reached in the mean (see
+        :func:`choose_operating_point`).
     prevalence : float, default=None
         Share of patients with the label where the classifier will be used, such as
-        0.02. At the chosen thresholds, PPV and NPV are then shown for this share too.
+        0.02. PPV and NPV at the chosen thresholds are then shown for this share too.
     X_train, y_train, groups_train : default=None
-        Training data. They are counted, and their patients and pictures are compared
+        Training data. They are counted, and their patients and images are compared
         with those of the test set. Any of the three may be missing.
     audit : Audit, default=None
-        An audit of the training data (:func:`sk_medsiglip.audit.audit`), whose summary
+        An audit of the training data (:func:`sk_medsiglip.audit.audit`). Its summary
         becomes a section.
     show_mistakes : int, default=0
-        Number of mistakes a label whose pictures are shown. **The file then holds
-        patients' images**, and says so.
+        Number of mistakes per label that are shown as images. **The file then holds
+        images of patients**, and says so.
     images : list of n_samples images, default=None
-        Images for these pictures, where ``X`` holds embeddings.
+        The images of the mistakes, needed if ``X`` holds embeddings.
     image_names : array-like of shape (n_samples,), default=None
-        Names of the test images, in the list of mistakes. By default, "row 0" and so
-        on. File names may name patients.
+        Names of the test images in the list of mistakes. By default, "row 0" and so
+        on. Note that file names may identify patients.
     embedder : MedSigLIPEmbedder, default=None
-        Embedder that made ``X``, where it holds embeddings: the report names its model
-        and revision. That of a pipeline is found.
+        The embedder that computed ``X``, if it holds embeddings. The report gives its
+        model and revision. The embedder of a pipeline is found automatically.
     published : str, default=None
-        A modality, such as "chest X-ray": figures of the MedSigLIP model card stand
-        beside those of the same label, as Google's (:func:`published_results`). The
-        demonstration checkpoint is not MedSigLIP and cannot be compared.
+        A modality, such as "chest X-ray". Results for the same labels from the
+        MedSigLIP model card are then shown, marked as Google's
+        (:func:`published_results`). The demonstration checkpoint is not MedSigLIP and
+        cannot be compared with it.
     title : str, default=None
-        Title of the page. By default, it names the labels that are judged.
+        Title of the page. By default, it names the labels.
     data : str, default=None
-        Where the test images come from, in a sentence. If it names a public set that
+        Origin of the test images, in a sentence. If it names a public data set that
         MedSigLIP was trained on, the report says so.
     remarks : sequence of str, default=()
-        Sentences for the summary, such as how many images were left out, and why.
+        Sentences to add to the summary, such as the number of images that were left
+        out and the reason.
     notes : dict, default=None
-        Statements that only people can make: "intended_use", "out_of_scope",
-        "population", "reference", "limits", "oversight", "contact". Missing ones become
-        marked blanks; those of other names are added.
+        Statements that only people can make, with the keys "intended_use",
+        "out_of_scope", "population", "reference", "limits", "oversight" and "contact".
+        Missing ones become marked blanks, and further keys become further entries.
     command : str, default=None
         The command that was typed, if any.
     n_bootstrap : int, default=2000
@@ -148,7 +152,7 @@ def write_report(
     random_state : int, default=0
         Seed of the random number generator.
     verbose : int, default=0
-        Over 0 shows a progress bar.
+        Verbosity. Values above 0 show a progress bar.
 
     Returns
     -------
@@ -160,23 +164,23 @@ def write_report(
     MissingDependencyError
         If matplotlib is not installed.
     FileNotFoundError
-        If there is no such folder.
+        If the folder of the file does not exist.
     ValueError
-        If parameters do not fit each other.
+        If parameters contradict each other.
 
     Warns
     -----
     LeakageWarning, UserWarning
-        The warnings that the report shows, once it is written.
+        The warnings that the report shows, raised after it is written.
 
     See Also
     --------
-    evaluate : The figures as a table.
+    evaluate : Return the results as a table.
 
     Notes
     -----
-    Each classifier is asked once about the test set. Curves of the first 20 labels are
-    drawn; with 2,000 images a label takes about two seconds and 120 kB a classifier.
+    Each classifier predicts the test set once. Curves are drawn for the first 20
+    labels. With 2,000 images a label takes about two seconds and 120 kB per classifier.
 
     Examples
     --------
@@ -201,10 +205,10 @@ def write_report(
     file = Path(path)
     if not file.parent.is_dir():
         raise FileNotFoundError(
-            f"the folder {file.parent} does not exist; make it first."
+            f"the folder {file.parent} does not exist: make it first."
         )
     if published is not None:
-        published_results(published)  # before hours of work, not after
+        published_results(published)  # raises before the computation rather than after
     if not 0 < sensitivity < 1:
         raise ValueError(f"sensitivity must be above 0 and below 1, got {sensitivity}.")
     check_prevalence(prevalence)
@@ -224,15 +228,18 @@ def write_report(
         )
     assert test is not None  # X and y are given
     if tuning is not None and (tuning.X is None or tuning.y is None):
-        raise ValueError("to choose thresholds, pass both X_tune and y_tune.")
+        raise ValueError(
+            "thresholds are chosen with both X_tune and y_tune, and one of them is "
+            "missing."
+        )
     names = _check_names(image_names, test.n_images)
     found = find_embedder(plain)
     embedded = is_embedded(X, found)
     if images is None:
         if show_mistakes and (embedded or isinstance(found, MedSigLIPVolumeEmbedder)):
             raise ValueError(
-                "show_mistakes: X holds embeddings or studies, so pass images= too, one"
-                " for each."
+                "show_mistakes: X holds embeddings or studies, so pass images= too, "
+                "one image per sample."
             )
         images = X
     embedder = found if embedder is None else embedder
@@ -240,8 +247,8 @@ def write_report(
     if published is not None and is_demo:
         raise ValueError(
             "published: the classifier uses the demonstration checkpoint, and the "
-            "published figures are of MedSigLIP. Neither the model nor the method is "
-            "the same; leave published=None."
+            "published results are those of MedSigLIP, a different model. Leave "
+            "published=None."
         )
     sampling: dict[str, Any] = {
         "n_bootstrap": n_bootstrap,
@@ -276,7 +283,7 @@ def write_report(
         list(remarks), is_demo, count_copies(X, comparer), members,
     )  # fmt: skip
     with noted(warned):
-        # Thresholds and mistakes first, since they add remarks to the summary.
+        # Thresholds and mistakes come first, since they add remarks to the summary.
         context = {
             "thresholds": details.operating_points(material, sensitivity),
             "mistakes": details.mistakes(material, images, show_mistakes),
@@ -315,7 +322,7 @@ def _named(estimators: Any) -> dict[str, Any]:
 
 
 def _words(labels: Sequence[Any]) -> str:
-    """Return the labels as a title names them."""
+    """Return the labels as they stand in the title."""
     shown = list(map(str, labels[:_NAMED]))
     if len(labels) > _NAMED:
         shown.append(f"{len(labels) - _NAMED} more")
@@ -326,5 +333,5 @@ def _check_names(names: Any, n_images: int) -> list[str]:
     if names is None:
         return [f"row {row}" for row in range(n_images)]
     if len(names) != n_images:
-        raise ValueError(f"image_names names {len(names)} images of {n_images}.")
+        raise ValueError(f"image_names has {len(names)} names for {n_images} images.")
     return [str(name) for name in names]

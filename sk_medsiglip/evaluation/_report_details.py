@@ -1,4 +1,4 @@
-"""The later parts of a report: thresholds, decisions, mistakes, origins."""
+"""Later sections of a report: thresholds, decisions, mistakes and origins."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _PACKAGES = (
     *("scikit-learn", "numpy", "scipy", "pandas", "torch", "transformers"),
     *("openvino", "pillow", "pydicom", "matplotlib"),
 )
-#: Settings of embedders and heads that decide about their answers.
+#: Parameters of embedders and heads that affect the predictions.
 _SETTINGS = (
     *("resize", "pad", "normalize", "dtype", "engine", "n_slices", "pooling"),
     *("grid", "pooled_row", "scoring", "templates"),
 )
-_N_LISTED = 10  # mistakes of a label, without pictures
+_N_LISTED = 10  # mistakes per label in a list without images
 _COUNTS = ("true_positives", "false_negatives", "false_positives", "true_negatives")
 _RATES = ("sensitivity", "specificity")
 
 
 def operating_points(material: Material, sensitivity: float) -> dict[str, Any] | None:
-    """Return thresholds chosen on the tuning set, with their test set figures."""
+    """Return thresholds chosen on the tuning set, with their test set results."""
     tuning = material.part("tuning")
     if tuning is None or tuning.truth is None:
         return None
@@ -71,11 +71,11 @@ def _point(
     if tuning is None or not tuning.ill.any():
         return [test.label, "none: no image with it", "0", *[""] * 5]
     part = material.part("tuning")
-    assert part is not None  # it has been asked
+    assert part is not None  # the question comes from it
     n_patients = part.n_patients(tuning.rows[tuning.ill])
     of = "" if n_patients is None else f" of {n_patients:,} patients"
     with noted(material.warned):
-        # As a table, so that warnings name the label.
+        # A DataFrame, so that warnings name the label.
         (point,) = choose_operating_point(
             pd.DataFrame({tuning.label: tuning.ill.astype(float)}),
             tuning.risk[:, None],
@@ -105,14 +105,14 @@ def _point(
 
 
 def _among(groups: Any, rows: Any) -> Any:
-    """Return the patients of some images, if patients were given."""
+    """Return the patients of some images, or None if patients were not given."""
     return None if groups is None else np.asarray(groups)[rows]
 
 
 def decisions(
     material: Material, prevalence: float | None
 ) -> dict[str, list[list[Any]]]:
-    """Return the decisions at these thresholds: all images, subgroups, patients."""
+    """Return decisions at the thresholds for all images, subgroups and patients."""
     n = material.test.n_images
     patients = group_numbers(material.test.groups, n)
     members = {"all images": np.ones(n, bool)} | material.members
@@ -142,7 +142,7 @@ def decisions(
 def mistakes(
     material: Material, images: Any, n_shown: int
 ) -> list[dict[str, Any]] | None:
-    """Return the worst mistakes of the first classifier; pictures only on request."""
+    """Return the worst mistakes of the first classifier, with images on request."""
     _, questions = next(iter(material.questions.items()))
     if any(question.probability is None for question in questions):
         return None
@@ -172,13 +172,13 @@ def trained_on() -> list[str]:
 
 
 def published(material: Material, modality: str) -> dict[str, Any]:
-    """Return Google's figures with those of the same label here."""
+    """Return Google's results with those for the same labels here."""
     theirs = published_results(modality)
     own = material.overall_rows
     own = own[(own["metric"] == "roc_auc") & own["estimator"].isin(material.estimators)]
     if {str(one).casefold() for one in material.labels} != set(
         theirs["label"].str.casefold()
-    ) - {"macro"}:  # a mean of other labels is another figure
+    ) - {"macro"}:  # means over different labels cannot be compared
         own = own[own["label"] != "macro"]
     rows = []
     plain = own["label"].astype(str).str.casefold().str.replace("_", " ")
@@ -199,7 +199,7 @@ def published(material: Material, modality: str) -> dict[str, Any]:
 
 
 def prompts(material: Material) -> dict[str, str | list[list[str]]]:
-    """Return the texts that zero-shot classifiers and heads start from, if any."""
+    """Return the prompts of zero-shot classifiers and prompt-anchored heads."""
     found: dict[str, str | list[list[str]]] = {}
     for name, one in material.estimators.items():
         given = getattr(last_step(one), "prompts", None)
@@ -225,7 +225,7 @@ def models(material: Material) -> list[list[str]]:
 
 
 def _describe(step: Any) -> list[str]:
-    """Return model, revision and settings of a step."""
+    """Return the model, revision and settings of a step."""
     if not hasattr(step, "get_params"):
         return []
     given = step.get_params()
@@ -241,7 +241,7 @@ def _describe(step: Any) -> list[str]:
 
 
 def _name(value: Any) -> str:
-    """Return a model's name; of a folder the last part, which tells no machine."""
+    """Return the name of a model, for a folder without its path."""
     if value is None:
         return ""
     text = str(value)
@@ -262,7 +262,7 @@ def _words(texts: Any) -> str:
 
 
 def versions() -> Iterator[str]:
-    """Yield the versions of the packages that made the report."""
+    """Yield the versions of the packages that were used."""
     yield f"sk-medsiglip {__version__}"
     yield f"Python {platform.python_version()}"
     for package in _PACKAGES:

@@ -22,7 +22,7 @@ from sk_medsiglip.evaluation._leaks import AnyEmbedder, Leak
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The test, tuning or training set; parts that were not given are None."""
+    """The test, tuning or training set; data that were not given are None."""
 
     name: str
     X: Any
@@ -41,7 +41,7 @@ class Part:
         pos_label: Any = None,
         like: Part | None = None,
     ) -> Part | None:
-        """Return the part, its labels named as another's; None if nothing was given."""
+        """Return the part with labels named as in ``like``, or None without data."""
         given = [one for one in (X, y, groups) if one is not None]
         if not given:
             return None
@@ -55,25 +55,28 @@ class Part:
 
     @property
     def n_images(self) -> int:
-        """How many images it holds."""
+        """Number of images."""
         given = (self.y, self.groups, self.X)
         return len(next(one for one in given if one is not None))
 
     def n_patients(self, chosen: Any = slice(None)) -> int | None:
-        """Return the number of patients with an id among some images."""
+        """Return the number of patients among some images, without missing ids."""
         if self.groups is None:
             return None
         return len(set(written_ids(self.groups)[chosen]) - {"nan"})
 
     @property
     def size(self) -> str:
-        """How many images it holds, of how many patients, in words."""
+        """Numbers of images and patients, in words."""
         n_patients = self.n_patients()
         of = "" if n_patients is None else f" of {n_patients:,} patients"
         return f"{self.n_images:,} images{of}"
 
     def counts(self) -> list[list[Any]]:
-        """Return images with each label, without, not known; and patients with it."""
+        """Return the numbers of images with and without each label, and unknown ones.
+
+        The last column holds the number of patients with the label.
+        """
         assert self.truth is not None  # the caller has labels
         rows = []
         for label, column in zip(self.truth.names, self.truth.columns().T, strict=True):
@@ -86,7 +89,7 @@ class Part:
 
 @dataclass(eq=False)
 class Material:
-    """Everything that the sections of a report need.
+    """Data and results that the sections of a report share.
 
     Sections are made one after another, and add warnings, remarks and thresholds.
     """
@@ -107,7 +110,7 @@ class Material:
     #: Members of each subgroup, as masks.
     members: dict[str, NDArray[np.bool_]]
     thresholds: dict[tuple[str, Any], float] = field(default_factory=dict)
-    #: Labels whose curves are drawn: more would be a file of many megabytes.
+    #: Number of labels whose curves are drawn, to limit the size of the file.
     max_drawn: int = 20
 
     @property
@@ -116,35 +119,35 @@ class Material:
         assert self.test.truth is not None
         return self.test.truth
 
-    def said_of(self, label: Any, but: Sequence[str] = ()) -> dict[str, Question]:
-        """Return the question of each estimator for one label, without some of them."""
+    def said_of(self, label: Any, without: Sequence[str] = ()) -> dict[str, Question]:
+        """Return the question of each estimator for one label, except some of them."""
         place = self.truth.place(label)
         asked = self.questions.items()
-        return {name: each[place] for name, each in asked if name not in but}
+        return {name: each[place] for name, each in asked if name not in without}
 
     @property
     def labels(self) -> list[Any]:
-        """The classes or findings."""
+        """Names of the classes or findings."""
         return self.truth.names
 
     @property
     def overall(self) -> Any:
-        """The label of one figure for everything."""
+        """The label that stands for all: "macro", or the only one."""
         return "macro" if len(self.labels) > 1 else self.labels[0]
 
     @property
     def metrics(self) -> list[str]:
-        """The figures of the table."""
+        """Names of the metrics in the table."""
         return list(self.table["metric"].unique())
 
     @property
     def overall_rows(self) -> pd.DataFrame:
-        """The figures of everybody, without subgroups."""
+        """Rows of the table for all images, without subgroups."""
         return self.table[self.table["subgroup"] == "all"]
 
     @property
     def without_probabilities(self) -> list[str]:
-        """Names of the estimators that give scores alone."""
+        """Names of the estimators that return scores only."""
         return [
             name
             for name, asked in self.questions.items()
@@ -153,11 +156,11 @@ class Material:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """Patients, and the settings of intervals."""
+        """Patients and the settings of intervals."""
         return {"groups": self.test.groups, **self.settings}
 
     def part(self, name: str) -> Part | None:
-        """Return one of the other parts, if it was given."""
+        """Return the tuning or training set, if it was given."""
         return next((one for one in self.others if one.name == name), None)
 
     @property
@@ -167,19 +170,19 @@ class Material:
 
     @property
     def drawn(self) -> list[Any]:
-        """The labels whose curves are drawn: with images of both kinds, the first."""
+        """The first labels with images of both kinds, whose curves are drawn."""
         (asked, *_) = self.questions.values()
         both = [one.label for one in asked if one.ill.any() and not one.ill.all()]
         return both[: self.max_drawn]
 
     @property
     def n_not_drawn(self) -> int:
-        """How many labels are left out of pictures."""
+        """Number of labels whose curves are not drawn."""
         return len(self.labels) - len(self.drawn)
 
 
 def uses_demonstration(estimators: Iterable[Any]) -> bool:
-    """Tell whether an estimator uses the demonstration checkpoint, if it names one."""
+    """Tell whether an estimator names the demonstration checkpoint as its model."""
     models = {
         str(value)
         for one in estimators
@@ -192,7 +195,7 @@ def uses_demonstration(estimators: Iterable[Any]) -> bool:
 
 @contextmanager
 def noted(kept: list[Warning]) -> Iterator[None]:
-    """Keep the warnings of a block, to be shown in the report and raised after it."""
+    """Collect the warnings of a block, to be shown in the report and raised later."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield

@@ -1,4 +1,4 @@
-"""The pictures of a report: displays drawn into data URIs."""
+"""Images of a report: displays drawn as data URIs."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _CURVES = {
     "ROC curve": (RocBandDisplay, "AUC"),
     "Precision-recall curve": (PrecisionRecallBandDisplay, "average precision"),
 }
-#: Texts stay texts, in whatever script.
+#: Text is stored as text, so that the browser can draw any script.
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "report"}
 
 
 def check_drawing() -> None:
-    """Raise before hours of work if there is nothing to draw with."""
-    import_optional("matplotlib", extra="plot", purpose="A report's pictures")
+    """Raise if matplotlib is not installed."""
+    import_optional("matplotlib", extra="plot", purpose="Drawing a report")
 
 
 def draw_curves(
     questions: Mapping[str, Question], y: Any, sampling: dict[str, Any]
 ) -> list[Picture]:
-    """Return the ROC and precision-recall curves of a label, all estimators in one."""
+    """Draw the ROC and precision-recall curves of a label for all estimators."""
     drawn = []
     label = next(iter(questions.values())).label
     for title, (display, area) in _CURVES.items():
@@ -61,7 +61,7 @@ def draw_curves(
 def draw_reliability(
     questions: Mapping[str, Question], y: Any, sampling: dict[str, Any]
 ) -> list[Picture]:
-    """Return each estimator's reliability for a label, and their decision curves."""
+    """Draw the reliability of each estimator for a label, and their decision curves."""
     drawn, said, label = [], [], None
     settings = {key: sampling[key] for key in ("groups", "level")}
     for name, one in questions.items():
@@ -89,7 +89,7 @@ def draw_reliability(
 
 
 def draw_forest(table: pd.DataFrame, metric: str, label: Any) -> Picture:
-    """Return one figure of all subgroups, as a forest."""
+    """Draw one metric of all subgroups as a forest plot."""
     title = f"{metric_name(metric)} of {label} by subgroup"
     chosen = table["metric"].eq(metric) & table["label"].eq(label)
     n_lines = (~table[chosen]["subgroup"].str.endswith(REST)).sum()
@@ -103,14 +103,14 @@ def draw_forest(table: pd.DataFrame, metric: str, label: Any) -> Picture:
     return Picture(
         data_uri(svg.getvalue()),
         f"{title}. {lines}.",
-        f"{title}; dotted lines: everybody",
+        f"{title}; dotted lines: all images",
     )
 
 
 def draw_mistakes(
     mistakes: pd.DataFrame, images: Any, reading: dict[str, Any], names: Sequence[str]
 ) -> list[Picture]:
-    """Return the images that an estimator is most wrong about."""
+    """Return the images of the worst mistakes."""
     sources = image_rows(images)
     check_consistent_length(sources, names)
     return [
@@ -126,14 +126,14 @@ def draw_mistakes(
 
 @contextmanager
 def _drawing(size: tuple[float, float]) -> Iterator[tuple[Any, io.BytesIO]]:
-    """Give axes to draw on, and the file that holds the picture afterwards."""
+    """Yield axes to draw on, and the buffer that holds the image afterwards."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(_STYLE), warnings.catch_warnings():
-        # The browser has fonts for characters that matplotlib's own font lacks.
+        # The browser has fonts for characters that matplotlib's font lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        # Not pyplot's: nothing is kept, and no window or backend is asked for.
+        # Without pyplot, which would keep the figure and select a backend.
         figure = Figure(figsize=size, layout="constrained")
         written = io.BytesIO()
         yield figure.subplots(), written

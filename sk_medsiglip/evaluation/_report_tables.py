@@ -1,4 +1,4 @@
-"""The figures of a report, as rows of its tables."""
+"""Metrics of a report, as rows of its tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sk_medsiglip.evaluation._report_plot import (
 from sk_medsiglip.evaluation._style import metric_name
 from sk_medsiglip.exceptions import LeakageWarning, UnreadableImageWarning
 
-#: Attributes that a fitted estimator has only where data chose something.
+#: Attributes that a fitted estimator has only if it was tuned on data.
 _TUNED = {
     "scores_": "penalty of {} was chosen by cross-validation",
     "best_params_": "settings of {} were chosen by cross-validation",
@@ -33,7 +33,7 @@ _TUNED = {
 
 
 class Cell(NamedTuple):
-    """A figure, and the lines below it: its interval and its p-value."""
+    """A value, and the lines below it: its interval and its p-value."""
 
     value: str
     below: list[str]
@@ -42,7 +42,7 @@ class Cell(NamedTuple):
 def spread(
     value: float, low: float, high: float, *, signed: bool = False, p_value: float = nan
 ) -> Cell:
-    """Return a figure with its interval and p-value, where there are any."""
+    """Return a value with its interval and p-value, if there are any."""
     if np.isnan(value):
         return Cell("not defined", [])
     form = "+.3f" if signed else ".3f"
@@ -53,12 +53,12 @@ def spread(
 
 
 def count(n: Any) -> str:
-    """Return a number of images, in words."""
+    """Return a formatted count, or an empty string for NaN."""
     return "" if n is None or np.isnan(n) else f"{int(n):,}"
 
 
 def summary(material: Material) -> list[list[Any]]:
-    """Return the figure that speaks for all, a row a classifier."""
+    """Return the first metric over all labels, one row per classifier."""
     label = material.overall
     of = material.overall_rows
     of = of[(of["metric"] == material.metrics[0]) & (of["label"] == label)]
@@ -69,12 +69,12 @@ def summary(material: Material) -> list[list[Any]]:
 
 
 def leakage(material: Material) -> list[Warning]:
-    """Return the warnings of leakage so far."""
+    """Return the warnings of leakage."""
     return [one for one in material.warned if isinstance(one, LeakageWarning)]
 
 
 def remarks(material: Material) -> list[str]:
-    """Return the remarks and warnings of the summary, without leakage."""
+    """Return the remarks and warnings for the summary, except leakage."""
     others = [
         _without_paths(one)
         for one in material.warned
@@ -84,11 +84,11 @@ def remarks(material: Material) -> list[str]:
 
 
 def tuned(material: Material) -> Iterator[str]:
-    """Yield sentences on settings tuned on data, with the number of images."""
+    """Yield sentences on settings that were tuned on data."""
     tuning, training = material.part("tuning"), material.part("training")
     if tuning is not None and material.thresholds:
         yield f"Thresholds were chosen on the tuning set, {tuning.size}."
-    where = "; their number is not known here"
+    where = ", whose number is not known here"
     if training is not None:
         where = f", {training.size}"
     for name, one in material.estimators.items():
@@ -103,33 +103,33 @@ def tuned(material: Material) -> Iterator[str]:
 
 
 def figures(material: Material) -> dict[str, list[list[Any]]]:
-    """Return the figures of each classifier, a row a label."""
+    """Return the metrics of each classifier, one row per label."""
     return {name: list(_rows(material, name)) for name in material.estimators}
 
 
 def differences(material: Material) -> dict[str, list[list[Any]]]:
-    """Return by how much each pair of classifiers differs, a row a label."""
+    """Return the differences of each pair of classifiers, one row per label."""
     pairs = [f"{a} - {b}" for a, b in combinations(material.estimators, 2)]
     return {pair: list(_rows(material, pair, signed=True)) for pair in pairs}
 
 
 def curves(material: Material) -> list[Picture]:
-    """Return ROC and precision-recall curves of every label."""
+    """Draw ROC and precision-recall curves of the labels."""
     return _drawn(material, draw_curves)
 
 
 def reliability(material: Material) -> list[Picture]:
-    """Return reliability and decision curves of every label."""
+    """Draw reliability and decision curves of the labels."""
     return _drawn(material, draw_reliability, material.without_probabilities)
 
 
 def subgroups(material: Material) -> dict[str, Any]:
-    """Return pictures and tables of subgroups; nothing where there are none."""
+    """Return plots and tables of subgroups, or an empty dict without subgroups."""
     of = material.table
     every = [one for one in of["subgroup"].unique() if one != "all"]
     if not every:
         return {}
-    # Not the calibration error: of few images it is large, whatever they are of.
+    # Not the calibration error, which is always large for few images.
     first = next((m for m in material.metrics if m != "ece"), material.metrics[0])
     metrics = [m for m in dict.fromkeys((first, "brier")) if m in material.metrics]
     known = of.set_index(["estimator", "label", "metric", "subgroup"]).sort_index()
@@ -154,14 +154,14 @@ def subgroups(material: Material) -> dict[str, Any]:
     }
 
 
-def _drawn(material: Material, draw: Any, but: Sequence[str] = ()) -> list[Picture]:
+def _drawn(material: Material, draw: Any, without: Sequence[str] = ()) -> list[Picture]:
     y, sampling = material.test.y, material.sampling
-    each = (draw(material.said_of(one, but), y, sampling) for one in material.drawn)
+    each = (draw(material.said_of(one, without), y, sampling) for one in material.drawn)
     return [picture for pictures in each for picture in pictures]
 
 
 def _rows(material: Material, name: str, *, signed: bool = False) -> Iterator[Any]:
-    """Yield one estimator's figures: a row a label, a column a metric."""
+    """Yield the metrics of one estimator: one row per label, one column per metric."""
     of = material.overall_rows
     for label, own in of[of["estimator"] == name].groupby("label", sort=False):
         by_metric = own.set_index("metric")
@@ -182,8 +182,8 @@ def _gap(row: Any) -> Cell:
 def _without_paths(warning: Warning) -> str:
     """Return a warning's text, unless it names a file, which may name a patient."""
     if isinstance(warning, UnreadableImageWarning):
-        return "Images that could not be read were left out; the program named them."
+        return "Images that could not be read were left out; a warning named them."
     said = str(warning)
     if re.search(r"[\w.]*[/\\][\w.]+[/\\.]", said):
-        return f"The program warned of a file ({type(warning).__name__})."
+        return f"There was a warning about a file ({type(warning).__name__})."
     return said

@@ -1,4 +1,4 @@
-"""Colours that everybody can tell apart, names, and elements shared by displays."""
+"""Colours, names and elements shared by displays."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 
 from sk_medsiglip._drawn_names import drawn
 
-#: Okabe and Ito's "Color Universal Design" (2008), in the order in which they are
-#: taken; yellow is left out, pale on white.
+#: Colours safe for colour-blind readers, from Okabe and Ito's "Color Universal Design"
+#: (2008). Yellow is left out, since it is too pale on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-#: With them, so that a picture printed in grey can be read.
+#: Markers that go with the colours, for figures printed in grey.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, FAINT, UNKNOWN = "#222222", "#9aa0a6", "#c4c8cc"
 
@@ -29,13 +29,13 @@ _NAMES = {
 
 
 def bare(ax: Any, *sides: str) -> None:
-    """Take away the frame, or sides of it, of matplotlib axes."""
+    """Hide some sides of the frame of matplotlib axes, by default top and right."""
     for side in sides or ("top", "right"):
         ax.spines[side].set_visible(False)
 
 
 def finish(display: Any, ax: Any) -> Any:
-    """Take away two sides of the frame; note axes and figure in the display."""
+    """Hide two sides of the frame, and store axes and figure in the display."""
     bare(ax)
     display.ax_, display.figure_ = ax, ax.figure
     return display
@@ -52,14 +52,14 @@ def draw_band(ax: Any, x: Any, low: Any, high: Any, color: Any) -> Any:
 
 
 def class_name(estimator: Any, name: str | None) -> str | None:
-    """Return the name in a legend: the given one, or the class of a classifier."""
+    """Return the name for a legend: the given one, or the class of a classifier."""
     if name is None and hasattr(estimator, "predict"):
         return type(estimator).__name__
     return name
 
 
 class ProbabilityDisplay:
-    """Abstract: a display of probabilities, from a classifier or in its place."""
+    """Abstract display of probabilities, given directly or by a classifier."""
 
     from_estimator: Any
 
@@ -67,12 +67,12 @@ class ProbabilityDisplay:
     def from_predictions(
         cls, y_true: ArrayLike, y_prob: ArrayLike, **options: Any
     ) -> Self:
-        """Draw probabilities, in place of a classifier.
+        """Draw given probabilities.
 
         Parameters
         ----------
         y_true : array-like of shape (n_samples,) or (n_samples, n_findings)
-            As ``y`` in :meth:`from_estimator`.
+            True labels, as in :meth:`from_estimator`.
         y_prob : array-like
             Probabilities of the second class, of each class, or of each finding.
         **options
@@ -81,17 +81,18 @@ class ProbabilityDisplay:
         Returns
         -------
         display
+            The display, drawn.
         """
         return cls.from_estimator(y_prob, y_true, y_true, **options)
 
 
 def short(name: str) -> str:
-    """Return a name that fits in a legend: its ends, if it is long."""
+    """Return a name that fits in a legend, with its middle left out if it is long."""
     return drawn(name, _LONGEST)
 
 
 def metric_name(metric: str) -> str:
-    """Return the name of a figure, such as "AUC" for ``roc_auc``."""
+    """Return the name of a metric for readers, such as "AUC" for ``roc_auc``."""
     if metric in _NAMES:
         return _NAMES[metric]
     words = metric.replace("@", " at ").replace("=", " ").replace("_", " ")
@@ -99,7 +100,7 @@ def metric_name(metric: str) -> str:
 
 
 def drawn_label(table: pd.DataFrame, label: Any) -> Any:
-    """Return the label of a table that is drawn: by default "macro", or the first."""
+    """Return the label to draw, by default "macro" or the first one of the table."""
     known = table["label"].unique().tolist()
     if label is None:
         label = "macro" if "macro" in known else known[0]

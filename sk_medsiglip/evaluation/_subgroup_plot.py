@@ -19,31 +19,34 @@ _HEIGHT_OF_A_LINE = 0.26  # inches
 
 
 class SubgroupForestDisplay:
-    """Draw a table of :func:`evaluate` with subgroups: one line a subgroup.
+    """Forest plot of a table of :func:`evaluate` with one line per subgroup.
 
-    Values with their intervals, or gaps between a subgroup and the others. Beside each
-    stands how many images it has, and how many with the finding.
+    The plot shows values with their intervals, or gaps between a subgroup and the
+    others. The numbers of images, and of images with the finding, stand at the right.
 
     Parameters
     ----------
     table : DataFrame
-        As ``evaluate(..., subgroups=...)`` returns it.
+        Result of ``evaluate(..., subgroups=...)``.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
+        The axes.
     figure_ : matplotlib Figure
+        The figure.
     drawn_ : DataFrame
         The rows of the table that are drawn, from the top.
 
     See Also
     --------
-    evaluate : The table.
+    evaluate : Compute the table.
 
     Notes
     -----
-    Many subgroups mean many intervals. The table's ``p_holm`` allows for their number,
-    and its ``note`` says which gap a group of this size could have shown.
+    With many subgroups, some intervals will miss by chance. The column ``p_holm`` of
+    the table is corrected for the number of gaps, and ``note`` gives the gap that can
+    be found in a subgroup of this size.
 
     Examples
     --------
@@ -75,22 +78,24 @@ class SubgroupForestDisplay:
         ax: Any = None,
         **params: Any,
     ) -> Self:
-        """Evaluate a classifier, or several, by subgroup, and draw.
+        """Evaluate one or several classifiers by subgroup and draw the result.
 
         Parameters
         ----------
         estimator : classifier or dict
-            Fitted; or ``{name: classifier}``.
+            Fitted classifier, or ``{name: fitted classifier}``.
         X, y, subgroups
-            As :func:`evaluate` takes them.
+            Parameters of :func:`evaluate`.
         metric, label, gaps, ax
-            As :meth:`plot` takes them.
+            Parameters of :meth:`plot`.
         **params
-            Further parameters of :func:`evaluate`: ``groups``, ``n_bootstrap``.
+            Further parameters of :func:`evaluate`, such as ``groups`` and
+            ``n_bootstrap``.
 
         Returns
         -------
         SubgroupForestDisplay
+            The display, drawn.
         """
         if not isinstance(estimator, Mapping) and hasattr(estimator, "predict"):
             estimator = {type(estimator).__name__: estimator}
@@ -105,23 +110,25 @@ class SubgroupForestDisplay:
         label: Any = None,
         gaps: bool = False,
     ) -> Self:
-        """Draw.
+        """Draw the table.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on. By default, a new figure, high enough for all lines.
+            Axes to draw on. By default, a new figure with room for all subgroups.
         metric : str, default=None
             Name of the metric. By default, the first in the table.
         label : default=None
-            A class or finding. By default, "macro", or the only one.
+            The class or finding to draw. By default, "macro", or the only label.
         gaps : bool, default=False
-            Draw subgroup minus rest, with 0 as the line; else values, with that of all
-            as the line and, of one classifier, its interval as a band.
+            Whether to draw gaps (subgroup minus the others) and a line at 0. By
+            default, values are drawn with a line at the value for all images, and, for
+            a single classifier, its interval as a band.
 
         Returns
         -------
         SubgroupForestDisplay
+            The display, drawn.
 
         Raises
         ------
@@ -179,28 +186,34 @@ class SubgroupForestDisplay:
     ) -> tuple[str, Any, pd.DataFrame]:
         table = self.table
         names = table["estimator"].unique()
-        # Differences of two classifiers have lines of their own kind.
+        # Differences between classifiers are not drawn.
         pairs = [f"{a} - {b}" for a in names for b in names]
         table = table[~table["estimator"].isin(pairs)]
         subgroups = set(table["subgroup"]) - {"all"}
         if not subgroups:
             raise ValueError(
-                "the table holds no subgroup: evaluate(..., subgroups={'sex': sex})."
+                "the table has no subgroups: make it by evaluate(..., "
+                "subgroups={'sex': sex})."
             )
         metrics = table["metric"].unique().tolist()
         metric = metrics[0] if metric is None else metric
         if metric not in metrics:
-            raise ValueError(f"there is no metric {metric!r} in the table: {metrics}.")
+            raise ValueError(
+                f"there is no metric {metric!r} in the table; it holds {metrics}."
+            )
         label = style.drawn_label(table, label)
         table = table[(table["metric"] == metric) & (table["label"] == label)]
         is_gap = table["subgroup"].str.endswith(REST)
         if gaps and not is_gap.any():
-            raise ValueError("the table holds no gaps: a subgroup needs a rest.")
+            raise ValueError(
+                "the table has no gaps, since no subgroup has images outside it: pass "
+                "subgroups with two or more values."
+            )
         return metric, label, table[is_gap if gaps else ~is_gap].reset_index(drop=True)
 
     @staticmethod
     def _draw_line(ax: Any, table: pd.DataFrame, gaps: bool, names: list[str]) -> None:
-        """Draw the reference that the lines are compared with."""
+        """Draw the reference line."""
         if gaps:
             ax.axvline(0, color=style.INK, linewidth=0.8)
             return

@@ -1,4 +1,4 @@
-"""Parameters and attributes of a fine-tuner as JSON, without a pickle."""
+"""Conversion of parameters and attributes of a fine-tuner to JSON and back."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _CLASSES = {
     one.__name__: one
     for one in (Augmentation, CTWindows, MedSigLIPEmbedder, Percentiles, Window)
 }
-# Parameters of an embedder that belong to a machine.
+# Parameters of an embedder that depend on the machine.
 _OF_A_MACHINE = ("cache", "n_jobs", "verbose")
 _IS = "__is__"
 
 
 def to_json(value: Any) -> Any:
-    """Return a value of JSON's types, which :func:`from_json` turns back."""
+    """Return a value of JSON types that :func:`from_json` converts back."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):
@@ -38,7 +38,7 @@ def to_json(value: Any) -> Any:
         columns = {name: to_json(list(column)) for name, column in value.items()}
         return {_IS: "table", "columns": columns}
     if isinstance(value, Mapping):
-        # Keys of JSON are texts only; classes may be numbers.
+        # A list of pairs, since JSON keys are strings and classes may be numbers.
         pairs = [[to_json(key), to_json(one)] for key, one in value.items()]
         return {_IS: "mapping", "pairs": pairs}
     if isinstance(value, list | tuple | set):
@@ -52,7 +52,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """Return the value that :func:`to_json` was given."""
+    """Return the value that :func:`to_json` converted."""
     if not isinstance(value, dict):
         return value
     kind = value.get(_IS)
@@ -70,11 +70,13 @@ def from_json(value: Any) -> Any:
     if kind in _CLASSES:
         given = {name: from_json(one) for name, one in value["fields"].items()}
         return _CLASSES[kind](**given)
-    raise CheckpointError(f"a saved fine-tuner holds {kind!r}, which is not known.")
+    raise CheckpointError(
+        f"a saved fine-tuner holds an object of the unknown type {kind!r}."
+    )
 
 
 def _listed(array: NDArray[Any]) -> Any:
-    # Not tolist alone: arrays of objects hold numbers of numpy's.
+    # Not tolist(), which leaves numpy scalars in arrays of objects.
     return [
         _listed(one) if isinstance(one, np.ndarray) else to_json(one) for one in array
     ]

@@ -1,7 +1,7 @@
-"""Mild changes of training images, which leave their findings as they are.
+"""Random changes of training images that do not alter their findings.
 
-They are drawn from the seed, the epoch and the row, not from a stream of random
-numbers: a run that was stopped continues with the same pictures.
+They depend only on the seed, the epoch and the row rather than on a stream of random
+numbers, so that a resumed run continues with the same images.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of random changes to training images.
+    """Ranges of random changes of training images.
 
-    The defaults are differences that a second radiograph of the same patient may show.
-    They do not mirror: the heart of a chest X-ray lies on the left.
+    The defaults correspond to differences between two radiographs of one patient.
+    Images are not mirrored by default, since the sides of the body differ.
 
     Parameters
     ----------
@@ -32,16 +32,16 @@ class Augmentation:
     shift : float, default=0.03
         Largest shift in either direction, as a share of width and height.
     scale : float, default=0.05
-        Largest share by which the picture grows or shrinks.
+        Largest relative change of size, in either direction.
     brightness : float, default=0.08
-        Largest share of white that is added or taken away.
+        Largest change of brightness in either direction, as a share of white.
     contrast : float, default=0.15
-        Largest share by which distances from the middle grey grow or shrink.
+        Largest relative change of contrast around the middle grey, in either direction.
     flip_left_right : bool, default=False
-        Mirror half of the images. Suits skin or histology, but not images whose sides
-        have a meaning.
+        Whether to mirror half of the images. This suits images of skin or histology,
+        but not images in which left and right have a meaning.
     flip_up_down : bool, default=False
-        Turn half of the images upside down.
+        Whether to flip half of the images upside down.
 
     Raises
     ------
@@ -80,8 +80,8 @@ class Augmentation:
 def draw_changes(
     how: Augmentation, seed: int, epochs: Sequence[int], rows: Sequence[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Draw an affine map, and a factor and shift of tones, for each image."""
-    # Maps lead from the changed picture to the picture, in places from -1 to 1.
+    """Draw an affine map, and a factor and an offset of grey values, for each image."""
+    # Maps from the changed image to the original, in coordinates from -1 to 1.
     affine = np.empty((len(rows), 2, 3), np.float32)
     tone = np.empty((len(rows), 2), np.float32)
     for i, (epoch, row) in enumerate(zip(epochs, rows, strict=True)):
@@ -98,7 +98,7 @@ def draw_changes(
         )
         cos, sin = math.cos(angle) / size, math.sin(angle) / size
         affine[i, :, :2] = np.array([[cos, -sin], [sin, cos]]) * flip
-        # Places run from -1 to 1, over twice the width.
+        # Coordinates run from -1 to 1, so the width is 2.
         affine[i, :, 2] = 2 * how.shift * across, 2 * how.shift * down
         tone[i] = 1 + how.contrast * hard, how.brightness * bright
     return affine, tone
@@ -107,9 +107,9 @@ def draw_changes(
 def apply_changes(
     pixels: torch.Tensor, affine: torch.Tensor, tone: torch.Tensor
 ) -> torch.Tensor:
-    """Return changed pictures of shape (n, 3, height, width), values from 0 to 255.
+    """Return changed images of shape (n, 3, height, width), values from 0 to 255.
 
-    Beyond its edges a picture continues as at the nearest edge.
+    Images are extended beyond their edges with the values at the edge.
     """
     from torch.nn import functional as F
 

@@ -1,8 +1,8 @@
-"""Batches: the order of rows, and the tensors that the network needs.
+"""Batches: the order of rows, and the tensors for the network.
 
-The order of a run is a function of its seed: batch number k holds the same rows in
-every process, and after a restart. All epochs are one sequence, so that a run resumes
-by skipping its first batches, which costs nothing.
+The order is a function of the seed: batch number k holds the same rows in every process
+and after a restart. All epochs form one sequence, so that a run resumes by skipping its
+first batches, which costs no time.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from sk_medsiglip.fine_tuning._inputs import Inputs
 
 @dataclass(frozen=True)
 class RunOrder:
-    """The batches of one process, over all epochs, as items ``epoch * n_rows + place``.
+    """Batches of one process over all epochs, as items ``epoch * n_rows + place``.
 
-    Each epoch is a permutation; rows that do not fill its last batch are left to the
-    next one. The batches of all processes with the same number make up the batch that
-    a single process with a larger ``batch_size`` would take.
+    Each epoch is a permutation. Rows that do not fill its last batch are skipped.
+    Batch number k of all processes together equals batch number k of a single process
+    with a larger ``batch_size``.
     """
 
     n_rows: int
@@ -35,11 +35,11 @@ class RunOrder:
     seed: int
     n_processes: int = 1
     process: int = 0
-    drop_last = True  # a loader asks
+    drop_last = True  # read by DataLoader
 
     @property
     def batches_per_epoch(self) -> int:
-        """The number of whole batches in an epoch."""
+        """Number of whole batches in an epoch."""
         return max(1, self.n_rows // (self.batch_size * self.n_processes))
 
     def __len__(self) -> int:
@@ -75,10 +75,10 @@ class Collator:
     def take(
         self, rows: NDArray[np.intp], epochs: NDArray[np.intp] | None = None
     ) -> dict[str, torch.Tensor]:
-        """Return the tensors of rows of the collection.
+        """Return the tensors of some rows.
 
-        Epochs decide the changes and which of several texts is shown. Without them
-        pictures are as they are, and each shows its first text.
+        Changes of images and the choice among several texts depend on the epochs.
+        Without epochs images are unchanged, and each shows its first text.
         """
         batch = self.describe(rows, epochs)
         inputs, token_ids = self.inputs, self.examples.token_ids
@@ -96,7 +96,7 @@ class Collator:
             shown = batch["text_ids"].numpy()
             batch["text_vectors"] = torch.from_numpy(inputs.text_vectors[shown])
         elif token_ids is not None:
-            # A text that several rows show goes through the tower once.
+            # A text that several rows show is encoded once.
             unique, place = np.unique(batch["text_ids"].numpy(), return_inverse=True)
             batch["tokens"] = torch.from_numpy(token_ids[unique])
             batch["token_of"] = torch.from_numpy(place)
@@ -108,7 +108,7 @@ class Collator:
     def describe(
         self, rows: NDArray[np.intp], epochs: NDArray[np.intp] | None = None
     ) -> dict[str, torch.Tensor]:
-        """Return the tensors that the loss needs besides the vectors of rows."""
+        """Return the tensors for the loss other than the vectors of rows."""
         batch = {
             "rows": torch.from_numpy(rows.astype(np.int64)),
             "image_ids": torch.from_numpy(self.inputs.image_ids[rows]),
@@ -126,7 +126,7 @@ class Collator:
 
 
 def _gather(pixels: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.uint8]:
-    # In the order of the rows, since the pixels may lie in a file.
+    # Read in the order of rows, since the pixels may be in a file.
     out = np.empty((len(rows), *pixels.shape[1:]), np.uint8)
     for place in np.argsort(rows, kind="stable"):
         out[place] = pixels[rows[place]]
@@ -134,6 +134,6 @@ def _gather(pixels: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.uin
 
 
 def _padded(texts: Sequence[NDArray[np.int64]], rows: NDArray[np.intp]) -> torch.Tensor:
-    """Return the texts of rows as a table, filled up with -1."""
+    """Return the texts of rows as a table, padded with -1."""
     chosen = [torch.from_numpy(texts[row]) for row in rows]
     return pad_sequence(chosen, batch_first=True, padding_value=-1)

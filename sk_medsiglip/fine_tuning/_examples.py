@@ -1,6 +1,6 @@
-"""Training examples: images with texts or labels, and the patients they belong to.
+"""Training examples: images with texts or labels, and their patients.
 
-They are checked against each other before an image is read.
+They are checked against each other before any image is read.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from sk_medsiglip.fine_tuning._texts import (
 )
 from sk_medsiglip.images import image_rows
 
-# A label needs as many rows with it, and as many without.
+# Minimum number of rows with a label, and of rows without it.
 _FEWEST = 2
 
-# Random orders of patients to try; the one that shares out the labels best is taken.
+# Number of random orders of patients to try; the most balanced split is used.
 _TRIES = 200
 
 
@@ -48,13 +48,13 @@ class Examples:
 
     @property
     def has_exclusive_classes(self) -> bool:
-        """Whether labels are one of three or more classes."""
+        """Whether each image has one of three or more classes."""
         labels = self.labels
         return labels is not None and labels.classes is not None and labels.n_rows > 1
 
     @cached_property
     def targets(self) -> NDArray[Any] | None:
-        """Targets of the classifier: places of classes; or 1, 0 and NaN."""
+        """Targets of the classifier: indices of classes; or 1, 0 and NaN."""
         if self.texts is not None or self.labels is None:
             return None
         kind = np.int64 if self.has_exclusive_classes else np.float64
@@ -80,11 +80,11 @@ def check_examples(
     if y is None:
         raise ValueError(
             "MedSigLIPFineTuner requires y to be passed, but the target y is None. "
-            "Pass captions, or labels."
+            "Pass captions or labels."
         )
     patients = np.arange(len(sources))
     if groups is not None:
-        # By name, so that a seed splits them alike whatever order rows come in.
+        # Sorted by name, so that the split does not depend on the order of rows.
         names = check_groups(groups, len(sources)).astype(str)
         patients = np.unique(names, return_inverse=True)[1]
     labels, texts = None, None
@@ -130,12 +130,12 @@ def _check_counts(labels: Labels) -> None:
         name, rows = names[few[0]], np.flatnonzero(table[:, few[0]] == value)
         if labels.classes is None:
             raise ValueError(
-                f"column {name!r} of y has {len(rows)} {word} rows. A label needs two "
-                "of either kind at least. Add images, or drop the column."
+                f"column {name!r} of y has {len(rows)} {word} rows. A label needs at "
+                "least two of either kind. Add images, or drop the column."
             )
         raise ValueError(
-            f"class {name!r} has one image, row {rows[0]}. A class needs two at least, "
-            "and little can be learned from fewer than ten. Add images, join it with "
+            f"class {name!r} has one image, row {rows[0]}. A class needs at least two, "
+            "and little can be learned from fewer than ten. Add images, merge it with "
             "another class, or drop the row."
         )
 
@@ -143,7 +143,7 @@ def _check_counts(labels: Labels) -> None:
 def positive_weights(
     given: Any, examples: Examples, rows: NDArray[np.intp]
 ) -> NDArray[np.float32] | None:
-    """Return the weights of positives, or of classes; "balanced" counts the rows."""
+    """Return the weights of positives, or of classes, computed for "balanced"."""
     labels = examples.labels
     if given is None or labels is None:
         return None
@@ -174,16 +174,16 @@ def split_patients(
     names: list[str],
     seed: int,
 ) -> NDArray[np.bool_]:
-    """Choose the rows of validation by whole patients.
+    """Choose the validation rows by whole patients.
 
-    Each label, a column of 1, 0 and NaN, gets positives and negatives on both sides,
-    and about the same share of positives.
+    Each label (a column of 1, 0 and NaN) has positives and negatives on both sides, and
+    about the same share of positives.
     """
     members, sizes = np.unique(patients, return_counts=True)
     if len(members) < 2:
         raise ValueError(
-            "All rows are of one patient; a validation split needs others. Pass "
-            "validation_fraction=None, or groups with several patients."
+            "All rows belong to one patient, and a validation split needs several. "
+            "Pass validation_fraction=None, or groups with several patients."
         )
     rng = np.random.default_rng([seed, 1])
     best: NDArray[np.bool_] | None = None
@@ -205,9 +205,9 @@ def split_patients(
             best, least = chosen, cost
     if best is None:
         raise ValueError(
-            f"No validation split of {fraction:.0%} of the rows by whole patients can "
-            f"judge every label: {missing}. Use a larger validation_fraction, more "
-            "patients, or validation_fraction=None."
+            f"No split by patient into {fraction:.0%} validation rows was found in "
+            f"which every label can be scored: {missing}. Use a larger "
+            "validation_fraction, more patients, or validation_fraction=None."
         )
     return best
 
@@ -215,7 +215,7 @@ def split_patients(
 def _missing_side(
     target: NDArray[np.floating], chosen: NDArray[np.bool_], names: list[str]
 ) -> str:
-    """Return which label one side of a split lacks positives or negatives of."""
+    """Return a sentence on a label without positives or negatives on one side."""
     for side, rows in (("validation", chosen), ("training", ~chosen)):
         for word, value in (("positives", 1), ("negatives", 0)):
             none = np.flatnonzero(~(target[rows] == value).any(axis=0))

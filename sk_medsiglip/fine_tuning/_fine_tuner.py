@@ -1,4 +1,4 @@
-"""``MedSigLIPFineTuner``: images with texts or classes in, a better encoder out."""
+"""``MedSigLIPFineTuner``: fine-tuning on images with texts or classes."""
 
 from __future__ import annotations
 
@@ -14,82 +14,86 @@ from sk_medsiglip.fine_tuning._settings import Settings
 
 
 class MedSigLIPFineTuner(FittedTuner):
-    """Fine-tune MedSigLIP on images with texts, or with classes.
+    """Fine-tune MedSigLIP on images with texts or classes.
 
-    Needs ``pip install "sk-medsiglip[finetune]"``. The result is an encoder like any
-    other: ``transform`` gives its embeddings, ``as_embedder`` an embedder for
-    pipelines, ``save`` a folder that every ``model=`` of this package takes, ``merge``
-    one that plain transformers opens.
+    Requires ``pip install "sk-medsiglip[finetune]"``. The result is used like any other
+    encoder: ``transform`` returns its embeddings, ``as_embedder`` returns an embedder
+    for pipelines, ``save`` writes a folder that can be passed as ``model=`` in this
+    package, and ``merge`` writes a folder that transformers can load.
 
     Parameters
     ----------
     embedder : MedSigLIPEmbedder or None, default=None
-        The encoder to tune, and how it reads images: model, resizing, intensity,
-        threads, device and store. Adapters and runs lie beside its store. By default
-        ``MedSigLIPEmbedder()``. Its ``device`` is "auto", "cpu", "cuda" or "mps": one
-        process has one GPU. Choose it with ``CUDA_VISIBLE_DEVICES``, use several with
-        ``torchrun --nproc-per-node`` or ``accelerate launch``. ``fit`` raises on
-        images that cannot be read, whatever its ``on_error``.
+        The embedder to tune. It sets the model, the way images are read, threads,
+        device and store; adapters and runs are stored beside its store. By default
+        ``MedSigLIPEmbedder()``. Its ``device`` must be "auto", "cpu", "cuda" or "mps",
+        since each process uses one GPU. Choose the GPU with ``CUDA_VISIBLE_DEVICES``,
+        and use several with ``torchrun --nproc-per-node`` or ``accelerate launch``.
+        ``fit`` raises on images that cannot be read, whatever its ``on_error``.
     objective : {"contrastive", "classification"}, default="contrastive"
-        "contrastive" brings images and their texts together, by the sigmoid loss that
-        SigLIP was trained with [1]_. "classification" puts a linear layer on the image
-        tower and trains by cross-entropy; several labels may have blanks.
+        Objective of the training. "contrastive" aligns images with their texts by the
+        sigmoid loss of SigLIP [1]_. "classification" adds a linear layer to the image
+        tower and uses cross-entropy; several labels may have blanks.
     prompts : mapping or None, default=None
-        Descriptions of the labels for "contrastive" without captions: of each class,
-        or of each finding present and absent; as
-        :class:`~sk_medsiglip.ZeroShotClassifier` takes them. An image shows one of the
-        prompts of its labels in each epoch, and of its findings those that are present
-        at least every second time.
+        Descriptions of the labels, for "contrastive" without captions: one or more for
+        each class, or for each finding when present and when absent, as in
+        :class:`~sk_medsiglip.ZeroShotClassifier`. In each epoch an image is paired with
+        one of the prompts of its labels. For an image with findings this prompt
+        describes a finding that is present in at least half of the epochs.
     templates : str, sequence of str, mapping or None, default=None
         Texts with one ``{}`` each, to be filled with the prompts.
     same_caption : {"positive", "ignore", "negative"}, default="positive"
-        Role of another row's text that is true of an image too: also a pair (several
-        positives), left out, or, as in the paper, a counter-example. Texts of the same
-        picture in another row count as true of it.
+        Treatment of texts of other rows that are also true of an image: as further
+        positives, left out, or as negatives, which is the method of the paper. Texts of
+        an identical image in another row count as true.
     keep : mapping, sequence of str or None, default=None
-        Prompts, as :class:`~sk_medsiglip.ZeroShotClassifier` takes them, or texts, that
-        must not be forgotten. The scores that they give the training images are
-        measured before the first step, and their changes are added to the loss [3]_;
-        labels are not needed. A step looks at ``batch_size`` of the texts at most,
-        drawn anew each time.
+        Prompts, as in :class:`~sk_medsiglip.ZeroShotClassifier`, or texts whose scores
+        should be preserved. Their scores on the training images are computed before
+        training, and later changes are added to the loss [3]_. Labels are not needed.
+        Each step uses at most ``batch_size`` of these texts, drawn at random.
     keep_weight : float, default=1.0
-        Weight of these changes. At 1, each score that has changed by as much as it
-        differs between images adds 1 to the loss. They are not part of
-        ``validation_loss``, by which ``validation_fraction`` chooses the weights.
+        Weight of these changes. At 1, a score whose change equals its standard
+        deviation over images adds 1 to the loss. They are not part of
+        ``validation_loss``, by which ``validation_fraction`` selects the weights.
     train : {"lora", "last_blocks", "head", "full"}, default="lora"
-        The weights to train: low-rank matrices beside each layer [2]_; the last
-        ``n_blocks`` layers and everything after them; the attention pooling and the
-        text projection (for "classification" the new layer alone, on embeddings that
-        are computed once); all. Only the result of "lora" fits into a pickle.
+        The weights to train:
+
+        - "lora": low-rank matrices beside each layer [2]_. Only the result of this
+          option fits into a pickle;
+        - "last_blocks": the last ``n_blocks`` layers and everything after them;
+        - "head": the attention pooling and the text projection; for "classification"
+          only the new layer, on embeddings that are computed once;
+        - "full": all weights.
     towers : {"both", "image", "text"}, default="both"
         The towers to train for "contrastive". The output of the other one is computed
         once.
     lora_rank : int, default=8
-        Columns of the low-rank matrices. At 8 and all layers an adapter of MedSigLIP
-        has 35 MB, of the attention alone 16 MB.
+        Rank of the low-rank matrices. With rank 8 an adapter of MedSigLIP has 16 MB for
+        the attention layers, and 35 MB for all layers.
     lora_alpha : float or None, default=None
-        The product of the matrices is scaled by ``lora_alpha / lora_rank``. By
-        default, twice the rank.
+        Scale of the low-rank matrices, whose product is multiplied by ``lora_alpha /
+        lora_rank``. By default, twice the rank.
     lora_dropout : float, default=0.0
-        Share of their inputs that is dropped in training.
+        Dropout probability of the inputs of the low-rank matrices.
     lora_layers : {"attention", "all"}, default="attention"
-        The linear layers of a block that get them: the four of its attention, or those
-        of its perceptron too.
+        The linear layers of a block that get low-rank matrices: the four of its
+        attention, or those of its perceptron too.
     n_blocks : int, default=2
         Number of layers to train for "last_blocks".
     epochs : int, default=10
-        Passes through the training rows.
+        Number of passes over the training rows.
     max_steps : int or None, default=None
-        Steps of the optimizer, instead of epochs.
+        Number of optimizer steps. It overrides ``epochs``.
     batch_size : int, default=16
-        Images in one pass of a process. Under a launcher of several processes a text
+        Number of images in one forward pass of a process. With several processes a text
         is compared with the images of all of them.
     accumulate : int, default=1
-        Passes in a step. Rows of different passes are not compared.
+        Number of forward passes per step. Rows of different passes are not compared
+        with each other.
     learning_rate : float or "auto", default="auto"
         Learning rate of the top layer. "auto" is 1e-3 for "lora" and "head", 5e-5 for
-        "last_blocks", 1e-5 for "full". A new classifier on a tower that is trained
-        moves at 1e-3 at least.
+        "last_blocks" and 1e-5 for "full". A new classifier on a tower that is trained
+        has a learning rate of at least 1e-3.
     schedule : {"cosine", "linear", "constant"}, default="cosine"
         Learning-rate schedule after the warm-up.
     warmup : float, default=0.05
@@ -97,39 +101,42 @@ class MedSigLIPFineTuner(FittedTuner):
     weight_decay : float, default=0.01
         Weight decay, applied to weight matrices only.
     layer_decay : float, default=1.0
-        Factor on the learning rate for each layer further down; 0.9 keeps early layers
-        of "full" and "last_blocks" closer to their former state.
+        Factor on the learning rate for each layer below the top. 0.9 keeps early layers
+        closer to their initial weights with "full" and "last_blocks".
     gradient_checkpointing : bool, default=False
-        Compute layers again on the way back instead of keeping their output: a third
-        slower, at a fraction of the memory.
+        Whether to recompute layers in the backward pass instead of keeping their
+        output. This is a third slower and needs a fraction of the memory.
     bf16 : bool or "auto", default="auto"
-        Whether products are computed in bfloat16. "auto" does so on GPUs that have it.
+        Whether to compute matrix products in bfloat16. "auto" does so on GPUs that
+        support it.
     pos_weight : "balanced", float, array-like or None, default=None
-        Factors on the loss of positives for "classification", one for each label; for
-        three and more classes, one for each class. "balanced" gives rare and common
-        ones the same weight.
+        Weights of positives in the loss for "classification", one per label; for three
+        or more classes, one weight per class. "balanced" gives rare and common ones the
+        same total weight.
     augment : "auto", Augmentation or None, default="auto"
-        Changes of training images. "auto" is ``Augmentation()``, small shifts and tones
-        without mirroring, if the image tower is trained; else none.
+        Random changes of training images. "auto" means ``Augmentation()``, small shifts
+        and changes of brightness without mirroring, if the image tower is trained, and
+        else no changes.
     validation_fraction : float or None, default=None
-        Share of the rows that is left out of training and judged, by whole patients.
-        The weights with the best validation loss are kept.
+        Share of the rows that is held out for validation, by whole patients. The
+        weights with the lowest validation loss are kept.
     patience : int or None, default=3
-        Number of validations without a better loss after which training stops.
+        Number of validations without a lower loss after which training stops.
     checkpoint_every : int or None, default=None
-        Steps between two checkpoints, and two validations. By default, once an epoch,
-        and 50 times a run at most.
+        Number of steps between checkpoints, and between validations. By default, one
+        epoch, with at most 50 checkpoints in a run.
     run_dir : str, path-like or None, default=None
-        Folder of the run's checkpoints, which it keeps. The default is one beside the
-        store of embeddings, named by settings and data, that is deleted when the run is
-        done. Processes on several machines must all see it.
+        Folder for the checkpoints of the run, which is kept. By default, a folder
+        beside the store of embeddings, named by settings and data, which is deleted at
+        the end of the run. Processes on several machines need a folder that all of them
+        can access.
     resume : bool, default=False
-        Continue from the last checkpoint of this run, or start if it has none.
-        The result is that of an unbroken run. False starts anew.
+        Whether to continue from the last checkpoint of this run, if there is one. The
+        result equals that of an uninterrupted run. False starts from the beginning.
     random_state : int, RandomState or None, default=None
         Seed of the random number generator. Runs with the same int are equal.
     verbose : int, default=0
-        A value above 0 shows progress bars.
+        Verbosity. Values above 0 show progress bars.
     **deprecated : dict
         Former parameters that belong to the embedder: ``model``, ``revision``,
         ``resize``, ``pad``, ``intensity``, ``frame``, ``max_pixels``, ``n_jobs``,
@@ -139,56 +146,61 @@ class MedSigLIPFineTuner(FittedTuner):
     Attributes
     ----------
     history_ : DataFrame
-        One row a step: ``step``, ``epoch``, ``loss``, ``learning_rate``,
-        ``gradient_norm``, and at validations ``validation_loss`` and, for classes,
-        ``validation_auc``.
+        One row per step, with the columns ``step``, ``epoch``, ``loss``,
+        ``learning_rate`` and ``gradient_norm``; for validations also
+        ``validation_loss`` and, for classes, ``validation_auc``.
     base_revision_ : str
         Commit or folder digest of the checkpoint that was tuned.
     fingerprint_ : str
-        Digest of the tuned weights and their base. Embeddings are stored under it.
+        Digest of the tuned weights and their base. It is the revision under which
+        embeddings are stored.
     n_steps_, best_step_ : int
-        The number of steps, and the step whose weights were kept.
+        Number of steps, and the step whose weights were kept.
     n_trained_ : int
-        Number of trained values.
+        Number of trained parameters of the network.
     n_train_ : int
         Number of training images.
     validation_rows_ : ndarray of int
         Rows of ``X`` that were left out of training.
     classes_ : ndarray
-        For "classification": sorted labels, or one row ``[0, 1]`` a label.
+        Sorted classes for "classification"; with several labels, one row ``[0, 1]`` per
+        label.
     coef_, intercept_ : ndarray
-        For "classification": the layer on the tuned embeddings, scaled to the length
-        ``sqrt(width)``.
+        Weights of the layer for "classification". Its inputs are tuned embeddings
+        scaled to the length ``sqrt(width)``.
 
     See Also
     --------
-    sk_medsiglip.LinearProbe : A head on the embeddings as they are; try it first.
+    sk_medsiglip.LinearProbe : A classifier on embeddings without fine-tuning. Try it
+        first.
 
     Notes
     -----
-    Images are read and resized once, before the first step: in memory up to 1 GiB
-    (1,783 images of MedSigLIP), beyond that in a file beside the run, 602 kB an image.
+    Images are read and resized once, before the first step. Up to 1 GiB (1,783 images
+    of MedSigLIP) they are kept in memory, and beyond that in a file beside the run, at
+    602 kB per image.
 
-    On 2 CPU cores the demonstration checkpoint trains about 100 images a second. A step
-    costs little more than its forward and backward passes (``docs/benchmarks.md``).
-    MedSigLIP needs a GPU; on these cores a fit of one low-rank step takes half a minute
-    and 5 GiB with one image and its tower, 50 s and 8 GiB with two images, both towers
-    and ``gradient_checkpointing``, loading included.
+    On 2 CPU cores the demonstration checkpoint trains on about 100 images per second. A
+    step costs little more than its forward and backward passes
+    (``docs/benchmarks.md``). MedSigLIP needs a GPU: on the same cores one step of
+    "lora", including loading, takes half a minute and 5 GiB with one image and the
+    image tower, and 50 s and 8 GiB with two images, both towers and
+    ``gradient_checkpointing``.
 
-    A pickle holds the adapter and the name and revision of the base, never the base's
-    weights. The tuned encoder lies in a folder of adapters beside the store, which is
-    made again on the machine where a pickle is opened.
+    A pickle holds the adapter, and the name and revision of the base, but not the
+    weights of the base. The tuned encoder is in a folder of adapters beside the store,
+    which is created again on a machine where the pickle is loaded.
 
-    Weights that were tuned from MedSigLIP stay under its terms; ``save`` and ``merge``
-    write the NOTICE that these ask for, and a model card, ``README.md``: base, size of
-    the data, settings, losses, licence and limits. Not a medical device.
+    Weights tuned from MedSigLIP stay under its terms. ``save`` and ``merge`` write the
+    NOTICE that these require, and a model card ``README.md`` with the base, size of the
+    data, settings, losses, licence and limits. The result is not a medical device.
 
     References
     ----------
     .. [1] Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023.
     .. [2] Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
-    .. [3] After Li and Hoiem, "Learning without Forgetting", IEEE TPAMI 40, 2018; they
-       keep classes, here the scores of texts are kept.
+    .. [3] Based on Li and Hoiem, "Learning without Forgetting", IEEE TPAMI 40, 2018,
+       with scores of texts in place of classes.
 
     Examples
     --------
@@ -209,38 +221,41 @@ class MedSigLIPFineTuner(FittedTuner):
     def fit(
         self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None
     ) -> Self:
-        """Train.
+        """Fine-tune the encoder.
 
         Parameters
         ----------
         X : array-like of shape (n_samples,), (n_samples, H, W) or (n_samples, H, W, C)
-            Images, as :class:`~sk_medsiglip.MedSigLIPEmbedder` takes them.
+            Images, as in :class:`~sk_medsiglip.MedSigLIPEmbedder`.
         y : array-like
-            For "contrastive" a caption for each image, or a list of captions that are
-            all true of it; with ``prompts`` labels. For "classification" labels:
+            For "contrastive", a caption for each image, or a list of captions that are
+            all true of it; with ``prompts``, labels. For "classification", labels:
             classes, or a table of 1, 0, and NaN where a label is not known.
         groups : array-like of shape (n_samples,) or None, default=None
             Patients. All images of a patient are on one side of the validation split.
-            By default, each image counts as a patient of its own.
+            By default, each image counts as a patient.
 
         Returns
         -------
         self
+            The fitted fine-tuner.
 
         Raises
         ------
         MissingDependencyError
             If peft or accelerate is not installed.
         ImageReadError
-            If images cannot be read; before the first step, and all are named.
+            If images cannot be read. It is raised before the first step and names all
+            of them.
         TypeError, ValueError
-            If texts, labels or patients do not fit each other.
+            If texts, labels or patients are invalid, or their lengths differ.
         ModelAccessError, CheckpointError
-            If the model cannot be loaded, or ``run_dir`` holds another run.
+            If the model cannot be loaded, or if ``run_dir`` holds another run.
         RunFolderError
             If the disk is full. Finished checkpoints are kept for ``resume=True``.
         OutOfMemoryError
-            If a step does not fit into memory; names three settings to change.
+            If a step does not fit into memory. The message names three settings to
+            change.
         """
         import_optional("accelerate", extra="finetune", purpose="Fine-tuning")
         if self.train == "lora":

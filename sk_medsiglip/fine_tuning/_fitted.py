@@ -1,4 +1,4 @@
-"""A fitted fine-tuner: its encoder, its answers, and the folders it is saved to."""
+"""Methods of a fitted fine-tuner: embeddings, predictions and saved folders."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from sk_medsiglip.fine_tuning._tuned import Tuned
 def _classifies(tuner: Any) -> bool:
     if tuner.objective != "classification":
         raise AttributeError(
-            "A contrastive fine-tuner has no classes of its own. Use "
-            "ZeroShotClassifier(prompts, model=tuner.save(path)), or a head on "
+            "A contrastive fine-tuner cannot predict classes. Use "
+            "ZeroShotClassifier(prompts, model=tuner.save(path)), or fit a head to "
             "tuner.transform(X)."
         )
     return True
@@ -45,14 +45,14 @@ def _classifies(tuner: Any) -> bool:
 class FittedTuner(
     VersionedPickle, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Parameters
 ):
-    """Abstract: the methods of ``MedSigLIPFineTuner`` that need a fit."""
+    """Abstract class with the methods of ``MedSigLIPFineTuner`` that need a fit."""
 
     history_: pd.DataFrame
     fingerprint_: str
     classes_: NDArray[Any]
     coef_: NDArray[np.float32]
     intercept_: NDArray[np.float32]
-    # The fields of Tuned as a dict, so that saved files name no class of this room.
+    # Tuned as a dict, so that pickles do not refer to a private class.
     _tuned: dict[str, Any] | None
 
     def _set_fitted(self, learned: dict[str, Any], tuned: Tuned | None) -> None:
@@ -71,7 +71,7 @@ class FittedTuner(
         Returns
         -------
         ndarray of shape (n_samples, embedding_dim), float32
-            Stored under ``fingerprint_``.
+            Embeddings. The store keeps them under ``fingerprint_``.
         """
         return plain_rows(self.as_embedder(), X)
 
@@ -81,8 +81,9 @@ class FittedTuner(
         Returns
         -------
         MedSigLIPEmbedder
-            It names a folder beside the store of this machine and refuses others. For
-            another machine ``save(path)`` and name that folder.
+            An embedder whose ``model`` is a folder beside the store of this machine.
+            For use on another machine, call ``save(path)`` and pass that folder as
+            ``model``.
         """
         check_is_fitted(self)
         base, tuned = self.base_embedder(), self._weights()
@@ -90,22 +91,22 @@ class FittedTuner(
         return base.set_params(model=os.fspath(model), revision=self.fingerprint_)
 
     def base_embedder(self) -> MedSigLIPEmbedder:
-        """Return the embedder of the checkpoint before it is tuned, not fitted."""
+        """Return an unfitted embedder of the checkpoint before fine-tuning."""
         given = self.embedder
         return MedSigLIPEmbedder() if given is None else clone(given)
 
     def reader(self, checkpoint: Checkpoint) -> Callable[[Any], NDArray[np.uint8]]:
-        """Return the function that reads an image as the model takes it.
+        """Return a function that reads an image and resizes it for the model.
 
         Parameters
         ----------
         checkpoint : Checkpoint
-            The model, for its size and image processor.
+            The model, which sets the image size and preprocessing.
 
         Returns
         -------
         callable
-            From a source to an array of shape (image_size, image_size, 3).
+            A function from a source to an array of shape (image_size, image_size, 3).
         """
         return partial(prepare_image, self.base_embedder(), checkpoint)  # type: ignore[arg-type]
 
@@ -121,7 +122,8 @@ class FittedTuner(
         Returns
         -------
         ndarray
-            ``(n_samples,)`` for two classes, else one column a class or label.
+            Logits, ``(n_samples,)`` for two classes, else one column per class or
+            label.
         """
         return decision(self._logits(X), self.classes_)
 
@@ -137,14 +139,14 @@ class FittedTuner(
         Returns
         -------
         ndarray
-            ``(n_samples, n_classes)``, rows sum to 1; for several labels
-            ``(n_samples, n_labels)``, the probability of each.
+            Probabilities of the classes, ``(n_samples, n_classes)``, in rows that sum
+            to 1; for several labels the probability of each, ``(n_samples, n_labels)``.
         """
         return probabilities(self._logits(X), self.classes_)
 
     @available_if(_classifies)
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the likeliest class, or 1 for every label likelier than not.
+        """Return the most likely class, or 1 for labels with a probability above 0.5.
 
         Parameters
         ----------
@@ -154,6 +156,7 @@ class FittedTuner(
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Predictions.
         """
         return likeliest(self._logits(X), self.classes_)
 
@@ -161,7 +164,7 @@ class FittedTuner(
     def score(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return the accuracy.
+        """Return the accuracy of the predictions.
 
         Parameters
         ----------
@@ -175,6 +178,7 @@ class FittedTuner(
         Returns
         -------
         float
+            Share of images whose prediction is right in all labels.
         """
         return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
 
@@ -182,7 +186,7 @@ class FittedTuner(
         """Return the outputs of the layer: one column for two classes."""
         embedder = self.as_embedder().set_params(on_error="raise", normalize=False)
         rows = plain_rows(embedder, X).astype(np.float64)
-        # The scale that the layer was trained on.
+        # The scale of the inputs in training.
         rows *= rows.shape[1] ** 0.5 / np.linalg.norm(rows, axis=1, keepdims=True)
         return rows @ self.coef_.astype(np.float64).T + self.intercept_
 
@@ -197,14 +201,14 @@ class FittedTuner(
         Returns
         -------
         str
-            The folder: a ``model=`` for every estimator of this package, if the
-            encoder was changed at all. It holds the adapter as peft writes it, or the
-            trained weights; not the base, which is found by its name.
+            The folder, which can be passed as ``model=`` to every estimator of this
+            package if the encoder was trained. It holds the adapter in the format of
+            peft, or the trained weights, but not the base, which is found by its name.
 
         Raises
         ------
         RunFolderError
-            If it holds something else, or cannot be written.
+            If the folder holds other files, or cannot be written.
         """
         check_is_fitted(self)
         return save_folder(
@@ -218,17 +222,18 @@ class FittedTuner(
         Parameters
         ----------
         path : str or path-like
-            Its folder. Pickles are not opened.
+            The folder. It holds no pickles.
 
         Returns
         -------
         MedSigLIPFineTuner
-            Fitted.
+            The fitted fine-tuner.
 
         Raises
         ------
         CheckpointError
-            If it is damaged, or its base is another one than was tuned.
+            If the folder is damaged, or if its base differs from the one that was
+            tuned.
         """
         given, learned, tuned = load_folder(
             Path(path).expanduser(), cls._get_param_names()
@@ -248,17 +253,18 @@ class FittedTuner(
         Returns
         -------
         str
-            The folder, which ``transformers.SiglipModel.from_pretrained`` opens too. A
-            classifier is not part of it.
+            The folder, which ``transformers.SiglipModel.from_pretrained`` can load too.
+            It does not include a classifier.
 
         Raises
         ------
         RunFolderError
-            If it holds something, or cannot be written.
+            If the folder holds files, or cannot be written.
 
         Notes
         -----
-        Needs the base's weights: 3.5 GB of memory and of disk for MedSigLIP.
+        The weights of the base are loaded and written, which takes 3.5 GB of memory and
+        of disk space for MedSigLIP.
         """
         model = self.as_embedder().model
         return merge_folder(
@@ -266,7 +272,7 @@ class FittedTuner(
         )
 
     def _given(self) -> dict[str, Any]:
-        """Return the parameters, with the embedder that the default means."""
+        """Return the parameters, with the default embedder in place of None."""
         return self.get_params(deep=False) | {"embedder": self.base_embedder()}
 
     def _learned(self) -> dict[str, Any]:
@@ -277,16 +283,17 @@ class FittedTuner(
         return None if self._tuned is None else Tuned(**self._tuned)
 
     def plot_history(self, ax: Any = None) -> Any:
-        """Draw losses by step.
+        """Plot the losses of each step.
 
         Parameters
         ----------
         ax : matplotlib Axes or None, default=None
-            The axes to draw on. By default, those of a new figure.
+            Axes to draw on. By default, a new figure.
 
         Returns
         -------
         matplotlib Axes
+            The axes of the plot.
         """
         check_is_fitted(self)
         return plot_history(self.history_, self.best_step_, ax)
@@ -295,10 +302,10 @@ class FittedTuner(
         tuned = self.__dict__.get("_tuned")
         if tuned is not None and tuned["files"] is None:
             raise TypeError(
-                f"A fine-tuner with train={self.train!r} holds whole weights, which do "
-                "not belong into a pickle. Write them with save(path), and read them "
-                "with MedSigLIPFineTuner.load(path); or use train='lora', whose "
-                "adapter fits."
+                f"A fine-tuner with train={self.train!r} has weights that are too "
+                "large for a pickle. Write them with save(path), and read them with "
+                "MedSigLIPFineTuner.load(path); or use train='lora', which trains a "
+                "small adapter."
             )
         return super().__getstate__()
 

@@ -1,4 +1,4 @@
-"""The plot of a run: its losses, step by step."""
+"""Plot of the losses of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from sk_medsiglip._axes import new_axes
 
-# Of the palette of Okabe and Ito, which suits colour-blind readers.
+# From the palette of Okabe and Ito, which suits colour-blind readers.
 _TRAINING, _VALIDATION, _BEST = "#999999", "#0072B2", "#D55E00"
 
 # Share of all steps over which the training loss is averaged.
@@ -16,7 +16,7 @@ _SMOOTHED = 0.05
 
 
 def plot_history(history: pd.DataFrame, best_step: int, ax: Any = None) -> Any:
-    """Draw the losses of a run, and the step whose weights were kept."""
+    """Plot the losses of a run, and the step whose weights were kept."""
     ax = new_axes(ax, (7, 4), "Drawing the history")
     step, loss = history["step"], history["loss"]
     ax.plot(step, loss, color=_TRAINING, linewidth=0.8, alpha=0.6)
@@ -38,13 +38,8 @@ def plot_history(history: pd.DataFrame, best_step: int, ax: Any = None) -> Any:
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
-    epochs = ax.secondary_xaxis("top", functions=_between(history))
-    epochs.set_xlabel("epoch")
-    return ax
-
-
-def _between(history: pd.DataFrame) -> tuple[Any, Any]:
-    """Return the functions from steps to epochs and back."""
     last = history.iloc[-1]
     share = float(last["epoch"] / last["step"])
-    return (lambda step: step * share), (lambda epoch: epoch / share)
+    both_ways = (lambda step: step * share), (lambda epoch: epoch / share)
+    ax.secondary_xaxis("top", functions=both_ways).set_xlabel("epoch")
+    return ax

@@ -1,7 +1,7 @@
-"""Inputs of the towers: pixels, or the vectors of a tower that does not change.
+"""Inputs of the towers: pixels, or the vectors of a tower that is not trained.
 
-All images are read once, before the first step: decoding a file in every epoch costs
-more than many steps, and a broken one would end the run in the middle.
+All images are read once, before the first step, since decoding files in every epoch
+would cost more than many steps, and a broken file would end the run halfway.
 """
 
 from __future__ import annotations
@@ -36,22 +36,23 @@ from sk_medsiglip.fine_tuning._settings import Settings
 from sk_medsiglip.fine_tuning._texts import KeptScores, measure_kept
 from sk_medsiglip.images import image_fingerprint
 
-#: Bytes up to which pixels stay in memory: 1,783 images at 448 px. More are written to
-#: a file that is mapped: 602 kB an image.
+#: Bytes up to which pixels are kept in memory, 1,783 images at 448 px. More are written
+#: to a memory-mapped file, at 602 kB per image.
 IN_MEMORY = 1 << 30
 
 _ROWS_IN_ERROR = 5
 _FILE = "pixels.u8"
 
-# Images that are read between two looks at the results.
+# Number of images that are read before results are collected.
 _READ_AHEAD = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Inputs of all rows: either pixels or image vectors; equal ids, equal pictures.
+    """Inputs of all rows: either pixels or image vectors.
 
-    ``text_vectors`` are there where the text tower does not change.
+    Identical images have equal ``image_ids``. ``text_vectors`` are given if the text
+    tower is not trained.
     """
 
     image_ids: NDArray[np.int64]
@@ -69,7 +70,7 @@ def read_inputs(
     scratch: Path,
     processes: Processes,
 ) -> Inputs:
-    """Read all images, and embed texts and images whose vectors will not change."""
+    """Read all images, and embed images and texts of towers that are not trained."""
     text_vectors = kept = None
     if examples.texts is not None and "text" not in settings.running_towers:
         text_vectors = plain_rows(settings.text_embedder(), examples.texts.texts)
@@ -93,7 +94,7 @@ def _share_pixels(
     scratch: Path,
     processes: Processes,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
-    """Read the images in the first process of each machine; the others map its file."""
+    """Read the images in the first process of each machine, and map them in others."""
     base, size = settings.embedder, checkpoint.image_size
     shape = (len(sources), size, size, 3)
     n_bytes = int(np.prod(shape, dtype=np.int64))
@@ -130,9 +131,9 @@ def _share_pixels(
 
 
 def _forget_file(scratch: Path) -> None:
-    """Take its name from a mapped file, so that it ends with its processes.
+    """Unlink a mapped file, so that it is freed when its processes end.
 
-    Windows cannot; there the folder is removed by the next run.
+    This is impossible on Windows, where the next run removes the folder.
     """
     if os.name == "posix":
         (scratch / _FILE).unlink()
@@ -145,7 +146,7 @@ def read_pixels(
     n_jobs: int | None,
     verbose: int,
 ) -> tuple[NDArray[np.int64], str]:
-    """Fill an array with the pixels of all images; return their ids and a digest."""
+    """Fill an array with the pixels of all images, and return their ids and digest."""
     fingerprints: list[bytes] = [b""] * len(sources)
     failures: dict[int, ImageReadError] = {}
 
@@ -176,7 +177,7 @@ def read_pixels(
 
 
 def _all_failures(failures: dict[int, ImageReadError]) -> ImageReadError:
-    """Return the first error, with the rows of the others in its hint."""
+    """Return the first error, with the rows of all others in its hint."""
     row, *others = sorted(failures)
     first = failures[row]
     if not others:
@@ -192,7 +193,7 @@ def _all_failures(failures: dict[int, ImageReadError]) -> ImageReadError:
 
 @contextmanager
 def scratch_folder(settings: Settings, processes: Processes) -> Iterator[Path]:
-    """Make a folder on each machine, beside the run or the store, for the run."""
+    """Make a temporary folder on each machine, beside the run or the store."""
     near = settings.run_path.parent if settings.run_path else None
     near = near or runs_folder(settings.embedder.cache)
     made = ""

@@ -1,6 +1,6 @@
-"""Losses: the sigmoid loss of pairs, over processes too, and cross-entropies with gaps.
+"""Losses: the sigmoid loss of pairs, and cross-entropies of labels with blanks.
 
-Formulas only: this file knows nothing of images, models or estimators.
+This file holds only formulas. It does not depend on images, models or estimators.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ def sigmoid_pair_loss(
     bias: torch.Tensor,
     signs: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the sigmoid loss of vectors that SigLIP was trained with.
+    """Return the sigmoid loss of SigLIP.
 
-    ``-1/n * sum_ij log sigmoid(z_ij * (exp(log_scale) * <x_i, t_j> + bias))``, where
-    ``x`` and ``t`` have unit length: equation 1 and algorithm 1 of Zhai et al.,
-    "Sigmoid Loss for Language Image Pre-Training", ICCV 2023. The sign ``z`` is 1 for
-    a pair, -1 for others and 0 to leave one out; by default 1 on the diagonal.
+    It is ``-1/n * sum_ij log sigmoid(z_ij * (exp(log_scale) * <x_i, t_j> + bias))``,
+    where ``x`` and ``t`` have unit length: equation 1 and algorithm 1 of Zhai et al.,
+    "Sigmoid Loss for Language Image Pre-Training", ICCV 2023. The sign ``z`` is 1 for a
+    matching pair, -1 for others, and 0 for those to leave out. By default only the
+    diagonal matches.
     """
     x = F.normalize(images.float(), dim=-1)
     t = F.normalize(texts.float(), dim=-1)
@@ -30,7 +31,7 @@ def sigmoid_pair_loss(
     if signs is None:
         signs = 2 * torch.eye(*logits.shape, device=logits.device) - 1
     signs = signs.to(logits.dtype)
-    # log sigmoid(0) is not zero, so pairs that are left out are multiplied by 0.
+    # log sigmoid(0) is not 0, so pairs that are left out are multiplied by 0.
     return -(F.logsigmoid(signs * logits) * signs.abs()).sum() / len(logits)
 
 
@@ -44,14 +45,15 @@ def pair_signs(
     images: torch.Tensor,
     same_caption: str,
 ) -> torch.Tensor:
-    """Return 1 for images and texts that are a pair, -1 for others, 0 to leave out.
+    """Return 1 for images and texts that match, -1 for others, 0 to leave them out.
 
-    Rows are those of this process and of all. True and unknown texts are tables by
-    image, filled up with -1; equal numbers in ``images`` are equal pictures.
+    Rows are those of this process and of all processes. True and unknown texts are
+    tables with one row per image, padded with -1. Identical images have equal numbers
+    in ``images``.
     """
     own = row_ids[:, None] == all_row_ids[None, :]
     true_too = (true_texts[:, :, None] == all_texts[None, None, :]).any(1)
-    # A text of the same picture in another row is true of it here.
+    # A text of an identical image in another row is also true.
     true_too |= images[:, None] == all_images[None, :]
     unknown = (unknown_texts[:, :, None] == all_texts[None, None, :]).any(1)
     signs = torch.full(own.shape, -1, dtype=torch.int8, device=own.device)
@@ -64,15 +66,15 @@ def pair_signs(
 def keep_loss(
     scores: torch.Tensor, before: torch.Tensor, spread: torch.Tensor
 ) -> torch.Tensor:
-    """Return the sum over scores of mean square changes, as shares of their spread."""
+    """Return the summed mean squared changes of scores relative to their spread."""
     return (((scores - before) / spread) ** 2).mean(dim=0).sum()
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Return the rows of all processes, in their order; each has as many.
+    """Return the rows of all processes in order; each has the same number.
 
-    Each process computes the loss of its own images against the texts of all, so the
-    gradient of a text is the sum over processes.
+    Each process computes the loss of its images against the texts of all processes, so
+    the gradient of a text is a sum over processes.
     """
     if _n_processes() == 1:
         return rows
@@ -90,7 +92,7 @@ def _n_processes() -> int:
 def binary_loss(
     logits: torch.Tensor, targets: torch.Tensor, pos_weight: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return the binary cross-entropy of targets 1 and 0; NaN is left out.
+    """Return the binary cross-entropy of targets 1 and 0, leaving out NaN.
 
     It is scaled so that the mean over processes is the mean over all known targets.
     """
@@ -107,7 +109,7 @@ def binary_loss(
 def class_loss(
     logits: torch.Tensor, targets: torch.Tensor, class_weight: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return the cross-entropy, weighted by class; scaled like :func:`binary_loss`."""
+    """Return the cross-entropy weighted by class, scaled like :func:`binary_loss`."""
     each = F.cross_entropy(
         logits.float(), targets, weight=class_weight, reduction="none"
     )
@@ -116,7 +118,7 @@ def class_loss(
 
 
 def _mean_over_processes(total: torch.Tensor) -> torch.Tensor:
-    # Gradients are averaged over processes later.
+    # The mean, since gradients are averaged over processes later.
     total = total.detach().float().clone()
     n = _n_processes()
     if n > 1:

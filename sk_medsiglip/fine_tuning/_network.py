@@ -1,4 +1,4 @@
-"""The network that is trained: its loss, and which of its weights move how fast."""
+"""The network that is trained: its loss, trainable weights and learning rates."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _LOGIT = ("logit_scale", "logit_bias")
 _LAYER = re.compile(r"\b(vision_model|text_model)\.encoder\.layers\.(\d+)\.")
 _BEFORE = re.compile(r"\b(embeddings)\b")
 
-# Weight decay pulls matrices towards zero; vectors have no reason to be small.
+# Parameters other than vectors that are excluded from weight decay.
 _NO_DECAY_NAMES = ("probe", *_LOGIT)
 
 _FILE = "trained.safetensors"
@@ -56,15 +56,15 @@ def build_network(
     *,
     bf16: bool,
 ) -> tuple[Network, Any]:
-    """Load the checkpoint, and add low-rank matrices or a classifier to train."""
+    """Load the checkpoint, and add low-rank matrices or a classifier."""
     siglip = low_rank = None
     running = settings.running_towers
     if running:
-        # Frozen weights need no more digits than products have.
+        # Frozen weights need no more precision than the products.
         halved = bf16 and settings.train == "lora"
         siglip = load_network(checkpoint, "bfloat16" if halved else "float32")
         low_rank = choose_trainable(siglip, settings)
-        # Before towers are dropped, since transformers looks into both of them.
+        # Before a tower is dropped, since transformers accesses both.
         if settings.gradient_checkpointing:
             _compute_again(siglip)
         for tower in _NAMES.keys() - set(running):
@@ -88,19 +88,19 @@ def build_network(
 
 
 def _compute_again(siglip: Any) -> None:
-    """Let layers compute their outputs again on the way back."""
+    """Let layers recompute their outputs in the backward pass."""
     settings = {"use_reentrant": False}
     if hasattr(siglip, "activation_checkpointing_enable"):
         siglip.activation_checkpointing_enable(settings)
-    else:  # its former name
+    else:  # older versions of transformers
         siglip.gradient_checkpointing_enable(settings)
 
 
 class Network(torch.nn.Module):
-    """Towers and classifier; its ``forward`` is the loss of a batch.
+    """Towers and classifier, whose ``forward`` returns the loss of a batch.
 
-    The loss is computed inside, so that a wrapper which averages gradients over
-    processes meets all trained weights in one call.
+    The loss is computed inside, so that the wrapper that averages gradients over
+    processes uses all trained weights in one call.
     """
 
     factor: torch.Tensor
@@ -118,19 +118,19 @@ class Network(torch.nn.Module):
         self.classifier: torch.nn.Linear | None = None
 
     def add_classifier(self, width: int, n_outputs: int) -> None:
-        """Add a linear layer that starts at zero, which gives equal probabilities."""
+        """Add a linear layer of zeros, which starts from equal probabilities."""
         self.classifier = torch.nn.Linear(width, n_outputs)
         torch.nn.init.zeros_(self.classifier.weight)
         torch.nn.init.zeros_(self.classifier.bias)
 
     def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the loss of a batch, as :class:`Collator` makes them."""
+        """Return the loss of a batch of :class:`Collator`."""
         images = self._images(**batch)
         if self.classifier is None:
             loss = self._pairs_loss(images, **batch)
         else:
             logits = self.classifier(embedding_features(images))
-            # The share of the known labels of a step that this pass holds.
+            # Weighted by the share of the step's known labels in this pass.
             loss = self.class_loss(logits, batch["targets"]) * batch.get("share", 1.0)
         if "kept_scores" in batch:
             loss = loss + self.keep_weight * self._kept_loss(images, **batch)
@@ -147,7 +147,7 @@ class Network(torch.nn.Module):
         batch: dict[str, torch.Tensor],
         gather: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        """Return the sigmoid loss; ``gather`` collects the rows of all texts."""
+        """Return the sigmoid loss, given a function that gathers rows of all texts."""
         signs = pair_signs(
             batch["rows"],
             gather(batch["rows"]),
@@ -179,14 +179,14 @@ class Network(torch.nn.Module):
         )
 
     def encode(self, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the inputs of the loss: logits, or vectors of images and texts."""
+        """Return the inputs of the loss: logits, or image and text vectors."""
         images = self._images(**batch)
         if self.classifier is not None:
             return self.classifier(embedding_features(images)), None
         return self._directions(images, **batch)
 
     def _images(self, **batch: torch.Tensor) -> torch.Tensor:
-        """Return image vectors of any length."""
+        """Return image vectors before normalisation."""
         if "image_vectors" in batch:
             return batch["image_vectors"]
         values = batch["pixels"].permute(0, 3, 1, 2).to(torch.float32)
@@ -198,7 +198,7 @@ class Network(torch.nn.Module):
     def _directions(
         self, images: torch.Tensor, **batch: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return vectors of unit length: of images, and of the texts they show."""
+        """Return the image vectors and the vectors of their texts, with unit length."""
         texts = batch.get("text_vectors")
         if texts is None:
             tower = self.siglip.text_model
@@ -207,7 +207,7 @@ class Network(torch.nn.Module):
         return F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
 
     def n_known(self, targets: torch.Tensor) -> torch.Tensor:
-        """Return the divisor of :meth:`class_loss`: known labels, or their weights."""
+        """Return the divisor of :meth:`class_loss`, the (weighted) number of labels."""
         if self.several_classes and self.weights is not None:
             return self.weights.to(targets.device)[targets].sum()
         return (~torch.isnan(targets)).sum().float()
@@ -222,10 +222,10 @@ class Network(torch.nn.Module):
 
 
 def embedding_features(vectors: torch.Tensor) -> torch.Tensor:
-    """Return embeddings scaled to length ``sqrt(width)``, for the classifier.
+    """Return embeddings scaled to the length ``sqrt(width)``, for the classifier.
 
-    The length of MedSigLIP's vectors says little about the images, and a learning rate
-    that suits one checkpoint would not suit another.
+    The length of MedSigLIP's vectors carries little information, and without scaling
+    each checkpoint would need its own learning rate.
     """
     return F.normalize(vectors.float(), dim=-1) * vectors.shape[-1] ** 0.5
 
@@ -246,7 +246,7 @@ def choose_trainable(siglip: Any, settings: Settings) -> Any:
             tower.head.requires_grad_(True)
         if settings.train == "last_blocks":
             _train_last_blocks(tower, name, settings.n_blocks)
-    # The vectors of both towers meet in the scale and the bias.
+    # Scale and bias are shared by both towers, so they are trained only with both.
     for name in _LOGIT if len(towers) == 2 else ():
         getattr(siglip, name).requires_grad_(True)
     return None
@@ -273,7 +273,7 @@ def _train_last_blocks(tower: Any, name: str, n_blocks: int) -> None:
     if n_blocks > len(layers):
         raise ValueError(
             f"n_blocks={n_blocks}, but the {name} tower has {len(layers)} layers. Use "
-            f"n_blocks={len(layers)} at most, or train='full'."
+            f"at most n_blocks={len(layers)}, or train='full'."
         )
     layers[len(layers) - n_blocks :].requires_grad_(True)
     norm = tower.post_layernorm if name == "image" else tower.final_layer_norm
@@ -288,12 +288,12 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float,
 ) -> list[dict[str, Any]]:
-    """Return the trained weights as groups for the optimizer.
+    """Return the trained weights in groups for the optimizer.
 
-    The rate falls by ``layer_decay`` with each layer below the top; the network's
-    ``classifier`` has its own. Weight decay applies to matrices only.
+    The rate falls by ``layer_decay`` with each layer below the top, and the network's
+    ``classifier`` has its own rate. Weight decay applies to matrices only.
     """
-    # Layers count over the whole tower, trained or not: the top is the top.
+    # All layers of a tower are counted, since the trained ones may be the last few.
     n_layers = _n_layers(name for name, _ in network.named_parameters())
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
@@ -319,7 +319,7 @@ def _n_layers(names: Iterable[str]) -> dict[str, int]:
 
 
 def _below_top(name: str, n_layers: dict[str, int]) -> int:
-    """Return how many layers lie above a weight; the head is the top."""
+    """Return the number of layers above a weight, 0 for the head."""
     if found := _LAYER.search(name):
         return n_layers[found[1]] - int(found[2])
     if _BEFORE.search(name):
@@ -329,13 +329,13 @@ def _below_top(name: str, n_layers: dict[str, int]) -> int:
 
 
 def save_trained(network: torch.nn.Module, checkpoint: Path) -> None:
-    """Write the trained weights of a network; the others are those of the base."""
+    """Write the trained weights of a network, without those of the base."""
     checkpoint.mkdir(parents=True, exist_ok=True)
     save_file(trained_tensors(network), checkpoint / _FILE)
 
 
 def load_trained(network: torch.nn.Module, checkpoint: Path) -> None:
-    """Put the trained weights of a complete checkpoint into a network."""
+    """Load the trained weights of a complete checkpoint into a network."""
     path = checkpoint / _FILE
     try:
         tensors = load_file(path)
@@ -345,12 +345,15 @@ def load_trained(network: torch.nn.Module, checkpoint: Path) -> None:
     if own.keys() != tensors.keys() or any(
         own[name].shape != tensor.shape for name, tensor in tensors.items()
     ):
-        raise CheckpointError(f"{str(path)!r} holds other weights than are trained.")
+        raise CheckpointError(
+            f"{str(path)!r} holds other weights than those that are trained. Delete "
+            "the folder of the run to start again."
+        )
     network.load_state_dict(tensors, strict=False)
 
 
 def trained_tensors(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return the trained weights by name, in the memory of the CPU."""
+    """Return the trained weights by name, on the CPU."""
     return {
         name: parameter.detach().cpu().contiguous()
         for name, parameter in network.named_parameters()

@@ -1,4 +1,4 @@
-"""The processes of a launcher, ``torchrun`` or ``accelerate launch``."""
+"""Processes of a launcher, ``torchrun`` or ``accelerate launch``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Processes:
         return self.local_rank == 0
 
     def share(self, value: T, *, here: bool = False) -> T:
-        """Return the value of the first process, overall or of this machine."""
+        """Return the value of the first process, overall or on this machine."""
         if self.n == 1:
             return value
         from torch import distributed
@@ -42,7 +42,7 @@ class Processes:
         return values[self.rank - self.local_rank if here else 0]  # type: ignore[return-value]
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have reached this call."""
         self.share(None)
 
 

@@ -1,8 +1,8 @@
-"""The folder of a run: the facts that decide it, and checkpoints to resume from.
+"""The folder of a run: the facts that identify it, and checkpoints to resume from.
 
-A checkpoint counts when its digests have been written, last of all: one that a kill or
-a full disk left half-written is never read. It belongs to this very run, whose settings
-and data are on record beside it.
+The digests of a checkpoint are written last, so that one that is incomplete because of
+a kill or a full disk is never read. The settings and data of the run are recorded
+beside it, so that it is resumed by the same run only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _STATE = "trainer_state.json"
 _CHECKPOINTS = "checkpoint-*"
 _FORMAT = 1
 
-# Settings that do not change the result of a run, or are on record by content.
+# Settings that do not affect the result of a run, or are recorded by their content.
 _NOT_FACTS = frozenset({"embedder", "random_state", "resume", "run_dir", "verbose"})
 _READING = ("resize", "pad", "intensity", "frame")
 
@@ -46,7 +46,7 @@ def run_facts(
     checkpoint: Checkpoint,
     n_processes: int,
 ) -> dict[str, Any]:
-    """Return the facts that decide a run as JSON, without texts and paths."""
+    """Return the facts that identify a run as JSON, without texts and paths."""
     given = vars(settings) | {name: vars(settings.embedder)[name] for name in _READING}
     facts = {k: to_json(v) for k, v in given.items() if k not in _NOT_FACTS}
     facts["random_state"] = int(settings.random_state) if settings.has_seed else None
@@ -79,7 +79,7 @@ def _digest_of(facts: Mapping[str, Any]) -> str:
 def open_run(
     settings: Settings, facts: Mapping[str, Any], seed: int, processes: Processes
 ) -> Iterator[tuple[RunFolder, int]]:
-    """Yield the folder of a run, and its seed: that of a stopped one if it resumes."""
+    """Yield the folder of a run and its seed, that of the stopped run on resuming."""
     beside_store = runs_folder(settings.embedder.cache)
     named = settings.run_path
     if named is not None:
@@ -88,8 +88,8 @@ def open_run(
         path = beside_store / _digest_of(facts)
     elif settings.resume:
         raise ValueError(
-            "resume=True with cache=False needs run_dir=, the folder in which the run "
-            "that was stopped left its checkpoints."
+            "resume=True with cache=False needs run_dir=, the folder with the "
+            "checkpoints of the run that was stopped."
         )
     else:
         made = str(make_private_folder(None)) if processes.is_first else ""
@@ -102,7 +102,7 @@ def open_run(
         yield folder, seed
     except BaseException:
         if named is None and beside_store is None and processes.is_first:
-            # Nobody could find it again.
+            # A temporary folder could not be found again for resume=True.
             shutil.rmtree(path, ignore_errors=True)
         raise
     processes.wait()
@@ -112,13 +112,13 @@ def open_run(
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run, and the facts that decide it."""
+    """The folder of one run, and the facts that identify it."""
 
     path: Path
     facts: Mapping[str, Any]
 
     def open(self, *, resume: bool, seed: int) -> int:
-        """Make the folder ready, and return the seed of the run."""
+        """Prepare the folder, and return the seed of the run."""
         record = self.path / _RUN
         if record.is_file():
             known = self._read(record)
@@ -146,13 +146,13 @@ class RunFolder:
         return seed
 
     def _read(self, record: Path) -> dict[str, Any]:
-        """Return the record of the folder, if it is that of this run."""
+        """Return the record of the folder, or raise if it belongs to another run."""
         try:
             known = read_json(record, {"facts": dict, "seed": int})
         except ValueError:
             raise CheckpointError(
-                f"{str(record)!r} is damaged, so the run of its checkpoints is not "
-                "known. Delete the folder, or pass another run_dir=."
+                f"{str(record)!r} is damaged, so it is unknown which run wrote the "
+                "checkpoints. Delete the folder, or pass another run_dir=."
             ) from None
         was, now = known["facts"], self.facts
         differ = sorted(k for k in {*was, *now} if was.get(k) != now.get(k))
@@ -182,7 +182,7 @@ class RunFolder:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Write the digests of a checkpoint's files, now that all are there."""
+    """Write the digests of a checkpoint's files, after all others."""
     digests = {
         path.name: _digest(path)
         for path in sorted(checkpoint.iterdir())
@@ -205,9 +205,9 @@ def check_complete(checkpoint: Path) -> None:
         wrong = [f"{_COMPLETE} or {_STATE} ({error})"]
     if wrong:
         raise CheckpointError(
-            f"The checkpoint {str(checkpoint)!r} is damaged: {wrong[0]} is not what "
-            "was written. Delete that folder to resume from the one before it, or the "
-            "whole folder of the run to start again."
+            f"The checkpoint {str(checkpoint)!r} is damaged: {wrong[0]} has changed "
+            "since it was written. Delete that folder to resume from the checkpoint "
+            "before it, or the whole folder of the run to start again."
         )
 
 
@@ -218,17 +218,17 @@ def runs_folder(cache: Any) -> Path | None:
 
 
 def make_private_folder(parent: Path | None) -> Path:
-    """Make a folder for unfinished work, in another one or that of temporary files."""
+    """Make a private folder in a parent folder, or in that of temporary files."""
     return make_scratch_folder(parent or Path(tempfile.gettempdir()), mode=0o700)
 
 
 def check_space(folder: Path, n_bytes: int, purpose: str, advice: str = "") -> None:
-    """Raise if the disk of a folder cannot hold a number of bytes."""
+    """Raise if there is too little free space on the disk of a folder."""
     free = shutil.disk_usage(folder).free
     if free < n_bytes:
         raise RunFolderError(
-            f"{purpose} take {n_bytes / 1e9:.1f} GB, and the disk of {str(folder)!r} "
-            f"has {free / 1e9:.1f} GB left. Free some space, or choose another disk "
+            f"{purpose} need {n_bytes / 1e9:.1f} GB, and the disk of {str(folder)!r} "
+            f"has {free / 1e9:.1f} GB free. Free some space, or choose another disk "
             f"with run_dir={advice}."
         )
 

@@ -1,4 +1,4 @@
-"""Save, load and merge a fine-tuner: folders of safetensors, JSON and documents."""
+"""Saving, loading and merging of fine-tuners as folders of safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from sk_medsiglip.fine_tuning._tuned import (
 _RECORD = "fine_tuner.json"
 _CLASSIFIER = "classifier.safetensors"
 _LAYER = ("coef", "intercept")
-#: Before format 2, parameters of the embedder were those of the fine-tuner itself.
+#: In format 1 the parameters of the embedder were those of the fine-tuner.
 _FORMAT = 2
 
 ATTRIBUTES = (
@@ -60,21 +60,21 @@ ATTRIBUTES = (
     "intercept_",
 )
 
-# Parameters of one run or machine.
+# Parameters that belong to one run or machine.
 _NOT_SAVED = frozenset({"resume", "run_dir", "verbose"})
 
 NOTICE = "NOTICE"
 TERMS = "TERMS.md"
 _CARD = "README.md"
 
-# Width, px a side and px a patch of MedSigLIP: no other published SigLIP has these.
+# Width, image size and patch size of MedSigLIP, which no other published SigLIP has.
 _MEDSIGLIP_SIZES = (1152, 448, 14)
 
-# Parameters that are described elsewhere in the card, or not at all.
+# Parameters that are not listed among the settings of the model card.
 _NOT_SETTINGS = _NOT_SAVED | {"embedder"}
 _READING = ("resize", "pad", "intensity", "frame", "max_pixels")
 
-# Files of a checkpoint's folder besides its weights, which a whole copy needs.
+# Files of a checkpoint other than weights, which are copied on merging.
 _BESIDE_WEIGHTS = ("*.json", "*.model", "*.txt")
 
 
@@ -84,7 +84,7 @@ def save_folder(
     learned: Mapping[str, Any],
     tuned: Tuned | None,
 ) -> str:
-    """Write a fitted fine-tuner: its parameters, attributes and tuned weights."""
+    """Write the parameters, attributes and tuned weights of a fitted fine-tuner."""
     embedder: MedSigLIPEmbedder = parameters["embedder"]
     with _empty_folder(path, ours=_RECORD) as scratch:
         if tuned is not None:
@@ -112,7 +112,7 @@ def save_folder(
         try:
             base = find_checkpoint(embedder.model, embedder.revision, weights=False)
         except (ModelAccessError, CheckpointError):
-            base = None  # its sizes are not known then, only its name
+            base = None  # only its name is known
         write_files(scratch, _documents(base, parameters, learned, is_merged=False))
     return os.fspath(path)
 
@@ -141,12 +141,13 @@ def load_folder(
     except FileNotFoundError:
         raise CheckpointError(
             f"{str(path)!r} does not hold {_RECORD}, so no fine-tuner was saved there. "
-            "An adapter alone is used as model=, by MedSigLIPEmbedder and others."
+            "Use an adapter alone as MedSigLIPEmbedder(model=...)."
         ) from None
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"The fine-tuner in {str(path)!r} cannot be read: it is damaged, or a "
-            f"newer version wrote it ({error})."
+            f"The fine-tuner in {str(path)!r} cannot be read: it is damaged, or was "
+            f"written by a newer version ({error}). Copy it again, or update "
+            "sk-medsiglip."
         ) from error
     return given, learned, _tuned_in(path, given["embedder"].model, learned)
 
@@ -164,14 +165,14 @@ def _tuned_in(
         return None
     if not is_there or digest_adapter(path, revision) != fingerprint:
         raise CheckpointError(
-            f"The tuned weights in {str(path)!r} are missing, or not those that were "
-            "saved. Copy the folder here again."
+            f"The tuned weights in {str(path)!r} are missing, or differ from those "
+            "that were saved. Copy the folder again."
         )
     try:
-        # Raises if the base's name means another checkpoint by now.
+        # Raises if the name of the base now refers to another checkpoint.
         find_checkpoint(path, weights=False)
     except ModelAccessError:
-        # Stored embeddings may do without the base.
+        # The base is not needed if all embeddings are stored.
         pass
     if is_whole:
         home = os.fspath(path.resolve())
@@ -208,9 +209,9 @@ def _documents(
     *,
     is_merged: bool,
 ) -> dict[str, bytes]:
-    """Return the model card, and for MedSigLIP its terms, by file name.
+    """Return the model card, and the terms of MedSigLIP if needed, by file name.
 
-    The card holds no path of this machine and no text of the user's.
+    The card does not contain paths of this machine or texts of the user.
     """
     embedder = parameters["embedder"]
     model = os.fspath(embedder.model)
@@ -219,7 +220,7 @@ def _documents(
     terms = licence_files(model, base)
     history = learned["history_"]
     last = history[history["step"] <= learned["best_step_"]].ffill().iloc[-1].dropna()
-    # Only the name of a folder.
+    # For a folder only its name.
     is_folder = Path(model).expanduser().is_dir()
     card = _template(_CARD).format(
         **{"n_train_": "an unknown number of", **learned},
@@ -245,37 +246,37 @@ def _template(name: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a setting as text, without texts and arrays of the user's."""
+    """Return a setting as text, with only the type of mappings and arrays."""
     plain = value is None or isinstance(value, bool | int | float | str)
     return f"`{value!r}`" if plain else f"a {type(value).__name__}"
 
 
 def licence_files(model: str, base: Checkpoint | None) -> dict[str, bytes]:
-    """Return the files that the licence asks for, if the base is MedSigLIP."""
+    """Return the files that the licence requires, if the base is MedSigLIP."""
     if not is_medsiglip(model, base):
         return {}
-    # Not the folders of this machine.
+    # A path of this machine is replaced by the public name.
     name = "google/medsiglip-448" if os.path.isabs(model) else model
     terms = _template(TERMS).format(base=name)
     return {NOTICE: _template(NOTICE).encode(), TERMS: terms.encode()}
 
 
 def is_medsiglip(model: str, base: Checkpoint | None) -> bool:
-    """Return whether a base is MedSigLIP, by its name or by its sizes."""
+    """Tell whether a base is MedSigLIP, by its name or by its sizes."""
     sizes = base and (base.embedding_dim, base.image_size, base.patch_size)
     return "medsiglip" in Path(model).name.lower() or sizes == _MEDSIGLIP_SIZES
 
 
 @contextmanager
 def _empty_folder(path: Path, ours: str | None = None) -> Iterator[Path]:
-    """Yield a folder to write to, which takes its place when all is written.
+    """Yield a temporary folder, which becomes ``path`` when all files are written.
 
     An existing folder is replaced if it is empty, or holds the file ``ours``.
     """
     replaces = ours is not None and (path / ours).is_file()
     if path.exists() and not replaces and (path.is_file() or any(path.iterdir())):
         raise RunFolderError(
-            f"{os.fspath(path)!r} holds something else. Pass a new or empty folder."
+            f"{os.fspath(path)!r} holds other files. Pass a new or empty folder."
         )
     try:
         with new_folder(path) as scratch:

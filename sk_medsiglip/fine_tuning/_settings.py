@@ -1,4 +1,4 @@
-"""Parameters of the fine-tuner, their joint meaning, and the pace of a run."""
+"""Parameters of the fine-tuner, their checks, and the pace of a run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from sk_medsiglip.encoder import choose_device
 from sk_medsiglip.exceptions import OutOfMemoryError
 from sk_medsiglip.fine_tuning._augmentation import Augmentation
 
-# Low-rank matrices start at zero and can move fast; whole weights have something to
-# lose.
+# Low-rank matrices start at zero and can change fast, unlike pretrained weights.
 _LEARNING_RATES = {"lora": 1e-3, "last_blocks": 5e-5, "head": 1e-3, "full": 1e-5}
 
-# A new classifier starts at zero, so it moves at least this fast.
+# Lowest rate of a new classifier, which starts at zero.
 _CLASSIFIER_RATE = 1e-3
 
-# Checkpoints of a run by default: an epoch of a small collection is a step or two.
+# Default limit of checkpoints, since an epoch of a small data set is a step or two.
 _MOST_CHECKPOINTS = 50
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -52,7 +51,7 @@ _COUNT = Interval(Integral, 1, None, closed="left")
 
 
 class Parameters(BaseEstimator):
-    """Abstract: an estimator with the parameters of ``MedSigLIPFineTuner``."""
+    """Abstract estimator with the parameters of ``MedSigLIPFineTuner``."""
 
     _parameter_constraints: dict[str, Any] = {
         "embedder": [MedSigLIPEmbedder, None],
@@ -130,7 +129,7 @@ class Parameters(BaseEstimator):
         verbose: int | bool = 0,
         **deprecated: Any,
     ) -> None:
-        # scikit-learn's checks pass every name of the signature, this one too.
+        # scikit-learn's checks pass every name of the signature, including this one.
         deprecated.pop("deprecated", None)
         self.embedder = _from_former(embedder, deprecated)
         self.objective = objective
@@ -168,16 +167,17 @@ class Parameters(BaseEstimator):
         self.verbose = verbose
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters of the fine-tuner, and as ``embedder__...`` of its embedder.
+        """Set parameters of the fine-tuner and of its embedder.
 
         Parameters
         ----------
         **params : dict
-            Parameters by name.
+            Parameters by name; those of the embedder are ``embedder__...``.
 
         Returns
         -------
         self
+            The fine-tuner.
         """
         params.pop("deprecated", None)
         former = {name: params.pop(name) for name in _MOVED if name in params}
@@ -191,23 +191,25 @@ class Parameters(BaseEstimator):
 
     def __getattr__(self, name: str) -> Any:
         if name not in _MOVED:
-            # Once more, for the error of a property or method that is not available.
+            # Repeated for its error, since __getattr__ hides that of available_if.
             return super().__getattribute__(name)
         _warn_of_former([name], f"embedder.{name}")
         return getattr(self.embedder or MedSigLIPEmbedder(), name)
 
 
 def _from_former(embedder: Any, former: dict[str, Any]) -> Any:
-    """Return the embedder that parameters of former versions mean."""
+    """Return the embedder that former parameters describe."""
     if isinstance(embedder, str | os.PathLike):
         # The model was the first parameter.
         embedder, former = None, {"model": embedder, **former}
     if unknown := former.keys() - set(_MOVED):
-        raise TypeError(f"MedSigLIPFineTuner got an unexpected {min(unknown)!r}.")
+        raise TypeError(
+            f"MedSigLIPFineTuner got an unexpected parameter {min(unknown)!r}."
+        )
     if not former:
         return embedder
     if embedder is not None:
-        raise TypeError(f"Pass {', '.join(former)} to the embedder, not beside it.")
+        raise TypeError(f"Pass {', '.join(former)} to the embedder only.")
     given = ", ".join(f"{name}={value!r}" for name, value in former.items())
     _warn_of_former(
         former, f"MedSigLIPFineTuner(embedder=MedSigLIPEmbedder({given}), ...)"
@@ -217,15 +219,15 @@ def _from_former(embedder: Any, former: dict[str, Any]) -> Any:
 
 def _warn_of_former(names: Any, line: str) -> None:
     warn_user(
-        f"{', '.join(names)} of MedSigLIPFineTuner moved to its embedder, and will no "
-        f"longer be accepted in version 0.2. Write {line}.",
+        f"{', '.join(names)} of MedSigLIPFineTuner moved to its embedder and will be "
+        f"removed in version 0.2. Write {line}.",
         FutureWarning,
     )
 
 
 @dataclass(frozen=True)
 class Pace:
-    """The numbers of steps and the rates of a run."""
+    """Numbers of steps and learning rates of a run."""
 
     n_steps: int
     steps_per_epoch: float
@@ -237,7 +239,7 @@ class Pace:
 
 
 class Settings:
-    """The parameters of a fine-tuner as attributes, checked against each other."""
+    """Parameters of a fine-tuner as attributes, checked against each other."""
 
     def __init__(self, **parameters: Any) -> None:
         vars(self).update(parameters)
@@ -256,68 +258,68 @@ class Settings:
                 "process trains on one GPU: choose it with CUDA_VISIBLE_DEVICES."
             )
         if self.prompts is None and self.templates is not None:
-            raise ValueError("templates needs prompts= to be filled with.")
+            raise ValueError("templates needs prompts= to fill them with.")
         if not self.classifies:
             if self.pos_weight is not None:
-                raise ValueError("pos_weight belongs to objective='classification'.")
+                raise ValueError("pos_weight needs objective='classification'.")
             return
         if self.prompts is not None:
             raise ValueError(
-                "objective='classification' trains a layer of its own and does not use "
+                "objective='classification' trains a linear layer and does not use "
                 "prompts. Leave them out, or use objective='contrastive'."
             )
         if self.towers == "text":
             raise ValueError(
-                "objective='classification' trains the image tower; with towers='text' "
-                "nothing is trained. Use towers='image' or 'both'."
+                "objective='classification' trains the image tower, so towers='text' "
+                "would train nothing. Use towers='image' or 'both'."
             )
         if self.keep is not None and self.train == "head":
             raise ValueError(
                 "objective='classification' with train='head' does not change the "
-                "encoder: nothing is forgotten, so leave keep out."
+                "encoder, so no scores can change. Leave keep out."
             )
 
     @property
     def classifies(self) -> bool:
-        """Whether a classifier is trained, instead of pairs of images and texts."""
+        """Whether a classifier is trained rather than pairs of images and texts."""
         return self.objective == "classification"
 
     @property
     def device(self) -> str:
-        """The device of the embedder, with "auto" resolved."""
+        """Device of the embedder, with "auto" resolved."""
         return choose_device(self.embedder.device)
 
     @property
     def trained_towers(self) -> tuple[str, ...]:
-        """The towers whose weights are trained."""
+        """Names of the towers whose weights are trained."""
         if self.classifies:
             return () if self.train == "head" else ("image",)
         return ("image", "text") if self.towers == "both" else (self.towers,)
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """The changes of training images; "auto" only where their tower is trained."""
+        """Changes of training images, with "auto" resolved."""
         if isinstance(self.augment, str):
             return Augmentation() if "image" in self.trained_towers else None
         return self.augment
 
     @property
     def running_towers(self) -> tuple[str, ...]:
-        """The towers that run in a step; the output of others is computed once."""
+        """Names of the towers that run in each step; others are computed once."""
         trained = self.trained_towers
         images = self.augmentation is not None or "image" in trained
         return ("image",) * images + ("text",) * ("text" in trained)
 
     @property
     def run_path(self) -> Path | None:
-        """The folder that the user named for the run."""
+        """Folder that the user chose for the run."""
         if self.run_dir is None:
             return None
         return Path(os.path.abspath(os.path.expanduser(self.run_dir)))
 
     @property
     def has_seed(self) -> bool:
-        """Whether ``random_state`` alone decides the random numbers."""
+        """Whether ``random_state`` is a seed that can be used again."""
         return isinstance(self.random_state, int | np.integer)
 
     def draw_seed(self) -> int:
@@ -333,26 +335,26 @@ class Settings:
         if not isinstance(self.bf16, str):
             return bool(self.bf16)
         if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16":
-            return True  # "accelerate launch" was told so
+            return True  # an option of "accelerate launch"
         return self.device == "cuda" and torch.cuda.is_bf16_supported(
             including_emulation=False
         )
 
     def text_embedder(self) -> MedSigLIPTextEmbedder:
-        """Return the text embedder of the checkpoint before it is tuned."""
+        """Return the text embedder of the checkpoint before fine-tuning."""
         given = self.embedder.get_params()
         shared = ("model", "revision", "dtype", "device", "engine", "cache", "verbose")
         return MedSigLIPTextEmbedder(**{name: given[name] for name in shared})
 
     def pace(self, n_rows: int, n_processes: int) -> Pace:
-        """Return the pace for a number of training rows, shared by the processes."""
-        # Fewer rows than a batch make a smaller batch.
+        """Return the pace for training rows that are shared by the processes."""
+        # With few rows the batch is smaller.
         batch = max(1, min(self.batch_size, n_rows // n_processes))
         if not self.classifies and batch * n_processes < 2:
             raise ValueError(
-                f"batch_size={self.batch_size} with {n_rows} training rows shows one "
-                "pair at a time, with nothing to tell it from. Use batch_size=2 at "
-                "least; 16 and more are better."
+                f"batch_size={self.batch_size} with {n_rows} training rows gives "
+                "batches of one pair, which has nothing to be compared with. Use at "
+                "least batch_size=2; 16 and more are better."
             )
         passes = max(1, n_rows // (batch * n_processes))
         per_epoch = passes / self.accumulate
@@ -373,12 +375,12 @@ class Settings:
 
 
 def out_of_memory(settings: Settings, device: str, *, bf16: bool) -> OutOfMemoryError:
-    """Return the error that names the three settings to change first."""
+    """Return an error that names three settings to change."""
     lora, batch = settings.train == "lora", settings.batch_size
     half = f"batch_size={batch // 2} with accumulate={2 * settings.accumulate}"
     changes = [
         (not settings.gradient_checkpointing, "gradient_checkpointing=True"),
-        (batch > 1, f"{half} (as many images in a step, compared in smaller groups)"),
+        (batch > 1, f"{half} (the same images per step, compared in smaller groups)"),
         (not lora and settings.train != "head", "train='lora'"),
         (not bf16, "bf16=True (half the memory of a pass)"),
         (len(settings.trained_towers) == 2, "towers='image'"),

@@ -1,4 +1,4 @@
-"""Texts of a run: those that are true of each row, and those whose scores are kept."""
+"""Texts of a run: those true of each row, and those whose scores are kept."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from sk_medsiglip.prompts import check_prompts
 
 _ROWS_IN_ERROR = 5
 
-# Keys that keep these random numbers apart from those of a row's augmentation.
+# Keys that separate these random numbers from those of augmentation.
 _SHOWN = 1 << 60
 _DRAWN = 1 << 61
 
-# Scores that differ less between images say nothing that could be kept.
+# Lower limit of the spread of a score between images, to avoid a division by 0.
 _LEAST_SPREAD = 1e-4
 
 _NO_TEXT = np.empty(0, np.int64)
 
 _FOR_LABELS = (
-    "For labels pass prompts=, which describe each of them in words, or "
+    "For labels pass prompts=, which describe each label in words, or "
     "objective='classification'."
 )
 
 
 @dataclass(frozen=True, eq=False)
 class TrueTexts:
-    """Texts, each once, and which of them are true, or unknown, of each row.
+    """Distinct texts, and the indices of those that are true or unknown for each row.
 
-    The first ``n_main`` true texts of a row name findings that are present. The others
-    name absent ones, and are shown every second time at most.
+    The first ``n_main`` true texts of a row describe findings that are present. The
+    others describe absent ones, and are shown at most half of the time.
     """
 
     texts: list[str]
@@ -48,7 +48,7 @@ class TrueTexts:
     unknown: list[NDArray[np.int64]]
 
     def shown(self, row: int, epoch: int | None, seed: int) -> int:
-        """Return the text that a row shows in an epoch; without one, its first."""
+        """Return the text that a row shows in an epoch, or its first without epoch."""
         true, n_main = self.true[row], int(self.n_main[row])
         if epoch is None or len(true) == 1:
             return int(true[0])
@@ -62,10 +62,11 @@ class TrueTexts:
 
 @dataclass(frozen=True, eq=False)
 class KeptTexts:
-    """Texts, each once, and the matrix that turns cosines to them into scores.
+    """Distinct texts, and the matrix that turns their cosines into scores.
 
-    The score of a finding is the cosine for it minus that against it, of a class the
-    cosine minus the mean over classes, of a plain text its cosine.
+    The score of a finding is the cosine of its presence minus that of its absence. The
+    score of a class is its cosine minus the mean over classes, and that of a plain text
+    is its cosine.
     """
 
     texts: list[str]
@@ -74,9 +75,9 @@ class KeptTexts:
 
 @dataclass(frozen=True, eq=False)
 class KeptScores:
-    """Scores of all images by the checkpoint before it is tuned, and their spread.
+    """Scores of all images before fine-tuning, and their spread.
 
-    ``vectors`` are those of the texts, of unit length.
+    ``vectors`` are those of the texts, scaled to unit length.
     """
 
     mix: NDArray[np.float32]
@@ -87,9 +88,10 @@ class KeptScores:
     def draw(
         self, rows: NDArray[np.intp], epoch: int, seed: int
     ) -> dict[str, NDArray[Any]]:
-        """Draw as many texts for a batch as it has images, or one score at least.
+        """Draw scores for a batch with at most as many texts as it has images.
 
-        Their spread is narrowed, so that each counts for those that are not drawn.
+        At least one score is drawn. The spread is reduced to give the drawn scores the
+        weight of all.
         """
         key = [seed, _DRAWN + (epoch << 32) + int(rows[0])]
         rng = np.random.Generator(np.random.Philox(key=key))
@@ -106,9 +108,11 @@ class KeptScores:
 
 
 def caption_texts(y: Any, n_samples: int) -> TrueTexts:
-    """Return the captions of each row: a text, or a list of texts that are all true."""
+    """Return the captions of each row, given a text or a list of true texts."""
     if isinstance(y, str):
-        raise TypeError(f"y is one text; pass a caption for each row: [{y[:40]!r}].")
+        raise TypeError(
+            f"y is a single text; pass a list with a caption per row: [{y[:40]!r}]."
+        )
     if isinstance(y, pd.DataFrame):
         if y.shape[1] != 1:
             raise ValueError(f"y has {y.shape[1]} columns, not captions. {_FOR_LABELS}")
@@ -116,20 +120,20 @@ def caption_texts(y: Any, n_samples: int) -> TrueTexts:
     rows = [_captions_of(given, row) for row, given in enumerate(y)]
     if len(rows) != n_samples:
         raise ValueError(
-            f"X has {n_samples} rows and y has {len(rows)} captions; each image needs "
-            "its own."
+            f"X has {n_samples} rows and y has {len(rows)} captions; pass one per "
+            "image."
         )
     texts, true = _number(rows)
     if len(texts) == 1:
         raise ValueError(
-            f"all rows have the one caption {texts[0]!r}: there is nothing to tell "
-            "apart. Add images that show something else."
+            f"all rows have the caption {texts[0]!r}, so there is nothing to "
+            "distinguish. Add images with other captions."
         )
     return _all_main(texts, true)
 
 
 def _captions_of(given: Any, row: int) -> list[str]:
-    """Return the captions of a row, each once, or raise."""
+    """Return the distinct captions of a row, or raise."""
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, Sequence | np.ndarray | set) or isinstance(texts, bytes):
         raise TypeError(
@@ -142,10 +146,9 @@ def _captions_of(given: Any, row: int) -> list[str]:
                 f"row {row} of y holds {text!r}, not a caption (str). {_FOR_LABELS}"
             )
     if not len(texts) or not all(text.strip() for text in texts):
-        what = "list; it needs a caption" if not len(texts) else "caption"
+        kind = "caption" if len(texts) else "list, without a caption"
         raise ValueError(
-            f"row {row} of y is an empty {what}. Drop such rows, or write what the "
-            "image shows."
+            f"row {row} of y is an empty {kind}. Drop such rows, or add a caption."
         )
     return [str(text) for text in dict.fromkeys(texts)]
 
@@ -153,7 +156,7 @@ def _captions_of(given: Any, row: int) -> list[str]:
 def prompt_texts(
     prompts: Mapping[Any, Any], templates: Any, y: Any, labels: Labels
 ) -> TrueTexts:
-    """Return the prompts of each row's labels; ``y`` is looked at for column names."""
+    """Return the prompts of each row's labels; ``y`` gives the column names."""
     question = check_prompts(prompts, templates)
     texts, groups = _number(question.texts)
     if question.is_pairs:
@@ -167,8 +170,8 @@ def prompt_texts(
     missing = np.setdiff1d(labels.classes, question.labels)
     if missing.size:
         raise ValueError(
-            f"y holds the labels {missing[:5].tolist()}, which no prompt stands for; "
-            f"the classes of the prompts are {question.labels.tolist()}."
+            f"y holds the labels {missing[:5].tolist()}, which have no prompt; the "
+            f"classes of the prompts are {question.labels.tolist()}."
         )
     of_class = np.searchsorted(question.labels, labels.classes)
     return _all_main(texts, [groups[of_class[i]] for i in labels.target])
@@ -181,31 +184,32 @@ def _finding_texts(
     y: Any,
     labels: Labels,
 ) -> TrueTexts:
-    """Return the texts of the findings present, then of those absent."""
+    """Return the texts of present findings, followed by those of absent ones."""
     target = labels.target
     if labels.classes is not None:
         if len(findings) != 1 or not np.isin(labels.classes, [0, 1]).all():
             raise ValueError(
-                f"prompts asks for {len(findings)} findings, so y needs a column of 1, "
-                f"0 and NaN for each; got the classes {labels.classes.tolist()}."
+                f"prompts describes {len(findings)} findings, so y needs a column of "
+                "1, 0 and NaN for each; got the classes "
+                f"{labels.classes.tolist()}."
             )
         target = labels.classes[target].astype(np.float64)[:, None]
     if target.shape[1] != len(findings):
         raise ValueError(
-            f"y has {target.shape[1]} columns, and prompts asks for {len(findings)} "
+            f"y has {target.shape[1]} columns, and prompts describes {len(findings)} "
             f"findings: {findings.tolist()}."
         )
     check_columns(y, findings)
     true, unknown, n_main = [], [], []
     for row, line in enumerate(target):
-        # Of each finding the prompts for its absence come first.
+        # For each finding the prompts for its absence come first.
         present = [groups[2 * i + 1] for i in np.flatnonzero(line == 1)]
         absent = [groups[2 * i] for i in np.flatnonzero(line == 0)]
         blank = np.flatnonzero(np.isnan(line))
         if not present and not absent:
             raise ValueError(
-                f"row {row} of y is blank in every column: no text is known to be true "
-                "of it. Drop such rows."
+                f"row {row} of y is blank in every column, so no text is known to be "
+                "true of it. Drop such rows."
             )
         true.append(np.concatenate([*present, *absent]))
         n_main.append(sum(map(len, present)))
@@ -222,7 +226,7 @@ def _all_main(texts: list[str], true: list[NDArray[np.int64]]) -> TrueTexts:
 def _number(
     groups: Iterable[Sequence[str]],
 ) -> tuple[list[str], list[NDArray[np.int64]]]:
-    """Return the texts of all groups, each once, and the places of each group's."""
+    """Return the distinct texts of all groups, and their indices for each group."""
     groups = list(groups)
     texts = list(dict.fromkeys(text for group in groups for text in group))
     place = {text: i for i, text in enumerate(texts)}
@@ -232,7 +236,7 @@ def _number(
 
 
 def kept_texts(keep: Any) -> KeptTexts | None:
-    """Return the texts and scores that ``keep`` names, prompts or plain texts."""
+    """Return the texts and scores that ``keep`` describes."""
     if keep is None:
         return None
     if not isinstance(keep, Mapping):
@@ -245,7 +249,7 @@ def kept_texts(keep: Any) -> KeptTexts | None:
     for row, group, weight in zip(means, groups, weights, strict=True):
         np.add.at(row, group, np.array(weight, np.float32) / sum(weight))
     if question.is_pairs:
-        # Absent comes before present.
+        # The prompts for absence come first.
         return KeptTexts(texts, means[1::2] - means[::2])
     return KeptTexts(texts, means - means.mean(axis=0))
 
@@ -255,12 +259,12 @@ def _check_kept(keep: Any) -> list[str]:
     strange = [text for text in texts if not isinstance(text, str)]
     if isinstance(keep, str) or strange:
         raise TypeError(
-            "keep must be a list of texts, or prompts as ZeroShotClassifier takes "
-            f"them; got {keep if isinstance(keep, str) else strange[0]!r}."
+            "keep must be a list of texts, or prompts as for ZeroShotClassifier; got "
+            f"{keep if isinstance(keep, str) else strange[0]!r}."
         )
     if not texts or not all(text.strip() for text in texts):
         raise ValueError(
-            "keep holds no text, or an empty one. Use keep=None to keep nothing."
+            "keep is empty, or holds an empty text. Use keep=None to keep nothing."
         )
     return texts
 
@@ -268,7 +272,7 @@ def _check_kept(keep: Any) -> list[str]:
 def measure_kept(
     settings: Settings, sources: Sequence[Any], kept: KeptTexts
 ) -> KeptScores:
-    """Return the scores of images before training, computed through the store."""
+    """Return the scores of images before training, using stored embeddings."""
     texts = settings.text_embedder().set_params(normalize=True)
     vectors = plain_rows(texts, kept.texts)
     embedder = clone(settings.embedder).set_params(normalize=True)
@@ -280,7 +284,7 @@ def measure_kept(
 def text_tokens(
     texts: TrueTexts | KeptTexts, checkpoint: Checkpoint
 ) -> NDArray[np.int64]:
-    """Return the token ids of texts, or raise if the model reads fewer tokens."""
+    """Return the token ids of texts, or raise if a text is too long for the model."""
     limit, tokenizer = checkpoint.text_tokens, load_tokenizer(checkpoint)
     counts = np.array([n for n, _ in count_tokens(tokenizer, texts.texts)])
     too_long = np.flatnonzero(counts > limit)
@@ -290,13 +294,13 @@ def text_tokens(
     if isinstance(texts, KeptTexts):
         raise ValueError(
             f"keep holds a text that is too long: {first}, and the model reads "
-            f"{limit}. Its end would be ignored; shorten it."
+            f"{limit}. Its end would be ignored, so shorten it."
         )
     rows = [row for row, ids in enumerate(texts.true) if np.isin(ids, too_long).any()]
     more = ", ..." if len(rows) > _ROWS_IN_ERROR else ""
     raise ValueError(
         f"{len(too_long)} captions are longer than the {limit} tokens that the model "
         f"reads, in rows {', '.join(map(str, rows[:_ROWS_IN_ERROR]))}{more}: {first}. "
-        "Their ends would be ignored. Pass a list of shorter texts for an image, such "
-        'as its sentences: y = [re.split(r"(?<=[.!?])\\s+", text) for text in y]'
+        "Their ends would be ignored. Pass a list of shorter texts per image, such as "
+        'sentences: y = [re.split(r"(?<=[.!?])\\s+", text) for text in y]'
     )

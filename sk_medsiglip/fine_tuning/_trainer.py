@@ -1,9 +1,9 @@
-"""transformers' ``Trainer`` for pairs and classes, with the parts that differ.
+"""Subclass of transformers' ``Trainer`` for pairs and classes.
 
-Ours are the loss, the order of batches, validation over whole vectors, and checkpoints:
-only trained weights, as safetensors; optimizer and random state by ``weights_only``;
-each marked when it is complete. The loop, schedules, processes and clipping are its
-own.
+The loss, the order of batches, the validation and the checkpoints differ. Checkpoints
+hold only trained weights, as safetensors, and optimizer and random states that are read
+with ``weights_only``; each is marked when it is complete. The training loop, schedules,
+processes and clipping are those of transformers.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from sk_medsiglip.fine_tuning._run_folder import mark_complete
 from sk_medsiglip.fine_tuning._settings import Pace, Settings
 from sk_medsiglip.fine_tuning._validation import validation_scores
 
-# Length to which the gradient of a step is cut.
+# Norm to which gradients are clipped.
 _MAX_GRADIENT = 1.0
 
-# Messages of torch's writer when the disk is full; it does not raise OSError.
+# Messages of torch when the disk is full, which does not raise OSError.
 _WRITER_FAILED = ("PytorchStreamWriter", "unexpected pos", "No space left")
 
-# Names in the trainer's log, and in ``history_``.
+# Names in the log of the trainer, and in ``history_``.
 _LOGGED = {
     "loss": "loss",
     "learning_rate": "learning_rate",
@@ -75,7 +75,7 @@ def quiet_trainer() -> Iterator[None]:
             warnings.catch_warnings(),
             torch.random.fork_rng(range(torch.cuda.device_count())),
         ):
-            # peft and transformers warn of each other's coming changes.
+            # peft and transformers warn of coming changes in each other.
             warnings.filterwarnings("ignore", category=FutureWarning)
             yield
     finally:
@@ -87,7 +87,7 @@ def quiet_trainer() -> Iterator[None]:
 def make_arguments(
     settings: Settings, pace: Pace, folder: Path, seed: int, *, validates: bool
 ) -> TrainingArguments:
-    """Return the arguments of transformers' ``Trainer``; checkpoints go to a folder."""
+    """Return the arguments of transformers' ``Trainer``."""
     bf16 = settings.computes_in_bfloat16()
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -103,13 +103,13 @@ def make_arguments(
         use_cpu=settings.device == "cpu",
         bf16=bf16,
         logging_steps=1,
-        # We raise on NaN ourselves, and looking for it costs a wait in each step.
+        # We raise on NaN ourselves, and this filter would wait for the GPU each step.
         logging_nan_inf_filter=False,
         eval_strategy="steps" if validates else "no",
         eval_steps=pace.check_every,
         save_strategy="steps",
         save_steps=pace.check_every,
-        # The newest may be half-written when the process dies, and the best is kept.
+        # The newest may be incomplete after a crash, and the best is kept.
         save_total_limit=3 if validates else 2,
         metric_for_best_model="eval_loss" if validates else None,
         greater_is_better=False if validates else None,
@@ -120,15 +120,15 @@ def make_arguments(
         remove_unused_columns=False,
     )
     if not bf16:
-        # "accelerate launch" may have been told another one.
+        # Overrides an option of "accelerate launch".
         arguments.mixed_precision = "no"
-    # One process has one GPU; several are used by one process each.
+    # Each process uses one GPU.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
 
 class TuningTrainer(Trainer):
-    """Train a :class:`Network` on the rows of one collator, judged on another's."""
+    """Train a :class:`Network` on the rows of a collator, and validate on another's."""
 
     optimizer: Any
     control: Any
@@ -157,14 +157,14 @@ class TuningTrainer(Trainer):
             eval_dataset=None if validation is None else range(len(validation.rows)),
             callbacks=callbacks,
         )
-        # Ours replace its own, which print every log or draw a bar.
+        # Ours replace these, which print every log or draw a progress bar.
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        """Return the batches of this process, over all epochs.
+        """Return the batches of this process over all epochs.
 
-        They are not prepared by accelerate, since the order knows of all processes.
+        They are not prepared by accelerate, since the order is divided among processes.
         """
         pace, args = self._pace, self.args
         n_rows = len(self.data_collator.rows)
@@ -178,7 +178,7 @@ class TuningTrainer(Trainer):
         )
         n_epochs = -(-len(order) // order.batches_per_epoch)
         return torch.utils.data.DataLoader(
-            # The collator knows what an item means.
+            # The collator interprets the items.
             range(n_rows * n_epochs),  # type: ignore[arg-type]
             batch_sampler=order,
             collate_fn=self.data_collator,
@@ -188,8 +188,8 @@ class TuningTrainer(Trainer):
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Return the passes of a step, each with its share of the known labels.
 
-        Each pass is a mean over its known labels; weighed by these shares, their mean
-        is that of one pass with all rows, wherever the blanks are.
+        The loss of a pass is a mean over its known labels. Weighted by these shares,
+        the mean over passes equals the loss of a single pass with all rows.
         """
         passes, n_items = super().get_batch_samples(*args, **kwargs)
         if len(passes) > 1 and "targets" in passes[0]:
@@ -201,7 +201,7 @@ class TuningTrainer(Trainer):
         return passes, n_items
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Return AdamW over groups of weights that move at their own rates."""
+        """Return AdamW over groups of weights with different learning rates."""
         if self.optimizer is None:
             groups = parameter_groups(
                 self.model,
@@ -210,7 +210,7 @@ class TuningTrainer(Trainer):
                 weight_decay=self._settings.weight_decay,
                 layer_decay=self._settings.layer_decay,
             )
-            # Fused: one pass over each weight, instead of a dozen small operations.
+            # Fused, since a dozen small operations per weight take longer.
             self.optimizer = torch.optim.AdamW(
                 groups, lr=self._pace.learning_rate, fused=True
             )
@@ -222,7 +222,7 @@ class TuningTrainer(Trainer):
         ignore_keys: Any = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Judge the validation rows; the result is that of a single process."""
+        """Score the validation rows, independently of the number of processes."""
         assert self._validation is not None
         scores = validation_scores(
             self.model,
@@ -253,12 +253,12 @@ class TuningTrainer(Trainer):
         except (OSError, RuntimeError, SafetensorError) as error:
             if not _disk_failed(error):
                 raise
-            # Half a checkpoint holds the space that the way out may need.
+            # An incomplete checkpoint takes up space that is needed to recover.
             shutil.rmtree(folder, ignore_errors=True)
             raise RunFolderError(
                 f"The checkpoint of step {self.state.global_step} cannot be written to "
                 f"{str(folder.parent)!r}: {error}. Free space there, then fit again "
-                "with resume=True: it continues from the checkpoint before."
+                "with resume=True to continue from the last checkpoint."
             ) from error
 
     def _load_from_checkpoint(
@@ -277,16 +277,16 @@ class TuningTrainer(Trainer):
 
 @contextmanager
 def _unpickling_refused(checkpoint: str | None) -> Iterator[None]:
-    """Explain why torch's safe reader refused a file."""
+    """Turn an error of torch's safe reader into one that explains it."""
     try:
         with warnings.catch_warnings():
-            # Before it refuses a pickle, it warns that another program wrote it.
+            # torch warns of the pickle protocol before it raises.
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             yield
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"A file of {checkpoint!r} holds more than numbers and was not opened. "
-            "This package did not write it."
+            f"A file of {checkpoint!r} holds objects other than numbers and was not "
+            "loaded. It was not written by this package; delete the checkpoint."
         ) from error
 
 
@@ -299,7 +299,7 @@ def _disk_failed(error: BaseException) -> bool:
 
 
 class _Bar(TrainerCallback):
-    """The progress bar of this package, with the losses beside it."""
+    """Progress bar with the losses."""
 
     def __init__(self, n_steps: int, verbose: int) -> None:
         self._n_steps = n_steps
@@ -323,7 +323,7 @@ class _Bar(TrainerCallback):
     ) -> None:
         shown = {"loss": "loss", "eval_loss": "validation"}
         values = {name: f"{logs[k]:.4g}" for k, name in shown.items() if k in logs}
-        if values and not self._bar.disable:  # the last record has other keys
+        if values and not self._bar.disable:  # the last record has no loss
             self._bar.set_postfix(values, refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -333,8 +333,8 @@ class _Bar(TrainerCallback):
 class _StopEarly(TrainerCallback):
     """Stop when the validation loss has not improved for a while.
 
-    It reads the log that checkpoints carry, so that a resumed run stops where an
-    unbroken one would.
+    It reads the log, which is part of checkpoints, so that a resumed run stops at the
+    same step as an uninterrupted one.
     """
 
     def __init__(self, patience: int) -> None:
@@ -355,14 +355,14 @@ class _CheckNumbers(TrainerCallback):
         loss = (logs or {}).get("loss", 0.0)
         if not np.isfinite(loss):
             raise FloatingPointError(
-                f"The loss is {loss} at step {state.global_step}: the steps are too "
-                f"large. Use a smaller learning_rate than {args.learning_rate:g}, a "
-                "longer warmup, or bf16=False."
+                f"The loss is {loss} at step {state.global_step}, since steps are too "
+                f"large. Use a learning_rate below {args.learning_rate:g}, a longer "
+                "warmup, or bf16=False."
             )
 
 
 def history_table(log: list[dict[str, Any]], steps_per_epoch: float) -> pd.DataFrame:
-    """Return a row for each step of the trainer's log."""
+    """Return the log of the trainer as a table with one row per step."""
     table = pd.DataFrame(log).groupby("step", as_index=False).first()
     table["epoch"] = table["step"] / steps_per_epoch
     names = [name for name in _LOGGED if name in table]

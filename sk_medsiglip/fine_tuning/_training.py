@@ -1,4 +1,4 @@
-"""The story of one run: from settings and data to tuned weights."""
+"""One run, from settings and data to tuned weights."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from sk_medsiglip.fine_tuning._trainer import (
 )
 from sk_medsiglip.fine_tuning._tuned import Tuned, adapter_files, base_name, store_tuned
 
-# Values of a network that is too large to wait for the garbage collector.
+# Number of parameters from which memory is freed at once.
 _HEAVY = 50_000_000
 
-# Bytes of two checkpoints for each trained value: itself, and two states of AdamW.
+# Bytes of two checkpoints per trained parameter: its value and two states of AdamW.
 _CHECKPOINT_BYTES = 2 * 3 * 4
 
 
@@ -53,7 +53,7 @@ def fine_tune(
     checkpoint = find_checkpoint(base.model, base.revision)
     examples = check_examples(settings, X, y, groups, checkpoint)
     seed = processes.share(settings.draw_seed())
-    # A split that cannot be made is an error of the labels, so it comes before reading.
+    # Before images are read, since a split can be impossible with the given labels.
     validates = examples.split(settings.validation_fraction, seed)
     pace = settings.pace(int((~validates).sum()), processes.n)
     with scratch_folder(settings, processes) as scratch:
@@ -68,7 +68,7 @@ def fine_tune(
             except (RuntimeError, MemoryError) as error:
                 if not ran_out_of_memory(error):
                     raise
-                # The frames of the failed step hold its tensors.
+                # The stack frames of the failed step keep its tensors alive.
                 traceback.clear_frames(error.__traceback__)
                 bf16 = settings.computes_in_bfloat16()
                 raise out_of_memory(settings, settings.device, bf16=bf16) from error
@@ -76,7 +76,7 @@ def fine_tune(
 
 @dataclass(frozen=True, eq=False)
 class _Data:
-    """The examples and inputs of a run, the rows that validate, and the seed."""
+    """The examples and inputs of a run, its validation rows and its seed."""
 
     examples: Examples
     inputs: Inputs
@@ -157,7 +157,7 @@ def _store(
     checkpoint: Checkpoint,
     processes: Processes,
 ) -> Tuned | None:
-    """Store the tuned weights as a folder; an adapter is kept in memory too."""
+    """Store the tuned weights as a folder, and keep an adapter in memory too."""
     if not settings.trained_towers:
         return None
     base, files = settings.embedder, None

@@ -1,8 +1,8 @@
-"""Tuned weights as a folder that the encoder loads like any checkpoint.
+"""Tuned weights as a folder that the encoder can load.
 
-An adapter of low-rank matrices is a few MB and can travel in a pickle; on the machine
-where that is opened it becomes a folder again, named by its fingerprint, beside the
-store of embeddings. Whole weights are a folder only.
+An adapter of low-rank matrices has a few MB and can be part of a pickle. On the machine
+where the pickle is loaded it becomes a folder beside the store of embeddings, named by
+its fingerprint. Whole weights exist as a folder only.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from sk_medsiglip.fine_tuning._processes import Processes
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """Weights that a run changed: the files of an adapter, or a folder of whole ones.
+    """Weights that were trained: the files of an adapter, or a folder of whole weights.
 
-    ``fingerprint`` is that of the weights and their base, and the ``revision`` of an
-    encoder of both; ``base_model`` is the base's name on this machine.
+    ``fingerprint`` is the digest of the weights and their base, and the ``revision`` of
+    the tuned encoder. ``base_model`` is the name of the base on this machine.
     """
 
     fingerprint: str
@@ -49,12 +49,12 @@ class Tuned:
     home: str | None = None
 
     def folder(self, cache: Any, model: str | os.PathLike[str]) -> Path:
-        """Return the folder on this machine, made beside a store if it is missing."""
+        """Return the folder on this machine, created beside a store if needed."""
         if self.files is None:
             if self.home is None or not Path(self.home).is_dir():
                 raise CheckpointError(
-                    f"The tuned weights are no longer in {self.home!r}. Load them from "
-                    "where save(path) put them, MedSigLIPFineTuner.load(path), or fit "
+                    f"The tuned weights are no longer in {self.home!r}. Load a folder "
+                    "that save(path) wrote with MedSigLIPFineTuner.load(path), or fit "
                     "again."
                 )
             return Path(self.home)
@@ -65,19 +65,19 @@ class Tuned:
         return _store(_adapters_folder(cache), write, here)[1]
 
     def _check_base(self) -> None:
-        """Raise if the base's name means another checkpoint on this machine."""
+        """Raise if the name of the base is another checkpoint on this machine."""
         folder = Path(self.base_model).is_dir() or self.base_model == "demo"
         wanted = None if folder else self.base_revision
         try:
             found = find_checkpoint(self.base_model, wanted, weights=False).revision
         except ModelAccessError:
-            # Stored embeddings may do without it.
+            # The base is not needed if all embeddings are stored.
             return
         if found != self.base_revision:
             raise CheckpointError(
                 f"This fine-tuner was fitted on {self.base_revision}, but model="
-                f"{self.base_model!r} is {found}. Set embedder__model= to where the "
-                "base lies, or fit again."
+                f"{self.base_model!r} is {found}. Set embedder__model= to the folder "
+                "of the base, or fit again."
             )
 
 
@@ -89,9 +89,9 @@ def store_tuned(
     beside: Mapping[str, bytes],
     processes: Processes,
 ) -> Tuned:
-    """Store the files of an adapter, or whole weights that the first process writes.
+    """Store the files of an adapter, or whole weights, written by the first process.
 
-    ``new`` names the base, and ``beside`` are documents to write next to the weights.
+    ``new`` names the base, and ``beside`` holds documents to write next to the weights.
     """
     root = _adapters_folder(cache)
     if files is not None:
@@ -111,7 +111,7 @@ def store_tuned(
 
 
 def adapter_files(low_rank: Any, model: str, revision: str) -> dict[str, bytes]:
-    """Return the files that peft would write for its model, around a base."""
+    """Return the files of an adapter in the format of peft."""
     from peft import get_peft_model_state_dict
 
     tensors = {
@@ -123,13 +123,13 @@ def adapter_files(low_rank: Any, model: str, revision: str) -> dict[str, bytes]:
         "revision": revision,
         "inference_mode": True,
     }
-    # peft's sets become lists in an order that is the same tomorrow.
+    # Sets of peft are sorted, so that the digest is reproducible.
     text = json.dumps(config, indent=1, sort_keys=True, default=sorted)
     return {ADAPTER_WEIGHTS: save(tensors), ADAPTER_CONFIG: text.encode()}
 
 
 def _adapters_folder(cache: Any) -> Path:
-    """Return the folder of adapters beside a store, or one of this process alone."""
+    """Return the folder of adapters beside a store, or a temporary one."""
     store = open_cache(cache)
     return (_folder_of_this_process() if store is None else store.location) / "adapters"
 
@@ -142,7 +142,7 @@ def _folder_of_this_process() -> Path:
 
 
 def _store(root: Path, write: Callable[[Path], None], tuned: Tuned) -> tuple[str, Path]:
-    """Put weights into a folder named by their fingerprint, and return both."""
+    """Write weights to a folder named by their fingerprint, and return both."""
     record = tuning_record(tuned.base_model, tuned.base_revision)
     known = root / tuned.fingerprint.removeprefix("folder-")
     if tuned.fingerprint and _holds(known, tuned, record):
@@ -154,8 +154,8 @@ def _store(root: Path, write: Callable[[Path], None], tuned: Tuned) -> tuple[str
             fingerprint = digest_adapter(scratch, tuned.base_revision)
             if tuned.fingerprint not in ("", fingerprint):
                 raise CheckpointError(
-                    f"The adapter of this fine-tuner is {fingerprint}, not "
-                    f"{tuned.fingerprint}: it was damaged on the way. Copy it again."
+                    f"The adapter of this fine-tuner has the digest {fingerprint} in "
+                    f"place of {tuned.fingerprint}: it is damaged. Copy the file again."
                 )
             folder = root / fingerprint.removeprefix("folder-")
             put_in_place(scratch, folder)
@@ -168,7 +168,7 @@ def _store(root: Path, write: Callable[[Path], None], tuned: Tuned) -> tuple[str
 
 
 def _holds(folder: Path, tuned: Tuned, record: str) -> bool:
-    """Return whether a folder holds these weights, whole, and names their base."""
+    """Tell whether a folder holds these weights undamaged, and names their base."""
     try:
         return (folder / TUNING).read_text("utf-8") == record and digest_adapter(
             folder, tuned.base_revision
@@ -190,7 +190,7 @@ def tuning_record(base_model: str, base_revision: str) -> str:
 
 
 def base_name(model: str | os.PathLike[str]) -> str:
-    """Return a model's name so that it means the same from every folder."""
+    """Return the name of a model, with an absolute path for a folder."""
     name = os.fspath(model)
     if name == "demo" or not Path(name).expanduser().is_dir():
         return name

@@ -21,8 +21,8 @@ def validation_scores(
 ) -> dict[str, float]:
     """Return the loss, and for classes the mean area under the ROC curve.
 
-    Pairs are compared in blocks as large as a training step, since the loss of a pair
-    grows with the number of others.
+    Pairs are compared in blocks of the size of a training step, since the loss of a
+    pair grows with the number of others.
     """
     was_training = network.training
     network.eval()
@@ -41,7 +41,7 @@ def _encode_all(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return the outputs of the network for all rows in order, in every process."""
     rows, n = collator.rows, accelerator.num_processes
-    # The same number in every process; the surplus is cut off afterwards.
+    # Every process needs the same number of rows; the surplus is removed at the end.
     share = -(-len(rows) // n)
     mine = np.arange(share) + share * accelerator.process_index
     images, texts = [], []
@@ -68,7 +68,7 @@ def _pairs_loss(
     collator: Collator,
     block_size: int,
 ) -> float:
-    # Neighbours are often of one patient, so blocks are drawn; always the same ones.
+    # Shuffled, since neighbouring rows often belong to one patient.
     rows = collator.rows
     order = np.random.default_rng(0).permutation(len(rows))
     total = 0.0

@@ -1,12 +1,12 @@
-"""Prompts to class vectors: where zero-shot and prompt-anchored heads both start.
+"""Prompts and class vectors, shared by zero-shot and prompt-anchored heads.
 
 ::
 
-    _question.py       the question of a dict of prompts: several classes, or yes or no
-    _class_vectors.py  its texts, embedded and averaged
+    _question.py       checked prompts of exclusive classes or of findings
+    _class_vectors.py  their texts, embedded and averaged
     _prompt_set.py     PromptSet: prompts with a name, a version and a source
-    _prompt_file.py    its YAML or JSON, checked; those that ship are in sets/
-    _lint.py           lint_prompts: problems that show without an image
+    _prompt_file.py    YAML and JSON files of prompts; those of the package are in sets/
+    _lint.py           lint_prompts: problems that can be found without images
 """
 
 from sk_medsiglip._public import name_by_room

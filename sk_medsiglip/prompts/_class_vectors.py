@@ -1,4 +1,4 @@
-"""Prompts to class vectors: embed every text, normalise, average, normalise."""
+"""Class vectors from prompts: embed every text, normalise, average, normalise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sk_medsiglip.embedding import (
 from sk_medsiglip.exceptions import PromptError, PromptWarning
 from sk_medsiglip.prompts._question import Question
 
-# Widths of common models, for a message that names the origin of X.
+# Widths of common models, to name the origin of X in a message.
 _MODELS_BY_WIDTH = {192: "demo", 1152: "google/medsiglip-448"}
 
 
@@ -30,11 +30,11 @@ class ClassVectors:
     Parameters
     ----------
     vectors : ndarray of shape (n_groups, embedding_dim), float32
-        One a group of texts, in the order of :attr:`Question.texts`.
+        One vector per group of texts, in the order of :attr:`Question.texts`.
     logit_scale, logit_bias : float
         Scale and bias of the logit ``logit_scale * cosine + logit_bias``.
     prompt_vectors : ndarray of shape (n_texts, embedding_dim), float32
-        Vectors of length 1, one a text, group after group.
+        One vector of unit length per text, ordered by group.
     starts : ndarray of shape (n_groups,)
         Row of ``prompt_vectors`` at which each group begins.
     """
@@ -52,37 +52,38 @@ def encode_question(
     embedder: MedSigLIPTextEmbedder,
     ensemble: str = "embeddings",
 ) -> ClassVectors:
-    """Encode the prompts of a question, for embeddings of a certain width.
+    """Encode the prompts of a question.
 
     Parameters
     ----------
     question : Question
         Prompts in order.
     n_features : int
-        Width of the image embeddings that the vectors are for.
+        Width of the image embeddings that the vectors will be compared with.
     embedder : MedSigLIPTextEmbedder
-        Embedder of the texts; all go through it in one call, and its store.
+        Embedder of the texts, which uses its store and is called once.
     ensemble : {"embeddings", "scores", "max"}, default="embeddings"
-        How the prompts of a group become one vector. "scores" leaves the mean as it
-        is: a cosine with it is the mean of the cosines. Else it is brought to length
-        1; under "max" only the cosines with ``prompt_vectors`` count.
+        Method to combine the prompts of a group. With "scores" the mean is not
+        normalised, so that a cosine with it is the mean of the cosines. Otherwise it is
+        scaled to unit length; "max" uses only the cosines with ``prompt_vectors``.
 
     Returns
     -------
     ClassVectors
+        The vectors, and the scale and bias of logits.
 
     Raises
     ------
     ValueError
         If the images were embedded by a model of another width.
     PromptError
-        If the prompts of a class cancel out, or weights meet a maximum.
+        If the prompts of a class cancel out, or if weights are used with "max".
     """
     facts = find_facts(embedder.model, embedder.revision, embedder.cache)
     width = facts.embedding_dim
     if width != n_features:
         origin = _MODELS_BY_WIDTH.get(n_features)
-        named = f", as model={origin!r} gives" if origin else ""
+        named = f", the width of model={origin!r}" if origin else ""
         raise ValueError(
             f"X has {n_features} columns{named}, but the prompts are encoded by "
             f"model={os.fspath(embedder.model)!r}, whose vectors have {width}. Use one "
@@ -90,8 +91,8 @@ def encode_question(
         )
     if ensemble == "max" and question.weights is not None:
         raise PromptError(
-            "a maximum over prompts has no use for their weights; leave them out, or "
-            "use ensemble='embeddings' or 'scores'."
+            "ensemble='max' cannot use weights of prompts; leave them out, or use "
+            "ensemble='embeddings' or 'scores'."
         )
     texts = question.texts
     each, scale, bias = _encode_each(texts, embedder, facts)
@@ -110,7 +111,7 @@ def encode_question(
 
 
 def _warn_of_equal_classes(means: NDArray[np.float64], question: Question) -> None:
-    """Warn of classes whose prompts are one vector; pairs are compared within."""
+    """Warn of classes with equal vectors, or of findings with equal sides."""
     choices = means.reshape(-1, 2, means.shape[1]) if question.is_pairs else means[None]
     for choice, label in zip(choices, question.labels, strict=False):
         _, place = np.unique(choice.round(6), axis=0, return_inverse=True)
@@ -122,8 +123,8 @@ def _warn_of_equal_classes(means: NDArray[np.float64], question: Question) -> No
                 else ", ".join(repr(one) for one in question.labels[same].tolist())
             )
             warnings.warn(
-                f"The prompts of {which} are the same vector, so nothing tells them "
-                "apart: every image gets the same score for each.",
+                f"The prompts of {which} have the same vector, so every image gets the "
+                "same score for each of them. Use other prompts.",
                 PromptWarning,
                 stacklevel=4,
             )
@@ -132,20 +133,20 @@ def _warn_of_equal_classes(means: NDArray[np.float64], question: Question) -> No
 def encode_class_vectors(
     texts: Sequence[Sequence[str]], embedder: MedSigLIPTextEmbedder
 ) -> NDArray[np.float32]:
-    """Return one vector of length 1 for each group of texts.
+    """Return a vector of unit length for each group of texts.
 
     Parameters
     ----------
     texts : sequence of sequence of str
         The prompts of each class.
     embedder : MedSigLIPTextEmbedder
-        Embedder of the texts; all go through it in one call, and its store.
+        Embedder of the texts, which uses its store and is called once.
 
     Returns
     -------
     ndarray of shape (len(texts), embedding_dim), float32
-        The mean of the normalised vectors of each group, normalised again: every
-        prompt has the same say, whatever the length of its vector.
+        The mean of the normalised vectors of each group, normalised again, so that
+        all prompts count equally.
 
     Raises
     ------
@@ -161,7 +162,7 @@ def _encode_each(
     embedder: MedSigLIPTextEmbedder,
     facts: ModelFacts | None = None,
 ) -> tuple[NDArray[np.float64], float, float]:
-    """Return a vector of length 1 for every text, and the logit's scale and bias."""
+    """Return a unit vector for every text, and the scale and bias of logits."""
     flat = [text for group in texts for text in group]
     vectors, scale, bias = encode_texts(embedder, flat, facts)
     each = vectors.astype(np.float64)
@@ -190,7 +191,7 @@ def _to_length_one(
     if (lengths < 1e-6).any():
         group = int(np.argmin(lengths))
         raise PromptError(
-            f"the prompts {list(texts[group])} point in opposite directions and "
-            "average to nothing; split them into classes of their own."
+            f"the vectors of the prompts {list(texts[group])} cancel out; put the "
+            "prompts into separate classes."
         )
     return means / lengths

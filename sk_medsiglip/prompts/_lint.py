@@ -1,4 +1,4 @@
-"""``lint_prompts``: problems of prompts that show without an image."""
+"""``lint_prompts``: problems of prompts that can be found without images."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from sk_medsiglip.prompts._question import Question, check_prompts
 _NEGATIONS = {"absent", "negative", "no", "none", "not", "without"}
 _PAIRS_IN_WARNING = 3
 
-#: Characters of a text that are looked at, and that a message shows of another one.
+#: Number of characters of a text that are read, and that are shown in messages.
 _READ, _SHOWN = 10_000, 80
 
-#: Rows that are compared with all classes at a time.
+#: Number of rows that are compared with all classes at once.
 _ROWS_AT_ONCE = 1024
 
 
@@ -46,78 +46,78 @@ def lint_prompts(
     cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
     verbose: int | bool = 0,
 ) -> pd.DataFrame:
-    """Report prompts that a model cannot read, or cannot tell apart.
+    """Find prompts that a model cannot read or distinguish.
 
     Parameters
     ----------
     prompts : mapping
-        As :class:`~sk_medsiglip.ZeroShotClassifier` takes them; a
-        :class:`~sk_medsiglip.prompts.PromptSet` is one.
+        Prompts, as in :class:`~sk_medsiglip.ZeroShotClassifier`, for example a
+        :class:`~sk_medsiglip.prompts.PromptSet`.
     templates : str, list of str or dict, default=None
-        As in that classifier.
+        Templates, as in :class:`~sk_medsiglip.ZeroShotClassifier`.
     model : str or path-like, default="google/medsiglip-448"
-        Model whose tokenizer counts and whose text tower compares. Its tokenizer must
-        be at hand; its weights only for texts that are not in the store.
+        Model whose tokenizer and text tower are used. Its tokenizer must be available;
+        its weights are only needed for texts that are not in the store.
     revision : str or None, default=None
         Commit, branch or tag of a repository.
     similarity : float, default=0.98
-        Cosine of two class vectors over which they count as the same; see Notes.
+        Cosine of two class vectors above which they count as the same (see Notes).
     device : str, default="auto"
-        Device that encodes texts.
+        Device on which texts are encoded.
     cache : bool, str, path-like or EmbeddingCache, default=True
-        The store of their vectors, shared with the classifiers.
+        Store of the vectors of texts, shared with the classifiers.
     verbose : int, default=0
-        A progress bar is shown above 0 while texts are encoded.
+        Verbosity. Values above 0 show a progress bar while texts are encoded.
 
     Returns
     -------
     DataFrame
-        One row a text, templates filled in, with the columns
+        One row per text, after filling in templates, with the columns
 
-        - ``label``, ``side``: class or finding; "positive", "negative", or "" for
-          classes;
-        - ``text``, ``n_tokens``, ``truncated``: whether its end is not read; only the
-          first 10,000 characters of a text are looked at;
-        - ``nearest``, ``cosine``: the other class whose vector is nearest to that of
-          this class, and how near;
+        - ``label``: class or finding;
+        - ``side``: "positive", "negative", or "" for classes;
+        - ``text``, ``n_tokens``: the text, and its number of tokens. Only the first
+          10,000 characters are read;
+        - ``truncated``: whether the model ignores the end of the text;
+        - ``nearest``, ``cosine``: the other class with the nearest vector, and the
+          cosine of the two;
         - ``problem``: the problems found, or "".
 
     Raises
     ------
     PromptError
-        If a classifier would refuse the prompts.
+        If the prompts are not valid for a classifier.
     ModelAccessError, CheckpointError
         If the model cannot be loaded.
 
     Warns
     -----
     PromptWarning
-        If class vectors are nearer than ``similarity``.
+        If class vectors have a cosine above ``similarity``.
 
     See Also
     --------
-    check_prompts : Checks prompts without a model.
+    check_prompts : Check prompts without a model.
 
     Notes
     -----
-    A class is compared with those that it has to be told from. The present side of a
-    finding: its absent side, and the present sides of other findings. The absent
-    side: its present side; absent sides of several findings may be alike, and share
-    texts.
+    A class is compared with the classes that it must be distinguished from. The present
+    side of a finding is compared with its absent side and the present sides of other
+    findings. The absent side is compared with its present side only, since absent sides
+    of several findings may share texts.
 
-    Cosines of texts differ from model to model, most of all where all texts have the
-    same frame, so no one value of ``similarity`` is right. On the demonstration
-    checkpoint its own six findings have cosines of at most 0.42, four pairs of
-    wordings of one finding 0.84 to 0.98, and a word and its plural 0.995: the default
-    finds texts that are nearly the same. It has not been measured on MedSigLIP;
-    look at how the column ``cosine`` is spread, and lower it to see more.
+    Cosines of texts depend on the model, in particular if all texts have the same
+    frame, so there is no single right value of ``similarity``. For the demonstration
+    checkpoint its six findings have cosines of up to 0.42, four pairs of wordings of a
+    finding 0.84 to 0.98, and a word and its plural 0.995, so the default finds texts
+    that are nearly the same. It has not been measured on MedSigLIP. Look at the
+    distribution of the column ``cosine``, and lower the value to find more.
 
-    The other comparison needs no threshold: a text that is nearer to the vector of
-    another class than to that of its own, which it is a part of, pulls its class to
-    the wrong side *for this model*, whatever it means to a reader. On 300
-    phantoms (one draw), the AUC of the six findings that the demonstration shares with
-    ``chest_xray_13`` rose without such texts for four, by up to 0.009, and fell for
-    one, by 0.001.
+    A second comparison needs no threshold. A text that is nearer to the vector of
+    another class than to that of its own class shifts its class in the wrong direction
+    *for this model*, whatever it means to a reader. On 300 phantoms (one draw), leaving
+    such texts out raised the AUC of four of the six findings that the demonstration
+    shares with ``chest_xray_13`` by up to 0.009, and lowered that of one by 0.001.
 
     Examples
     --------
@@ -132,10 +132,10 @@ def lint_prompts(
     """
     if not 0 < similarity <= 1:
         raise ValueError(
-            f"similarity={similarity!r} must be a cosine over 0 and up to 1."
+            f"similarity={similarity!r} must be a cosine above 0 and at most 1."
         )
     question = check_prompts(prompts, templates)
-    # Text far behind the last token that the model reads is left out.
+    # Long texts are cut off, far beyond the last token that a model reads.
     read = tuple(tuple(map(_read, group)) for group in question.texts)
     question = replace(question, texts=read)
     texts = [text for group in question.texts for text in group]
@@ -146,14 +146,14 @@ def lint_prompts(
     checkpoint = find_checkpoint(model, revision, weights=False)
     tokenizer, limit = load_tokenizer(checkpoint), checkpoint.text_tokens
     n_tokens = [n_all for n_all, _ in count_tokens(tokenizer, texts)]
-    # As the model gets them: equal where it cannot tell two texts apart.
+    # The input of the model, which is equal for texts that it cannot distinguish.
     tokens = tokenize(tokenizer, texts, limit)
     embedder = MedSigLIPTextEmbedder(
         model, revision=revision, device=device, cache=cache, verbose=verbose
     )
     width = len(embedder.get_feature_names_out())
     with warnings.catch_warnings():
-        # The report says it, text by text.
+        # The report lists truncated texts.
         warnings.simplefilter("ignore", TruncatedTextWarning)
         encoded = encode_question(question, width, embedder)
     classes, vectors = encoded.vectors, encoded.prompt_vectors
@@ -201,7 +201,7 @@ def _name_groups(question: Question) -> list[str]:
 def _find_rivals(
     groups: NDArray[np.intp], n_groups: int, is_pairs: bool
 ) -> NDArray[np.bool_]:
-    """Return which groups of texts each of some groups has to be told from."""
+    """Return a mask of the groups from which each group must be distinguished."""
     index, groups = np.arange(n_groups), groups[:, None]
     if not is_pairs:
         return groups != index
@@ -212,7 +212,7 @@ def _find_rivals(
 
 @dataclass(frozen=True, eq=False)
 class _Nearest:
-    """The nearest rival of each of some vectors, and the first pairs that are alike."""
+    """The nearest rival of each vector, and the first pairs above the similarity."""
 
     group: NDArray[np.intp]
     cosine: NDArray[np.floating]
@@ -226,7 +226,7 @@ def _find_nearest(
     is_pairs: bool,
     similarity: float = np.inf,
 ) -> _Nearest:
-    """Compare vectors of groups with their rivals, some thousand at a time."""
+    """Compare vectors of groups with their rivals, in blocks."""
     found = _Nearest(groups.copy(), np.empty(len(groups), classes.dtype), [])
     for start in range(0, len(groups), _ROWS_AT_ONCE):
         some = slice(start, start + _ROWS_AT_ONCE)
@@ -247,11 +247,11 @@ def _judge_texts(texts: list[str], n_tokens: list[int], limit: int) -> list[str]
     for text, n in zip(texts, n_tokens, strict=True):
         found = []
         if n > limit:
-            found.append(f"{n} tokens, the model reads {limit}: the end is not read")
+            found.append(f"{n} tokens, the model reads {limit}: the end is ignored")
         if "{" in text or "}" in text:
-            found.append("holds a brace: a template that nothing was filled into?")
+            found.append("holds a brace: is it a template that was not filled in?")
         if text.strip(" .!?").lower() in _NEGATIONS:
-            found.append("negates nothing: name the finding")
+            found.append("is only a negation: name the finding")
         problems.append("; ".join(found))
     return problems
 
@@ -263,7 +263,7 @@ def _judge_repeats(
     is_pairs: bool,
     names: list[str],
 ) -> list[str]:
-    """Find texts of equal tokens: case and punctuation are not read."""
+    """Find texts with equal tokens, since case and punctuation are ignored."""
     keys = [ids.tobytes() for ids in tokens]
     first_of: dict[bytes, dict[int, int]] = {}
     for row, key in enumerate(keys):
@@ -280,7 +280,7 @@ def _judge_repeats(
             group
             for group in first
             if group != own
-            # Absent sides may share what denies several findings: "normal study".
+            # Absent sides may share texts such as "normal study".
             and not (is_pairs and group % 2 == own % 2 == 0)
         )
         named = [names[group] for group in islice(others, _PAIRS_IN_WARNING + 1)]
@@ -302,8 +302,8 @@ def _judge_classes(
     names: list[str],
 ) -> list[str]:
     of_group = [
-        f"class vector nearly that of {names[group]} (cosine {cosine:.3f}): "
-        "the two can hardly be told apart"
+        f"class vector nearly equal to that of {names[group]} (cosine {cosine:.3f}): "
+        "the two can hardly be distinguished"
         if cosine > similarity
         else ""
         for group, cosine in zip(nearest.group, nearest.cosine, strict=True)
@@ -333,8 +333,8 @@ def _warn_about_alike(
         for a, b, cosine in pairs[:_PAIRS_IN_WARNING]
     )
     warnings.warn(
-        f"Class vectors with a cosine over {similarity:g}: {named}{more}. The model "
-        "can hardly tell the two apart; word them differently, or join them.",
+        f"Class vectors with a cosine above {similarity:g}: {named}{more}. The model "
+        "can hardly distinguish them; use other words, or merge the classes.",
         PromptWarning,
         stacklevel=3,
     )

@@ -1,4 +1,4 @@
-"""Prompt sets: prompts with a name, a version and a source, shipped or a user's own."""
+"""Prompt sets: prompts with a name, a version and a source."""
 
 from __future__ import annotations
 
@@ -21,41 +21,42 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PromptSet(Mapping[Any, Any]):
-    """Prompts that know their name, version and source.
+    """Prompts with a name, a version and a source.
 
-    It is the mapping that ``prompts`` parameters take: pass it whole, templates are
-    filled in. Two sets, or a set and a dict, are equal if those texts are.
+    A prompt set is a mapping that can be passed as the parameter ``prompts`` of
+    classifiers; its templates are filled in. Two sets, or a set and a dict, are equal
+    if these texts are equal.
 
     Parameters
     ----------
     name : str
-        The shipped name, or the file's without its ending.
+        Name of the set; for a file its name without the suffix.
     prompts : dict
         ``{class: texts}``, or ``{finding: {"positive": texts, "negative": texts}}``,
         before templates are filled in. Texts may have weights: ``{text: weight}``.
     title : str, default=""
-        One line on the classes or findings.
+        Description of the classes or findings in one line.
     version : int, default=1
-        Rises with every change of a text, so that a figure can name the prompts
-        behind it.
+        Version of the texts. It is incremented with every change, so that results can
+        be reported with the version of the prompts.
     modality : str, default=""
-        The kind of image that the texts speak of.
+        Kind of image for which the texts are written.
     source : str, default=""
         Source of the classes and of the wording.
     notes : str, default=""
-        Limits of the set, and properties that were never measured.
+        Limits of the set, and properties that have not been measured.
     templates : tuple of str, default=()
-        Texts with one ``{}`` each. To pass them apart: ``ZeroShotClassifier(
-        s.prompts, templates=s.templates or None)``.
+        Texts with one ``{}`` each. To pass them separately, write
+        ``ZeroShotClassifier(s.prompts, templates=s.templates or None)``.
     ordinal : bool, default=False
-        Whether the classes are grades, from the least to the most, for
-        ``ZeroShotClassifier(s, ordinal=s.ordinal)``. ``classes_`` is sorted all the
-        same; the shipped grades have names that sort by severity.
+        Whether the classes are grades in increasing order, for
+        ``ZeroShotClassifier(s, ordinal=s.ordinal)``. ``classes_`` is sorted in any
+        case; the names of the grades in this package sort by severity.
 
     See Also
     --------
-    load_prompt_set : A shipped set, or one in a file of your own.
-    lint_prompts : Problems of a set for a certain model.
+    load_prompt_set : Load a set of this package, or a file.
+    lint_prompts : Find problems of a set for a certain model.
 
     Examples
     --------
@@ -103,36 +104,37 @@ class PromptSet(Mapping[Any, Any]):
 
     @property
     def kind(self) -> str:
-        """``"findings"`` (present or absent), ``"grades"`` or ``"classes"``."""
+        """Kind of the set: ``"findings"``, ``"grades"`` or ``"classes"``."""
         if any(map(is_pair, self.prompts.values())):
             return "findings"
         return "grades" if self.ordinal else "classes"
 
     @property
     def n_prompts(self) -> int:
-        """Number of texts, templates filled in."""
+        """Number of texts after filling in templates."""
         return sum(
             sum(map(len, value.values())) if is_pair(value) else len(value)
             for value in self.values()
         )
 
     def select(self, names: Iterable[Any]) -> PromptSet:
-        """Return a set of some of the classes or findings.
+        """Return a set with some of the classes or findings.
 
         Parameters
         ----------
         names : iterable
-            Which, in the order wanted. Findings become columns in that order; classes
-            are sorted by the classifier in any case.
+            Names of the classes or findings. Findings become columns in this order;
+            classes are sorted by the classifier in any case.
 
         Returns
         -------
         PromptSet
+            The selected prompts.
 
         Raises
         ------
         PromptError
-            If a name is not in the set, comes twice, or there is none.
+            If a name is not in the set or is repeated, or if there are no names.
 
         Examples
         --------
@@ -141,7 +143,7 @@ class PromptSet(Mapping[Any, Any]):
         ['edema', 'fracture']
         """
         if isinstance(names, str):
-            raise PromptError(f"select takes a list of names: [{names!r}].")
+            raise PromptError(f"select needs a list of names: [{names!r}].")
         wanted = list(names)
         unknown = [name for name in wanted if name not in self.prompts]
         if unknown:
@@ -152,12 +154,12 @@ class PromptSet(Mapping[Any, Any]):
             )
         if not wanted or len(set(wanted)) < len(wanted):
             raise PromptError(
-                f"select takes every name once, and at least one; got {wanted!r}."
+                f"select needs at least one name, without repeats; got {wanted!r}."
             )
         return replace(self, prompts={name: self.prompts[name] for name in wanted})
 
     def _fill(self, texts: Any) -> Any:
-        """Return a list of texts, or of texts with weights a dict."""
+        """Return a list of texts, or a dict of texts with weights."""
         forms = self.templates or ("{}",)
         if isinstance(texts, Mapping):
             return {form.replace("{}", t): texts[t] for form in forms for t in texts}
@@ -166,29 +168,30 @@ class PromptSet(Mapping[Any, Any]):
 
 
 def load_prompt_set(name_or_path: str | os.PathLike[str]) -> PromptSet:
-    """Load a set that ships, or one in a YAML or JSON file of your own.
+    """Load a prompt set of this package, or a YAML or JSON file.
 
     Parameters
     ----------
     name_or_path : str or path-like
-        A name of :func:`list_prompt_sets`, or the path of a file. A str is a path if it
-        ends in ``.yaml``, ``.yml`` or ``.json`` or names a folder. The file holds
-        fields of :class:`PromptSet`, of which only ``prompts`` is needed; or nothing
-        but prompts.
+        A name from :func:`list_prompt_sets`, or the path of a file. A str is a path if
+        it ends in ``.yaml``, ``.yml`` or ``.json`` or contains a folder. The file holds
+        fields of :class:`PromptSet`, of which only ``prompts`` is required, or only
+        prompts.
 
     Returns
     -------
     PromptSet
+        The prompt set.
 
     Raises
     ------
     PromptError
-        If there is no such set or file, or the file is not a valid set; the message
-        says which line or key.
+        If there is no such set or file, or if the file is not valid. The message names
+        the line or key.
 
     Notes
     -----
-    YAML is read by PyYAML's safe loader: no code in it is run.
+    YAML is read with the safe loader of PyYAML, which does not run code.
 
     Examples
     --------
@@ -206,16 +209,17 @@ def load_prompt_set(name_or_path: str | os.PathLike[str]) -> PromptSet:
 
 
 def find_prompt_set(name: str) -> Path:
-    """Return the file of a set that ships.
+    """Return the file of a prompt set of this package.
 
     Parameters
     ----------
     name : str
-        Name in :func:`list_prompt_sets`.
+        A name from :func:`list_prompt_sets`.
 
     Returns
     -------
     Path
+        Path of the YAML file.
 
     Raises
     ------
@@ -226,21 +230,21 @@ def find_prompt_set(name: str) -> Path:
     if not _is_name(name) or not path.is_file():
         names = _shipped_names()
         raise PromptError(
-            f"there is no prompt set {name!r}{_suggest(name, names)} Sets that ship: "
-            f"{', '.join(names)}. A file of your own is given by its path, ending in "
+            f"there is no prompt set {name!r}{_suggest(name, names)} The sets are "
+            f"{', '.join(names)}. For a file pass its path, ending in "
             f"{', '.join(_SUFFIXES)}."
         )
     return path
 
 
 def list_prompt_sets() -> pd.DataFrame:
-    """Return a table of the sets that ship with the package.
+    """Return a table of the prompt sets of this package.
 
     Returns
     -------
     DataFrame
         Columns ``name``, ``title``, ``kind`` ("classes" that exclude each other,
-        "findings" that are present or absent, "grades" in order of severity),
+        "findings" that are present or absent, or "grades" in order of severity),
         ``n_classes``, ``n_prompts``, ``version`` and ``source``.
 
     Examples

@@ -1,4 +1,4 @@
-"""The question of a dict of prompts: one of several classes, or present or absent."""
+"""Checks of prompts for exclusive classes, or for findings present or absent."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _PAIR = {"positive", "negative"}
 
 @dataclass(frozen=True)
 class Question:
-    """Prompts in the order of their vectors.
+    """Checked prompts in the order of their vectors.
 
     Parameters
     ----------
     labels : ndarray
-        Class names, sorted; or names of findings, in the order given.
+        Sorted names of classes, or names of findings in the given order.
     texts : tuple of tuple of str
-        Texts of each vector, templates filled in: one entry a class, or two a
-        finding, absent before present.
+        Texts of each vector, after filling in templates. There is one entry per class,
+        or two per finding, absent before present.
     is_pairs : bool
         Whether the labels are findings, each present or absent.
     weights : tuple of tuple of float, or None
-        Weight of each text; None if all count alike.
+        Weights of the texts, or None if all are equal.
     """
 
     labels: NDArray[Any]
@@ -41,18 +41,18 @@ class Question:
 
     @property
     def findings(self) -> NDArray[Any] | None:
-        """Names of the findings; None for exclusive classes."""
+        """Names of the findings, or None for exclusive classes."""
         return self.labels if self.is_pairs else None
 
     @property
     def classes(self) -> NDArray[Any] | None:
-        """Sorted classes, 0 and 1 for one finding; None for several findings."""
+        """Sorted classes, 0 and 1 for one finding, or None for several findings."""
         if not self.is_pairs:
             return self.labels
         return np.array([0, 1]) if len(self.labels) == 1 else None
 
     def read_labels(self, asker: Any, X: Any, y: Any) -> Labels:
-        """Check ``y`` against the classes or findings; see :func:`check_labels`."""
+        """Check ``y`` against the classes or findings with ``check_labels``."""
         return check_labels(
             asker,
             X,
@@ -65,7 +65,7 @@ class Question:
 
 
 def check_prompts(prompts: Mapping[Any, Any], templates: Any = None) -> Question:
-    """Check a dict of prompts and put it in order.
+    """Check prompts, fill in templates, and sort the classes.
 
     Parameters
     ----------
@@ -74,17 +74,18 @@ def check_prompts(prompts: Mapping[Any, Any], templates: Any = None) -> Question
         prompts, "negative": prompts}}`` for findings that are present or absent
         independently. Prompts are a text, a list of texts, or ``{text: weight}``.
     templates : str, sequence of str or mapping, default=None
-        Texts with one ``{}`` each, filled with every prompt in turn. As ``{class:
-        templates}``, classes that it does not name keep their prompts as they are.
+        Texts with one ``{}`` each, to be filled with every prompt. With ``{class:
+        templates}`` the prompts of other classes are not changed.
 
     Returns
     -------
     Question
+        The checked prompts.
 
     Raises
     ------
     PromptError
-        If anything in it is not a text, is empty, or the two forms are mixed.
+        If a prompt is empty or not a text, or if classes and findings are mixed.
 
     Examples
     --------
@@ -100,7 +101,7 @@ def check_prompts(prompts: Mapping[Any, Any], templates: Any = None) -> Question
     """
     if not isinstance(prompts, Mapping):
         hint = (
-            f"For a set that ships pass load_prompt_set({prompts!r}). "
+            f"For a prompt set pass load_prompt_set({prompts!r}). "
             if isinstance(prompts, str)
             else ""
         )
@@ -110,13 +111,13 @@ def check_prompts(prompts: Mapping[Any, Any], templates: Any = None) -> Question
             '{"effusion": {"positive": [...], "negative": [...]}}.'
         )
     if not prompts:
-        raise PromptError("prompts is empty: name at least two classes or one finding.")
+        raise PromptError("prompts is empty: pass at least two classes or one finding.")
     pairs = [is_pair(value) for value in prompts.values()]
     if any(pairs) and not all(pairs):
         raise PromptError(
-            "prompts mixes classes and present/absent pairs. Give every entry as "
-            'texts (exclusive classes) or every entry as {"positive": ..., '
-            '"negative": ...} (independent findings). Weights of texts are numbers.'
+            "prompts mixes classes and findings. Write every entry as texts (exclusive "
+            'classes), or every entry as {"positive": ..., "negative": ...} '
+            "(findings). Weights of texts must be numbers."
         )
     of_label = _check_templates(templates, prompts)
     labels, asked = (_check_pairs if all(pairs) else _check_classes)(prompts, of_label)
@@ -130,7 +131,7 @@ _Prompts = tuple[tuple[str, ...], tuple[float, ...]]
 
 
 def is_pair(value: Any) -> bool:
-    """Tell a pair of sides from texts with weights, which is a dict of numbers."""
+    """Tell whether prompts are a dict of two sides rather than of weights."""
     return isinstance(value, Mapping) and not _are_weighted(value)
 
 
@@ -147,18 +148,18 @@ def _check_classes(
 ) -> tuple[NDArray[Any], list[_Prompts]]:
     if len(prompts) < 2:
         raise PromptError(
-            f"prompts has one class, {next(iter(prompts))!r}; a choice needs two. For "
-            'present or absent write {finding: {"positive": ..., "negative": ...}}.'
+            f"prompts has one class, {next(iter(prompts))!r}, and needs two or more. "
+            'For a finding write {finding: {"positive": ..., "negative": ...}}.'
         )
     names = list(prompts)
     if any(name != name for name in names):
-        raise PromptError("a class of prompts is NaN; name it.")
+        raise PromptError("a class of prompts is NaN; pass a name.")
     if len({str if isinstance(n, str) else type(n) for n in names}) > 1:
         raise PromptError(
-            f"the classes {names!r} are of different types; use the labels as they "
-            "are in y, all str or all int."
+            f"the classes {names!r} have different types; use the labels in y, all str "
+            "or all int."
         )
-    # Sorted, as scikit-learn has classes_, whatever the order of the dict.
+    # Sorted, like classes_ in scikit-learn.
     labels = np.unique(np.asarray(names))
     by_label = dict(zip(np.asarray(names).tolist(), names, strict=True))
     return labels, [
@@ -185,21 +186,21 @@ def _check_pairs(
 
 
 def _fill(prompts: Any, templates: list[str], where: str) -> _Prompts:
-    """Return every template filled with every text of one class."""
+    """Return all templates filled with all texts of a class, and the weights."""
     weights: list[float] = []
     texts = prompts
     if _are_weighted(prompts):
         texts = list(prompts)
         try:
             weights = [float(weight) for weight in prompts.values()]
-        except OverflowError:  # a whole number beyond all floats
+        except OverflowError:  # an int that is too large for a float
             weights = [np.inf]
     texts = check_texts(texts, where)
     if weights and not (
         np.isfinite(weights).all() and min(weights) >= 0 < sum(weights)
     ):
         raise PromptError(
-            f"{where}: the weights {weights} must be 0 or more, and not all 0."
+            f"{where}: the weights {weights} must be finite, at least 0, and not all 0."
         )
     return (
         tuple(template.replace("{}", text) for template in templates for text in texts),
@@ -208,7 +209,7 @@ def _fill(prompts: Any, templates: list[str], where: str) -> _Prompts:
 
 
 def check_texts(texts: Any, where: str) -> list[str]:
-    """Return a text or several as a list; raise PromptError where one is empty."""
+    """Return one or several texts as a list, or raise PromptError."""
     listed = [texts] if isinstance(texts, str) else texts
     if isinstance(listed, bytes) or not (
         isinstance(listed, Sequence | np.ndarray | set) and len(listed)
@@ -247,7 +248,7 @@ def _check_some(templates: str | Sequence[str] | None) -> list[str]:
         )
     listed = [templates] if isinstance(templates, str) else list(templates)
     if not listed:
-        raise PromptError("templates is empty; leave it None to use prompts as is.")
+        raise PromptError("templates is empty; pass None to use prompts without them.")
     for template in listed:
         if not isinstance(template, str) or template.count("{}") != 1:
             raise PromptError(
@@ -256,7 +257,7 @@ def _check_some(templates: str | Sequence[str] | None) -> list[str]:
             )
         if left := re.search(r"[{}][^{}]*[}]?", template.replace("{}", "", 1)):
             raise PromptError(
-                f"template {template!r} holds {left[0]!r}, which nothing fills: the "
-                "prompt goes where {} is, and there is no other placeholder."
+                f"template {template!r} holds {left[0]!r}, which cannot be filled: "
+                f"{{}} is the only placeholder."
             )
     return listed

@@ -3,24 +3,24 @@
 ::
 
     _classifier.py       ZeroShotClassifier
-    _pipeline.py         make_zero_shot_pipeline: with images before it
-    _scores.py           from cosines to scores to probabilities, a formula a scoring
-    _instances.py        bags: scores of instances, and how they are pooled
+    _pipeline.py         make_zero_shot_pipeline, which takes images
+    _scores.py           cosines, scores and probabilities for each scoring
+    _instances.py        bags: scores of instances, and their pooling
     _calibration.py      temperature and bias
 
-    _comparison.py       compare_prompts: the worth of each prompt
+    _comparison.py       compare_prompts
     _comparison_plot.py  PromptComparisonDisplay
     _prompt_search.py    PromptSearchCV
-    _prompt_choices.py   cosines with single prompts, and greedy choice among them
+    _prompt_choices.py   cosines with single prompts, and greedy selection
 
-    _conformal.py            ConformalZeroShot: sets that hold the truth
-    _conformal_split.py      patients that teach, and others that calibrate
-    _conformal_answers.py    answers and labels of any classifier in one shape
+    _conformal.py            ConformalZeroShot
+    _conformal_split.py      patients for training, and others for calibration
+    _conformal_answers.py    predictions and labels of any classifier in one shape
     _conformal_sets.py       scores, quantiles by patient, and coverage
 
-    _heatmap.py          prompt_heatmap: which parts of an image are like a prompt
-    _heatmap_pipelines.py  the map that a fitted pipeline gives an image
-    _heatmap_parts.py    scores of cells and slices, laid out as a map
+    _heatmap.py          prompt_heatmap
+    _heatmap_pipelines.py  maps of an image by a fitted pipeline
+    _heatmap_parts.py    scores of cells and slices, arranged as a map
     _heatmap_plot.py     HeatmapDisplay
 """
 

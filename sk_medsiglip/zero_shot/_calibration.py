@@ -14,8 +14,8 @@ from scipy.special import logsumexp, softmax
 from sk_medsiglip._labels import Labels
 from sk_medsiglip._warning import warn_user
 
-# How far the temperature may go from the one at which scores differ by about 1, both
-# ways: further, probabilities are 0 and 1, or all alike.
+# Range of the temperature, as a factor on the one with which scores differ by about 1.
+# Beyond it probabilities are 0 and 1, or all equal.
 _RANGE = 1e3
 
 
@@ -35,7 +35,7 @@ def calibrate_scores(
     names: NDArray[Any],
     sample_weight: NDArray[np.float64] | None = None,
 ) -> list[Calibration]:
-    """Calibrate one question, or each of several findings by itself.
+    """Calibrate one question, or several findings separately.
 
     ``scores`` are ``(n_samples, n_classes)`` or ``(n_samples, n_findings, 2)``.
     """
@@ -50,8 +50,8 @@ def calibrate_scores(
     if labels is None:
         raise ValueError(
             f"calibrate={how!r} requires y to be passed, but the target y is None. "
-            "Without labels use calibrate='prevalence', prevalence=... if that is "
-            "known."
+            "Without labels use calibrate='prevalence' with prevalence=..., if the "
+            "prevalence is known."
         )
     calibrations = []
     for i, (one, target) in enumerate(zip(questions, labels.by_label(), strict=True)):
@@ -64,7 +64,7 @@ def calibrate_scores(
                 )
             warn_user(
                 f"finding {str(names[i])!r} has labels of one kind only, or none: its "
-                "scores stay as they are.",
+                "scores are not calibrated.",
                 UserWarning,
             )
             calibrations.append(Calibration(1.0, np.zeros(2)))
@@ -83,15 +83,14 @@ def fit_to_labels(
     *,
     with_bias: bool,
 ) -> Calibration:
-    """Choose the temperature, and a bias a class, that make the labels likeliest.
+    """Fit a temperature, and a bias per class, by maximum likelihood.
 
-    Temperature scaling (Guo et al., ICML 2017), with biases the bias-corrected one
-    (Alexandari et al., ICML 2020). A share of ``1 / (n_samples + 1)`` of each label is
-    spread over all classes: otherwise a few samples that scores tell apart would ask
-    for a temperature of 0. Platt's larger shares, made for tens of labels, kept
-    probabilities too even: of four amounts this one had the lowest log loss over 8 to
-    200 labels of drawn phantoms, and none was better on PneumoniaMNIST by more than
-    0.02.
+    This is temperature scaling (Guo et al., ICML 2017), with biases the bias-corrected
+    variant (Alexandari et al., ICML 2020). A share of ``1 / (n_samples + 1)`` of each
+    label is spread over all classes, since otherwise a few separable samples would give
+    a temperature of 0. Platt's larger shares made probabilities too uniform: among four
+    amounts this one had the lowest log loss with 8 to 200 labels of drawn phantoms, and
+    none was better on PneumoniaMNIST by more than 0.02.
     """
     n_samples, n_classes = scores.shape
     weight = np.ones(n_samples) if sample_weight is None else sample_weight
@@ -108,7 +107,7 @@ def fit_to_prevalence(
     prevalence: NDArray[np.floating],
     sample_weight: NDArray[np.float64] | None = None,
 ) -> Calibration:
-    """Choose biases that make the mean probability of each class its prevalence."""
+    """Fit biases so that the mean probability of each class is its prevalence."""
     shares = np.broadcast_to(prevalence, scores.shape)
     weight = np.ones(len(scores)) if sample_weight is None else sample_weight
     return _maximise(scores, shares, weight, with_temperature=False, with_bias=True)
@@ -121,7 +120,7 @@ def _check_prevalence(
     *,
     several: bool,
 ) -> list[NDArray[np.float64]]:
-    """Return the shares of the answers for each question."""
+    """Return the shares of the answers to each question."""
     if prevalence is None:
         raise ValueError(
             "calibrate='prevalence' needs prevalence: {class or finding: share}."
@@ -131,14 +130,14 @@ def _check_prevalence(
     if not isinstance(prevalence, Mapping):
         if len(names) > 1:
             raise ValueError(
-                f"prevalence is {prevalence!r}; give the share of each of "
-                f"{names.tolist()} as a dict."
+                f"prevalence is {prevalence!r}; pass a dict with the share of each of "
+                f"{names.tolist()}."
             )
         prevalence = {names[0]: prevalence}
     if set(prevalence) != set(names.tolist()):
         raise ValueError(
-            f"prevalence names {list(prevalence)}, the prompts {names.tolist()}; it "
-            "needs a share for each of them."
+            f"prevalence has shares for {list(prevalence)}, and the prompts are for "
+            f"{names.tolist()}; pass a share for each of these."
         )
     shares = np.array([float(prevalence[name]) for name in names.tolist()])
     if not ((shares > 0) & (shares < 1)).all():
@@ -151,7 +150,7 @@ def _check_prevalence(
     if abs(shares.sum() - 1) > 1e-6:
         raise ValueError(
             f"the shares of prevalence add up to {shares.sum():.4g}; those of "
-            "exclusive classes add up to 1."
+            "exclusive classes must add up to 1."
         )
     return [shares]
 
@@ -166,14 +165,14 @@ def _maximise(
 ) -> Calibration:
     """Maximise the mean of ``sum(shares * log softmax(slope * scores + bias))``.
 
-    At the optimum of the biases the mean probabilities are the mean shares, which is
-    all that is asked of a known prevalence.
+    At the optimum of the biases the mean probabilities equal the mean shares, as
+    required for a known prevalence.
     """
     n_classes = scores.shape[1]
     weight = weight / weight.sum()
     centred = scores.astype(np.float64)
     centred = centred - centred.mean(axis=1, keepdims=True)
-    # Rows sum to 0, so that the mean square is the variance.
+    # Rows sum to 0, so the mean square is the variance.
     unit = float(np.sqrt(weight @ (centred**2).mean(axis=1))) or 1.0
     scaled = centred / unit if with_temperature else centred
     means = weight @ shares
@@ -203,9 +202,9 @@ def _maximise(
     ).x
     if with_temperature and found[0] <= 1.01 / _RANGE:
         warn_user(
-            "labels and scores contradict each other, or have nothing to do with each "
-            "other: calibrated probabilities are all alike. Do the labels mean what "
-            "the prompts say?",
+            "labels and scores contradict each other or are unrelated, so all "
+            "calibrated probabilities are equal. Check that the prompts describe the "
+            "labels.",
             UserWarning,
         )
     temperature = unit / found[0] if with_temperature else 1.0

@@ -1,4 +1,4 @@
-"""``ZeroShotClassifier``: classes from prompts, no labels needed."""
+"""``ZeroShotClassifier``: classification by prompts, without labels."""
 
 from __future__ import annotations
 
@@ -46,111 +46,118 @@ _CALIBRATIONS = {"temperature", "temperature_bias", "prevalence"}
 
 def _is_ordinal(classifier: ZeroShotClassifier) -> bool:
     if not classifier.ordinal:
-        raise AttributeError("only grades have an order: set ordinal=True.")
+        raise AttributeError("this method is for grades: set ordinal=True.")
     return True
 
 
 class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
     """Classify image embeddings by their similarity to prompts.
 
-    Takes rows, one vector an image, or bags: several vectors of one image or study, as
-    :class:`~sk_medsiglip.MedSigLIPPatchEmbedder` and
-    ``MedSigLIPVolumeEmbedder(pooling=None)`` make them. Prompts then score every
-    vector, and the scores of a bag are pooled.
+    The input is rows, with one vector per image, or bags, with several vectors per
+    image or study, as returned by :class:`~sk_medsiglip.MedSigLIPPatchEmbedder` and
+    ``MedSigLIPVolumeEmbedder(pooling=None)``. For bags, prompts score every vector, and
+    the scores of a bag are pooled.
 
     Parameters
     ----------
     prompts : dict or PromptSet
-        One of several classes: ``{class: prompts}``. Present or absent: ``{finding:
-        {"positive": prompts, "negative": prompts}}``, one finding or several. Prompts
-        are a text, a list of texts, or ``{text: weight}``.
+        ``{class: prompts}`` for exclusive classes, or ``{finding: {"positive": prompts,
+        "negative": prompts}}`` for one or several findings that are present or absent.
+        Prompts are a text, a list of texts, or ``{text: weight}``.
     templates : str, list of str or dict, default=None
-        Texts with one ``{}`` each, such as ``"a chest X-ray showing {}"``; every
-        prompt is filled into every template. ``{class: templates}`` gives each class
-        its own.
+        Texts with one ``{}`` each, such as ``"a chest X-ray showing {}"``. Every prompt
+        is filled into every template. ``{class: templates}`` sets the templates of each
+        class.
     model : str or path-like, default="google/medsiglip-448"
         Model whose text tower encodes the prompts. It must be the one that embedded
         the images.
     revision : str or None, default=None
         Commit, branch or tag of a repository.
     scoring : {"softmax", "sigmoid", "cosine"}, default="softmax"
-        How similarities become probabilities; rows sum to 1 under all of them. They
-        rank the classes of one image alike; across images they rank differently.
-        "softmax" over the prompts' logits, as the model card does [2]_. "sigmoid" of
-        each, as SigLIP was trained [1]_, divided by their sum. "cosine" is the cosine
-        of a class less the mean of the others', for a finding positive minus negative
-        as in Google's chest X-ray notebooks [3]_, brought linearly to a number from 0
-        to 1: a score, not a probability.
+        Formula for probabilities. Rows sum to 1 with all of them. They rank the classes
+        of one image in the same order, but may rank images differently.
+
+        - "softmax": softmax of the logits of the prompts, as in the model card [2]_;
+        - "sigmoid": sigmoids of the logits, as in the training of SigLIP [1]_, divided
+          by their sum;
+        - "cosine": cosine of a class minus the mean of the others (for a finding,
+          positive minus negative, as in Google's chest X-ray notebooks [3]_), scaled
+          linearly to the range from 0 to 1. This is a score rather than a probability.
     ensemble : {"embeddings", "scores", "max"}, default="embeddings"
-        How several prompts of a class become one. "embeddings" averages their
+        Method to combine several prompts of a class. "embeddings" averages their
         normalised vectors and normalises the mean [4]_; "scores" averages their
-        cosines; "max" takes the most similar prompt, for classes with several faces.
+        cosines; "max" uses the most similar prompt, for classes that vary in
+        appearance.
     ordinal : bool, default=False
-        Whether classes are grades: numbers in order of size, other names in the order
-        of ``prompts``. Adds :meth:`predict_grade` and
+        Whether classes are grades. Numbers are ordered by size, and other names as in
+        ``prompts``. This adds :meth:`predict_grade` and
         :meth:`predict_cumulative_proba`.
     calibrate : {"temperature", "temperature_bias", "prevalence"} or None, default=None
-        Calibration that ``fit`` learns from its data, with ``probabilities =
-        softmax(scores / temperature + bias)``. "temperature" from a few labels:
-        predicted classes, and the ranks of a finding's scores, stay as they are.
-        "temperature_bias" also learns how frequent classes are. "prevalence" needs no
-        labels: biases that make the mean probability over ``X`` the ``prevalence``. One
-        temperature for all classes; several findings have one each.
+        Calibration that is learned by ``fit``, with ``probabilities = softmax(scores /
+        temperature + bias)``. There is one temperature for all classes, and one for
+        each of several findings.
+
+        - "temperature" learns the temperature from a few labels. Predicted classes, and
+          the ranks of a finding's scores, do not change;
+        - "temperature_bias" also learns biases, and so the frequency of classes;
+        - "prevalence" needs no labels. It learns biases with which the mean probability
+          over ``X`` is ``prevalence``.
     prevalence : float, dict, Series or None, default=None
-        Shares for ``calibrate="prevalence"``: ``{class: share}`` of all classes, or
-        ``{finding: share}``; one number for one finding.
+        Shares for ``calibrate="prevalence"``: ``{class: share}`` for all classes,
+        ``{finding: share}``, or a number for a single finding.
     aggregate : {"max", "mean", "top-k mean"} or dict, default="max"
-        How the scores of a bag's instances become one; without effect on rows. "max"
-        takes the highest score: a finding is present where some instance shows it.
-        "mean" takes all instances, "top-k mean" the ``top_k`` highest [5]_. ``{finding:
-        aggregate}`` gives each finding its own. The highest are those where present
-        exceeds absent most; for exclusive classes each class has its own.
+        Method to pool the scores of the instances of a bag, without effect on rows.
+        "max" uses the highest score, so that a finding is present if one instance shows
+        it. "mean" uses all instances, and "top-k mean" the ``top_k`` highest [5]_.
+        ``{finding: aggregate}`` sets the method of each finding. For findings the
+        instances are ranked by present minus absent; exclusive classes are ranked
+        separately.
     top_k : int, default=5
-        Number of instances behind "top-k mean"; a bag with fewer uses all of them.
+        Number of instances for "top-k mean". Bags with fewer instances use all of them.
     dtype, device, engine, batch_size, cache, verbose
-        As in :class:`~sk_medsiglip.MedSigLIPTextEmbedder`.
+        Parameters of :class:`~sk_medsiglip.MedSigLIPTextEmbedder`.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,) or (n_findings, 2)
-        Sorted class names; ``[0, 1]`` for one finding; for several findings a row
-        ``[0, 1]`` each.
+        Sorted class names; ``[0, 1]`` for one finding; one row ``[0, 1]`` per finding
+        for several.
     findings_ : ndarray of shape (n_findings,)
-        Names of the findings in column order; only for present/absent prompts.
+        Names of the findings in column order. Only for prompts of findings.
     grades_ : ndarray of shape (n_classes,)
-        Classes from the lowest grade to the highest; only with ``ordinal=True``.
+        Classes from the lowest grade to the highest. Only with ``ordinal=True``.
     class_embeddings_ : ndarray
-        ``(n_classes, embedding_dim)`` in the order of ``classes_``; for several
-        findings ``(n_findings, 2, embedding_dim)``, absent before present. Of length
-        1, under ``ensemble="scores"`` of at most 1.
+        Vectors of the classes, ``(n_classes, embedding_dim)`` in the order of
+        ``classes_``; for several findings ``(n_findings, 2, embedding_dim)``, absent
+        before present. They have unit length, or less with ``ensemble="scores"``.
     prompt_embeddings_ : ndarray of shape (n_prompts, embedding_dim)
-        Vectors of the prompts, of length 1, class after class; only with
+        Vectors of the prompts with unit length, ordered by class. Only with
         ``ensemble="max"``.
     logit_scale_, logit_bias_ : float
         Scale and bias of the logit ``logit_scale_ * cosine + logit_bias_``.
     temperature_ : float or ndarray of shape (n_findings,)
-        Number that scores are divided by; only with ``calibrate``.
+        Divisor of the scores. Only with ``calibrate``.
     bias_ : ndarray of shape (n_classes,) or (n_findings, 2)
-        Numbers that are added after the division; only with ``calibrate``.
+        Biases added after the division. Only with ``calibrate``.
     n_features_in_ : int
         Width of the embeddings.
 
     See Also
     --------
-    make_zero_shot_pipeline : The same for images.
+    make_zero_shot_pipeline : Make a pipeline that classifies images.
 
     Notes
     -----
-    Without ``calibrate`` the probabilities are not calibrated: the scale was learned
-    on pairs of images and captions. scikit-learn's ``CalibratedClassifierCV`` and
-    ``TunedThresholdClassifierCV`` take this classifier as any other. Not a medical
-    device.
+    Without ``calibrate`` the probabilities are not calibrated, since the scale was
+    learned on pairs of images and captions. ``CalibratedClassifierCV`` and
+    ``TunedThresholdClassifierCV`` of scikit-learn work with this classifier. It is not
+    a medical device.
 
-    Embeddings of report texts by the same model are classified in the same way.
+    Embeddings of report texts by the same model can be classified in the same way.
 
-    Bags are read piece by piece, 32 MiB at a time, also where they are lazy or mapped
-    into memory; ``fit`` reads them only to calibrate. Bags of more instances have
-    higher maxima: under "max", compare bags of about one length.
+    Bags are read in pieces of 32 MiB, including lazy and memory-mapped ones; ``fit``
+    reads them only to calibrate. Bags with more instances have higher maxima, so bags
+    should have similar lengths with "max".
 
     References
     ----------
@@ -181,7 +188,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
 
     _parameter_constraints: dict[str, Any] = {
         **MedSigLIPTextEmbedder._parameter_constraints,
-        "prompts": "no_validation",  # judged by check_prompts, which says more
+        "prompts": "no_validation",  # check_prompts has better messages
         "templates": "no_validation",
         "scoring": [StrOptions(SCORINGS)],
         "ensemble": [StrOptions({"embeddings", "scores", "max"})],
@@ -191,7 +198,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         "aggregate": [StrOptions(AGGREGATES), Mapping],
         "top_k": [Interval(Integral, 1, None, closed="left")],
     }
-    _parameter_constraints.pop("normalize")  # vectors of prompts always are
+    _parameter_constraints.pop("normalize")  # vectors of prompts are always normalised
 
     def __init__(
         self,
@@ -240,43 +247,44 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         *,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
-        """Encode the prompts, and calibrate if asked to.
+        """Encode the prompts, and learn the calibration.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, embedding_dim), or bags
             Image embeddings, normalised or not; or bags of shape (n_samples,
-            n_instances, embedding_dim), NaN where there is no instance. Without
+            n_instances, embedding_dim), with NaN for missing instances. Without
             ``calibrate`` nothing is learned from them.
         y : array-like of shape (n_samples,) or (n_samples, n_findings), default=None
-            Needed only to calibrate by labels. If given, its labels must be among
-            those of the prompts; the columns of several findings are in the order of
-            the prompts, NaN where one is not known.
+            Labels, needed only to calibrate by labels. If given, they must be among
+            those of the prompts. Columns of several findings are in the order of the
+            prompts, with NaN where a finding is not known.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the samples that calibrate; a weight of 3 is the sample three
-            times.
+            Weights of the samples in calibration. A weight of 3 equals three copies of
+            the sample.
 
         Returns
         -------
         self
+            The fitted classifier.
 
         Raises
         ------
         PromptError
             If the prompts are malformed.
         ValueError
-            If the width of ``X`` is not the text tower's, or ``y`` holds labels that
-            no prompt stands for, or is a DataFrame of the findings in another order,
-            or ``calibrate`` lacks its labels or shares.
+            If the width of ``X`` differs from that of the text tower, if ``y`` holds
+            labels without prompts or is a DataFrame with the findings in another order,
+            or if ``calibrate`` lacks labels or shares.
         """
         if self.prevalence is not None and self.calibrate != "prevalence":
             raise ValueError(
-                "prevalence is only used with calibrate='prevalence'; set both, or "
+                "prevalence is only used with calibrate='prevalence'; set both or "
                 "neither."
             )
         rows = check_rows_or_bags(self, X)
         question = self._read_prompts(None if y is None else np.asarray(y))
-        # Plain numbers, which a saved file may hold.
+        # Plain numbers rather than a Pooling, so that skops can save them.
         self._n_best = make_pooling(self.aggregate, self.top_k, question).n_best
         vectors = self._encode_prompts(question)
         n_findings = len(question.labels) if question.is_pairs else 0
@@ -300,7 +308,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
             self._starts = vectors.starts
         labels = None if y is None else question.read_labels(self, rows, y)
         if labels is not None and labels.classes is not None:
-            self.classes_ = labels.classes  # places, if y holds these
+            self.classes_ = labels.classes  # indices, if y holds these
         places = np.arange(len(rows))  # bags may be lazy
         weight = _check_sample_weight(sample_weight, places, dtype=np.float64)
         self._is_calibrated = self.calibrate is not None
@@ -309,7 +317,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return SigLIP logits, in the shapes that scikit-learn's scorers expect.
+        """Return logits of SigLIP, in the shapes that scikit-learn's scorers expect.
 
         Parameters
         ----------
@@ -319,18 +327,19 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         Returns
         -------
         ndarray
-            ``(n_samples, n_classes)``: ``logit_scale_ * cosine + logit_bias_``. For
-            two classes ``(n_samples,)``: second minus first; for one finding
-            ``(n_samples,)`` and for several ``(n_samples, n_findings)``: present minus
-            absent. In the place of logits stand the logarithms of their sigmoids under
-            ``scoring="sigmoid"``, the cosines under "cosine", and with ``calibrate``
-            calibrated scores: it ranks as :meth:`predict_proba` does.
+            Logits ``logit_scale_ * cosine + logit_bias_`` of shape ``(n_samples,
+            n_classes)``. For two classes they are second minus first, ``(n_samples,)``.
+            For findings they are present minus absent, ``(n_samples,)`` for one and
+            ``(n_samples, n_findings)`` for several. With ``scoring="sigmoid"`` the
+            logarithms of their sigmoids are returned, with "cosine" the cosines, and
+            with ``calibrate`` calibrated scores, so that the order is that of
+            :meth:`predict_proba`.
         """
         values = self._answers(X)
         return values[..., 1] - values[..., 0] if values.shape[-1] == 2 else values
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return probabilities; see ``scoring`` and ``calibrate``.
+        """Return probabilities, computed as set by ``scoring`` and ``calibrate``.
 
         Parameters
         ----------
@@ -340,14 +349,14 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         Returns
         -------
         ndarray, float64
-            ``(n_samples, n_classes)``, rows sum to 1; for several findings
-            ``(n_samples, n_findings)``, the probability that each is present.
+            Probabilities ``(n_samples, n_classes)``, in rows that sum to 1; for several
+            findings ``(n_samples, n_findings)``, the probability that each is present.
         """
         shares = self._probabilities(X)
         return shares[..., 1] if shares.ndim == 3 else shares
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the likeliest class.
+        """Return the most likely class.
 
         Parameters
         ----------
@@ -357,7 +366,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_findings)
-            Class names; for findings 1 where present is likelier than absent.
+            Class names; for findings 1 if present is more likely than absent, else 0.
         """
         best = self._answers(X).argmax(axis=-1)
         return best if best.ndim == 2 else self.classes_[best]
@@ -373,16 +382,16 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         Returns
         -------
         ndarray
-            For one finding ``(n_samples, n_instances)`` and for several ``(n_samples,
-            n_instances, n_findings)``: present minus absent, of which ``aggregate``
-            makes :meth:`decision_function`. For exclusive classes ``(n_samples,
-            n_instances, n_classes)``, also where there are two: the score of each. NaN
-            where a bag has no instance.
+            Scores of present minus absent, ``(n_samples, n_instances)`` for one finding
+            and ``(n_samples, n_instances, n_findings)`` for several;
+            :meth:`decision_function` pools these by ``aggregate``. For exclusive
+            classes, including two, the scores of all classes ``(n_samples, n_instances,
+            n_classes)``. Missing instances are NaN.
 
         Raises
         ------
         ValueError
-            If ``X`` is not an array of bags, or of another width.
+            If ``X`` is not an array of bags, or has another width.
         """
         check_is_fitted(self)
         bags = check_bags(X, width=self.n_features_in_, estimator=self, values=False)
@@ -393,7 +402,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
 
     @available_if(_is_ordinal)
     def predict_grade(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the expected grade, which may lie between two.
+        """Return the expected grade, which may lie between two grades.
 
         Parameters
         ----------
@@ -403,8 +412,8 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,), float64
-            The mean of the grades under their probabilities: of their numbers, or of
-            their places in ``grades_`` from 0 on if they are names.
+            Mean of the grades, weighted by their probabilities. Grades that are not
+            numbers count as their index in ``grades_``.
         """
         shares = self._probabilities_of_grades(X)
         numbers = self.grades_.dtype.kind in "iuf"
@@ -412,7 +421,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
 
     @available_if(_is_ordinal)
     def predict_cumulative_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return how likely the grade is above each but the last.
+        """Return the probabilities that the grade exceeds each grade but the last.
 
         Parameters
         ----------
@@ -422,12 +431,12 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_classes - 1), float64
-            Column ``k`` is the probability of a grade above ``grades_[k]``; rows fall.
-            One column is the score of one referral question, such as "moderate or
-            worse".
+            Column ``k`` is the probability of a grade above ``grades_[k]``, so that
+            rows decrease. Each column is a score for a referral threshold, such as
+            "moderate or worse".
         """
         shares = self._probabilities_of_grades(X)
-        # Sums of shares may end a digit above 1, which no probability may.
+        # Sums can exceed 1 by rounding.
         return np.minimum(shares[:, ::-1].cumsum(axis=1)[:, -2::-1], 1.0)
 
     def __sklearn_tags__(self) -> Tags:
@@ -441,18 +450,18 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         return tags
 
     def _read_prompts(self, y: NDArray[Any] | None) -> Question:
-        """Return the question of the prompts; a subclass may use ``y``."""
+        """Return the question of the prompts; subclasses may use ``y``."""
         return check_prompts(self.prompts, self.templates)
 
     def _encode_prompts(self, question: Question) -> ClassVectors:
-        """Return the class vectors, and scale and bias of the logit."""
+        """Return the class vectors, and the scale and bias of logits."""
         embedder = text_embedder_of(self)
         return encode_question(question, self.n_features_in_, embedder, self.ensemble)
 
     def _order_of_grades(self, question: Question) -> NDArray[Any]:
         if question.is_pairs:
             raise PromptError(
-                "ordinal=True is for grades, {grade: prompts}; findings that are "
+                "ordinal=True needs grades, {grade: prompts}; findings that are "
                 "present or absent have no order."
             )
         if question.labels.dtype.kind in "iuf":
@@ -467,7 +476,7 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         names: NDArray[Any],
         weight: NDArray[np.float64],
     ) -> None:
-        """Choose temperatures and biases."""
+        """Learn temperatures and biases."""
         calibrations = calibrate_scores(
             self._scores(X),
             how,
@@ -493,34 +502,34 @@ class ZeroShotClassifier(VersionedPickle, Classifier, BaseEstimator):
         return np.concatenate(parts)
 
     def _iter_scores(self, bags: Any) -> Iterator[NDArray[np.floating]]:
-        """Yield scores of the instances, some bags at a time."""
+        """Yield scores of the instances of a few bags at a time."""
         return map(self._scores_of, iter_cosines(bags, *self._vectors()))
 
     def _vectors(self) -> tuple[NDArray[np.floating], NDArray[np.intp] | None]:
-        """Return the vectors that are compared, and where each answer begins."""
+        """Return the vectors to compare with, and the first index of each answer."""
         if self._starts is not None:
             return self.prompt_embeddings_, self._starts
         return self.class_embeddings_.reshape(-1, self.n_features_in_), None
 
     def _scores_of(self, flat: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return the scores of cosines whose last axis holds all answers."""
+        """Return scores for cosines whose last axis holds all answers."""
         shape = flat.shape[:-1] + self.class_embeddings_.shape[:-1]
         scale, bias = self.logit_scale_, self.logit_bias_
         return scores(flat.reshape(shape), scale, bias, self.scoring)
 
     def _calibrated(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return scores as calibration left them, or as they are without it."""
+        """Return scores with calibration applied, if there is one."""
         if not self._is_calibrated:
             return values
         temperature = np.asarray(self.temperature_)[..., None]
         return values.astype(np.float64) / temperature + self.bias_
 
     def _answers(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return the score of every answer, calibrated if it is."""
+        """Return the scores of all answers, calibrated if the classifier is."""
         return self._calibrated(self._scores(X))
 
     def _probabilities(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the probability of every answer, of the shape of the cosines."""
+        """Return the probabilities of all answers, in the shape of the cosines."""
         return probabilities(
             self._answers(X), self.scoring, calibrated=self._is_calibrated
         )

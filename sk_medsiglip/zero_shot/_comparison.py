@@ -1,4 +1,4 @@
-"""``compare_prompts``: the AUC of each prompt, on a few labelled images."""
+"""``compare_prompts``: the AUC of each prompt on a few labelled images."""
 
 from __future__ import annotations
 
@@ -52,70 +52,71 @@ def compare_prompts(
     Parameters
     ----------
     prompts, templates, model, revision
-        As :class:`~sk_medsiglip.ZeroShotClassifier` takes them.
+        Parameters of :class:`~sk_medsiglip.ZeroShotClassifier`.
     X : array-like of shape (n_samples, embedding_dim), or bags
         Image embeddings of the same model; or bags of shape (n_samples, n_instances,
-        embedding_dim), NaN where there is no instance.
+        embedding_dim), with NaN for missing instances.
     y : array-like of shape (n_samples,) or (n_samples, n_findings)
         A few labels: names of classes; or 1, 0, and NaN where a finding is not known,
-        columns in the order of the prompts.
+        with columns in the order of the prompts.
     groups : array-like of shape (n_samples,), default=None
-        Patients. Their images are alike, and intervals without them too narrow.
+        Patients. Without them intervals are too narrow if patients have several images.
     similarity, device, cache
-        As :func:`~sk_medsiglip.prompts.lint_prompts` takes them.
+        Parameters of :func:`~sk_medsiglip.prompts.lint_prompts`.
     level : float, default=0.95
         Confidence level of the intervals.
     aggregate, top_k
-        How the scores of a bag's instances become one, as in
+        Pooling of the scores of a bag's instances, as in
         :class:`~sk_medsiglip.ZeroShotClassifier`.
     verbose : int, default=0
-        A progress bar is shown above 0.
+        Verbosity. Values above 0 show a progress bar.
 
     Returns
     -------
     DataFrame
-        One row a prompt, and one an ensemble (``text`` is "" and ``side`` too), with
-        the columns
+        One row per prompt, and one per ensemble (where ``text`` and ``side`` are ""),
+        with the columns
 
         - ``label``, ``side``, ``text``: as in :func:`lint_prompts`;
         - ``auc``, ``auc_low``, ``auc_high``: the area under the ROC curve of the label
-          against the rest, this prompt alone standing for its class or side and all
-          others as they are; in the row of an ensemble, with all prompts;
-        - ``gain``, ``gain_low``, ``gain_high``: how much the ensemble's area loses
-          without this prompt. Below 0 these images were told better without; NaN for
-          the only prompt of its side;
-        - ``n_positive``, ``n_negative``: images behind these figures;
+          against the rest, with this prompt as the only one of its class or side and
+          all prompts of the others; for an ensemble, with all prompts;
+        - ``gain``, ``gain_low``, ``gain_high``: the loss of the ensemble's area without
+          this prompt. It is negative if the ensemble is better without the prompt on
+          these images, and NaN for the only prompt of its side;
+        - ``n_positive``, ``n_negative``: numbers of images;
         - ``n_tokens``, ``truncated``, ``nearest``, ``cosine``, ``problem``: as in
-          :func:`lint_prompts`; missing in the rows of ensembles.
+          :func:`lint_prompts`; missing for ensembles.
 
     Raises
     ------
     PromptError
         If the prompts are malformed.
     ValueError
-        If ``X`` is of another model's width, or ``y`` holds other labels than the
+        If ``X`` has the width of another model, or if ``y`` holds labels without
         prompts.
 
     Warns
     -----
     PromptWarning
-        If class vectors are nearly the same.
+        If class vectors are nearly equal.
 
     See Also
     --------
-    PromptSearchCV : Chooses prompts, and estimates the gain on images left out.
-    PromptComparisonDisplay : This table as a picture.
+    PromptSearchCV : Choose prompts, and estimate the gain on held-out images.
+    PromptComparisonDisplay : Plot this table.
 
     Notes
     -----
-    Choosing the best of many prompts by this table and quoting its area is choosing on
-    the test set: the interval is that of a prompt chosen beforehand. An interval of
-    ``gain`` that holds 0 is within noise. Of twenty prompts that change nothing one is
-    expected to leave out 0 all the same: intervals are not adjusted for their number.
+    Do not choose the best of many prompts by this table and report its area: that is
+    selection on the test set, and the interval is valid only for a prompt chosen
+    beforehand. A gain whose interval includes 0 is within noise. Intervals are not
+    adjusted for their number, so that of twenty prompts without any effect, one is
+    expected to have an interval that excludes 0.
 
     Intervals are those of :func:`~sk_medsiglip.evaluation.evaluate`: Newcombe's by
-    patient, and of differences MOVER's, for two areas of the same images. Where prompts
-    rank all images alike, ``gain`` is 0 and has no interval.
+    patient, and MOVER's for the difference of two areas of the same images. If prompts
+    rank all images in the same order, ``gain`` is 0 and has no interval.
 
     Examples
     --------
@@ -158,7 +159,7 @@ def compare_prompts(
             who = patients[choice.rows]
             for told in [1] if choice.name else range(len(choice.classes)):
                 lines += _compare(choice, told, who, level, bar)
-    # Where every side has one prompt, no row has a gain.
+    # Columns are named, since no row has a gain if every side has one prompt.
     table = pd.DataFrame(lines, columns=["label", "prompt", *_FIGURES])
     lint = report[["side", "text", *_FROM_LINT]]
     table = table.join(lint, on="prompt").drop(columns="prompt")
@@ -171,13 +172,13 @@ def compare_prompts(
 def _compare(
     choice: Choice, told: int, who: NDArray[np.intp], level: float, bar: Any
 ) -> Iterator[dict[str, Any]]:
-    """Yield the row of one label's ensemble, then those of its prompts."""
+    """Yield the row of a label's ensemble, followed by those of its prompts."""
     ill = choice.target == told
     ensemble = _area(choice, told, choice.weights, who)
     if ill.all() or not ill.any():
         warn_user(
             f"the labels of {str(choice.name or choice.classes[told])!r} are of one "
-            "kind: there is no area to compute.",
+            "kind, so its area is undefined.",
             UserWarning,
         )
     common = {
@@ -186,7 +187,7 @@ def _compare(
         "n_negative": int((~ill).sum()),
     }
     yield {**common, **_figure("auc", ensemble, level), "prompt": -1}
-    # Both sides of a finding bear on it; of exclusive classes each on its own.
+    # Prompts of both sides affect a finding; those of a class affect this class.
     answers = [1, 0] if choice.name else [told]
     for answer in answers:
         own = choice.members[answer]
@@ -204,12 +205,12 @@ def _compare(
 def _area(
     choice: Choice, told: int, weights: NDArray[np.float64], who: NDArray[np.intp]
 ) -> Estimate:
-    """Return the area of one answer against the rest, of patients by their numbers."""
+    """Return the area of one answer against the rest, given the patients."""
     odds = log_odds(choice.logits(weights), told)
     return area_estimate(choice.target == told, odds, who, int(who.max()) + 1)
 
 
 def _figure(name: str, estimate: Estimate, level: float) -> dict[str, float]:
-    """Return a figure and its interval."""
+    """Return a value and its interval."""
     low, high, _ = estimate.interval(level)
     return {name: estimate.value, f"{name}_low": low, f"{name}_high": high}

@@ -14,32 +14,35 @@ from sk_medsiglip._drawn_names import drawn
 from sk_medsiglip.zero_shot._comparison import compare_prompts
 
 _COLOURS = {"positive": "#c65d00", "negative": "#1f5fa8", "": "#1f5fa8"}
+_SIGNS = {"positive": "+ ", "negative": "− ", "": "  "}
 _ENSEMBLE, _WORSE = "#222222", "#b00020"
 _HEIGHT_OF_A_ROW = 0.28  # inches
 _WORDS = 58  # characters of a prompt that are shown
 
 
 class PromptComparisonDisplay:
-    """Draw a table of :func:`compare_prompts`: one line a prompt.
+    """Plot of a table of :func:`compare_prompts` with one line per prompt.
 
-    A dot is the area under the ROC curve, its bar the interval. The ensemble of a label
-    comes first, its interval as a band behind its prompts; at the right stands what the
-    ensemble loses without the prompt, in red where these images were told better
-    without it and the interval leaves out 0.
+    Dots are areas under the ROC curve, and bars are their intervals. The ensemble of a
+    label comes first, with its interval as a band behind its prompts. The loss of the
+    ensemble without each prompt stands at the right, in red if the ensemble is better
+    without the prompt and the interval excludes 0.
 
     Parameters
     ----------
     table : DataFrame
-        As :func:`compare_prompts` returns it.
+        Result of :func:`compare_prompts`.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
+        The axes.
     figure_ : matplotlib Figure
+        The figure.
 
     See Also
     --------
-    compare_prompts : The table.
+    compare_prompts : Compute the table.
 
     Examples
     --------
@@ -71,39 +74,42 @@ class PromptComparisonDisplay:
         labels: Iterable[Any] | None = None,
         **compare_params: Any,
     ) -> Self:
-        """Compare prompts, and draw.
+        """Compare prompts and draw the result.
 
         Parameters
         ----------
         prompts, X, y
-            As :func:`compare_prompts` takes them.
+            Parameters of :func:`compare_prompts`.
         ax : matplotlib Axes, default=None
-            None makes a figure high enough for all rows.
+            Axes to draw on. By default, a new figure with room for all rows.
         labels : iterable, default=None
-            Classes or findings to draw; By default, all of them.
+            Classes or findings to draw. By default, all of them.
         **compare_params
-            Further parameters of :func:`compare_prompts`: ``groups``, ``model``, ...
+            Further parameters of :func:`compare_prompts`, such as ``groups`` and
+            ``model``.
 
         Returns
         -------
         PromptComparisonDisplay
+            The display, drawn.
         """
         table = compare_prompts(prompts, X, y, **compare_params)
         return cls(table).plot(ax=ax, labels=labels)
 
     def plot(self, ax: Any = None, *, labels: Iterable[Any] | None = None) -> Self:
-        """Draw.
+        """Draw the table.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a figure high enough for all rows.
+            Axes to draw on. By default, a new figure with room for all rows.
         labels : iterable, default=None
-            Classes or findings to draw; By default, all of them.
+            Classes or findings to draw. By default, all of them.
 
         Returns
         -------
         PromptComparisonDisplay
+            The display, drawn.
 
         Raises
         ------
@@ -121,7 +127,7 @@ class PromptComparisonDisplay:
         names = []
         for place, row in enumerate(table.itertuples()):
             if row.text:
-                names.append(f"{_sign(row.side)}{drawn(row.text, _WORDS)}")
+                names.append(f"{_SIGNS[row.side]}{drawn(row.text, _WORDS)}")
                 self._draw_prompt(ax, place, row)
             else:
                 names.append(f"{drawn(row.label, _WORDS)}: all prompts")
@@ -173,11 +179,7 @@ class PromptComparisonDisplay:
 
 
 def _block(table: pd.DataFrame, place: int) -> range:
-    """Return the rows of the label whose ensemble stands at a place."""
+    """Return the rows of the label whose ensemble is in a given row."""
     heads = np.flatnonzero(table["text"] == "").tolist()
     after = [head for head in heads if head > place]
     return range(place, after[0] if after else len(table))
-
-
-def _sign(side: str) -> str:
-    return {"positive": "+ ", "negative": "− ", "": "  "}[side]

@@ -1,8 +1,7 @@
-"""``ConformalZeroShot``: sets of classes that hold the truth as often as asked.
+"""``ConformalZeroShot``: sets of classes with a guaranteed coverage.
 
-Our own few lines because MAPIE and crepes take neither several findings, labels that
-are not known, lists of images nor patients with several images, and their classes
-cannot be cloned.
+MAPIE and crepes support neither several findings, unknown labels, lists of images nor
+patients with several images, and their estimators cannot be cloned.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ from sk_medsiglip.zero_shot._conformal_split import learns, split_patients, take
 
 
 def _weights_of_last_step(estimator: Any, sample_weight: Any) -> dict[str, Any]:
-    """Return weights under the name by which ``fit`` hands them to the classifier."""
+    """Return weights under the name that ``fit`` of the last step expects."""
     last, name = estimator, "sample_weight"
     if isinstance(estimator, Pipeline):
         step, last = estimator.steps[-1]
@@ -65,56 +64,56 @@ def _weights_of_last_step(estimator: Any, sample_weight: Any) -> dict[str, Any]:
 
 
 class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):
-    """Answer with a set of classes that holds the true one with a chosen probability.
+    """Predict sets of classes that hold the true class with a chosen probability.
 
-    Whatever the classifier's probabilities are worth, ``1 - alpha`` of new patients'
-    images have their true class in the set; poor probabilities make larger sets. This
-    takes labelled images that the classifier has not learned from. Zero-shot
-    classifiers learned from none, so all of them serve.
+    The set holds the true class for a share of ``1 - alpha`` of new patients' images,
+    whatever the quality of the probabilities; poor ones give larger sets. Calibration
+    needs labelled images that were not used for training, which for zero-shot
+    classifiers are all of them.
 
     Parameters
     ----------
     estimator : estimator
         A classifier with ``predict_proba``, or a pipeline that ends in one. One that
-        needs no labels, such as :class:`ZeroShotClassifier`, is fitted anew. One that
-        learns from labels learns from a part of the patients, and the rest calibrate;
-        to keep what it has learned elsewhere pass ``FrozenEstimator(clf)``.
+        needs no labels, such as :class:`ZeroShotClassifier`, is fitted again. One that
+        needs labels is trained on a part of the patients, and calibrated on the others.
+        To use a classifier that is already trained pass ``FrozenEstimator(clf)``.
     alpha : float, default=0.1
-        Share of new patients' images whose set may miss the truth.
+        Share of the images of new patients whose set may miss the true class.
     method : {"lac", "aps"}, default="lac"
-        "lac" takes every class that is likely enough: small sets [3]_, which may be
-        empty. "aps" takes classes from the likeliest on until their probabilities
-        exceed a sum [4]_: never none, and more of them where an image is hard; three
-        or more exclusive classes only.
+        "lac" includes every class that is likely enough; sets are small [3]_ and may be
+        empty. "aps" adds classes, the most likely first, until their probabilities
+        exceed a sum [4]_; sets are never empty, and larger for difficult images. It
+        needs three or more exclusive classes.
     conditional : {"class", "none"}, default="class"
-        "class" promises the coverage within each class, and with findings for present
-        and for absent images; each class needs labelled patients of its own. "none"
-        promises it over all images together, with fewer labels and often smaller
-        sets, but a rare finding may be missed most times it is there.
+        "class" guarantees the coverage within each class, and for findings within
+        present and absent images; labelled patients are needed for each class. "none"
+        guarantees it over all images together. This needs fewer labels and often gives
+        smaller sets, but a rare finding may be missed most of the time.
     calibration_size : float, default=0.5
-        Share of the patients that calibrate, where ``estimator`` learns from the rest.
-        Without effect otherwise.
+        Share of the patients that are used for calibration, if ``estimator`` is trained
+        on the others. It has no effect otherwise.
     random_state : int, RandomState or None, default=None
-        Seed for the choice of these patients.
+        Seed of the choice of these patients.
 
     Attributes
     ----------
     estimator_ : estimator
         The fitted classifier.
     classes_ : ndarray of shape (n_classes,) or (n_findings, 2)
-        Classes in the order of the sets' last axis; 0 and 1 for every finding.
+        Classes in the order of the last axis of the sets; 0 and 1 for every finding.
     findings_ : ndarray of shape (n_findings,)
-        Names of several findings, where the classifier or ``y`` has any.
+        Names of several findings, if the classifier or ``y`` has any.
     quantiles_ : ndarray of shape (n_classes,) or (n_findings, 2)
-        Largest score with which a class is in the set. Under "lac" the score is 1
-        minus the class's probability. Infinite where labels are too few: the class is
-        in every set.
+        Largest score with which a class is in the set. With "lac" the score is 1 minus
+        the probability of the class. It is infinite if there are too few labels, so
+        that the class is in every set.
     n_calibration_ : ndarray, shaped as ``quantiles_``
-        Patients behind each.
+        Number of patients for each quantile.
     n_features_in_ : int
-        Number of features of the classifier, if it has it.
+        Number of features, if the classifier has it.
     feature_names_in_ : ndarray of str
-        Feature names of the classifier, if it has them.
+        Names of the features, if the classifier has them.
 
     See Also
     --------
@@ -122,19 +121,20 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
 
     Notes
     -----
-    The promise is for one image, drawn at random, of a patient drawn from where the
-    calibration patients come from. Another hospital, scanner or share of ill patients
-    breaks it; :meth:`coverage_report` on labelled images from there says by how much.
-    It holds on average over calibration sets: with one of 50 patients the coverage may
-    well be 4 points lower.
+    The guarantee is for a random image of a random patient from the population of the
+    calibration patients. It does not hold for another hospital, scanner or prevalence;
+    :meth:`coverage_report` measures the coverage on labelled images from there. It
+    holds on average over calibration sets: with a single set of 50 patients the
+    coverage can easily be 4 points lower.
 
-    Images of one patient are alike, and not exchangeable with those of others. Each
-    patient counts once in the quantile, its weight spread over its images [1]_, which
-    keeps the promise exact and, unlike drawing one image a patient [2]_, uses all
-    images and no random numbers. Without ``groups`` each image counts as a patient.
+    Images of one patient are similar, and not exchangeable with those of others. Each
+    patient counts once in the quantile, with a weight that is spread over its images
+    [1]_. This keeps the guarantee exact and, unlike drawing one image per patient [2]_,
+    uses all images and no random numbers. Without ``groups`` each image counts as a
+    patient.
 
-    With several findings each is conformalised by itself: the promise is one a
-    finding, not that all findings of an image are right at once.
+    With several findings each is calibrated separately, so the guarantee is for each
+    finding, and not for all findings of an image at once.
 
     References
     ----------
@@ -145,7 +145,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
     .. [3] Sadinle, Lei and Wasserman, "Least Ambiguous Set-Valued Classifiers With
        Bounded Error Levels", Journal of the American Statistical Association, 2019.
     .. [4] Romano, Sesia and Candès, "Classification with Valid and Adaptive Coverage",
-       NeurIPS 2020; without its random part, here.
+       NeurIPS 2020, here without randomisation.
 
     Examples
     --------
@@ -166,7 +166,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
     """
 
     _parameter_constraints: dict[str, Any] = {
-        "estimator": "no_validation",  # fit names the missing method
+        "estimator": "no_validation",  # fit has a better message
         "alpha": [Interval(Real, 0, 1, closed="neither")],
         "method": [StrOptions({"lac", "aps"})],
         "conditional": [StrOptions({"none", "class"})],
@@ -191,7 +191,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         self.calibration_size = calibration_size
         self.random_state = random_state
 
-    # The wrapped classifier judges its own parameters.
+    # The wrapped classifier validates its own parameters.
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(
         self,
@@ -201,42 +201,42 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Fit the classifier and find how likely a class must be to enter a set.
+        """Fit the classifier and compute the quantiles of the sets.
 
         Parameters
         ----------
         X : array-like
             Input of the classifier: embeddings, or images for a pipeline.
         y : array-like of shape (n_samples,) or (n_samples, n_findings)
-            Classes; or 1 and 0 for each finding. NaN where it is not known, which
-            leaves the image out, of that finding.
+            Classes; or 1 and 0 for each finding. NaN leaves the image out for that
+            finding.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the images: for a classifier that learns from labels and takes
-            them; and in the quantile, where they divide the weight of a patient among
-            its images. They do not weigh patients against each other: the promise is
-            for a new patient drawn as these were, and with unequal weights it would
-            need the weight of that one, too. 0 leaves an image out.
+            Weights of the images. They are passed to a classifier that is trained, and
+            in the quantile they divide the weight of a patient among its images. They
+            do not change the weights of patients, since the weight of a new patient
+            would then be needed too. Images with weight 0 are left out.
         groups : array-like of shape (n_samples,), default=None
-            Patients, each of whom counts once. Under metadata routing a classifier
-            that learns from labels gets them too, if it asks for them.
+            Patients, each of whom counts once. With metadata routing, they are passed
+            to a classifier that is trained and requests them.
 
         Returns
         -------
         self
+            The fitted estimator.
 
         Raises
         ------
         ValueError
-            If ``y`` holds labels that the classifier does not know, or has another
-            shape than its answers, or a patient is missing.
+            If ``y`` holds labels that are unknown to the classifier or has another
+            shape than its predictions, or if the patient of an image is missing.
 
         Warns
         -----
         UserWarning
             If a class has too few labelled patients for ``alpha``: it is in every set.
         LabelCodesWarning
-            If ``y`` holds the numbers 0 to ``n_classes - 1`` where the classifier has
-            names, as scikit-learn's ``cross_val_predict`` passes them: these are the
+            If ``y`` holds the numbers 0 to ``n_classes - 1`` and the classifier has
+            names, as in ``cross_val_predict`` of scikit-learn. The numbers are the
             classes then.
         """
         if y is None:
@@ -246,8 +246,8 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         truth, rows = known_labels(y)
         if not hasattr(self.estimator, "predict_proba"):
             raise TypeError(
-                f"estimator must have predict_proba, and {self.estimator!r} has not; "
-                "CalibratedClassifierCV gives a classifier one."
+                f"estimator must have predict_proba, and {self.estimator!r} does not: "
+                "wrap it in CalibratedClassifierCV."
             )
         check_consistent_length(X, y)
         n_samples = _num_samples(X)
@@ -306,7 +306,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         return self
 
     def predict_set(self, X: Any) -> NDArray[np.bool_]:
-        """Return which classes may be the true one.
+        """Return the sets of classes that may be the true one.
 
         Parameters
         ----------
@@ -316,9 +316,9 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         Returns
         -------
         ndarray of bool, (n_samples, n_classes) or (n_samples, n_findings, 2)
-            In the order of ``classes_``: for a finding absent, then present. An empty
-            set says that no class is likely enough, all of them that none can be
-            ruled out.
+            True for the classes in the set, in the order of ``classes_`` (absent before
+            present for findings). An empty set means that no class is likely enough,
+            and a full set that no class can be ruled out.
         """
         check_is_fitted(self)
         return self._scores(X) <= self.quantiles_
@@ -336,18 +336,21 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         Parameters
         ----------
         X, y, groups
-            As in :meth:`fit`, of images that neither fitted nor calibrated.
+            Data as in :meth:`fit`, of images that were not used for training or
+            calibration.
         level : float, default=0.95
-            Confidence level of the intervals: Wilson's, with the effective number of
-            patients and Student's t; a single patient has no interval.
+            Confidence level of the intervals, which are Wilson's with the effective
+            number of patients and Student's t distribution. A single patient has no
+            interval.
 
         Returns
         -------
         DataFrame
-            A row for all images ("any") and for those of each true class, of each
-            finding. ``coverage`` with ``low`` and ``high``; the mean ``set_size``;
-            shares of sets with a ``single`` class, with none (``empty``) and with all
-            (``full``). Each patient counts once; ``n`` is images.
+            One row for all images ("any") and one for each true class, for each
+            finding. The columns are ``n`` (images) and ``n_patients``; ``coverage``
+            with ``low`` and ``high``; the mean ``set_size``; and the shares of sets
+            with a ``single`` class, no class (``empty``) and all classes (``full``).
+            Each patient counts once.
         """
         check_is_fitted(self)
         check_level(level)
@@ -360,7 +363,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         return report_coverage(sets, labels, patients[rows], answers, level)
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the classifier's own answers.
+        """Return the predictions of the classifier.
 
         Parameters
         ----------
@@ -370,6 +373,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_findings)
+            Predictions.
         """
         check_is_fitted(self)
         answers = self.estimator_.predict(X)
@@ -378,7 +382,7 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         return np.searchsorted(self.estimator_.classes_, answers)
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
-        """Return the classifier's own probabilities.
+        """Return the probabilities of the classifier.
 
         Parameters
         ----------
@@ -388,13 +392,14 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         Returns
         -------
         ndarray of shape (n_samples, n_classes) or (n_samples, n_findings)
+            Probabilities.
         """
         check_is_fitted(self)
         return self.estimator_.predict_proba(X)
 
     @available_if(_estimator_has("decision_function"))
     def decision_function(self, X: Any) -> NDArray[np.floating]:
-        """Return the classifier's own scores.
+        """Return the decision function of the classifier.
 
         Parameters
         ----------
@@ -404,16 +409,18 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         Returns
         -------
         ndarray
+            Scores.
         """
         check_is_fitted(self)
         return self.estimator_.decision_function(X)
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """Return how ``groups`` and other metadata travel.
+        """Return the routing of ``groups`` and other metadata.
 
         Returns
         -------
         MetadataRouter
+            The routing of this estimator and its classifier.
         """
         router = MetadataRouter(owner=self).add_self_request(self)
         return router.add(
@@ -433,14 +440,11 @@ class ConformalZeroShot(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEst
         return Answers(self.classes_, getattr(self, "findings_", None))
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
-        """Return scores of shape (n_samples, n_classes) or (n_samples, n_findings, 2).
-
-        0 fits best.
-        """
+        """Return the nonconformity scores of all classes."""
         if self.method == "aps" and self.classes_.shape[-1] == 2:
             raise ValueError(
-                "method='aps' sums probabilities over three or more exclusive classes; "
-                "for two, or present and absent, take method='lac'."
+                "method='aps' needs three or more exclusive classes; for two classes "
+                "or for findings use method='lac'."
             )
         probabilities = list_probabilities(self.estimator_, X, self._answers())
         return score_classes(probabilities, self.method)

@@ -1,7 +1,7 @@
-"""Answers of any classifier and labels of any kind in one shape, for conformal sets.
+"""Predictions of any classifier and labels in one shape, for conformal sets.
 
-Exclusive classes or several findings may come in the shapes of scikit-learn's
-classifiers or of ours.
+Exclusive classes and several findings have other shapes in scikit-learn's classifiers
+than in ours.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
-from sk_medsiglip._labels import check_columns, check_labels
+from sk_medsiglip._labels import check_columns, check_labels, finding_names
 
 
 class Answers(NamedTuple):
-    """The possible answers of a classifier: exclusive classes, or 0 and 1 a finding."""
+    """Possible answers of a classifier: exclusive classes, or 0 and 1 per finding."""
 
     classes: NDArray[Any]  # (n_classes,) or (n_findings, 2)
     findings: NDArray[Any] | None = None  # names, if there are any
@@ -44,32 +44,28 @@ def find_answers(estimator: Any, y: ArrayLike | None) -> Answers:
         last = last[-1] if isinstance(last, Pipeline) else last.estimator
     if not several and not _numbers_labels(last):
         return Answers(np.asarray(classes))
-    named = [
-        getattr(last, "findings_", None),
-        getattr(last, "label_names_", None),
-        getattr(y, "columns", None),
-    ]
-    findings = next((np.asarray(names) for names in named if names is not None), None)
+    names = finding_names(last, getattr(y, "columns", None))
+    findings = None if names is None else np.asarray(names)
     return Answers(np.tile([0, 1], (len(classes), 1)), findings)
 
 
 def match_labels(
     answers: Answers, y: Any, truth: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """Return the classes as ``y`` has them, and the place of each label among them.
+    """Return the classes as in ``y``, and the index of each label among them.
 
-    The classes are 0 to ``n_classes - 1``, with a warning, where ``y`` holds these
-    numbers in the place of names. A place of -1 stands for an unknown label.
+    If ``y`` holds the numbers 0 to ``n_classes - 1`` in place of names, these are the
+    classes, with a warning. Unknown labels have the index -1.
     """
     expected = truth.shape[:1] + answers.classes.shape[:-1]
     if truth.shape != expected:
         wanted = (
             f"a column of 1 and 0 for each of the findings {answers.finding_names}"
             if answers.several
-            else f"one of the classes {answers.classes.tolist()} an image"
+            else f"one of the classes {answers.classes.tolist()} per image"
         )
         raise ValueError(
-            f"y has shape {truth.shape}, the classifier answers {expected}: {wanted}."
+            f"y has shape {truth.shape}, and the classifier needs {expected}: {wanted}."
         )
     if answers.findings is not None:
         check_columns(y, answers.findings)
@@ -81,9 +77,9 @@ def match_labels(
 
 
 def list_probabilities(estimator: Any, X: Any, answers: Answers) -> NDArray[np.float64]:
-    """Return the probability of every class, for findings absent and present."""
+    """Return the probabilities of all classes; for findings of absent and present."""
     given: Any = estimator.predict_proba(X)
-    if isinstance(given, list):  # one array a label, as forests have it
+    if isinstance(given, list):  # one array per label, as in forests
         pairs = zip(given, estimator.classes_, strict=True)
         given = np.stack([_absent_and_present(*pair) for pair in pairs], axis=1)
     probabilities = np.asarray(given, dtype=np.float64)
@@ -98,8 +94,8 @@ def list_probabilities(estimator: Any, X: Any, answers: Answers) -> NDArray[np.f
 
 
 def _numbers_labels(classifier: Any) -> bool:
-    """Tell whether a flat ``classes_`` holds the numbers of several labels."""
-    # scikit-learn's OneVsRestClassifier, and its MLPClassifier.
+    """Tell whether a 1-D ``classes_`` holds the numbers of several labels."""
+    # OneVsRestClassifier and MLPClassifier of scikit-learn.
     return getattr(classifier, "multilabel_", False) or (
         getattr(classifier, "out_activation_", None) == "logistic"
         and classifier.n_outputs_ > 1
@@ -109,11 +105,11 @@ def _numbers_labels(classifier: Any) -> bool:
 def _absent_and_present(
     shares: NDArray[np.floating], classes: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Return both columns of a label, of which one value may not have been seen."""
+    """Return both columns of a label, also if only one value was seen in training."""
     if not np.isin(classes, [0, 1]).all():
         raise ValueError(
-            f"the classifier's classes are {np.asarray(classes).tolist()}; of each of "
-            "several findings they must be 0 and 1."
+            f"the classifier's classes are {np.asarray(classes).tolist()}; for several "
+            "findings they must be 0 and 1."
         )
     both = np.zeros((len(shares), 2))
     both[:, np.asarray(classes).astype(np.intp)] = shares

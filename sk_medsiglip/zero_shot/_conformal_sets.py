@@ -1,4 +1,4 @@
-"""The arithmetic of conformal sets: scores, quantiles by patient, coverage."""
+"""Computation of conformal sets: scores, quantiles by patient, and coverage."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from sk_medsiglip._intervals import share_estimate
 from sk_medsiglip.zero_shot._conformal_answers import Answers
 
-#: A sum of a few thousand weights is off by less than this.
+#: Tolerance for sums of a few thousand weights.
 _ROUNDING = 1e-9
 
 
 def score_classes(
     probabilities: NDArray[np.float64], method: str
 ) -> NDArray[np.float64]:
-    """Return how badly each class fits each image, from 0 to 1.
+    """Return the nonconformity score of each class and image, from 0 to 1.
 
-    "lac" is 1 minus the probability of the class, "aps" the sum of those of the
-    likelier classes, so that the likeliest is in every set.
+    "lac" is 1 minus the probability of the class. "aps" is the sum of the probabilities
+    of more likely classes, so that the most likely class is in every set.
     """
     if method == "lac":
         return 1 - probabilities
@@ -44,7 +44,7 @@ def class_quantiles(
     alpha: float,
     by_class: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Return the quantiles of all classes, and the number of patients behind each."""
+    """Return the quantiles of all classes, and the number of patients for each."""
     n_classes = scores.shape[-1]
     quantiles = np.empty((labels.shape[1], n_classes))
     counts = np.empty(quantiles.shape, dtype=np.intp)
@@ -65,11 +65,11 @@ def patient_quantile(
     alpha: float,
     weight: NDArray[np.float64] | None = None,
 ) -> tuple[float, int]:
-    """Return the score that a new patient's image stays within, and the patients.
+    """Return the quantile for images of new patients, and the number of patients.
 
-    The weighted quantile of Lee, Barber and Willett (2023): of K patients, each
-    spreads a weight of 1 / (K + 1) over its images, and the rest lies at infinity, for
-    the new patient. With one image each this is the usual
+    This is the weighted quantile of Lee, Barber and Willett (2023): each of K patients
+    spreads a weight of 1 / (K + 1) over its images, and the remaining weight is at
+    infinity, for the new patient. With one image each it is the usual
     ceil((K + 1) (1 - alpha))-th smallest score. It is infinite for too few patients.
     """
     weight = np.ones(len(patients)) if weight is None else weight
@@ -84,7 +84,7 @@ def patient_quantile(
 
 
 def needed_patients(alpha: float) -> int:
-    """Return how many patients a finite quantile takes at least."""
+    """Return the minimum number of patients for a finite quantile."""
     return max(1, ceil((1 - alpha) / alpha - _ROUNDING))
 
 
@@ -96,7 +96,7 @@ def say_few(
     alpha: float,
     by_class: bool,
 ) -> str:
-    """Return a sentence on the classes that have too few patients."""
+    """Return a sentence on the classes with too few patients."""
     shape = (-1, quantiles.shape[-1])
     counts = n_patients.reshape(shape)
     found = []
@@ -108,7 +108,7 @@ def say_few(
     return (
         f"alpha={alpha:g} needs {needed_patients(alpha)} labelled patients (images, "
         f"without groups); there are fewer of {', '.join(dict.fromkeys(found))}. Every "
-        "set holds these classes: label more, or raise alpha."
+        "set holds these classes: label more images, or raise alpha."
     )
 
 
@@ -119,7 +119,7 @@ def report_coverage(
     answers: Answers,
     level: float,
 ) -> pd.DataFrame:
-    """Return coverage and set sizes of all images and of those of each true class."""
+    """Return coverage and set sizes for all images and for each true class."""
     classes = [0, 1] if answers.several else answers.classes.tolist()
     rows: list[dict[str, Any]] = []
     for column, truth in enumerate(labels.T):
@@ -144,7 +144,7 @@ def _row(
     patients: NDArray[np.intp],
     level: float,
 ) -> dict[str, float]:
-    """Return coverage and sizes of some images' sets; each patient counts once."""
+    """Return coverage and sizes of some sets; each patient counts once."""
     _, member = np.unique(patients, return_inverse=True)
     covered = sets[np.arange(len(truth)), truth]
     size = sets.sum(axis=1)

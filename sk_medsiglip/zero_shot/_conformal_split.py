@@ -1,4 +1,4 @@
-"""Patients that teach a classifier, and others that calibrate its sets."""
+"""Split of patients into those for training and those for calibration."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def learns(estimator: Any) -> bool:
         return learns(last) or any(map(_adapts, before))
     return (
         bool(get_tags(estimator).target_tags.required)
-        # A zero-shot classifier that calibrates learns, if only from images.
+        # Zero-shot classifiers with calibration learn, at least from images.
         or getattr(estimator, "calibrate", None) is not None
-        # A search or another meta-estimator may learn, whatever it holds.
+        # Searches and other meta-estimators may learn, whatever they hold.
         or hasattr(estimator, "estimator")
     )
 
@@ -36,7 +36,7 @@ def split_patients(
     calibration_size: float,
     random_state: int | np.random.RandomState | None,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return rows to learn from and rows to calibrate with, of other patients.
+    """Return training rows, and calibration rows of other patients.
 
     Both have their share of every class, or of every finding present and absent.
     """
@@ -48,13 +48,13 @@ def split_patients(
     counts = np.column_stack([np.ones(len(who)), has])
     random = check_random_state(random_state)
     calibrates = deal_groups(counts, shares, random, at_random=True) == 1
-    # The only patient of a class teaches: unlearned, it could not be in a set.
+    # The only patient of a class is for training, or the class could not be predicted.
     calibrates[has[:, has.sum(axis=0) == 1].any(axis=1)] = False
     chosen = calibrates[member]
     if not chosen.any():
         raise ValueError(
-            f"{len(target)} sample(s) of {len(who)} patient(s) are too few for "
-            "the estimator to learn from some and calibrate with others."
+            f"{len(target)} sample(s) of {len(who)} patient(s) are too few to train "
+            "the estimator on some patients and calibrate with others."
         )
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
@@ -76,7 +76,7 @@ def _adapts(step: Any) -> bool:
 
 
 def _kinds(target: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return the kinds of each image: its class, or its findings present and absent."""
+    """Return a mask of the class of each image, or of its findings and absences."""
     if target.ndim == 2:
         return np.hstack([target == 1, target == 0])
     classes, index = np.unique(target, return_inverse=True)

@@ -1,4 +1,4 @@
-"""``prompt_heatmap``: which parts of an image are like a prompt."""
+"""``prompt_heatmap``: similarity of the patches of an image to a prompt."""
 
 from __future__ import annotations
 
@@ -31,42 +31,42 @@ def prompt_heatmap(
     model: str | os.PathLike[str] = "google/medsiglip-448",
     **embedder_params: Any,
 ) -> NDArray[np.float32]:
-    """Return how much each patch of an image is like a prompt.
+    """Compute the similarity of each patch of an image to a prompt.
 
-    A hint at the basis of a score, not a localisation: the model was trained on whole
-    images, and never told where a finding lies.
+    The map is a hint at the basis of a score, and not a localisation: the model was
+    trained on whole images, without the positions of findings.
 
     Parameters
     ----------
     image : path, bytes, file object, PIL image or array
-        One image, as one row of :meth:`MedSigLIPEmbedder.transform`.
+        One image, as in :meth:`MedSigLIPEmbedder.transform`.
     prompt : str or list of str
-        Text to look for. Several prompts are averaged after normalising, as those of
-        a class are.
+        Text to look for. Several prompts are normalised and averaged, like those of a
+        class.
     negative : str or list of str, default=None
-        Text to set against it, such as ``"no pleural effusion"``. The map is then the
-        difference of the two, and 0 means that a patch is like neither more than
-        the other. Without it only patches of this one image can be compared, and some
-        patch is the highest even in an image without the finding.
+        Text to contrast with, such as ``"no pleural effusion"``. The map is then the
+        difference of the two, and a patch with 0 is equally similar to both. Without
+        it only patches of this image can be compared, and some patch is the highest
+        even in an image without the finding.
     method : {"value", "legrad"}, default="value"
-        "value" is the cosine of prompt and patch, as if the head attended to nothing
-        else [1]_. "legrad" is how much the image's score would grow with the head's
-        attention to the patch, over the last two layers [2]_; never negative, without
-        a unit. Where the two disagree, believe neither.
+        Method of the map. "value" is the cosine of prompt and patch, as if the head
+        attended to this patch only [1]_. "legrad" is the growth of the image's score
+        with the attention of the head to the patch, over the last two layers [2]_; it
+        is never negative and has no unit. If the two disagree, trust neither.
     model : str or path-like, default="google/medsiglip-448"
-        As in :class:`~sk_medsiglip.MedSigLIPEmbedder`.
+        Model, as in :class:`~sk_medsiglip.MedSigLIPEmbedder`.
     **embedder_params
         Further parameters of :class:`~sk_medsiglip.MedSigLIPEmbedder`: ``revision``,
         ``resize``, ``pad``, ``intensity``, ``frame``, ``dtype``, ``device``, ``cache``.
-        The map is computed by torch, the only engine that shows what is inside. The
-        vectors of prompts are stored, maps are not.
+        Maps are always computed by torch, since other engines do not give access to the
+        layers. Vectors of prompts are stored, but maps are not.
 
     Returns
     -------
     ndarray of shape (grid, grid), float32
-        One number a patch, (32, 32) for MedSigLIP and (8, 8) for the demonstration
-        checkpoint; the first row is the top. The patches divide the square that the
-        model got, padding included.
+        One number per patch, (32, 32) for MedSigLIP and (8, 8) for the demonstration
+        checkpoint. The first row is the top. The patches divide the square input of the
+        model, including padding.
 
     Raises
     ------
@@ -75,22 +75,22 @@ def prompt_heatmap(
     ImageReadError
         If the image cannot be read, or has several frames and ``frame`` is None.
     ValueError
-        If a parameter has another value.
+        If a parameter is invalid.
     ModelAccessError, CheckpointError
         If the model cannot be loaded.
 
     See Also
     --------
-    HeatmapDisplay : Draw it over the image.
+    HeatmapDisplay : Draw the map over the image.
 
     Notes
     -----
-    Costs one model pass of the image, whether its embedding is stored or not, and 3 to
-    12% more. The attention of the layers below mixes patches: a patch does not speak
-    of its own pixels alone.
+    The cost is one model pass of the image, even if its embedding is stored, plus 3 to
+    12%. The attention of lower layers mixes patches, so a value does not depend on the
+    pixels of its patch alone.
 
-    On phantoms with known findings "value" pointed best of six methods, see
-    ``docs/heatmaps.md``. How well maps of MedSigLIP point was not measured.
+    On phantoms with known findings "value" was the best of six methods (see
+    ``docs/heatmaps.md``). The maps of MedSigLIP have not been evaluated.
 
     References
     ----------
@@ -129,13 +129,13 @@ def prompt_heatmap(
 def heatmap_of(
     embedder: MedSigLIPEmbedder, image: Any, text: NDArray[np.floating], method: str
 ) -> NDArray[np.float32]:
-    """Return the map of an image for a text vector, by an embedder's recipe."""
+    """Return the map of an image for a text vector, read as an embedder reads it."""
     facts = find_facts(embedder.model, embedder.revision, embedder.cache)
     fitted = getattr(embedder, "revision_", facts.revision)
     if fitted != facts.revision:
         raise CheckpointError(
-            f"the embedder was fitted with {embedder.model!r} at {fitted}, but finds "
-            f"{facts.revision} now: fit again, or get the fitted weights back."
+            f"the embedder was fitted with {embedder.model!r} at {fitted}, which is "
+            f"now {facts.revision}: fit again, or restore the former weights."
         )
     pixels = prepare_image(embedder, facts, image_rows([image])[0])
     encoder = load_encoder(

@@ -1,4 +1,4 @@
-"""Scores of the parts of an image or of a study, laid out as a map to be drawn."""
+"""Scores of the parts of an image or study, arranged as a map."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Pixels a side of a slice in a sheet.
+#: Largest side of a slice in a sheet, in pixels.
 _SLICE = 128
 
 
 def as_grid(scores: Any) -> NDArray[np.floating]:
-    """Return the scores of cells as a square, without that of the pooled row."""
+    """Return the scores of cells as a square, without the score of a pooled row."""
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim == 2 and values.shape[0] == values.shape[1]:
         return values
@@ -21,30 +21,31 @@ def as_grid(scores: Any) -> NDArray[np.floating]:
     if values.ndim != 1 or values.size not in (side**2, side**2 + 1) or not side:
         raise ValueError(
             f"scores of shape {values.shape} are not those of a square grid of cells: "
-            "pass (grid, grid), (grid**2,), or one more with the pooled row at the "
-            "end. For the slices of a study use HeatmapDisplay.from_slices."
+            "the shape must be (grid, grid), (grid**2,), or (grid**2 + 1,) with the "
+            "pooled row at the end. For the slices of a study use "
+            "HeatmapDisplay.from_slices."
         )
     return values[: side**2].reshape(side, side)
 
 
 def check_slices(slices: Sequence[Any], scores: Any) -> NDArray[np.float64]:
-    """Return one score a slice, without those of the padding."""
+    """Return one score per slice, without those of padding."""
     values = np.asarray(scores, dtype=np.float64)
     n = len(slices)
     if values.ndim != 1 or len(values) < n or not np.isnan(values[n:]).all():
         raise ValueError(
-            f"scores of shape {values.shape} do not fit {n} slices: pass one number a "
-            "slice, and NaN beyond the last, as instance_scores(X)[i] has it."
+            f"scores of shape {values.shape} do not fit {n} slices: pass one number "
+            "per slice, and NaN beyond the last, as in instance_scores(X)[i]."
         )
     if np.isnan(values[:n]).all():
-        raise ValueError("no slice has a score: all of them are NaN.")
+        raise ValueError("the scores of all slices are NaN; pass at least one number.")
     return values[:n]
 
 
 def make_sheet(
     slices: Sequence[NDArray[Any]], scores: NDArray[np.float64], n_columns: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Return the slices side by side on black, and their scores at these places."""
+    """Return the slices side by side on black, and their scores in the same grid."""
     small = []
     for one in map(np.asarray, slices):
         step = -(-max(one.shape[:2]) // _SLICE)

@@ -1,4 +1,4 @@
-"""Maps by a fitted pipeline: of an image, or of the slices of a study."""
+"""Maps of an image or of the slices of a study by a fitted pipeline."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from sk_medsiglip._labels import finding_names
 from sk_medsiglip.embedding import (
     MedSigLIPEmbedder,
     MedSigLIPVolumeEmbedder,
@@ -21,7 +22,7 @@ from sk_medsiglip.zero_shot._prompt_search import PromptSearchCV
 
 
 class PipelineMap(NamedTuple):
-    """A map, its class or finding, and the embedder that read the image."""
+    """Map of an image, its class or finding, and the embedder of the image."""
 
     heatmap: NDArray[np.floating]
     label: Any
@@ -32,7 +33,7 @@ class PipelineMap(NamedTuple):
 def map_by_pipeline(
     estimator: Any, source: Any, label: Any, method: str
 ) -> PipelineMap:
-    """Return the map of an image for a label; None is the likeliest."""
+    """Return the map of an image for a label, by default the most likely one."""
     steps = _steps(estimator)
     match steps:
         case [MedSigLIPEmbedder() as embedder, ZeroShotClassifier() as classifier]:
@@ -49,8 +50,8 @@ def map_by_pipeline(
     raise TypeError(
         "A heatmap needs a pipeline of a MedSigLIPEmbedder and a ZeroShotClassifier, "
         "or of a MedSigLIPPatchEmbedder and an estimator with instance_scores; got "
-        f"{kinds}. make_zero_shot_pipeline(prompts).fit(images) is one; for other "
-        "models use HeatmapDisplay.from_prompt(image, prompt)."
+        f"{kinds}. Use make_zero_shot_pipeline(prompts).fit(images), or for other "
+        "models HeatmapDisplay.from_prompt(image, prompt)."
     )
 
 
@@ -86,7 +87,7 @@ def _map_by_prompts(
 
 
 def _map_by_cells(patches: Any, head: Any, source: Any, label: Any) -> PipelineMap:
-    """Return the scores that a classifier of bags gives the cells of an image."""
+    """Return the scores of the cells of an image by a classifier of bags."""
     scores, label, relative = _score_instances(
         head, plain_rows(patches, [source]), label
     )
@@ -99,7 +100,7 @@ def score_slices(
 ) -> tuple[list[NDArray[np.uint8]], NDArray[np.floating], bool] | None:
     """Return the slices of a study, their scores, and whether 0 has no meaning.
 
-    None where the pipeline does not make bags of slices.
+    None if the pipeline does not make bags of slices.
     """
     match _steps(estimator):
         case [MedSigLIPVolumeEmbedder() as volumes, head] if hasattr(
@@ -122,24 +123,24 @@ def score_slices(
 def _score_instances(
     head: Any, bag: NDArray[Any], label: Any
 ) -> tuple[NDArray[np.floating], Any, bool]:
-    """Return the scores of one bag for a label, it, and whether 0 has no meaning."""
+    """Return a bag's scores for a label, the label, and whether 0 has no meaning."""
     check_is_fitted(head)
     scores = head.instance_scores(bag)[0]
-    names = getattr(head, "findings_", getattr(head, "label_names_", None))
+    names = finding_names(head)
     if names is None:
         classes = np.asarray(head.classes_)
         names = classes if classes.ndim == 1 else np.arange(len(classes))
     if scores.ndim == 1:
         names, scores = np.asarray(names)[-1:], scores[:, None]
     label = _likeliest(head, bag, np.asarray(names)) if label is None else label
-    # 0 has a meaning only for present minus absent, by prompts.
+    # 0 has a meaning only for present minus absent by prompts.
     by_prompts = isinstance(head, ZeroShotClassifier | PromptSearchCV)
     relative = not (by_prompts and hasattr(head, "findings_"))
     return scores[:, _place(label, np.asarray(names))], label, relative
 
 
 def _steps(estimator: Any) -> list[Any]:
-    """Return the steps of a pipeline; none for anything else."""
+    """Return the steps of a pipeline, or an empty list for anything else."""
     steps = [step for _, step in getattr(estimator, "steps", ())]
     return [step for step in steps if step not in (None, "passthrough")]
 

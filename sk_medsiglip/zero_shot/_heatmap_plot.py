@@ -17,53 +17,55 @@ from sk_medsiglip.zero_shot._heatmap import map_on_image, prompt_heatmap
 from sk_medsiglip.zero_shot._heatmap_parts import as_grid, check_slices, make_sheet
 from sk_medsiglip.zero_shot._heatmap_pipelines import map_by_pipeline, score_slices
 
-#: Pixels a side that are drawn of larger images; more than a figure shows.
+#: Largest side of an image that is drawn, in pixels; figures show fewer.
 _MAX_SHOWN = 1024
 
 _NOTICE = "a hint, not a localisation"
-_SCALED = "scaled to this image: somewhere is always highest"
-_SCALED_SLICES = "scaled to this study: some slice is always highest"
+_SCALED = "scaled to this image: some patch is always the highest"
+_SCALED_SLICES = "scaled to this study: some slice is always the highest"
 _FRAME = "#1f5fa8"  # around the best slice
 
 
 @dataclass(eq=False, repr=False)
 class HeatmapDisplay:
-    """Draw a map over its image: of a prompt, or of the scores of its parts.
+    """Display of an image with a map of a prompt, or of the scores of its parts.
 
-    A hint at the basis of a score, not a localisation; the caption says so too.
+    The map is a hint at the basis of a score, and not a localisation. The caption says
+    so too.
 
     Parameters
     ----------
     image : ndarray of shape (H, W) or (H, W, 3)
-        The image as it is to be shown.
+        The image to show.
     heatmap : ndarray of shape (grid, grid)
-        One number a patch.
+        One number per patch.
     title : str, default=None
-        Above the picture.
+        Title above the image.
     pad : bool, default=False
-        Whether the image was padded to a square before the model saw it. The part of
-        the map that lies on the padding is left out.
+        Whether the image was padded to a square for the model. The part of the map on
+        the padding is not drawn.
     relative : bool, default=True
-        Range of the map that is drawn. True: from its median to its highest value; some
-        place then stands out in every image. False, for maps of a prompt minus its
-        negative by ``method="value"``, where 0 means something: from 0 to the largest
-        value of either sign, so that nothing is drawn where the negative is likelier
-        everywhere.
+        If True, the map is drawn from its median to its highest value, so that some
+        place stands out in every image. If False, it is drawn from 0 to its largest
+        absolute value, so that nothing is drawn if the negative is more similar
+        everywhere. Use this for maps of a prompt minus its negative by
+        ``method="value"``, where 0 has a meaning.
     slices : bool, default=False
-        Whether the image is a sheet of slices with one number each, as
-        :meth:`from_slices` makes it: they are drawn apart, and the highest is framed.
+        Whether the image is a sheet of slices with one number each, as made by
+        :meth:`from_slices`. The map is then drawn without interpolation, and the slice
+        with the highest number is framed.
 
     Attributes
     ----------
     ax_, figure_
-        matplotlib's axes and figure.
+        The axes and figure of matplotlib.
     im_ : matplotlib.image.AxesImage
-        The overlay; its array is the map at the drawn pixels of the image.
+        The overlay. Its array is the map at the drawn pixels of the image.
 
     See Also
     --------
-    prompt_heatmap : The numbers for a prompt.
-    ZeroShotClassifier.instance_scores : The numbers for the parts of an image.
+    prompt_heatmap : Compute the map of a prompt.
+    ZeroShotClassifier.instance_scores : Compute scores of the parts of an image.
 
     Examples
     --------
@@ -96,22 +98,23 @@ class HeatmapDisplay:
         cmap: str = "autumn_r",
         colorbar: bool = True,
     ) -> Self:
-        """Draw.
+        """Draw the image with the map over it.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Where; None makes a figure.
+            Axes to draw on. By default, a new figure.
         alpha : float, default=0.6
-            Opacity of the highest values; lower ones are fainter.
+            Opacity of the highest values. Lower values are more transparent.
         cmap : str, default="autumn_r"
-            Colours; best none that are grey, white or black.
+            Colour map, which should not contain grey, white or black.
         colorbar : bool, default=True
-            Whether to draw the scale.
+            Whether to draw a colour bar.
 
         Returns
         -------
         self
+            The display, drawn.
 
         Raises
         ------
@@ -146,7 +149,7 @@ class HeatmapDisplay:
             ax.set_title(drawn_lines(self.title, 44), fontsize=10)
         self.ax_, self.figure_ = ax, ax.figure
         if colorbar:
-            # As high as the picture, whatever its proportions.
+            # As high as the image, whatever its proportions.
             beside = ax.inset_axes((1.03, 0, 0.05, 1))
             bar = self.figure_.colorbar(self.im_, cax=beside)
             bar.outline.set_visible(False)
@@ -167,24 +170,24 @@ class HeatmapDisplay:
         colorbar: bool = True,
         **parameters: Any,
     ) -> Self:
-        """Compute the map of a prompt, and draw it.
+        """Compute the map of a prompt and draw it.
 
         Parameters
         ----------
         image, prompt, negative
-            As in :func:`prompt_heatmap`.
+            Parameters of :func:`prompt_heatmap`.
         title : str, default=None
-            None is the prompt.
+            Title above the image. By default, the prompt.
         ax, alpha, cmap, colorbar
-            As in :meth:`plot`.
+            Parameters of :meth:`plot`.
         **parameters
-            Further parameters of :func:`prompt_heatmap`: ``model``, ``method``,
-            ``pad``, ``frame``, ...
+            Further parameters of :func:`prompt_heatmap`, such as ``model``, ``method``,
+            ``pad`` and ``frame``.
 
         Returns
         -------
         HeatmapDisplay
-            Drawn.
+            The display, drawn.
         """
         heatmap = prompt_heatmap(image, prompt, negative=negative, **parameters)
         reading = {k: parameters[k] for k in ("intensity", "frame") if k in parameters}
@@ -208,31 +211,33 @@ class HeatmapDisplay:
         title: str | None = None,
         **plot_params: Any,
     ) -> Self:
-        """Compute the map of a class or finding of a zero-shot pipeline, and draw it.
+        """Compute the map of a class or finding by a fitted pipeline and draw it.
 
         Parameters
         ----------
         estimator : Pipeline
-            A fitted :func:`make_zero_shot_pipeline`: its embedder says how the image
-            becomes pixels, its classifier holds the vectors of the prompts. One that
-            ends in a :class:`PromptSearchCV` shows the prompts that were chosen.
-            Computed by torch, whatever its engine. Or a pipeline that makes bags and
-            ends in a classifier of these, such as :class:`~sk_medsiglip.BagProbe` or
-            one by prompts: its ``instance_scores`` are drawn, of the cells of an image
-            (:class:`~sk_medsiglip.MedSigLIPPatchEmbedder`), or of the slices of a study
-            (:class:`~sk_medsiglip.MedSigLIPVolumeEmbedder` with ``pooling=None``) as
-            :meth:`from_slices` does.
+            One of two kinds of fitted pipelines:
+
+            - a :func:`make_zero_shot_pipeline`, or one that ends in a
+              :class:`PromptSearchCV`. The image is read by its embedder and compared
+              with the prompts of its classifier, by torch in any case;
+            - a pipeline of bags that ends in a classifier with ``instance_scores``,
+              such as :class:`~sk_medsiglip.BagProbe`. These scores are drawn for the
+              cells of an image (:class:`~sk_medsiglip.MedSigLIPPatchEmbedder`), or, as
+              in :meth:`from_slices`, for the slices of a study
+              (:class:`~sk_medsiglip.MedSigLIPVolumeEmbedder` with ``pooling=None``).
         image : path, bytes, file object, PIL image or array
             One image, or one study.
         label : default=None
-            A class or a finding. Of a finding, the map is present minus absent. None
-            is the class that is predicted, or the likeliest finding. With
-            ``ensemble="max"`` each answer is mapped by the one of its prompts that is
-            likest to this image, as it was scored; else by its mean vector.
+            Class or finding. The map of a finding is present minus absent. By default,
+            the predicted class, or the most likely finding. With ``ensemble="max"``
+            each answer is mapped by its prompt that is most similar to the image, and
+            else by its mean vector.
         method : {"value", "legrad"}, default="value"
-            As in :func:`prompt_heatmap`; without effect on scores of cells.
+            Method of :func:`prompt_heatmap`, without effect on scores of cells.
         title : str, default=None
-            None is the label; for a study, its slice with the highest score.
+            Title above the image. By default, the label; for a study, its slice with
+            the highest score.
         **plot_params
             Parameters of :meth:`plot`: ``ax``, ``alpha``, ``cmap``, ``colorbar``; for a
             study also ``n_columns``.
@@ -240,16 +245,16 @@ class HeatmapDisplay:
         Returns
         -------
         HeatmapDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
         TypeError
             If the estimator is not such a pipeline.
         ValueError
-            If the classifier does not know the label.
+            If the label is unknown to the classifier.
         NotFittedError
-            If it is not fitted.
+            If the pipeline is not fitted.
 
         Examples
         --------
@@ -308,21 +313,22 @@ class HeatmapDisplay:
         image : path, bytes, file object, PIL image or array
             One image.
         scores : array-like of shape (grid**2,) or (grid, grid)
-            One number a cell, row by row from the top left, such as
-            ``head.instance_scores(bags)[0]``. With one more at the end, that of the
-            pooled row, which is left out. NaN draws nothing.
+            One number per cell, row by row from the top left, such as
+            ``head.instance_scores(bags)[0]``. An additional number at the end, for the
+            pooled row, is ignored. Cells with NaN are not drawn.
         title, pad, relative
-            As in :class:`HeatmapDisplay`.
+            Parameters of the class.
         intensity, frame
-            How the image is read, as in :class:`~sk_medsiglip.MedSigLIPEmbedder`.
+            Parameters for reading the image, as in
+            :class:`~sk_medsiglip.MedSigLIPEmbedder`.
         **plot_params
-            Parameters of :meth:`plot`: ``ax``, ``alpha``, ``cmap``, ``colorbar``. Two
-            heads side by side take two axes.
+            Parameters of :meth:`plot`: ``ax``, ``alpha``, ``cmap``, ``colorbar``. To
+            compare two heads, pass two axes.
 
         Returns
         -------
         HeatmapDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
@@ -354,32 +360,32 @@ class HeatmapDisplay:
         n_columns: int | None = None,
         **plot_params: Any,
     ) -> Self:
-        """Draw the slices of a study, coloured by their scores, the highest framed.
+        """Draw the slices of a study, coloured by score, with the highest one framed.
 
         Parameters
         ----------
         slices : sequence of ndarray of shape (H, W) or (H, W, 3)
-            The slices in order, such as :func:`~sk_medsiglip.images.read_study` gives
-            them; or the images of any other bag.
+            The slices in order, as returned by
+            :func:`~sk_medsiglip.images.read_study`, or the images of any other bag.
         scores : array-like of shape (n_instances,)
-            One number a slice, such as ``head.instance_scores(bags)[0]``; NaN for a
-            slice without one. Those beyond the last slice must be NaN, as in the
-            padding of short studies.
+            One number per slice, such as ``head.instance_scores(bags)[0]``, or NaN.
+            Numbers beyond the last slice must be NaN, as in the padding of short
+            studies.
         title : str, default=None
-            None names the slice with the highest score, counted from 1: with
-            ``aggregate="max"`` the one that decided.
+            By default, the number of the slice with the highest score, counted from 1.
+            With ``aggregate="max"`` this slice determines the prediction.
         relative : bool, default=True
-            As in :class:`HeatmapDisplay`.
+            Parameter of the class.
         n_columns : int or None, default=None
-            Slices in a row of the sheet; None makes it about twice as wide as high.
+            Slices per row. By default, the sheet is about twice as wide as high.
         **plot_params
             Parameters of :meth:`plot`: ``ax``, ``alpha``, ``cmap``, ``colorbar``.
 
         Returns
         -------
         HeatmapDisplay
-            Drawn. Its image is the sheet, and its heatmap has one number a slice, NaN
-            where the last row has none.
+            The display, drawn. Its image is the sheet, and its heatmap has one number
+            per slice, and NaN for empty places in the last row.
 
         Raises
         ------
@@ -432,11 +438,11 @@ class HeatmapDisplay:
         ax.plot(across, down, color=_FRAME, linewidth=2)
 
     def _range(self) -> tuple[float, float]:
-        """Return the values at which the overlay begins and is strongest."""
+        """Return the values at which the overlay is transparent and strongest."""
         values = np.asarray(self.heatmap)
         low = float(np.nanmedian(values)) if self.relative else 0.0
         high = float(np.nanmax(values if self.relative else np.abs(values)))
-        # A map without any difference draws nothing.
+        # A constant map draws nothing.
         return low, high if high > low else low + 1
 
 

@@ -1,4 +1,4 @@
-"""Bags in zero-shot: prompts score every instance, and these scores are pooled."""
+"""Zero-shot classification of bags: scores of instances, and their pooling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sk_medsiglip.prompts import Question
 from sk_medsiglip.zero_shot._scores import cosines
 
 AGGREGATES = {"max", "mean", "top-k mean"}
-#: Values of the instances that are read at once, 32 MiB of float32.
+#: Number of values that are read at once, 32 MiB of float32.
 _VALUES_AT_ONCE = 2**23
 
 
@@ -33,9 +33,9 @@ def check_rows_or_bags(estimator: Any, X: Any, *, reset: bool = True) -> Any:
 def iter_cosines(
     bags: Any, vectors: NDArray[np.floating], starts: NDArray[np.intp] | None = None
 ) -> Iterator[NDArray[np.floating]]:
-    """Yield cosines of some bags at a time, ``(n, n_instances, n_answers)``.
+    """Yield cosines of a few bags at a time, ``(n, n_instances, n_answers)``.
 
-    They are NaN where a bag has no instance.
+    They are NaN for missing instances.
     """
     n_instances, width = bags.shape[1:]
     batch = max(1, _VALUES_AT_ONCE // (n_instances * width))
@@ -47,10 +47,10 @@ def iter_cosines(
 
 @dataclass(frozen=True)
 class Pooling:
-    """How the scores of a bag's instances become those of the bag.
+    """Pooling of the scores of a bag's instances.
 
-    ``n_best`` is the number of instances that count, None for all: one entry for each
-    finding, or one for exclusive classes.
+    ``n_best`` holds the number of instances that count, None for all. It has an entry
+    for each finding, or one for exclusive classes.
     """
 
     n_best: tuple[int | None, ...]
@@ -59,8 +59,8 @@ class Pooling:
     def pool(self, scores: NDArray[Any], finding: int = 0) -> NDArray[Any]:
         """Pool the scores of one question, ``(n, n_instances, n_answers, ...)``.
 
-        The best instances of a finding are those where present exceeds absent most, so
-        that both answers are given by the same instances; a class has its own.
+        For findings instances are ranked by present minus absent, so that both answers
+        come from the same instances. For exclusive classes each is ranked separately.
         """
         n_best = self.n_best[finding]
         if n_best is None:
@@ -70,7 +70,7 @@ class Pooling:
             rank = scores[:, :, 1:2] - scores[:, :, 0:1]
         if n_best == 1:
             best = np.nanargmax(rank, axis=1, keepdims=True)
-        else:  # NaN comes last
+        else:  # NaN is sorted to the end
             best = np.argsort(-rank, axis=1, kind="stable")[:, :n_best]
         return np.nanmean(np.take_along_axis(scores, best, axis=1), axis=1)
 
@@ -83,18 +83,18 @@ class Pooling:
 
 
 def make_pooling(aggregate: Any, top_k: int, question: Question) -> Pooling:
-    """Return the pooling that the parameters describe, for a question."""
+    """Return the pooling of the parameters for a question."""
     names = question.labels.tolist()
     if isinstance(aggregate, Mapping):
         if not question.is_pairs:
             raise ValueError(
-                "a dict as aggregate is for findings, present or absent. Scores of "
-                f"exclusive classes must be pooled alike: pass one of {_named()}."
+                "aggregate can be a dict for findings only. For exclusive classes pass "
+                f"one of {_named()}."
             )
         if set(aggregate) != set(names):
             raise ValueError(
-                f"aggregate names {list(aggregate)}, the findings are {names}; it "
-                "needs an entry for each of them."
+                f"aggregate has entries for {list(aggregate)}, and the findings are "
+                f"{names}; pass an entry for each of these."
             )
         chosen = [aggregate[name] for name in names]
     else:

@@ -1,4 +1,4 @@
-"""``make_zero_shot_pipeline``: a zero-shot classifier of images."""
+"""``make_zero_shot_pipeline``: a zero-shot classifier for images."""
 
 from __future__ import annotations
 
@@ -34,34 +34,40 @@ def make_zero_shot_pipeline(
     verbose: int | bool = 0,
     **embedder_params: Any,
 ) -> Pipeline:
-    """Join an image embedder and a zero-shot classifier of the same model.
+    """Make a pipeline of an image embedder and a zero-shot classifier.
 
     Parameters
     ----------
     prompts, templates, scoring, ensemble, ordinal, calibrate, prevalence
-        As in :class:`ZeroShotClassifier`.
+        Parameters of :class:`ZeroShotClassifier`.
     grid : int or None, default=None
-        Cells along a side of the image, as in
-        :class:`~sk_medsiglip.MedSigLIPPatchEmbedder`: prompts then score each cell by
-        itself, for findings that one vector of the whole image loses. None is one
-        vector an image.
+        Number of cells along a side of the image, as in
+        :class:`~sk_medsiglip.MedSigLIPPatchEmbedder`. Prompts then score each cell
+        separately, for findings that are too small for a vector of the whole image. By
+        default, there is one vector per image.
     aggregate, top_k
-        How the scores of the cells become one, as in :class:`ZeroShotClassifier`;
-        without effect without ``grid``.
+        Pooling of the scores of cells, as in :class:`ZeroShotClassifier`, without
+        effect without ``grid``.
     model, revision, dtype, device, engine, cache, verbose
-        Parameters of both.
+        Parameters of both steps.
     **embedder_params
-        Further parameters of :class:`~sk_medsiglip.MedSigLIPEmbedder`: ``resize``,
-        ``intensity``, ``n_jobs``, ... Not ``on_error="nan"``: a classifier has no
-        class for an image that it cannot see, so leave such images out first, with
+        Further parameters of :class:`~sk_medsiglip.MedSigLIPEmbedder`, such as
+        ``resize``, ``intensity`` and ``n_jobs``. ``on_error="nan"`` is not possible,
+        since unreadable images cannot be classified; leave them out first, with
         :func:`~sk_medsiglip.images.check_images`.
 
     Returns
     -------
     sklearn.pipeline.Pipeline
-        Takes images. ``fit(X)`` encodes the prompts; it needs labels only to
-        calibrate by them. ``pipe[-1]`` has the methods that a Pipeline does not pass
-        on, such as ``predict_grade``; ``pipe[:-1]`` gives what they take.
+        Pipeline that takes images. ``fit(X)`` encodes the prompts, and needs labels
+        only to calibrate by them. Methods that a Pipeline does not forward, such as
+        ``predict_grade``, are called as
+        ``pipe[-1].predict_grade(pipe[:-1].transform(X))``.
+
+    Raises
+    ------
+    ValueError
+        If ``on_error`` is "nan".
 
     Examples
     --------
@@ -77,8 +83,8 @@ def make_zero_shot_pipeline(
     """
     if embedder_params.get("on_error") == "nan":
         raise ValueError(
-            "on_error='nan' leaves rows that no classifier has a class for; leave such "
-            "images out first: check_images(X)."
+            "on_error='nan' leaves rows that cannot be classified; leave unreadable "
+            "images out first with check_images(X)."
         )
     shared: dict[str, Any] = {
         "model": model,

@@ -1,7 +1,7 @@
-"""Choices between answers, on cosines with single prompts, and greedy search in them.
+"""Choices between answers by cosines with single prompts, and greedy selection.
 
 The cosine of an image with the mean of some prompts is the mean of its cosines, divided
-by the length of the mean, so vectors are no longer needed once all are compared.
+by the length of the mean. Vectors are therefore compared only once.
 """
 
 from __future__ import annotations
@@ -27,55 +27,55 @@ Pairs = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """One choice between answers, for the images whose answer is known.
+    """A choice between answers, for the images whose answer is known.
 
-    A question of exclusive classes is one choice; each finding is one, between absent
-    and present.
+    Exclusive classes are a single choice. Each finding is a choice between absent and
+    present.
     """
 
-    name: str  # of the finding; "" for exclusive classes
+    name: str  # name of the finding, "" for exclusive classes
     classes: NDArray  # (n_answers,)
-    prompts: list[NDArray[np.intp]]  # places of the texts of each answer
+    prompts: list[NDArray[np.intp]]  # indices of the texts of each answer
     rows: NDArray[np.intp]  # (n_known,), the images
     target: NDArray[np.intp]  # (n_known,), index of the answer
-    # Cosines of images and prompts, (n_known, n_prompts); of the instances of bags,
-    # (n_known, n_instances, n_prompts), NaN where there is none.
+    # Cosines of images and prompts, (n_known, n_prompts); for bags those of instances,
+    # (n_known, n_instances, n_prompts), with NaN for missing ones.
     images: NDArray[np.float64]
     among: NDArray[np.float64]  # (n_prompts, n_prompts), cosines of prompts
     weights: NDArray[np.float64]  # (n_prompts,), as given
     logit_scale: float
-    pooling: Pooling | None = None  # of bags
-    place: int = 0  # of the finding, among those of the pooling
+    pooling: Pooling | None = None  # for bags
+    place: int = 0  # index of the finding in the pooling
 
     @property
     def members(self) -> NDArray[np.float64]:
-        """Which prompts are of which answer, ``(n_answers, n_prompts)``, 0 or 1."""
+        """Mask of the prompts of each answer, ``(n_answers, n_prompts)``, 0 or 1."""
         sizes = [len(rows) for rows in self.prompts]
         answer = np.repeat(np.arange(len(sizes)), sizes)
         return (answer == np.arange(len(sizes))[:, None]).astype(np.float64)
 
     def cosines(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return cosines of images and answers; a weight of 0 leaves a prompt out."""
+        """Return cosines of images and answers, without prompts of weight 0."""
         return self.pooled(self.unpooled(weights))
 
     def unpooled(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return cosines of images, or of the instances of bags, and answers."""
+        """Return cosines of answers with images, or with the instances of bags."""
         of_answers = self.members * weights
         squares = np.einsum("ij,jk,ik->i", of_answers, self.among, of_answers)
         return (self.images @ of_answers.T) / np.sqrt(np.maximum(squares, 1e-12))
 
     def pooled(self, cosines: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return cosines of bags from those of their instances; of images, as given."""
+        """Return cosines of bags from those of instances; those of images as given."""
         return self.pooling.pool(cosines, self.place) if self.pooling else cosines
 
     def logits(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return logits, without the bias of the model, which all answers share."""
+        """Return logits without the bias, which is the same for all answers."""
         return self.logit_scale * self.cosines(weights)
 
     def folds(
         self, cv: int, groups: NDArray | None, rows: NDArray[np.intp] | None = None
     ) -> Pairs | None:
-        """Return folds of all known images, or of some; None where they are too few."""
+        """Return folds of all or some known images, or None for too few images."""
         rows = np.arange(len(self.rows)) if rows is None else rows
         labels = Labels(np.arange(len(self.classes)), self.target[rows])
         of_rows = None if groups is None else groups[rows]
@@ -92,7 +92,7 @@ def encode_choices(
     embedder: MedSigLIPTextEmbedder,
     pooling: Pooling | None = None,
 ) -> list[Choice]:
-    """Encode every prompt once, and compare the images, or bags, with each."""
+    """Encode every prompt once, and compare images or bags with each."""
     encoded = encode_question(question, X.shape[-1], embedder)
     vectors = encoded.prompt_vectors.astype(np.float64)
     are_bags = len(X.shape) == 3
@@ -135,9 +135,9 @@ def encode_choices(
 
 
 def log_odds(logits: NDArray[np.float64], answer: int) -> NDArray[np.float64]:
-    """Return how much likelier an answer is than all others together.
+    """Return the log odds of an answer against all others.
 
-    This ranks as the probability does, and does not saturate.
+    They have the order of the probability, and do not saturate.
     """
     others = np.delete(logits, answer, axis=1)
     rest = others[:, 0] if others.shape[1] == 1 else logsumexp(others, axis=1)
@@ -153,12 +153,12 @@ def select(
     cv: int,
     groups: NDArray | None,
 ) -> tuple[NDArray[np.float64], int]:
-    """Choose prompts on some rows; return their weights and the number of additions.
+    """Choose prompts on some rows, and return their weights and the number of steps.
 
-    Each addition takes the prompt that improves the score most, one that was taken
-    before again if that is best: prompts become weights, as in the ensemble selection
-    of Caruana et al. (ICML 2004). The first one of every answer replaces all that were
-    given. Where the rows that folds leave out do not gain, nothing is chosen.
+    Each step adds the prompt that improves the score most, possibly one that was added
+    before, so that prompts get weights, as in the ensemble selection of Caruana et al.
+    (ICML 2004). The first one of an answer replaces all its given prompts. Nothing is
+    chosen without a gain on the held-out rows of the folds.
     """
     pairs = choice.folds(cv, groups, rows)
     if pairs is None:
@@ -184,7 +184,7 @@ def select(
 def _path(
     choice: Choice, rows: NDArray[np.intp], scoring: str, max_steps: int
 ) -> list[NDArray[np.float64]]:
-    """Return the weights after 0, 1, ... additions."""
+    """Return the weights after 0, 1, ... steps."""
     members = choice.members
     n_answers, n_prompts = members.shape
     target = choice.target[rows]
@@ -192,7 +192,7 @@ def _path(
     answer_of = members.argmax(axis=0)
 
     weights = choice.weights.copy()
-    opened = np.zeros(n_answers, dtype=bool)  # holds chosen prompts, not given ones
+    opened = np.zeros(n_answers, dtype=bool)  # answers whose prompts were chosen
     path = [weights]
     for _ in range(max_steps):
         best, best_score = None, (-np.inf, -np.inf)
@@ -202,14 +202,14 @@ def _path(
             if len(own) == 1:
                 continue
             start = weights * members[answer] * opened[answer]
-            # The mean after one more: its cosine from sums, its length from products.
+            # Cosines with the mean after one more prompt, and the length of this mean.
             sums = (images @ start)[..., None] + images[..., own]
             squares = start @ among @ start + 2 * (start @ among[:, own]) + 1
             tried = np.repeat(means[..., None], len(own), axis=-1)
             tried[..., answer, :] = sums / np.sqrt(np.maximum(squares, 1e-12))
             tried = choice.pooled(tried)
             found = _qualities(choice.logit_scale * tried, target, scoring)
-            # Among those that rank alike, the most likely: log loss of these alone.
+            # Ties are decided by log loss, computed for these prompts only.
             tied = np.flatnonzero(found == np.nanmax(found, initial=-np.inf))
             if not tied.size:
                 continue
@@ -234,7 +234,7 @@ def _path(
 def _qualities(
     logits: NDArray[np.float64], target: NDArray[np.intp], scoring: str
 ) -> NDArray[np.float64]:
-    """Score several columns at once, ``(n_samples, n_answers, n_tried)``."""
+    """Score several candidates at once, ``(n_samples, n_answers, n_tried)``."""
     n_answers = logits.shape[1]
     if scoring == "neg_log_loss":
         own = np.take_along_axis(logits, target[:, None, None], axis=1)[:, 0]

@@ -1,4 +1,4 @@
-"""``PromptSearchCV``: prompts chosen on a few labels, and an estimate of the gain."""
+"""``PromptSearchCV``: selection of prompts on a few labels, with an estimated gain."""
 
 from __future__ import annotations
 
@@ -56,75 +56,81 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
     Parameters
     ----------
     candidates : dict or PromptSet
-        Prompts to choose from, as :class:`~sk_medsiglip.ZeroShotClassifier` takes them;
-        their plain ensemble is the baseline.
+        Prompts to choose from, as in :class:`~sk_medsiglip.ZeroShotClassifier`. Their
+        plain ensemble is the baseline.
     templates : str, list of str or dict, default=None
-        As in that classifier. A prompt in each template is a candidate of its own.
+        Templates, as in :class:`~sk_medsiglip.ZeroShotClassifier`. A prompt is a
+        separate candidate with each template.
     model : str or path-like, default="google/medsiglip-448"
-        As in that classifier.
+        Model whose text tower encodes the prompts.
     revision : str or None, default=None
-        As in that classifier.
+        Commit, branch or tag of a repository.
     scoring : {"roc_auc", "neg_log_loss"}, default="roc_auc"
-        Score to maximise: the area under the ROC curve, for several classes the mean of
-        each against the rest; or the mean logarithm of the probability of the truth.
+        Score to maximise: the area under the ROC curve, averaged over each class
+        against the rest for several classes; or the mean log probability of the true
+        class.
     cv : int, default=5
-        Folds. They are stratified, keep groups together, and shrink where labels are
-        few.
+        Number of folds. Folds are stratified and keep groups together. There are fewer
+        if labels are few.
     max_steps : int, default=10
-        Prompts that are taken at most, the same one again included.
+        Maximum number of prompts to add. The same prompt can be added repeatedly.
     n_bootstrap : int, default=1000
-        Resamples behind the interval of the gain.
+        Number of resamples for the interval of the gain.
     n_jobs : int or None, default=None
-        Processes that search the folds of a finding at once.
+        Number of processes that search the folds of a finding.
     random_state : int, default=0
         Seed of the resamples.
     aggregate, top_k
-        How the scores of a bag's instances become one, as in
-        :class:`~sk_medsiglip.ZeroShotClassifier`; without effect on rows.
+        Pooling of the scores of a bag's instances, as in
+        :class:`~sk_medsiglip.ZeroShotClassifier`, without effect on rows.
     dtype, device, engine, batch_size, cache, verbose
-        As in :class:`~sk_medsiglip.MedSigLIPTextEmbedder`.
+        Parameters of :class:`~sk_medsiglip.MedSigLIPTextEmbedder`.
 
     Attributes
     ----------
     best_prompts_ : dict
-        ``{class: {text: weight}}``, or ``{finding: {"positive": ..., "negative":
-        ...}}``, as :class:`~sk_medsiglip.ZeroShotClassifier` takes them. The candidates
-        where the search gained nothing.
+        The chosen prompts for :class:`~sk_medsiglip.ZeroShotClassifier`: ``{class:
+        {text: weight}}``, or ``{finding: {"positive": ..., "negative": ...}}``. They
+        are the candidates if the search did not gain anything.
     best_estimator_ : ZeroShotClassifier
         The fitted classifier with these prompts.
     report_ : DataFrame
-        One row a finding, or one in all: ``finding``; ``n_labels``; ``plain`` and
-        ``chosen``, mean scores on folds that took no part in the choice; ``gain``,
-        their difference, with ``gain_low`` and ``gain_high``, its 95% interval over
-        patients, and ``n_undefined``, resamples without a value. Prompts are adopted
-        where ``gain`` is above 0, so an adopted gain is too high (see the notes);
-        ``within_noise``, whether the interval holds 0; ``n_steps``, prompts added in
-        the end, 0 for the plain ensemble. NaN for a finding with too few labels.
+        One row per finding, or a single row for exclusive classes, with the columns
+
+        - ``finding``, ``n_labels``: name of the finding, and number of labels;
+        - ``plain``, ``chosen``: mean scores on folds that were not used for the choice;
+        - ``gain``, ``gain_low``, ``gain_high``: their difference and its 95% interval
+          over patients. Prompts are adopted if ``gain`` is above 0, so an adopted gain
+          is too high (see Notes);
+        - ``n_undefined``: number of resamples without a value;
+        - ``within_noise``: whether the interval includes 0;
+        - ``n_steps``: number of prompts that were added, 0 for the plain ensemble.
+
+        Values are NaN for a finding with too few labels.
     classes_, findings_, n_features_in_
-        As those of the classifier.
+        Attributes of the classifier.
 
     See Also
     --------
-    compare_prompts : The AUC of each prompt.
+    compare_prompts : Measure the AUC of each prompt.
 
     Notes
     -----
-    Each fold is asked by prompts that were chosen on the other folds, down to how many
-    to take, which folds of those decide. So ``gain`` estimates what choosing gains on
-    new images *like these*; on tens of labels it is often nothing, and sometimes less:
-    then the plain ensemble stays. Else the prompts that are kept were chosen on all
-    rows in the same way.
+    Each fold is scored with prompts that were chosen on the other folds, including
+    their number. ``gain`` therefore estimates the gain of choosing on new images *like
+    these*. With tens of labels it is often 0 or negative, and the plain ensemble is
+    kept. Otherwise the final prompts are chosen on all rows in the same way.
 
-    The same ``gain`` decides and is reported, so where prompts are adopted it is too
-    high, and its interval too. With 40 labels, eleven candidates and the
-    demonstration, 8 of 60 searches on drawn phantoms adopted prompts: they reported
-    0.065 in the mean, and gained 0.021 on 600 other images; with 100 labels 38 did, and
-    gained 0.016 of 0.025. For a figure that holds,
-    judge ``best_estimator_`` on patients that the search has not seen.
+    The same ``gain`` is used for this decision and reported, so for adopted prompts it
+    and its interval are too high. With 40 labels, eleven candidates and the
+    demonstration, 8 of 60 searches on drawn phantoms adopted prompts; they reported a
+    mean gain of 0.065, and gained 0.021 on 600 other images. With 100 labels 38 adopted
+    prompts, and gained 0.016 of 0.025. For an unbiased result, evaluate
+    ``best_estimator_`` on patients that were not used for the search.
 
-    All is done on cosines of images and prompts, computed once. A step costs one
-    sorting of the scores of every candidate: seconds for a few hundred images and a
-    hundred prompts.
+    The search uses cosines of images and prompts, which are computed once. A step sorts
+    the scores of every candidate once, which takes seconds for a few hundred images and
+    a hundred prompts.
 
     Examples
     --------
@@ -210,30 +216,30 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, embedding_dim), or bags
-            Image embeddings, or bags as :class:`~sk_medsiglip.ZeroShotClassifier` takes
-            them.
+            Image embeddings, or bags, as in :class:`~sk_medsiglip.ZeroShotClassifier`.
         y : array-like of shape (n_samples,) or (n_samples, n_findings)
-            Labels, as the prompts name them; NaN where one of several findings is not
-            known.
+            Labels with the names in the prompts; NaN where one of several findings is
+            not known.
         groups : array-like of shape (n_samples,), default=None
-            Patients: they are never on both sides of a fold.
+            Patients, who are never on both sides of a fold.
 
         Returns
         -------
         self
+            The fitted search.
 
         Raises
         ------
         PromptError
             If the candidates are malformed.
         ValueError
-            If ``X`` or ``y`` does not fit them, or a class of exclusive ones has
-            samples (or patients) for fewer than two folds.
+            If ``X`` or ``y`` does not fit the candidates, or if an exclusive class has
+            too few samples (or patients) for two folds.
 
         Warns
         -----
         UserWarning
-            If one of several findings has too few labels; its prompts stay.
+            If one of several findings has too few labels: its prompts are kept.
         """
         rows = check_rows_or_bags(self, X)
         question = check_prompts(self.candidates, self.templates)
@@ -244,7 +250,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         choices = encode_choices(question, labels, rows, embedder, pooling)
         self.report_ = self._search(choices, patients, question)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LabelCodesWarning)  # issued once
+            warnings.simplefilter("ignore", LabelCodesWarning)  # issued above
             side = embedder.get_params(deep=False)
             del side["normalize"]
             side |= {"aggregate": self.aggregate, "top_k": self.top_k}
@@ -256,19 +262,19 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the likeliest classes, as the best estimator does."""
+        """Return the most likely classes by the best estimator."""
         return self._ask("predict", X)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return probabilities, as the best estimator does."""
+        """Return the probabilities of the best estimator."""
         return self._ask("predict_proba", X)
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return logits, as the best estimator does."""
+        """Return the logits of the best estimator."""
         return self._ask("decision_function", X)
 
     def instance_scores(self, X: Any) -> NDArray[np.floating]:
-        """Return the scores of the instances of bags, as the best estimator does."""
+        """Return the scores of the instances of bags by the best estimator."""
         return self._ask("instance_scores", X)
 
     def __sklearn_tags__(self) -> Tags:
@@ -287,7 +293,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
     def _search(
         self, choices: list[Choice], patients: NDArray | None, question: Question
     ) -> pd.DataFrame:
-        """Choose on all rows and on each fold's; set the prompts, return the report."""
+        """Choose prompts on all rows and on each fold, and return the report."""
         lines: list[dict[str, Any]] = []
         weights: dict[int, float] = {}
         with progress_bar(
@@ -328,7 +334,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
         folds: Pairs,
         chosen: list[NDArray[np.float64]],
     ) -> dict[str, Any]:
-        """Compare, on each fold, the choice of the others with the plain ensemble."""
+        """Compare prompts chosen on other folds with the plain ensemble."""
         counts = draw_counts(
             len(choice.rows),
             self.n_bootstrap,
@@ -359,7 +365,7 @@ class PromptSearchCV(VersionedPickle, Classifier, BaseEstimator):
 
 
 def _folds(choice: Choice, cv: int, groups: NDArray | None) -> Pairs:
-    """Return the folds; none, with a warning, for a finding with too few labels."""
+    """Return the folds, none for a finding with too few labels, with a warning."""
     folds = choice.folds(cv, groups)
     if folds is None:
         of = f" of {choice.name!r}" if choice.name else ""
@@ -369,7 +375,7 @@ def _folds(choice: Choice, cv: int, groups: NDArray | None) -> Pairs:
         )
         if not choice.name:
             raise ValueError(f"{problem}.")
-        warn_user(f"{problem}: they stay.", UserWarning)
+        warn_user(f"{problem}: they are kept.", UserWarning)
         return []
     return folds
 
@@ -395,7 +401,7 @@ def _resampled(
 
 
 def _as_prompts(question: Question, weights: Mapping[int, float]) -> dict[Any, Any]:
-    """Return the dict that a classifier takes, without prompts of weight 0."""
+    """Return the prompts as a dict for a classifier, without those of weight 0."""
     place = 0
     groups = []
     for texts in question.texts:

@@ -1,4 +1,4 @@
-"""From cosines to scores to probabilities, a formula for each ``scoring``."""
+"""Cosines, scores and probabilities for each ``scoring``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import log_expit, softmax
 
 SCORINGS = {"softmax", "sigmoid", "cosine"}
-#: Cosines with single prompts that are held at once, 64 MiB of float32.
+#: Number of cosines with single prompts in memory, 64 MiB of float32.
 _COSINES_AT_ONCE = 2**24
 
 
@@ -16,10 +16,10 @@ def cosines(
     vectors: NDArray[np.floating],
     starts: NDArray[np.intp] | None = None,
 ) -> NDArray[np.floating]:
-    """Return the similarity of rows and answers.
+    """Return the cosines of rows and answers.
 
-    ``vectors`` are those of the answers, or with ``starts`` those of the prompts of all
-    answers: an answer is as similar as the most similar of its prompts.
+    ``vectors`` are those of the answers, or with ``starts`` those of all prompts. Then
+    the cosine of an answer is that of its most similar prompt.
     """
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     unit = rows / np.maximum(lengths, np.finfo(rows.dtype).tiny)
@@ -37,24 +37,24 @@ def cosines(
 def scores(
     cosines: NDArray[np.floating], logit_scale: float, logit_bias: float, scoring: str
 ) -> NDArray[np.floating]:
-    """Return the scores that :func:`probabilities` takes."""
+    """Return the scores for :func:`probabilities`."""
     if scoring == "cosine":
         return cosines
     logits = logit_scale * cosines + logit_bias
-    # The quotient of sigmoids is a softmax of their logarithms, which does not
-    # underflow: SigLIP's bias puts most sigmoids near 1e-5.
+    # Sigmoids divided by their sum are a softmax of their logarithms, which does not
+    # underflow, while the bias of SigLIP makes most sigmoids about 1e-5.
     return log_expit(logits) if scoring == "sigmoid" else logits
 
 
 def probabilities(
     scores: NDArray[np.floating], scoring: str, *, calibrated: bool = False
 ) -> NDArray[np.float64]:
-    """Return numbers from 0 to 1 whose sum over the answers is 1.
+    """Return numbers from 0 to 1 that sum to 1 over the answers.
 
-    "cosine" is linear: each cosine less the mean of the others lies in [-2, 2] and is
-    brought to ``[0, 2 / n_answers]``. Calibrated scores are always logarithms.
+    "cosine" is linear: a cosine minus the mean of the others is in [-2, 2] and is
+    scaled to ``[0, 2 / n_answers]``. Calibrated scores are always logarithms.
     """
-    # In float64: near 1, float32 has gaps that would make ties of different scores.
+    # In float64, since different scores near 1 would be equal in float32.
     exact = scores.astype(np.float64)
     if scoring != "cosine" or calibrated:
         return softmax(exact, axis=-1)

@@ -59,7 +59,7 @@ def test_several_findings_and_pictures(folder, tmp_path):
         "--label-column", "cardiomegaly", "--model", "demo", "--out", out,
         "--show-images",
     )  # fmt: skip
-    assert "pictures of patients" in said
+    assert "images of patients" in said
     assert "<img" in out.read_text(encoding="utf-8")
 
 

@@ -59,10 +59,7 @@ def test_what_is_asked_wrongly(folder, tmp_path):
     for arguments, message in [
         ((), "either --captions COLUMN, or --label-column"),
         (("--captions", "caption", "--label-column", "effusion"), "either --captions"),
-        (
-            ("--captions", "caption", "--prompts", "chest_xray_13"),
-            "--prompts goes with",
-        ),
+        (("--captions", "caption", "--prompts", "chest_xray_13"), "--prompts needs"),
         (("--captions", "report"), "there is no column 'report'"),
         (("--captions", "caption", "--keep", "no.yaml"), "--keep: there is no file"),
         (("--captions", "gap"), f"{N - 1} of {N} images have no text"),

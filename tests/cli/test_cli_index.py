@@ -86,10 +86,10 @@ def test_found_by_example_and_filter(folder, index, tmp_path):
 
 def test_what_is_asked_wrongly(folder, index, tmp_path):
     for arguments, message in [
-        ((index,), "Say what to look for"),
+        ((index,), "Pass words"),
         ((tmp_path / "none", "effusion"), "There is no index"),
         ((index, "--image", tmp_path / "no.png"), "there is no file"),
-        ((index, "effusion", "--sheet", tmp_path / "x.gif"), "name it .png"),
+        ((index, "effusion", "--sheet", tmp_path / "x.gif"), ".png"),
         ((index, "effusion", "--label-column", "sex"), "there is no column 'sex'"),
     ]:
         assert message in run("index", "search", *arguments, code=2)

@@ -55,7 +55,7 @@ def test_the_pipeline_and_its_last_step_get_the_same_figures(data):
 
 
 def test_bags_learned_from_are_found(data):
-    with pytest.warns(LeakageWarning, match="same pictures"):
+    with pytest.warns(LeakageWarning, match="identical images"):
         evaluate(
             data.probe, data.bags[JUDGE], data.y[JUDGE], X_train=data.bags[50:70], **FEW
         )

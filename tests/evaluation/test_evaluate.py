@@ -202,11 +202,11 @@ def test_classifiers_that_answer_other_questions_are_refused(data):
     for labels in (y, number):
         with pytest.raises(ValueError, match=r"\['a', 'b', 'c'\] and \[0, 1, 2\]"):
             evaluate({"a": names, "b": numbers}, X, labels, n_bootstrap=2)
-    with pytest.raises(ValueError, match="b answers for findings"):
+    with pytest.raises(ValueError, match="b predicts findings"):
         evaluate({"a": names, "b": findings}, X, y, n_bootstrap=2)
-    with pytest.raises(ValueError, match="a answers for classes"):
+    with pytest.raises(ValueError, match="a predicts exclusive"):
         evaluate({"a": names, "b": findings}, X, Y[:, :3], n_bootstrap=2)
-    with pytest.raises(ValueError, match="answers for findings"):
+    with pytest.raises(ValueError, match="predicts findings"):
         evaluate(LinearProbe().fit(X, Y[:, :2]), X, Y[:, 0], n_bootstrap=2)
 
 
@@ -336,7 +336,7 @@ def test_delong_is_its_definition():
     assert np.isnan(delong_test([1, 0, 0], [3, 2, 1], [1, 2, 3])[1])
     # Perfect against blind: four images are no proof.
     assert np.isnan(delong_test([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0.5] * 4)[1])
-    with pytest.raises(ValueError, match="for ill"):
+    with pytest.raises(ValueError, match="positive"):
         delong_test(["no", "yes", "no"], [1, 2, 3], [3, 2, 1])
 
 
@@ -526,7 +526,7 @@ def test_patients_and_pictures_that_were_learned_from(data):
             clf, X[200:], Y[200:, 0], groups=groups[200:], groups_train=groups[:201],
             n_bootstrap=5,
         )  # fmt: skip
-    with pytest.warns(LeakageWarning, match=r"same pictures \(3 of"):
+    with pytest.warns(LeakageWarning, match=r"identical images \(3 of"):
         evaluate(
             clf, X[200:], Y[200:, 0], X_train=np.vstack([X[:197], X[200:203]]),
             n_bootstrap=5,
@@ -625,7 +625,7 @@ def test_published_figures_stand_beside_ones_own(data):
         "MedSigLIP zero-shot (model card)",
         "MedSigLIP linear probe (model card)",
     }
-    with pytest.raises(ValueError, match="none of"):
+    with pytest.raises(ValueError, match="MRI"):
         published_results("MRI")
     assert len(known_training_data()) == 9
 
@@ -698,7 +698,7 @@ def test_the_absence_of_a_finding_is_not_looked_for_without_a_word(data):
     with pytest.warns(UserWarning, match="Pass pos_label='effusion'"):
         table = evaluate(clf, X, y, metrics="roc_auc", n_bootstrap=5)
     assert table["label"].tolist() == ["no effusion"]
-    with pytest.raises(ValueError, match="label='pneumonia' is none of"):
+    with pytest.raises(ValueError, match="label='pneumonia'"):
         evaluate(clf, X, y, pos_label="pneumonia", n_bootstrap=5)
     three = LinearProbe().fit(X, Y[:, 0] + Y[:, 1])
     with pytest.raises(ValueError, match="pos_label=1"):
@@ -940,7 +940,7 @@ def test_a_finding_that_is_blank_everywhere_has_no_figures(data):
 def test_one_patient_says_nothing(data, interval):
     X, Y, _, _ = data
     score = 1 / (1 + np.exp(-X[:, 0]))
-    with pytest.warns(UserWarning, match="2000 resamples of 1 patients say nothing"):
+    with pytest.warns(UserWarning, match="2000 resamples of 1 patients"):
         table = evaluate(
             {"a": score, "b": score[::-1]}, X, Y[:, 0], groups=np.zeros(400),
             metrics=METRICS, interval=interval,

@@ -133,7 +133,7 @@ def test_curve_of_one_finding_is_of_the_rows_where_it_is_known(kind, scored):
     assert display.curve.area == pytest.approx(figure(y[known], score[known]))
     with pytest.raises(ValueError, match="label="):
         kind.from_predictions(both, said)
-    with pytest.raises(ValueError, match="label='c' is none of"):
+    with pytest.raises(ValueError, match="label='c'"):
         kind.from_predictions(both, said, label="c")
 
 

@@ -114,7 +114,7 @@ def test_bands_hold_the_truth_as_often_as_they_say():
 @pytest.mark.parametrize(
     ("y", "said", "params", "message"),
     [
-        ([0, 1, 1], [0.1, 2.5, -1], {}, "pass predict_proba's output"),
+        ([0, 1, 1], [0.1, 2.5, -1], {}, "predict_proba"),
         ([0, 0, 0], [0.1, 0.2, 0.3], {}, "images of one kind only.*leave the finding"),
         ([0, 1], [0.1, 0.2], {"thresholds": [0.5, 1]}, "from 0 to below 1"),
         ([0, 1], [0.1, 0.2], {"thresholds": 0.5}, "must be a list"),
@@ -311,7 +311,7 @@ def test_decision_curve_of_an_estimator_and_of_one_class(agg, risks):
 
 def test_decision_curve_needs_probabilities(agg, risks):
     y, said, _ = risks
-    with pytest.raises(ValueError, match=r"no probabilities from 0 to 1.*Calibrate"):
+    with pytest.raises(ValueError, match="Calibrate"):
         DecisionCurveDisplay.from_predictions(y, logit(said.clip(0.01, 0.99)))
 
 

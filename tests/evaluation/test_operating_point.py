@@ -164,7 +164,7 @@ def test_the_promise_is_said():
     plain = choose_operating_point(y, scores, sensitivity=0.9)
     assert plain.promise.startswith("In the mean over such thresholds, the sens")
     sure = choose_operating_point(y, scores, specificity=0.9, confidence=0.8)
-    assert sure.promise.startswith("With confidence 0.8, the specificity of new")
+    assert sure.promise.startswith("With confidence 0.8, the specificity on new")
     assert sure.confidence == 0.8
 
 
@@ -305,7 +305,7 @@ def test_errors_say_what_was_wrong():
         choose([0, 0], [0.1, 0.2])
     with pytest.raises(ValueError, match="finding 1 of y_true has no positive"):
         choose(np.array([[1, 0], [1, 0], [0, 0]]), np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="no label"):
+    with pytest.raises(ValueError, match="no known label"):
         choose([np.nan, np.nan], [0.1, 0.2])
     with pytest.raises(ValueError, match=r"got -1\. .*replace"):
         choose([1, 0, -1], [0.1, 0.2, 0.3])

@@ -491,9 +491,9 @@ def test_save_and_load_is_the_same_fine_tuner(make, bars, tmp_path):
     tuner.save(tmp_path / "a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("chapter 1")
-    with pytest.raises(OSError, match="holds something else"):
+    with pytest.raises(OSError, match="holds other files"):
         tuner.save(tmp_path / "b")
-    with pytest.raises(OSError, match="holds something else"):
+    with pytest.raises(OSError, match="holds other files"):
         tuner.merge(tmp_path / "b")
 
 
@@ -591,7 +591,7 @@ def test_the_licence_is_noticed_beside_weights_that_it_covers(
         card = (tmp_path / folder / "README.md").read_text("utf-8")
         assert str(tmp_path) not in card
         assert f"- **Base**: {named}, revision `{tuner.base_revision_}`" in card
-        assert "48 training images, 0 validation images" in card
+        assert "48 training images and 0 validation images" in card
         assert f"- loss: {tuner.history_['loss'].iloc[-1]:.4g}" in card
         assert "- batch_size: `4`" in card
         assert "Not a medical device" in card

@@ -601,7 +601,7 @@ def test_errors_say_what_was_wrong():
             ConformalZeroShot(Given(), conditional="none").fit(X, wrong)
     with pytest.raises(ValueError, match=r"findings \['a', 'b', 'c'\]"):
         ConformalZeroShot(Given(["a", "b", "c"]), conditional="none").fit(X, y)
-    with pytest.raises(ValueError, match="take method='lac'"):
+    with pytest.raises(ValueError, match="use method='lac'"):
         ConformalZeroShot(Given(["a", "b", "c"]), method="aps", conditional="none").fit(
             X, np.eye(3)[y]
         )

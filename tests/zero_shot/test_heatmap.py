@@ -398,7 +398,7 @@ def test_display_draws_and_warns_of_itself(pyplot, phantoms):
     assert display.figure_ is display.ax_.figure
     assert display.ax_.get_title() == "a nodule, a coin lesion"
     assert "a hint, not a localisation" in display.ax_.get_xlabel()
-    assert "somewhere is always highest" in display.ax_.get_xlabel()
+    assert "always the highest" in display.ax_.get_xlabel()
     alpha = display.im_.get_alpha()
     assert alpha.min() == 0
     assert alpha.max() <= 0.6

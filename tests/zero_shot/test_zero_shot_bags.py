@@ -262,7 +262,7 @@ def test_search_on_bags(bags, checkpoint, shared_store, make):
         (PAIRS, {"effusion": "max"}, "entry"),
         (PAIRS, {"effusion": "max", "device": "min"}, "one of"),
         (PAIRS, {"effusion": "max", "device": None}, "one of"),
-        (CLASSES, dict.fromkeys(CLASSES, "max"), "alike"),
+        (CLASSES, dict.fromkeys(CLASSES, "max"), "exclusive"),
         (CLASSES, "median", "aggregate"),
     ],
 )

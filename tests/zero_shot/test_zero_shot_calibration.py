@@ -231,9 +231,9 @@ def test_known_prevalence_needs_no_labels(embedded):
     [
         (CLASSES, {"calibrate": "temperature"}, "requires y to be passed"),
         (CLASSES, {"calibrate": "prevalence"}, "needs prevalence"),
-        (CLASSES, {"calibrate": "prevalence", "prevalence": 0.2}, "as a dict"),
+        (CLASSES, {"calibrate": "prevalence", "prevalence": 0.2}, "pass a dict"),
         (PAIR, {"calibrate": "prevalence", "prevalence": 1.0}, "between 0 and 1"),
-        (PAIR, {"calibrate": "prevalence", "prevalence": {"x": 0.5}}, r"names \['x'\]"),
+        (PAIR, {"calibrate": "prevalence", "prevalence": {"x": 0.5}}, r"\['x'\]"),
         (
             CLASSES,
             {

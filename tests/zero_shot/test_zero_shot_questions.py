@@ -82,7 +82,7 @@ def test_ensembles_by_hand(make, cosines, X, weights):
     for ensemble, column in by_hand.items():
         clf = make(prompts, ensemble=ensemble)
         if weights and ensemble == "max":
-            with pytest.raises(PromptError, match="has no use for their weights"):
+            with pytest.raises(PromptError, match="cannot use weights"):
                 clf.fit(X)
             continue
         clf.fit(X)
