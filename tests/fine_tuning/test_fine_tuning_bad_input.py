@@ -68,7 +68,7 @@ def test_captions(make, y, error, told):
 @pytest.mark.parametrize(
     ("y", "told"),
     [
-        (["a"] * 12, "y holds one class"),
+        (["a"] * 12, "only one class"),
         (["a"] * 11 + ["b"], "class 'b' has one image, row 11"),
         (LABELS[:-1], "inconsistent numbers of samples"),
         ([1.0, np.nan] * 6, "NaN"),
@@ -77,7 +77,7 @@ def test_captions(make, y, error, told):
             pd.DataFrame({"effusion": [1] + [0] * 11, "nodule": [0, 1] * 6}),
             "column 'effusion' of y has 1 positive rows",
         ),
-        (np.tile([[np.nan, 1], [np.nan, 0]], (6, 1)), "no sample is labelled in co"),
+        (np.tile([[np.nan, 1], [np.nan, 0]], (6, 1)), "no known label"),
     ],
 )
 def test_labels(make, y, told):
