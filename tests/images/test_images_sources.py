@@ -209,7 +209,7 @@ def test_errors_of_servers_say_what_is_wrong(server, memory):
     memory.pipe("/scans/a.png", encoded())
     assert error_of("memory://scans/b.png").reason.startswith("there is no such file")
     assert error_of("memory://scans").reason == "it is a directory"
-    assert "no package reads URLs" in error_of("nosuch://a/b.png").reason
+    assert "not supported" in error_of("nosuch://a/b.png").reason
 
 
 def test_no_server_and_no_host():
