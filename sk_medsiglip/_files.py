@@ -49,10 +49,10 @@ def new_file(path: Path, *, mode: int = 0o666, durable: bool = False) -> Iterato
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Add a line to the end of a file, which is made if needed, and wait for the disk.
+    """Append a line to a file, which is created if needed, and wait for the disk.
 
-    Several processes may append to one file. A last line that a killed process has cut
-    off is ended first, so that this one is not joined to it.
+    Several processes may append to one file. If a killed process left an incomplete
+    line, it is ended first.
     """
     is_new = not path.exists()
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)

@@ -90,7 +90,7 @@ class Answers(ClassifierMixin, BaseEstimator):
 
     @classmethod
     def of(cls, estimator: Any, X: Any) -> Answers:
-        """Return the answers of a fitted classifier, of those methods that it has."""
+        """Return the answers of a fitted classifier, from the methods that it has."""
         decision, proba = (
             np.asarray(getattr(estimator, method)(X))
             if hasattr(estimator, method)

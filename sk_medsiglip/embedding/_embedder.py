@@ -113,7 +113,7 @@ class Embedder(Stateless):
 def plain_rows(transformer: Any, X: Any) -> NDArray[Any]:
     """Transform ``X`` to an array under every configuration of scikit-learn.
 
-    Bags that stay in the store stay there.
+    Bags that are read from the store on demand are returned as they are.
 
     Parameters
     ----------
