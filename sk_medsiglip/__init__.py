@@ -1,7 +1,7 @@
-"""Medical image classification with MedSigLIP embeddings, the scikit-learn way.
+"""Medical image classification with MedSigLIP embeddings and scikit-learn.
 
-Public names are loaded when they are first used: importing the package costs
-milliseconds and brings in neither torch nor transformers.
+Public names are loaded at their first use: importing the package takes milliseconds and
+loads neither torch nor transformers.
 """
 
 from __future__ import annotations

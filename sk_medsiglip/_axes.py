@@ -1,4 +1,4 @@
-"""matplotlib axes for displays: new ones, and a grid of pictures in them."""
+"""matplotlib axes for displays, and grids of images in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sk_medsiglip._drawn_names import drawn_lines
 from sk_medsiglip._optional import import_optional
 
-#: Pixels a side that are drawn of larger images.
+#: Largest number of pixels drawn per side; larger images are subsampled.
 _MAX_SHOWN = 256
 
 
@@ -31,9 +31,9 @@ def draw_grid(
     title: str | None = None,
     nothing: str = "nothing found",
 ) -> tuple[Any, list[Any]]:
-    """Draw pictures with captions of up to three lines, and return all axes.
+    """Draw images with captions of up to three lines, and return all axes.
 
-    ``nothing`` is written where there is no tile.
+    ``nothing`` is written if there are no tiles.
     """
     n_columns = max(1, min(n_columns, len(tiles)))
     n_rows = max(1, -(-len(tiles) // n_columns))
@@ -44,19 +44,19 @@ def draw_grid(
     if not tiles:
         ax.text(0.5, 0.5, nothing, ha="center", transform=ax.transAxes)
     axes = []
-    for place, (picture, words) in enumerate(tiles):
+    for place, (image, caption) in enumerate(tiles):
         i, j = divmod(place, n_columns)
-        # The words take the upper fifth of a tile.
+        # The caption takes the upper fifth of a tile.
         corner = (j + 0.02) / n_columns, (n_rows - 1 - i + 0.02) / n_rows
         tile = ax.inset_axes((*corner, 0.96 / n_columns, 0.76 / n_rows))
         tile.set(xticks=[], yticks=[])
-        tile.spines[:].set_visible(picture is None)
-        if picture is None:
-            beside = {"ha": "center", "fontsize": 7, "transform": tile.transAxes}
-            tile.text(0.5, 0.5, "no picture", **beside)
+        tile.spines[:].set_visible(image is None)
+        if image is None:
+            style = {"ha": "center", "fontsize": 7, "transform": tile.transAxes}
+            tile.text(0.5, 0.5, "no image", **style)
         else:
-            step = -(-max(picture.shape[:2]) // _MAX_SHOWN)
-            tile.imshow(picture[::step, ::step], cmap="gray")
-        tile.set_title(words, fontsize=7, pad=3)
+            step = -(-max(image.shape[:2]) // _MAX_SHOWN)
+            tile.imshow(image[::step, ::step], cmap="gray")
+        tile.set_title(caption, fontsize=7, pad=3)
         axes.append(tile)
     return ax, axes

@@ -1,4 +1,4 @@
-"""Bases of the classifiers: accuracy on known labels, answers from logits."""
+"""Base classes of classifiers: accuracy on known labels, predictions from logits."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ from sk_medsiglip._persistence import VersionedPickle
 
 
 class Classifier(ClassifierMixin):
-    """Abstract classifier whose ``score`` reads ``y`` as its ``fit`` does."""
+    """Abstract classifier whose ``score`` accepts the same ``y`` as ``fit``."""
 
     classes_: NDArray[Any]
 
     def score(
         self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return the accuracy where labels are known.
+        """Return the accuracy on known labels.
 
         Parameters
         ----------
         X : array-like
             Input as in ``fit``.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            True labels; NaN, None or NA where one is not known.
+            True labels, with NaN, None or NA for unknown ones.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples.
 
         Returns
         -------
         float
-            With several labels, the share of samples whose known labels are all
-            predicted, as in scikit-learn. Samples without a label are left out.
+            Accuracy. With several labels, it is the fraction of samples whose known
+            labels are all predicted correctly, as in scikit-learn. Samples without a
+            known label are ignored.
         """
         check_is_fitted(self)
         truth, rows = known_labels(y, self.classes_)
@@ -65,18 +66,18 @@ class Classifier(ClassifierMixin):
         Returns
         -------
         ndarray
-            Array shaped as that of ``predict_proba``; minus infinity for 0.
+            Array of the same shape as that of ``predict_proba``; minus infinity for 0.
         """
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 
 
 class LogitClassifier(VersionedPickle, Classifier, BaseEstimator):
-    """Abstract classifier that answers by logits; its ``fit`` sets ``classes_``.
+    """Abstract classifier that predicts from logits; its ``fit`` sets ``classes_``.
 
-    ``classes_`` is sorted labels, or for several labels one row ``[0, 1]`` each:
-    scikit-learn's scorers take that as they take its own list of arrays, and
-    ``cross_val_predict`` takes only that.
+    ``classes_`` are the sorted classes, or for several labels one row ``[0, 1]`` each:
+    scorers of scikit-learn accept that like a list of arrays, and ``cross_val_predict``
+    accepts only that.
     """
 
     classes_: NDArray[Any]
@@ -96,8 +97,8 @@ class LogitClassifier(VersionedPickle, Classifier, BaseEstimator):
         Returns
         -------
         ndarray
-            ``(n_samples,)`` for two classes, above 0 where the second is likelier;
-            else ``(n_samples, n_classes)`` or ``(n_samples, n_labels)``.
+            Logits of shape ``(n_samples,)`` for two classes, positive if the second is
+            likelier; else ``(n_samples, n_classes)`` or ``(n_samples, n_labels)``.
         """
         return _logits.decision(self._checked_logits(X), self.classes_)
 
@@ -112,13 +113,13 @@ class LogitClassifier(VersionedPickle, Classifier, BaseEstimator):
         Returns
         -------
         ndarray
-            ``(n_samples, n_classes)``, rows sum to 1; for several labels
-            ``(n_samples, n_labels)``, the probability of each.
+            Probabilities of shape ``(n_samples, n_classes)``, with rows that sum to 1;
+            for several labels ``(n_samples, n_labels)``, the probability of each.
         """
         return _logits.probabilities(self._checked_logits(X), self.classes_)
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return the logarithms of the probabilities, exact also where these vanish.
+        """Return the logarithms of the probabilities, exact even if these underflow.
 
         Parameters
         ----------
@@ -128,12 +129,12 @@ class LogitClassifier(VersionedPickle, Classifier, BaseEstimator):
         Returns
         -------
         ndarray
-            Array shaped as that of :meth:`predict_proba`.
+            Array of the same shape as that of :meth:`predict_proba`.
         """
         return _logits.log_probabilities(self._checked_logits(X), self.classes_)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the likeliest class, or 1 for every label likelier than not.
+        """Return the most likely class, or 1 for every label likelier than not.
 
         Parameters
         ----------
@@ -157,5 +158,5 @@ class LogitClassifier(VersionedPickle, Classifier, BaseEstimator):
         return self._logits(self._check(X))
 
     def _check(self, X: Any) -> Any:
-        """Return checked input of the kind that ``fit`` has seen."""
+        """Return checked input, of the same kind as in ``fit``."""
         return check_embeddings(self, X, reset=False)

@@ -1,4 +1,4 @@
-"""The check of embeddings, the ``X`` of all estimators that do not take images."""
+"""The check of embeddings, the ``X`` of all estimators that do not read images."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def check_embeddings(
 ) -> NDArray[np.floating]:
     """Return embeddings as a matrix of floats, checked by ``validate_data``.
 
-    For images the error says what to do. ``reset`` is True in ``fit``, where columns
-    and their names are noted.
+    The error for images names the remedy. ``reset`` is True in ``fit``, where columns
+    and their names are recorded.
     """
     types = [np.float64, np.float32]
     try:
-        # In one order of memory: a sum's last digits depend on it.
+        # The last digits of a sum depend on the order in memory.
         return validate_data(estimator, X, dtype=types, order="C", reset=reset)
     except (TypeError, ValueError) as error:
         if is_matrix(X):
@@ -34,7 +34,7 @@ def check_embeddings(
 
 def is_matrix(X: Any) -> bool:
     """Return whether ``X`` is a matrix of numbers, which images are not."""
-    if getattr(X, "ndim", 2) != 2:  # images, which may be read from a disk
+    if getattr(X, "ndim", 2) != 2:  # images, which may have to be read from disk
         return False
     given = np.asarray(X[:1] if isinstance(X, list | tuple) else X)
     return given.ndim == 2 and given.dtype.kind in "biufc"

@@ -1,7 +1,7 @@
-"""Files and folders that appear whole: written beside their place, then moved there.
+"""Files and folders that are written atomically: next to their place, then moved.
 
-A reader finds the old content or the new one, never half of it. What a killed process
-leaves behind is removed when something is next written into the same folder.
+A reader finds the old content or the new one, never a part of it. Unfinished files of a
+killed process are removed by the next writer in the same folder.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 
 from blake3 import blake3
 
-#: Start of the names of unfinished files and folders; readers of a folder skip them.
+#: Prefix of unfinished files and folders, which readers of a folder skip.
 UNFINISHED = ".unfinished-"
-#: Age in seconds from which a process on another machine is taken to be dead.
+#: Age in seconds after which a process on another machine is considered dead.
 _OLD = 7 * 86_400
 
 
@@ -28,9 +28,9 @@ _OLD = 7 * 86_400
 def new_file(path: Path, *, mode: int = 0o666, durable: bool = False) -> Iterator[Path]:
     """Yield an empty file to write to; it replaces ``path`` when the block ends.
 
-    The folder must exist. Nothing changes if the block raises. ``mode`` are
-    permissions, less those that the mask of the process takes away; a ``durable`` file
-    is on the disk before it appears, and survives a power failure.
+    The folder must exist. Nothing changes if the block raises. ``mode`` gives the
+    permissions, before the umask of the process is applied. A ``durable`` file is
+    flushed to disk before it appears, and survives a power failure.
     """
     draft = _unfinished_in(path.parent)
     try:
@@ -49,10 +49,10 @@ def new_file(path: Path, *, mode: int = 0o666, durable: bool = False) -> Iterato
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Add a line to the end of a file, which is made if needed, and wait for the disk.
+    """Append a line to a file, which is created if needed, and wait for the disk.
 
-    Several processes may append to one file. A last line that a killed process has cut
-    off is ended first, so that this one is not joined to it.
+    Several processes may append to one file. If a killed process left an incomplete
+    line, it is ended first.
     """
     is_new = not path.exists()
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
@@ -77,10 +77,9 @@ def append_line(path: Path, line: bytes) -> None:
 def new_folder(
     path: Path, *, mode: int = 0o777, replace: bool = True
 ) -> Iterator[Path]:
-    """Yield a folder to write to; it takes the place of ``path`` when the block ends.
+    """Yield a folder to write to; it replaces ``path`` when the block ends.
 
-    With ``replace=False`` a folder that is there already stays, as the work of a
-    process that was faster.
+    With ``replace=False``, an existing folder is kept as the work of a faster process.
     """
     with scratch_folder(path.parent, mode=mode) as scratch:
         yield scratch
@@ -89,10 +88,10 @@ def new_folder(
 
 @contextmanager
 def scratch_folder(parent: Path, *, mode: int = 0o777) -> Iterator[Path]:
-    """Yield a new folder in another one, and remove it when the block ends.
+    """Yield a new folder in ``parent``, and remove it when the block ends.
 
-    The other one is made if it does not exist. :func:`put_in_place` may move the new
-    one.
+    ``parent`` is created if it does not exist. :func:`put_in_place` may move the new
+    folder.
     """
     scratch = make_scratch_folder(parent, mode=mode)
     try:
@@ -102,7 +101,7 @@ def scratch_folder(parent: Path, *, mode: int = 0o777) -> Iterator[Path]:
 
 
 def make_scratch_folder(parent: Path, *, mode: int = 0o777) -> Path:
-    """Make a folder for a caller who removes it, see :func:`scratch_folder`."""
+    """Create a folder that the caller removes; see :func:`scratch_folder`."""
     parent.mkdir(parents=True, exist_ok=True, mode=mode)
     scratch = _unfinished_in(parent)
     scratch.mkdir(mode=mode)
@@ -110,10 +109,10 @@ def make_scratch_folder(parent: Path, *, mode: int = 0o777) -> Path:
 
 
 def put_in_place(scratch: Path, folder: Path, *, replace: bool = True) -> None:
-    """Move a finished folder to its place on the same disk, as a whole.
+    """Move a finished folder atomically to its place on the same disk.
 
-    With ``replace=False`` a folder that is there already stays, and ``scratch`` too. An
-    empty one is always replaced.
+    With ``replace=False``, an existing folder is kept, and ``scratch`` is not moved. An
+    empty folder is always replaced.
     """
     try:
         os.rename(scratch, folder)
@@ -121,8 +120,8 @@ def put_in_place(scratch: Path, folder: Path, *, replace: bool = True) -> None:
         if not folder.is_dir():
             raise
         if replace:
-            # After a kill between two renames this is the only whole copy, so its name
-            # is not one that _unfinished_in removes.
+            # If the process is killed between the two renames, this is the only
+            # complete copy, so its name is not one that _unfinished_in removes.
             old = scratch.with_name(f"{scratch.name}.old")
             os.rename(folder, old)
             try:
@@ -134,7 +133,7 @@ def put_in_place(scratch: Path, folder: Path, *, replace: bool = True) -> None:
 
 
 def _unfinished_in(folder: Path) -> Path:
-    """Return a new name in a folder, and remove what killed processes left there."""
+    """Return a new name in a folder, and remove leftovers of killed processes."""
     here = blake3(socket.gethostname().encode()).hexdigest(length=4)
     pattern = re.compile(rf"{re.escape(UNFINISHED)}([0-9a-f]{{8}})-(\d+)-\w+")
     for entry in folder.glob(f"{UNFINISHED}*"):
@@ -149,13 +148,13 @@ def _unfinished_in(folder: Path) -> Path:
 
 
 def _is_dead(entry: Path, process: int, *, is_here: bool) -> bool:
-    """Tell whether the process that wrote an unfinished file or folder has ended."""
+    """Whether the process that wrote an unfinished file or folder has ended."""
     if is_here and os.name == "posix":
         try:
             os.kill(process, 0)
         except ProcessLookupError:
             return True
-        except OSError:  # it is another user's
+        except OSError:  # it belongs to another user
             return False
         return False
     try:
@@ -165,7 +164,7 @@ def _is_dead(entry: Path, process: int, *, is_here: bool) -> bool:
 
 
 def _sync(path: Path, flags: int) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Flush a file, or the names in a folder, to disk."""
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
 """Confidence intervals of metrics by patient, and of their means and differences.
 
-An :class:`Estimate` knows its value, how each patient moved it, and its bounds at any
-level. Sums of estimates are again estimates, whose intervals are as wide as their parts
-make them (MOVER); the p-value of a difference is the level at which its interval just
+An :class:`Estimate` has a value, the influence of each patient on it, and bounds at any
+level. Sums of estimates are again estimates, whose intervals are derived from those of
+the parts (MOVER). The p-value of a difference is the level at which its interval just
 reaches 0, so that the two never contradict each other.
 
 References
@@ -11,9 +11,9 @@ References
    Mann-Whitney statistic", parts 1 and 2, Statistics in Medicine 2006: area under the
    ROC curve.
 .. [2] Obuchowski, "Nonparametric analysis of clustered ROC curve data", Biometrics
-   1997: its variance where patients have several images.
+   1997: its variance if patients have several images.
 .. [3] Wilson, "Probable inference, the law of succession, and statistical inference",
-   Journal of the American Statistical Association 1927: shares.
+   Journal of the American Statistical Association 1927: proportions.
 .. [4] Zou and Donner, "Construction of confidence limits about effect measures",
    Statistics in Medicine 2008: sums and differences (MOVER).
 """
@@ -29,18 +29,18 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 from scipy.stats import rankdata
 
-_ROUNDING = 1e-9  # intervals below this width are of metrics that did not vary
+_ROUNDING = 1e-9  # narrower intervals mean that the metric did not vary
 _LEAST_P = 1e-12
-# Patients that Newcombe's variance of an area counts as. 0, 3, 5 and 10 were tried in
-# 44 settings, some with a kind of disease that is missed: 0 covers .94 or more and is
-# the widest, 3 covers .93 to .995, 10 covers .905.
+# Weight of Newcombe's variance of an area, as a number of patients. 0, 3, 5 and 10 were
+# tried in 44 settings, some with a kind of disease that is missed: the coverage is at
+# least .94 for 0, which is the widest, .93 to .995 for 3, and .905 for 10.
 _WORTH = 3
 
 Levels = NDArray[np.float64]
 
 
 class Bounds(NamedTuple):
-    """An interval, or NaN and the reason why there is none."""
+    """An interval, or NaN with the reason why it is not defined."""
 
     low: float
     high: float
@@ -51,10 +51,10 @@ class Bounds(NamedTuple):
 class Estimate:
     """A metric with all its intervals.
 
-    ``influence`` is how much each patient moved it, scaled so that the squares sum to
-    its variance; it is empty for resampled metrics, which have ``draws``. Estimates
-    that are combined have the same patients. ``bounds`` takes probabilities outside the
-    interval and returns lower and upper bounds.
+    ``influence`` is the influence of each patient on it, scaled so that the squares sum
+    to its variance; it is empty for resampled metrics, which have ``draws``. Estimates
+    to be combined must have the same patients. ``bounds`` maps probabilities outside of
+    the interval to lower and upper bounds.
     """
 
     value: float
@@ -64,7 +64,7 @@ class Estimate:
     draws: NDArray[np.float64] | None = None
 
     def interval(self, level: float = 0.95) -> Bounds:
-        """Return the interval at a level, or the reason why there is none."""
+        """Return the interval at a level, or the reason why it is not defined."""
         if np.isnan(self.value):
             return Bounds(np.nan, np.nan, "")
         (low,), (high,) = self.bounds(np.array([1 - level]))
@@ -79,10 +79,10 @@ class Estimate:
         if np.isnan(self.interval(0.5).low):
             return np.nan
         high, low = 0.0, float(np.log(_LEAST_P))
-        for _ in range(3):  # 128 levels at once, three times: to five digits
+        for _ in range(3):  # three grids of 128 levels give five digits
             tried = np.linspace(low, high, 128)
             below, above = self.bounds(np.exp(tried))
-            # The widest intervals may not be known, of few resamples.
+            # With few resamples, the widest intervals may be undefined.
             holds = ~((below > 0) | (above < 0))
             if holds.all():
                 return float(np.exp(high))
@@ -103,10 +103,11 @@ class Estimate:
 
 
 def share_estimate(hits: NDArray[Any], base: NDArray[Any]) -> Estimate:
-    """Return a share, with Wilson's interval for the effective number of patients.
+    """Return a proportion, with Wilson's interval for the effective sample size.
 
-    ``hits`` and ``base`` are numerators and denominators, one a patient. Shares of 0
-    and 1 have the bound of Clopper and Pearson for as many patients.
+    ``hits`` and ``base`` are the numerator and the denominator of each patient.
+    Proportions of 0 and 1 have the bound of Clopper and Pearson for the number of
+    patients.
     """
     total, m = base.sum(), int((base > 0).sum())
     value = hits.sum() / total if total else np.nan
@@ -114,7 +115,7 @@ def share_estimate(hits: NDArray[Any], base: NDArray[Any]) -> Estimate:
         return _without(value, len(base), _of_patients(m))
     influence = np.sqrt(m / (m - 1)) * (hits - value * base) / total
     variance = (influence**2).sum()
-    # Where patients are alike inside, they are worth their images at most.
+    # The effective sample size is at most the number of images.
     n = min(total, value * (1 - value) / variance) if variance else total
 
     def bounds(outside: Levels) -> tuple[Levels, Levels]:
@@ -136,9 +137,9 @@ def area_estimate(
 ) -> Estimate:
     """Return the area under the ROC curve, with Newcombe's interval by patient.
 
-    Newcombe's variance is that of scores of one shape. Where Obuchowski's, which takes
-    them as they are, is larger (a kind of disease that is missed, images of one patient
-    that are alike), it counts, with Student's t.
+    Newcombe's variance assumes a shape of the distribution of scores; Obuchowski's does
+    not. If the latter is larger (a kind of disease is missed, images of one patient are
+    alike), it is used together with Student's t.
     """
     m, n = (len(np.unique(patients[side])) for side in (ill, ~ill))
     fewer = min(m, n)
@@ -163,7 +164,7 @@ def area_estimate(
     def bounds(outside: Levels) -> tuple[Levels, Levels]:
         if value in (0, 1):
             return _exact(value, fewer, outside)
-        # With few patients the variance is uncertain; Newcombe's is worth some more.
+        # With few patients the variance is uncertain, so Newcombe's has some weight.
         df = _WORTH + fewer - 1
         larger = (_WORTH + (fewer - 1) * variance / spread(value)) / df
         normal, student = ndtri(outside / 2), stdtrit(df, outside / 2)
@@ -189,7 +190,7 @@ def resampled_estimate(
     known = np.sort(draws[~np.isnan(draws)])
 
     def bounds(outside: Levels) -> tuple[Levels, Levels]:
-        # The sample is one of them: 39 resamples have no interval of 95 %.
+        # The sample counts as a resample: with 39 resamples, 95 % is undefined.
         place = np.ceil(outside / 2 * (1 + len(known)) - _ROUNDING).astype(int) - 2
         if note or not len(known):
             place = np.full(len(outside), -1)
@@ -204,8 +205,8 @@ def resampled_estimate(
 def combine(estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
     """Return a weighted sum of estimates; weights of 1 and -1 give a difference.
 
-    All are resampled in the same resamples, or none is. The interval is that of MOVER,
-    with the correlation of the contributions of patients to the parts.
+    Either all have draws from the same resamples, or none has. The interval is that of
+    MOVER, with the correlation of the influences of patients on the parts.
     """
     weight = np.asarray(weights, dtype=np.float64)
     value = float(weight @ [one.value for one in estimates])
@@ -217,13 +218,13 @@ def combine(estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate
     products = moved @ moved.T
     size = np.sqrt(np.diag(products))
     if size.any() and np.abs(moved.sum(axis=0)).max() < _ROUNDING:
-        # Not that of two perfect classifiers: those may differ elsewhere.
+        # This excludes two perfect classifiers, which may differ on other patients.
         return _without(value, moved.shape[1], "both answer alike")
     scale = np.outer(size, size)
     alike = np.divide(products, scale, out=np.eye(len(size)), where=scale > 0)
 
     def bounds(outside: Levels) -> tuple[Levels, Levels]:
-        sides = []  # how far each part may pull the sum down, and up
+        sides = []  # largest decrease and increase of the sum by each part
         for one, part in zip(estimates, weight, strict=True):
             down, up = (part * (end - one.value) for end in one.bounds(outside))
             sides.append((up, down) if part < 0 else (down, up))
@@ -237,7 +238,7 @@ def combine(estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate
 
 
 def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return p-values adjusted for their number by Holm's method; NaN stays."""
+    """Return p-values adjusted for multiple tests by Holm's method; NaN stays."""
     known = np.flatnonzero(~np.isnan(p_values))
     order = known[np.argsort(p_values[known], kind="stable")]
     steps = p_values[order] * np.arange(len(order), 0, -1)
@@ -249,9 +250,9 @@ def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
 def placements(
     ill: NDArray[np.bool_], scores: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the share of well below each ill, and of ill above each well.
+    """Return the fraction of negatives below each positive, and vice versa.
 
-    Ties count half. The mean of either is the area under the ROC curve.
+    Ties count half. The mean of either array is the area under the ROC curve.
     """
     among_all = rankdata(scores)
     n_ill, n_well = int(ill.sum()), int((~ill).sum())
@@ -274,7 +275,7 @@ def _of_patients(n: int) -> str:
 
 
 def _exact(value: float, n: int, outside: Levels) -> tuple[Levels, Levels]:
-    """Return Clopper and Pearson's bounds for a share of 0, or of 1, of n."""
+    """Return Clopper and Pearson's bounds for a proportion of 0 or 1 among n."""
     far = (outside / 2) ** (1 / n)
     whole = np.full(len(outside), float(value))
     return (far, whole) if value else (whole, 1 - far)

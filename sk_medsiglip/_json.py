@@ -1,4 +1,4 @@
-"""Reading JSON of unknown origin, with limits on size and depth and checks of types."""
+"""Reading untrusted JSON, with limits on size and depth and checks of types."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-#: Nesting and size that no file of this package or of transformers comes near.
+#: Depth and size far beyond those of the files of this package and of transformers.
 MAX_DEPTH = 32
 MAX_BYTES = 64 * 2**20
 
@@ -22,7 +22,7 @@ def read_json(
     """Return a JSON object from a file or a text, or raise ValueError with the reason.
 
     ``required`` and ``optional`` give the types of values by key; other keys are not
-    checked. An int is taken for a float, but True is not taken for a number.
+    checked. An int is accepted as a float, but True is not a number.
     """
     if isinstance(source, Path):
         if (size := source.stat().st_size) > MAX_BYTES:
@@ -64,7 +64,7 @@ def check_json(content: Any) -> None:
 
 
 def _is_of(value: Any, kinds: type | tuple[type, ...]) -> bool:
-    """Tell whether a value is of a type; a truth value is not a number."""
+    """Whether a value has one of these types; a boolean is not a number."""
     wanted = kinds if isinstance(kinds, tuple) else (kinds,)
     if isinstance(value, bool):
         return bool in wanted
@@ -72,7 +72,7 @@ def _is_of(value: Any, kinds: type | tuple[type, ...]) -> bool:
 
 
 def _name_of(kind: type) -> str:
-    """Return the words for a type in a message."""
+    """Return the name of a type for messages."""
     if kind in (int, float):
         return "a number" if kind is float else "a whole number"
     return "null" if kind is type(None) else _NAMES.get(kind, kind.__name__)

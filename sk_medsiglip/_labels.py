@@ -1,4 +1,4 @@
-"""Reading ``y``: one of several classes, or which of several labels apply."""
+"""Reading ``y``: one of several classes, or several binary labels."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from sk_medsiglip.exceptions import LabelCodesWarning, PromptWarning
 class Labels:
     """Checked labels of samples.
 
-    ``classes`` are sorted; None stands for several labels. ``target`` is the index of
-    the class, NaN where a single finding is blank; or 1, 0, and NaN where a label is
-    not known. ``names`` are those of the columns of several labels, if they have any.
+    ``classes`` are sorted; None means several labels. ``target`` is the index of the
+    class, with NaN for blanks of a single finding; or 1, 0, and NaN for unknown labels.
+    ``names`` are the column names of several labels, if any.
     """
 
     classes: NDArray[Any] | None  # (n_classes,)
@@ -34,7 +34,7 @@ class Labels:
 
     @property
     def n_rows(self) -> int:
-        """Number of rows of coefficients, 1 for two classes."""
+        """Number of rows of coefficients, which is 1 for two classes."""
         if self.classes is None:
             return int(self.target.shape[1])
         return 1 if len(self.classes) == 2 else len(self.classes)
@@ -47,7 +47,7 @@ class Labels:
         return self.classes
 
     def by_label(self) -> list[NDArray[Any]]:
-        """Return the target of each label, or of the only question there is."""
+        """Return the target of each label, or that of the classes."""
         return list(self.target.T) if self.classes is None else [self.target]
 
     def class_weights(
@@ -55,8 +55,8 @@ class Labels:
     ) -> list[NDArray[np.float64]]:
         """Return the weights of the classes, ``(n_classes,)``, for each label.
 
-        ``class_weight`` is as in scikit-learn; a list holds one for each label. Classes
-        without a sample weigh 1.
+        ``class_weight`` is as in scikit-learn; a list has one entry per label. Classes
+        without a sample have weight 1.
         """
         names = np.array([0, 1]) if self.classes is None else self.classes
         targets = self.by_label()
@@ -65,7 +65,7 @@ class Labels:
             each = [class_weight] * len(targets)
         if len(each) != len(targets):
             raise ValueError(
-                f"class_weight lists {len(each)} entries for {len(targets)} labels."
+                f"class_weight has {len(each)} entries for {len(targets)} labels."
             )
         weights = []
         for target, one in zip(targets, each, strict=True):
@@ -85,7 +85,7 @@ class Labels:
     def weights(
         self, class_weight: Any, sample_weight: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the weights of the samples, a column a label if there are several."""
+        """Return the weights of the samples, with one column per label if several."""
         if class_weight is None:
             return sample_weight
         columns = [
@@ -100,23 +100,24 @@ class Labels:
         return np.column_stack(columns) if self.classes is None else columns[0]
 
     def counted(self, weight: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which samples count: their weight is above 0 and their class is known.
+        """Return a mask of the samples with a positive weight and a known class.
 
-        With several labels each has its own blanks, which its solver skips.
+        Blanks of several labels are not masked here; the solver of each label skips
+        them.
         """
         known = self.classes is None or ~np.isnan(self.target)
         return (weight > 0) & known
 
     def keep(self, rows: NDArray[np.bool_]) -> Labels:
-        """Return the labels of some samples, and only the classes that they have."""
+        """Return the labels of some samples, with only the classes that occur."""
         target = self.target[rows]
         if self.classes is None:
             return Labels(None, target, self.names)
         present, index = np.unique(target.astype(np.intp), return_inverse=True)
         if len(present) < 2:
             raise ValueError(
-                "all known samples with a weight above 0 are of one class, "
-                f"{self.classes[present].tolist()}; a classifier needs two."
+                "all known samples with a positive weight have the same class, "
+                f"{self.classes[present].tolist()}; a classifier needs two classes."
             )
         return Labels(self.classes[present], index)
 
@@ -131,29 +132,28 @@ def check_labels(
     unlabelled: bool = False,
     blanks: bool = False,
 ) -> Labels:
-    """Check ``y`` and put it in order.
+    """Check and normalise ``y``.
 
     Parameters
     ----------
     estimator : estimator or function
-        Named by the message where there is no ``y``.
+        Named in the message if ``y`` is None.
     X : array-like of shape (n_samples, n_features)
-        Samples that the labels belong to.
+        Samples of the labels.
     y : array-like of shape (n_samples,) or (n_samples, n_labels)
         Labels; may be sparse.
     classes : ndarray of shape (n_classes,), default=None
-        All possible classes, sorted, where they are known: some may have no sample. If
-        they are names and ``y`` holds whole numbers from 0 to ``n_classes - 1``, as a
-        label encoder makes them, these are their places and become the classes, with
-        a warning.
+        All possible classes, sorted, if they are known; some may not occur. If they are
+        names and ``y`` holds integers from 0 to ``n_classes - 1``, as from a label
+        encoder, these are taken as indices and become the classes, with a warning.
     findings : ndarray of shape (n_findings,), default=None
-        Names of the findings that ``y`` is about, in the order of its columns. With
-        ``classes`` it is one finding.
+        Names of the findings in ``y``, in the order of its columns. Together with
+        ``classes`` it is a single finding.
     unlabelled : bool, default=False
         Whether a column of several labels may be all NaN.
     blanks : bool, default=False
-        Whether a single column of 1 and 0 may hold NaN, None or NA where it is not
-        known. Its classes are 0 and 1, and its target is NaN there.
+        Whether a single column of 1 and 0 may hold NaN, None or NA for unknown labels.
+        Its classes are 0 and 1, and its target is NaN for unknown labels.
 
     Returns
     -------
@@ -162,8 +162,8 @@ def check_labels(
     Raises
     ------
     ValueError
-        If there are fewer than two classes, one that is not possible, something other
-        than labels, or columns in another order than the findings.
+        If there are fewer than two classes, an unknown class, values that are not
+        labels, or columns in another order than the findings.
     """
     if y is None:
         name = getattr(estimator, "__name__", type(estimator).__name__)
@@ -176,7 +176,7 @@ def check_labels(
         check_columns(y, findings)
     blank = np.asarray(pd.isna(target))
     if target.ndim == 2 and target.shape[1] == 1:
-        # A table, or blanks, are meant as one finding.
+        # A table with one column, or with blanks, is a single finding.
         table = hasattr(y, "columns") or blank.any()
         target, blank = column_or_1d(target, warn=not table), blank.ravel()
     if target.ndim == 2:
@@ -185,7 +185,7 @@ def check_labels(
         values = check_indicator(target)
         empty = np.flatnonzero(np.isnan(values).all(axis=0))
         if empty.size and not unlabelled:
-            raise ValueError(f"no sample is labelled in column {empty[0]} of y.")
+            raise ValueError(f"column {empty[0]} of y has no known label.")
         return Labels(None, values, names)
     if blanks and blank.any() and set(known := target[~blank].tolist()) <= {0, 1}:
         both = np.unique(np.array(known, dtype=int)) if classes is None else classes
@@ -203,26 +203,26 @@ def check_labels(
     classes, index = np.unique(target, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(
-            f"y holds one class, {classes.tolist()}; a classifier needs samples of at "
-            "least two."
+            f"y holds only one class, {classes.tolist()}; a classifier needs samples "
+            "of at least two classes."
         )
     return Labels(classes, index)
 
 
 def known_labels(y: Any, classes: Any = None) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """Return the labels of the samples that have any, and the rows of these samples.
+    """Return the known labels, and the rows of the samples that have any.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,), (n_samples, 1) or (n_samples, n_labels)
-        Labels as :func:`check_labels` reads them.
+        Labels as for :func:`check_labels`.
     classes : ndarray of shape (n_classes,) or (n_labels, 2), default=None
         Classes of the classifier that is compared with them. By default, any.
 
     Returns
     -------
     truth : ndarray of shape (n_known,) or (n_known, n_labels)
-        Classes; for several labels 1, 0, and NaN where one is not known.
+        Classes; for several labels 1, 0, and NaN for unknown ones.
     rows : ndarray of shape (n_known,)
         Row numbers of the labelled samples.
     """
@@ -232,23 +232,23 @@ def known_labels(y: Any, classes: Any = None) -> tuple[NDArray[Any], NDArray[np.
     if classes is not None and values.shape[1:] != np.shape(classes)[:-1]:
         expected = np.shape(classes)[:-1] or "one"
         raise ValueError(
-            f"y has shape {values.shape}; this classifier answers {expected} "
-            "question(s) a sample."
+            f"y has shape {values.shape}; this classifier predicts {expected} label(s) "
+            "per sample."
         )
     if values.ndim not in (1, 2):
         raise ValueError(
-            "y must be (n_samples,), a class a sample, or (n_samples, n_labels); got "
+            "y must have shape (n_samples,) for classes, or (n_samples, n_labels); got "
             f"shape {values.shape}."
         )
     values = check_indicator(values) if values.ndim == 2 else values
     known = ~np.asarray(pd.isna(values)).reshape(len(values), -1)
     rows = np.flatnonzero(known.any(axis=1))
     if not rows.size:
-        raise ValueError("y holds no label: every entry is missing (NaN, None or NA).")
+        raise ValueError("y has no known label: all entries are NaN, None or NA.")
     truth = values[rows]
     if truth.ndim == 2:
         return truth, rows
-    # Through a list: an array of objects has a type of its own again.
+    # Convert an array of objects through a list, so that numpy finds its type.
     truth = np.array(truth.tolist()) if truth.dtype == object else truth
     assert_all_finite(truth, input_name="y")
     check_classification_targets(truth)
@@ -256,24 +256,24 @@ def known_labels(y: Any, classes: Any = None) -> tuple[NDArray[Any], NDArray[np.
 
 
 def check_columns(y: Any, findings: Iterable[Any]) -> None:
-    """Raise if ``y`` names the findings in another order; warn of other names.
+    """Raise if the columns of ``y`` are in another order; warn about other names.
 
     Parameters
     ----------
     y : array-like
-        Labels. Only a DataFrame names its columns; others are passed over.
+        Labels. Only the columns of a DataFrame are checked.
     findings : iterable
-        Names of the findings in the order that is expected.
+        Names of the findings in the expected order.
 
     Raises
     ------
     ValueError
-        If a finding's name stands in the place of another.
+        If a column has the name of another finding.
 
     Warns
     -----
     PromptWarning
-        If columns have other names than the findings they are taken for.
+        If columns have other names than the findings in their places.
     """
     named = [str(name) for name in getattr(y, "columns", ())]
     wanted = [str(name) for name in findings]
@@ -281,15 +281,15 @@ def check_columns(y: Any, findings: Iterable[Any]) -> None:
         return
     if any(a != b and a in wanted for a, b in zip(named, wanted, strict=True)):
         raise ValueError(
-            f"the columns of y are {named}, the findings {wanted}: scores would "
-            f"compare the wrong ones. Pass y[{wanted}]."
+            f"the columns of y are {named}, but the findings are {wanted}: scores "
+            f"would compare the wrong ones. Pass y[{wanted}]."
         )
     pairs = zip(named, wanted, strict=True)
     taken = ", ".join(f"{a!r} for {b!r}" for a, b in pairs if _plain(a) != _plain(b))
     if taken:
         warn_user(
-            f"columns of y are taken, by their places, {taken}. Rename them if that is "
-            "right, or put them in the order of the prompts.",
+            f"columns of y are used by position: {taken}. If that is right, rename "
+            "them; otherwise put them in the order of the prompts.",
             PromptWarning,
         )
 
@@ -308,16 +308,16 @@ def _check_shape(
     classes: NDArray[Any] | None,
     findings: NDArray[Any] | None,
 ) -> None:
-    """Raise if ``y`` answers more or fewer questions than were asked."""
+    """Raise if ``y`` has more or fewer columns than expected."""
     if classes is not None and np.prod(target.shape[1:]) > 1:
-        expected = "(n_samples,), one label a sample"
+        expected = "(n_samples,), one label per sample"
     elif (
         classes is None
         and findings is not None
         and (target.shape[1:] != (len(findings),))
     ):
         expected = (
-            f"(n_samples, {len(findings)}), columns in the order {list(findings)}"
+            f"(n_samples, {len(findings)}), with columns in the order {list(findings)}"
         )
     else:
         return
@@ -325,14 +325,14 @@ def _check_shape(
 
 
 def _find_classes(target: NDArray[Any], classes: NDArray[Any]) -> Labels:
-    """Return the labels as places among known classes."""
+    """Return the labels as indices into known classes."""
     if _are_codes(target, classes):
         read = ", ".join(f"{i} = {name!r}" for i, name in enumerate(classes.tolist()))
         warn_user(
-            f"y holds numbers where classes are names; they are read as {read}: "
+            f"y holds numbers, but classes are names; they are read as {read}: "
             "places in sorted order, as cross_val_predict and other tools of "
-            "scikit-learn number classes. If they mean anything else, or a class is "
-            "missing from all of the labels, pass names.",
+            "scikit-learn number classes. If they have another meaning, or if a class "
+            "does not occur in the labels, pass names.",
             LabelCodesWarning,
         )
         return Labels(np.arange(len(classes)), target)
@@ -341,14 +341,15 @@ def _find_classes(target: NDArray[Any], classes: NDArray[Any]) -> Labels:
     unknown = list(dict.fromkeys(one for one in given if one not in places))
     if unknown:
         raise ValueError(
-            f"y holds the labels {unknown[:5]}; the classes are {classes.tolist()}. "
-            "For -1 as 'uncertain' replace it first: y.replace(-1, np.nan)."
+            f"y holds the labels {unknown[:5]}, but the classes are "
+            f"{classes.tolist()}. If -1 means uncertain, replace it first: "
+            "y.replace(-1, np.nan)."
         )
     return Labels(classes, np.array([places[one] for one in given], dtype=np.intp))
 
 
 def _are_codes(target: NDArray[Any], classes: NDArray[Any]) -> bool:
-    """Tell the numbers of a label encoder; a fold may lack some of them."""
+    """Whether labels are numbers from a label encoder, some of which may be missing."""
     return (
         target.dtype.kind in "iu"
         and classes.dtype.kind not in "iufb"
@@ -357,22 +358,22 @@ def _are_codes(target: NDArray[Any], classes: NDArray[Any]) -> bool:
 
 
 def check_indicator(target: NDArray[Any]) -> NDArray[np.float64]:
-    """Return 1, 0 and NaN as float64, or say what else there is."""
+    """Return 1, 0 and NaN as float64; raise for other values."""
     try:
-        # Not astype alone: pandas' NA is not a number, but it is an unknown label.
+        # astype alone would fail for NA of pandas, which is an unknown label.
         values = np.where(pd.isna(target), np.nan, target).astype(np.float64)
     except (TypeError, ValueError) as error:
         given = target.ravel().tolist()
         strange = [one for one in given if _is_not_a_number(one)] or given
         raise ValueError(
-            "a label must hold 1, 0, and NaN where it is not known; got "
+            "a label must hold 1, 0, and NaN for unknown ones; got "
             f"{target.dtype} values such as {strange[0]!r}."
         ) from error
     odd = ~np.isin(values, [0, 1]) & ~np.isnan(values)
     if odd.any():
         raise ValueError(
-            "a label must hold 1, 0, and NaN where it is not known; got "
-            f"{values[odd][0]:g}. For -1 as 'uncertain' replace it first: "
+            "a label must hold 1, 0, and NaN for unknown ones; got "
+            f"{values[odd][0]:g}. If -1 means uncertain, replace it first: "
             "y.replace(-1, np.nan)."
         )
     return values

@@ -1,4 +1,4 @@
-"""Decisions, probabilities and classes from logits, in scikit-learn's shapes.
+"""Decisions, probabilities and classes from logits, in the shapes of scikit-learn.
 
 Logits have one column for two exclusive classes, else one for each class or label.
 ``classes`` is sorted, ``(n_classes,)``, or ``(n_labels, 2)`` for several labels.
@@ -25,7 +25,7 @@ def probabilities(
 ) -> NDArray[np.floating]:
     """Return ``(n_samples, n_classes)``, or the probability of each of several labels.
 
-    For two classes both are computed, so that neither loses its digits near 0.
+    For two classes both are computed, so that neither loses digits near 0.
     """
     if classes.ndim == 2:
         return expit(logits)
@@ -35,7 +35,7 @@ def probabilities(
 def log_probabilities(
     logits: NDArray[np.floating], classes: NDArray[Any]
 ) -> NDArray[np.floating]:
-    """Return the logarithms of the probabilities, exact also where these vanish."""
+    """Return the logarithms of the probabilities, exact even if these underflow."""
     if classes.ndim == 2:
         return log_expit(logits)
     if _is_binary(classes):
@@ -44,7 +44,7 @@ def log_probabilities(
 
 
 def likeliest(logits: NDArray[np.floating], classes: NDArray[Any]) -> NDArray[Any]:
-    """Return the likeliest class, or 1 for each label likelier than not."""
+    """Return the most likely class, or 1 for each label likelier than not."""
     if classes.ndim == 2:
         return (logits > 0).astype(int)
     if _is_binary(classes):
@@ -57,5 +57,5 @@ def _is_binary(classes: NDArray[Any]) -> bool:
 
 
 def _both(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return a column for the first of two classes too."""
+    """Return logits of both classes, from those of the second."""
     return np.column_stack([-logits[:, 0], logits[:, 0]])

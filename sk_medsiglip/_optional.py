@@ -9,10 +9,10 @@ from sk_medsiglip.exceptions import MissingDependencyError
 
 
 def import_optional(name: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import a module, or raise an error that holds the command to install it.
+    """Import a module, or raise an error with the command to install it.
 
-    ``extra`` is the extra of this package that installs it; ``purpose`` begins the
-    message, such as "Drawing the overview".
+    ``extra`` is the extra of this package that installs it; ``purpose`` is the subject
+    of the message, such as "Drawing the overview".
     """
     try:
         return importlib.import_module(name)
@@ -26,6 +26,6 @@ def import_optional(name: str, *, extra: str, purpose: str) -> ModuleType:
             ) from error
         raise MissingDependencyError(
             f"{purpose} needs {library}, which is installed but cannot be imported "
-            f"({error}). Install it again, with what it needs: "
+            f"({error}). Install it again, with its dependencies: "
             f'pip install --force-reinstall "sk-medsiglip[{extra}]"'
         ) from error

@@ -1,6 +1,6 @@
-"""HTML pages that hold all they show: one look for the pages of several rooms.
+"""Self-contained HTML pages, with one style for the pages of several rooms.
 
-``page/`` holds the style and the parts; the template of a page is its room's own.
+``page/`` contains the style and common parts; each room has its own templates.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_SIDE = 256  # pixels of a tile
+_SIDE = 256  # largest side of a thumbnail, in pixels
 
 
 class Picture(NamedTuple):
-    """A picture as a data URI, with its alternative text and caption."""
+    """An image or drawing as a data URI, with its alternative text and caption."""
 
     source: str
     alt: str
@@ -32,7 +32,7 @@ def render_page(
     context: Mapping[str, Any],
     filters: Mapping[str, Callable[..., Any]] | None = None,
 ) -> str:
-    """Fill a template of a room; everything put in is escaped."""
+    """Render a template of a room, with all values escaped."""
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
             [jinja2.PackageLoader("sk_medsiglip", one) for one in (room, "page")]

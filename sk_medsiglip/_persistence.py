@@ -17,8 +17,8 @@ _TABLE = "_sk_medsiglip_table"
 class VersionedPickle:
     """Mixin, left of ``BaseEstimator``, that saves the version with the state.
 
-    Scikit-learn does the same for its own estimators only. Tables become lists, which
-    skops knows and a table's own pickle is not; they are tables again when loaded.
+    scikit-learn does so for its own estimators only. Tables are saved as lists, since
+    skops does not support their pickles, and are restored on loading.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class VersionedPickle:
 
 
 def _as_lists(value: Any) -> Any:
-    """Return a table or a column of one as lists, anything else as it is."""
+    """Return a table or a column as lists, other values unchanged."""
     if not isinstance(value, pd.DataFrame | pd.Series):
         return value
     table = pd.DataFrame(value)
@@ -53,11 +53,11 @@ def _as_lists(value: Any) -> Any:
 
 
 def _from_lists(value: Any) -> Any:
-    """Return the table or column that :func:`_as_lists` turned into lists."""
+    """Restore a table or column from :func:`_as_lists`."""
     if not isinstance(value, dict) or _TABLE not in value:
         return value
     given = value[_TABLE]
-    index = given["index"] or None  # no rows: a plain index
+    index = given["index"] or None  # a default index if there are no rows
     table = pd.DataFrame(given["data"], index, given["columns"], dtype=object)
     table = table.astype(dict(zip(table, value["dtypes"], strict=True)))
     return table.iloc[:, 0] if value["is_column"] else table

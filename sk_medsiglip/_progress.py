@@ -1,4 +1,4 @@
-"""Progress bars on long work."""
+"""Progress bars for long work."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from tqdm.auto import tqdm
 def progress_bar(
     total: int, *, desc: str, unit: str, verbose: int, done: int = 0
 ) -> tqdm:
-    """Return a tqdm bar, silent unless ``verbose`` is positive and work is left.
+    """Return a tqdm bar, hidden unless ``verbose`` is positive and work is left.
 
-    ``done`` steps need no work and do not count in the speed shown.
+    ``done`` steps need no work, and are not included in the speed.
     """
     nothing_to_show = not verbose or done == total
     return tqdm(

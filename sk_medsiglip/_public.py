@@ -1,7 +1,7 @@
-"""Give public objects the name of their room, as saved files then do too.
+"""Public objects carry the name of their room, so that saved files do too.
 
 A pickle or a skops file names the module of each class in it. With the room in place of
-the private file, files can be moved without breaking what users have saved.
+the private file, files can be moved without breaking saved estimators.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PACKAGE = __name__.rpartition(".")[0]
 
 
 def name_by_room(namespace: Mapping[str, Any]) -> None:
-    """Set ``__module__`` of what a room exports, given the room's ``globals()``."""
+    """Set ``__module__`` of the exports of a room, given its ``globals()``."""
     room = namespace["__name__"]
     for name in namespace["__all__"]:
         module = getattr(namespace[name], "__module__", None)
@@ -24,20 +24,20 @@ def name_by_room(namespace: Mapping[str, Any]) -> None:
 
 
 class _RetiredFiles:
-    """Last finder of ``sys.meta_path``: explain a private file that is no longer there.
+    """Last finder of ``sys.meta_path``, which explains missing private files.
 
-    Releases up to 0.1 wrote the private file into what they saved.
+    Releases up to 0.1 saved the names of private files.
     """
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Raise for a private file of this package that no other finder knows."""
+        """Raise for a private file of this package that does not exist."""
         if name.startswith(f"{_PACKAGE}.") and name.rpartition(".")[2][:1] == "_":
             raise ModuleNotFoundError(
-                f"No module named {name!r}. If this comes from loading a saved "
-                "estimator, an earlier version of sk-medsiglip saved it under the name "
-                "of a file that has moved since: fit it again here, with the "
-                "parameters that get_params() returns in that version.",
+                f"No module named {name!r}. If you are loading a saved estimator, it "
+                "was saved by an earlier version of sk-medsiglip, under the name of a "
+                "file that has been moved: fit it again here, with the parameters that "
+                "get_params() returns in that version.",
                 name=name,
             )
         return None

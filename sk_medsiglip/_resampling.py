@@ -1,7 +1,7 @@
 """Bootstrap of metrics over patients, who are drawn with replacement.
 
-A resample is a row of counts, how often each sample was drawn, so that a metric that
-takes weights computes thousands of resamples as one product or one running sum.
+A resample is a row with the count of each sample, so that a metric with weights is
+computed for thousands of resamples as one product or one cumulative sum.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sk_medsiglip._splits import group_numbers
 
-# Numbers that are counted at once: 1 MiB of float64, which a processor keeps near.
+# Counts processed at a time: 1 MiB of float64, which fits into the cache of a CPU.
 _BLOCK = 2**17
 
 
@@ -34,9 +34,9 @@ def draw_counts(
     groups: ArrayLike | None = None,
     random_state: int | np.random.Generator | None = None,
 ) -> NDArray[np.int32]:
-    """Return how often each sample is in each resample, ``(n_draws, n_samples)``.
+    """Return the count of each sample in each resample, ``(n_draws, n_samples)``.
 
-    All samples of a group are drawn together, since they are alike.
+    The samples of a group are drawn together, since they are not independent.
     """
     rng = np.random.default_rng(random_state)
     if groups is None:
@@ -56,7 +56,7 @@ def check_resampling(n_bootstrap: Any, level: Any) -> None:
     whole = isinstance(n_bootstrap, Integral) and not isinstance(n_bootstrap, bool)
     if not whole or n_bootstrap < 1:
         raise ValueError(
-            f"n_bootstrap must be a whole number from 1 on, got {n_bootstrap!r}."
+            f"n_bootstrap must be a positive integer, got {n_bootstrap!r}."
         )
 
 
@@ -64,14 +64,14 @@ def check_level(level: Any) -> None:
     """Raise if the confidence level is not between 0 and 1."""
     if not isinstance(level, Real) or not 0 < float(level) < 1:
         raise ValueError(
-            f"level is a share between 0 and 1, 0.95 for 95%; got {level!r}."
+            f"level must be between 0 and 1, such as 0.95 for 95%; got {level!r}."
         )
 
 
 def auc_of_resamples(
     y_true: NDArray[Any], y_score: NDArray[np.floating], counts: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    """Return the area under the ROC curve in every resample; NaN with one class."""
+    """Return the area under the ROC curve of each resample, NaN if it has one class."""
     result = np.empty(len(counts))
     for some, ill, well in ranked_counts(y_true, y_score, counts):
         result[some] = area(ill, well)
@@ -84,10 +84,10 @@ def ranked_counts(
     counts: NDArray[np.integer],
     rows: NDArray[np.intp] | None = None,
 ) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
-    """Yield the counts of ill and well at every score, for blocks of resamples.
+    """Yield counts of positives and negatives at each score, for blocks of resamples.
 
-    Scores are ranked once; all that a ROC or a precision-recall curve holds are sums
-    over what this yields.
+    Scores are ranked once; the points of ROC and precision-recall curves are sums of
+    these counts.
     """
     order = np.argsort(y_score, kind="stable")
     is_ill = np.asarray(y_true, dtype=bool)[order]
@@ -107,10 +107,10 @@ def ranked_counts(
 
 
 def area(ill: NDArray[np.float64], well: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return areas under ROC curves from counts; NaN where there is only one class."""
+    """Return areas under ROC curves from counts; NaN if there is only one class."""
     below = np.cumsum(well, axis=1)
-    pairs = ill.sum(axis=1) * below[:, -1:].sum(axis=1)  # of no score at all, none
-    below -= well / 2  # those of the same score count half
+    pairs = ill.sum(axis=1) * below[:, -1:].sum(axis=1)  # 0 without scores
+    below -= well / 2  # ties count half
     wins = np.einsum("ij,ij->i", ill, below)
     result = np.full(len(ill), np.nan)
     return np.divide(wins, pairs, out=result, where=pairs > 0)

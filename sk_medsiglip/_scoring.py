@@ -1,4 +1,4 @@
-"""Comparison of settings by scorers of scikit-learn, and ties between them."""
+"""Comparison of settings by scorers of scikit-learn, with ties decided by log loss."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sklearn.utils.metaestimators import available_if
 
 from sk_medsiglip import _logits
 
-#: Means over folds that agree in so many decimals differ by rounding.
+#: Means over folds that agree to this number of decimals differ by rounding only.
 _DECIMALS = 12
 
 
 def best_settings(
     scores: NDArray[np.float64], log_losses: NDArray[np.float64]
 ) -> NDArray[np.intp]:
-    """Return the place of the best score; equal scores are decided by log loss.
+    """Return the index of the best score; ties are decided by log loss.
 
-    Many settings rank few images alike. Without a second opinion the first of them
-    would win, which for penalties is a classifier that is never sure of anything.
+    With few images, many settings rank them alike. Otherwise the first setting would
+    win, which for penalties is the least confident classifier.
     """
     rounded = np.round(np.where(np.isnan(scores), -np.inf, scores), _DECIMALS)
     worst = np.finfo(np.float64).max
@@ -34,10 +34,10 @@ def best_settings(
 
 
 def find_scorer(scoring: Any, classes: NDArray[Any] | None) -> Callable[..., float]:
-    """Return the scorer of a name, or the one that is given.
+    """Return the scorer with a name, or the given scorer.
 
-    Names such as "f1" score the second of two classes; those of scikit-learn score a
-    class 1, which named classes do not have.
+    Names such as "f1" score the second of two classes here; in scikit-learn they score
+    the class 1, which does not exist if classes have names.
     """
     scorer = get_scorer(scoring)
     if not isinstance(scoring, str) or classes is None or len(classes) != 2:
@@ -62,7 +62,7 @@ def mean_of_known(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]
 
 
 class Answers(ClassifierMixin, BaseEstimator):
-    """A classifier that repeats known answers, for scorers to read."""
+    """A classifier that returns known predictions, for use by scorers."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Answers(ClassifierMixin, BaseEstimator):
     def of_logits(
         cls, classes: NDArray[Any] | None, logits: NDArray[np.floating]
     ) -> Answers:
-        """Return the answers of a logistic regression, or of several."""
+        """Return the predictions of one or several logistic regressions."""
         logits = logits.astype(np.float64)
         if classes is None:
             classes = np.tile([0, 1], (logits.shape[1], 1))
@@ -90,7 +90,7 @@ class Answers(ClassifierMixin, BaseEstimator):
 
     @classmethod
     def of(cls, estimator: Any, X: Any) -> Answers:
-        """Return the answers of a fitted classifier, of those methods that it has."""
+        """Return the answers of a fitted classifier, from the methods that it has."""
         decision, proba = (
             np.asarray(getattr(estimator, method)(X))
             if hasattr(estimator, method)

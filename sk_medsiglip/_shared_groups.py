@@ -1,4 +1,4 @@
-"""Groups, such as patients, that two tables share."""
+"""Comparison of the groups, such as patients, of two tables."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sk_medsiglip._splits import BLANKS, one_column
 
 @dataclass(frozen=True)
 class SharedGroups:
-    """Groups that two tables share, as far as their ids tell.
+    """Groups that two tables share, according to their ids.
 
-    ``doubtful`` ids differ in leading zeros, capitals or spaces alone. ``n_blank``
+    ``doubtful`` ids differ only in leading zeros, capitals or spaces. ``n_blank``
     counts samples without an id, or with a float too large to be exact. ``is_alike`` is
     False if the ids of one table are all numbers and those of the other are not.
     """
@@ -28,32 +28,32 @@ class SharedGroups:
     is_alike: bool
 
     def doubts(self, here: str, there: str, *, name_ids: bool = True) -> list[str]:
-        """Return sentences on groups that may be shared as well, if any."""
-        said = []
+        """Return sentences about groups that may also be shared, if any."""
+        sentences = []
         if self.doubtful:
             pair = ", such as {!r} and {!r}".format(*self.doubtful[0])
-            said.append(
+            sentences.append(
                 f"{len(self.doubtful):,} patients of {here} may be in {there}: the ids "
-                f"differ in leading zeros, capitals or spaces alone{pair * name_ids}."
+                f"differ only in leading zeros, capitals or spaces{pair * name_ids}."
             )
         if self.n_blank:
-            said.append(
+            sentences.append(
                 f"{self.n_blank:,} of the images of {here} and {there} have no patient "
                 "id to compare, or a float too large to be exact."
             )
         if not self.is_alike:
-            said.append(
+            sentences.append(
                 f"patients of {here} and {there} could not be compared: the ids of one "
                 "are numbers, those of the other are not."
             )
-        return said
+        return sentences
 
 
 def shared_groups(groups: ArrayLike, others: ArrayLike) -> SharedGroups:
     """Compare the groups of two tables by the text of their ids, not by their types.
 
-    7, 7.0, "7" and "7.0" are one id. Blanks, which make floats of numbers, are left
-    out and counted.
+    7, 7.0, "7" and "7.0" are the same id. Blanks, which turn a column of numbers into
+    floats, are ignored and counted.
     """
     sides, n_blank = [], 0
     for given in map(one_column, (groups, others)):
@@ -77,7 +77,7 @@ def shared_groups(groups: ArrayLike, others: ArrayLike) -> SharedGroups:
 
 
 def written_ids(groups: ArrayLike) -> NDArray[np.object_]:
-    """Return ids as texts: whole numbers without decimals, blanks as "nan"."""
+    """Return ids as texts, with integers without decimals and blanks as "nan"."""
     given = one_column(groups)
     if given.dtype.kind in "iu":
         return given.astype(str).astype(object)

@@ -1,8 +1,8 @@
-"""Fitting as all estimators do it, and the place of scikit-learn's private names.
+"""The decorator of ``fit``, and the only imports of private names of scikit-learn.
 
-Estimators declare ``_parameter_constraints`` and decorate ``fit``, as scikit-learn's
-own template for third-party estimators does. Should a release move these names, only
-this file changes.
+Estimators declare ``_parameter_constraints`` and decorate ``fit``, like scikit-learn's
+template for third-party estimators. If a release moves these names, only this file
+changes.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sklearn.utils._param_validation import Interval as Interval
 from sklearn.utils._param_validation import StrOptions as StrOptions
 from sklearn.utils._set_output import _get_output_config as _get_output_config
 
-# Beginnings of the names under which scikit-learn keeps the settings of set_output,
-# set_fit_request and callbacks; the last one is there while a pipeline fits.
+# Prefixes of attributes in which scikit-learn keeps the settings of set_output,
+# set_fit_request and callbacks; the last one exists while a pipeline is fitted.
 _SETTINGS = ("_skl", "_metadata_request", "_parent_callback")
 
 
 def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Any], Any]:
-    """Decorate ``fit`` as scikit-learn does, and clear what an earlier fit has set.
+    """Decorate ``fit`` like scikit-learn, and clear the attributes of an earlier fit.
 
-    The earlier attributes come back if ``fit`` fails, so an estimator holds one fit.
+    They are restored if ``fit`` fails, so an estimator holds the result of one fit.
     """
     context = sklearn.base._fit_context(
         prefer_skip_nested_validation=prefer_skip_nested_validation
@@ -52,7 +52,7 @@ def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Any], Any]
 
 
 def _take_fitted(estimator: Any) -> dict[str, Any]:
-    """Remove the attributes that ``fit`` has set, and return them."""
+    """Remove and return the attributes set by ``fit``."""
     state, params = vars(estimator), estimator.get_params(deep=False)
     own = [n for n in state if n not in params and not n.startswith(_SETTINGS)]
     return {n: state.pop(n) for n in own if n.startswith("_") or n.endswith("_")}

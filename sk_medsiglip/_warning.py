@@ -1,4 +1,4 @@
-"""Warnings that point at the user's own line, and loggers that are kept still."""
+"""Warnings that point to the user's line, and loggers silenced below errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 #: File, line and module of a statement.
 UserLine = tuple[str, int, str]
 
-#: Packages that lie between the user's line and the one that warns.
+#: Packages between the user's line and the one that warns.
 _BETWEEN = frozenset(
     ("concurrent", "contextlib", "joblib", "sk_medsiglip", "sklearn", "threading")
 )
@@ -20,7 +20,7 @@ _BETWEEN = frozenset(
 def user_line() -> UserLine:
     """Return the innermost line outside of this package and scikit-learn.
 
-    A thread of this package has no line of the user: ask in the calling thread.
+    It must be called in the user's thread, since other threads have no such line.
     """
     frame = sys._getframe()
     while frame.f_back is not None and (
@@ -34,14 +34,14 @@ def user_line() -> UserLine:
 def warn_user(
     message: str, category: type[Warning], line: UserLine | None = None
 ) -> None:
-    """Warn at the line of the user, by default that of this call."""
+    """Warn at a line of the user, by default that of this call."""
     file, number, module = line or user_line()
     warnings.warn_explicit(message, category, file, number, module)
 
 
 @contextmanager
 def quiet_logger(name: str) -> Iterator[None]:
-    """Keep a library's logger from saying anything below an error, for a while."""
+    """Silence a library's logger below the level of errors inside the block."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -7,31 +7,31 @@
     ├── PromptError             (ValueError)   a prompt set is malformed
     ├── CheckpointError         (ValueError)   weights are missing, damaged or wrong
     ├── FilterError             (ValueError)   a filter of a search is malformed
-    ├── SessionError            (ValueError)   a labelling session cannot do that
-    ├── ModelAccessError        (OSError)      weights cannot be had: gated, no network
+    ├── SessionError            (ValueError)   a labelling session cannot do this
+    ├── ModelAccessError        (OSError)      weights are not available
     ├── CacheError              (OSError)      the embedding store is damaged
     │   └── CacheFormatError                   another version wrote the store
     ├── ForkedProcessError      (RuntimeError) a forked worker cannot use the model
-    ├── OutOfMemoryError        (MemoryError)  a model pass of one does not fit
+    ├── OutOfMemoryError        (MemoryError)  a model pass does not fit into memory
     ├── SearchIndexError        (OSError)      an index is missing or damaged
     ├── DatasetError            (OSError)      a data set is missing or damaged
     ├── RunFolderError          (OSError)      a fine-tuning run cannot be written
     └── MissingDependencyError  (ImportError)  an optional library is not installed
 
     SkMedSiglipWarning          (UserWarning)
-    ├── UnreadableImageWarning  rows became NaN under ``on_error="nan"``
-    ├── TruncatedTextWarning    texts were longer than the model reads
-    ├── UnknownTextWarning      texts hold no word that the model knows
-    ├── PromptWarning           prompts of two classes mean nearly the same to a model
-    ├── LeakageWarning          test images may have been learned from
-    ├── NoveltyWarning          images are unlike those that were learned from
+    ├── UnreadableImageWarning  rows are NaN because of ``on_error="nan"``
+    ├── TruncatedTextWarning    texts are longer than the model reads
+    ├── UnknownTextWarning      texts contain no word that the model knows
+    ├── PromptWarning           prompts of two classes are nearly the same to a model
+    ├── LeakageWarning          test images may be in the training data
+    ├── NoveltyWarning          images are unlike the training images
     ├── LabelCodesWarning       numbers in ``y`` were read as places among class names
-    ├── CheckpointWarning       part of a checkpoint or adapter is left out
+    ├── CheckpointWarning       part of a checkpoint or adapter is ignored
     ├── LabelFileWarning        lines of a session's label file cannot be used
-    └── CacheWarning            the store cannot be used; the work goes on without it
+    └── CacheWarning            the store cannot be used; work continues without it
 
-Each error is also the built-in exception that a caller would expect, so ``except
-ValueError`` around a bad image keeps working.
+Each error is also the built-in exception that a caller would expect, so that ``except
+ValueError`` around a bad image works.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ __all__ = [
 
 
 class SkMedSiglipError(Exception):
-    """Base of every error raised on purpose by this package."""
+    """Base class of the errors of this package."""
 
 
 class ImageReadError(SkMedSiglipError, ValueError):
@@ -78,14 +78,13 @@ class ImageReadError(SkMedSiglipError, ValueError):
     Parameters
     ----------
     reason : str
-        What is wrong with it, as a clause: ``"the file is empty"``.
+        The problem, as a clause: ``"the file is empty"``.
     hint : str, default=""
-        What to do about it, as a sentence.
+        The remedy, as a sentence.
     source : str, default=""
-        The image as its owner named it: a path, or a description such as
-        ``"array of shape (0, 3)"``.
+        Path of the image, or a description such as ``"array of shape (0, 3)"``.
     row : int or None, default=None
-        Its place in ``X``; None where a single image was read.
+        Index of the image in ``X``; None if a single image was read.
     """
 
     def __init__(
@@ -98,16 +97,16 @@ class ImageReadError(SkMedSiglipError, ValueError):
         self.row = row
 
     def at_row(self, row: int) -> ImageReadError:
-        """Return the same error, naming the row of ``X`` that it belongs to."""
+        """Return a copy of the error that names a row of ``X``."""
         located = copy.copy(self)
         located.row = row
         return located
 
     def __str__(self) -> str:
         where = "" if self.row is None else f"row {self.row}: "
-        what = f"{self.source}: " if self.source else ""
-        mend = f" {self.hint}" if self.hint else ""
-        return f"{where}{what}{self.reason}.{mend}"
+        source = f"{self.source}: " if self.source else ""
+        hint = f" {self.hint}" if self.hint else ""
+        return f"{where}{source}{self.reason}.{hint}"
 
 
 class PromptError(SkMedSiglipError, ValueError):
@@ -115,11 +114,11 @@ class PromptError(SkMedSiglipError, ValueError):
 
 
 class CheckpointError(SkMedSiglipError, ValueError):
-    """A checkpoint is incomplete, damaged, or not the one that was fitted with."""
+    """A checkpoint is incomplete, damaged, or differs from the one used in ``fit``."""
 
 
 class ModelAccessError(SkMedSiglipError, OSError):
-    """A checkpoint cannot be had: gated, not logged in, not found, no network."""
+    """A checkpoint is not available: gated, not found, or without a network."""
 
 
 class CacheError(SkMedSiglipError, OSError):
@@ -131,15 +130,15 @@ class CacheFormatError(CacheError):
 
 
 class ForkedProcessError(SkMedSiglipError, RuntimeError):
-    """A forked worker needs a GPU or an engine that its parent already uses."""
+    """A forked worker cannot use a GPU or an engine that its parent uses."""
 
 
 class OutOfMemoryError(SkMedSiglipError, MemoryError):
-    """Memory does not hold the model pass of a single image or text."""
+    """The model pass of a single image or text does not fit into memory."""
 
 
 class FilterError(SkMedSiglipError, ValueError):
-    """A filter (``where=``) is malformed, or uses SQL that filters may not use."""
+    """A filter (``where=``) is malformed, or uses SQL that is not supported."""
 
 
 class SearchIndexError(SkMedSiglipError, OSError):
@@ -147,11 +146,11 @@ class SearchIndexError(SkMedSiglipError, OSError):
 
 
 class SessionError(SkMedSiglipError, ValueError):
-    """A labelling session cannot do that: a row is locked, or the session has ended."""
+    """A labelling session cannot do this: a row is locked, or the session has ended."""
 
 
 class DatasetError(SkMedSiglipError, OSError):
-    """A data set cannot be downloaded, or what was downloaded is not it."""
+    """A data set is missing, damaged, or cannot be downloaded."""
 
 
 class RunFolderError(SkMedSiglipError, OSError):
@@ -159,27 +158,27 @@ class RunFolderError(SkMedSiglipError, OSError):
 
 
 class MissingDependencyError(SkMedSiglipError, ImportError):
-    """An optional library is needed; the message holds the install command."""
+    """An optional library is missing; the message gives the command to install it."""
 
 
 class SkMedSiglipWarning(UserWarning):
-    """Base of every warning issued by this package."""
+    """Base class of the warnings of this package."""
 
 
 class UnreadableImageWarning(SkMedSiglipWarning):
-    """Some rows could not be read and hold NaN."""
+    """Some images could not be read; their rows are NaN."""
 
 
 class TruncatedTextWarning(SkMedSiglipWarning):
-    """Some texts are longer than the model reads; their ends were cut off."""
+    """Some texts are longer than the model reads; they were truncated."""
 
 
 class UnknownTextWarning(SkMedSiglipWarning):
-    """Texts hold no word that the model knows, so it cannot tell them apart."""
+    """Texts contain no word that the model knows, so it cannot distinguish them."""
 
 
 class PromptWarning(SkMedSiglipWarning):
-    """Prompts of two classes mean nearly the same to a model."""
+    """Prompts of two classes are nearly the same to a model."""
 
 
 class LabelCodesWarning(SkMedSiglipWarning):
@@ -187,20 +186,20 @@ class LabelCodesWarning(SkMedSiglipWarning):
 
 
 class LeakageWarning(SkMedSiglipWarning):
-    """Test images or patients may have been learned from, or could not be compared."""
+    """Test images or patients may be in the training data, or could not be compared."""
 
 
 class NoveltyWarning(SkMedSiglipWarning):
-    """Images are unlike those that were learned from, or too few were learned from."""
+    """Images are unlike the training images, or there are too few of those."""
 
 
 class CheckpointWarning(SkMedSiglipWarning):
-    """Part of a checkpoint or adapter is left out, since it has no effect."""
+    """Part of a checkpoint or adapter is ignored, since it has no effect."""
 
 
 class LabelFileWarning(SkMedSiglipWarning):
-    """Lines of a session's label file cannot be used; the others are."""
+    """Lines of a session's label file cannot be used; the other lines are used."""
 
 
 class CacheWarning(SkMedSiglipWarning):
-    """The store cannot be read or written; rows are right but are not kept."""
+    """The store cannot be read or written; rows are correct but are not stored."""

@@ -1,26 +1,26 @@
-"""The store on disk: one embedding a row, computed once, read ever after.
+"""The store on disk: one embedding per row, computed once and read afterwards.
 
-The room, from what a caller sees down to the bytes::
+The files, from the public class down to the bytes::
 
     _embedding_cache.py   EmbeddingCache, the public class
-    _store.py             what the caches of one location share: all that follows
-    _claims.py            who computes a missing row: one worker, the others wait
+    _store.py             shared by the caches of one location: everything below
+    _claims.py            claims: one worker computes a missing row, others wait
     _reader.py, _writer.py    rows in bulk
-    _repair.py, _prune.py     checking and rebuilding; making room
-    _parquet.py           rows to another machine, and from there
-    _live_index.py        the index kept open, reopened, rebuilt when damaged
-    _index.py             SQLite: where each row lies
+    _repair.py, _prune.py     checking and rebuilding; freeing space
+    _parquet.py           export of rows to another machine, and import
+    _live_index.py        the index, kept open, reopened, rebuilt when damaged
+    _index.py             SQLite: the place of each row
     _recent_rows.py       its newest rows, until many go into the tree at once
     _segments.py, _segment_layout.py
-                          append-only files of checksummed rows: the rows themselves
+                          append-only files of checksummed rows
     _files.py             file state -> fingerprint, so that a warm run reads no image
     _bag_packing.py       several vectors of one image as one row
-    _models.py            what is known of each model, so that a warm run needs none
-    _space.py             everything but the content that decides a vector
-    _system.py            the operating system's part: folders, locks, network disks
+    _models.py            facts about each model, so that a warm run needs no model
+    _space.py             model, preprocessing and numeric type of a vector
+    _system.py            the operating system: folders, locks, network disks
 
-It knows nothing of images, models or scikit-learn and imports numpy, blake3,
-platformdirs and the standard library only, and pyarrow to export and import.
+The room is independent of images, models and scikit-learn. It imports only numpy,
+blake3, platformdirs and the standard library, and pyarrow to export and import.
 """
 
 from sk_medsiglip._public import name_by_room

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: How values may be stored, the smallest first.
+#: Types in which values may be stored, the smallest first.
 STORED_TYPES = ("int8", "float16", "float32")
 
-# Values of int8 that share a scale. One scale a vector would leave nothing of the small
-# values beside a large one, and a few dimensions of these models are very large.
+# Number of int8 values that share a scale. With one scale per vector, small values next
+# to a large one would be lost, and a few dimensions of these models are very large.
 _BLOCK = 24
 _LARGEST = 127
 
@@ -22,8 +22,8 @@ _LARGEST = 127
 class BagPacking:
     """The packed form of bags: several vectors of one image in one row of a store.
 
-    A store keeps rows of 32-bit words and does not look into them. A row of a
-    :class:`Space` of kind ``"cells"`` is not a vector: these are its words.
+    A store keeps rows of 32-bit words without interpreting them. The words of a row in
+    a :class:`Space` of kind ``"cells"`` are in this form.
 
     Parameters
     ----------
@@ -34,20 +34,20 @@ class BagPacking:
     stored : {"int8", "float16", "float32"}
         Type of the stored values. With "int8", 24 neighbouring values share a scale
         (bfloat16, little-endian); all scales of a bag come first, then all values. The
-        cosine of a vector with its stored form is at least .9999, also where a few
-        values are far larger than the others.
+        cosine of a vector with its stored form is at least .9999, even if a few values
+        are far larger than the others.
 
     Attributes
     ----------
     n_words : int
-        Number of 32-bit words in a row: the ``width`` of the space.
+        Number of 32-bit words in a row, which is the ``width`` of the space.
 
     Examples
     --------
     >>> import numpy as np
     >>> from sk_medsiglip.cache import BagPacking
     >>> packing = BagPacking(n_instances=64, width=1152, stored="int8")
-    >>> 4 * packing.n_words  # bytes a bag
+    >>> 4 * packing.n_words  # bytes per bag
     79872
     >>> bags = np.random.default_rng(0).normal(size=(2, 64, 1152)).astype(np.float32)
     >>> bool(np.abs(packing.unpack(packing.pack(bags)) - bags).max() < 0.02)
@@ -74,7 +74,7 @@ class BagPacking:
         Returns
         -------
         ndarray of shape (n_bags, n_words), float32
-            Words, whose bits are not numbers unless ``stored`` is "float32".
+            Words, whose bits are meaningless as numbers unless ``stored`` is "float32".
 
         Raises
         ------
@@ -91,8 +91,8 @@ class BagPacking:
             stored[...] = bags
         if self.stored == "float16" and not np.isfinite(stored).all():
             raise ValueError(
-                f"a vector holds {np.abs(bags).max():.3g}, and float16 ends at 65504. "
-                "Use dtype='int8' or dtype='float32'."
+                f"a vector holds {np.abs(bags).max():.3g}, but the largest float16 is "
+                "65504. Use dtype='int8' or dtype='float32'."
             )
         return raw.view(np.float32)
 
@@ -102,7 +102,7 @@ class BagPacking:
         Parameters
         ----------
         words : ndarray of shape (n_bags, n_words), float32
-            Rows as :meth:`pack` returns them.
+            Rows returned by :meth:`pack`.
 
         Returns
         -------
@@ -126,7 +126,7 @@ class BagPacking:
         return self.n_instances * self.width * np.dtype(self.stored).itemsize
 
     def _parts(self, raw: NDArray[np.uint8]) -> tuple[NDArray[Any], ...]:
-        """Return views of packed bytes: values and scales of int8, or values."""
+        """Return views of packed bytes: values and scales for int8, else values."""
         n = len(raw)
         if self.stored == "int8":
             shape = (n, self.n_instances, self._n_blocks)
@@ -142,11 +142,11 @@ class BagPacking:
 def _to_int8(
     bag: NDArray[np.float32], values: NDArray[np.int8], scales: NDArray[np.uint16]
 ) -> None:
-    """Write the values and scales of one bag: a batch would not fit into a cache."""
+    """Write the values and scales of one bag, which fits into the cache of the CPU."""
     blocks = np.zeros(values.shape, np.float32)
     blocks.reshape(len(bag), -1)[:, : bag.shape[1]] = bag
     peaks = np.ascontiguousarray(np.abs(blocks).transpose(2, 0, 1)).max(axis=0)
-    # Rounded up to bfloat16, so that the largest value does not exceed 127.
+    # Round up to bfloat16, so that the largest value does not exceed 127.
     bits = (peaks / np.float32(_LARGEST)).view(np.uint32)
     scales[...] = (bits + np.uint32(0xFFFF)) >> np.uint32(16)
     steps = _from_bfloat16(scales)

@@ -1,9 +1,10 @@
 """Claims on missing rows: one worker computes a row, the others wait for it.
 
-Between processes a claim is a lock on one byte of one file, at an offset drawn from the
-row's key; the operating system drops it when its process dies, so nobody waits for the
-dead. Between threads of a process, where such locks say nothing, it is an entry in a
-table. Two rows that share an offset (one in 2**30) wait for each other without need.
+Between processes, a claim is a lock on one byte of one file, at an offset computed from
+the key of the row. The operating system releases it when its process dies, so nobody
+waits for a dead process. Between threads of a process, where such locks have no effect,
+a claim is an entry in a table. Two rows that share an offset (one in 2**30) wait for
+each other unnecessarily.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from pathlib import Path
 from sk_medsiglip.cache._space import Space
 from sk_medsiglip.cache._system import lock_byte, make_folder, open_file, unlock_byte
 
-N_OFFSETS = 2**30  # within what every platform's byte locks can address
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.05  # seconds between two looks
+N_OFFSETS = 2**30  # addressable by byte locks on every platform
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.05  # seconds between two attempts
 
 
 class Claims:
@@ -35,7 +36,7 @@ class Claims:
             os.close(self._fd)
 
     def claim(self, space: Space, fingerprints: Sequence[bytes]) -> list[bool]:
-        """Say which rows are the caller's now; equal ones get equal answers."""
+        """Return which rows the caller now holds; equal rows get equal answers."""
         with self._changed:
             answers: dict[int, bool] = {}
             for key in space.keys(fingerprints).tolist():
@@ -44,7 +45,7 @@ class Claims:
             return [answers[key] for key in space.keys(fingerprints).tolist()]
 
     def release(self, space: Space, fingerprints: Sequence[bytes]) -> None:
-        """Give claims back and wake who waits for them."""
+        """Release claims, and wake the threads that wait for them."""
         with self._changed:
             for key in space.keys(fingerprints).tolist():
                 if key in self._held:
@@ -55,14 +56,14 @@ class Claims:
     def wait(
         self, space: Space, fingerprints: Sequence[bytes], timeout: float | None
     ) -> bool:
-        """Return True once none of the rows is claimed, False when time is up."""
+        """Return True once none of the rows is claimed, or False after ``timeout``."""
         deadline = None if timeout is None else time.monotonic() + timeout
         waiting = set(space.keys(fingerprints).tolist())
         pause = SHORTEST_PAUSE
         with self._changed:
-            # Other processes are asked again and again rather than by a blocking
-            # lock: that one takes no timeout, and the system would report deadlocks
-            # between processes whose threads do not wait for each other at all.
+            # Locks of other processes are polled: a blocking lock has no timeout, and
+            # the system would report deadlocks between processes whose threads do not
+            # wait for each other.
             while waiting := {key for key in waiting if not self._is_free(key)}:
                 left = (
                     LONGEST_PAUSE if deadline is None else deadline - time.monotonic()
@@ -74,7 +75,7 @@ class Claims:
         return True
 
     def forget(self) -> None:
-        """Start empty, as a forked child must: its parent's claims are not its own."""
+        """Forget all claims, since a forked child does not hold those of its parent."""
         self._changed = threading.Condition()
         self._held: set[int] = set()
         self._holders_of_offset: Counter[int] = Counter()
@@ -88,8 +89,8 @@ class Claims:
                 self._fd = None
 
     def close_inherited(self) -> None:
-        """Close the parent's handle in a forked child, and forget its claims."""
-        # The parent keeps its locks: they belong to its process, not to this handle.
+        """Close the handle of the parent in a forked child, and forget its claims."""
+        # The parent keeps its locks, which belong to its process, not to this handle.
         if self._fd is not None:
             os.close(self._fd)
         self.forget()
@@ -111,7 +112,7 @@ class Claims:
         return False
 
     def _lock(self, offset: int) -> bool:
-        """Lock an offset for this process, counting how many keys it stands for."""
+        """Lock an offset for this process, and count the keys that share it."""
         if not self._holders_of_offset[offset]:
             fd = self._open()
             if fd is not None and not lock_byte(fd, offset):
@@ -127,10 +128,10 @@ class Claims:
                 unlock_byte(self._fd, offset)
 
     def _open(self) -> int | None:
-        """Return the handle, None where the folder cannot be written.
+        """Return the handle, or None if the folder is read-only.
 
-        There, claims hold between threads only: what one process computes the others
-        could not read anyway.
+        Claims then hold between threads only, since other processes could not read the
+        computed rows anyway.
         """
         if self._fd is None:
             try:

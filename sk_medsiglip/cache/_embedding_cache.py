@@ -1,4 +1,4 @@
-"""``EmbeddingCache``: the store of embeddings as its users see it."""
+"""``EmbeddingCache``: the public class of the store."""
 
 from __future__ import annotations
 
@@ -27,42 +27,42 @@ from sk_medsiglip.cache._system import CONVERTED, resolve_location
 
 
 class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
-    """Embeddings on disk: one float32 row for one image or text.
+    """Embeddings on disk: one float32 row per image or text.
 
-    A row is found by its content's fingerprint and by its :class:`Space`: the model,
-    its revision, the preprocessing and the numeric type. It is never found by position
-    or file name, so shuffled folds, other subsets and renamed files all meet it.
+    A row is identified by the fingerprint of its content and by its :class:`Space`: the
+    model, its revision, the preprocessing and the numeric type. Position and file name
+    are irrelevant, so rows are found for shuffled folds, subsets and renamed files.
 
-    Creating one touches no disk; reading where nothing was written is a miss. Pickles,
-    copies and clones carry the location and no handle, and all caches of one location
-    in one process share their handles. Threads, forked and spawned processes may use
-    one location at once.
+    Creating an instance does not access the disk; reading from an empty location is a
+    miss. Pickles, copies and clones hold the location and no handles, and all caches of
+    one location in one process share their handles. Threads, forked and spawned
+    processes may use one location at the same time.
 
     Parameters
     ----------
     location : str, path-like or None, default=None
-        Folder of the store. None takes the environment variable
-        ``SK_MEDSIGLIP_CACHE``, else a per-user cache folder, each time on the machine
-        at hand: a pickle made with None uses the other machine's own folder there.
+        Folder of the store. None uses the environment variable ``SK_MEDSIGLIP_CACHE``,
+        or else a per-user cache folder. It is resolved on each machine, so a pickle
+        made with None uses the folder of the machine where it is loaded.
 
     Attributes
     ----------
     location : pathlib.Path
-        The folder, absolute.
+        Absolute path of the folder.
     converted : pathlib.Path
-        Folder inside it in which engines keep what they made of a checkpoint.
+        Sub-folder in which engines store converted checkpoints.
 
     Notes
     -----
-    Warm reads cost about two to three times a numpy gather of the same rows. On disk a
-    row of 1152 float32 takes 1.02 times its raw size, index included, and a remembered
-    file about 100 bytes. What
-    :meth:`put_many` stored survives the death of the process, not a power cut: rows
-    that one loses are noticed by their checksums and computed again.
+    Warm reads take about two to three times as long as a numpy gather of the same rows.
+    On disk, a row of 1152 float32 takes 1.02 times its raw size including the index,
+    and the record of a file about 100 bytes. Rows stored by :meth:`put_many` survive
+    the death of the process. Rows that are lost in a power failure are detected by
+    their checksums and computed again.
 
-    Nothing on disk holds a pixel, a text, a path or a pickle. Folders are readable by
-    their owner only, unless the folder existed and a group or everybody may write into
-    it: then so they may into what is made there.
+    Pixels, texts, paths and pickles are never stored. Folders are readable by their
+    owner only, unless the folder existed and a group or everybody may write to it: then
+    the files created in it are shared in the same way.
 
     Examples
     --------
@@ -105,13 +105,14 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         Parameters
         ----------
         space : Space
-            Where to look.
+            Model and preprocessing of the rows.
         fingerprints : sequence of bytes
             blake3 digests of the contents, 32 bytes each; they may repeat.
         out : ndarray of shape (len(fingerprints), space.width), float32
-            C-contiguous; written in place. Rows that are not found are undefined.
+            C-contiguous array, written in place. Rows that are not found are undefined.
         any_numeric : bool, default=False
-            Accept rows that another numeric type or engine computed, float32 first.
+            Whether to accept rows computed with another numeric type or engine, float32
+            first.
 
         Returns
         -------
@@ -121,14 +122,14 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         Raises
         ------
         CacheError
-            If the store cannot be read at all, or another version wrote it.
+            If the store cannot be read, or was written by another version.
 
         Warns
         -----
         CacheWarning
-            If rows failed their checksum. They count as not found, and the next
-            :meth:`put_many` of them stores them afresh. Also if rows could not be read
-            now, for an error of the system: they count as not found and are kept.
+            If rows are damaged: they count as missing, and the next :meth:`put_many`
+            stores them again. Also if rows could not be read because of a system error:
+            they count as missing, but are kept.
         """
         return self._store.reader.get_many(
             space, fingerprints, out, any_numeric=any_numeric
@@ -137,51 +138,51 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
     def put_many(
         self, space: Space, fingerprints: Sequence[bytes], vectors: ArrayLike
     ) -> None:
-        """Store rows; they outlive the process as soon as this returns.
+        """Store rows, which survive the process once this method has returned.
 
-        Rows that are there already are left as they are, and counted
+        Rows that are already stored are kept, and counted
         (``stats()["repeated_puts"]``).
 
         Parameters
         ----------
         space : Space
-            Model and preprocessing that computed them.
+            Model and preprocessing of the rows.
         fingerprints : sequence of bytes
             blake3 digests of the contents, 32 bytes each.
         vectors : array-like of shape (len(fingerprints), space.width)
-            Kept as float32.
+            The rows, stored as float32.
 
         Raises
         ------
         CacheError
-            If nothing can be written: the disk is full, the folder is read-only. The
-            store is then as it was before, and the caller may go on without it.
+            If rows cannot be written because the disk is full or the folder read-only.
+            The store is then unchanged, and the caller may continue without it.
         """
         self._store.writer.put_many(space, fingerprints, vectors)
 
     # ------------------------------------------------------------------------- claims
 
     def claim(self, space: Space, fingerprints: Sequence[bytes]) -> list[bool]:
-        """Say which of the missing rows are the caller's to compute; never blocks.
+        """Claim missing rows; return which the caller has to compute, without blocking.
 
-        True means: nobody else is computing it, and everybody who asks from now on is
-        told to wait. Equal fingerprints in one call get equal answers. A claim ends
-        with :meth:`release`, or with the death of the process. Claim a batch at a time,
-        not a data set: the system looks through its list of locks at each of them.
+        True means that nobody else is computing the row, and that others who claim it
+        from now on get False. Equal fingerprints in one call get equal answers. A claim
+        ends with :meth:`release`, or with the death of the process. Claim a batch at a
+        time, not a data set: the system searches its list of locks for each of them.
 
-        The rule that rules out deadlock: *never wait while holding a claim*. Compute
-        and store what is yours, release it, then wait for the rest::
+        To avoid deadlock, *never wait while holding a claim*. Compute and store the
+        claimed rows, release them, then wait for the rest::
 
             mine = cache.claim(space, missing)
-            # read once more what is mine: somebody may have stored it just before
-            # compute and put what is mine, then release it
+            # get the claimed rows again: somebody may have stored them just before
+            # compute and put the claimed rows, then release them
             cache.wait(space, others)
-            # get the others; claim again whatever is still missing (its holder died)
+            # get the others; claim rows that are still missing (their holder died)
         """
         return self._store.claims.claim(space, fingerprints)
 
     def release(self, space: Space, fingerprints: Sequence[bytes]) -> None:
-        """Give claims back; those not held are ignored."""
+        """Release claims; those that are not held are ignored."""
         self._store.claims.release(space, fingerprints)
 
     def wait(
@@ -195,17 +196,17 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         Parameters
         ----------
         space : Space
-            Model and preprocessing that compute them.
+            Model and preprocessing of the rows.
         fingerprints : bytes or sequence of bytes
-            One, or several.
+            One or several digests.
         timeout : float or None, default=None
-            Seconds to wait at most; None waits as long as the holder lives.
+            Longest time to wait, in seconds; None waits as long as the holder lives.
 
         Returns
         -------
         bool
-            False if the time ran out. True says that the holder is done or dead, not
-            that the row is there: look again, and claim it if it is not.
+            False after a timeout. True means that the holder has finished or died, not
+            that the row is stored: get it again, and claim it if it is missing.
         """
         wanted = [fingerprints] if isinstance(fingerprints, bytes) else fingerprints
         return self._store.claims.wait(space, wanted, timeout)
@@ -214,9 +215,9 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
     def claimed(
         self, space: Space, fingerprints: Sequence[bytes]
     ) -> Iterator[list[bool]]:
-        """Hold claims for the length of a ``with`` block.
+        """Hold claims for the duration of a ``with`` block.
 
-        Yields what :meth:`claim` returns, and releases those on every way out.
+        The result of :meth:`claim` is yielded, and its claims are always released.
         """
         mine = self.claim(space, fingerprints)
         try:
@@ -233,20 +234,20 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
     def recall_files(
         self, stamps: Sequence[FileStamp | None], reading: str
     ) -> list[bytes | None]:
-        """Return the fingerprint of each file, known from an earlier reading.
+        """Return the fingerprints of files that were read before in the same state.
 
         Parameters
         ----------
         stamps : sequence of FileStamp or None
-            From :func:`file_stamps`. None is answered by None.
+            Result of :func:`file_stamps`. None gives None.
         reading : str
-            How files become pixels (grey values, frame, ...): the same file read in
-            another way has another fingerprint.
+            Description of how files become pixels (grey values, frame, ...): the same
+            file read in another way has another fingerprint.
 
         Returns
         -------
         list of bytes or None
-            None where this very state of the file was never read in this way.
+            None for files that have not been read in this state and this way.
         """
         return recall_files(self._store.index, stamps, reading)
 
@@ -256,87 +257,87 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         reading: str,
         fingerprints: Sequence[bytes | None],
     ) -> None:
-        """Note what files in these states were found to contain.
+        """Record the fingerprints of files in these states.
 
-        ``stamps`` must have been taken *before* the files were read. Files that
-        changed too shortly before that (within the clock's grain) are passed over,
-        since a second change could bear the same time; so are pairs with a None.
+        ``stamps`` must have been taken *before* the files were read. Pairs with a None
+        are skipped, as are files that changed too shortly before (within the resolution
+        of the clock), since a second change could have the same time.
 
         Raises
         ------
         CacheError
-            If nothing can be written.
+            If the store cannot be written.
         """
         remember_files(self._store.index, stamps, reading, fingerprints)
 
     def forget_files(self, stamps: Sequence[FileStamp], reading: str) -> None:
-        """Forget what files in these states were found to contain.
+        """Remove the fingerprints of files in these states.
 
         Parameters
         ----------
         stamps : sequence of FileStamp
-            From :func:`file_stamps`.
+            Result of :func:`file_stamps`.
         reading : str
             As in :meth:`remember_files`.
 
         Raises
         ------
         CacheError
-            If nothing can be written.
+            If the store cannot be written.
         """
         forget_files(self._store.index, stamps, reading)
 
     def remember_model(
         self, name: str, requested_revision: str | None, facts: Mapping[str, Any]
     ) -> None:
-        """Keep what is known of a model, so that a filled cache needs no model.
+        """Record facts about a model, so that a filled cache can be used without it.
 
         Parameters
         ----------
         name : str
-            As the user gave it. Only its hash is kept: it may be a path.
+            Name given by the user. Only its hash is stored, since it may be a path.
         requested_revision : str or None
-            As the user gave it: ``None``, ``"main"``, a commit.
+            Revision given by the user: ``None``, ``"main"``, a commit.
         facts : mapping
-            JSON-able: the resolved revision, width, image size, logit scale and bias.
-            Replaces what was known.
+            Facts that JSON can represent: the resolved revision, width, image size,
+            logit scale and bias. They replace earlier ones.
 
         Raises
         ------
         CacheError
-            If nothing can be written.
+            If the store cannot be written.
         """
         self._store.models.remember(name, requested_revision, facts)
 
     def recall_model(
         self, name: str, requested_revision: str | None
     ) -> dict[str, Any] | None:
-        """Return the facts of :meth:`remember_model`, or None."""
+        """Return the facts recorded by :meth:`remember_model`, or None."""
         return self._store.models.recall(name, requested_revision)
 
     # --------------------------------------------------------------------- for people
 
     def stats(self) -> dict[str, Any]:
-        """Return what the store holds.
+        """Return statistics of the store.
 
         Returns
         -------
         dict
-            ``location``; ``network``, the type of its file system where that is one
-            over a network (``"nfs4"``), else None; ``rows``; ``bytes`` on disk, all
-            files but converted models; ``converted_bytes``, these; ``segments``;
-            ``spaces``, a list of dicts, each the fields of a :class:`Space` with its
-            ``rows``; ``files`` and ``models`` remembered; ``rows_computed``, all rows
-            ever stored; ``repeated_puts``, rows that were computed though they were
-            there. The last two are zero again after :meth:`clear`.
+            ``location``; ``network``, the type of a network file system such as
+            ``"nfs4"``, else None; the number of ``rows``; ``bytes`` on disk without
+            converted models; ``converted_bytes`` of these; the number of ``segments``;
+            ``spaces``, a list of dicts, each with the fields of a :class:`Space` and
+            its number of ``rows``; the numbers of recorded ``files`` and ``models``;
+            ``rows_computed``, all rows ever stored; ``repeated_puts``, rows that were
+            computed although they were stored. :meth:`clear` resets the last two.
         """
         return self._store.stats()
 
     def verify(self) -> VerifyReport:
-        """Read every row against its checksum, and mend the index.
+        """Compare every row with its checksum, and repair the index.
 
-        Damaged rows are taken out of the index, so that they are computed again; rows
-        that the index lost are put back; a damaged index is built anew.
+        Damaged rows are removed from the index, so that they are computed again; rows
+        that the index has lost are restored; a damaged index is rebuilt.
 
         Returns
         -------
@@ -346,12 +347,12 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         Raises
         ------
         CacheError
-            If another version wrote the store, or it cannot be written.
+            If the store was written by another version, or cannot be written.
 
         Notes
         -----
-        Reads the whole store, about a second for 200,000 rows of 1152 in memory; other
-        threads of this process wait for it, other processes work on.
+        The whole store is read, which takes about a second for 200,000 rows of 1152 in
+        memory. Other threads of this process wait for it; other processes continue.
         """
         return self._store.verify()
 
@@ -362,24 +363,26 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         model: str | None = None,
         verbose: int | bool = 0,
     ) -> int:
-        """Write rows to one Parquet file, for another machine to import.
+        """Export rows to one Parquet file, to be imported on another machine.
 
-        Embed where there is a GPU, train on a laptop without the weights: the file
-        also carries what is known of the models, logit scale and bias included.
+        Images can so be embedded on a machine with a GPU, and heads trained on a laptop
+        without the weights: the file also contains the facts about the models,
+        including logit scale and bias.
 
         Parameters
         ----------
         path : str or path-like
             File to write; it appears, or is replaced, when it is complete.
         model : str or None, default=None
-            Only rows of this model: its name, or the first characters of a revision.
+            Model whose rows are exported: its name, or the first characters of a
+            revision. By default, all rows are exported.
         verbose : int, default=0
-            Over 0 shows a progress bar.
+            If positive, show a progress bar.
 
         Returns
         -------
         int
-            Rows written.
+            Number of rows written.
 
         Raises
         ------
@@ -390,80 +393,78 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
 
         Notes
         -----
-        One record a row: space (JSON), fingerprint, checksum, vector. Memory is
-        bounded. Rows that others add meanwhile may be left out. Which files the rows
-        belong to is not part of it: the other machine reads its images once to find
-        out, and needs no model for that.
+        The file has one record per row: space (JSON), fingerprint, checksum, vector.
+        Memory is bounded. Rows that are added meanwhile may be missing. Files are not
+        exported: the other machine reads its images once to find their fingerprints,
+        for which it does not need the model.
         """
         return export_rows(self._store, Path(path), model, int(verbose))
 
     def import_parquet(
         self, path: str | os.PathLike[str], *, verbose: int | bool = 0
     ) -> ImportReport:
-        """Add the rows of a file that :meth:`export_parquet` wrote.
+        """Import the rows of a file written by :meth:`export_parquet`.
 
         Parameters
         ----------
         path : str or path-like
-            The file.
+            File to read.
         verbose : int, default=0
-            Over 0 shows a progress bar.
+            If positive, show a progress bar.
 
         Returns
         -------
         ImportReport
-            How many rows there were, and how many are new.
+            Number of rows in the file, and number of new rows.
 
         Raises
         ------
         CacheError
-            If it is not an export, or damaged: rows before the damage are kept. Also
-            if the store cannot be written.
+            If the file is not an export, or is damaged; rows before the damage are
+            kept. Also if the store cannot be written.
         MissingDependencyError
             If pyarrow is not installed.
 
         Notes
         -----
-        May be repeated, and run beside other writers. Rows are taken as they are:
-        import files of people whom you trust with your results.
+        An import may be repeated, and may run at the same time as other writers. Rows
+        are accepted without validation of their values, so only import files from
+        people whom you trust with your results.
         """
         return import_rows(self._store, Path(path), int(verbose))
 
     def prune(self, max_bytes: int) -> int:
         """Delete the least recently used rows until the store fits.
 
-        Use is recorded by blocks of 256 neighbouring rows. Other processes may read
-        meanwhile; segments that another process is writing to are left alone.
+        Use is recorded per block of 256 neighbouring rows. Other processes may read
+        meanwhile; segments to which another process is writing are not changed.
 
         Parameters
         ----------
         max_bytes : int
-            Bytes that the segments may take.
+            Largest size of all segments, in bytes.
 
         Returns
         -------
         int
-            Bytes freed.
+            Number of bytes freed.
 
         Raises
         ------
         TypeError, ValueError
-            If ``max_bytes`` is not a whole number from 0.
+            If ``max_bytes`` is not a non-negative integer.
         """
         if not isinstance(max_bytes, Integral) or isinstance(max_bytes, bool):
             raise TypeError(
-                f"max_bytes must be a whole number of bytes, got {max_bytes!r}; "
-                "5 GB are 5_000_000_000."
+                f"max_bytes must be an integer, got {max_bytes!r}; 5 GB is "
+                "5_000_000_000."
             )
         if max_bytes < 0:
-            raise ValueError(f"max_bytes must be 0 or more, got {max_bytes}.")
+            raise ValueError(f"max_bytes must not be negative, got {max_bytes}.")
         return self._store.prune(max_bytes)
 
     def clear(self) -> None:
-        """Delete everything that is stored: rows, files and models remembered.
-
-        Models that an engine has converted go too.
-        """
+        """Delete all rows, records of files and models, and converted models."""
         self._store.clear()
 
     def close(self) -> None:
@@ -487,7 +488,7 @@ class EmbeddingCache(Mapping[tuple[Space, bytes], NDArray[np.float32]]):
         return self._store.count_rows()
 
     def __bool__(self) -> bool:
-        # An empty store is a store: `if cache:` must not mean "if it holds rows".
+        # `if cache:` must not mean "if it contains rows".
         return True
 
     # ------------------------------------------------------------ identity and pickles

@@ -1,13 +1,13 @@
 """File state -> fingerprint, so that a warm run opens no image file.
 
-A file's state is what a change of its content cannot leave alone: path, device, inode,
-size, modification and change time. Two changes within one tick of the file system's
-clock can leave it alone, though; so a state is trusted only if, when it was taken, the
-file had been at rest for longer than a tick (git's "racy" rule).
+The state of a file consists of path, device, inode, size, modification time and change
+time, one of which changes whenever its content does. Two changes within one tick of the
+file system's clock may give the same state. So a state is trusted only if the file had
+been unchanged for longer than a tick when it was taken (git's "racy" rule).
 
-What this cannot see: on Windows, a change that sets the modification time back; on
-network file systems, a clock that runs behind this machine's by more than a tick
-together with two changes inside it; anywhere, writing to the raw device.
+The following changes are not detected: on Windows, one that resets the modification
+time; on network file systems, two changes within a tick if their clock runs behind that
+of this machine by more than a tick; on all systems, writing to the raw device.
 """
 
 from __future__ import annotations
@@ -23,29 +23,28 @@ from blake3 import blake3
 from sk_medsiglip.cache._index import Index
 from sk_medsiglip.cache._live_index import LiveIndex
 
-# The kernel stamps files with the time of its last timer tick, 1 to 10 ms ago.
-FINE_GRAIN = 50_000_000  # nanoseconds, on file systems that keep fractions of a second
-COARSE_GRAIN = 2_000_000_000  # nanoseconds, FAT's two seconds
+# The kernel uses the time of its last timer tick, 1 to 10 ms ago.
+FINE_GRAIN = 50_000_000  # nanoseconds, on file systems that store fractions of a second
+COARSE_GRAIN = 2_000_000_000  # nanoseconds, the two seconds of FAT
 
 STATE = struct.Struct("<QQqqq")
 
 
 class FileStamp(NamedTuple):
-    """The state of a file, and when it was looked at.
+    """The state of a file, and the time at which it was taken.
 
     Parameters
     ----------
     path : str
-        Absolute path. Only its hash is ever stored.
+        Absolute path. Only its hash is stored.
     device, inode, size : int
-        As ``os.stat`` tells them.
+        Results of ``os.stat``.
     mtime, ctime : int
-        Times of the last change of content and of status, nanoseconds.
+        Times of the last change of content and of status, in nanoseconds.
     taken : int
-        Time of the look, nanoseconds.
+        Time at which the state was taken, in nanoseconds.
     part : bytes
-        Name of the part of the file that is meant, such as a region; empty for the
-        whole.
+        Identifier of a part of the file, such as a region; empty for the whole file.
     """
 
     path: str
@@ -61,7 +60,7 @@ class FileStamp(NamedTuple):
 def file_stamps(
     paths: Iterable[str | os.PathLike[str]],
 ) -> list[FileStamp | None]:
-    """Return the state of each file, None where there is none to be had.
+    """Return the state of each file.
 
     Parameters
     ----------
@@ -71,8 +70,8 @@ def file_stamps(
     Returns
     -------
     list of FileStamp or None
-        To be taken *before* the files are read, and handed to
-        :meth:`EmbeddingCache.recall_files` and
+        None for files that cannot be found. The states must be taken *before* the files
+        are read, and passed to :meth:`EmbeddingCache.recall_files` and
         :meth:`EmbeddingCache.remember_files`.
 
     Examples
@@ -107,26 +106,36 @@ def file_stamps(
 
 
 def content_stamp(digest: bytes) -> FileStamp:
-    """Return the stamp of something that is no file, by a hash of its content."""
+    """Return a stamp for a source that is not a file, from a hash of its content.
+
+    Parameters
+    ----------
+    digest : bytes
+        Hash of the content.
+
+    Returns
+    -------
+    FileStamp
+    """
     return FileStamp("", 0, 0, len(digest), 0, 0, time.time_ns(), digest)
 
 
 def combined_stamp(
     stamps: Sequence[FileStamp | None], part: bytes = b""
 ) -> FileStamp | None:
-    """Return one stamp for several files: another as soon as one of them changes.
+    """Return one stamp for several files, which changes with each of them.
 
     Parameters
     ----------
     stamps : sequence of FileStamp or None
-        Their order counts.
+        Stamps of the files; their order matters.
     part : bytes, default=b""
-        Name of the part of the files that is meant; empty for the whole.
+        Identifier of a part of the files; empty for all.
 
     Returns
     -------
     FileStamp or None
-        None if there are none, or the state of one is not to be trusted (yet).
+        None without files, or if the state of one cannot be trusted (yet).
     """
     if not stamps or any(stamp is None or not is_at_rest(stamp) for stamp in stamps):
         return None
@@ -182,25 +191,25 @@ def forget_files(live: LiveIndex, stamps: Sequence[FileStamp], reading: str) -> 
 
 
 def file_keys(stamps: Sequence[FileStamp], reading: str) -> list[bytes]:
-    """Return a 32-byte key of each file's state as read in one way."""
+    """Return a 32-byte key for the state of each file, read in one way."""
     context = blake3(reading.encode()).digest()
     return [blake3(context + _state(stamp) + _name(stamp)).digest() for stamp in stamps]
 
 
 def is_at_rest(stamp: FileStamp) -> bool:
-    """Tell whether any later change of the file must show in its state."""
+    """Whether every later change of the file must change its state."""
     changed = max(stamp.mtime, stamp.ctime)
-    # Nobody can choose a change time, so its digits betray the file system's clock.
+    # Change times cannot be set, so their digits show the resolution of the clock.
     grain = FINE_GRAIN if stamp.ctime % 1_000_000 else COARSE_GRAIN
     return changed + grain < stamp.taken
 
 
 def _name(stamp: FileStamp) -> bytes:
-    # No path holds a null character.
+    # Paths do not contain null characters.
     return os.fsencode(stamp.path) + b"\0" + stamp.part
 
 
 def _state(stamp: FileStamp) -> bytes:
-    # Some file systems number inodes with 128 bits.
+    # Some file systems have inode numbers of 128 bits.
     inode = stamp.inode & 0xFFFF_FFFF_FFFF_FFFF
     return STATE.pack(stamp.device, inode, stamp.size, stamp.mtime, stamp.ctime)

@@ -1,9 +1,9 @@
-"""The index: where each row lies, in one SQLite file.
+"""The index: the place of each row, in one SQLite file.
 
-It holds no embedding and nothing that is lost with it but conveniences (which files
-were read, when rows were used): the segments say the rest. Every answer is checked by
-whoever uses it, against the segment or a checksum, so damage that SQLite does not
-notice makes a miss and never a wrong vector.
+It holds no embeddings, and can be rebuilt from the segments except for conveniences
+(which files were read, when rows were used). Every answer is checked against a segment
+or a checksum, so damage that SQLite does not notice causes a miss, never a wrong
+vector.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from sk_medsiglip.cache._space import Space
 from sk_medsiglip.cache._system import network_file_system, open_file, share
 from sk_medsiglip.exceptions import CacheError, CacheFormatError
 
-INDEX_FORMAT = 2  # 1 had no recent rows; it is brought up to 2 where it is opened
+INDEX_FORMAT = 2  # format 1 had no recent rows; it is updated when it is opened
 
-# A place is a segment's number times 2**32 plus the row's number in it; a block is 256
-# neighbouring places. Keys are 64-bit integers, which SQLite finds fastest and packs
-# into 20 bytes a row.
+# A place is the number of a segment times 2**32 plus the number of the row in it; a
+# block is 256 neighbouring places. Keys are 64-bit integers, which SQLite finds fastest
+# and packs into 20 bytes per row.
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS rows (key INTEGER PRIMARY KEY, place INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS segments
@@ -41,16 +41,16 @@ PRAGMA user_version = {INDEX_FORMAT};
 
 FILE_KEY_BYTES = 32
 BUSY_TIMEOUT = 60.0  # seconds to wait for another writer; transactions take ms
-KEYS_PER_QUERY = 500  # measured: 0.94 us a key; 1.66 at 100, 1.09 at 5000
-CHECKPOINT_PAGES = 4000  # 16 MB of log; a fifth faster in small batches than 1000
+KEYS_PER_QUERY = 500  # measured: 0.94 us per key; 1.66 at 100, 1.09 at 5000
+CHECKPOINT_PAGES = 4000  # 16 MB of log; a fifth faster than 1000 for small batches
 
-# Codes of SQLite that mean damage. Errors without a code mean it too.
+# SQLite codes that mean damage, as do errors without a code.
 DAMAGE_CODES = {
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_ERROR,  # no such table: damage in the schema
     sqlite3.SQLITE_MISMATCH,
-    sqlite3.SQLITE_CONSTRAINT,  # only a damaged schema constrains what is written
+    sqlite3.SQLITE_CONSTRAINT,  # only a damaged schema refuses the values written here
     sqlite3.SQLITE_TOOBIG,
 }
 
@@ -65,14 +65,14 @@ class Index:
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
         self.writable = True
-        # A write-ahead log needs memory that all its processes share; those of two
-        # machines share none, and would tear the file.
+        # A write-ahead log needs memory shared by all processes. Processes on two
+        # machines do not share memory, and would corrupt the file.
         self._journal_mode = "TRUNCATE" if network_file_system(path) else "WAL"
         if create:
             os.close(open_file(path, os.O_RDWR | os.O_CREAT))
         status = os.stat(path)
-        # An inode is not given to another file while this connection is open, so this
-        # tells whether the path still leads to what was opened.
+        # An inode is not reused while this connection is open, so this identifies
+        # the file even if another one takes its path.
         self.identity = (status.st_dev, status.st_ino)
         try:
             self._connect("mode=rw", create=create)
@@ -80,7 +80,7 @@ class Index:
             if create or isinstance(error, CacheFormatError):
                 raise
             self.writable = False
-            # The last resort looks past the log that it may not open.
+            # The last resort ignores the log, which cannot be opened.
             try:
                 self._connect("mode=ro")
             except CacheError:
@@ -93,23 +93,23 @@ class Index:
     # ---------------------------------------------------------------------------- rows
 
     def places(self, keys: Sequence[int]) -> dict[int, int]:
-        """Return the place of every key that is known."""
-        # In this order: a row that another process moves into the tree meanwhile is
-        # met there.
+        """Return the places of known keys."""
+        # Recent rows first, so that a row that another process moves into the tree
+        # meanwhile is found there.
         with _noticing_damage():
             recent = self._recent.places()
         found = {key: recent[key] for key in keys if key in recent} if recent else {}
         rest = [key for key in keys if key not in found] if found else keys
         found.update(self._find("SELECT key, place FROM rows WHERE key IN ", rest))
         if not all(type(place) is int and place >= 0 for place in found.values()):
-            raise DamagedIndex("a place that cannot be one")
+            raise DamagedIndex("invalid place")
         return found
 
     def all_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the keys and places of all rows, ordered by place."""
         with _noticing_damage():
             rows = dict(self._recent.places())
-            # A key may be in both; then the tree is right.
+            # If a key is in both, the place in the tree is right.
             rows.update(self._connection.execute("SELECT key, place FROM rows"))
             pairs = np.array(list(rows.items()), dtype=np.int64).reshape(-1, 2)
         pairs = pairs[np.argsort(pairs[:, 1], kind="stable")]
@@ -124,26 +124,26 @@ class Index:
         return self._number("SELECT count(*) FROM rows") + len(recent) - in_both
 
     def append_rows(self, keys: Sequence[int], first_place: int) -> None:
-        """Note rows whose keys are not known, one after another in a segment."""
+        """Record rows with new keys, at consecutive places of a segment."""
         with _noticing_damage():
             self._recent.add(keys, first_place)
 
     def add_rows(self, keys: Iterable[int], places: Iterable[int]) -> int:
-        """Note where rows lie, unless their keys are known; say how many were not."""
+        """Record the places of rows with new keys; return their number."""
         self._settle()
         return self._many(
             "INSERT OR IGNORE INTO rows VALUES (?, ?)", zip(keys, places, strict=True)
         )
 
     def move_rows(self, keys: Iterable[int], places: Iterable[int]) -> None:
-        """Note the new places of rows."""
+        """Record the new places of rows."""
         self._settle()
         self._many(
             "INSERT OR REPLACE INTO rows VALUES (?, ?)", zip(keys, places, strict=True)
         )
 
     def drop_rows(self, keys: Iterable[int], places: Iterable[int]) -> None:
-        """Forget rows, unless they have moved meanwhile."""
+        """Remove rows, unless they have moved meanwhile."""
         self._settle()
         self._many(
             "DELETE FROM rows WHERE key = ? AND place = ?",
@@ -153,7 +153,7 @@ class Index:
     # ------------------------------------------------------------------------ segments
 
     def segments(self) -> dict[int, tuple[Space, int]]:
-        """Return each segment's space, and how many of its rows were indexed."""
+        """Return the space of each segment, and the number of its indexed rows."""
         with _noticing_damage():
             found = self._connection.execute("SELECT id, space, n_rows FROM segments")
             return {
@@ -162,7 +162,7 @@ class Index:
             }
 
     def note_segment(self, number: int, space: Space, n_rows: int) -> None:
-        """Note a segment, and that its rows up to ``n_rows`` are indexed."""
+        """Record a segment whose first ``n_rows`` rows are indexed."""
         with _noticing_damage():
             self._connection.execute(
                 "INSERT OR REPLACE INTO segments VALUES (?, ?, ?)",
@@ -170,7 +170,7 @@ class Index:
             )
 
     def drop_segment(self, number: int) -> None:
-        """Forget a segment and the use of its blocks, not its rows."""
+        """Remove a segment and the use of its blocks, but not its rows."""
         self._many("DELETE FROM segments WHERE id = ?", [(number,)])
         self._many(
             "DELETE FROM uses WHERE block >> 24 = ?",
@@ -180,17 +180,17 @@ class Index:
     # ---------------------------------------------------------------- use and counters
 
     def uses(self) -> dict[int, int]:
-        """Return when each block was last used."""
+        """Return the time of the last use of each block."""
         with _noticing_damage():
             found = self._connection.execute("SELECT block, used FROM uses")
             return {int(block): int(used) for block, used in found}
 
     def note_uses(self, uses: Iterable[tuple[int, int]]) -> None:
-        """Note when blocks were used."""
+        """Record the times of use of blocks."""
         self._many("INSERT OR REPLACE INTO uses VALUES (?, ?)", uses)
 
     def counter(self, name: str) -> int:
-        """Return a counter, 0 at first."""
+        """Return a counter, which starts at 0."""
         return self._number(
             "SELECT coalesce((SELECT value FROM counters WHERE name = ?), 0)", name
         )
@@ -207,7 +207,7 @@ class Index:
     # --------------------------------------------------------------------------- files
 
     def find_files(self, file_keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the fingerprint noted for each file key."""
+        """Return the fingerprint recorded for each file key, or None."""
         numbers = [_file_number(key) for key in file_keys]
         entries = dict(
             self._find("SELECT key, entry FROM files WHERE key IN ", numbers)
@@ -217,27 +217,27 @@ class Index:
             for number, key in zip(numbers, file_keys, strict=True):
                 entry = entries.get(number, b"")
                 fingerprint = entry[FILE_KEY_BYTES:-4]
-                # The entry repeats the key: the number alone would be a guess.
+                # The entry repeats the key, since its number alone is not unique.
                 known = entry == _file_entry(key, fingerprint)
                 fingerprints.append(fingerprint if known else None)
         return fingerprints
 
     def add_files(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        """Note the fingerprints of file keys."""
+        """Record the fingerprints of file keys."""
         self._many(
             "INSERT OR REPLACE INTO files VALUES (?, ?)",
             [(_file_number(key), _file_entry(key, value)) for key, value in pairs],
         )
 
     def drop_files(self, file_keys: Iterable[bytes]) -> None:
-        """Forget the fingerprints of file keys."""
+        """Remove the fingerprints of file keys."""
         self._many(
             "DELETE FROM files WHERE key = ?",
             [(_file_number(key),) for key in file_keys],
         )
 
     def drop_damaged_files(self) -> int:
-        """Forget file states whose notes are damaged; say how many."""
+        """Remove damaged records of files; return their number."""
         with _noticing_damage():
             found = self._connection.execute("SELECT key, entry FROM files").fetchall()
             damaged = [
@@ -250,14 +250,14 @@ class Index:
         return self._many("DELETE FROM files WHERE key = ?", damaged) if damaged else 0
 
     def count_files(self) -> int:
-        """Return the number of file states known."""
+        """Return the number of recorded file states."""
         return self._number("SELECT count(*) FROM files")
 
     # --------------------------------------------------------------------- the whole
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Make the changes of a ``with`` block happen together, or not at all."""
+        """Apply all changes of a ``with`` block, or none."""
         with _noticing_damage():
             self._connection.execute("BEGIN IMMEDIATE")
         try:
@@ -272,7 +272,7 @@ class Index:
             raise
 
     def check(self) -> None:
-        """Read the whole file; raise DamagedIndex if SQLite finds a flaw in it."""
+        """Read the whole file; raise ``DamagedIndex`` if SQLite finds an error."""
         with _noticing_damage():
             answer = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
         if answer != ("ok",):
@@ -284,7 +284,7 @@ class Index:
                 f"{self.path.as_uri()}?{mode}",
                 uri=True,
                 timeout=BUSY_TIMEOUT,
-                isolation_level=None,  # transactions are begun by hand
+                isolation_level=None,  # transactions are started explicitly
                 check_same_thread=False,  # the store's lock serialises its threads
             )
             try:
@@ -297,7 +297,7 @@ class Index:
 
     def _prepare(self, create: bool) -> None:
         run = self._connection.execute
-        run("PRAGMA mmap_size = 0")  # as with segments: errors, not signals
+        run("PRAGMA mmap_size = 0")  # an error rather than a signal, as for segments
         run("PRAGMA cell_size_check = ON")
         run("PRAGMA cache_size = -32768")  # KiB
         run("PRAGMA synchronous = NORMAL")
@@ -309,16 +309,17 @@ class Index:
             found = INDEX_FORMAT
         if found == 1:
             raise CacheFormatError(
-                f"the index {self.path} is of an earlier version and cannot be brought "
-                "up to date, because nothing can be written here. Use the cache once "
-                "where it can be written, or copy it there."
+                f"the index {self.path} is of an earlier version and cannot be "
+                "updated, because it is read-only. Use the cache once where it can be "
+                "written, or copy it to a writable folder."
             )
         if found not in (0, INDEX_FORMAT):
             raise CacheFormatError(
                 f"the index {self.path} has format {found}; this version of "
                 f"sk_medsiglip reads format {INDEX_FORMAT}. Upgrade sk_medsiglip, or "
-                "set SK_MEDSIGLIP_CACHE to another folder. If no other version ever "
-                "wrote here, the file is damaged: sk-medsiglip cache verify mends it."
+                "set SK_MEDSIGLIP_CACHE to another folder. If no other version has "
+                "been used here, the file is damaged; to repair it, run: sk-medsiglip "
+                "cache verify"
             )
         if create and found == 0:
             run(f"PRAGMA journal_mode = {self._journal_mode}")
@@ -326,8 +327,8 @@ class Index:
         elif found == 0:
             raise DamagedIndex("unfinished")
         elif self._journal_mode != "WAL" and self.writable:
-            # A store that was copied to a network disk; nothing changes where it is
-            # in order, and nobody must have it open where it is not.
+            # The store was copied to a network disk. This has no effect if the mode is
+            # right already; otherwise nobody else may have the file open.
             run(f"PRAGMA journal_mode = {self._journal_mode}")
         run("SELECT count(*) FROM segments").fetchone()
         self._recent = RecentRows(self._connection)
@@ -354,7 +355,7 @@ class Index:
 
 @contextmanager
 def _noticing_damage() -> Iterator[None]:
-    """Turn SQLite's errors into DamagedIndex where a rebuild helps, else CacheError."""
+    """Turn SQLite errors into DamagedIndex if a rebuild helps, else CacheError."""
     try:
         yield
     except sqlite3.Error as error:
@@ -363,7 +364,7 @@ def _noticing_damage() -> Iterator[None]:
             raise DamagedIndex(str(error)) from error
         raise CacheError(f"the index of the embedding cache: {error}") from error
     except (ValueError, TypeError, OverflowError, UnicodeError) as error:
-        # A value that this class never writes: its type or content was changed.
+        # A value that this class never writes is damaged.
         raise DamagedIndex(str(error)) from error
 
 

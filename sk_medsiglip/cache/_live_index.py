@@ -1,8 +1,8 @@
-"""The index of a location, kept open while it is good and mended when it is not.
+"""The index of a location, kept open, and repaired when necessary.
 
-It can go from under a running process in three ways: somebody deletes or replaces the
-file, the file gets damaged, the disk fills up or turns read-only. Here all three are
-met, so that the rest of the room asks questions and gets answers.
+A running process can lose it in three ways: somebody deletes or replaces the file, the
+file is damaged, or the disk becomes full or read-only. All three are handled here, so
+that the other files of the room need not care.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sk_medsiglip.cache._segments import list_segments
 from sk_medsiglip.cache._system import holding, make_folder
 from sk_medsiglip.exceptions import CacheError, CacheFormatError
 
-ATTEMPTS = 3  # of one question, while others clear the store or mend its index
+ATTEMPTS = 3  # per call, while other processes clear the store or repair its index
 
 T = TypeVar("T")
 
@@ -36,8 +36,8 @@ class LiveIndex:
         self._index: Index | None = None
 
     def ask(self, question: Callable[[Index], T], *, otherwise: T) -> T:
-        """Return the index's answer, or ``otherwise`` if nothing was ever stored."""
-        with self.failing_as_one("could not be read now"):
+        """Query the index; return ``otherwise`` if the store is empty."""
+        with self.failing_as_one("could not be read"):
             if _identify(self.path) is None and not list_segments(self.folder):
                 return otherwise
             return self._use(question)
@@ -45,7 +45,7 @@ class LiveIndex:
     def write(
         self, change: Callable[[Index], T], failing: str = "cannot be written"
     ) -> T:
-        """Make a change, in an index that is made if missing."""
+        """Change the index, which is created if it is missing."""
 
         def make(index: Index) -> T:
             if not index.writable:
@@ -56,19 +56,19 @@ class LiveIndex:
             return self._use(make)
 
     @contextmanager
-    def failing_as_one(self, what: str = "cannot be written") -> Iterator[None]:
-        """Turn the system's errors (no space, no permission) into CacheError."""
+    def failing_as_one(self, problem: str = "cannot be written") -> Iterator[None]:
+        """Turn system errors (disk full, permission denied) into CacheError."""
         try:
             yield
         except CacheError:
             raise
         except OSError as error:
             raise CacheError(
-                f"the embedding cache {self.location} {what}: {error}"
+                f"the embedding cache {self.location} {problem}: {error}"
             ) from error
 
     def check(self) -> int | None:
-        """Look for damage in the whole file and rebuild it if there is any."""
+        """Check the whole file for damage, and rebuild it if necessary."""
         with self.lock:
             seen = _identify(self.path)
             try:
@@ -76,8 +76,8 @@ class LiveIndex:
             except DamagedIndex:
                 return self._rebuild(seen)
             except CacheFormatError:
-                # Segments say their format too: if they can be read, they were
-                # written by this version, and so was the index.
+                # Segments that can be read have the format of this version, and so had
+                # the index before it was damaged.
                 if not list_segments(self.folder):
                     raise
                 return self._rebuild(seen)
@@ -90,7 +90,7 @@ class LiveIndex:
             unlink_index(self.path)
 
     def segment_path(self, number: int) -> Path:
-        """Return where a segment lies."""
+        """Return the path of a segment."""
         return self.folder / f"{number:08x}.rows"
 
     def close(self) -> None:
@@ -115,8 +115,8 @@ class LiveIndex:
                 except CacheFormatError:
                     raise
                 except OSError as error:
-                    # Somebody may have cleared the store meanwhile: a new one will do.
-                    # Cleared twice, it was not there before and is not there after.
+                    # Somebody may have cleared the store meanwhile, so retry with a new
+                    # index. Cleared twice, it is missing both before and after.
                     gone = isinstance(error, FileNotFoundError)
                     if _identify(self.path) == seen and not gone:
                         raise
@@ -130,24 +130,24 @@ class LiveIndex:
             ) from last
 
     def _open(self) -> Index:
-        """Return the connection, to the file that is at the path now."""
+        """Return the connection to the file at the path."""
         seen = _identify(self.path)
         if self._index is not None:
-            # A read-only connection may be blind to what others write.
+            # A read-only connection may not see changes by other processes.
             if self._index.identity == seen and self._index.writable:
                 return self._index
             self.close()
         if seen is None:
             make_folder(self.location)
         with self._opening():
-            # Made and opened under one lock: another process may clear the store.
+            # Create and open it under one lock: another process may clear the store.
             if _identify(self.path) is None:
                 build_index(self.path, self.folder)
             self._index = Index(self.path)
         return self._index
 
     def _rebuild(self, seen: tuple[int, int] | None) -> int:
-        """Build the index anew, unless somebody did since it was ``seen``."""
+        """Rebuild the index, unless another process has replaced the file ``seen``."""
         make_folder(self.location)
         with self._opening():
             self.close()
@@ -157,19 +157,19 @@ class LiveIndex:
 
     @contextmanager
     def _opening(self) -> Iterator[None]:
-        """Hold the lock under which the file is opened, and exchanged for another.
+        """Hold the lock for opening and replacing the file.
 
-        SQLite finds the log of a file by its name. While the file is exchanged nobody
-        may open it, lest the log of the old one be read into the new one.
+        SQLite finds the log of a file by its name. The file must not be opened while it
+        is replaced, or the log of the old file would be applied to the new one.
         """
         with ExitStack() as stack:
-            with suppress(OSError):  # a read-only folder: nothing is exchanged here
+            with suppress(OSError):  # in a read-only folder, files are not replaced
                 stack.enter_context(holding(self.location / "index.lock"))
             yield
 
 
 def _identify(path: Path) -> tuple[int, int] | None:
-    """Return what tells the file at a path from another one, None if there is none."""
+    """Return an identifier of the file at a path, or None if it is missing."""
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
-"""Facts of each model, one small file for each: name -> commit, width, scale.
+"""Facts about models, in one small file per model: name -> commit, width, scale.
 
-Plain files beside the index rather than a table in it: the index can be rebuilt from
-the segments, and these facts are not in the segments.
+They are files next to the index rather than a table in it, since the index can be
+rebuilt from the segments, which do not contain these facts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOGIT = ("logit_scale", "logit_bias")
 
 
 class Models:
-    """The facts on models that one location keeps."""
+    """The facts about models at one location."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,11 +33,11 @@ class Models:
     def remember(
         self, name: str, requested_revision: str | None, facts: Mapping[str, Any]
     ) -> None:
-        """Write the facts, all at once or not at all; of the commit found, too."""
+        """Write the facts for the requested revision and for its commit."""
         found = facts.get("revision", requested_revision)
         for revision in dict.fromkeys((requested_revision, found)):
             path = self._path(name, revision)
-            if self._read(path) != facts:  # it may be another user's
+            if self._read(path) != facts:  # the file may belong to another user
                 self._write(path, facts)
 
     def _write(self, path: Path, facts: Mapping[str, Any]) -> None:
@@ -51,28 +51,28 @@ class Models:
                 share(draft)
         except OSError as error:
             raise CacheError(
-                f"what is known of the model cannot be kept in {self.folder}: {error}"
+                f"facts about the model cannot be written to {self.folder}: {error}"
             ) from error
 
     def recall(
         self, name: str, requested_revision: str | None
     ) -> dict[str, Any] | None:
-        """Return the facts; None where there are none, or they are damaged."""
+        """Return the facts, or None if they are missing or damaged."""
         return self._read(self._path(name, requested_revision))
 
     def records(self) -> list[dict[str, Any]]:
-        """Return all that is known, to be carried to another store."""
+        """Return all records, for export to another store."""
         found = ((path.stem, self._read(path)) for path in self.paths())
         return [{"name": name, "facts": facts} for name, facts in found if facts]
 
     def count(self) -> int:
-        """Return the number of models: one may be known by several revisions' names."""
+        """Return the number of models, each of which may have several records."""
         return len({r["facts"].get("revision", r["name"]) for r in self.records()})
 
     def remember_record(self, record: Any) -> bool:
-        """Write what another store's :meth:`records` returned."""
+        """Write a record from another store."""
         name = record.get("name") if isinstance(record, dict) else None
-        # A name becomes a file's: it must be the hash that this class makes.
+        # The name becomes that of a file, so it must be a hash made by this class.
         if not isinstance(name, str) or re.fullmatch(r"[0-9a-f]{32}", name) is None:
             raise CacheError(f"{name!r} is not a record of a model.")
         facts = record.get("facts")
@@ -94,7 +94,7 @@ class Models:
             return None
 
     def paths(self) -> list[Path]:
-        """Return the files, one a model."""
+        """Return the files of all records."""
         return sorted(self.folder.glob("*.json"))
 
     def _path(self, name: str, requested_revision: str | None) -> Path:
@@ -104,21 +104,21 @@ class Models:
 def model_records(
     name: str, requested_revision: str | None, facts: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return what a store must know of a model to serve without it.
+    """Return the records with which a store can be used without a model.
 
     Parameters
     ----------
     name : str
-        As the user gave it. Only its hash is part of the records.
+        Name given by the user. The records contain only its hash.
     requested_revision : str or None
-        As the user gave it.
+        Revision given by the user.
     facts : mapping
-        As :meth:`EmbeddingCache.remember_model` takes them.
+        Facts as for :meth:`EmbeddingCache.remember_model`.
 
     Returns
     -------
     list of dict
-        A record for this revision, for the one found, and for none.
+        Records for the requested revision, for its commit, and for None.
     """
     revisions = {None, requested_revision, facts["revision"]}
     names = sorted(_record_name(name, revision) for revision in revisions)
@@ -126,13 +126,13 @@ def model_records(
 
 
 def _record_name(name: str, requested_revision: str | None) -> str:
-    # The name may be a path on this machine, so only its hash is kept.
+    # The name may be a path on this machine, so only its hash is stored.
     asked = json.dumps([name, requested_revision])
     return blake3(asked.encode()).hexdigest()[:32]
 
 
 def _are_facts(facts: Any) -> bool:
-    """Tell whether facts have the types that readers rely on."""
+    """Whether facts have the expected types."""
     if not isinstance(facts, dict) or not isinstance(facts.get("revision"), str):
         return False
     sizes = [facts.get(key) for key in _SIZES]

@@ -1,9 +1,9 @@
-"""Rows as one Parquet file: from the machine that embedded to those that train.
+"""Export of rows to one Parquet file, from a machine that embeds to one that trains.
 
-One record a row, a checksum in each, and what is known of the models in the file's own
-metadata. What images lay where stays behind: paths differ on the other machine. Vectors
-are binary values, ``np.frombuffer(value, "<f4")``, which for cells ``BagPacking``
-unpacks: Parquet's lists take five times as long to read.
+The file has one record per row, each with a checksum, and the facts about the models in
+its metadata. Records of image files are not exported, since paths differ on the other
+machine. Vectors are binary values, ``np.frombuffer(value, "<f4")``, since lists of
+Parquet take five times as long to read. Cells are unpacked with ``BagPacking``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sk_medsiglip.exceptions import CacheError, CacheWarning
 
 FORMAT = "1"
 ROWS_PER_BATCH = 1024  # decoded and stored at a time
-BATCH_BYTES = 16 * 2**20  # fewer of large rows
+BATCH_BYTES = 16 * 2**20  # limits the number of large rows
 EXPORT_COLUMNS = ("space", "fingerprint", "checksum", "vector")
 
 _Part = tuple[Space, list[bytes], NDArray[np.float32]]
@@ -44,11 +44,11 @@ class ImportReport:
     Parameters
     ----------
     rows : int
-        Rows in the file.
+        Number of rows in the file.
     new : int
-        Rows among them that the store did not have.
+        Number of rows that were not in the store.
     models : int
-        Models whose facts came with them.
+        Number of models whose facts were imported.
     """
 
     rows: int = 0
@@ -83,7 +83,7 @@ def export_rows(store: Store, path: Path, model: str | None, verbose: int) -> in
     with (
         progress_bar(total, desc="export", unit="row", verbose=verbose) as bar,
         new_file(path, mode=0o600) as draft,
-        # Vectors do not compress, and a dictionary of them would be tried first.
+        # Vectors do not compress, and a dictionary for them would cost time.
         parquet.ParquetWriter(
             draft, schema, compression="none", use_dictionary=["space"]
         ) as writer,
@@ -100,7 +100,7 @@ def import_rows(store: Store, path: Path, verbose: int) -> ImportReport:
     """See :meth:`EmbeddingCache.import_parquet`."""
     pyarrow, parquet = _pyarrow()
     try:
-        # Not mapped: a file cut short is then an error and not a signal.
+        # Without a memory map, a truncated file is an error and not a signal.
         file = parquet.ParquetFile(path, memory_map=False)
     except FileNotFoundError:
         raise CacheError(f"there is no file {path} to import.") from None
@@ -126,8 +126,8 @@ def import_rows(store: Store, path: Path, verbose: int) -> ImportReport:
         revisions[taken].add(record["facts"]["revision"])
     if kept := len(revisions[False]):
         warn_user(
-            f"This store knows {kept} models of {path.name} at another revision, which "
-            "it goes on using by default. For the imported rows pass their revision=.",
+            f"This store has {kept} models of {path.name} at another revision, and "
+            "keeps using that by default. To use the imported rows, pass revision=.",
             CacheWarning,
         )
     return ImportReport(
@@ -136,7 +136,7 @@ def import_rows(store: Store, path: Path, verbose: int) -> ImportReport:
 
 
 def _read_ahead(path: Path, file: Any) -> Iterator[_Part]:
-    """Decode and check the next batch while the last one is stored."""
+    """Decode and check the next batch while the previous one is stored."""
     groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
     n_bytes = sum(group.total_byte_size for group in groups)
     n_fitting = BATCH_BYTES * file.metadata.num_rows // max(n_bytes, 1)
@@ -160,21 +160,24 @@ def rows_as_table(
     vectors: NDArray[np.float32],
     models: Sequence[Mapping[str, Any]] = (),
 ) -> Any:
-    """Return rows as a table that, as a file, :meth:`import_parquet` takes.
+    """Return rows as a table that can be written to a file and imported.
 
     Parameters
     ----------
     space : Space
-        Model and preprocessing that computed them.
+        Model and preprocessing of the rows.
     fingerprints : sequence of bytes
+        blake3 digests of the contents.
     vectors : ndarray of shape (len(fingerprints), space.width)
+        The rows.
     models : sequence of mapping
-        Records of the models, as :func:`model_records` returns them.
+        Records returned by :func:`model_records`.
 
     Returns
     -------
     pyarrow.Table
-        With the columns ``EXPORT_COLUMNS``; format and models are in its metadata.
+        Table with the columns ``EXPORT_COLUMNS``, and format and models in its
+        metadata, for :meth:`EmbeddingCache.import_parquet`.
     """
     pyarrow, _ = _pyarrow()
     schema = _schema(pyarrow, models)
@@ -223,10 +226,10 @@ def _to_batch(
 
 
 def _from_batch(path: Path, batch: Any) -> Iterator[_Part]:
-    """Yield the rows of each space in a batch, checked."""
+    """Check a batch, and yield the rows of each space."""
     try:
         lines = batch["space"].to_pylist()
-    except ValueError as error:  # no valid text any more
+    except ValueError as error:  # invalid text
         raise CacheError(_damaged(path, str(error))) from error
     cuts = [i for i in range(1, len(lines)) if lines[i] != lines[i - 1]]
     for start, stop in zip([0, *cuts], [*cuts, len(lines)], strict=True):
@@ -234,7 +237,7 @@ def _from_batch(path: Path, batch: Any) -> Iterator[_Part]:
         try:
             space = Space.from_line(lines[start])
             fingerprints = part["fingerprint"].to_pylist()
-            space.keys(fingerprints)  # which looks at their lengths
+            space.keys(fingerprints)  # checks their lengths
             vectors = _vectors(part["vector"], space.width)
             checksums = row_checksums(_seed(lines[start]), fingerprints, vectors)
             good = part["checksum"].to_numpy() == checksums
@@ -248,20 +251,20 @@ def _from_batch(path: Path, batch: Any) -> Iterator[_Part]:
 
 
 def _vectors(column: Any, width: int) -> NDArray[np.float32]:
-    """Return binary values as the rows of an array, without a copy."""
+    """View binary values as the rows of an array."""
     _, offsets, flat = column.buffers()
     n = len(column)
     places = np.frombuffer(offsets, np.int32, n + 1, 4 * column.offset)
     if column.null_count or (np.diff(places) != 4 * width).any():
-        raise ValueError(f"a vector has not {width} values")
+        raise ValueError(f"a vector does not have {width} values")
     return np.frombuffer(flat, "<f4", n * width, int(places[0])).reshape(n, width)
 
 
 def _check_format(path: Path, schema: Any) -> list[dict[str, Any]]:
-    """Return the facts on models; raise if this file is not one of ours."""
+    """Return the records of models; raise if the file is not an export."""
     metadata = schema.metadata or {}
     found = metadata.get(b"sk_medsiglip.format", b"").decode(errors="replace")
-    # Other columns, such as the sources in a shard of a cluster's job, stay behind.
+    # Other columns, such as the sources in a shard of a cluster job, are ignored.
     if not found or not set(EXPORT_COLUMNS) <= set(schema.names):
         raise CacheError(
             f"{path} is not an export of an embedding cache. Make one with: "

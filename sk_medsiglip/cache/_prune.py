@@ -1,4 +1,4 @@
-"""Making room: the least recently used rows go, the others move closer together."""
+"""Freeing space: the least recently used rows are deleted, the others compacted."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sk_medsiglip.cache._segments import Segment, SegmentWriter, list_segments
 def prune(index: Index, folder: Path, max_bytes: int) -> int:
     """Shrink the segments in ``folder`` to ``max_bytes``; return the bytes freed.
 
-    Segments that a writer holds are left alone, whatever that means for the limit.
+    Segments that are open for writing are not changed, even if the limit is exceeded.
     """
     if sum(path.stat().st_size for path in list_segments(folder)) <= max_bytes:
         return 0
     freed = 0
     with ExitStack() as stack:
-        # Locked before the index is read, so that no row comes in between unseen.
+        # Lock segments before the index is read, so that no row is missed.
         writers = []
         for path in list_segments(folder):
             writer = SegmentWriter.resume(path)
@@ -34,7 +34,7 @@ def prune(index: Index, folder: Path, max_bytes: int) -> int:
         kept = np.isin(places >> 8, _blocks_to_keep(index, places, max_bytes))
         for writer in writers:
             own = places >> 32 == writer.id
-            # Rows that nothing points to, damaged or stored twice, go as well.
+            # Rows without an index entry (damaged or repeated) are deleted as well.
             if writer.n_rows > int((own & kept).sum()):
                 freed += writer.n_bytes
                 freed -= _rewrite(
@@ -54,7 +54,7 @@ def _blocks_to_keep(
     segments_kept: set[int] = set()
     blocks: list[int] = []
     total = 0
-    # Among equally recent blocks, the later one was stored last.
+    # Among equally recent blocks, the one with the larger number was stored last.
     for block in sorted(n_rows, key=lambda b: (uses.get(b, 0), b), reverse=True):
         number = block >> 24
         total += n_rows[block] * n_bytes.get(number, 0)
@@ -74,10 +74,10 @@ def _rewrite(
     places: NDArray[np.int64],
     kept: NDArray[np.bool_],
 ) -> int:
-    """Copy the rows that are kept to a new segment; return its bytes.
+    """Copy the rows that are kept to a new segment; return its size in bytes.
 
-    Readers that look a row up before and open the old file after find it gone, and
-    look again; those that have it open read on.
+    Readers that have the old file open continue to read it. Readers that find it
+    deleted after looking up a row look it up again.
     """
     uses = index.uses()
     moved_keys: list[int] = []
@@ -95,7 +95,7 @@ def _rewrite(
                     moved_uses[block] = max(moved_uses.get(block, 0), used)
                 moved_keys += [key_of[start + i] for i in rows]
                 new.append([fingerprints[i] for i in rows], vectors[rows])
-        # From here on the index points to the copies.
+        # From now on the index points to the copies.
         with index.writing():
             index.drop_rows(keys.tolist(), places.tolist())
             index.drop_segment(old.id)

@@ -1,7 +1,7 @@
 """Reading rows: memory -> index -> segment.
 
-Where a row lies is remembered once it was asked for; the row itself is read and checked
-each time.
+The place of a row is kept in memory after the first request; the row itself is read and
+checked each time.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from sk_medsiglip.exceptions import CacheError, CacheWarning
 
 MOST_PLACES = 1_000_000  # places kept in memory, about 150 bytes each
 MOST_SEGMENTS = 128  # segments kept open
-USES_EVERY = 60.0  # seconds between two records of what was read
+USES_EVERY = 60.0  # seconds between two records of use
 
 
 class Reader:
-    """Open segments and known rows of a location, in one process."""
+    """Open segments and known places of a location, in one process."""
 
     def __init__(self, index: LiveIndex) -> None:
         self._index = index
@@ -65,21 +65,21 @@ class Reader:
                 )
         if n_damaged:
             warn_user(
-                f"{n_damaged} stored embeddings in {self._index.location} are damaged; "
-                "they count as missing. To look for more: sk-medsiglip cache verify",
+                f"{n_damaged} stored embeddings in {self._index.location} are damaged "
+                "and count as missing. To find others: sk-medsiglip cache verify",
                 CacheWarning,
             )
         unread = [error for row, error in failures.items() if not found[row]]
         if unread:
             warn_user(
                 f"{len(unread)} stored embeddings in {self._index.location} could not "
-                f"be read now ({unread[0].strerror}); they count as missing.",
+                f"be read ({unread[0].strerror}) and count as missing for now.",
                 CacheWarning,
             )
         return found
 
     def _stand_ins(self, space: Space) -> list[Space]:
-        """Return the stored spaces that differ in numbers only, float32 first."""
+        """Return the stored spaces that differ only in numerics, float32 first."""
         nothing: dict[int, tuple[Space, int]] = {}
         stored = self._index.ask(lambda index: index.segments(), otherwise=nothing)
         spaces = {other for other, _ in stored.values()} | {space}
@@ -101,19 +101,19 @@ class Reader:
         found: NDArray[np.bool_],
         failures: dict[int, OSError],
     ) -> int:
-        """Fill the rows ``todo`` from one space; return how many are damaged."""
+        """Fill the rows ``todo`` from one space; return the number of damaged rows."""
         wanted = [fingerprints[i] for i in todo.tolist()]
         keys = space.keys(wanted).tolist()
         places = self._find_places(keys)
         bad = self._read(places, wanted, todo, out, found, failures)
         if not bad.size:
             return 0
-        # Rows move when another process prunes, so ask the index itself.
+        # Rows move when another process prunes, so look them up again.
         keys = [keys[i] for i in bad.tolist()]
         places = self._find_places(keys, afresh=True)
         wanted = [wanted[i] for i in bad.tolist()]
         bad = self._read(places, wanted, todo[bad], out, found, failures)
-        # Rows of a store that was just cleared are not damaged but gone.
+        # Rows of a store that was just cleared are missing, not damaged.
         if bad.size:
             bad = bad[self._find_places(keys, afresh=True)[bad] == places[bad]]
         if bad.size:
@@ -123,7 +123,7 @@ class Reader:
     def _find_places(
         self, keys: list[int], *, afresh: bool = False
     ) -> NDArray[np.int64]:
-        """Return the place of each key, -1 where there is none."""
+        """Return the place of each key, or -1 if it is unknown."""
         with self._index.lock:
             known = {} if afresh else self._places
             places = [known.get(key, -1) for key in keys]
@@ -151,9 +151,9 @@ class Reader:
         found: NDArray[np.bool_],
         failures: dict[int, OSError],
     ) -> NDArray[np.intp]:
-        """Read rows in the order of the disk; return which are not as they should.
+        """Read rows in the order of their places; return those that are damaged.
 
-        Those that could not be read just now are put among the failures instead.
+        Rows that could not be read because of a system error go to ``failures``.
         """
         order = np.argsort(places, kind="stable")
         order = order[np.searchsorted(places[order], 0) :]
@@ -175,8 +175,8 @@ class Reader:
                 continue
             if segment is None:
                 continue
-            # A row asked for twice is read twice. That two keys lie in one place is
-            # no proof that they are one: each must match the row by itself.
+            # A repeated row is read twice. Two keys with the same place need not have
+            # the same fingerprint: each must match the row.
             good[start:stop] = segment.read(
                 ordered[start:stop] & 0xFFFF_FFFF,
                 [wanted[i] for i in here.tolist()],
@@ -192,7 +192,7 @@ class Reader:
         return bad
 
     def segment(self, number: int) -> Segment | None:
-        """Return a segment, None if it is gone or damaged."""
+        """Return a segment, or None if it is missing or damaged."""
         with self._index.lock:
             segment = self._segments.pop(number, None)
             if segment is None or segment.is_deleted:
@@ -201,13 +201,13 @@ class Reader:
                 except (FileNotFoundError, DamagedSegment):
                     return None
             while len(self._segments) >= MOST_SEGMENTS:
-                # Others may be reading it: it closes when the last one lets go.
+                # Other threads may be reading it: it is closed by the last of them.
                 del self._segments[next(iter(self._segments))]
             self._segments[number] = segment
             return segment
 
     def _drop(self, keys: list[int], places: list[int]) -> None:
-        """Forget damaged rows, so that the next writer stores them afresh."""
+        """Remove damaged rows, so that the next writer stores them again."""
 
         def drop(index: Index) -> None:
             if index.writable:
@@ -217,11 +217,11 @@ class Reader:
         with self._index.lock:
             for key in keys:
                 self._places.pop(key, None)
-            with suppress(CacheError):  # they stay, and are never returned
+            with suppress(CacheError):  # they stay in the index, but fail each check
                 self._index.ask(drop, otherwise=None)
 
     def _note_uses(self, places: NDArray[np.int64]) -> None:
-        """Remember that rows were read; write it down once in a while."""
+        """Note that rows were read; record it from time to time."""
         now = time.time_ns()
         with self._index.lock:
             self._uses.update(dict.fromkeys(np.unique(places >> 8).tolist(), now))
@@ -229,7 +229,7 @@ class Reader:
                 self.flush_uses()
 
     def flush_uses(self) -> None:
-        """Write down which rows were read."""
+        """Record which rows were read."""
         self._uses_noted = time.monotonic()
         uses, self._uses = self._uses, {}
         if not uses:
@@ -240,15 +240,15 @@ class Reader:
                 with index.writing():
                     index.note_uses(uses.items())
 
-        with suppress(CacheError):  # what was read when is worth no error
+        with suppress(CacheError):  # losing these times is not worth an error
             self._index.ask(note, otherwise=None)
 
     def forget(self) -> None:
-        """Forget where rows lie, and close the segments."""
+        """Forget the places of rows, and close the segments."""
         with self._index.lock:
             self._segments.clear()
             self._places.clear()
 
     def forget_uses(self) -> None:
-        """Forget what was read and is not written down yet."""
+        """Forget uses that are not recorded yet."""
         self._uses.clear()

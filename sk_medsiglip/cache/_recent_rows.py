@@ -1,8 +1,8 @@
-"""The newest rows of the index: one record a put, until many go into the tree at once.
+"""The newest rows of the index: one record per put, until many go into the tree.
 
-Keys are hashes, so each row of a put would change another page of the index's tree: 32
-rows, 32 pages. Here a put is one small record; every ``MOST_RECENT`` rows all are moved
-into the tree in the order of their keys, a page at a time.
+Keys are hashes, so each row of a put would change another page of the tree of the
+index: 32 rows, 32 pages. Here a put is one small record. After ``MOST_RECENT`` rows,
+all are moved to the tree in the order of their keys, page by page.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# The place of a put's first row, and the keys of all of them.
+# The place of the first row of a put, and the keys of all its rows.
 RECENT_SCHEMA = """
 CREATE TABLE IF NOT EXISTS recent (first INTEGER PRIMARY KEY, keys BLOB NOT NULL);
 """
 
-MOST_RECENT = 32_768  # rows; reading as many anew, when others wrote, takes 3 ms
+MOST_RECENT = 32_768  # rows; reading them again after another writer takes 3 ms
 
 
 class RecentRows:
-    """The rows that one connection knows."""
+    """Recent rows, as known to one connection."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -29,9 +29,9 @@ class RecentRows:
         self._version: int | None = None
 
     def places(self) -> dict[int, int]:
-        """Return the place of every recent key, as the file says now."""
+        """Return the places of recent keys, read again if the file has changed."""
         run = self._connection.execute
-        # Changes with every commit of another connection, not with our own.
+        # Changes with commits of other connections, not with our own.
         version = run("PRAGMA data_version").fetchone()[0]
         if version != self._version:
             self._version = None
@@ -44,7 +44,7 @@ class RecentRows:
         return self._places
 
     def add(self, keys: Sequence[int], first: int) -> None:
-        """Note that rows lie one after another from ``first`` on, within a writing."""
+        """Record rows at consecutive places from ``first``, within a transaction."""
         known = self.places()
         blob = np.array(keys, "<i8").tobytes()
         self._connection.execute("INSERT INTO recent VALUES (?, ?)", (first, blob))
@@ -54,7 +54,7 @@ class RecentRows:
             self.settle()
 
     def settle(self) -> None:
-        """Move all into the tree, within a writing."""
+        """Move all rows to the tree, within a transaction."""
         known = self.places()
         if known:
             self._connection.executemany(
@@ -64,5 +64,5 @@ class RecentRows:
             known.clear()
 
     def forget(self) -> None:
-        """Believe nothing: what was noted last has been rolled back."""
+        """Discard the rows in memory after a rollback."""
         self._version = None

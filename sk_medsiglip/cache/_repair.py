@@ -1,4 +1,4 @@
-"""Checking a store row by row, and building its index anew from the segments."""
+"""Checking a store row by row, and rebuilding its index from the segments."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from sk_medsiglip.cache._segments import Segment, list_segments
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """Result of :meth:`EmbeddingCache.verify`: what it found and mended.
+    """Result of :meth:`EmbeddingCache.verify`: problems found and repaired.
 
     Parameters
     ----------
     rows : int
-        Rows that are intact and will be found.
+        Number of intact rows.
     dropped : int
-        Rows that were damaged or gone. They will be computed again when needed.
+        Number of rows that were damaged or missing. They are computed again when
+        needed.
     recovered : int
-        Intact rows that the index had lost. They will be found again.
+        Number of intact rows that were missing in the index, and have been restored.
     segments : int
-        Files of rows.
+        Number of files of rows.
     unreadable_segments : int
-        Files among them of which no row can be read. ``clear`` removes them.
+        Number of those files that cannot be read at all. ``clear`` removes them.
     dropped_files : int
-        Notes on files that were damaged. These files will be read again.
+        Number of damaged records of image files. These files will be read again.
     index_rebuilt : bool
-        Whether the index had to be built anew.
+        Whether the index had to be rebuilt.
 
     Attributes
     ----------
     ok : bool
-        Whether nothing was wrong.
+        Whether no problem was found.
     """
 
     rows: int = 0
@@ -50,7 +51,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was wrong."""
+        """Whether no problem was found."""
         return not (
             self.dropped
             or self.recovered
@@ -61,10 +62,10 @@ class VerifyReport:
 
 
 def build_index(path: Path, folder: Path) -> int:
-    """Build an index from the segments in ``folder``; return how many rows are bad.
+    """Build an index from the segments in ``folder``; return the number of bad rows.
 
-    It appears at ``path`` when it is complete, at once: whoever is killed on the way
-    leaves no half index to believe in. The caller holds the index's lock.
+    It is moved to ``path`` when it is complete, so that a killed process does not leave
+    a partial index. The caller holds the lock of the index.
     """
     draft = path.with_suffix(".draft")
     unlink_index(draft)
@@ -78,15 +79,15 @@ def build_index(path: Path, folder: Path) -> int:
             n_bad += n_segment_bad
     finally:
         index.close()
-    # A log that belongs to the old file must not be read into the new one. Whoever has
-    # the old file open keeps it, unlinked, until the path is next looked at.
+    # The log of the old file must not be applied to the new one. Processes that have
+    # the old file open keep it until they next look at the path.
     unlink_index(path)
     os.replace(draft, path)
     return n_bad
 
 
 def adopt_rows(index: Index, segment: Segment, start: int = 0) -> tuple[int, int]:
-    """Index a segment's rows from ``start`` on; return how many are new, and bad."""
+    """Index the rows of a segment from ``start``; return the numbers of new and bad."""
     n_good = n_bad = 0
     n_rows = start
     for first, fingerprints, _, good in segment.scan(start):
@@ -100,9 +101,9 @@ def adopt_rows(index: Index, segment: Segment, start: int = 0) -> tuple[int, int
 
 
 def check_rows(index: Index, folder: Path) -> VerifyReport:
-    """Read every row, and make the index say what the segments hold."""
-    # The index is read first: rows that others add meanwhile can then look unindexed,
-    # which adding them again mends, but never lost.
+    """Read every row, and make the index agree with the segments."""
+    # The index is read first: rows that are added meanwhile may then seem unindexed,
+    # which is harmless, but never lost.
     known_keys, known_places = index.all_rows()
     segments, n_unreadable = _open_segments(folder)
     all_keys, all_places = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
@@ -139,7 +140,7 @@ def check_rows(index: Index, folder: Path) -> VerifyReport:
 
 
 def _open_segments(folder: Path) -> tuple[list[Segment], int]:
-    """Return the segments that can be read, and how many cannot."""
+    """Return the readable segments, and the number of unreadable ones."""
     segments: list[Segment] = []
     n_unreadable = 0
     for path in list_segments(folder):
@@ -153,6 +154,6 @@ def _open_segments(folder: Path) -> tuple[list[Segment], int]:
 
 
 def unlink_index(path: Path) -> None:
-    """Delete an index and its log. The caller holds the index's lock."""
+    """Delete an index and its log. The caller holds the lock of the index."""
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -1,16 +1,16 @@
-"""The layout of a segment, and reading and writing at the lowest level.
+"""The layout of a segment, and its reading and writing at the lowest level.
 
-A segment describes itself, so the index can be rebuilt from segments alone::
+A segment is self-describing, so the index can be rebuilt from segments alone::
 
     2 x header       magic, length, crc32, JSON: format, id, byte order, space
     row 0            fingerprint (32 bytes), crc32 (4), vector (4 x width, float32)
     row 1 ...
 
-The header stands there twice, since a flaw in it would cost every row. A row's checksum
-continues that of the header, so a row is valid in its own segment only. Rows never
-change. One writer at a time, which holds the file's lock; any number of readers, who
-use ``preadv`` and not ``mmap``: a page that went bad, or a file cut short, is then an
-error to handle and not a signal that kills the process.
+The header is stored twice, since damage to it would cost every row. The checksum of a
+row continues that of the header, so a row is valid only in its segment. Rows never
+change. There is one writer at a time, which holds the lock of the file, and any number
+of readers. They use ``preadv`` rather than ``mmap``, so that a bad page or a truncated
+file is an error, not a signal that kills the process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sk_medsiglip.exceptions import CacheFormatError
 
 SEGMENT_FORMAT = 1
 MAGIC = b"skmsiglp"
-HEADER_BYTES = 2048  # one of the two copies
+HEADER_BYTES = 2048  # per copy
 ROWS_START = 2 * HEADER_BYTES
 ROW_HEAD_BYTES = FINGERPRINT_BYTES + 4
 _HEADER = {"format": int, "id": int, "byteorder": str, "space": str}
@@ -43,15 +43,16 @@ HEADER_START = struct.Struct("<8sII")  # magic, length and crc32 of the JSON
 
 
 class DamagedSegment(Exception):
-    """A segment whose header cannot be read, so that none of its rows can."""
+    """A segment whose header cannot be read, and therefore none of its rows."""
 
 
 def row_bytes(width: int) -> int:
-    """Return what a row takes on disk."""
+    """Return the size of a row on disk, in bytes."""
     return ROW_HEAD_BYTES + 4 * width
 
 
 def make_header(number: int, space: Space) -> bytes:
+    """Return one copy of the header of a segment."""
     text = json.dumps(
         {
             "format": SEGMENT_FORMAT,
@@ -63,14 +64,14 @@ def make_header(number: int, space: Space) -> bytes:
     header = HEADER_START.pack(MAGIC, len(text), crc32(text)) + text
     if len(header) > HEADER_BYTES:
         raise ValueError(
-            f"the space takes {len(header)} bytes to describe, more than the "
-            f"{HEADER_BYTES} that a segment has for it; shorten its recipe."
+            f"the description of the space takes {len(header)} bytes, more than the "
+            f"{HEADER_BYTES} available in a segment; shorten its recipe."
         )
     return header.ljust(HEADER_BYTES, b"\0")
 
 
 def read_header(fd: int, path: Path) -> tuple[int, Space, int]:
-    """Return a segment's number, its space, and where its checksums start from."""
+    """Return the number and space of a segment, and the seed of its checksums."""
     copies = bytearray(2 * HEADER_BYTES)
     read_at(fd, [memoryview(copies)], 0)
     for copy in (copies[:HEADER_BYTES], copies[HEADER_BYTES:]):
@@ -91,7 +92,7 @@ def read_header(fd: int, path: Path) -> tuple[int, Space, int]:
                 "sk_medsiglip, or set SK_MEDSIGLIP_CACHE to another folder."
             )
         if f"{header['id']:08x}" != path.stem:
-            break  # renamed: the index would never find it
+            break  # a renamed file, which the index could not find
         return header["id"], space, checksum
     raise DamagedSegment(path.name)
 
@@ -99,8 +100,9 @@ def read_header(fd: int, path: Path) -> tuple[int, Space, int]:
 def row_checksums(
     seed: int, fingerprints: Sequence[bytes], vectors: NDArray[np.float32]
 ) -> NDArray[np.uint32]:
-    # crc32 takes 1.25 us on the 4.6 kB of a row, blake3 2.6: half a read's cost either
-    # way. It misses no flipped bit and no burst up to 32 bits.
+    """Return the checksum of each row, which continues ``seed``."""
+    # crc32 takes 1.25 us for the 4.6 kB of a row, blake3 2.6 us. It detects every
+    # flipped bit, and every burst of up to 32 bits.
     parts = split(as_bytes(vectors), 4 * vectors.shape[1])
     return np.array(
         [
@@ -112,7 +114,7 @@ def row_checksums(
 
 
 def as_bytes(array: NDArray[Any]) -> memoryview:
-    """Return the memory of a contiguous array, to be read from and written to."""
+    """Return a writable view of the memory of a contiguous array."""
     return memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
 
 
@@ -135,7 +137,7 @@ if sys.platform != "win32":
     def read_at(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
         return os.preadv(fd, buffers, offset)
 
-else:  # no reading at a place, so move there and let nobody else move
+else:  # preadv is missing, so seek and read under a lock
     _moving = threading.Lock()
 
     def read_at(fd: int, buffers: Sequence[memoryview], offset: int) -> int:

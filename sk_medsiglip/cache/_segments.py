@@ -1,4 +1,4 @@
-"""Segments, opened for reading and for writing; ``_segment_layout`` has the layout."""
+"""Segments, opened for reading or writing; see ``_segment_layout`` for the layout."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from sk_medsiglip.cache._space import FINGERPRINT_BYTES, Space
 from sk_medsiglip.cache._system import lock_file
 from sk_medsiglip.exceptions import CacheError
 
-ROWS_PER_CALL = 256  # two buffers a row; the system takes 1024 at a time
+ROWS_PER_CALL = 256  # two buffers per row; the system accepts 1024 at a time
 ROWS_PER_CHUNK = 2048  # when a whole segment is read
-CHUNK_BYTES = 16 * 2**20  # fewer of large rows
+CHUNK_BYTES = 16 * 2**20  # limits the number of large rows
 
 
 class Segment:
     """A segment, opened for reading."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = open_fd(path, os.O_RDONLY)  # closed when the last reader lets go
+        self._fd = open_fd(path, os.O_RDONLY)  # closed in __del__, by the last reader
         self.path = path
         self.id, self.space, self._seed = read_header(self._fd, path)
         self._vector_bytes = 4 * self.space.width
@@ -51,13 +51,13 @@ class Segment:
 
     @property
     def n_rows(self) -> int:
-        """Number of whole rows in the file now."""
+        """Number of complete rows in the file."""
         size = os.fstat(self._fd).st_size
         return max(0, size - ROWS_START) // self._row_bytes
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the file was unlinked since it was opened."""
+        """Whether the file has been deleted since it was opened."""
         return os.fstat(self._fd).st_nlink == 0
 
     def read(
@@ -68,7 +68,7 @@ class Segment:
         targets: Sequence[int],
         failures: dict[int, OSError],
     ) -> NDArray[np.bool_]:
-        """Read rows into ``out[targets]``; say which of them are as expected."""
+        """Read rows into ``out[targets]``; return a mask of intact rows."""
         n_bytes = self._vector_bytes
         flat = as_bytes(out)
         heads = np.zeros((len(rows), ROW_HEAD_BYTES), np.uint8)
@@ -85,11 +85,11 @@ class Segment:
                 except OverflowError:
                     break
                 except OSError as error:
-                    # Those behind it may be on a sound part of the disk.
+                    # The next rows may be on an intact part of the disk.
                     failures[targets[start]] = error
                     start += 1
                     continue
-                # Checked at once, while the vectors are in the processor's cache.
+                # Checked immediately, while the vectors are in the cache of the CPU.
                 stop = start + n_read // self._row_bytes
                 if stop == start:
                     if place + self._row_bytes > os.fstat(self._fd).st_size:
@@ -111,7 +111,7 @@ class Segment:
         return read & same.all(axis=1) & (found == checksums)
 
     def fingerprint(self, row: int) -> bytes:
-        """Return what a row says that it is; empty beyond the end."""
+        """Return the fingerprint stored in a row; empty beyond the end."""
         head = bytearray(FINGERPRINT_BYTES)
         start = ROWS_START + row * self._row_bytes
         n_read = read_at(self._fd, [memoryview(head)], start)
@@ -120,7 +120,7 @@ class Segment:
     def scan(
         self, start: int = 0
     ) -> Iterator[tuple[int, list[bytes], NDArray[np.float32], NDArray[np.bool_]]]:
-        """Read and check all rows from ``start`` on, a chunk at a time."""
+        """Read and check all rows from ``start``, chunk by chunk."""
         record = np.dtype(
             [
                 ("fingerprint", f"V{FINGERPRINT_BYTES}"),
@@ -138,7 +138,7 @@ class Segment:
             yield first, fingerprints, vectors, chunk["checksum"] == checksums
 
     def _read_chunk(self, chunk: NDArray[np.void], first: int) -> None:
-        """Fill what can be read of a chunk."""
+        """Fill the readable rows of a chunk."""
         failures, row = [], 0
         while row < len(chunk):
             place = ROWS_START + (first + row) * self._row_bytes
@@ -155,7 +155,7 @@ class Segment:
 
 
 class SegmentWriter:
-    """The one writer of a segment; made by :meth:`create` or :meth:`resume`."""
+    """The only writer of a segment, from :meth:`create` or :meth:`resume`."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
@@ -164,13 +164,13 @@ class SegmentWriter:
         self._row_bytes = row_bytes(self.space.width)
         size = os.fstat(fd).st_size
         self.n_rows = max(0, size - ROWS_START) // self._row_bytes
-        self.truncate(self.n_rows)  # a row that a dying writer left unfinished
+        self.truncate(self.n_rows)  # remove an unfinished row of a killed writer
 
     @classmethod
     def create(cls, folder: Path, space: Space) -> SegmentWriter:
-        """Begin a new segment."""
-        # Numbers are drawn, not counted: nobody has to know which were ever used. A
-        # number that comes again by chance harms nothing, as rows are checked.
+        """Create a new segment."""
+        # Numbers are random, so that used ones need not be known. Using a number again
+        # by chance is harmless, since rows are checked.
         number = secrets.randbits(31)
         path = folder / f"{number:08x}.rows"
         fd = open_fd(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
@@ -185,7 +185,7 @@ class SegmentWriter:
 
     @classmethod
     def resume(cls, path: Path) -> SegmentWriter | None:
-        """Go on with a segment; None if another writer has it, or it is unusable."""
+        """Resume a segment; None if another writer holds it, or it is unusable."""
         try:
             fd = open_fd(path, os.O_RDWR)
         except OSError:
@@ -200,18 +200,18 @@ class SegmentWriter:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes in the file."""
+        """Size of the file in bytes."""
         return ROWS_START + self.n_rows * self._row_bytes
 
     @property
     def is_deleted(self) -> bool:
-        """Whether somebody unlinked the file, so that nobody would find new rows."""
+        """Whether the file has been deleted, so that new rows would be lost."""
         return os.fstat(self._fd).st_nlink == 0
 
     def append(
         self, fingerprints: Sequence[bytes], vectors: NDArray[np.float32]
     ) -> None:
-        """Write rows at the end, all of them or none."""
+        """Append all rows, or none."""
         rows = np.empty((len(vectors), self._row_bytes), np.uint8)
         rows[:, :FINGERPRINT_BYTES] = np.frombuffer(
             b"".join(fingerprints), np.uint8
@@ -230,22 +230,22 @@ class SegmentWriter:
         self.n_rows += len(vectors)
 
     def truncate(self, n_rows: int) -> None:
-        """Cut the file after its first ``n_rows`` rows."""
+        """Truncate the file to its first ``n_rows`` rows."""
         self.n_rows = n_rows
         os.ftruncate(self._fd, self.n_bytes)
 
     def close(self) -> None:
-        """Close the file, and with it give up its lock."""
+        """Close the file, which releases its lock."""
         os.close(self._fd)
 
 
 def list_segments(folder: Path) -> list[Path]:
-    """Return the segments that lie in a folder, which may be missing."""
+    """Return the segments in a folder, which may be missing."""
     return sorted(folder.glob("*.rows"))
 
 
 def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Yield stretches of ``rows`` that follow each other in the file."""
+    """Yield the start and end of runs of consecutive ``rows``."""
     breaks = (np.flatnonzero(np.diff(rows) != 1) + 1).tolist()
     for start, stop in zip([0, *breaks], [*breaks, len(rows)], strict=True):
         for first in range(start, stop, ROWS_PER_CALL):

@@ -1,10 +1,10 @@
-"""The operating system's part: where the store lies, who may look into it, locks.
+"""The operating system: location of the store, permissions, locks.
 
 There are two kinds of locks, because POSIX has two. A *file lock* (``flock``) belongs
-to one opening of a file; it survives other openings of that file in the same process.
-A *byte lock* (``lockf``) belongs to the process and to one byte, so one file serves a
-billion claims; it is lost as soon as the process closes *any* handle on that file,
-which is why whoever uses it keeps exactly one. Both end with their process.
+to one opening of a file, and is independent of other openings in the same process. A
+*byte lock* (``lockf``) belongs to the process and to one byte, so that one file is
+enough for a billion claims. It is lost as soon as the process closes *any* handle on
+that file, so exactly one handle must be kept. Both end with their process.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
 
-# File systems that several machines can have mounted at once. FUSE names what it
-# carries behind a point: "fuse.sshfs".
+# File systems that several machines can mount at the same time. The name of a FUSE
+# system follows a point: "fuse.sshfs".
 _NETWORK_TYPES = frozenset(
     "9p acfs afpfs afs beegfs ceph cifs coda davfs efs gfs gfs2 glusterfs gpfs lustre "
     "mmfs ncpfs nfs nfs4 ocfs2 orangefs panfs prl_fs pvfs2 smb smb2 smb3 smbfs vboxsf "
@@ -45,7 +45,7 @@ _NETWORK_FUSE = frozenset(
 
 
 def resolve_location(given: str | None) -> Path:
-    """Return the folder: as given, from the environment, or the user's own."""
+    """Return the given folder, that of the environment, or that of the user."""
     chosen = given or os.environ.get(ENVIRONMENT_VARIABLE)
     if chosen:
         return Path(os.path.abspath(os.path.expanduser(chosen)))
@@ -53,16 +53,16 @@ def resolve_location(given: str | None) -> Path:
         return platformdirs.user_cache_path("sk_medsiglip") / "embeddings"
     except RuntimeError as error:
         raise CacheError(
-            "this user has no home directory, so that there is no place for the "
-            f"embedding cache. Set {ENVIRONMENT_VARIABLE} to a folder, or pass cache=."
+            "this user has no home directory, in which the embedding cache would be. "
+            f"Set {ENVIRONMENT_VARIABLE} to a folder, or pass cache=."
         ) from error
 
 
 def make_folder(folder: Path, *, inside: bool = False) -> None:
-    """Make a folder that only its owner can enter, its parents as usual.
+    """Create a folder that only its owner can enter; parents are created as usual.
 
-    A folder that exists keeps its permissions: it may be shared on purpose. A folder
-    ``inside`` the store is then shared as well.
+    An existing folder keeps its permissions, since it may be shared on purpose. New
+    folders ``inside`` the store are then shared as well.
     """
     if folder.is_dir():
         return
@@ -73,8 +73,8 @@ def make_folder(folder: Path, *, inside: bool = False) -> None:
 
 
 def open_file(path: Path, flags: int) -> int:
-    """Open a file of the store; one that is made is shared as its folder is."""
-    # os.open and not open(): a forgotten handle is closed, not complained about.
+    """Open a file of the store; a new file is shared like its folder."""
+    # os.open rather than open(), which warns about handles that are not closed.
     fd = os.open(path, flags, FILE_MODE)
     if flags & os.O_CREAT:
         share(path)
@@ -82,13 +82,13 @@ def open_file(path: Path, flags: int) -> int:
 
 
 def share(path: Path) -> None:
-    """Share what was just made with those who may write into its folder."""
+    """Share a new file or folder with everybody who may write to its parent."""
     folder = path.parent.stat()
     group, everybody = folder.st_mode & stat.S_IWGRP, folder.st_mode & stat.S_IWOTH
     if not (group or everybody) or sys.platform == "win32":
         return
     mode = FILE_MODE | (0o060 if group else 0) | (0o006 if everybody else 0)
-    # It fails where another user shared the file, or where it does not exist.
+    # This fails if another user shared the file, or if it does not exist.
     with suppress(OSError):
         if path.is_dir():
             mode = folder.st_mode & 0o3777
@@ -100,12 +100,12 @@ def share(path: Path) -> None:
 if sys.platform == "win32":
     import msvcrt
 
-    # Windows keeps others from reading a locked byte, so that the byte which stands
-    # for the whole file lies behind all that a file may hold.
+    # Windows does not let others read a locked byte, so the byte that represents the
+    # whole file is beyond the end of every file.
     WHOLE_FILE = 2**30
 
     def lock_byte(fd: int, offset: int) -> bool:
-        """Lock one byte if it is free; say whether it is locked now."""
+        """Lock one byte if it is free; return whether it is locked now."""
         os.lseek(fd, offset, os.SEEK_SET)
         try:
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
@@ -119,7 +119,7 @@ if sys.platform == "win32":
         msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
 
     def lock_file(fd: int, *, wait: bool = False) -> bool:
-        """Lock the file of this handle; say whether it is locked now."""
+        """Lock the file of this handle; return whether it is locked now."""
         while not (locked := lock_byte(fd, WHOLE_FILE)) and wait:
             time.sleep(0.01)
         return locked
@@ -128,22 +128,22 @@ else:
     import fcntl
 
     def lock_byte(fd: int, offset: int) -> bool:
-        """Lock one byte if it is free; say whether it is locked now."""
+        """Lock one byte if it is free; return whether it is locked now."""
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
         except OSError as error:
-            # Any other error: no lock service, as on some network mounts. Better to
-            # compute a row twice than not at all.
+            # Other errors mean that there is no lock service, as on some network
+            # mounts. Computing a row twice is better than not at all.
             return error.errno not in (errno.EAGAIN, errno.EACCES)
         return True
 
     def unlock_byte(fd: int, offset: int) -> None:
         """Unlock one byte."""
-        with suppress(OSError):  # where there are none, none is held
+        with suppress(OSError):  # without a lock service, no lock is held
             fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
 
     def lock_file(fd: int, *, wait: bool = False) -> bool:
-        """Lock the file of this handle; say whether it is locked now."""
+        """Lock the file of this handle; return whether it is locked now."""
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -153,7 +153,7 @@ else:
 
 @contextmanager
 def holding(path: Path) -> Iterator[None]:
-    """Hold the file lock of ``path``, made if missing, for a ``with`` block."""
+    """Hold the file lock of ``path`` for a ``with`` block; create it if missing."""
     fd = open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         lock_file(fd, wait=True)
@@ -163,7 +163,7 @@ def holding(path: Path) -> Iterator[None]:
 
 
 def network_file_system(path: Path) -> str | None:
-    """Return the type of the network file system that a path is on, else None."""
+    """Return the type of the network file system of a path, else None."""
     there = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
     there = Path(os.path.realpath(there))
     if sys.platform == "win32":
@@ -184,7 +184,7 @@ def network_file_system(path: Path) -> str | None:
 
 
 def find_file_system(mounts: list[tuple[str, str]], path: str) -> str | None:
-    """Return the type of the file system that a path lies on."""
+    """Return the type of the file system of a path."""
     best, found = -1, None
     for point, kind in mounts:
         inside = path == point or path.startswith(point.rstrip("/") + "/")
@@ -201,7 +201,7 @@ def _is_network(kind: str) -> bool:
 
 
 def _parse_mountinfo(table: str) -> list[tuple[str, str]]:
-    """Read Linux's table: ``36 35 98:0 /root /point options shared:1 - type ...``."""
+    """Parse Linux's table: ``36 35 98:0 /root /point options shared:1 - type ...``."""
     mounts = []
     for line in table.splitlines():
         before, separator, after = line.partition(" - ")
@@ -212,13 +212,13 @@ def _parse_mountinfo(table: str) -> list[tuple[str, str]]:
 
 
 def _parse_mount(listed: str) -> list[tuple[str, str]]:
-    """Read what macOS's ``mount`` prints: ``//server/share on /point (smbfs, ...)``."""
+    """Parse the output of macOS: ``//server/share on /point (smbfs, ...)``."""
     found = re.findall(r"^.* on (/.*) \((\w+)[,)]", listed, flags=re.MULTILINE)
     return [(point, kind) for point, kind in found]
 
 
 def _unescape(point: str) -> str:
-    # The kernel writes space, tab, newline and backslash as octal numbers.
+    # The kernel escapes space, tab, newline and backslash as octal numbers.
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
 
 

@@ -1,4 +1,4 @@
-"""Writing rows: segment -> index, so that a row which the index names is there."""
+"""Writing rows: first to a segment, then to the index, which never names a lost row."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sk_medsiglip.cache._space import Space
 from sk_medsiglip.cache._system import make_folder
 from sk_medsiglip.exceptions import CacheError
 
-SEGMENT_LIMIT = 256 * 2**20  # bytes; a finished segment is only ever read
-ROWS_PER_PUT = 1024  # rows of one append and one transaction; they fit into L2
+SEGMENT_LIMIT = 256 * 2**20  # bytes; larger segments are only read
+ROWS_PER_PUT = 1024  # rows per append and transaction; they fit into the L2 cache
 
 
 class Writer:
-    """The segments that one process appends to, one for each space."""
+    """The segments to which one process appends, one per space."""
 
     def __init__(self, index: LiveIndex) -> None:
         self._index = index
@@ -36,7 +36,7 @@ class Writer:
         rows = np.ascontiguousarray(vectors, dtype=np.float32)
         if rows.shape != (len(fingerprints), space.width):
             raise ValueError(
-                f"vectors must have shape {(len(fingerprints), space.width)}; "
+                f"vectors must have shape {(len(fingerprints), space.width)}, "
                 f"got {rows.shape}."
             )
         keys = space.keys(fingerprints).tolist()
@@ -65,8 +65,8 @@ class Writer:
                 index.count("rows_computed", len(new))
                 index.count("repeated_puts", len(keys) - len(new))
         except BaseException as error:
-            # Notes on the segment are rolled back, adopted rows too: the next
-            # put takes it up afresh. Rows that no index can name go now.
+            # Index entries of the segment, adopted rows included, are rolled back, so
+            # the next put opens it again. Rows that no index can name are removed now.
             if writer is not None:
                 if isinstance(error, CacheError | DamagedIndex):
                     writer.truncate(n_before)
@@ -90,13 +90,13 @@ class Writer:
         writer.append(fingerprints, rows)
         index.append_rows(list(new), first_place)
         index.note_segment(writer.id, writer.space, writer.n_rows)
-        # A block is noted with its first row: to the second is exact enough.
+        # The time of use is recorded with the first row of a block.
         begun = range(-(-first_place // 256), (first_place + len(new) - 1) // 256 + 1)
         now = time.time_ns()
         index.note_uses((block, now) for block in begun)
 
     def _segment_for(self, index: Index, space: Space) -> SegmentWriter:
-        """Return the segment to append to: ours, a dead writer's, or a new one."""
+        """Return the segment to append to: open, left by a dead writer, or new."""
         writer = self._open.get(space)
         if writer is not None:
             if writer.n_bytes < SEGMENT_LIMIT and not writer.is_deleted:
@@ -110,7 +110,7 @@ class Writer:
             writer = SegmentWriter.resume(path)
             if writer is not None:
                 self._open[space] = writer
-                if writer.n_rows > n_rows:  # written, but its writer died too early
+                if writer.n_rows > n_rows:  # its writer died before indexing them
                     n_good, _ = adopt_rows(index, Segment(path), n_rows)
                     index.count("rows_computed", n_good)
                 return writer
@@ -118,7 +118,7 @@ class Writer:
         return writer
 
     def close(self) -> None:
-        """Close the segments, and give up their locks."""
+        """Close the segments, which releases their locks."""
         while self._open:
             self._open.popitem()[1].close()
 

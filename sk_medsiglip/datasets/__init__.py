@@ -1,18 +1,16 @@
 """Data: drawn phantoms, public data sets, and a user's own tables and folders.
 
-Public are the names in ``__all__``; the others that are imported here, under their own
-names, serve the command line and may change.
-
-::
+The names in ``__all__`` are public; the other imports serve the command line and may
+change. The files::
 
     _phantoms.py         make_chest_phantoms: patients, views, labels, captions
-    _anatomy.py          draws the chest
-    _findings.py         findings: drawn, and put into the words of a report
-    _export.py           write_phantoms: PNG and DICOM files with a labels table
+    _anatomy.py          the drawing of the chest
+    _findings.py         the drawing of findings, and their wording in reports
+    _export.py           write_phantoms: PNG and DICOM files with a table of labels
     _labels_csv.py       load_labels_csv, load_image_folder: a user's own collection
-    _tables.py           reads their columns
-    _medmnist.py         fetch_medmnist, fetch_pneumonia_mnist: real pictures
-    _download.py         downloads a file, whole or not at all
+    _tables.py           the reading of tables and folders
+    _medmnist.py         fetch_medmnist, fetch_pneumonia_mnist: real images
+    _download.py         the download of a file
 """
 
 from __future__ import annotations

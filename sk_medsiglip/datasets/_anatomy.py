@@ -1,8 +1,8 @@
-"""Draw the chest of one phantom: body, lungs, heart, bones.
+"""The drawing of the chest of a phantom: body, lungs, heart, bones.
 
 Everything is a smooth function of two coordinate grids, so that a phantom can be drawn
-at any size. ``x`` grows to the right of the picture (the patient's left), ``y`` grows
-downwards, and the picture spans -1 to 1 in both before the view is turned and shifted.
+at any size. ``x`` increases to the right of the image (the patient's left), ``y``
+downwards, and the image spans -1 to 1 in both before the view is rotated and shifted.
 Values are brightness on film: 0 is black (air), 1 is white (metal).
 """
 
@@ -21,36 +21,36 @@ LUNG = 0.22
 
 @dataclass(frozen=True)
 class Body:
-    """The build of one patient; lengths are in units of half the picture."""
+    """Build of one patient; lengths are in units of half the image."""
 
     habitus: float  # 0 is slender, 1 is heavy; above 1 is heavier than usual
     chest_width: float  # half width of the rib cage
-    apex: float  # y of the lung tops
-    dome: float  # y of the diaphragm's tops
-    heart_ratio: float  # heart width by chest width
+    apex: float  # y of the tops of the lungs
+    dome: float  # y of the tops of the diaphragm
+    heart_ratio: float  # width of the heart divided by that of the chest
     heart_height: float
     heart_tilt: float
     mediastinum: float  # half width
     rib_spacing: float
     rib_phase: float
-    breasts: float  # brightness of breast shadows, 0 for none
+    breasts: float  # brightness of breast shadows, or 0
     markings: float  # strength of the lung vessels
 
 
 @dataclass(frozen=True)
 class View:
-    """How the patient stands in one picture."""
+    """Position of the patient in one image."""
 
     size: int
     rotation: float  # degrees
     zoom: float
     shift: tuple[float, float]
-    breath: float  # how far the diaphragm is pushed down
+    breath: float  # downward shift of the diaphragm
 
 
 @dataclass
 class Canvas:
-    """The picture being drawn and the places that findings need to know."""
+    """The image being drawn, and the places needed to draw findings."""
 
     body: Body
     x: np.ndarray
@@ -60,21 +60,21 @@ class Canvas:
     heart: np.ndarray
     wall: np.ndarray  # |x| of the inner chest wall at each pixel
     diaphragm: np.ndarray  # y of the diaphragm at each pixel
-    pixel: float  # size of a pixel in picture units
+    pixel: float  # size of a pixel, in units of half the image
 
     def side(self, side: str) -> np.ndarray:
-        """Return 1 on the patient's ``"left"`` or ``"right"``, else 0."""
+        """Return 1 on the ``"left"`` or ``"right"`` of the patient, else 0."""
         return (self.x > 0 if side == "left" else self.x < 0).astype(np.float32)
 
     def blend(self, brightness: float | np.ndarray, alpha: np.ndarray) -> None:
-        """Paint ``brightness`` over the picture with opacity ``alpha``."""
+        """Paint ``brightness`` over the image with opacity ``alpha``."""
         self.density += alpha * (brightness - self.density)
 
 
 def sample_body(
     rng: np.random.Generator, habitus: tuple[float, float], enlarged: float | None
 ) -> Body:
-    """Draw one patient; ``enlarged`` is the size of a cardiomegaly, None for none."""
+    """Sample the build of a patient; ``enlarged`` is the size of a cardiomegaly."""
     heart = rng.uniform(0.37, 0.475) if enlarged is None else 0.5 + 0.17 * enlarged
     return Body(
         habitus=rng.uniform(*habitus),
@@ -93,7 +93,7 @@ def sample_body(
 
 
 def draw_chest(body: Body, view: View, rng: np.random.Generator) -> Canvas:
-    """Draw body, lungs, heart and vessels; findings and bones come on top."""
+    """Draw body, lungs, heart and vessels, but not findings and bones."""
     x, y = _coordinates(view)
     wide = np.abs(x)
     canvas = Canvas(
@@ -134,7 +134,7 @@ def draw_chest(body: Body, view: View, rng: np.random.Generator) -> Canvas:
 
 
 def add_bones(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Lay spine, ribs, collar bones and windpipe over the picture."""
+    """Draw spine, ribs, collar bones and windpipe over the image."""
     body, x, y, wide = canvas.body, canvas.x, canvas.y, np.abs(canvas.x)
     cage = ramp(canvas.wall + 0.05 - wide, 0.05) * ramp(
         canvas.diaphragm + 0.25 - y, 0.2
@@ -157,12 +157,12 @@ def add_bones(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def ramp(distance: np.ndarray, width: float) -> np.ndarray:
-    """Return a soft step: 0 below zero, 1 above, over ``width`` around it."""
+    """Return a soft step from 0 to 1, of ``width`` around zero."""
     return np.clip(distance * np.float32(1 / width) + np.float32(0.5), 0, 1)
 
 
 def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    """Return ``(size, size)`` noise, about ``cells`` blobs a side, unit variance."""
+    """Return ``(size, size)`` noise of unit variance, with ``cells`` blobs per side."""
     weights = _upsampling(size, cells)
     grid = rng.standard_normal((cells + 1, cells + 1), dtype=np.float32)
     return 1.5 * (weights @ grid @ weights.T)
@@ -206,7 +206,7 @@ def _diaphragm(body: Body, view: View, x: np.ndarray, wide: np.ndarray) -> np.nd
 
 def _heart(body: Body, view: View, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     half = body.heart_ratio * body.chest_width
-    # Two thirds of a heart lie on the patient's left, whatever its size.
+    # Two thirds of a heart of any size lie on the patient's left.
     dx = x - np.float32(0.34 * half)
     dy = y - np.float32(body.dome + 0.7 * view.breath - 0.62 * body.heart_height)
     tilted = dy - np.float32(body.heart_tilt) * dx * np.float32(0.5)

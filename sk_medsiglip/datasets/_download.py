@@ -1,4 +1,4 @@
-"""Download a data file once, whole or not at all."""
+"""The download of a data file, put in place only when it is complete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def data_folder(data_home: str | PathLike[str] | None) -> Path:
 
 
 def md5_of(path: Path) -> str:
-    """Return the checksum of a file, by which its authors name it."""
+    """Return the MD5 checksum of a file, which its authors publish."""
     with path.open("rb") as file:
         return hashlib.file_digest(
             file, lambda: hashlib.md5(usedforsecurity=False)
@@ -46,14 +46,14 @@ def download(
     delay: float,
     verbose: int,
 ) -> None:
-    """Fetch a file and put it in place if its checksum is right."""
+    """Download a file, and put it in place if its checksum is right."""
     path.parent.mkdir(parents=True, exist_ok=True)
     reason = ""
     for attempt in range(n_retries + 1):
         if attempt:
             time.sleep(delay)
         try:
-            # A broken download never looks like the file.
+            # An incomplete download must not be mistaken for the file.
             with new_file(path) as draft:
                 digest = _save(name, url, draft, verbose)
                 if digest != md5:
@@ -68,8 +68,8 @@ def download(
         except URLError as error:
             reason = f"no connection ({error.reason})"
         except (OSError, ValueError, HTTPException) as error:
-            said = " ".join(str(error).split())  # a server may say anything
-            reason = f"the transfer broke off ({said or type(error).__name__})"
+            text = " ".join(str(error).split())  # it may come from the server
+            reason = f"the transfer was interrupted ({text or type(error).__name__})"
     raise DatasetError(
         f"{name} could not be downloaded from {url}: {reason}; tried "
         f"{n_retries + 1} times. Try again later, or download the file elsewhere and "

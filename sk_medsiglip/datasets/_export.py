@@ -1,4 +1,4 @@
-"""Write phantoms to disk as PNG and DICOM files with a table of labels."""
+"""``write_phantoms``: phantoms as PNG and DICOM files with a table of labels."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sklearn.utils import Bunch
 
 LABELS_FILE = "labels.csv"
 
-# DICOM files keep black and white away from the ends of the 16-bit range, as
-# detectors do, so that a reader that ignores the window gets a visibly flat picture.
+# Black and white in DICOM files are not at the ends of the 16-bit range, as in files of
+# detectors, so that an image read without the window is visibly low in contrast.
 _BLACK, _WHITE = 6_000, 54_000
 
-# Tags that the standard asks for, and that a drawing has no value for.
+# Tags that the standard requires, but that have no value for a drawing.
 _BLANK = (
     *("PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
     *("AccessionNumber", "ReferringPhysicianName", "StudyID"),
@@ -30,26 +30,26 @@ def write_phantoms(
     *,
     formats: str | Sequence[str] = ("png", "dicom"),
 ) -> pd.DataFrame:
-    """Write phantoms as image files with a labels table, as a hospital might hand out.
+    """Write phantoms as image files with a table of labels, as from a hospital.
 
     Parameters
     ----------
     phantoms : :class:`~sklearn.utils.Bunch`
-        From :func:`make_chest_phantoms`.
+        Result of :func:`make_chest_phantoms`.
     folder : str or path-like
-        Where to write; made if it does not exist. Files of the same names are
-        overwritten, others are left alone.
+        Folder to write to; it is created if it does not exist. Files of the same names
+        are overwritten, others are kept.
     formats : {"png", "dicom"} or sequence of them, default=("png", "dicom")
-        Dealt out to the images in turn, one file an image. PNG files have 8 bits.
-        DICOM files have 16 bits and a VOI window that shows the same picture; every
-        third one is MONOCHROME1, stored inverted. They carry an invented patient ID
-        and no name.
+        Formats, used in turn, with one file per image. PNG files have 8 bits. DICOM
+        files have 16 bits and a VOI window that shows the same image; every third one
+        is stored inverted, as MONOCHROME1. They have an invented patient ID and no
+        name.
 
     Returns
     -------
     labels : DataFrame of shape (n_samples, n_findings + 3)
-        Columns path (relative to ``folder``), one column of 0 and 1 for each
-        finding, patient, caption. The same table is written to
+        Table with the columns path (relative to ``folder``), one column of 0 and 1 for
+        each finding, patient, and caption. It is also written to
         ``folder/labels.csv``.
 
     Examples
@@ -99,7 +99,7 @@ def write_phantoms(
 def _check_formats(formats: str | Sequence[str]) -> list[str]:
     names = [formats] if isinstance(formats, str) else list(formats)
     if not names or not set(names) <= {"png", "dicom"}:
-        raise ValueError(f"formats must be out of 'png' and 'dicom', got {formats!r}.")
+        raise ValueError(f"formats must be 'png', 'dicom' or both, got {formats!r}.")
     return names
 
 
@@ -125,7 +125,7 @@ def _write_dicom(
     if inverted:
         stored = 65_535 - stored
         low, high = 65_535 - _WHITE, 65_535 - _BLACK
-    # UIDs follow from the content, so that writing twice gives the same files.
+    # UIDs depend on the content only, so that writing twice gives the same files.
     study = generate_uid(entropy_srcs=["study", patient])
     instance = generate_uid(entropy_srcs=[patient, str(view), stored.tobytes().hex()])
 
@@ -152,7 +152,7 @@ def _write_dicom(
     data.PatientOrientation = ["L", "F"]
     data.BurnedInAnnotation = "NO"
     data.ImageComments = "A drawing, not a patient."
-    # The standard's linear window: centre - 0.5 - (width - 1) / 2 shows as black.
+    # In the linear window of the standard, centre - 0.5 - (width - 1) / 2 is black.
     data.WindowWidth = high - low + 1
     data.WindowCenter = (low + high) / 2 + 0.5
     meaning = "MONOCHROME1" if inverted else "MONOCHROME2"

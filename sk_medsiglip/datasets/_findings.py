@@ -1,4 +1,4 @@
-"""Decide which findings a phantom has, draw them, and put them into words."""
+"""The findings of a phantom: their sampling, drawing and wording."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from sk_medsiglip._json import read_json
 from sk_medsiglip.datasets._anatomy import ORGAN, Canvas, chest_wall, ramp, smooth_noise
 
-#: For each finding the details that a report may add, and its sentences.
+#: The details that a report may add to each finding, and its sentences.
 _WORDS = read_json(Path(__file__).with_name("captions.json"))
 FINDINGS = tuple(_WORDS)
 #: Facts that a report may state about an image.
@@ -24,7 +24,7 @@ FACTS = (
     ),
 )
 
-# Findings below this size are subtle: a report names a sign of them, not them.
+# Findings below this size are subtle: a report names only a sign of them.
 SUBTLE = 1 / 6
 
 # Sizes between the two are called neither small nor large.
@@ -33,7 +33,7 @@ SMALL, LARGE = 0.5, 0.6
 DEVICES = ("pacemaker", "line", "tube")
 ZONES = ("upper", "lower")
 
-#: Places of a sentence, the details that they take, and how a sentence has these.
+#: Placeholders of sentences, their details, and the wording of details.
 _SLOTS = {
     "side": ("left", "right"),
     "size": ("mild", "severe", "small", "large"),
@@ -48,36 +48,36 @@ _SPOKEN = {
     "tube": "An endotracheal tube",
 }
 
-#: Probabilities that a report mentions a finding, mentions its sign, or denies it.
+#: Probabilities that a report mentions a finding, mentions its sign, or excludes it.
 _MENTIONED, _SIGN_MENTIONED, _DENIED = 0.85, 0.7, 0.3
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding of one patient, the same in all of the patient's views."""
+    """One finding of a patient, which is the same in all views."""
 
     name: str
-    size: float  # 0 is the slightest, 1 the most marked
+    size: float  # 0 is the smallest, 1 the largest
     contrast: float  # 0 is faint, 1 is clear
     sides: tuple[str, ...] = ()
     zone: str = ""
     kind: str = ""
-    place: tuple[float, float] = (0.5, 0.5)  # within its zone, each 0 to 1
+    place: tuple[float, float] = (0.5, 0.5)  # within its zone, from 0 to 1
 
     @property
     def subtle(self) -> bool:
-        """Whether a report would name a sign only."""
+        """Whether a report names only a sign of it."""
         return self.size < SUBTLE
 
 
 def sample_findings(
     rng: np.random.Generator, names: Sequence[str], prevalence: float
 ) -> dict[str, Finding]:
-    """Draw one patient's findings, each present with probability ``prevalence``."""
+    """Sample the findings of a patient, each with probability ``prevalence``."""
     found = {}
     for name in names:
-        # Every number is drawn, present or not, so that asking for another
-        # prevalence changes who is ill and nothing else.
+        # All numbers are drawn even for absent findings, so that another prevalence
+        # changes only which findings are present.
         present = rng.random() < prevalence
         size, contrast, across, along = rng.random(4)
         side = ("left", "right")[rng.integers(2)]
@@ -103,14 +103,14 @@ def sample_findings(
 def draw_finding(
     canvas: Canvas, finding: Finding, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw one finding and return where it lies, as a boolean mask."""
+    """Draw one finding, and return its boolean mask."""
     return _PAINTERS[finding.name](canvas, finding, rng)
 
 
 def _cardiomegaly(
     canvas: Canvas, finding: Finding, rng: np.random.Generator
 ) -> np.ndarray:
-    # The heart itself was drawn at its size with the chest.
+    # The heart has been drawn with the chest, at this size.
     return canvas.heart > 0.5
 
 
@@ -138,7 +138,7 @@ def _pneumothorax(
     body = canvas.body
     gap = 0.035 + 0.20 * finding.size + rng.uniform(-0.01, 0.01)
     depth = np.clip((canvas.y - body.apex) / np.float32(0.9), 0, 1)
-    # Free air rises: the gap is widest at the top and may end above the base.
+    # Air rises: the gap is widest at the top, and may end above the base.
     reach = 0.35 + 1.1 * finding.size
     rim = gap * np.clip(1.25 - depth / np.float32(reach), 0, 1)
     fallen = chest_wall(body, canvas.y - np.float32(1.5 * gap))
@@ -243,7 +243,7 @@ def _place_in_lung(
         y = body.dome - 0.30 + 0.22 * along
     inner, outer = 0.42, 0.80
     if finding.zone == "lower" and side == "left":
-        # Behind the heart nothing would show.
+        # Behind the heart it would be invisible.
         inner = 0.68
     wall = float(chest_wall(body, y))
     x = wall * (inner + (outer - inner) * across) + rng.uniform(-0.015, 0.015)
@@ -263,13 +263,13 @@ _PAINTERS = {
 
 # ---------------------------------------------------------------- the words of a report
 
-# A fact is something a report can say of one image, and it is true, false or left open.
-# A report leaves open what it cannot be sure of: a finding that is barely visible is
-# described by a sign ("a blunted costophrenic angle") and neither named nor denied.
+# A fact is a statement of a report about one image, which is true, false or uncertain.
+# A finding that is barely visible is uncertain: it is described by a sign ("a blunted
+# costophrenic angle"), and neither named nor excluded.
 
 
 def state_facts(found: Mapping[str, Finding]) -> np.ndarray:
-    """Return, for each of ``FACTS``, 1 for true, 0 for false and -1 for left open."""
+    """Return 1 (true), 0 (false) or -1 (uncertain) for each of ``FACTS``."""
     facts = dict.fromkeys(FACTS, 0)
     for name, finding in found.items():
         family = [fact for fact in FACTS if fact.startswith(name)]
@@ -297,7 +297,7 @@ def state_facts(found: Mapping[str, Finding]) -> np.ndarray:
 def write_caption(
     facts: np.ndarray, rng: np.random.Generator, names: Sequence[str]
 ) -> str:
-    """Write true sentences on some of the facts, in random order."""
+    """Write true sentences about some of the facts, in random order."""
     known = dict(zip(FACTS, facts.tolist(), strict=True))
     if known["normal"] == 1:
         return "Normal chest radiograph."

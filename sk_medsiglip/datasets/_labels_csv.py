@@ -1,4 +1,4 @@
-"""Load a user's own collection: a table of labels, or a folder of images."""
+"""Loading of a user's own collection: a table of labels, or a folder of images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sk_medsiglip.datasets._tables import (
 from sk_medsiglip.exceptions import DatasetError
 
 _MEANINGS = ("ignore", "negative", "positive")
-#: Folder names that are splits and not classes, where all folders are such.
+#: Folder names that mean splits rather than classes, if all folders have such names.
 _SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test"))
 
 
@@ -42,59 +42,60 @@ def load_labels_csv(
     uncertain: Meaning = "ignore",
     blank: Meaning = "ignore",
 ) -> Bunch:
-    """Load a table of images and labels, as hospitals and challenges hand them out.
+    """Load a table of images and labels, as distributed by hospitals and challenges.
 
     Parameters
     ----------
     file : str or path-like
-        A CSV file, or a TSV file by its suffix, with a line of names and a row an
-        image, in UTF-8 or with a byte order mark in UTF-16. Semicolons, tabs or bars
-        may separate as well, and "sep=;" may say so in the first line. Commas in a
-        column of numbers are decimal commas, unless they may stand for thousands.
+        A CSV file, or a TSV file by its suffix, with a header and one row per image, in
+        UTF-8 or, with a byte order mark, in UTF-16. The separator may also be a
+        semicolon, tab or bar, which may be stated in the first line as "sep=;". Commas
+        in a column of numbers are decimal commas, unless they may separate thousands.
     path_column : str or None, default=None
-        Column of paths, relative to the file's folder or absolute, or of URLs. By
-        default, the first column with a file that exists; columns named "path",
-        "file", "filename", "filepath", "image" or "image_path" come first.
+        Column of paths, relative to the folder of the file or absolute, or of URLs. By
+        default, the first column with an existing file, starting with columns named
+        "path", "file", "filename", "filepath", "image" or "image_path".
     label_columns : str, sequence of str or None, default=None
-        A name of a column of 0 and 1 is one finding, of anything else classes; a list
-        of names is several findings. None takes all columns that hold nothing but 0, 1,
-        -1 and blanks. Beside 0, 1 and -1 "NA", "N/A", "NaN", "None", "null" and "." are
-        blanks; among classes such a word is a class. Spaces around a class do not
-        count, capitals do.
+        Name of a single column, which holds a finding if its values are 0 and 1, and
+        classes otherwise; or a list of names of findings. None uses all columns whose
+        values are only 0, 1, -1 and blanks. In a finding, "NA", "N/A", "NaN", "None",
+        "null" and "." are blanks too; among classes such a word is a class. Spaces
+        around a class are ignored, capitals are not.
     group_column : str or None, default=None
         Column of patient ids.
     split_column : str or None, default=None
         Column of splits, such as "train" and "test".
     uncertain, blank : {"ignore", "negative", "positive"}, default="ignore"
-        Meaning of -1 and of an empty cell of a finding. "ignore" makes NaN, which this
-        package's heads and splitters take for not known and scikit-learn's refuse.
+        Meaning of -1 and of an empty cell in a finding. "ignore" gives NaN, which means
+        unknown to the heads and splitters of this package; scikit-learn's refuse it.
 
     Returns
     -------
     bunch : :class:`~sklearn.utils.Bunch`
-        One row an image, in the order of the file:
+        One row per image, in the order of the file:
 
         paths : list of str
-            Paths of the files, which are not opened here:
-            :func:`~sk_medsiglip.images.check_images` does that.
+            Paths of the files, which are not opened here; see
+            :func:`~sk_medsiglip.images.check_images`.
         target : ndarray of shape (n_samples,) or (n_samples, n_labels)
-            Findings as 0 and 1, in float64 with NaN where one is not known; classes as
-            strings, None where a cell is empty.
+            Findings as 0 and 1, in float64 with NaN if some are unknown; classes as
+            strings, with None for empty cells.
         target_names : list of str
             The findings; or the classes, sorted.
         groups, split : ndarray of shape (n_samples,) or None
-            As they are in the file: numbers if all can be read back, so that "007",
+            Values of these columns. They are numbers if that loses nothing: "007",
             "1.10", "10E2" and numbers of twenty digits stay strings.
         frame : DataFrame
-            The whole table; columns of numbers as numbers, "007" as it is.
+            The whole table; columns of numbers are converted, except for names such as
+            "007".
 
     Raises
     ------
     DatasetError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file is not a table, a row is longer than the line of names, two columns
-        have one name, or a column is missing or of another kind.
+        If the file is not a table, a row is longer than the header, two columns have
+        the same name, or a column is missing or has other values.
 
     Examples
     --------
@@ -130,9 +131,9 @@ def load_labels_csv(
     else:
         odd = next(name for name, values in findings.items() if values is None)
         raise ValueError(
-            f"label_columns: several columns must each hold 0, 1, -1 and blanks, and "
-            f"{odd!r} holds {some_values(frame[odd])}. For a column of classes give "
-            f"its name alone: label_columns={odd!r}."
+            f"label_columns: several columns must each hold 0, 1, -1 and blanks, but "
+            f"{odd!r} holds {some_values(frame[odd])}. For a column of classes, pass "
+            f"only its name: label_columns={odd!r}."
         )
     return Bunch(
         paths=[locate(name, source.parent) for name in frame[path_column]],
@@ -150,42 +151,42 @@ def load_image_folder(folder: str | PathLike[str]) -> Bunch:
     Parameters
     ----------
     folder : str or path-like
-        Images lie in sub-folders named after their class, at any depth below; or in
-        ``train/CLASS``, ``val/CLASS``, ``test/CLASS``. Hidden files are left out, and
-        those that systems add, such as ``__MACOSX`` and ``@eaDir``.
+        Folder with images in sub-folders named after their class, at any depth; or in
+        ``train/CLASS``, ``val/CLASS``, ``test/CLASS``. Hidden files are ignored, and
+        folders added by operating systems, such as ``__MACOSX`` and ``@eaDir``.
 
     Returns
     -------
     bunch : :class:`~sklearn.utils.Bunch`
-        One row an image, sorted by path:
+        One row per image, sorted by path:
 
         paths : list of str
-            PNG, JPEG, TIFF, WebP and BMP files by their names, DICOM files also by
-            their content.
+            PNG, JPEG, TIFF, WebP and BMP files, identified by their names, and DICOM
+            files, identified by their names or content.
         target : ndarray of shape (n_samples,), or None
-            Names of classes, None for an image in no sub-folder. None if there are no
+            Names of classes, with None for images outside of sub-folders. None without
             sub-folders.
         target_names : list of str
             The classes, sorted.
         groups : None
-            A folder does not say who the patients are.
+            Always None, since a folder does not identify patients.
         split : ndarray of shape (n_samples,), or None
             Name of the first folder, if all first folders are named after splits.
         frame : DataFrame
-            Columns ``path``, relative to the folder, and ``label`` and ``split`` where
+            Columns ``path``, relative to the folder, and ``label`` and ``split`` if
             there are any.
 
     Raises
     ------
     DatasetError
-        If there is no such folder.
+        If the folder does not exist.
     ValueError
         If it holds no image.
 
     Warns
     -----
     UserWarning
-        If images lie beside folders of splits; they are left out.
+        If there are images next to folders of splits; they are left out.
 
     Examples
     --------
@@ -205,14 +206,14 @@ def load_image_folder(folder: str | PathLike[str]) -> Bunch:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise DatasetError(
-            f"{root} is not a folder. Give the folder that holds the images, or load a "
+            f"{root} is not a folder. Pass the folder that holds the images, or load a "
             "table of them with load_labels_csv."
         )
     files = list_images(root)
     if not files:
         raise ValueError(
-            f"{root} holds no image: no PNG, JPEG, TIFF, WebP, BMP or DICOM file, here "
-            "or in a sub-folder."
+            f"{root} holds no image: a PNG, JPEG, TIFF, WebP, BMP or DICOM file is "
+            "expected, also in a sub-folder."
         )
     files = _without_strays(files, root)
     inside = [path.relative_to(root) for path in files]
@@ -239,11 +240,11 @@ def load_image_folder(folder: str | PathLike[str]) -> Bunch:
 
 
 def _without_strays(files: list[Path], root: Path) -> list[Path]:
-    """Return images without those that lie beside folders of splits."""
+    """Leave out images next to folders of splits, with a warning."""
     strays = [path for path in files if path.parent == root]
     others = [path for path in files if path.parent != root]
     folders = {path.relative_to(root).parts[0] for path in others}
-    # One folder may be a class that happens to be called so.
+    # A single folder may be a class with such a name.
     if (
         not strays
         or len(folders) < 2
@@ -251,8 +252,8 @@ def _without_strays(files: list[Path], root: Path) -> list[Path]:
     ):
         return files
     warnings.warn(
-        f"{len(strays)} images lie beside {' and '.join(sorted(folders))} and are left "
-        f"out, the first is {strays[0].name}.",
+        f"{len(strays)} images next to {' and '.join(sorted(folders))} are left out; "
+        f"the first is {strays[0].name}.",
         UserWarning,
         stacklevel=3,
     )
@@ -262,7 +263,7 @@ def _without_strays(files: list[Path], root: Path) -> list[Path]:
 def _read_frame(
     source: Path, path_column: str | None, names: Sequence[str | None]
 ) -> tuple[pd.DataFrame, str]:
-    """Return the table and its column of paths; ``names`` are columns of names."""
+    """Return the table and its path column; ``names`` are columns of identifiers."""
     cells, path_column = read_table(source, path_column)
     typed = {
         name: (parse_names if name in names else parse_numbers)(cells[name])
@@ -277,13 +278,13 @@ def _names(
     label_columns: str | Sequence[str] | None,
     taken: Sequence[str | None],
 ) -> list[str]:
-    """Return the columns of labels."""
+    """Return the names of the columns of labels."""
     if label_columns is not None:
         names = list(
             [label_columns] if isinstance(label_columns, str) else label_columns
         )
         if not names:
-            raise ValueError("label_columns names no column.")
+            raise ValueError("label_columns is empty; pass at least one column.")
         check_columns(frame, names, "label_columns")
         return names
     names = [
@@ -294,8 +295,8 @@ def _names(
     ]
     if not names:
         raise ValueError(
-            "no column holds nothing but 0, 1, -1 and blanks. Say which holds the "
-            f"labels, label_columns, out of: {', '.join(frame.columns)}."
+            "there is no column whose values are only 0, 1, -1 and blanks. Pass "
+            f"label_columns, one of: {', '.join(frame.columns)}."
         )
     return names
 
@@ -308,7 +309,7 @@ def _read_classes(column: pd.Series) -> tuple[NDArray[Any], list[str]]:
     classes = sorted({one for one in target if one is not None})
     if not classes:
         raise ValueError(f"label_columns: {column.name!r} holds no label.")
-    # Without a blank, an array of strings as scikit-learn's encoders make it.
+    # Without blanks, return an array of strings, as scikit-learn's encoders do.
     return (target if None in target else target.astype(str)), classes
 
 
@@ -320,7 +321,7 @@ def _column(frame: pd.DataFrame, name: str | None, parameter: str) -> Any:
     empty = np.flatnonzero(column.isna())
     if empty.size:
         raise ValueError(
-            f"{parameter}: {name!r} is empty in {empty.size} rows, the first is row "
+            f"{parameter}: {name!r} is empty in {empty.size} rows; the first is row "
             f"{empty[0] + 1}."
         )
     return column.to_numpy()

@@ -1,4 +1,4 @@
-"""Fetch MedMNIST's flat sets: twelve kinds of medical pictures, labelled and split."""
+"""MedMNIST's two-dimensional sets: twelve kinds of medical images, with splits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sk_medsiglip._json import read_json
 from sk_medsiglip.datasets._download import data_folder, download, md5_of
 from sk_medsiglip.exceptions import DatasetError
 
-#: Facts that the authors publish about each set; ``md5`` is by size in pixels.
+#: Facts published by the authors about each set; the keys of ``md5`` are sizes.
 MEDMNIST: dict[str, dict[str, Any]] = read_json(
     Path(__file__).with_name("medmnist.json")
 )
@@ -25,7 +25,7 @@ SPLITS = ("train", "val", "test")
 #: Environment variables that name mirrors: a folder of the same files, and one file.
 MIRROR = "SK_MEDSIGLIP_MEDMNIST_URL"
 PNEUMONIA_MIRROR = "SK_MEDSIGLIP_PNEUMONIA_MNIST_URL"
-#: The record that the authors of MedMNIST point to, and its files.
+#: The official record of MedMNIST, and its files.
 RECORD = "https://zenodo.org/records/10519652"
 FILES = f"{RECORD}/files"
 
@@ -37,9 +37,9 @@ _DESCR = """\
 
 {shows}, {size} x {size} pixels; {task}.
 {n_images} images of the official {split} split.
-Licence {licence}: name the source wherever you show a picture or a figure. {terms}
-For trying out software; not for clinical use. It is not published which pictures are of
-one patient, so that a split of your own may put a patient on both sides.
+Licence {licence}: name the source wherever you show an image or a figure. {terms}
+For trying out software; not for clinical use. Patient identifiers are not published, so
+a different split may have images of one patient on both sides.
 
 :Cite: {citation}
 :and: {source}
@@ -75,7 +75,7 @@ def fetch_medmnist(
     delay: float = 1.0,
     verbose: int = 0,
 ) -> Bunch | tuple[np.ndarray, np.ndarray]:
-    """Load one of MedMNIST's twelve sets of flat pictures, downloading it once.
+    """Load one of MedMNIST's twelve sets of 2-D images, downloading it once.
 
     Parameters
     ----------
@@ -84,39 +84,39 @@ def fetch_medmnist(
         "retinamnist", "breastmnist", "bloodmnist", "tissuemnist", "organamnist",
         "organcmnist" or "organsmnist".
     size : {28, 64, 128, 224}, default=224
-        Side in pixels. A file of size 224 has up to some 10 GB, and all pictures of a
-        split are in memory at once: 150 kB each in colour, 50 kB in grey.
+        Side in pixels. A file of size 224 takes up to about 10 GB, and all images of a
+        split are in memory at the same time: 150 kB each in colour, 50 kB in grey.
     split : {"train", "val", "test"}, default="train"
         Official split.
     data_home : str, path-like or None, default=None
-        Folder that holds, or will hold, files such as ``pathmnist_224.npz``. None
-        takes the environment variable ``SK_MEDSIGLIP_DATA``, else a per-user data
-        folder. A file that is there already is used if it has the right arrays, also
-        when it is not the official one; ``DESCR`` says which.
+        Folder for files such as ``pathmnist_224.npz``. None uses the environment
+        variable ``SK_MEDSIGLIP_DATA``, or else a per-user data folder. An existing file
+        is used if it has the right arrays, even if it is not the official one;
+        ``DESCR`` says which it is.
     download_if_missing : bool, default=True
-        If False, a missing file is an error instead of a download.
+        If False, raise an error if the file is missing.
     return_X_y : bool, default=False
         Whether to return ``(images, target)`` instead of the bunch.
     n_retries : int, default=3
-        How often to try again after a failed download.
+        Number of retries after a failed download.
     delay : float, default=1.0
-        Seconds between tries.
+        Seconds between retries.
     verbose : int, default=0
         If positive, show a progress bar.
 
     Returns
     -------
     bunch : :class:`~sklearn.utils.Bunch`
-        With the entries
+        Dictionary-like object with the following attributes.
 
         images : ndarray of shape (n_samples, size, size) or (n_samples, size, size, 3)
-            uint8, grey or RGB.
+            uint8 images, grey or RGB.
         target : ndarray of shape (n_samples,) or (n_samples, n_labels)
             Classes from 0; 0 and 1 for each of the 14 labels of "chestmnist".
         target_names : list of str
             Names of the classes, or of the labels.
         task : {"binary", "multiclass", "ordinal", "multilabel"}
-            Kind of question that the labels answer.
+            Kind of classification task.
         split : str
             Name of the official split.
         licence, citation, source : str
@@ -125,21 +125,22 @@ def fetch_medmnist(
             Whether the licence allows commercial use. That of "dermamnist", CC BY-NC
             4.0, does not.
         DESCR : str
-            Description of all this, and whether the file is the official one.
+            Description of the set, and whether the file is the official one.
 
     Raises
     ------
     DatasetError
-        If the file is missing and may not be or could not be downloaded, or if it is
-        damaged.
+        If the file is missing and ``download_if_missing=False``, if it could not be
+        downloaded, or if it is damaged.
 
     Notes
     -----
-    Files come from the record that the authors name, and are checked against the
-    checksums that they publish. ``SK_MEDSIGLIP_MEDMNIST_URL`` in the environment names
-    a mirror, a folder of the same files, whose checksums must agree too.
+    Files are downloaded from the official record and compared with the published
+    checksums. The environment variable ``SK_MEDSIGLIP_MEDMNIST_URL`` can name a mirror,
+    a folder of the same files, whose checksums must agree too.
 
-    "dermamnist" was split by picture, and some lesions were photographed several times.
+    "dermamnist" was split by image, although some lesions were photographed several
+    times.
 
     References
     ----------
@@ -212,57 +213,57 @@ def fetch_pneumonia_mnist(
 ) -> Bunch | tuple[np.ndarray, np.ndarray]:
     """Load PneumoniaMNIST, downloading it once (4 MB).
 
-    Real chest X-rays of children with the label pneumonia or normal, under CC BY 4.0.
-    The file comes from the official record of MedMNIST v2 and is checked against the
-    published checksum.
+    The images are real chest X-rays of children, labelled pneumonia or normal, under
+    CC BY 4.0. The file is downloaded from the official record of MedMNIST v2 and
+    compared with the published checksum.
 
     Parameters
     ----------
     data_home : str, path-like or None, default=None
-        Folder that holds, or will hold, ``pneumoniamnist.npz``. None takes the
-        environment variable ``SK_MEDSIGLIP_DATA``, else a per-user data folder. A
-        file that is there already is used if it has the right arrays, also when it
-        is not the official one; ``DESCR`` says which.
+        Folder for ``pneumoniamnist.npz``. None uses the environment variable
+        ``SK_MEDSIGLIP_DATA``, or else a per-user data folder. An existing file is used
+        if it has the right arrays, even if it is not the official one; ``DESCR`` says
+        which it is.
     download_if_missing : bool, default=True
-        If False, a missing file is an error instead of a download.
+        If False, raise an error if the file is missing.
     subset : {"train", "val", "test", "all"}, default="train"
-        The official split. ``"all"`` joins them in this order. Copies of one picture
-        may be both in train and in val.
+        The official split. ``"all"`` joins them in this order. Copies of one image may
+        be both in train and in val.
     return_X_y : bool, default=False
         Whether to return ``(images, target)`` instead of the bunch.
     n_retries : int, default=3
-        How often to try again after a failed download.
+        Number of retries after a failed download.
     delay : float, default=1.0
-        Seconds between tries.
+        Seconds between retries.
     verbose : int, default=0
         If positive, show a progress bar.
 
     Returns
     -------
     bunch : :class:`~sklearn.utils.Bunch`
-        With the entries
+        Dictionary-like object with the following attributes.
 
         images : ndarray of shape (n_samples, 28, 28) and dtype uint8
-            Grey.
+            Grey images.
         target : ndarray of shape (n_samples,)
-            0 normal, 1 pneumonia.
+            0 for normal, 1 for pneumonia.
         target_names : list of str
             ``["normal", "pneumonia"]``.
         subset : ndarray of shape (n_samples,)
-            The official split that each image belongs to.
+            The official split of each image.
         DESCR : str
             Source, licence, and whether the file is the official one.
 
     Raises
     ------
     DatasetError
-        If the file is missing and may not be or could not be downloaded, or if it
-        is damaged.
+        If the file is missing and ``download_if_missing=False``, if it could not be
+        downloaded, or if it is damaged.
 
     Notes
     -----
-    ``SK_MEDSIGLIP_PNEUMONIA_MNIST_URL`` in the environment names a mirror; what comes
-    from there must have the published checksum too.
+    The environment variable ``SK_MEDSIGLIP_PNEUMONIA_MNIST_URL`` can name a mirror,
+    whose file must have the published checksum too.
 
     References
     ----------
@@ -310,14 +311,14 @@ def _check_wanted(download: bool, path: Path, source: str, function: str) -> Non
     if not download:
         raise DatasetError(
             f"{path.name} is not in {path.parent}. Call {function} with "
-            f"download_if_missing=True, or put the file there yourself from {source}"
+            f"download_if_missing=True, or download it there yourself from {source}"
         )
 
 
 def _read(
     path: Path, facts: dict[str, Any], size: int, splits: Sequence[str], function: str
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return images and labels of each split; raise if the file is another one."""
+    """Return images and labels of each split; raise if the file does not fit."""
 
     def damaged(reason: str) -> DatasetError:
         return DatasetError(
@@ -326,7 +327,7 @@ def _read(
         )
 
     try:
-        # Opened here: numpy leaves a file that it cannot read open.
+        # Open it here, since numpy does not close a file that it cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             parts = [(arrays[f"{s}_images"], arrays[f"{s}_labels"]) for s in splits]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:

@@ -1,4 +1,4 @@
-"""Make chest-radiograph phantoms: patients, views, labels and captions."""
+"""``make_chest_phantoms``: patients, views, labels and captions."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _DESCR = """\
 Chest-radiograph phantoms
 -------------------------
 
-Drawings, not patients: every picture is computed from a few formulas and random
-numbers. They are made for trying out and testing software. Nothing measured on them
-says anything about medicine, and they must not be used to judge a medical device.
+Drawings, not patients: every image is computed from a few formulas and random numbers.
+They are intended for trying out and testing software. Results on them have no medical
+meaning, and they must not be used to evaluate a medical device.
 
 :Number of images: {n_images}, of {n_patients} invented patients
 :Image size: {size} x {size}, {dtype}
 :Findings: {findings}
 
-Each patient has its own build and findings, which all of its views share; a view has
-its own position, exposure and noise. A finding's size runs from barely visible to
-obvious. The slightest sixth counts in ``target`` like the rest, but ``captions`` name
+Each patient has its own build and findings, shared by all of its views; each view has
+its own position, exposure and noise. The size of findings varies from barely visible to
+obvious. The smallest sixth counts in ``target`` like the rest, but ``captions`` name
 only a sign of it ("a blunted costophrenic angle"), as reports do.
 """
 
@@ -67,52 +67,51 @@ def make_chest_phantoms(
 ) -> Bunch:
     """Draw chest-radiograph phantoms with findings, patients and captions.
 
-    They are drawings, not patients: material for examples and tests that need
-    labelled medical-looking images and may not hold any. A phantom takes about
-    3 ms at 128 pixels.
+    They are drawings, not patients, for examples and tests that need labelled images of
+    medical appearance without using real ones. A phantom takes about 3 ms at 128
+    pixels.
 
     Parameters
     ----------
     n_samples : int, default=100
         Number of images.
     findings : sequence of str or None, default=None
-        Findings that may occur, in the order of the columns of ``target``. None
-        takes all: cardiomegaly, effusion, pneumothorax, consolidation, nodule and
-        device.
+        Findings that may occur, in the order of the columns of ``target``. By default,
+        all: cardiomegaly, effusion, pneumothorax, consolidation, nodule and device.
     image_size : int, default=128
-        Height and width in pixels. The built-in checkpoint reads 128; the time
-        grows with the number of pixels.
+        Height and width in pixels. The demonstration checkpoint reads 128; the time is
+        proportional to the number of pixels.
     views_per_patient : int or (int, int), default=(1, 3)
-        Number of images of one patient, or the range it is drawn from. Images of
-        a patient share findings and build, so they must be split by ``groups``.
+        Number of images per patient, or its range. Images of a patient share findings
+        and build, so they must be split by ``groups``.
     dtype : {"uint8", "uint16"}, default="uint8"
         Grey values from 0 to 255, or from 0 to 65,535.
     prevalence : float, default=0.25
         Share of patients with each finding; findings are independent.
     habitus : (float, float), default=(0, 1)
-        Range of body build: 0 is slender, 1 is heavy, more is heavier still.
+        Range of body build: 0 is slender, 1 is heavy, larger values are heavier.
     rotation : (float, float), default=(-6, 6)
-        Range of the picture's rotation in degrees.
+        Range of the rotation of the image, in degrees.
     gamma : (float, float), default=(0.75, 1.3)
-        Range of the scanner's tone curve; above 1 darkens the middle greys.
+        Range of the exponent of the tone curve; above 1 darkens the middle greys.
     exposure : (float, float), default=(0.85, 1.1)
-        Range of the factor on all brightness.
+        Range of the factor applied to the brightness.
     noise : (float, float), default=(0.005, 0.03)
-        Range of the noise's standard deviation, as a share of white.
+        Range of the standard deviation of the noise, as a fraction of white.
     return_masks : bool, default=False
-        Whether to return where each finding lies. Takes ``n_findings`` bytes for
-        every pixel.
+        Whether to return a mask of each finding, which takes ``n_findings`` bytes per
+        pixel.
     random_state : int, RandomState, Generator or None, default=None
-        An int gives the same phantoms every time; a larger ``n_samples`` then only
-        adds patients and views at the end.
+        Seed of the random number generator. An int gives the same phantoms in every
+        call; a larger ``n_samples`` then only adds patients and views at the end.
 
     Returns
     -------
     bunch : :class:`~sklearn.utils.Bunch`
-        With the entries
+        Dictionary-like object with the following attributes.
 
         images : ndarray of shape (n_samples, image_size, image_size)
-            Grey, of type ``dtype``.
+            Grey images of type ``dtype``.
         target : ndarray of shape (n_samples, n_findings)
             1 where the finding is present, else 0.
         target_names : list of str
@@ -120,19 +119,19 @@ def make_chest_phantoms(
         groups : ndarray of shape (n_samples,)
             Identifier of the patient, such as ``"PHANTOM0001"``.
         captions : list of str
-            A few report-like sentences. They are true of the image, and they do not
-            say everything.
+            A few sentences in the style of reports. They are true of the image, but not
+            complete.
         facts : DataFrame of shape (n_samples, n_facts)
-            Facts that a report could state: 1 true, 0 false, -1 left open.
+            Statements that a report could make: 1 is true, 0 false, -1 uncertain.
         masks : ndarray of shape (n_samples, n_findings, image_size, image_size)
-            Boolean; only with ``return_masks=True``.
+            Boolean masks of findings; only with ``return_masks=True``.
         DESCR : str
-            Description of the pictures, and the limits of their use.
+            Description of the images, and the limits of their use.
 
     Raises
     ------
     ValueError
-        If a finding is not known or a number is out of range.
+        If a finding is unknown or a number is out of range.
 
     Examples
     --------
@@ -168,10 +167,10 @@ def make_chest_phantoms(
         for row in rows:
             view = _sample_view(rng, image_size, rotation)
             canvas, places = _draw(body, view, found, rng)
-            picture = _expose(canvas, rng, gamma, exposure, noise)
-            # In place and rounded here, so that uint8 and uint16 are one picture.
-            np.multiply(picture, np.float32(white), out=picture)
-            images[row] = np.rint(picture, out=picture)
+            image = _expose(canvas, rng, gamma, exposure, noise)
+            # Round here, so that uint8 and uint16 show the same image.
+            np.multiply(image, np.float32(white), out=image)
+            images[row] = np.rint(image, out=image)
             facts[row] = state_facts(found)
             captions.append(write_caption(facts[row], rng, names))
             groups.append(f"PHANTOM{patient + 1:04d}")
@@ -203,9 +202,9 @@ def make_chest_phantoms(
 def _patients(
     n_samples: int, low: int, high: int, seed: int
 ) -> Iterator[tuple[int, np.random.Generator, range]]:
-    """Yield each patient's number, random numbers and rows.
+    """Yield the number, the random number generator and the rows of each patient.
 
-    A generator a patient, so that a patient looks the same however many follow.
+    With one generator per patient, a patient does not depend on ``n_samples``.
     """
     patient = row = 0
     while row < n_samples:
@@ -230,8 +229,8 @@ def _draw(
     body: Body, view: View, found: dict[str, Finding], rng: np.random.Generator
 ) -> tuple[Canvas, dict[str, np.ndarray]]:
     canvas = draw_chest(body, view, rng)
-    # Air displaces vessels but not bones, so what lies in the lung comes before the
-    # bones; devices come last.
+    # Air displaces vessels but not bones, so findings in the lung are drawn before the
+    # bones; devices are drawn last.
     in_lung = ("cardiomegaly", "consolidation", "nodule", "pneumothorax", "effusion")
     places = {
         name: draw_finding(canvas, found[name], rng)
@@ -246,7 +245,7 @@ def _draw(
 
 
 def _add_clutter(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Add what lies on many films and means nothing: a side mark, buttons."""
+    """Add meaningless objects that are common on films: a side mark, buttons."""
     size = canvas.x.shape[0]
     if rng.random() < 0.6:
         height, width = round(0.06 * size), round(0.04 * size)
@@ -267,14 +266,14 @@ def _expose(
     exposure: Range,
     noise: Range,
 ) -> np.ndarray:
-    picture = canvas.density * np.float32(rng.uniform(*exposure))
+    image = canvas.density * np.float32(rng.uniform(*exposure))
     fall_off = np.float32(rng.uniform(-0.06, 0.06))
-    picture *= 1 + fall_off * canvas.x
-    np.clip(picture, 0, 1, out=picture)
-    np.power(picture, np.float32(rng.uniform(*gamma)), out=picture)
-    grain = rng.standard_normal(picture.shape, dtype=np.float32)
-    picture += grain * np.float32(rng.uniform(*noise))
-    return np.clip(picture, 0, 1, out=picture)
+    image *= 1 + fall_off * canvas.x
+    np.clip(image, 0, 1, out=image)
+    np.power(image, np.float32(rng.uniform(*gamma)), out=image)
+    grain = rng.standard_normal(image.shape, dtype=np.float32)
+    image += grain * np.float32(rng.uniform(*noise))
+    return np.clip(image, 0, 1, out=image)
 
 
 def _check_findings(findings: Sequence[str] | None) -> list[str]:
@@ -284,7 +283,7 @@ def _check_findings(findings: Sequence[str] | None) -> list[str]:
     unknown = [name for name in names if name not in FINDINGS]
     if unknown or not names or len(set(names)) < len(names):
         raise ValueError(
-            f"findings must be distinct names out of {list(FINDINGS)}, got {names}."
+            f"findings must be distinct names from {list(FINDINGS)}, got {names}."
         )
     return names
 

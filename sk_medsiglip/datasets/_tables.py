@@ -1,6 +1,6 @@
-"""Tables and folders as they are handed out: paths, numbers, labels with blanks.
+"""The reading of tables and folders: paths, numbers, labels with blanks.
 
-The loaders and the command line share them.
+It is shared by the loaders and the command line.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from sk_medsiglip.exceptions import DatasetError
 IMAGE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 )
-#: Rows in which names of files are looked for: a check of each may be a network call.
+#: Number of rows searched for names of files, since each check may be a network call.
 _LOOKED_AT = 10
 _PATH_COLUMNS = ("path", "file", "filename", "filepath", "image", "image_path")
-#: Folders that systems and network disks put beside images: previews, what was deleted.
+#: Folders that systems and network disks add: previews, deleted files.
 _SYSTEM_FOLDERS = frozenset(("__macosx", "@eadir", "#recycle", "$recycle.bin"))
-#: No-break spaces and characters that show nothing: they stand in cells unseen.
+#: No-break spaces and invisible characters, which may surround the text of cells.
 _INVISIBLE = "\u00a0\u2007\u202f\u200b\u2060\ufeff"
-#: Byte order marks; the longer first, since it begins as the other does.
+#: Byte order marks; those of UTF-32 first, since one begins like that of UTF-16.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-#: First bytes of files that people take for a table of text.
+#: First bytes of files that are often mistaken for a table of text.
 _OTHER_FILES = {
     b"PK\x03\x04": "an Excel workbook (.xlsx) or another archive",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook (.xls)",
     b"\x1f\x8b": "a gzip archive",
     b"PAR1": "a Parquet file",
 }
-#: Texts that programs write for a missing 0 or 1.
+#: Texts written by programs for a missing 0 or 1.
 _MISSING = frozenset(("na", "n/a", "nan", "none", "null", "<na>", "."))
-#: Whole numbers below are apart as floats, too.
+#: Integers below this limit are distinct as floats.
 _EXACT = 2**53
 
 #: Meanings that an uncertain or blank label may have.
@@ -60,8 +60,8 @@ _VALUES = {"ignore": np.nan, "negative": 0.0, "positive": 1.0}
 def list_images(folder: Path) -> list[Path]:
     """Return the image files in a folder and its sub-folders, sorted.
 
-    Images are known by their suffix or, without a usual one, by the first bytes of a
-    DICOM file. Hidden files and those of systems (``__MACOSX``) are left out.
+    Images are identified by their suffix or, without a common one, by the first bytes
+    of a DICOM file. Hidden files and those of systems (``__MACOSX``) are ignored.
     """
     return sorted(path for path in folder.rglob("*") if _is_image(path, folder))
 
@@ -81,16 +81,16 @@ def _is_image(path: Path, folder: Path) -> bool:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
-        return True  # the reader reports the reason later, for this file alone
+        return True  # reading this file later raises an error
 
 
 def read_table(
     source: Path, path_column: str | None = None
 ) -> tuple[pd.DataFrame, str]:
-    """Read a table of images: cells as they are written, and the column of paths."""
+    """Read a table of images: its cells as strings, and the name of the path column."""
     if not source.is_file():
         raise DatasetError(
-            f"{source} is not a file. Give a CSV file with a column of paths, or load "
+            f"{source} is not a file. Pass a CSV file with a column of paths, or load "
             "a folder of images with load_image_folder."
         )
     try:
@@ -102,8 +102,9 @@ def read_table(
     chosen = path_column or _find_path_column(cells, source.parent)
     if chosen is None:
         raise ValueError(
-            f"which column of {source} holds the paths? None holds names of files that "
-            f"exist. Pass path_column, one of: {', '.join(cells.columns)}."
+            f"the column of paths in {source} cannot be found, since none of its "
+            "columns has the name of an existing file. Pass path_column, one of: "
+            f"{', '.join(cells.columns)}."
         )
     check_columns(cells, [chosen], "path_column")
     empty = np.flatnonzero(cells[chosen].str.strip() == "")
@@ -125,13 +126,13 @@ def check_columns(frame: pd.DataFrame, names: Sequence[str], parameter: str) -> 
 
 
 def usual_path_column(columns: Sequence[str]) -> str | None:
-    """Return the first column whose name says that it holds paths, if any."""
+    """Return the first column with a common name for paths, if any."""
     usual = [name for name in columns if str(name).lower() in _PATH_COLUMNS]
     return str(usual[0]) if usual else None
 
 
 def _find_path_column(cells: pd.DataFrame, folder: Path) -> str | None:
-    """Return the first column with a file that exists, those of usual names first."""
+    """Return the first column with an existing file, trying common names first."""
     first = usual_path_column(cells.columns)
     names = sorted(
         cells.columns, key=lambda name: str(name).lower() not in _PATH_COLUMNS
@@ -140,26 +141,27 @@ def _find_path_column(cells: pd.DataFrame, folder: Path) -> str | None:
         some = [cell for cell in cells[name].head(_LOOKED_AT) if cell.strip()]
         if any("://" in cell or os.path.isfile(locate(cell, folder)) for cell in some):
             return str(name)
-    return first  # its files are missing: the reader names the rows
+    return first  # its files are missing; reading them names the rows
 
 
 def read_strings(file: Path) -> pd.DataFrame:
-    """Read a CSV file, or by its suffix a TSV file, every cell as it is written.
+    """Read a CSV file, or by its suffix a TSV file, with all cells as strings.
 
-    The text is UTF-8, or UTF-16 or UTF-32 with a byte order mark. Commas, semicolons,
-    tabs or bars separate: as a first line ``sep=;`` says, else whichever fits the first
-    rows. Blanks, and cells that a row lacks at its end, are empty strings.
+    The text is UTF-8, or UTF-16 or UTF-32 with a byte order mark. The separator is a
+    comma, semicolon, tab or bar: that of a first line such as ``sep=;``, else the one
+    that fits the first rows best. Blanks, and missing cells at the end of a row, are
+    empty strings.
     """
     text = _decode(file.read_bytes())
-    said = re.match(r"sep=(.)\r?\n", text, re.IGNORECASE)
-    text = text[said.end() :] if said else text
+    stated = re.match(r"sep=(.)\r?\n", text, re.IGNORECASE)
+    text = text[stated.end() :] if stated else text
     separator = "\t" if file.suffix.lower() == ".tsv" else _separator(text)
-    separator = said[1] if said else separator
+    separator = stated[1] if stated else separator
     _refuse_equal_names(_first_rows(text, separator, 1))
     settings: dict[str, Any] = {"sep": separator, "index_col": False, "dtype": str}
     try:
         with warnings.catch_warnings():
-            # pandas warns where it leaves cells out.
+            # pandas warns if it drops cells.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(io.StringIO(text), keep_default_na=False, **settings)
     except (pd.errors.ParserError, pd.errors.ParserWarning):
@@ -172,10 +174,10 @@ def read_strings(file: Path) -> pd.DataFrame:
 
 
 def _decode(content: bytes) -> str:
-    """Return the text of a file, or raise ValueError that names its true format."""
-    for start, what in _OTHER_FILES.items():
+    """Return the text of a file; raise a ValueError that names another format."""
+    for start, format in _OTHER_FILES.items():
         if content.startswith(start):
-            raise ValueError(f"it is {what}. Save it as CSV in UTF-8.")
+            raise ValueError(f"it is {format}. Save it as CSV in UTF-8.")
     for mark, name in _MARKS.items():
         if content.startswith(mark):
             return content.decode(name)
@@ -185,23 +187,23 @@ def _decode(content: bytes) -> str:
         line = content[: error.start].count(b"\n") + 1
         odd = content[error.start : error.start + 1]
         raise ValueError(
-            f"line {line} is not UTF-8; in cp1252, as Windows writes, its first odd "
-            f"character is {odd.decode('cp1252', 'replace')!r}. Save it as CSV in "
+            f"line {line} is not UTF-8; in cp1252, the encoding of Windows, its first "
+            f"special one is {odd.decode('cp1252', 'replace')!r}. Save it as CSV in "
             'UTF-8, or: Path(new).write_text(Path(old).read_text("cp1252"), "utf-8").'
         ) from None
     if "\0" in text:
         raise ValueError(
-            "it holds null characters, as UTF-16 without a byte order mark does. Save "
+            "it contains null characters, like UTF-16 without a byte order mark. Save "
             "it as CSV in UTF-8."
         )
     return text
 
 
 def _first_rows(text: str, separator: str, n_rows: int) -> list[list[str]]:
-    """Return the cells of the first rows, fewer where it is not a table."""
+    """Return the cells of the first rows, or fewer if the text is not a table."""
     rows = filter(None, csv.reader(io.StringIO(text, ""), delimiter=separator))
     found: list[list[str]] = []
-    with suppress(csv.Error):  # pandas says why
+    with suppress(csv.Error):  # pandas raises it later
         found.extend(itertools.islice(rows, n_rows))
     return found
 
@@ -218,7 +220,7 @@ def _separator(text: str) -> str:
 
 
 def _refuse_equal_names(rows: list[list[str]]) -> None:
-    """Raise ValueError if two columns have one name."""
+    """Raise ValueError if two columns have the same name."""
     names = rows[0] if rows else []
     for place, name in enumerate(names):
         if name.strip() and name in names[:place]:
@@ -229,7 +231,7 @@ def _refuse_equal_names(rows: list[list[str]]) -> None:
 
 
 def _read_rows(text: str, separator: str) -> list[list[str]]:
-    """Return the cells of rows that are not all as long as the line of names."""
+    """Return the cells of rows whose lengths differ from that of the header."""
     rows: list[list[str]] = []
     reader = csv.reader(io.StringIO(text, ""), delimiter=separator, strict=True)
     try:
@@ -240,8 +242,8 @@ def _read_rows(text: str, separator: str) -> list[list[str]]:
             if "".join(row[width:]).strip():
                 raise ValueError(
                     f"row {len(rows) + 1} (line {reader.line_num}) holds "
-                    f"{len(row)} cells, for {width} columns that have a name. A "
-                    f"cell that holds {separator!r} belongs in double quotes."
+                    f"{len(row)} cells, but the header has {width} columns. Put a "
+                    f"cell that contains {separator!r} in double quotes."
                 )
             rows.append(row[:width] + [""] * (width - len(row)))
     except csv.Error as error:
@@ -250,20 +252,20 @@ def _read_rows(text: str, separator: str) -> list[list[str]]:
 
 
 def locate(name: str, folder: Path) -> str:
-    """Return the file to open for a path in a table, or the URL as it is.
+    """Return the file to open for a path in a table; a URL is returned unchanged.
 
-    Spaces around a path do not count, unless a file is so called.
+    Spaces around a path are ignored, unless there is a file with that name.
     """
     if name != name.strip() and not (folder / name).exists():
         name = name.strip()
-    # Not Path.expanduser: it fails for files whose names begin with "~".
+    # Path.expanduser fails for files whose names begin with "~".
     return name if "://" in name else str(folder / os.path.expanduser(name))
 
 
 def parse_numbers(column: pd.Series) -> Any:
-    """Turn a column of numbers into numbers; ``007`` is a name, and stays.
+    """Convert a column of numbers; names such as ``007`` stay strings.
 
-    Blank cells are missing; in a column of 0, 1 and -1 so are words such as "NA".
+    Blank cells are missing, as are words such as "NA" in a column of 0, 1 and -1.
     """
     blank = column.str.strip() == ""
     filled = column.mask(blank)
@@ -280,11 +282,11 @@ def parse_numbers(column: pd.Series) -> Any:
 
 
 def _with_points(column: pd.Series) -> pd.Series:
-    """Return decimal commas as points, in a column where commas can be nothing else."""
+    """Replace decimal commas by points, in a column where the meaning is clear."""
     words = column.dropna().str.strip()
     words = words[~words.map(_is_missing)]
     commas = words[words.str.contains(",", regex=False)]
-    # "1,000" may be a thousand.
+    # "1,000" may mean a thousand.
     if (
         commas.str.fullmatch(r"\d{1,3}(,\d{3})+").all()
         or not words.str.fullmatch(r"[+-]?\d+(,\d+)?").all()
@@ -294,10 +296,9 @@ def _with_points(column: pd.Series) -> pd.Series:
 
 
 def parse_names(column: pd.Series) -> Any:
-    """Turn names of patients or splits into numbers where that loses nothing.
+    """Convert names of patients or splits to numbers if that loses nothing.
 
-    ``12`` can be read back from a number; ``1.10``, ``10E2`` and numbers of twenty
-    digits cannot, and stay strings.
+    ``1.10``, ``10E2`` and numbers of twenty digits would be changed, and stay strings.
     """
     texts = column.fillna("").astype(str).str.strip()
     numbers = parse_numbers(texts)
@@ -319,7 +320,7 @@ def read_binary(
 ) -> NDArray[np.float64] | None:
     """Read a column of 0 and 1 (or true and false) as 0, 1 and NaN.
 
-    Returns None if the column holds anything else, or nothing.
+    The result is None if the column holds other values, or none.
     """
     words = {"true": 1, "false": 0}
     gone = column.isna() | column.map(_is_missing)
@@ -329,7 +330,7 @@ def read_binary(
     numbers = pd.to_numeric(values, errors="coerce")
     if numbers[~gone].isna().any():
         return None
-    # -1 is "uncertain" in CheXpert's and MIMIC-CXR's tables.
+    # -1 means uncertain in the tables of CheXpert and MIMIC-CXR.
     result = numbers.astype(float).mask(numbers == -1, _VALUES[uncertain])
     result = result.mask(gone, _VALUES[blank]).to_numpy()
     known = set(np.unique(result[np.isfinite(result)]))
@@ -341,7 +342,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def class_name(value: Any) -> str:
-    """Return a class as it was written: ``1``, not the ``1.0`` of a float."""
+    """Return the name of a class as written: ``1`` rather than ``1.0`` for a float."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)

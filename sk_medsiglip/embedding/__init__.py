@@ -1,21 +1,21 @@
 """Images and texts to embeddings, as scikit-learn transformers.
 
-This room joins the three below it: ``images`` reads, ``encoder`` computes, ``cache``
-keeps. The files::
+This room combines the three below it: ``images`` reads, ``encoder`` computes, ``cache``
+stores. The files::
 
     _image_embedder.py   MedSigLIPEmbedder
     _text_embedder.py    MedSigLIPTextEmbedder
     _patch_embedder.py   MedSigLIPPatchEmbedder
     _volume_embedder.py  MedSigLIPVolumeEmbedder
-    _embedder.py         what they share: a model by name, names of features
-    _image_work.py       the way of a collection of images: store, readers, model
-    _volume_work.py      of studies: slices of many share the model's batches
+    _embedder.py         their base class: a model by name, names of features
+    _image_work.py       a collection of images through store, readers and model
+    _volume_work.py      a collection of studies, whose slices share batches
     _bag_output.py       an error for data frames of bags
-    _pooling.py          the rows of a study's slices to one row
-    _model_rows.py       from the store what is there, from the model what is not
-    _model_cells.py      the same for cells, with the row of the same pass
+    _pooling.py          the rows of the slices of a study to one row
+    _model_rows.py       rows from the store, or from a model pass
+    _model_cells.py      cells from the store, or from a pass that also gives the row
     _stored_bags.py      bags that stay in the store until they are indexed
-    _model_facts.py      what is known of a model before it is loaded
+    _model_facts.py      facts about a model that is not loaded
     _read_ahead.py       work ahead in threads while the caller is busy
 """
 

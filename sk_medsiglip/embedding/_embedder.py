@@ -1,4 +1,4 @@
-"""Bases of the embedders: a model by name, and feature names."""
+"""Base classes of the embedders: a model by name, and names of features."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from sk_medsiglip.exceptions import CheckpointError
 
 
 class Stateless(VersionedPickle, TransformerMixin, BaseEstimator):
-    """Abstract: a transformer of images, studies or texts, which learns nothing."""
+    """Abstract stateless transformer of images, studies or texts."""
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
-        # Pixels and texts go in, float32 comes out, whatever the input's type.
+        # The output is float32, whatever the type of the input.
         tags.transformer_tags.preserves_dtype = []
         return tags
 
 
 class Embedder(Stateless):
-    """Abstract: a transformer that names a model and holds nothing of it."""
+    """Abstract transformer that holds the name of a model, but not its weights."""
 
     _parameter_constraints: dict[str, Any] = {
         "model": [str, os.PathLike],
@@ -64,7 +64,7 @@ class Embedder(Stateless):
     verbose: int | bool
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Name the columns of the output; neither ``fit`` nor weights are needed."""
+        """Return names of the output columns; needs neither ``fit`` nor weights."""
         facts = find_facts(self.model, self.revision, self.cache)
         prefix = type(self).__name__.lower()
         return np.array(
@@ -76,7 +76,7 @@ class Embedder(Stateless):
         return self
 
     def _model_rows(self, kind: str, facts: ModelFacts | None = None) -> ModelRows:
-        """Return where rows come from, as the parameters are now."""
+        """Return the source of rows for the present parameters."""
         cache = open_cache(self.cache)
         if facts is None:
             facts = find_facts(self.model, self.revision, cache)
@@ -84,13 +84,13 @@ class Embedder(Stateless):
         if fitted != facts.revision:
             raise CheckpointError(
                 f"This {type(self).__name__} was fitted with {self.model!r} at "
-                f"{fitted}, but finds {facts.revision} now. Vectors of the two do not "
-                "mix. Fit again, or get the fitted weights back: for a hub model "
-                f"pass revision={fitted!r}, for a folder restore its files."
+                f"{fitted}, but now finds {facts.revision}. Vectors of the two cannot "
+                "be mixed. Fit again, or restore the fitted weights: pass "
+                f"revision={fitted!r} for a hub model, or restore the folder."
             )
         return ModelRows(
             kind,
-            # The key of an image's row is the model's very input, whatever led to it.
+            # The key of an image is the exact input of the model.
             "pixels"
             if kind == "image"
             else f"text-1;lower;max_length={facts.text_tokens}",
@@ -104,29 +104,28 @@ class Embedder(Stateless):
         )
 
     def _finish(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Normalise on the way out: one stored row serves both settings."""
+        """Normalise rows, which are stored unnormalised for both settings."""
         if self.normalize:
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows
 
 
 def plain_rows(transformer: Any, X: Any) -> NDArray[Any]:
-    """Return what a transformer makes of ``X``, as an array under every configuration.
+    """Transform ``X`` to an array under every configuration of scikit-learn.
 
-    Bags that stay in the store stay there.
+    Bags that are read from the store on demand are returned as they are.
 
     Parameters
     ----------
     transformer : transformer
-        Such as an embedder; ready to transform.
+        Transformer such as an embedder, fitted if it needs to be.
     X : array-like
         Its input.
 
     Returns
     -------
     ndarray of shape (n_samples, n_features)
-        Also where ``set_config(transform_output=...)``, or the transformer's own
-        ``set_output``, asks for data frames.
+        An array even if ``set_config(transform_output=...)`` requests data frames.
     """
     with config_context(transform_output="default"):
         rows = transformer.transform(X)

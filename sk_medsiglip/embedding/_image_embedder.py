@@ -1,4 +1,4 @@
-"""``MedSigLIPEmbedder``: images in, embeddings out, each through the model once."""
+"""``MedSigLIPEmbedder``: images to embeddings, one model pass per image."""
 
 from __future__ import annotations
 
@@ -35,70 +35,73 @@ _ROWS_IN_WARNING = 5
 
 
 class MedSigLIPEmbedder(Embedder):
-    """Turn medical images into MedSigLIP embeddings, each image once.
+    """Turn medical images into MedSigLIP embeddings, with one model pass per image.
 
-    Rows are kept on disk under the content of the image, the weights and the
-    preprocessing. Whatever asks for the same image again (another fold, another head,
-    another process, tomorrow's run) reads its row and runs no model.
+    Rows are stored on disk, keyed by the content of the image, the weights and the
+    preprocessing. If the same image is requested again (in another fold, by another
+    head, in another process or run), its row is read and the model is not run.
 
     Parameters
     ----------
     model : str or path-like, default="google/medsiglip-448"
         A repository on the Hugging Face hub, a checkpoint folder, or ``"demo"``, the
-        small demonstration checkpoint that ships in the package. Looked up anew on
-        every machine: the estimator and its pickle hold the name, no weights.
+        small demonstration checkpoint included in the package. The estimator and its
+        pickle hold the name and not the weights, so the model is looked up again on
+        every machine.
     revision : str or None, default=None
-        Commit, branch or tag of a repository. None takes the commit that lies in the
-        local hub cache, else the newest.
+        Commit, branch or tag of a repository. None uses the commit in the local hub
+        cache, or else the newest.
     resize : {"medsiglip", "processor"}, default="medsiglip"
-        "medsiglip" is bilinear without antialiasing, as TensorFlow does it: the model
-        card's recipe "to reproduce the evaluations". "processor" is the checkpoint's
-        own image processor (bicubic).
+        Method of resizing. "medsiglip" is bilinear without antialiasing, as in
+        TensorFlow: the recipe of the model card "to reproduce the evaluations".
+        "processor" is the image processor of the checkpoint (bicubic).
     pad : bool, default=False
-        Pad the shorter side with black to a square before resizing, which keeps
-        proportions, as Google's fine-tuning notebook does.
+        Whether to pad the shorter side with black to a square before resizing, which
+        keeps proportions, as in Google's fine-tuning notebook.
     intensity : "auto", Window, CTWindows or Percentiles, default="auto"
-        How grey values become 0 to 255. "auto" goes by type and, for DICOM, by
-        modality; the white of a 16-bit picture file is the smallest of 255, 4095 and
-        65535 that no pixel exceeds, so say ``Window(center, width)`` where all files
-        share one scale. See :func:`~sk_medsiglip.images.read_image`.
+        Mapping of grey values to 0 to 255. "auto" depends on the type and, for DICOM,
+        on the modality. White in a 16-bit image file is the smallest of 255, 4095 and
+        65535 that no pixel exceeds, so use ``Window(center, width)`` if all files share
+        one scale. See :func:`~sk_medsiglip.images.read_image`.
     frame : int, "middle" or None, default=None
-        Which frame of a multi-frame file. None refuses such files.
+        Frame of multi-frame files. None refuses such files.
     normalize : bool, default=False
-        Scale every row to length 1. Zero-shot does that itself; linear heads are
-        usually better without.
+        Whether to scale every row to unit length. Zero-shot classifiers do so
+        themselves; linear heads usually perform better without.
     dtype : {"auto", "float32", "bfloat16"}, default="auto"
-        Numeric type of the model pass: bfloat16 on a GPU that has it, and for
-        ``engine="openvino"`` on a CPU that is faster in it; else float32. "auto" also
-        accepts rows that were stored under another type.
+        Numeric type of the model pass. "auto" is bfloat16 on a GPU that supports it,
+        and with ``engine="openvino"`` on a CPU that is faster in it; else float32. It
+        also accepts rows that were stored with another type.
     device : str, default="auto"
-        ``"cpu"``, ``"cuda"``, ``"mps"``; "auto" takes the best one there is.
+        ``"cpu"``, ``"cuda"`` or ``"mps"``; "auto" selects the best available.
     engine : {"auto", "torch", "openvino"}, default="auto"
-        Engine that runs the model. "openvino" is about twice as fast as torch's
+        Engine that runs the model. "openvino" is about twice as fast as torch in
         float32 on CPUs that are fast in bfloat16, and a fifth faster on others; it
         needs ``pip install "sk-medsiglip[openvino]"``. The checkpoint is converted
-        once, a minute for MedSigLIP, and kept beside the cache. "auto" is torch, and
-        accepts rows of either.
+        once, which takes a minute for MedSigLIP, and is stored next to the cache.
+        "auto" is torch, and accepts rows of either.
     batch_size : int or "auto", default="auto"
-        Images in one model pass. Rows are stored after every pass. A pass that memory
-        does not hold is halved and tried again; "auto" grows on a GPU.
+        Number of images in one model pass. Rows are stored after every pass. A pass
+        that does not fit into memory is halved and repeated; "auto" grows on a GPU.
     n_jobs : int or None, default=None
-        Threads that read images ahead of the model. None is 1.
+        Number of threads that read images ahead of the model. None means 1.
     cache : bool, str, path-like or EmbeddingCache, default=True
-        Where rows are kept. True is a per-user folder, or ``SK_MEDSIGLIP_CACHE``;
-        False keeps nothing.
+        Store for rows. True is a per-user folder, or ``SK_MEDSIGLIP_CACHE``; False
+        stores nothing.
     max_pixels : int, default=178956970
-        Larger images are refused before they are decoded. The default is Pillow's.
+        Largest number of pixels; larger images are refused before they are decoded.
+        The default is that of Pillow.
     on_error : {"raise", "nan"}, default="raise"
-        Whether an unreadable image raises, or leaves its row NaN with one warning.
+        Whether an unreadable image raises an error, or gives a row of NaN and one
+        warning.
     verbose : int, default=0
-        Over 0 shows a progress bar.
+        If positive, show a progress bar.
 
     Attributes
     ----------
     revision_ : str
         Commit or folder digest of the weights at ``fit``. A fitted or loaded embedder
-        that meets other weights raises.
+        raises if it finds other weights.
 
     See Also
     --------
@@ -107,12 +110,12 @@ class MedSigLIPEmbedder(Embedder):
 
     Notes
     -----
-    On 2 CPU cores an image costs MedSigLIP 3 to 8 s, the demo checkpoint about 10 ms;
-    a stored row costs microseconds. Workers of ``n_jobs`` elsewhere (threads, loky,
-    spawn) share the store and never compute one row twice at the same moment; forked
-    ones compute on one thread.
+    On 2 CPU cores, an image takes 3 to 8 s with MedSigLIP and about 10 ms with the
+    demonstration checkpoint; a stored row takes microseconds. Parallel workers of other
+    estimators (threads, loky, spawn) share the store and never compute the same row at
+    the same time; forked workers compute on one thread.
 
-    Not a medical device; embeddings and what is built on them are for research.
+    This is not a medical device; embeddings and models built on them are for research.
 
     References
     ----------
@@ -183,14 +186,14 @@ class MedSigLIPEmbedder(Embedder):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
-        """Check the collection and record which weights there are; nothing is learned.
+        """Check the collection and record the revision of the weights.
 
         Parameters
         ----------
         X : array-like of shape (n_samples,), (n_samples, H, W) or (n_samples, H, W, C)
-            Images, as for :meth:`transform`. None is opened here.
+            Images, as for :meth:`transform`. They are not opened here.
         y : ignored
-            For pipelines.
+            Not used, present for API consistency.
 
         Returns
         -------
@@ -201,41 +204,43 @@ class MedSigLIPEmbedder(Embedder):
         TypeError, ValueError
             If ``X`` is not a collection of images.
         ModelAccessError, CheckpointError
-            If the model cannot be had.
+            If the model is not available.
         """
         image_rows(X)
         return self._record_model()
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
-        """Return one row an image.
+        """Return one row per image.
 
         Parameters
         ----------
         X : array-like of shape (n_samples,), (n_samples, H, W) or (n_samples, H, W, C)
             A list, array, Series or one-column DataFrame of paths, bytes, file
-            objects, PIL images or arrays, in any mixture; or one numeric array.
+            objects, PIL images or arrays, also mixed; or one numeric array.
 
         Returns
         -------
         ndarray of shape (n_samples, embedding_dim), float32
-            Under ``on_error="nan"``, rows of unreadable images are NaN.
+            Embeddings. With ``on_error="nan"``, rows of unreadable images are NaN.
 
         Raises
         ------
         ImageReadError
-            If an image cannot be read: names its row, its source, what is wrong and
-            what to do. What was embedded before it is kept.
+            If an image cannot be read. The message gives its row, its source, the
+            reason and a remedy. Images embedded before it stay stored.
         CheckpointError
-            If the weights are others than at ``fit``, or damaged.
+            If the weights are damaged, or differ from those at ``fit``.
         ModelAccessError
-            If a row is not stored and the model cannot be had.
+            If a row is not stored and the model is not available.
 
         Warns
         -----
         UnreadableImageWarning
-            Under ``on_error="nan"``: once, with the number and the first rows.
+            Once with ``on_error="nan"``, with the number of unreadable images and the
+            first of them.
         CacheWarning
-            If rows cannot be kept (disk full, no permission); they are right.
+            If rows cannot be stored (disk full, permission denied); the result is
+            correct.
         """
         self._validate_params()
         validate_intensity(self.intensity)
@@ -246,12 +251,12 @@ class MedSigLIPEmbedder(Embedder):
         return self._finish(images.vectors)
 
     def verify_files(self, X: ArrayLike) -> NDArray[np.bool_]:
-        """Read images again, to find files that changed without showing it.
+        """Read images again, to find changes that :meth:`transform` does not notice.
 
-        A file is known by its path, size, times and inode. What changes it and leaves
-        all of these as they were (a tool that sets times back, some network disks) is
-        not seen by :meth:`transform`; it is by this, which forgets what it finds, so
-        that the next ``transform`` reads those files.
+        A file is identified by its path, size, times and inode. :meth:`transform` does
+        not notice a change that leaves all of these as they were (a tool that resets
+        times, some network disks). This method does, and removes such files from the
+        store, so that the next ``transform`` reads them.
 
         Parameters
         ----------
@@ -261,17 +266,17 @@ class MedSigLIPEmbedder(Embedder):
         Returns
         -------
         ndarray of shape (n_samples,), bool
-            False where a file is not the picture that it is remembered as. Files that
-            are not remembered are not read, and True.
+            False for files whose content differs from that recorded in the store. Files
+            without a record are not read and give True.
 
         Raises
         ------
         CacheError
-            If what is outdated cannot be forgotten: the cache is read-only.
+            If outdated records cannot be removed because the cache is read-only.
 
         Notes
         -----
-        Costs the reading of every remembered file, and no model pass.
+        Every file with a record is read. The model is not run.
         """
         self._validate_params()
         validate_intensity(self.intensity)
@@ -281,7 +286,7 @@ class MedSigLIPEmbedder(Embedder):
         return same
 
     def _image_work(self, rows: ModelRows | None = None) -> ImageWork:
-        """Return how images become rows, as the parameters are now."""
+        """Return the steps from images to rows for the present parameters."""
         if rows is None:
             rows = self._model_rows("image")
         facts = rows.facts
@@ -306,12 +311,12 @@ class MedSigLIPEmbedder(Embedder):
 def prepare_image(
     embedder: MedSigLIPEmbedder, facts: ModelFacts, source: Any
 ) -> NDArray[np.uint8]:
-    """Return an image at the model's size, prepared as an embedder does it.
+    """Return an image at the size of the model, prepared as by an embedder.
 
     Parameters
     ----------
     embedder : MedSigLIPEmbedder
-        Its parameters say how images are read and resized.
+        Embedder whose parameters decide how images are read and resized.
     facts : ModelFacts
         Sizes and revision of its model.
     source : path, bytes, file object, PIL image or array
@@ -324,7 +329,7 @@ def prepare_image(
     Raises
     ------
     ImageReadError
-        If it cannot be read.
+        If the image cannot be read.
     """
     reading: dict[str, Any] = {
         "intensity": embedder.intensity,
@@ -342,7 +347,7 @@ def prepare_image(
 def warn_about_unreadable(
     failures: dict[int, ImageReadError], total: int, result: str
 ) -> None:
-    """Warn of images that cannot be read, and say what stands in their place."""
+    """Warn about unreadable images; ``result`` is their place in the output."""
     shown = [str(error) for error in list(failures.values())[:_ROWS_IN_WARNING]]
     more = len(failures) - len(shown)
     if more:
@@ -350,6 +355,6 @@ def warn_about_unreadable(
     warn_user(
         f"{len(failures)} of {total} images cannot be read and are {result}:\n  "
         + "\n  ".join(shown)
-        + "\nsk_medsiglip.images.check_images(X) lists them all and which to keep.",
+        + "\nsk_medsiglip.images.check_images(X) lists all of them.",
         UnreadableImageWarning,
     )

@@ -1,4 +1,4 @@
-"""The way of a collection of images through store, readers and model."""
+"""The embedding of a collection of images through store, readers and model."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from sk_medsiglip.embedding._read_ahead import Prepared, map_ahead, read_ahead
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import image_fingerprint, source_identity
 
-#: Questions to servers at a time.
+#: Number of simultaneous requests to servers.
 _REQUESTS = 16
 
-#: Images that wait to be compared.
+#: Number of images that wait to be compared.
 _READ_AHEAD = 16
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedImages:
-    """Rows of a collection, in its order."""
+    """Rows of a collection, in the same order."""
 
     vectors: NDArray[np.float32]
     fingerprints: list[bytes | None]
@@ -37,7 +37,7 @@ class EmbeddedImages:
 
 @dataclass(frozen=True, eq=False)
 class ImageWork:
-    """How images become rows, for one call of ``transform``."""
+    """The steps from images to rows, for one call of ``transform``."""
 
     rows: ModelRows
     recipe: str
@@ -48,11 +48,11 @@ class ImageWork:
     keep_going: bool
 
     def embed(self, sources: Sequence[Any], bar: tqdm | None = None) -> EmbeddedImages:
-        """Return the row of every source; by default, show an own progress bar."""
+        """Return the row of every source; without ``bar``, show a new progress bar."""
         return _Collection(self, sources).embed(bar)
 
     def find_outdated(self, sources: Sequence[Any]) -> list[int]:
-        """Forget, and return, sources that are remembered as another picture."""
+        """Return the sources whose content has changed, and remove their records."""
         stamps = source_stamps(sources)
         known = self.rows.recall_files(stamps, self.recipe)
         remembered = [row for row, fingerprint in enumerate(known) if fingerprint]
@@ -67,7 +67,7 @@ class ImageWork:
                 n_jobs=self.n_jobs,
                 window=lambda: _READ_AHEAD,
             ):
-                # A file that cannot be read any more was read once, so it has changed.
+                # A file with a record was read before; if it is unreadable, it changed.
                 if isinstance(prepared, ImageReadError) or prepared != known[row]:
                     outdated.append(row)
                 bar.update()
@@ -78,20 +78,20 @@ class ImageWork:
 
 @dataclass(eq=False)
 class _Batch:
-    """Images on their way to the model."""
+    """Images of the next pass of the model."""
 
     read: list[int] = field(default_factory=list)
     pixels: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 class _Collection:
-    """One collection on its way.
+    """The embedding of one collection.
 
-    1. Sources that were read before in this very state (files) or with this content
-       (bytes, arrays) have a fingerprint on record; their rows are fetched in one go.
-    2. The rest is read ahead in threads; each batch takes what is stored meanwhile and
-       computes what is not.
-    3. What another worker was computing at that moment is waited for.
+    1. Sources that were read before in the same state (files) or with the same content
+       (bytes, arrays) have a fingerprint on record; their rows are fetched together.
+    2. The others are read ahead in threads; each batch takes the rows that have been
+       stored meanwhile, and computes the rest.
+    3. Rows that another worker was computing are waited for.
     """
 
     def __init__(self, work: ImageWork, sources: Sequence[Any]) -> None:
@@ -99,7 +99,7 @@ class _Collection:
         self._rows = work.rows
         self._sources = sources
         # Taken before any file is read: a file that changes while it is read must not
-        # be remembered in its new state with its old content.
+        # be recorded in its new state with its old content.
         self._stamps = (
             source_stamps(sources) if work.rows.cache else [None] * len(sources)
         )
@@ -128,7 +128,7 @@ class _Collection:
         return EmbeddedImages(self._vectors, self._fingerprints, self._failures)
 
     def _take_stored(self) -> list[int]:
-        """Fetch what is stored under fingerprints known already; return the rest."""
+        """Fetch the rows with known fingerprints; return the remaining positions."""
         known = self._rows.recall_files(self._stamps, self._work.recipe)
         self._fingerprints = known
         asked = [row for row, fingerprint in enumerate(known) if fingerprint]
@@ -146,7 +146,7 @@ class _Collection:
     def _embed(self, todo: list[int]) -> list[int]:
         """Read and embed rows; return those that another worker was computing."""
         elsewhere: list[int] = []
-        # A single batch has the whole machine: no thread is needed, nor one core kept.
+        # A single batch uses the whole machine, without a thread.
         n_batches = -(-len(todo) // self._work.batch_size())
         at_once = min(self._rows.passes_at_once, n_batches)
         for rows, done in map_ahead(
@@ -162,7 +162,7 @@ class _Collection:
         return elsewhere
 
     def _read_batches(self, todo: list[int]) -> Iterator[_Batch]:
-        """Yield what was read, in the size of a model pass."""
+        """Yield images as they are read, in batches of the size of a model pass."""
         batch, self._size = _Batch(), self._work.batch_size()
         for row, prepared in read_ahead(
             self._sources,
@@ -176,14 +176,14 @@ class _Collection:
                 continue
             self._fingerprints[row], pixels = prepared
             batch.read.append(row)
-            # The same picture a second time: its row is copied at the end.
+            # The row of a repeated image is copied at the end.
             if self._first_row.setdefault(prepared[0], row) == row:
                 batch.pixels[row] = pixels
             else:
                 self._advance(1)
             if len(batch.pixels) >= self._size:
                 yield batch
-                # It may have grown, or memory may have been found too small.
+                # The size may have grown, or shrunk if memory was too small.
                 batch, self._size = _Batch(), self._work.batch_size()
         if batch.read:
             yield batch
@@ -193,7 +193,7 @@ class _Collection:
         return image_fingerprint(pixels), pixels
 
     def _embed_batch(self, batch: _Batch) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """Fill a batch; return its rows and which another worker is not computing."""
+        """Fill a batch; return its rows, and a mask of those that are done."""
         self._rows.remember_files(
             self._lasting_stamps(batch.read),
             self._work.recipe,
@@ -213,7 +213,7 @@ class _Collection:
         return rows, done
 
     def _lasting_stamps(self, rows: list[int]) -> list[FileStamp | None]:
-        """Return the stamps of rows; of arrays that changed meanwhile, None."""
+        """Return the stamps of rows; None for arrays that changed meanwhile."""
         stamps = [self._stamps[row] for row in rows]
         sources = [self._sources[row] for row in rows]
         held = [
@@ -221,7 +221,7 @@ class _Collection:
             for i, source in enumerate(sources)
             if stamps[i] and not isinstance(source, str | bytes | os.PathLike)
         ]
-        # Its owner, or another process by a memory map, may have written to it.
+        # The caller, or another process through a memory map, may have written to them.
         for i, now in zip(held, source_stamps([sources[i] for i in held]), strict=True):
             before = stamps[i]
             if before and (now is None or now._replace(taken=before.taken) != before):
@@ -242,7 +242,18 @@ class _Collection:
 
 
 def source_stamps(sources: Sequence[Any]) -> list[FileStamp | None]:
-    """Return what each source is known by before it is read."""
+    """Return the identity of each source before it is read.
+
+    Parameters
+    ----------
+    sources : sequence
+        Images, as for ``read_image``.
+
+    Returns
+    -------
+    list of FileStamp or None
+        None for sources that cannot be identified without reading them.
+    """
     if any(isinstance(source, str) and "://" in source for source in sources):
         # Each URL is a request to its server.
         with ThreadPoolExecutor(_REQUESTS) as pool:

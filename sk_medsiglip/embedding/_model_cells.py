@@ -1,4 +1,4 @@
-"""Cells of images from the store or a model pass, and their rows of the same pass."""
+"""Cells of images from the store or a model pass, and the rows of the same pass."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sk_medsiglip.embedding._model_rows import ModelRows
 
 @dataclass(eq=False)
 class ModelCells(ModelRows):
-    """Packed cells of one model and grid, with the pooled row of the image at the end.
+    """Packed cells of one model and grid, followed by the pooled row of the image.
 
-    The store keeps the two apart, so that each serves by itself. ``pooled`` are the
-    rows of the same model; ``with_row`` asks for them also where cells are stored.
+    The store keeps the two separately, so that each can be used alone. ``pooled`` are
+    the rows of the same model; ``with_row`` requests them for stored cells too.
     """
 
     packing: BagPacking = field(kw_only=True)
@@ -33,14 +33,14 @@ class ModelCells(ModelRows):
         return self.packing.n_words + self.pooled.width
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the packed cells and the row of each image, by a model pass."""
+        """Return the packed cells and the row of each image from a model pass."""
         rows, cells = self.encoder.encode_cells(pixels, self.grid)
         return np.hstack([self.packing.pack(cells), rows])
 
     def get(
         self, fingerprints: Sequence[bytes], out: NDArray[np.float32]
     ) -> NDArray[np.bool_]:
-        """Fill the rows of ``out`` that the store holds; return which."""
+        """Fill the rows of ``out`` that are stored; return a mask of them."""
         n, n_words = len(fingerprints), self.packing.n_words
         words = np.empty((n, n_words), np.float32)
         found = super().get(fingerprints, words)
@@ -57,12 +57,12 @@ class ModelCells(ModelRows):
         fingerprints: Sequence[bytes],
         rows: NDArray[np.float32],
     ) -> None:
-        """Store cells, and pooled rows; those that are stored already stay, in both."""
+        """Store cells and pooled rows; rows that are already stored are kept."""
         n_words = self.packing.n_words
         stored = np.empty((len(fingerprints), self.pooled.width), np.float32)
         new = ~self.pooled.stored_in(cache).get(fingerprints, stored)
         rows[~new, n_words:] = stored[~new]
-        # Rows first: whoever is killed between the two leaves no cells without a row.
+        # Rows first, so that a killed process does not leave cells without a row.
         self.pooled.put(cache, list(compress(fingerprints, new)), rows[new, n_words:])
         super().put(cache, fingerprints, rows[:, :n_words])
 
@@ -76,7 +76,7 @@ class ModelCells(ModelRows):
 def cells_of(
     pooled: ModelRows, grid: int, stored: str, *, with_row: bool
 ) -> ModelCells:
-    """Return the cells of the images that ``pooled`` are the rows of."""
+    """Return the cells of the images whose rows are ``pooled``."""
     same = {one.name: getattr(pooled, one.name) for one in fields(pooled) if one.init}
     same |= {"kind": "cells", "recipe": f"{pooled.recipe};grid={grid};{stored}"}
     packing = BagPacking(grid**2, pooled.width, stored)

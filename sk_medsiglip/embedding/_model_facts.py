@@ -1,4 +1,4 @@
-"""Facts of a model before it is loaded, and the store that an embedder uses."""
+"""Facts about a model that is not loaded, and the store of an embedder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sk_medsiglip.exceptions import CacheError, CacheWarning, ModelAccessError
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Facts of a model that are known without its weights."""
+    """Facts about a model that are known without its weights."""
 
     revision: str
     embedding_dim: int
@@ -37,12 +37,12 @@ _FACTS = frozenset(ModelFacts.__annotations__)
 def open_cache(
     cache: bool | str | os.PathLike[str] | EmbeddingCache | None,
 ) -> EmbeddingCache | None:
-    """Return the store that the parameter ``cache`` means, or None.
+    """Return the store selected by the parameter ``cache``, or None.
 
     Parameters
     ----------
     cache : bool, str, path-like, EmbeddingCache or None
-        True is the per-user store; False and None mean that nothing is kept.
+        True is the per-user store; False and None store nothing.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def open_cache(
         try:
             return EmbeddingCache()
         except CacheError as error:
-            warn_user(f"Embeddings are computed but not kept: {error}", CacheWarning)
+            warn_user(f"Embeddings are computed but not stored: {error}", CacheWarning)
             return None
     return None if cache is False else EmbeddingCache(cache)
 
@@ -64,19 +64,19 @@ def find_facts(
     revision: str | None = None,
     cache: bool | str | os.PathLike[str] | EmbeddingCache | None = None,
 ) -> ModelFacts:
-    """Return a model's revision and sizes; no weights are read or downloaded.
+    """Return the revision and sizes of a model, without reading its weights.
 
-    Where the model cannot be had, the store's own record of it serves: a laptop with
-    a filled store needs no model.
+    If the model is not available, its record in the store is used: a machine with a
+    filled store does not need the model.
 
     Parameters
     ----------
     model : str or path-like
-        As the user gave it.
+        Model, as passed to an embedder.
     revision : str or None, default=None
-        As the user gave it.
+        Revision, as passed to an embedder.
     cache : bool, str, path-like, EmbeddingCache or None, default=None
-        The store where an earlier run recorded the model, as embedders take it.
+        Store, as passed to an embedder, in which an earlier run recorded the model.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def find_facts(
     Raises
     ------
     ModelAccessError, CheckpointError
-        If it is neither to be had nor on record.
+        If the model is neither available nor on record.
     """
     name = os.fspath(model)
     store = open_cache(cache)
@@ -108,7 +108,7 @@ def find_facts(
 
 
 def facts_of(encoder: Encoder) -> ModelFacts:
-    """Return what is known of a model that is loaded.
+    """Return the facts about a loaded model.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def facts_of(encoder: Encoder) -> ModelFacts:
     -------
     ModelFacts
     """
-    # An image tower alone has no logits: NaN is not a number that can be kept.
+    # An image tower alone has no logits; NaN is recorded as None.
     scale, bias = (
         one if np.isfinite(one) else None
         for one in (encoder.logit_scale, encoder.logit_bias)
@@ -138,7 +138,7 @@ def _recall(
     cache: EmbeddingCache, name: str, revision: str | None
 ) -> ModelFacts | None:
     facts = cache.recall_model(name, revision) or {}
-    try:  # a store may come from elsewhere, and know more or less than this version
+    try:  # a store of another version may record more or fewer facts
         return ModelFacts(**{k: facts[k] for k in facts if k in _FACTS})
     except TypeError:
         return None
@@ -153,9 +153,9 @@ def space_of(
     engine: str,
     width: int | None = None,
 ) -> Space:
-    """Return the part of the store where rows of a model and recipe lie."""
+    """Return the part of the store that holds the rows of a model and recipe."""
     name = os.fspath(model)
-    # A folder is known by its digest; its path must not be kept.
+    # A folder is identified by its digest; its path must not be stored.
     label = "folder" if facts.revision.startswith("folder-") else name
     return Space(
         kind=kind,
@@ -171,12 +171,12 @@ def space_of(
 def image_space(
     model: str | os.PathLike[str], facts: ModelFacts, dtype: str, engine: str
 ) -> Space:
-    """Return the part of the store where rows of images lie.
+    """Return the part of the store that holds the rows of images.
 
     Parameters
     ----------
     model : str or path-like
-        As the user gave it.
+        Model, as passed to an embedder.
     facts : ModelFacts
         Revision and width of the model.
     dtype, engine : str
@@ -186,5 +186,5 @@ def image_space(
     -------
     Space
     """
-    # The key of a row is the model's very input, whatever led to it.
+    # The key of a row is the exact input of the model.
     return space_of("image", "pixels", model, facts, dtype, engine)

@@ -1,7 +1,7 @@
-"""Rows of one model: from the store where they are, from a model pass where not.
+"""Rows of one model, from the store or else from a model pass.
 
-Both embedders stand on this: it knows when a model is needed at all, who computes what
-when several workers want the same row, and that a full disk must not stop the work.
+All embedders use it. It loads the model only if a row is missing, divides rows among
+workers that need the same ones, and continues if the disk is full.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class StoredRows:
     def get(
         self, fingerprints: Sequence[bytes], out: NDArray[np.float32]
     ) -> NDArray[np.bool_]:
-        """Fill the rows of ``out`` that are stored; return which."""
+        """Fill the rows of ``out`` that are stored; return a mask of them."""
         if self.any_numeric:
             first = self.spaces[0]
             return self.cache.get_many(first, fingerprints, out, any_numeric=True)
@@ -65,7 +65,7 @@ class StoredRows:
 
 
 class Numerics(NamedTuple):
-    """Engine, device and numeric type: they decide the last digits of a row."""
+    """Engine, device and numeric type, which decide the last digits of a row."""
 
     engine: str
     device: str
@@ -79,8 +79,8 @@ class Numerics(NamedTuple):
 class ModelRows:
     """Rows of one model and recipe, for one call of ``transform``.
 
-    ``kind`` is the tower, "image" or "text"; ``recipe`` says how content becomes its
-    input; the other fields are those of the embedder.
+    ``kind`` is "image", "text" or "cells"; ``recipe`` describes the preprocessing; the
+    other fields are those of the embedder.
     """
 
     kind: str
@@ -97,9 +97,9 @@ class ModelRows:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The model, loaded at the first row that the store does not hold."""
-        # By the revision that was found, so that the key and the weights agree even
-        # if a branch moves between the two.
+        """The model, loaded when the first row is missing in the store."""
+        # Load the revision that was found, so that keys and weights agree even if a
+        # branch moves in the meantime.
         encoder = load_encoder(
             self.model,
             self.facts.revision,
@@ -109,7 +109,7 @@ class ModelRows:
             converted=None if self.cache is None else self.cache.converted,
         )
         found, name = asdict(facts_of(encoder)), os.fspath(self.model)
-        # The store can then serve without the model.
+        # With this record the store can be used without the model.
         self._ask(lambda cache: cache.remember_model(name, self.revision, found), None)
         return encoder
 
@@ -119,30 +119,30 @@ class ModelRows:
         return self.facts.embedding_dim
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the rows of images at the model's size, by a model pass."""
+        """Return the rows of images at the size of the model, from a model pass."""
         return self.encoder.encode_images(pixels)
 
     @cached_property
     def numerics(self) -> Numerics:
-        """The numerics of a model pass on this machine, before anything is loaded."""
+        """Numerics of a model pass on this machine, without loading the model."""
         engine = choose_engine(self.engine)
         device = choose_device(self.device, engine)
         return Numerics(engine, device, choose_dtype(self.dtype, device, engine))
 
     def image_batch_size(self) -> int:
-        """Return the images in the next pass of ``batch_size="auto"``."""
+        """Return the number of images in the next pass of ``batch_size="auto"``."""
         if "encoder" in self.__dict__:
             return self.encoder.image_batch_size
         return image_batch_sizes(self.facts.n_patches, self.numerics.device)[0]
 
     def text_batch_size(self) -> int:
-        """Return the texts in the next pass of ``batch_size="auto"``."""
+        """Return the number of texts in the next pass of ``batch_size="auto"``."""
         if "encoder" in self.__dict__:
             return self.encoder.text_batch_size
         return text_batch_sizes(self.numerics.device)[0]
 
     def logit_parameters(self) -> tuple[float, float]:
-        """Return scale and bias of the logits, loading the model if not on record."""
+        """Return scale and bias of the logits; load the model if they are unknown."""
         scale, bias = self.facts.logit_scale, self.facts.logit_bias
         if scale is None or bias is None:
             return self.encoder.logit_scale, self.encoder.logit_bias
@@ -150,27 +150,27 @@ class ModelRows:
 
     @property
     def passes_at_once(self) -> int:
-        """Batches on their way through the model at a time."""
+        """Number of batches that are processed at a time."""
         engine, device, _ = self.numerics
         return passes_at_once(self.facts.n_patches, device, engine)
 
     def start_thread(self) -> None:
-        """Prepare a thread that runs one of several passes at once."""
+        """Prepare a thread that runs one of several simultaneous passes."""
         if self.numerics.device == "cpu":
             use_one_core()
 
     def get(
         self, fingerprints: Sequence[bytes], out: NDArray[np.float32]
     ) -> NDArray[np.bool_]:
-        """Fill the rows of ``out`` that the store holds; return which."""
+        """Fill the rows of ``out`` that are stored; return a mask of them."""
         return self._ask(
             lambda cache: self.stored_in(cache).get(fingerprints, out),
             np.zeros(len(fingerprints), dtype=bool),
         )
 
     def stored_in(self, cache: EmbeddingCache) -> StoredRows:
-        """Return the rows that a store may hold."""
-        # Stored rows need no choice of what "auto" means: choosing imports torch.
+        """Return a reader for the rows in a store."""
+        # Do not resolve "auto" here, since that imports torch.
         dtypes = ("float32", "bfloat16") if self.dtype == "auto" else (self.dtype,)
         engines = ENGINES if self.engine == "auto" else (self.engine,)
         spaces = [self._space(dtype, engine) for dtype in dtypes for engine in engines]
@@ -183,7 +183,7 @@ class ModelRows:
         fingerprints: Sequence[bytes],
         rows: NDArray[np.float32],
     ) -> None:
-        """Store rows that a model pass has computed."""
+        """Store rows that were computed in a model pass."""
         cache.put_many(self._compute_space, fingerprints, rows)
 
     def fill(
@@ -192,17 +192,17 @@ class ModelRows:
         out: NDArray[np.float32],
         encode: Callable[[NDArray[np.intp]], NDArray[np.float32]],
     ) -> NDArray[np.bool_]:
-        """Fill ``out`` from the store, and by model passes for what is missing.
+        """Fill ``out`` from the store, and missing rows by model passes.
 
-        No two fingerprints are equal. Rows that another worker is computing at this
-        moment are False in the answer: ask for them again after :meth:`wait`.
+        Fingerprints must be distinct. The mask that is returned is False for rows that
+        another worker is computing: request them again after :meth:`wait`.
         """
         done = self.get(fingerprints, out)
         missing = np.flatnonzero(~done)
         if not missing.size:
             return done
         with self._claimed([fingerprints[i] for i in missing.tolist()]) as mine:
-            # Someone may have stored a row between our look and our claim.
+            # Another worker may have stored a row between ``get`` and the claim.
             mine = missing[mine]
             rows = np.empty((mine.size, out.shape[1]), np.float32)
             stored = self.get([fingerprints[i] for i in mine.tolist()], rows)
@@ -224,7 +224,7 @@ class ModelRows:
     def recall_files(
         self, stamps: Sequence[FileStamp | None], reading: str
     ) -> list[bytes | None]:
-        """Return the fingerprints of files that were read before, in this state."""
+        """Return the fingerprints of files that were read before in the same state."""
         nothing: list[bytes | None] = [None] * len(stamps)
         return self._ask(lambda cache: cache.recall_files(stamps, reading), nothing)
 
@@ -234,17 +234,17 @@ class ModelRows:
         reading: str,
         fingerprints: Sequence[bytes | None],
     ) -> None:
-        """Note what files in these states contain."""
+        """Record the fingerprints of files in these states."""
         self._ask(
             lambda cache: cache.remember_files(stamps, reading, fingerprints), None
         )
 
     def forget_files(self, stamps: Sequence[FileStamp], reading: str) -> None:
-        """Forget what files in these states contain."""
+        """Remove the fingerprints of files in these states."""
         self._ask(lambda cache: cache.forget_files(stamps, reading), None)
 
     def _ask(self, question: Callable[[EmbeddingCache], T], otherwise: T) -> T:
-        """Ask the store; one that cannot be used makes one warning and no error."""
+        """Call a function with the store; warn once if the store cannot be used."""
         if self.cache is None:
             return otherwise
         try:
@@ -255,7 +255,7 @@ class ModelRows:
             if self.cache_error is None:
                 self.cache_error = error
                 warn_user(
-                    f"Embeddings are computed and not kept: {error}",
+                    f"Embeddings are computed but not stored: {error}",
                     CacheWarning,
                     self._line,
                 )
@@ -263,7 +263,7 @@ class ModelRows:
 
     @contextmanager
     def _claimed(self, fingerprints: list[bytes]) -> Iterator[NDArray[np.bool_]]:
-        """Give which rows are ours to compute; all are where nothing can be claimed."""
+        """Claim rows; yield a mask of those to compute here, all without a store."""
         nothing: list[bool] | None = None
         mine = self._ask(
             lambda cache: cache.claim(self._compute_space, fingerprints), nothing

@@ -1,4 +1,4 @@
-"""``MedSigLIPPatchEmbedder``: images in, a bag of vectors of their parts out."""
+"""``MedSigLIPPatchEmbedder``: images to bags of vectors of their parts."""
 
 from __future__ import annotations
 
@@ -27,50 +27,48 @@ from sk_medsiglip.encoder import check_grid
 from sk_medsiglip.exceptions import CacheError, ImageReadError
 from sk_medsiglip.images import image_rows, validate_intensity
 
-# From this size on, lazy="auto" leaves bags in the store: bytes in float32.
+# Largest size in bytes, in float32, of bags that lazy="auto" keeps in memory.
 _LARGEST_IN_MEMORY = 2**30
 
-# Packed bags in memory at a time, bytes.
+# Size of packed bags that are in memory at a time, in bytes.
 _CHUNK = 2**26
 
 
 class MedSigLIPPatchEmbedder(Stateless):
     """Turn each image into a bag: one MedSigLIP vector for each part of it.
 
-    One vector of a whole image loses small findings. This keeps a vector for each cell
-    of a grid, from the same pass of the model: what the model's own attention pooling
-    makes of the patches of that cell alone. The vectors lie in the space of the texts
-    and of the whole image.
+    A single vector of a whole image may lose small findings. This embedder returns a
+    vector for each cell of a grid, from the same pass of the model: the result of its
+    attention pooling for the patches of that cell alone. The vectors lie in the space
+    of texts and whole images.
 
-    Cells are kept on disk as rows of :class:`MedSigLIPEmbedder` are, and the pass that
-    computes them stores that row too: embedding the same images for the one makes the
-    other free.
+    Cells are stored on disk like rows of :class:`MedSigLIPEmbedder`, and the pass that
+    computes them also stores that row, so that the row needs no further pass.
 
     Parameters
     ----------
     embedder : MedSigLIPEmbedder or None, default=None
-        How images are read and which model embeds them: intensity, resizing, threads,
-        store, ``on_error``. Its ``normalize`` scales each vector of a bag to length 1.
-        None is ``MedSigLIPEmbedder()``.
+        Embedder that reads images and names the model. Its ``normalize`` scales each
+        vector of a bag to unit length. None is ``MedSigLIPEmbedder()``.
     grid : int, default=8
         Number of cells along a side of the image. It must divide the number of patches
-        along a side, 32 for MedSigLIP, so that every patch lies in one cell; with
-        other numbers, ``fit`` and ``transform`` raise. ``grid=1`` is the row of the
-        whole image, stored as such.
+        along a side, 32 for MedSigLIP, so that every patch lies in one cell; otherwise
+        ``fit`` and ``transform`` raise. ``grid=1`` is the row of the whole image, and
+        is stored as such.
     dtype : {"int8", "float16", "float32"}, default="int8"
-        Type in which cells are stored: 80, 147 or 295 kB an image at ``grid=8`` and
-        MedSigLIP's width. The vectors returned are float32 in any case, and the same
-        ones whether they come from the store or were computed just now. The cosine of
-        a vector with its form in int8 is at least .9999.
+        Type in which cells are stored: 80, 147 or 295 kB per image at ``grid=8`` and
+        the width of MedSigLIP. The vectors returned are always float32, and the same
+        whether they were stored or have just been computed. The cosine of a vector with
+        its int8 version is at least .9999.
     pooled_row : bool, default=False
-        Add the row of the whole image, as :class:`MedSigLIPEmbedder` returns it, as the
-        last instance of its bag.
+        Whether to add the row of the whole image, as returned by
+        :class:`MedSigLIPEmbedder`, as the last instance of its bag.
     lazy : bool or "auto", default="auto"
-        Whether bags stay in the store until they are indexed. "auto" does that for
-        results over 1 GiB, 3,600 images at ``grid=8`` and MedSigLIP's width, unless
-        nothing is stored (``cache=False``).
+        Whether bags stay in the store until they are indexed. "auto" does so for
+        results over 1 GiB (3,600 images at ``grid=8`` and the width of MedSigLIP),
+        unless ``cache=False``.
     verbose : int, default=0
-        Over 0 shows a progress bar.
+        If positive, show a progress bar.
 
     Attributes
     ----------
@@ -78,17 +76,17 @@ class MedSigLIPPatchEmbedder(Stateless):
         Fitted clone of ``embedder``.
     revision_ : str
         Commit or folder digest of the weights at ``fit``. A fitted or loaded embedder
-        that meets other weights raises.
+        raises if it finds other weights.
 
     See Also
     --------
-    MedSigLIPEmbedder : One row an image.
+    MedSigLIPEmbedder : One row per image.
     MedSigLIPVolumeEmbedder : The slices of a study, pooled or as a bag.
 
     Notes
     -----
-    Cells add less than 3 % to the model pass of MedSigLIP. A bag has no columns, so it
-    cannot be a data frame: under ``set_output(transform="pandas")``, or the same in
+    Cells add less than 3 % to the model pass of MedSigLIP. A bag cannot be a data
+    frame: with ``set_output(transform="pandas")``, or the same setting in
     ``sklearn.set_config``, ``transform`` raises.
 
     References
@@ -135,14 +133,14 @@ class MedSigLIPPatchEmbedder(Stateless):
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
-        """Check the collection and record which weights there are; nothing is learned.
+        """Check the collection and record the revision of the weights.
 
         Parameters
         ----------
         X : array-like of shape (n_samples,), (n_samples, H, W) or (n_samples, H, W, C)
-            Images, as for :meth:`transform`. None is opened here.
+            Images, as for :meth:`transform`. They are not opened here.
         y : ignored
-            For pipelines.
+            Not used, present for API consistency.
 
         Returns
         -------
@@ -154,7 +152,7 @@ class MedSigLIPPatchEmbedder(Stateless):
             If ``X`` is not a collection of images, or ``grid`` does not divide the
             patches.
         ModelAccessError, CheckpointError
-            If the model cannot be had.
+            If the model is not available.
         """
         self.embedder_ = clone(self._given_embedder()).fit(X)
         self.revision_ = self.embedder_.revision_
@@ -162,48 +160,50 @@ class MedSigLIPPatchEmbedder(Stateless):
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32] | StoredBags:
-        """Return one bag an image.
+        """Return one bag per image.
 
         Parameters
         ----------
         X : array-like of shape (n_samples,), (n_samples, H, W) or (n_samples, H, W, C)
             A list, array, Series or one-column DataFrame of paths, bytes, file
-            objects, PIL images or arrays, in any mixture; or one numeric array.
+            objects, PIL images or arrays, also mixed; or one numeric array.
 
         Returns
         -------
         array-like of shape (n_samples, n_instances, embedding_dim), float32
-            ``n_instances`` is ``grid**2``, cells row by row from the top left, and one
-            more with ``pooled_row``. Under ``on_error="nan"`` of the embedder, bags of
-            unreadable images are NaN.
+            Bags of ``grid**2`` cells, row by row from the top left, and one more
+            instance with ``pooled_row``. With ``on_error="nan"`` of the embedder, bags
+            of unreadable images are NaN.
 
-            An ndarray, or with ``lazy`` an object with the same shape that is indexed
-            along its first axis as an array is: ``bags[index]`` selects without
-            reading, and ``numpy.asarray(bags[index])`` reads. scikit-learn's splitters
-            and searches take it, its pickle holds 32 bytes a bag, and it is only good
-            where the same store is.
+            The result is an ndarray, or with ``lazy`` an object with the same shape
+            that is indexed along its first axis like an array: ``bags[index]`` selects
+            without reading, and ``numpy.asarray(bags[index])`` reads. It can be used in
+            the splitters and searches of scikit-learn. Its pickle takes 32 bytes per
+            bag, and is valid only with the same store.
 
         Raises
         ------
         ImageReadError
-            If an image cannot be read: names its row, its source, what is wrong and
-            what to do. What was embedded before it is kept.
+            If an image cannot be read. The message gives its row, its source, the
+            reason and a remedy. Images embedded before it stay stored.
         ValueError
-            If ``grid`` does not divide the patches, if ``set_output`` asks for a data
-            frame, or if ``lazy=True`` and nothing is stored.
+            If ``grid`` does not divide the patches, if ``set_output`` requests a data
+            frame, or if ``lazy=True`` without a store.
         CheckpointError
-            If the weights are others than at ``fit``, or damaged.
+            If the weights are damaged, or differ from those at ``fit``.
         ModelAccessError
-            If a bag is not stored and the model cannot be had.
+            If a bag is not stored and the model is not available.
         CacheError
             If bags are to stay in the store and it cannot be written.
 
         Warns
         -----
         UnreadableImageWarning
-            Under ``on_error="nan"``: once, with the number and the first rows.
+            Once with ``on_error="nan"``, with the number of unreadable images and the
+            first of them.
         CacheWarning
-            If bags cannot be kept (disk full, no permission); they are right.
+            If bags cannot be stored (disk full, permission denied); the result is
+            correct.
         """
         self._validate_params()
         refuse_data_frames(self, "MedSigLIPEmbedder")
@@ -220,12 +220,12 @@ class MedSigLIPPatchEmbedder(Stateless):
         return self._embed(sources, embedder, cells)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Name the values of an instance, the last axis; ``fit`` is not needed.
+        """Return names for the last axis of bags; ``fit`` is not needed.
 
         Parameters
         ----------
         input_features : ignored
-            Images have no columns.
+            Not used, present for API consistency.
 
         Returns
         -------
@@ -245,7 +245,7 @@ class MedSigLIPPatchEmbedder(Stateless):
         return MedSigLIPEmbedder() if self.embedder is None else self.embedder
 
     def _current_embedder(self) -> MedSigLIPEmbedder:
-        """Return what ``fit`` made; without it, what was given does as well."""
+        """Return the fitted embedder, or before ``fit`` the parameter."""
         return getattr(self, "embedder_", None) or self._given_embedder()
 
     def _check_grid(self, facts: ModelFacts) -> None:
@@ -254,7 +254,7 @@ class MedSigLIPPatchEmbedder(Stateless):
     def _embed(
         self, sources: Sequence[Any], embedder: MedSigLIPEmbedder, cells: ModelCells
     ) -> NDArray[np.float32] | StoredBags:
-        """Embed as many images at a time as bound the memory of packed bags."""
+        """Embed images in steps that bound the memory of packed bags."""
         n = len(sources)
         form = BagForm(cells.packing, self.pooled_row, embedder.normalize)
         store = self._store_of_lazy(4 * n * math.prod(form.shape), cells.cache)
@@ -284,8 +284,8 @@ class MedSigLIPPatchEmbedder(Stateless):
                     form.write(bags[part], words, rows, readable)
                 elif cells.cache_error is not None:
                     raise CacheError(
-                        f"Bags cannot stay in the store: {cells.cache_error} Make room "
-                        "there, or use lazy=False to hold them in memory."
+                        f"Bags cannot stay in the store: {cells.cache_error} Free some "
+                        "space there, or use lazy=False to keep them in memory."
                     ) from cells.cache_error
         if failures:
             warn_about_unreadable(failures, n, "bags of NaN")
@@ -297,12 +297,12 @@ class MedSigLIPPatchEmbedder(Stateless):
     def _store_of_lazy(
         self, n_bytes: int, store: EmbeddingCache | None
     ) -> EmbeddingCache | None:
-        """Return the store where bags of this size stay, None if they do not."""
+        """Return the store in which bags of this size stay, or None."""
         if self.lazy == "auto":
             return store if n_bytes > _LARGEST_IN_MEMORY else None
         if self.lazy and store is None:
             raise ValueError(
-                "lazy=True leaves bags in the store, and the embedder has none "
-                "(cache=False). Use lazy=False, or an embedder with a cache."
+                "lazy=True leaves bags in the store, but the embedder has cache=False. "
+                "Use lazy=False, or an embedder with a cache."
             )
         return store if self.lazy else None

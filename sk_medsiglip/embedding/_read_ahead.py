@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import ImageReadError
 
-# The fingerprint of an image and its pixels at the model's size.
+# The fingerprint of an image, and its pixels at the size of the model.
 Prepared = tuple[bytes, NDArray[np.uint8]]
 
 T = TypeVar("T")
@@ -35,19 +35,22 @@ def read_ahead(
     sources : sequence
         All images.
     rows : sequence of int
-        Which of them to read.
+        Positions of the images to read.
     prepare : callable
-        From a source to its fingerprint and pixels; runs in the threads.
+        Function applied to each source in the threads, such as one that returns its
+        fingerprint and pixels.
     n_jobs : int or None
-        Number of threads, as joblib counts them.
+        Number of threads, as in joblib.
     window : callable
-        Returns how many prepared images may wait for the model: the bound on memory.
+        Function that returns the number of prepared images that may wait for the
+        model, which bounds memory.
 
     Yields
     ------
     row : int
-    prepared : (bytes, ndarray) or ImageReadError
-        Errors are handed over, not raised: the caller decides.
+        Position of the image.
+    prepared : result of ``prepare`` or ImageReadError
+        The error is passed on and not raised, so that the caller can decide.
     """
 
     def attempt(row: int) -> tuple[int, T | ImageReadError]:
@@ -56,7 +59,7 @@ def read_ahead(
         except ImageReadError as error:
             return row, error.at_row(row)
 
-    # A single image needs no thread.
+    # A single image does not need a thread.
     n_threads = min(effective_n_jobs(n_jobs), len(rows)) if len(rows) > 1 else 0
     yield from map_ahead(attempt, rows, n_threads=n_threads, window=window)
 
@@ -69,7 +72,7 @@ def map_ahead(
     window: Callable[[], int],
     initializer: Callable[[], None] | None = None,
 ) -> Iterator[R]:
-    """Yield ``work(item)`` of every item, in order."""
+    """Yield ``work(item)`` for every item, in order."""
     if n_threads < 1:
         yield from map(work, items)
         return

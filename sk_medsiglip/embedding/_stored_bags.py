@@ -13,13 +13,13 @@ from sk_medsiglip.cache import BagPacking
 from sk_medsiglip.embedding._model_rows import StoredRows
 from sk_medsiglip.exceptions import CacheError
 
-# Bags that are unpacked together: they fit into a processor's cache.
+# Number of bags that are unpacked together, few enough for the cache of a CPU.
 _PIECE = 16
 
 
 @dataclass(frozen=True)
 class BagForm:
-    """How packed cells, and rows where they are wanted, become bags."""
+    """The conversion of packed cells, and optionally rows, to bags."""
 
     packing: BagPacking
     with_row: bool
@@ -27,7 +27,7 @@ class BagForm:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of instances in a bag, and number of values in an instance."""
+        """Number of instances in a bag, and width of an instance."""
         return self.packing.n_instances + self.with_row, self.packing.width
 
     def write(
@@ -37,7 +37,7 @@ class BagForm:
         rows: NDArray[np.float32],
         readable: NDArray[np.bool_],
     ) -> None:
-        """Unpack into ``bags``; those of images that cannot be read become NaN."""
+        """Unpack into ``bags``; those of unreadable images become NaN."""
         bags[~readable] = np.nan
         which = slice(None) if readable.all() else readable  # a slice copies nothing
         bags[which, : self.packing.n_instances] = self.packing.unpack(words[which])
@@ -51,10 +51,10 @@ class BagForm:
 class StoredBags:
     """A lazy array of bags: an index selects, ``numpy.asarray`` reads.
 
-    It looks like an array of shape (n_samples, n_instances, width). A slice, an array
-    of integers or a boolean mask returns another one of these, which holds 32 bytes a
-    bag and the place of the store; a single integer returns the bag. Everything else
-    that NumPy does with it reads all of it.
+    It behaves like an array of shape (n_samples, n_instances, width). A slice, an array
+    of integers or a boolean mask returns another lazy array, which holds 32 bytes per
+    bag and the location of the store; a single integer returns the bag. Any other use
+    in NumPy reads all bags.
     """
 
     cells: StoredRows
@@ -73,13 +73,13 @@ class StoredBags:
         form: BagForm,
         fingerprints: Sequence[bytes | None],
     ) -> StoredBags:
-        """Return the bags of images; None stands for one that cannot be read."""
+        """Return the bags of images; a fingerprint of None means unreadable."""
         joined = b"".join(one or _UNREADABLE for one in fingerprints)
         return cls(cells, rows, form, np.frombuffer(joined, _FINGERPRINT))
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Number of bags, of instances in each, and of values in an instance."""
+        """Number of bags, number of instances in a bag, and width of an instance."""
         return len(self), *self.form.shape
 
     def __len__(self) -> int:
@@ -95,7 +95,7 @@ class StoredBags:
             return bag[tuple(rest)]
         if picked.ndim != 1:
             raise IndexError(
-                f"bags are selected by one axis of indices; got {picked.ndim} axes."
+                f"bags must be indexed by a 1-D array, got one with {picked.ndim} axes."
             )
         bags = replace(self, fingerprints=picked)
         if all(one is Ellipsis or _is_whole(one) for one in rest):
@@ -106,7 +106,9 @@ class StoredBags:
         self, dtype: DTypeLike | None = None, copy: bool | None = None
     ) -> NDArray[Any]:
         if copy is False:
-            raise ValueError("Bags in a store cannot be an array without a copy.")
+            raise ValueError(
+                "Bags in a store cannot be converted to an array without a copy."
+            )
         bags = np.empty(self.shape, np.float32)
         for start in range(0, len(self), _PIECE):
             part = slice(start, start + _PIECE)
@@ -120,7 +122,7 @@ class StoredBags:
     def _read(
         self, picked: NDArray[np.void], bags: NDArray[np.float32], start: int
     ) -> None:
-        """Fill ``bags``, which begin at ``start`` of this array."""
+        """Fill ``bags``, whose first bag has index ``start`` in this array."""
         asked: list[bytes] = [one.tobytes() for one in picked]
         words = np.empty((len(asked), self.form.packing.n_words), np.float32)
         rows = np.empty((len(asked), self.form.packing.width), np.float32)
@@ -131,9 +133,9 @@ class StoredBags:
         missing = np.flatnonzero(readable & ~found)
         if missing.size:
             raise CacheError(
-                f"bag {start + missing[0]} is not in {self.cells.cache.location} any "
-                "more, or damaged there. Call transform again: it computes what is "
-                "missing."
+                f"bag {start + missing[0]} is missing or damaged in "
+                f"{self.cells.cache.location}. Call transform again, which computes "
+                "missing bags."
             )
         self.form.write(bags, words, rows, readable)
 

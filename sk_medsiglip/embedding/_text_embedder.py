@@ -1,4 +1,4 @@
-"""``MedSigLIPTextEmbedder``: texts in, embeddings out."""
+"""``MedSigLIPTextEmbedder``: texts to embeddings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sk_medsiglip.embedding._model_facts import ModelFacts
 from sk_medsiglip.embedding._model_rows import ModelRows
 from sk_medsiglip.exceptions import TruncatedTextWarning, UnknownTextWarning
 
-# Marks of texts, kept beside their vectors so that warnings come on every call.
+# Marks of texts, stored with their vectors so that every call warns.
 _LONG, _UNKNOWN = b"long\0", b"unknown\0"
 _ROWS_IN_WARNING = 5
 
@@ -32,25 +32,27 @@ class MedSigLIPTextEmbedder(Embedder):
     ----------
     model : str or path-like, default="google/medsiglip-448"
         A repository on the Hugging Face hub, a checkpoint folder, or ``"demo"``, the
-        small demonstration checkpoint that ships in the package. Looked up anew on
-        every machine: the estimator and its pickle hold the name, no weights.
+        small demonstration checkpoint included in the package. The estimator and its
+        pickle hold the name and not the weights, so the model is looked up again on
+        every machine.
     revision : str or None, default=None
         Commit, branch or tag of a repository.
     normalize : bool, default=False
-        Scale every row to length 1.
+        Whether to scale every row to unit length.
     dtype : {"auto", "float32", "bfloat16"}, default="auto"
         Numeric type of the model pass; "auto" also accepts rows that were stored
-        under another type.
+        with another type.
     device : str, default="auto"
-        ``"cpu"``, ``"cuda"``, ``"mps"``; "auto" takes the best one there is.
+        ``"cpu"``, ``"cuda"`` or ``"mps"``; "auto" selects the best available.
     engine : {"auto", "torch", "openvino"}, default="auto"
         Engine that runs the model; see :class:`MedSigLIPEmbedder`.
     batch_size : int or "auto", default="auto"
-        Texts in one model pass.
+        Number of texts in one model pass.
     cache : bool, str, path-like or EmbeddingCache, default=True
-        Where rows are kept. True is a per-user folder, or ``SK_MEDSIGLIP_CACHE``.
+        Store for rows. True is a per-user folder, or ``SK_MEDSIGLIP_CACHE``; False
+        stores nothing.
     verbose : int, default=0
-        Over 0 shows a progress bar.
+        If positive, show a progress bar.
 
     Attributes
     ----------
@@ -63,8 +65,8 @@ class MedSigLIPTextEmbedder(Embedder):
 
     Notes
     -----
-    The model reads 64 tokens, about 45 words. The rest of a longer text is cut off,
-    and one :class:`~sk_medsiglip.exceptions.TruncatedTextWarning` names the rows.
+    The model reads 64 tokens, about 45 words. Longer texts are truncated, with one
+    :class:`~sk_medsiglip.exceptions.TruncatedTextWarning` that names their rows.
 
     Examples
     --------
@@ -99,14 +101,14 @@ class MedSigLIPTextEmbedder(Embedder):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
-        """Check the texts and record which weights there are; nothing is learned.
+        """Check the texts and record the revision of the weights.
 
         Parameters
         ----------
         X : array-like of shape (n_samples,)
             Texts.
         y : ignored
-            For pipelines.
+            Not used, present for API consistency.
 
         Returns
         -------
@@ -116,7 +118,7 @@ class MedSigLIPTextEmbedder(Embedder):
         return self._record_model()
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
-        """Return one row a text.
+        """Return one row per text.
 
         Parameters
         ----------
@@ -132,7 +134,9 @@ class MedSigLIPTextEmbedder(Embedder):
         TypeError, ValueError
             If ``X`` is not a collection of texts.
         CheckpointError
-            If the weights are others than at ``fit``.
+            If the weights are damaged, or differ from those at ``fit``.
+        ModelAccessError
+            If a row is not stored and the model is not available.
         """
         self._validate_params()
         return _encode_texts(self, check_texts(X), self._model_rows("text"))
@@ -140,9 +144,9 @@ class MedSigLIPTextEmbedder(Embedder):
     def logit_parameters(self) -> tuple[float, float]:
         """Return ``logit_scale`` and ``logit_bias`` of the model.
 
-        ``logit_scale * cosine + logit_bias`` is the logit that SigLIP was trained to
-        give the pair of an image and a text. On record in the store after the first
-        model pass; before it, the model is loaded.
+        ``logit_scale * cosine + logit_bias`` is the logit of SigLIP for a pair of an
+        image and a text. The store records the parameters at the first model pass;
+        before that, the model is loaded.
 
         Returns
         -------
@@ -154,14 +158,14 @@ class MedSigLIPTextEmbedder(Embedder):
 
 
 class EncodedTexts(NamedTuple):
-    """Texts as vectors, and what turns cosines with them into logits.
+    """Vectors of texts, and the parameters that turn cosines into logits.
 
     Parameters
     ----------
     vectors : ndarray of shape (n_texts, embedding_dim), float32
-        As ``transform`` returns them.
+        Result of :meth:`MedSigLIPTextEmbedder.transform`.
     logit_scale, logit_bias : float
-        As :meth:`MedSigLIPTextEmbedder.logit_parameters` returns them.
+        Result of :meth:`MedSigLIPTextEmbedder.logit_parameters`.
     """
 
     vectors: NDArray[np.float32]
@@ -179,7 +183,7 @@ def encode_texts(
     embedder : MedSigLIPTextEmbedder
     texts : array-like of shape (n_texts,)
     facts : ModelFacts or None, default=None
-        From :func:`find_facts`, where the caller has them already.
+        Result of :func:`find_facts`, if already known.
 
     Returns
     -------
@@ -194,7 +198,7 @@ def encode_texts(
 def _encode_texts(
     embedder: MedSigLIPTextEmbedder, texts: list[str], rows: ModelRows
 ) -> NDArray[np.float32]:
-    # Equal texts are one row, however often they occur.
+    # Embed equal texts once.
     unique = list(dict.fromkeys(texts))
     position = {text: i for i, text in enumerate(unique)}
     vectors, marks = _embed_unique(embedder, unique, rows)
@@ -208,7 +212,7 @@ def _encode_texts(
 def _embed_unique(
     embedder: MedSigLIPTextEmbedder, texts: list[str], rows: ModelRows
 ) -> tuple[NDArray[np.float32], set[tuple[bytes, str]]]:
-    """Return the vectors, and the marks of the texts to warn about."""
+    """Return the vectors, and the marks of texts that need a warning."""
     fingerprints = [blake3(text.encode("utf-8")).digest() for text in texts]
     vectors = np.empty((len(texts), rows.facts.embedding_dim), np.float32)
     known = rows.get(fingerprints, vectors)
@@ -245,7 +249,7 @@ def _embed_unique(
 
 
 def _find_marks(texts: list[str], rows: ModelRows) -> set[tuple[bytes, str]]:
-    """Return which texts are too long or unknown to the model, and store that."""
+    """Find texts that are too long or unknown to the model, and store their marks."""
     marks = []
     for text, (n_tokens, n_known) in zip(
         texts, rows.encoder.count_tokens(texts), strict=True
@@ -263,8 +267,8 @@ def _find_marks(texts: list[str], rows: ModelRows) -> set[tuple[bytes, str]]:
 
 
 def _recall_marks(texts: list[str], rows: ModelRows) -> set[tuple[bytes, str]]:
-    """Return the marks of texts whose vectors are stored; no tokenizer is loaded."""
-    # A token is one character at least, but for the two that a tokenizer adds.
+    """Return the marks of stored texts, without loading a tokenizer."""
+    # A token has at least one character, except for two that the tokenizer adds.
     shortest = rows.facts.text_tokens - 1
     asked = [(_LONG, text) for text in texts if len(text) >= shortest]
     asked += [(_UNKNOWN, text) for text in texts]
@@ -274,7 +278,7 @@ def _recall_marks(texts: list[str], rows: ModelRows) -> set[tuple[bytes, str]]:
 
 
 def _key(mark: bytes, text: str) -> bytes:
-    """Return the key under which the store remembers a mark, as a row of ones."""
+    """Return the key of a mark, which is stored as a row of ones."""
     return blake3(mark + text.encode("utf-8")).digest()
 
 
@@ -287,7 +291,7 @@ def _encode(
 def check_texts(X: ArrayLike) -> list[str]:
     """Return the texts of ``X`` as a list."""
     if isinstance(X, str):
-        raise TypeError(f"X is one text; pass a list of texts: [{X[:40]!r}].")
+        raise TypeError(f"X is a single text; pass a list of texts: [{X[:40]!r}].")
     if hasattr(X, "to_pylist"):  # an array of pyarrow
         X = X.to_pylist()
     shape = np.shape(X) if hasattr(X, "shape") else (len(X),)  # type: ignore[arg-type]
@@ -310,26 +314,25 @@ def check_texts(X: ArrayLike) -> list[str]:
             )
         if not text.strip():
             raise ValueError(
-                f"row {row} of X is an empty text. Drop such rows, or write what "
-                "they mean."
+                f"row {row} of X is an empty text. Drop such rows, or replace them."
             )
     return [str(text) for text in texts]
 
 
 def _warn_about_long(rows: list[int], facts: ModelFacts) -> None:
     warn_user(
-        f"Texts longer than the {facts.text_tokens} tokens that the model reads, whose "
-        f"ends are ignored: {len(rows)}, in rows {_named(rows)}. Shorten them, or "
-        "split them into sentences, embed those and average the rows.",
+        f"Texts longer than the {facts.text_tokens} tokens that the model reads are "
+        f"truncated: {len(rows)}, in rows {_named(rows)}. Shorten them, or split them "
+        "into sentences, embed those and average the rows.",
         TruncatedTextWarning,
     )
 
 
 def _warn_about_unknown(rows: list[int], facts: ModelFacts) -> None:
     warn_user(
-        f"Texts without a word that the model knows: {len(rows)}, in rows "
-        f"{_named(rows)}. They are in another script, or hold signs only; all such "
-        "texts mean the same to it. Write them in English.",
+        f"Some texts contain no word that the model knows: {len(rows)}, in rows "
+        f"{_named(rows)}. They are in another script or contain only symbols, and the "
+        "model cannot distinguish them. Write them in English.",
         UnknownTextWarning,
     )
 

@@ -1,4 +1,4 @@
-"""``MedSigLIPVolumeEmbedder``: studies of many slices in, rows or bags out."""
+"""``MedSigLIPVolumeEmbedder``: studies of many slices to rows or bags."""
 
 from __future__ import annotations
 
@@ -45,38 +45,37 @@ class MedSigLIPVolumeEmbedder(Stateless):
     """Turn studies of many slices into one row or one bag each.
 
     A study is a CT or MR series, several views, photos of one lesion, or the tiles of
-    a slide. Each slice is an image for the embedder, kept on disk as any other. A
-    study becomes the pool of its slices' rows or, with ``pooling=None``, the bag of
-    them. Batches of the model run across studies, and a study that was embedded
-    before is known by the state of its files: none is opened.
+    a slide. Each slice is an image for the embedder, and is stored like any other. The
+    result for a study is its pooled row or, with ``pooling=None``, the bag of the rows
+    of its slices. Batches of the model run across studies. A study that was embedded
+    before is identified by the state of its files, without opening them.
 
     Parameters
     ----------
     embedder : MedSigLIPEmbedder
-        Embedder of single slices. Its model, intensity, threads, store and
-        ``on_error`` are used; its ``frame`` must be None. Its ``normalize`` scales the
-        row of each slice, before pooling; the pooled row is not scaled again.
+        Embedder of single slices. Its ``frame`` must be None. Its ``normalize`` scales
+        the row of each slice before pooling; the pooled row is not scaled again.
     n_slices : int or None, default=85
-        Number of slices to take of a study, spread evenly from the first to the last
-        (with 1, the middle one). With None, or if there are fewer, all are taken;
-        tiles of a slide need None. Google's CT example takes 85. Time grows with it:
-        every slice is one image for the model.
+        Number of evenly spaced slices of a study, from the first to the last (with 1,
+        the middle one). With None, or if there are fewer, all are used; use None for
+        the tiles of a slide. Google's CT example uses 85. Every slice costs one model
+        pass.
     pooling : {"mean", "max", "mean+max"}, callable or None, default="mean"
-        Function from the rows of slices to one row. "mean+max" puts both next to each
-        other, twice the columns. A function of your own gets the float32 array
+        Function from the rows of slices to one row. "mean+max" concatenates both, which
+        doubles the columns. A function is called with the float32 array
         (n_slices, embedding_dim) and returns a 1-D array whose length must not depend
         on ``n_slices``; to be pickled, it must be importable. None keeps all rows: a
-        study is a bag, for estimators that take
+        study is then a bag, for estimators that accept
         ``(n_samples, n_instances, embedding_dim)``.
     series : int or None, default=None
-        Index of the series in a study that holds several. With None, such a study is
-        an error that lists them.
+        Index of the series in a study that holds several. With None, such a study
+        raises an error that lists its series.
     plane : {"axial", "coronal", "sagittal"}, default="axial"
-        Plane in which NIfTI volumes are cut. DICOM series are shown as they were
-        taken; another plane than theirs is an error, as it is for arrays.
+        Plane of the slices of NIfTI volumes. DICOM series are shown as acquired; a
+        different plane raises an error, as it does for arrays.
     verbose : int, default=0
-        Verbosity. Above 0, a progress bar of studies is shown; above 1, also one of
-        their slices.
+        Verbosity. If above 0, a progress bar of studies is shown; if above 1, also one
+        of their slices.
 
     Attributes
     ----------
@@ -85,20 +84,20 @@ class MedSigLIPVolumeEmbedder(Stateless):
 
     See Also
     --------
-    MedSigLIPEmbedder : One row an image.
-    sk_medsiglip.images.tiles_from_h5 : Tiles that a tool has chosen on a slide.
+    MedSigLIPEmbedder : One row per image.
+    sk_medsiglip.images.tiles_from_h5 : Tiles of a slide chosen by a tool.
     sk_medsiglip.images.read_study : The slices as the model sees them.
 
     Notes
     -----
-    Grey values of a series are judged together: percentiles (MR under
-    ``intensity="auto"``) are those of all its slices, taken or not, so that one slice
-    is not brighter than the next. For that, every slice is decoded once more.
+    The limits of grey values are those of the whole series: percentiles (MR with
+    ``intensity="auto"``) are taken over all its slices, selected or not, so that one
+    slice is not brighter than the next. For this, every slice is decoded once more.
 
     Apart from the result, memory does not grow with the number of studies: it holds
-    some slices at the model's size, some thousand rows, and two NIfTI volumes. Bags
-    take ``4 * n_studies * n_instances * embedding_dim`` bytes, padding included, and
-    up to twice that while they are put together. Bags of 400 studies of 85 slices at
+    some slices at the size of the model, some thousand rows, and two NIfTI volumes.
+    Bags take ``4 * n_studies * n_instances * embedding_dim`` bytes, including padding,
+    and up to twice that while they are assembled. Bags of 400 studies of 85 slices at
     width 1152 take 157 MB.
 
     Examples
@@ -145,14 +144,14 @@ class MedSigLIPVolumeEmbedder(Stateless):
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
-        """Check the collection and record which weights there are; nothing is learned.
+        """Check the collection and record the revision of the weights.
 
         Parameters
         ----------
         X : array-like of shape (n_studies,)
-            Studies, as for :meth:`transform`. None is opened here.
+            Studies, as for :meth:`transform`. They are not opened here.
         y : ignored
-            For pipelines.
+            Not used, present for API consistency.
 
         Returns
         -------
@@ -163,14 +162,14 @@ class MedSigLIPVolumeEmbedder(Stateless):
         TypeError, ValueError
             If ``X`` is not a collection of studies.
         ModelAccessError, CheckpointError
-            If the model cannot be had.
+            If the model is not available.
         """
         _check_frame(self.embedder)
         self.embedder_ = clone(self.embedder).fit(study_rows(X))
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
-        """Return one row a study or, with ``pooling=None``, one bag.
+        """Return one row per study or, with ``pooling=None``, one bag.
 
         Parameters
         ----------
@@ -178,54 +177,55 @@ class MedSigLIPVolumeEmbedder(Stateless):
             A list, object array, Series or one-column DataFrame. Each item is one
             study:
 
-            - a folder of DICOM files, also in sub-folders; without any DICOM file, of
-              one NIfTI file or of pictures;
+            - a folder of DICOM files, including sub-folders; or, without a DICOM file,
+              a folder with one NIfTI file or with other images;
             - a NIfTI file (``.nii``, ``.nii.gz``), or a multi-frame DICOM or TIFF file;
             - an array (n_slices, H, W) or (n_slices, H, W, channels);
             - a list of files or images (views, photos, slices, regions of a slide): all
-              of them are used, and DICOM slices of one series are put in order;
+              of them are used, and DICOM slices of one series are sorted;
             - one image.
 
         Returns
         -------
         ndarray of shape (n_studies, n_columns), float32
-            Under ``on_error="nan"`` of the embedder, slices that cannot be read are
-            left out of the pool; a study of which none can is a row of NaN.
+            Pooled rows. With ``on_error="nan"`` of the embedder, unreadable slices are
+            not pooled, and a study without readable slices is a row of NaN.
 
-            With ``pooling=None`` the shape is (n_studies, n_instances, embedding_dim).
+            With ``pooling=None``, the shape is (n_studies, n_instances, embedding_dim).
             Instances are the slices in the order of :meth:`slice_names`. Their number
-            is that of the longest study of the call; shorter ones end in rows of NaN,
-            which estimators of bags pass over, so that another number at ``predict``
-            than at ``fit`` is no obstacle. Under ``on_error="nan"``, a slice that
-            cannot be read is a row of NaN at its place.
+            is that of the longest study of the call; shorter ones are padded with rows
+            of NaN, which are ignored by estimators of bags, so that the number may
+            differ between ``fit`` and ``predict``. With ``on_error="nan"``, an
+            unreadable slice is a row of NaN at its place.
 
         Raises
         ------
         ImageReadError
-            If a study or a slice cannot be read: names the row, the slice, its
-            source, what is wrong and what to do. A folder with several series is
-            such an error, and lists them.
+            If a study or a slice cannot be read. The message gives the row, the slice,
+            its source, the reason and a remedy. A folder with several series also
+            raises this error, which lists them.
         CheckpointError
-            If the weights are others than at ``fit``, or damaged.
+            If the weights are damaged, or differ from those at ``fit``.
         ModelAccessError
-            If a row is not stored and the model cannot be had.
+            If a row is not stored and the model is not available.
         MissingDependencyError
-            If a NIfTI file is met and nibabel is not installed.
+            If nibabel is needed for a NIfTI file and is not installed.
         ValueError
-            With ``pooling=None``, if ``set_output`` asks for a data frame.
+            With ``pooling=None``, if ``set_output`` requests a data frame.
 
         Warns
         -----
         UnreadableImageWarning
-            Under ``on_error="nan"``: once, with the number and the first ones.
+            Once with ``on_error="nan"``, with the number of unreadable images and the
+            first of them.
         SkMedSiglipWarning
-            If NIfTI volumes look like CT and are not shown as CT; once, and only
-            where they are read.
+            Once, if NIfTI volumes that are read look like CT and are not shown as CT.
 
         Notes
         -----
         Slices of a DICOM series are ordered along the normal of their planes, then by
-        InstanceNumber; without positions by InstanceNumber, then as given.
+        InstanceNumber. Without positions, they are ordered by InstanceNumber, then as
+        given.
         """
         self._validate_params()
         if self.pooling is None:
@@ -255,7 +255,7 @@ class MedSigLIPVolumeEmbedder(Stateless):
         return embedded.vectors
 
     def slice_names(self, X: ArrayLike) -> list[list[str]]:
-        """Name the slices of each study, in the order of its instances.
+        """Return names for the slices of each study, in the order of its instances.
 
         Parameters
         ----------
@@ -265,9 +265,9 @@ class MedSigLIPVolumeEmbedder(Stateless):
         Returns
         -------
         list of list of str
-            The file of a slice, and its place in it where the file holds several:
-            ``names[i][j]`` is that of instance ``j`` of study ``i``. Images in memory
-            are described by their shape.
+            ``names[i][j]`` is the name of instance ``j`` of study ``i``: the file of
+            the slice, and its place in a file that holds several. Images in memory are
+            described by their shape.
 
         Raises
         ------
@@ -276,8 +276,8 @@ class MedSigLIPVolumeEmbedder(Stateless):
 
         Notes
         -----
-        Reads the headers of all files, and no pixels. For the images themselves, see
-        :func:`~sk_medsiglip.images.read_study`.
+        The headers of all files are read, but not their pixels. For the images
+        themselves, see :func:`~sk_medsiglip.images.read_study`.
 
         Examples
         --------
@@ -306,25 +306,25 @@ class MedSigLIPVolumeEmbedder(Stateless):
         return names
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Name the columns of the output; neither ``fit`` nor weights are needed.
+        """Return names of the output columns; needs neither ``fit`` nor weights.
 
         Parameters
         ----------
         input_features : ignored
-            Studies have no columns.
+            Not used, present for API consistency.
 
         Returns
         -------
         ndarray of shape (n_columns,), object
-            ``"medsiglipvolumeembedder_mean0"``, ...; under a function, and with
-            ``pooling=None`` for the last axis, ``"medsiglipvolumeembedder0"``, ...
+            ``"medsiglipvolumeembedder_mean0"``, ...; or ``"medsiglipvolumeembedder0"``,
+            ... if ``pooling`` is a function, or None (for the last axis).
         """
         embedder = self._fitted_embedder()
         facts = find_facts(embedder.model, embedder.revision, embedder.cache)
         return np.array(self._names(facts.embedding_dim), dtype=object)
 
     def _fitted_embedder(self) -> MedSigLIPEmbedder:
-        """Return what ``fit`` made; without it, what was given does as well."""
+        """Return the fitted embedder, or before ``fit`` the parameter."""
         return self.embedder_ if hasattr(self, "embedder_") else self.embedder
 
     def _names(self, embedding_dim: int) -> list[str]:
@@ -334,8 +334,8 @@ class MedSigLIPVolumeEmbedder(Stateless):
 def _check_frame(embedder: MedSigLIPEmbedder) -> None:
     if embedder.frame is not None:
         raise ValueError(
-            f"the embedder has frame={embedder.frame!r}, and of a study all frames are "
-            "slices. Set frame=None, and choose how many by n_slices."
+            f"the embedder has frame={embedder.frame!r}, but all frames of a study are "
+            "slices. Set frame=None, and limit their number by n_slices."
         )
 
 
@@ -343,17 +343,17 @@ def _warn_about_unreadable(embedded: EmbeddedStudies) -> None:
     n, is_bags = len(embedded.vectors), embedded.vectors.ndim == 3
     texts = []
     if embedded.failures:
-        made = "bags" if is_bags else "rows"
+        result = "bags" if is_bags else "rows"
         texts.append(
-            f"{len(embedded.failures)} of {n} studies cannot be read and are {made} of "
-            "NaN"
+            f"{len(embedded.failures)} of {n} studies cannot be read and are {result} "
+            "of NaN"
         )
     if embedded.left_out:
         n_studies = len({error.row for error in embedded.left_out})
-        made = "rows of NaN" if is_bags else "left out"
+        result = "rows of NaN" if is_bags else "left out"
         texts.append(
-            f"slices that cannot be read and are {made}: {len(embedded.left_out)}, "
-            f"of {n_studies} of {n} studies"
+            f"unreadable slices are {result}: {len(embedded.left_out)}, in {n_studies} "
+            f"of {n} studies"
         )
     errors = [*embedded.failures.values(), *embedded.left_out]
     shown = [str(error) for error in errors[:_NAMED_IN_WARNING]]
@@ -365,4 +365,6 @@ def _warn_about_unreadable(embedded: EmbeddedStudies) -> None:
 def _warn_about_hounsfield(rows: list[int]) -> None:
     shown = ", ".join(map(str, rows[:_NAMED_IN_WARNING]))
     more = ", ..." if len(rows) > _NAMED_IN_WARNING else ""
-    warn_user(f"Of rows {shown}{more} {HOUNSFIELD_WARNING}", SkMedSiglipWarning)
+    warn_user(
+        f"The values of rows {shown}{more} {HOUNSFIELD_WARNING}", SkMedSiglipWarning
+    )

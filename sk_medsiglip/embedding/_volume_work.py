@@ -1,4 +1,4 @@
-"""The way of a collection of studies: slices of many share the model's batches."""
+"""The embedding of a collection of studies, whose slices share model batches."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sk_medsiglip.embedding._read_ahead import read_ahead
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import Study, StudyParts, open_study, study_parts
 
-# Part of the key of a study: raise it whenever the same files would give other slices.
+# Part of the key of a study: increase it whenever files give other slices than before.
 _STUDY_VERSION = 2
 
-# Slices that are embedded together: the bound on memory, whatever the number of
-# studies. Fewer where batches are small, so that a progress bar moves.
+# Number of slices that are embedded together, which bounds memory for any number of
+# studies. It is lower for small batches, so that the progress bar moves.
 _CHUNK_SLICES = 4096
 _CHUNK_BATCHES = 64
 
-# Studies whose headers are read while the model works on earlier ones.
+# Number of studies whose headers are read ahead of the model.
 _STUDIES_AHEAD = 8
 
 _FINGERPRINT_BYTES = 32
@@ -32,17 +32,17 @@ _FINGERPRINT_BYTES = 32
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedStudies:
-    """Rows or bags of a collection of studies, and what went wrong."""
+    """Rows or bags of a collection of studies, and the errors in it."""
 
     vectors: NDArray[np.float32]
     failures: dict[int, ImageReadError]  # by study
-    left_out: list[ImageReadError]  # of slices, beside others that can be read
-    like_hounsfield: list[int]  # studies that look like CT and are not shown as such
+    left_out: list[ImageReadError]  # of slices whose study has readable ones
+    like_hounsfield: list[int]  # studies that look like CT but are not shown as CT
 
 
 @dataclass(frozen=True, eq=False)
 class VolumeWork:
-    """How studies become rows, or bags without a pool, for one ``transform``."""
+    """The steps from studies to rows, or without a pool to bags."""
 
     images: ImageWork
     finish: Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -61,7 +61,7 @@ class VolumeWork:
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """A study that was embedded before: what its slices looked like to the model."""
+    """A study that was embedded before: the fingerprints of its slices."""
 
     fingerprints: list[bytes]
     is_like_hounsfield: bool
@@ -69,7 +69,7 @@ class _Known:
 
 @dataclass(frozen=True, eq=False)
 class _Opened:
-    """A study whose slices are to be read, and the state in which it was found."""
+    """A study whose slices are read next, and the state of its files."""
 
     study: Study
     sources: list[Any]
@@ -77,12 +77,12 @@ class _Opened:
 
 
 class _Collection:
-    """One collection on its way.
+    """The embedding of one collection.
 
-    1. In threads, ahead of the model: the files of each study are looked up in the
-       memory of studies, and the headers of those that are not there are read.
-    2. Slices are collected, of as many studies as make a chunk, and embedded together.
-    3. Each study of the chunk is pooled and its slices forgotten, or they are its bag.
+    1. In threads, ahead of the model, each study is looked up by the state of its
+       files; the headers of unknown studies are read.
+    2. The slices of studies are collected into chunks, which are embedded together.
+    3. Each study of a chunk is pooled, or its slices become its bag.
     """
 
     def __init__(self, work: VolumeWork, studies: Sequence[Any]) -> None:
@@ -127,20 +127,20 @@ class _Collection:
         )
 
     def _joined(self) -> NDArray[np.float32]:
-        """Put all studies into one array: NaN where there is no study or no slice."""
+        """Join all studies into one array, with NaN for missing studies and slices."""
         shape: tuple[int, ...] = (len(self._studies), self._work.n_columns)
         if self._work.pool is None:
-            # A study that cannot be read has an instance too: one of NaN.
+            # An unreadable study has one instance, of NaN.
             most = max((len(bag) for bag in self._embedded.values()), default=1)
             shape = (shape[0], most, shape[1])
         joined = np.full(shape, np.nan, np.float32)
-        while self._embedded:  # what is copied is let go
+        while self._embedded:  # release each study once it is copied
             row, vectors = self._embedded.popitem()
             joined[row, : len(vectors)] = vectors
         return joined
 
     def _plan(self, item: Any) -> _Known | _Opened:
-        """Look one study up; read its headers if it is not known. Runs in threads."""
+        """Look up one study, and read its headers if it is unknown; thread-safe."""
         parts = study_parts(item)
         stamp = self._stamp(parts)
         [known] = self._rows.recall_files([stamp], self._recipe)
@@ -152,7 +152,7 @@ class _Collection:
         return self._open(item, parts, stamp)
 
     def _stamp(self, parts: StudyParts) -> FileStamp | None:
-        """Return the state of a study; to be taken before any file is read."""
+        """Return the state of a study, before any of its files is read."""
         if self._rows.cache is None:
             return None
         return combined_stamp(source_stamps(parts.sources), parts.kind.encode())
@@ -168,7 +168,7 @@ class _Collection:
         return _Opened(study, study.take(self._work.n_slices), stamp)
 
     def _work_off(self, bar: Any, *, at_least_full: bool) -> None:
-        """Turn what is collected into rows, if that is a chunk or the rest."""
+        """Embed the collected studies, if they fill a chunk or are the last."""
         n_known = sum(len(known.fingerprints) for known in self._known.values())
         if n_known >= _CHUNK_SLICES or not at_least_full:
             bar.update(self._take_stored())
@@ -180,7 +180,7 @@ class _Collection:
             bar.update(self._embed_opened())
 
     def _take_stored(self) -> int:
-        """Pool studies whose slices are all stored; return how many these were."""
+        """Pool studies whose slices are all stored; return their number."""
         known, self._known = self._known, {}
         asked = [one for study in known.values() for one in study.fingerprints]
         if not asked:
@@ -199,7 +199,7 @@ class _Collection:
                     self._like_hounsfield.append(row)
                 n_done += 1
                 continue
-            # Rows of it were removed from the store: it is read after all.
+            # Some of its rows were removed from the store, so read it again.
             try:
                 parts = study_parts(self._studies[row])
                 stamp = self._stamp(parts)
@@ -246,15 +246,15 @@ class _Collection:
         return len(opened)
 
     def _pool(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return one row of a study's rows; without a pool, all of them."""
+        """Return the pooled row of a study, or without a pool all its rows."""
         if self._work.pool is None:
             return vectors
         pooled = self._work.pool(vectors)
         if pooled.size != self._work.n_columns:
             raise ValueError(
                 f"pooling returned {pooled.size} numbers for a study of {len(vectors)} "
-                f"slices and {self._work.n_columns} for one of a single slice; the "
-                "length must not depend on the number of slices."
+                f"slices but {self._work.n_columns} for a single slice; the length "
+                "must not depend on the number of slices."
             )
         return pooled
 
@@ -264,10 +264,10 @@ class _Collection:
         marked = any(volume.looks_like_hounsfield() for volume in opened.study.volumes)
         if marked:
             self._like_hounsfield.append(row)
-        # A study with unreadable slices is looked at, and warned about, every time.
+        # A study with unreadable slices is not recorded, so that every call warns.
         if all(fingerprints):
             content = b"".join(one for one in fingerprints if one is not None)
-            content += b"\1" * marked  # the warning comes again when it is stored
+            content += b"\1" * marked  # so that later calls warn again
             self._rows.remember_files([opened.stamp], self._recipe, [content])
 
     def _fail(self, row: int, error: ImageReadError) -> None:
@@ -277,7 +277,7 @@ class _Collection:
 
 
 def _located(error: ImageReadError, row: int, place: int, n: int) -> ImageReadError:
-    """Return the error of a slice as one of its study's row."""
+    """Return the error of a slice as an error of the row of its study."""
     located = error.at_row(row)
     if n > 1:
         located.source = f"slice {place + 1} of {n}, {error.source}"

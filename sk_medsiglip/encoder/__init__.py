@@ -1,27 +1,27 @@
-"""Pixels and texts to vectors: SigLIP checkpoints, loaded once a process.
+"""Pixels and texts to vectors: SigLIP checkpoints, loaded once per process.
 
-The only room that imports transformers for inference. What it gives is raw: resizing
-belongs to ``images``, keeping rows to ``cache``, and joining them to ``embedding``. The
+This is the only room that imports transformers for inference. Resizing belongs to
+``images``, storing rows to ``cache``, and combining the two to ``embedding``. The
 files::
 
-    _loading.py            load_encoder: the last few checkpoints, kept in memory
+    _loading.py            load_encoder: the checkpoints used last, kept in memory
     _encoder.py            Encoder: a loaded checkpoint, the same for all engines
-    _checkpoints.py        from a model's name to a folder, a revision and its sizes
-    _hub.py                its files on the hub, and what to do without them
-    _adapters.py           small files that say how a tuned checkpoint differs
-    _adapter_config.py     peft's configuration of an adapter, taken as data
-    _image_processor.py    a checkpoint's own image processor
-    _tokenizer.py          SigLIP's rule for texts
+    _checkpoints.py        the folder, revision and sizes of a checkpoint
+    _hub.py                files of a checkpoint on the hub
+    _adapters.py           adapters: small files that change a checkpoint
+    _adapter_config.py     validation of peft's configuration of an adapter
+    _image_processor.py    the image processor of a checkpoint
+    _tokenizer.py          SigLIP's tokenization of texts
 
     _torch_towers.py       engine="torch"
     _pooling_head.py       patches to the row of an image, and to vectors of its cells
     _openvino_towers.py    engine="openvino", and its graphs kept on disk
     _numerics.py           engine, device and numeric type, chosen for this machine
-    _patch_scores.py       how much each patch of an image is like a text
+    _patch_scores.py       similarity of each patch of an image to a text
     _onnx_export.py        the image tower as an ONNX graph
 
-    _batch_size.py         how much goes through in one pass, and how many at once
-    _fork.py               what a forked worker may do with torch
+    _batch_size.py         size of a pass, and number of passes at a time
+    _fork.py               limits of torch in a forked worker
 """
 
 from sk_medsiglip._public import name_by_room

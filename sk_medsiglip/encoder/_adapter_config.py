@@ -1,8 +1,8 @@
-"""peft's configuration of an adapter, taken as data.
+"""Validation of peft's configuration of an adapter.
 
-peft imports the module that ``megatron_core`` names, and matches layers by any regular
-expression. A folder may come from anybody, so only what is known to be harmless, and to
-give the same weights at each loading, is handed on to peft.
+peft imports the module named by ``megatron_core``, and matches layers by arbitrary
+regular expressions. A folder may come from an untrusted source, so only settings that
+are known to be harmless, and to give the same weights at each loading, are passed on.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Where the base lies, who wrote it, how training was started: nothing of it decides
-# what the loaded adapter computes.
+# Place of the base, versions, start of the training: none affects the loaded adapter.
 PASSING = frozenset(
     {
         "auto_mapping",
@@ -26,14 +25,14 @@ PASSING = frozenset(
         "task_type",
     }
 )
-# Features that are off: peft writes their defaults, which are not empty.
-_OF_FEATURES_THAT_ARE_OFF = frozenset(
+# Settings of disabled features: peft writes their defaults, which are not empty.
+_DISABLED_FEATURES = frozenset(
     {"loftq_config", "megatron_core", "peft_type", "qalora_group_size"}
 )
-# Other starts change the base by random draws, or by data that are not at hand.
+# Other initialisations change the base by random draws, or by data that are missing.
 _STARTS = frozenset({"eva", "gaussian", "olora", "orthogonal", "pissa"})
 
-# Regular expressions without a repeated group, whose matching takes bounded time:
+# Regular expressions without a repeated group, which are matched in bounded time:
 # names, ".", ".*", r"\.", r"\d+", [0-9], alternatives.
 _PATTERN = re.compile(
     r"\^?(?:\w|-|\\\.|\\d\+?|\[[\w-]+\]\+?|\.[*+]?|\((?:\?:)?|\||\))+\$?"
@@ -43,15 +42,15 @@ _MAX_RANK = 4096
 
 
 def lora_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those settings of ``adapter_config.json`` that decide its weights."""
+    """Return the settings of ``adapter_config.json`` that decide its weights."""
     settings = {}
     for key, value in config.items():
-        if key in PASSING or key in _OF_FEATURES_THAT_ARE_OFF:
+        if key in PASSING or key in _DISABLED_FEATURES:
             continue
         if key not in _CHECKS:
             if value in (None, False, [], {}):
                 continue
-            raise ValueError(f"{key!r} is not supported (it is {_short(value)})")
+            raise ValueError(f"{key!r} is not supported (got {_short(value)})")
         if value is None:
             continue
         if not _CHECKS[key](value):
@@ -73,7 +72,7 @@ def _is_strength(value: Any) -> bool:
 
 
 def _is_pattern(value: Any) -> bool:
-    """Tell a regular expression that is matched in bounded time."""
+    """Whether a value is a regular expression that is matched in bounded time."""
     if not isinstance(value, str) or len(value) > _MAX_PATTERN:
         return False
     if not _PATTERN.fullmatch(value) or len(re.findall(r"[^\\]?\.[*+]", value)) > 3:

@@ -1,9 +1,9 @@
-"""Adapters: small files that say how a tuned checkpoint differs from its base.
+"""Adapters: small files that turn a base checkpoint into a tuned one.
 
 A folder is an adapter if it holds ``adapter_config.json`` and
-``adapter_model.safetensors``, as peft writes them for low-rank adaptation, or
-``tuned_weights.safetensors``: whole weights that replace those of the base. Which base
-that is, ``tuning.json`` says, or peft's own configuration where there is none.
+``adapter_model.safetensors``, as written by peft for low-rank adaptation, or
+``tuned_weights.safetensors``: weights that replace those of the base. The base is named
+in ``tuning.json``, or without it in the configuration of peft.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TUNED_WEIGHTS = "tuned_weights.safetensors"
 TUNING = "tuning.json"
 
-# They do not decide what an adapter computes; "eva_config" counts, as it always has.
+# They do not affect the weights; "eva_config" stays in for digests written earlier.
 _UNDIGESTED = PASSING - {"eva_config"}
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that was found, before any weight is read."""
+    """An adapter whose weights have not been read yet."""
 
     folder: Path
     base_model: str
@@ -55,7 +55,8 @@ def read_adapter(folder: Path) -> Adapter | None:
     Raises
     ------
     CheckpointError
-        If it is one, but damaged, of another kind, or does not say what its base is.
+        If it is an adapter, but damaged, of another kind, or without the name of its
+        base.
     """
     by_peft = folder / ADAPTER_CONFIG
     if not by_peft.is_file() and not (folder / TUNED_WEIGHTS).is_file():
@@ -86,27 +87,26 @@ def read_adapter(folder: Path) -> Adapter | None:
         )
     if not name:
         raise CheckpointError(
-            f"The adapter in {str(folder)!r} does not say which checkpoint it changes. "
-            f'Write it into {ADAPTER_CONFIG}: "base_model_name_or_path": '
-            '"google/medsiglip-448".'
+            f"The adapter in {str(folder)!r} does not name its base checkpoint. Add it "
+            f'to {ADAPTER_CONFIG}: "base_model_name_or_path": "google/medsiglip-448".'
         )
     return Adapter(folder, name, revision, record)
 
 
 def digest_adapter(folder: Path, base_revision: str) -> str:
-    """Return ``"folder-"`` and 32 hexadecimal digits of an adapter and its base.
+    """Return the digest of an adapter and its base.
 
     Parameters
     ----------
     folder : pathlib.Path
         Folder of the adapter.
     base_revision : str
-        Revision of the checkpoint that it changes.
+        Revision of its base checkpoint.
 
     Returns
     -------
     str
-        The same on every machine, wherever the two lie.
+        ``"folder-"`` and 32 hexadecimal digits, the same on every machine.
     """
     whole = blake3(base_revision.encode() + b"\0")
     for name in (ADAPTER_WEIGHTS, TUNED_WEIGHTS):
@@ -116,7 +116,7 @@ def digest_adapter(folder: Path, base_revision: str) -> str:
     if (folder / ADAPTER_CONFIG).is_file():
         config = _read_json(folder / ADAPTER_CONFIG)
         deciding = {
-            # peft writes its sets as lists, in any order.
+            # peft writes sets as lists, in any order.
             key: sorted(value) if _is_list_of_text(value) else value
             for key, value in config.items()
             if key not in _UNDIGESTED
@@ -126,7 +126,7 @@ def digest_adapter(folder: Path, base_revision: str) -> str:
 
 
 def apply_adapter(network: Any, folder: Path) -> None:
-    """Change a network's weights, in place, by an adapter."""
+    """Apply an adapter to the weights of a network, in place."""
     if (folder / TUNED_WEIGHTS).is_file():
         _replace_weights(network, folder)
     if (folder / ADAPTER_CONFIG).is_file():
@@ -161,29 +161,29 @@ def _add_low_rank(network: Any, folder: Path) -> None:
 
     try:
         settings = lora_settings(_read_json(folder / ADAPTER_CONFIG))
-        # A classifier that was trained on top has no part in an embedding.
+        # A classifier that was trained on top does not affect embeddings.
         others = set(settings.pop("modules_to_save", [])) - {"classifier", "score"}
         settings["modules_to_save"] = sorted(others) or None
     except CheckpointError:
         raise
     except ValueError as error:
         raise CheckpointError(
-            f"The adapter in {str(folder)!r} is not loaded: in its {ADAPTER_CONFIG} "
+            f"The adapter in {str(folder)!r} is not loaded: in its {ADAPTER_CONFIG}, "
             f"{error}. Only settings that are known to be safe, and to give the same "
-            "weights each time, are taken; merge it into its base with peft first "
+            "weights each time, are accepted. Merge it into its base with peft first "
             "(merge_and_unload) and load the result."
         ) from None
     try:
         with warnings.catch_warnings():
-            # peft asks transformers for what that is about to rename.
+            # peft uses names that transformers is about to change.
             warnings.simplefilter("ignore", FutureWarning)
-            # peft fills what a file lacks with zeros, and warns.
+            # peft fills missing matrices with zeros, and warns.
             warnings.filterwarnings("error", "Found missing adapter keys")
             adapted = PeftModel.from_pretrained(
                 network, folder, config=LoraConfig(**settings)
             )
     except (RuntimeError, ValueError, UserWarning) as error:
-        # Layers that are not there, matrices of another shape, matrices that lack.
+        # Unknown layers, missing matrices, or matrices of another shape.
         raise CheckpointError(_other_base(folder, str(error))) from error
     except (SafetensorError, OSError, TypeError, KeyError) as error:
         raise CheckpointError(_damaged(folder, str(error))) from error
@@ -192,10 +192,10 @@ def _add_low_rank(network: Any, folder: Path) -> None:
 
 
 def _pass_by_attention_outputs(adapted: Any, folder: Path) -> None:
-    """Take away matrices on ``out_proj`` of the pooling heads, as peft's forward does.
+    """Remove matrices on ``out_proj`` of the pooling heads, which peft never applies.
 
     torch's attention reads the weights of that layer without calling it, so the
-    matrices took no part in training; merging would add them.
+    matrices had no effect in training; merging would add them.
     """
     from torch.nn import MultiheadAttention
 
@@ -211,8 +211,8 @@ def _pass_by_attention_outputs(adapted: Any, folder: Path) -> None:
     if passed_by:
         names = ", ".join(f"{name}.out_proj" for name, _ in passed_by)
         warnings.warn(
-            f"The adapter in {str(folder)!r} has matrices for {names}. peft never "
-            "applied them in training, so they are left out.",
+            f"The adapter in {str(folder)!r} has matrices for {names}. peft did not "
+            "apply them in training, so they are ignored.",
             CheckpointWarning,
             stacklevel=2,
         )
@@ -231,7 +231,7 @@ def _is_list_of_text(value: Any) -> bool:
 
 
 def file_digest(path: Path) -> bytes:
-    """Return the digest of a file's content, computed once for each of its states."""
+    """Return the digest of the content of a file, computed once per state of it."""
     status = path.stat()
     times = (status.st_mtime_ns, status.st_ctime_ns)
     return _digest(str(path), (status.st_ino, status.st_size, *times))
@@ -251,6 +251,6 @@ def _damaged(folder: Path, reason: str) -> str:
 
 def _other_base(folder: Path, reason: str) -> str:
     return (
-        f"The adapter in {str(folder)!r} does not fit the checkpoint that it is said "
-        f"to change: {reason}. It was trained on another one."
+        f"The adapter in {str(folder)!r} does not fit its base checkpoint: {reason}. "
+        "It was trained on another one."
     )

@@ -6,24 +6,23 @@ import sys
 
 from threadpoolctl import threadpool_limits
 
-# On a CPU, one image of MedSigLIP's 1024 patches is as fast as more, and so are 16 of
-# the demonstration checkpoint's 64: what a pass needs stays in the CPU's caches. A GPU
-# starts where its multipliers are busy, and takes more where memory allows.
+# On a CPU, larger passes are not faster than one image of MedSigLIP (1024 patches), or
+# 16 of the demonstration checkpoint (64 patches), which fit into the caches. A GPU
+# starts at a size that keeps its multipliers busy, and takes more if memory allows.
 _PATCHES_CPU = 1024
 _PATCHES_GPU = 32_768
 _PATCHES_GPU_MOST = 131_072
 
-# A text is 64 tokens: a sixteenth of an image's work.
+# A text has 64 tokens: a sixteenth of the work of an image.
 _TEXTS_CPU = 32
 _TEXTS_GPU = 512
 _TEXTS_GPU_MOST = 2048
 
 
-# One pass computes while another batch is copied there and a third is stored.
+# One batch is computed while the next is copied to the GPU and the last is stored.
 _PASSES_GPU = 3
 
-# Messages of the C++ under torch and OpenVINO: the standard library's, and oneDNN's
-# where no memory is left for its kernels or their scratch space.
+# Messages of oneDNN if there is no memory left for its kernels or their scratch space.
 _WITHOUT_MEMORY = ("could not create a primitive", "could not execute a primitive")
 
 
@@ -42,7 +41,7 @@ class BatchSize:
 
     def failed(self, n: int) -> None:
         """Note that memory did not hold a pass of ``n``."""
-        # Another thread may have learnt the same, or more, meanwhile.
+        # Another thread may have lowered the limit further meanwhile.
         self.limit = min(self.limit, max(1, n // 2))
         self.size = min(self.size, self.limit)
 
@@ -74,7 +73,7 @@ def text_batch_sizes(device: str) -> tuple[int, int]:
 
 
 def passes_at_once(patches: int, device: str, engine: str) -> int:
-    """Return how many batches of images should be on their way at a time.
+    """Return the number of batches of images to process at a time.
 
     Parameters
     ----------
@@ -86,10 +85,10 @@ def passes_at_once(patches: int, device: str, engine: str) -> int:
     Returns
     -------
     int
-        Over 1 on a GPU, where copying goes on beside computing; and for light models
-        in torch on a CPU, one for each core. The threads of one pass wait for each
-        other at every product, for long where reading threads hold a core; passes of
-        one thread each wait for nothing. A heavy model has all cores to itself.
+        More than 1 on a GPU, where copies overlap with computation. For small models
+        in torch on a CPU, one per core: the threads of one pass would wait for each
+        other at every product, while passes of one thread each do not wait. A large
+        model uses all cores for one pass.
     """
     if device != "cpu":
         return _PASSES_GPU
@@ -101,21 +100,21 @@ def passes_at_once(patches: int, device: str, engine: str) -> int:
 
 
 def use_one_core() -> None:
-    """Let torch compute on one core whatever this thread asks of it from now on."""
+    """Limit torch to one core in this thread."""
     import torch
 
-    torch.get_num_threads()  # torch sets its own number at a thread's first use
+    torch.get_num_threads()  # torch sets its own number at the first use in a thread
     threadpool_limits(1, user_api="openmp")
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory is full.
+    """Return whether an error means that memory is exhausted.
 
     Parameters
     ----------
     error : BaseException
-        Raised by a pass through a network. After an error of a GPU's memory, torch's
-        unused blocks are given back to the device, so that a smaller pass may succeed.
+        Error raised by a pass through a network. If it is about the memory of a GPU,
+        unused blocks of torch are freed, so that a smaller pass may succeed.
 
     Returns
     -------
@@ -128,7 +127,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
         torch.cuda.empty_cache()
         return True
     message = str(error)
-    # torch's allocator on a CPU words it in two ways.
+    # torch's allocator on a CPU has two messages; C++ has "bad_alloc".
     return isinstance(error, RuntimeError) and (
         ("DefaultCPUAllocator" in message and "memory" in message)
         or "can't allocate memory" in message

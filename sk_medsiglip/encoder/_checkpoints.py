@@ -1,7 +1,7 @@
-"""From a model's name to a folder, a revision and the sizes in its configuration.
+"""The folder, revision and sizes of a checkpoint, found by its name.
 
-Nothing here reads weights into memory or imports torch, so that feature names, cache
-keys and error messages cost milliseconds.
+Weights are not read into memory and torch is not imported, so that feature names, cache
+keys and error messages take milliseconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
 
 DEMO_FOLDER = Path(__file__).parent / "demo_checkpoint"
 
-# Files that decide a vector: weights, architecture, tokenizer, image processor.
+# Files that affect vectors: weights, architecture, tokenizer, image processor.
 _DIGESTED = ("*.safetensors", "*.safetensors.index.json", "*.model", "*.txt")
 _DIGESTED_JSON = (
     "config.json",
@@ -38,10 +38,10 @@ _DIGESTED_JSON = (
 )
 
 _DIGEST = "folder-"
-# An adapter on a tuned checkpoint on another: more is a mistake, or an attack.
+# Longer chains of adapters are a mistake, or an attack.
 _MAX_ADAPTERS = 8
 
-# Defaults of transformers' SiglipConfig, for keys that a config.json leaves out.
+# Defaults of transformers' SiglipConfig, for keys missing in config.json.
 _DEFAULT_WIDTH = 768
 _DEFAULT_IMAGE_SIZE = 224
 _DEFAULT_PATCH_SIZE = 16
@@ -50,29 +50,29 @@ _DEFAULT_TEXT_TOKENS = 64
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was found, before any weight is read.
+    """A checkpoint whose weights have not been read yet.
 
     Parameters
     ----------
     model : str
-        Its name as the user gave it.
+        Name given by the user.
     folder : pathlib.Path
-        Where its files lie.
+        Folder of its files.
     revision : str
-        The hub commit, or ``"folder-"`` and a digest of the folder's files.
+        The hub commit, or ``"folder-"`` and a digest of the files of the folder.
     embedding_dim : int
-        Values in one embedding.
+        Width of an embedding.
     image_size : int
-        Height and width of the input, in px.
+        Height and width of the input, in pixels.
     patch_size : int
-        Height and width of one patch, in px.
+        Height and width of a patch, in pixels.
     text_tokens : int
-        Tokens that the text tower reads.
+        Number of tokens read by the text tower.
     adapters : tuple of pathlib.Path, default=()
-        Folders of the adapters that change it, the first one first. ``folder`` is
-        that of the base, ``revision`` is of both.
+        Folders of its adapters, in the order in which they are applied. ``folder`` is
+        then that of the base, and ``revision`` covers both.
     has_text : bool, default=True
-        Whether there is a text tower beside the image tower.
+        Whether there is a text tower besides the image tower.
     """
 
     model: str
@@ -97,10 +97,10 @@ def find_checkpoint(
         ``"demo"``, a folder of a checkpoint or of an adapter, or a repository on the
         hub.
     revision : str or None, default=None
-        For a repository: commit, branch or tag. For a folder: the digest that it
-        must have, as an earlier ``fit`` recorded it.
+        Commit, branch or tag of a repository. For a folder, the digest that it must
+        have, as recorded by an earlier ``fit``.
     weights : bool, default=True
-        Whether the weights will be needed; without them a download is a few kB.
+        Whether the weights are needed; without them a download takes a few kB.
 
     Returns
     -------
@@ -112,28 +112,28 @@ def find_checkpoint(
     CheckpointError
         If the folder is not a SigLIP checkpoint, or not at ``revision``.
     ModelAccessError
-        If a repository cannot be had.
+        If a repository cannot be accessed.
 
     Notes
     -----
-    A folder is digested once for each state of its files: about a second a GB, then
-    remembered in this process.
+    A folder is digested once per state of its files, which takes about a second per
+    GB; the digest is then remembered in this process.
     """
     return _find(os.fspath(model), revision, weights, ())
 
 
 def is_demonstration(model: str | os.PathLike[str]) -> bool:
-    """Return whether a model is the demonstration, a copy, or was tuned from it.
+    """Return whether a model is the demonstration checkpoint or was tuned from it.
 
     Parameters
     ----------
     model : str or path-like
-        As :func:`find_checkpoint` takes it. Nothing is downloaded.
+        As in :func:`find_checkpoint`. Nothing is downloaded.
 
     Returns
     -------
     bool
-        False also for a folder whose base is not at hand.
+        True also for a copy; False also for an adapter whose base is not available.
     """
     name = os.fspath(model)
     if name == "demo" or not Path(name).expanduser().is_dir():
@@ -152,7 +152,7 @@ def _find(
 ) -> Checkpoint:
     """Find a checkpoint; ``above`` are the adapters that name it as their base."""
     folder = _local_folder(name)
-    # The digest of an adapter is not a commit that the hub could know.
+    # The hub does not know the digest of an adapter.
     of_files = folder is not None or (revision or "").startswith(_DIGEST)
     if folder is None:
         for commit in commits_here(name) if of_files else ():
@@ -173,9 +173,8 @@ def _find(
         found = Checkpoint(name, folder, resolved, **_read_config(folder, name))
     if of_files and revision not in (None, resolved):
         raise CheckpointError(
-            f"The checkpoint in {name!r} is {resolved}, not revision={revision!r}. "
-            "Its files are others than those asked for; leave revision=None to "
-            "use them as they are."
+            f"The checkpoint in {name!r} is {resolved}, not revision={revision!r}: its "
+            "files have changed. Set revision=None to use them as they are."
         )
     return found
 
@@ -183,7 +182,7 @@ def _find(
 def _find_base(
     name: str, adapter: Adapter, weights: bool, above: tuple[Path, ...]
 ) -> Checkpoint:
-    """Find the base of an adapter, which may be an adapted one itself."""
+    """Find the base of an adapter, which may itself be an adapter."""
     where = f"The adapter in {name!r} was trained on {adapter.base_model!r}"
     above = (*above, adapter.folder.resolve())
     local = _local_folder(adapter.base_model) if _is_there(adapter.base_model) else None
@@ -193,47 +192,47 @@ def _find_base(
         )
     if len(above) > _MAX_ADAPTERS:
         raise CheckpointError(
-            f"{where}, an adapter on an adapter, {len(above)} in all; at most "
-            f"{_MAX_ADAPTERS} are loaded. Merge them into one checkpoint."
+            f"{where}, a chain of {len(above)} adapters; at most {_MAX_ADAPTERS} are "
+            "loaded. Merge them into one checkpoint."
         )
     try:
-        # A commit is asked for; what lies in a folder is what it is.
+        # Only a repository can be requested at a revision.
         wanted = adapter.base_revision if local is None else None
         base = _find(adapter.base_model, wanted, weights, above)
     except ModelAccessError as error:
         key = '"model"' if adapter.record == TUNING else '"base_model_name_or_path"'
         raise ModelAccessError(
-            f"{where}, which is not to be had here. {error} If it lies elsewhere on "
-            f"this machine, change {key} in the adapter's {adapter.record}."
+            f"{where}, which is not available here. {error} If it is elsewhere on this "
+            f"machine, change {key} in {adapter.record} of the adapter."
         ) from error
     recorded = adapter.base_revision or ""
     # peft writes "main" for a folder too; only a digest can be compared with files.
     if local is not None and recorded.startswith(_DIGEST) and recorded != base.revision:
         raise CheckpointError(
-            f"{where} at {recorded}, which is another one now: {base.revision}. On "
-            "that it means nothing. Get the files of its base back, or fine-tune again."
+            f"{where} at {recorded}, but that is now at {base.revision}, to which the "
+            "adapter does not apply. Restore the files of its base, or fine-tune again."
         )
     return base
 
 
 def _is_there(name: str) -> bool:
-    """Tell whether a name means a folder that exists."""
+    """Whether a name is that of an existing folder."""
     return name == "demo" or Path(name).expanduser().is_dir()
 
 
 def _local_folder(name: str) -> Path | None:
-    """Return the folder that ``name`` means, or None if it is a hub repository."""
+    """Return the local folder of a checkpoint, or None for a hub repository."""
     if name == "demo":
         return DEMO_FOLDER
     path = Path(name).expanduser()
     if path.is_dir():
         _check_copy(path)
         return path
-    # "owner/name" could be a relative path too; anything else can only be one.
+    # "owner/name" may be a relative path or a repository.
     looks_local = path.is_absolute() or name.startswith((".", "~"))
     if looks_local or path.exists():
         raise ModelAccessError(
-            f"model={name!r} is not a folder. Pass the folder that holds config.json "
+            f"model={name!r} is not a folder. Pass the folder with config.json "
             'and model.safetensors, a hub repository such as "google/medsiglip-448", '
             'or "demo".'
         )
@@ -241,14 +240,14 @@ def _local_folder(name: str) -> Path | None:
 
 
 def _check_copy(folder: Path) -> None:
-    """Raise for copies of the hub's cache that lack files or hold several commits."""
+    """Raise for a copy of the hub cache without its files, or with several commits."""
     for path in folder.iterdir():
         if path.is_symlink() and not path.exists():
             raise CheckpointError(
                 f"{path.name} in {str(folder)!r} is a link to {os.readlink(path)!r}, "
-                "which is not here: the hub's cache holds links. Copy the files "
-                "themselves, by 'cp -rL FOLDER DESTINATION', or download them without "
-                "links: hf download REPOSITORY --local-dir FOLDER"
+                "which does not exist here: the hub cache contains links. Copy the "
+                "files themselves, with 'cp -rL FOLDER DESTINATION', or download them "
+                "without links: hf download REPOSITORY --local-dir FOLDER"
             )
     above = folder / "snapshots" if (folder / "snapshots").is_dir() else folder
     commits = sorted(path.parent for path in above.glob("*/*config.json"))
@@ -261,15 +260,15 @@ def _check_copy(folder: Path) -> None:
 
 
 def _read_config(folder: Path, name: str) -> dict[str, Any]:
-    """Return the sizes in ``config.json``, as :class:`Checkpoint` takes them."""
+    """Return the sizes in ``config.json`` as arguments of :class:`Checkpoint`."""
     try:
         towers = dict.fromkeys(("vision_config", "text_config"), (dict, type(None)))
         config = read_json(folder / "config.json", optional=towers)
     except FileNotFoundError:
         raise CheckpointError(
-            f"{name!r} holds no config.json, so it is not a checkpoint folder. A "
-            "complete one also has model.safetensors, preprocessor_config.json and "
-            "the tokenizer's files."
+            f"{name!r} does not contain config.json, so it is not a checkpoint folder. "
+            "A complete one also has model.safetensors, preprocessor_config.json and "
+            "the files of the tokenizer."
         ) from None
     except ValueError as error:
         raise CheckpointError(
@@ -285,16 +284,16 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
     if config.get("quantization_config"):
         raise CheckpointError(
             f"{name!r} is quantised; this package reads weights in float32, float16 or "
-            "bfloat16. Take the checkpoint that it was made from, where memory is "
-            'short with dtype="bfloat16".'
+            'bfloat16. Use the original checkpoint, with dtype="bfloat16" if memory '
+            "is short."
         )
     alone = kind == "siglip_vision_model"
     vision = config if alone else config.get("vision_config") or {}
     text = config.get("text_config") or {}
     if vision.get("vision_use_head") is False:
         raise CheckpointError(
-            f"{name!r} has no pooling head (vision_use_head is false); an embedding "
-            "is what that head returns. Take a checkpoint with one."
+            f"{name!r} has no pooling head (vision_use_head is false), which computes "
+            "the embedding. Use a checkpoint with a pooling head."
         )
     sizes = {
         "embedding_dim": vision.get("hidden_size", _DEFAULT_WIDTH),
@@ -305,19 +304,19 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
     for key, value in sizes.items():
         if type(value) is not int or not 0 < value < 100_000:
             raise CheckpointError(
-                f"config.json of {name!r} gives {value!r} as {key}; a whole number is "
-                "expected."
+                f"config.json of {name!r} gives {value!r} as {key}; a positive integer "
+                "is expected."
             )
     classifier = config.get("architectures") == ["SiglipForImageClassification"]
     return {**sizes, "has_text": not (alone or classifier)}
 
 
 def _folder_digest(folder: Path) -> str:
-    """Return ``"folder-"`` and 32 hexadecimal digits of its files' content."""
+    """Return ``"folder-"`` and 32 hexadecimal digits for the content of a folder."""
     files = sorted(
         {path for pattern in _DIGESTED for path in folder.glob(pattern)}
         | {folder / name for name in _DIGESTED_JSON if (folder / name).is_file()}
-        # An index may name files elsewhere, or by other endings.
+        # An index may name files in other folders, or with other suffixes.
         | {path for path in named_shards(folder) if path.is_file()}
     )
     whole = blake3()
@@ -327,7 +326,7 @@ def _folder_digest(folder: Path) -> str:
 
 
 def named_shards(folder: Path) -> list[Path]:
-    """Return the weight files that a folder's index names, or none without an index."""
+    """Return the weight files named by the index of a folder, if it has an index."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return []
@@ -345,19 +344,19 @@ def named_shards(folder: Path) -> list[Path]:
         ) from None
     if outside:
         raise CheckpointError(
-            f"{index.name} in {str(folder)!r} names {outside[0]!r}, a file outside the "
-            "checkpoint's folder, which is not read."
+            f"{index.name} in {str(folder)!r} names {outside[0]!r}, a file outside of "
+            "that folder, which is not read. Copy the file there and correct the index."
         )
     return [folder / name for name in names]
 
 
 def damaged(checkpoint: Checkpoint, reason: str) -> str:
-    """Return the message of an incomplete checkpoint: what is wrong, what to do."""
+    """Return the message for an incomplete checkpoint, with a remedy."""
     name = checkpoint.model
     if "/" in name and not Path(name).expanduser().exists():
-        mend = f"Download it again: hf download {name} --force-download"
+        hint = f"Download it again: hf download {name} --force-download"
     elif name == "demo":
-        mend = "Install the package again: pip install --force-reinstall sk-medsiglip"
+        hint = "Install the package again: pip install --force-reinstall sk-medsiglip"
     else:
-        mend = "Copy the checkpoint's folder here again."
-    return f"The checkpoint {name!r} is incomplete or damaged: {reason}. {mend}"
+        hint = "Copy the checkpoint folder here again."
+    return f"The checkpoint {name!r} is incomplete or damaged: {reason}. {hint}"

@@ -28,11 +28,11 @@ from sk_medsiglip.exceptions import CheckpointError, OutOfMemoryError
 
 
 class Towers(Protocol):
-    """The image and the text tower of one checkpoint, ready to run.
+    """The image tower and the text tower of one checkpoint, ready to run.
 
-    A pass has three steps. ``send`` and ``fetch`` may run in several threads at a
-    time; ``run_images`` and ``run_texts`` in one. On a GPU they only queue work, so
-    that copies of one batch go on beside the computation of another.
+    A pass has three steps. ``send`` and ``fetch`` may run in several threads at a time,
+    ``run_images`` and ``run_texts`` in one. On a GPU they only queue work, so that
+    copies of one batch overlap with the computation of another.
     """
 
     engine: str
@@ -42,12 +42,13 @@ class Towers(Protocol):
     logit_bias: float
 
     def send(self, values: NDArray) -> Any:
-        """Bring an array to the device."""
+        """Copy an array to the device."""
 
     def run_images(self, sent: Any, grid: int | None = None) -> Any:
         """Compute vectors of RGB pixels (n, size, size, 3), uint8.
 
-        They are rows (n, width); with ``grid``, rows and cells (n, 1 + grid**2, width).
+        They are rows (n, width), or with ``grid`` rows and cells
+        (n, 1 + grid**2, width).
         """
 
     def run_texts(self, sent: Any) -> Any:
@@ -60,31 +61,37 @@ class Towers(Protocol):
 class Encoder:
     """A SigLIP checkpoint in memory, safe to share between threads.
 
-    Made by :func:`load_encoder`. Estimators never hold one: they ask for it again by
-    name, and the process keeps one copy.
+    It is returned by :func:`load_encoder`. Estimators never hold an encoder: they
+    request it again by name, and the process keeps one copy.
 
     Parameters
     ----------
     checkpoint : Checkpoint
-        Where it came from.
+        The checkpoint from which it was loaded.
     towers : Towers
         The engine that runs its two towers.
     tokenizer : transformers.PreTrainedTokenizerBase or None
-        The checkpoint's tokenizer; None for an image tower alone.
+        The tokenizer of the checkpoint; None if there is no text tower.
 
     Attributes
     ----------
     revision : str
         The hub commit, or a digest of the folder.
-    engine, dtype : str
-        ``"torch"`` or ``"openvino"``; ``"float32"`` or ``"bfloat16"``.
+    engine : {"torch", "openvino"}
+        Engine that runs the model.
+    dtype : {"float32", "bfloat16"}
+        Numeric type of weights and activations.
     device : str
         ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-    embedding_dim, image_size, text_tokens : int
-        Width of an embedding, px a side, tokens a text.
+    embedding_dim : int
+        Width of an embedding.
+    image_size : int
+        Height and width of an image, in pixels.
+    text_tokens : int
+        Number of tokens per text.
     logit_scale, logit_bias : float
-        Numbers of ``logit = logit_scale * cosine + logit_bias``. ``logit_scale`` is the
-        factor itself; the checkpoint stores its logarithm.
+        Scale and bias in ``logit = logit_scale * cosine + logit_bias``.
+        ``logit_scale`` is the factor itself; the checkpoint stores its logarithm.
     """
 
     def __init__(self, checkpoint: Checkpoint, towers: Towers, tokenizer: Any) -> None:
@@ -104,9 +111,9 @@ class Encoder:
         patches = (checkpoint.image_size // checkpoint.patch_size) ** 2
         self._image_batch = BatchSize(*image_batch_sizes(patches, self.device))
         self._text_batch = BatchSize(*text_batch_sizes(self.device))
-        # A pass uses all cores, and the memory of any number at once would not be
-        # bounded; only light models have several, of one core each. A GPU's work is
-        # queued by one thread at a time.
+        # A pass uses all cores, and the memory of many at once would be unbounded; only
+        # small models run several, on one core each. Work for a GPU is queued by one
+        # thread at a time.
         at_once = passes_at_once(patches, self.device, self.engine)
         self._n_slots = at_once if self.device == "cpu" else 1
         self._slots = threading.BoundedSemaphore(self._n_slots)
@@ -120,12 +127,12 @@ class Encoder:
 
     @property
     def image_batch_size(self) -> int:
-        """Images in one pass of ``batch_size="auto"``, as memory allows by now."""
+        """Number of images per pass with ``batch_size="auto"``, as memory allows."""
         return self._image_batch.size
 
     @property
     def text_batch_size(self) -> int:
-        """Texts in one pass of ``batch_size="auto"``, as memory allows by now."""
+        """Number of texts per pass with ``batch_size="auto"``, as memory allows."""
         return self._text_batch.size
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
@@ -134,8 +141,8 @@ class Encoder:
         Parameters
         ----------
         pixels : ndarray of shape (n_images, image_size, image_size, 3), uint8
-            RGB, already at the model's size. One pass, or several smaller ones where
-            memory does not hold it.
+            RGB pixels at the size of the model. They are processed in one pass, or in
+            several smaller ones if it does not fit into memory.
 
         Returns
         -------
@@ -144,7 +151,7 @@ class Encoder:
         Raises
         ------
         OutOfMemoryError
-            If memory does not even hold the pass of one image.
+            If the pass of a single image does not fit into memory.
         """
         shape = (self.embedding_dim,)
         return self._encode(pixels, self._towers.run_images, self._image_batch, shape)
@@ -152,11 +159,11 @@ class Encoder:
     def encode_cells(
         self, pixels: np.ndarray, grid: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the image vectors and, of the same pass, the vectors of their cells.
+        """Return the vectors of images and of their cells, from the same pass.
 
-        The vector of a cell is what the model's own pooling head makes of the patches
-        of that cell alone: a softmax over these patches, then the head's perceptron.
-        It lies in the space of the images and texts.
+        The vector of a cell is the result of the pooling head of the model for the
+        patches of that cell alone: a softmax over these patches, then the perceptron
+        of the head. It lies in the space of images and texts.
 
         Parameters
         ----------
@@ -169,16 +176,17 @@ class Encoder:
         Returns
         -------
         rows : ndarray of shape (n_images, embedding_dim), float32
-            As :meth:`encode_images` returns them.
+            The same as from :meth:`encode_images`.
         cells : ndarray of shape (n_images, grid**2, embedding_dim), float32
-            Row by row from the top left.
+            Vectors of the cells, row by row from the top left.
 
         Raises
         ------
         ValueError
-            If ``grid`` does not divide the patches; lists the grids that do.
+            If ``grid`` does not divide the patches; the message lists the grids that
+            do.
         OutOfMemoryError
-            If memory does not even hold the pass of one image.
+            If the pass of a single image does not fit into memory.
         """
         check_grid(grid, self.image_size // self.checkpoint.patch_size)
         vectors = self._encode(
@@ -195,8 +203,8 @@ class Encoder:
         Parameters
         ----------
         texts : sequence of str
-            Each is lower-cased, cut and padded to ``text_tokens``. The padding is
-            attended to, as in training: that is why its length is fixed.
+            Texts, which are lower-cased, cut and padded to ``text_tokens``. Padding
+            takes part in the attention, as in training, so the length is fixed.
 
         Returns
         -------
@@ -207,7 +215,7 @@ class Encoder:
         return self._encode(tokens, self._towers.run_texts, self._text_batch, shape)
 
     def count_tokens(self, texts: Sequence[str]) -> list[tuple[int, int]]:
-        """Return how many tokens each text has before it is cut, and how many known.
+        """Return the number of tokens of each text before it is cut.
 
         Parameters
         ----------
@@ -216,18 +224,18 @@ class Encoder:
         Returns
         -------
         list of (int, int)
-            All tokens; and those that stand for something in the vocabulary. A text
-            with none of these, in another script for example, tells the model nothing.
+            Number of all tokens, and number of those in the vocabulary. A text without
+            known tokens, for example in another script, is meaningless to the model.
         """
         return count_tokens(self._check_tokenizer(), texts)
 
     def _check_tokenizer(self) -> Any:
-        """Return the tokenizer, or say that there is no text tower."""
+        """Return the tokenizer, or raise if there is no text tower."""
         if self._tokenizer is None:
             raise CheckpointError(
-                f"The checkpoint {self.model!r} holds an image tower alone, so it "
-                "cannot compare images with texts. Use the whole one that it was made "
-                "from."
+                f"The checkpoint {self.model!r} has only an image tower, so it cannot "
+                "compare images with texts. Use the full checkpoint from which it was "
+                "made."
             )
         return self._tokenizer
 
@@ -238,7 +246,7 @@ class Encoder:
         batch: BatchSize,
         shape: tuple[int, ...],
     ) -> np.ndarray:
-        """Run passes as large as memory holds; ``shape`` is that of one result."""
+        """Run passes as large as memory allows; ``shape`` is that of one result."""
         vectors = np.empty((len(values), *shape), np.float32)
         start = 0
         while start < len(values):
@@ -249,14 +257,14 @@ class Encoder:
                     result = run(sent)
                 rows = self._towers.fetch(result)
             except (RuntimeError, MemoryError) as error:
-                # The frames of the failed pass hold the memory that it allocated.
+                # The frames of the failed pass keep its memory allocated.
                 traceback.clear_frames(error.__traceback__)
                 if not ran_out_of_memory(error):
                     raise
                 if len(part) == 1:
                     raise OutOfMemoryError(
-                        f"A model pass of one does not fit into the memory of "
-                        f"{self.device} beside the weights of {self.model!r} in "
+                        f"A pass with a single input does not fit into the memory of "
+                        f"{self.device} together with the weights of {self.model!r} in "
                         f"{self.dtype}. Free memory there, or use dtype='bfloat16'."
                     ) from error
                 batch.failed(len(part))
@@ -269,23 +277,23 @@ class Encoder:
         return vectors
 
     def _not_finite(self) -> str:
-        """Return the message of vectors that are not numbers, naming the weights."""
+        """Return the message for vectors with NaN or infinity, naming the weights."""
         strange = weights_not_finite(self.checkpoint)
         if strange:
             return (
-                f"The checkpoint {self.model!r} computes NaN: its weights are not "
-                f"finite, {len(strange)} of its tensors, the first is {strange[0]}. "
-                "Its training diverged, or its file is damaged; take another one."
+                f"The checkpoint {self.model!r} computes NaN: {len(strange)} of its "
+                f"tensors are not finite, the first is {strange[0]}. Its training "
+                "diverged, or its file is damaged; use another checkpoint."
             )
         return (
             f"The checkpoint {self.model!r} computes numbers that are not finite in "
-            f"{self.dtype} by {self.engine}, from finite weights: they overflow. Use "
+            f"{self.dtype} with {self.engine}, from finite weights: they overflow. Use "
             "dtype='float32' and engine='torch'."
         )
 
 
-# Every encoder in memory, so that a forked child can renew their locks: another
-# thread of the parent may have held one when the child was made.
+# Every encoder in memory, so that a forked child can renew their locks, which another
+# thread of the parent may have held at the fork.
 _alive: weakref.WeakSet[Encoder] = weakref.WeakSet()
 
 

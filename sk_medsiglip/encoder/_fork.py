@@ -1,8 +1,8 @@
-"""Torch in a forked worker: one thread, and no GPU.
+"""Limits of torch in a forked worker: one thread, without a GPU.
 
-A fork copies one thread: the OpenMP workers of the parent are gone in the child, and
-the next parallel region waits for them forever. One thread needs none of them. A CUDA
-context does not survive a fork at all.
+A fork copies one thread: the OpenMP workers of the parent are missing in the child, and
+its next parallel region would wait for them forever. A single thread needs none of
+them. A CUDA context does not survive a fork at all.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def one_thread_in_forked_child() -> None:
 
 
 def check_device_after_fork(device: str, pid: int) -> None:
-    """Raise if weights on a GPU were loaded by a parent of this process."""
+    """Raise if a parent of this process loaded weights on a GPU."""
     if device.startswith("cuda") and pid != os.getpid():
         raise ForkedProcessError(
-            "This worker was made by fork after the model was loaded on the GPU, and "
+            "This worker was forked after the model was loaded on the GPU, and "
             "CUDA does not survive a fork. Start workers with spawn or loky "
             '(joblib.parallel_config(backend="loky")), embed before forking so that '
             'the cache holds every row, or use device="cpu" in the workers.'

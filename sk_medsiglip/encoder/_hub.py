@@ -1,8 +1,7 @@
-"""Files of a checkpoint on the Hugging Face hub, and what to do without them.
+"""Files of a checkpoint on the Hugging Face hub.
 
-What lies in the local hub cache is used without asking the network: a run gives the
-same rows tomorrow, and a machine without internet works. A newer commit is fetched
-when ``revision`` names it.
+A commit in the local hub cache is used without a request to the network, so that a run
+is reproducible and works offline. A newer commit is fetched if ``revision`` names it.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ from pathlib import Path
 
 from sk_medsiglip.exceptions import CheckpointError, ModelAccessError
 
-# Never a pickle: a repository that also holds pytorch_model.bin is read without it.
+# Pickles such as pytorch_model.bin are never downloaded.
 _SMALL_FILES = ["*.json", "*.model", "*.txt"]
 _WEIGHT_FILES = [*_SMALL_FILES, "*.safetensors"]
 
 
 def hub_folder(model: str, revision: str | None, *, weights: bool) -> Path:
-    """Return the snapshot folder of a hub checkpoint, downloading what is missing."""
+    """Return the snapshot folder of a hub checkpoint, downloading missing files."""
     commit = _cached_commit(model, revision)
     if commit is not None:
         folder = _snapshot(model, commit, weights=weights, offline=True)
@@ -97,9 +96,9 @@ def _gated_message(model: str) -> str:
 
 def _not_found_message(model: str) -> str:
     return (
-        f"{model} is not on the hub, or you are not logged in and may not see it. "
-        f"Check the name at https://huggingface.co/{model}; if the page opens, accept "
-        "its terms there and log in on this machine with: hf auth login"
+        f"{model} is not on the hub, or it is private and you are not logged in. Check "
+        f"the name at https://huggingface.co/{model}; if the page opens, accept its "
+        "terms there and log in on this machine with: hf auth login"
     )
 
 
@@ -109,7 +108,7 @@ def _no_network_message(model: str, revision: str | None) -> str:
     here = ""
     if commits:
         named = " or ".join(f"revision={one!r}" for one in commits)
-        here = f" These commits of it are here: pass {named}."
+        here = f" Other commits are available here: pass {named}."
     folder = model.rpartition("/")[2]
     return (
         f"{model}{at} is not on this machine and the hub cannot be reached (no "
@@ -121,7 +120,7 @@ def _no_network_message(model: str, revision: str | None) -> str:
 
 
 def commits_here(model: str) -> list[str]:
-    """Return the commits of a repository that the hub's cache holds, whole or not."""
+    """Return the commits of a repository in the hub cache, complete or not."""
     from huggingface_hub import constants
 
     repository = Path(constants.HF_HUB_CACHE, f"models--{model.replace('/', '--')}")
@@ -130,12 +129,12 @@ def commits_here(model: str) -> list[str]:
 
 
 def is_downloaded(model: str) -> bool:
-    """Say whether a hub checkpoint lies on this machine, weights and all.
+    """Return whether a hub checkpoint and its weights are on this machine.
 
     Parameters
     ----------
     model : str
-        Repository, ``"google/medsiglip-448"``. The network is not asked.
+        Repository, such as ``"google/medsiglip-448"``. The network is not used.
 
     Returns
     -------
@@ -159,7 +158,7 @@ def check_hub_access(model: str) -> None:
     Raises
     ------
     ModelAccessError
-        If it may not, or the hub cannot be reached.
+        If access is refused, or the hub cannot be reached.
     """
     from huggingface_hub import auth_check, errors
 
@@ -170,8 +169,8 @@ def check_hub_access(model: str) -> None:
     except errors.RepositoryNotFoundError as error:
         raise ModelAccessError(_not_found_message(model)) from error
     except Exception as error:
-        # The hub's client lets errors of whatever HTTP library it uses through.
+        # The client of the hub passes on errors of its HTTP library.
         raise ModelAccessError(
-            f"The hub cannot be asked about {model}: {error}. Check the network, and "
-            "that HF_HUB_OFFLINE is not set."
+            f"Access to {model} on the hub cannot be checked: {error}. Check the "
+            "network, and that HF_HUB_OFFLINE is not set."
         ) from error

@@ -1,4 +1,4 @@
-"""A checkpoint's own image processor, for the recipe ``resize="processor"``."""
+"""The image processor of a checkpoint, for the recipe ``resize="processor"``."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from numpy.typing import NDArray
 from sk_medsiglip.encoder._checkpoints import find_checkpoint
 from sk_medsiglip.exceptions import CheckpointError
 
-_MEND = 'Mend its preprocessor_config.json, or use resize="medsiglip".'
+_HINT = 'Correct its preprocessor_config.json, or use resize="medsiglip".'
 
 
 @lru_cache(maxsize=8)
 def load_image_processor(
     model: str, revision: str | None = None
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-    """Return the function that resizes as a checkpoint's image processor does.
+    """Return a function that resizes like the image processor of a checkpoint.
 
     Parameters
     ----------
     model : str
         A repository, a folder, or ``"demo"``. No weights are read.
     revision : str or None, default=None
-        Commit, or a folder's digest.
+        Commit, or digest of a folder.
 
     Returns
     -------
     callable
-        From RGB pixels of shape (height, width, 3), uint8, to pixels of shape
-        (image_size, image_size, 3), uint8: the processor's result before it scales
-        to [-1, 1], which the encoder does.
+        Function from RGB pixels of shape (height, width, 3), uint8, to pixels of shape
+        (image_size, image_size, 3), uint8: the result of the processor before scaling
+        to [-1, 1], which is done by the encoder.
 
     Raises
     ------
     CheckpointError
-        If the checkpoint has no processor, or a damaged one.
+        If the processor is missing or damaged.
     """
     checkpoint = find_checkpoint(model, revision, weights=False)
     processor = _read_processor(checkpoint.folder)
@@ -56,12 +56,12 @@ def load_image_processor(
             )["pixel_values"][0].transpose(1, 2, 0)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"The image processor of {model!r} fails ({error}). {_MEND}"
+                f"The image processor of {model!r} fails ({error}). {_HINT}"
             ) from error
         if resized.shape != size:
             raise CheckpointError(
-                f"The image processor of {model!r} makes pixels of shape "
-                f"{resized.shape}; its image tower takes {size}. {_MEND}"
+                f"The image processor of {model!r} returns pixels of shape "
+                f"{resized.shape}; its image tower expects {size}. {_HINT}"
             )
         return np.ascontiguousarray(resized, dtype=np.uint8)
 
@@ -69,7 +69,7 @@ def load_image_processor(
 
 
 def pixel_scaling(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return how a checkpoint scales pixels: ``pixels * scale - shift``.
+    """Return the scaling of pixels by a checkpoint, ``pixels * scale - shift``.
 
     Parameters
     ----------
@@ -79,13 +79,13 @@ def pixel_scaling(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     Returns
     -------
     scale, shift : tuple of 3 float
-        One value a channel, for pixels from 0 to 255. A step that the checkpoint's
-        processor leaves out (``do_rescale``, ``do_normalize``) is left out.
+        One value per channel, for pixels from 0 to 255. Steps that the processor of the
+        checkpoint skips (``do_rescale``, ``do_normalize``) are skipped.
 
     Raises
     ------
     CheckpointError
-        If the checkpoint has no processor, or one with other channels.
+        If the processor is missing or has other channels.
     """
     processor = _read_processor(folder)
     factor = processor.rescale_factor if processor.do_rescale else 1.0
@@ -99,9 +99,9 @@ def pixel_scaling(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
         scale = shift = ()
     if len(scale) != 3 or not np.isfinite(scale + shift).all():
         raise CheckpointError(
-            f"preprocessor_config.json in {str(folder)!r} scales pixels by mean {mean} "
-            f"and deviation {std}; three numbers each are expected. Copy or download "
-            "it again."
+            f"preprocessor_config.json in {str(folder)!r} gives mean {mean} and "
+            f"standard deviation {std}; three numbers each are expected. Copy or "
+            "download it again."
         )
     return scale, shift
 

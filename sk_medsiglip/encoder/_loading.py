@@ -1,4 +1,4 @@
-"""Load checkpoints, and keep the last few in memory for the whole process."""
+"""``load_encoder``: the checkpoints used last, kept in memory for the process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sk_medsiglip.encoder._openvino_towers import OpenVINOTowers, converted_fold
 from sk_medsiglip.encoder._tokenizer import load_tokenizer
 from sk_medsiglip.encoder._torch_towers import TorchTowers
 
-# MedSigLIP is 3.5 GB in float32: two are a base and its fine-tuned sister.
+# MedSigLIP takes 3.5 GB in float32; two allow for a base and a fine-tuned checkpoint.
 _MAX_ENCODERS = 2
 
 _encoders: OrderedDict[tuple, Encoder] = OrderedDict()
@@ -38,31 +38,31 @@ def load_encoder(
         A repository on the Hugging Face hub, a folder of a checkpoint or of an adapter
         (whose base is then found by its name), or ``"demo"``.
     revision : str or None, default=None
-        Commit, branch or tag. None takes what lies in the local hub cache, and asks
-        the hub only where nothing does.
+        Commit, branch or tag. None uses the commit in the local hub cache, and asks the
+        hub only if there is none.
     device : str, default="auto"
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; "auto" takes the first of
-        cuda, mps, cpu that this machine has.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``. "auto" selects the first of
+        cuda, mps and cpu that is available.
     dtype : {"auto", "float32", "bfloat16"}, default="auto"
-        Numeric type of weights and activations. "auto" is bfloat16 on a GPU that
-        computes in it, and for another engine than torch on a CPU that is faster in
-        it; else float32.
+        Numeric type of weights and activations. "auto" selects bfloat16 on a GPU that
+        supports it, and with ``engine="openvino"`` on a CPU that is faster in it; else
+        float32.
     engine : {"auto", "torch", "openvino"}, default="auto"
-        Engine that runs the model. "openvino" (an extra) is the faster one on CPUs; it
-        converts the checkpoint first, a minute for MedSigLIP. "auto" is "torch".
+        Engine that runs the model. "openvino" (an extra) is faster on CPUs; it converts
+        the checkpoint first, which takes a minute for MedSigLIP. "auto" is "torch".
     converted : path-like or None, default=None
-        Folder that keeps converted checkpoints (2 GB for MedSigLIP in bfloat16). None
-        converts again in every process.
+        Folder for converted checkpoints (2 GB for MedSigLIP in bfloat16). With None,
+        every process converts again.
 
     Returns
     -------
     Encoder
-        With ``encode_images`` and ``encode_texts``.
+        Loaded checkpoint with ``encode_images`` and ``encode_texts``.
 
     Raises
     ------
     ModelAccessError
-        If the checkpoint is gated, unknown, or there is no network.
+        If the checkpoint is gated or unknown, or if there is no network.
     CheckpointError
         If its files are missing or damaged, or it is not a SigLIP model.
     MissingDependencyError
@@ -70,7 +70,7 @@ def load_encoder(
 
     Notes
     -----
-    The last two checkpoints used stay in memory, whoever asked for them;
+    The two checkpoints used last stay in memory for the whole process;
     :func:`clear_encoders` frees them. Only safetensors files are read, and code in a
     repository is never run.
 
@@ -104,7 +104,7 @@ def load_encoder(
 
 
 def clear_encoders() -> None:
-    """Drop every checkpoint that :func:`load_encoder` keeps in memory."""
+    """Release every checkpoint that :func:`load_encoder` keeps in memory."""
     with _lock:
         _encoders.clear()
 
@@ -116,7 +116,7 @@ def _find(
     engine: str,
     kept_in: Path | None,
 ) -> Checkpoint:
-    """Find the checkpoint; weights that were converted before are not downloaded."""
+    """Find the checkpoint, without its weights if they have been converted before."""
     if engine == "openvino" and kept_in is not None:
         checkpoint = find_checkpoint(model, revision, weights=False)
         if converted_folder(kept_in, checkpoint, dtype).is_dir():
@@ -125,7 +125,7 @@ def _find(
 
 
 def _reset_after_fork() -> None:
-    # Another thread of the parent may have held the lock when this child was made.
+    # Another thread of the parent may have held the lock at the fork.
     global _lock
     _lock = threading.RLock()
 

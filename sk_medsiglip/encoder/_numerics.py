@@ -1,8 +1,8 @@
 """Engine, device and numeric type of a model pass, chosen before anything is loaded.
 
-That a CPU has bfloat16 does not say that it pays: a Zen 4 was measured twice as fast in
-it as in float32; a Xeon with AVX-512 BF16 but without AMX takes 1.6 times as long. One
-product tells.
+A CPU that supports bfloat16 is not always faster in it: a Zen 4 was measured twice as
+fast as in float32, while a Xeon with AVX-512 BF16 but without AMX takes 1.6 times as
+long. So one matrix product is timed.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from sk_medsiglip.encoder._openvino_towers import cpu_has_bfloat16
 
 ENGINES = ("torch", "openvino")
 
-#: The gain from which on it is worth the digits. The processors measured are far on
-#: either side: 0.6 and 1.9.
+#: Smallest gain that is worth the loss of digits. The processors measured are far on
+#: either side, at 0.6 and 1.9.
 WORTH_IT = 1.3
 
-#: Rows and columns of the product, in the shape of MedSigLIP's layers; milliseconds.
+#: Sizes of the timed product, those of MedSigLIP's layers; it takes milliseconds.
 SHAPE = (512, 1152, 1152)
 REPEATS = 4
 
 
 def choose_engine(engine: str) -> str:
-    """Return the engine that ``engine`` means: "auto" is torch."""
+    """Return the engine selected by ``engine``; "auto" is torch."""
     if engine == "auto":
         return "torch"
     if engine not in ENGINES:
         raise ValueError(
-            f"engine={engine!r} is none of 'auto', {', '.join(map(repr, ENGINES))}."
+            f"engine must be 'auto', {' or '.join(map(repr, ENGINES))}, got {engine!r}."
         )
     return engine
 
 
 def choose_device(device: str, engine: str = "torch") -> str:
-    """Return the device that ``device`` means on this machine.
+    """Return the device selected by ``device`` on this machine.
 
     Parameters
     ----------
     device : str
         ``"auto"`` or a torch device.
     engine : str, default="torch"
-        As :func:`choose_engine` returns it.
+        Result of :func:`choose_engine`.
 
     Returns
     -------
@@ -52,8 +52,8 @@ def choose_device(device: str, engine: str = "torch") -> str:
     Raises
     ------
     ValueError
-        If torch does not know it, this machine does not have it, or the engine does
-        not run on it.
+        If the device is unknown to torch, not available, or not supported by the
+        engine.
     """
     if engine == "openvino":
         if device not in ("auto", "cpu"):
@@ -72,28 +72,28 @@ def choose_device(device: str, engine: str = "torch") -> str:
         kind = torch.device(device).type
     except RuntimeError:
         raise ValueError(
-            f"device={device!r} is not a device that torch knows; use 'auto', 'cpu', "
-            "'cuda', 'cuda:0' or 'mps'."
+            f"device={device!r} is not known to torch; use 'auto', 'cpu', 'cuda', "
+            "'cuda:0' or 'mps'."
         ) from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"device={device!r}, but torch sees no CUDA device here. Use "
+            f"device={device!r} was requested, but torch finds no CUDA device. Use "
             "device='auto', or install a CUDA build of torch."
         )
     return device
 
 
 def choose_dtype(dtype: str, device: str, engine: str = "torch") -> str:
-    """Return the numeric type that ``dtype`` means on a device.
+    """Return the numeric type selected by ``dtype`` on a device.
 
     Parameters
     ----------
     dtype : str
         ``"auto"``, ``"float32"`` or ``"bfloat16"``.
     device : str
-        As :func:`choose_device` returns it.
+        Result of :func:`choose_device`.
     engine : str, default="torch"
-        As :func:`choose_engine` returns it.
+        Result of :func:`choose_engine`.
 
     Returns
     -------
@@ -103,8 +103,7 @@ def choose_dtype(dtype: str, device: str, engine: str = "torch") -> str:
     if dtype != "auto":
         return dtype
     if engine == "openvino":
-        # This engine is chosen for its speed.
-        native = bfloat16_pays()
+        native = bfloat16_pays()  # this engine is chosen for its speed
     else:
         import torch
 
@@ -115,19 +114,19 @@ def choose_dtype(dtype: str, device: str, engine: str = "torch") -> str:
 
 
 def bfloat16_pays() -> bool:
-    """Say whether this CPU is clearly faster in bfloat16 than in float32.
+    """Return whether this CPU is clearly faster in bfloat16 than in float32.
 
     Raises
     ------
     MissingDependencyError
-        If OpenVINO, which is asked first, is not installed.
+        If OpenVINO, which knows the capabilities of the CPU, is not installed.
     """
     return cpu_has_bfloat16() and bfloat16_gain() >= WORTH_IT
 
 
 @lru_cache(maxsize=1)
 def bfloat16_gain() -> float:
-    """Return how many times faster one product is in bfloat16, measured once."""
+    """Return the speed of a product in bfloat16 relative to float32, measured once."""
     import torch
 
     n_rows, n_inner, n_columns = SHAPE
@@ -137,7 +136,7 @@ def bfloat16_gain() -> float:
         left = torch.ones(n_rows, n_inner, dtype=dtype)
         factors[dtype] = left, torch.ones(n_inner, n_columns, dtype=dtype)
         best[dtype] = float("inf")
-    for _ in range(REPEATS):  # in turns: what disturbs one disturbs the other
+    for _ in range(REPEATS):  # in turns, so that disturbances affect both
         for dtype, (left, right) in factors.items():
             start = time.perf_counter()
             left @ right

@@ -21,14 +21,14 @@ def export_image_tower(
     row_name: str = "rows",
     opset: int = 18,
 ) -> Any:
-    """Return an ONNX model from images at the model's size to their rows.
+    """Return an ONNX model that maps images, at the size of the model, to rows.
 
     Parameters
     ----------
     model : str or path-like
-        As the user gave it.
+        Name or folder of the model.
     revision : str or None, default=None
-        As the user gave it.
+        Revision of the model on the hub.
     image_name : str, default="images"
         Name of the input, (n, image_size, image_size, 3), uint8.
     row_name : str, default="rows"
@@ -45,7 +45,7 @@ def export_image_tower(
     MissingDependencyError
         If onnx or onnxscript is not installed.
     ModelAccessError, CheckpointError
-        If the model cannot be had.
+        If the model is not available or is damaged.
     """
     for library in ("onnx", "onnxscript"):
         import_optional(library, extra="onnx", purpose="Writing an ONNX file")
@@ -68,10 +68,10 @@ def export_image_tower(
             return embed_pixels(self.vision, values * scale - shift)
 
     size = checkpoint.image_size
-    # Two images: the exporter takes a length of 1 for a constant.
+    # Two images, since the exporter would treat a length of 1 as a constant.
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     with warnings.catch_warnings():
-        # Of libraries, about their own coming changes.
+        # Libraries announce future changes of their own.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
@@ -84,5 +84,5 @@ def export_image_tower(
             output_names=[row_name],
             dynamic_shapes={"images": {0: torch.export.Dim("n_images")}},
         )
-    assert program is not None  # it is where no file is named
+    assert program is not None  # None only if a file is named
     return program.model_proto

@@ -1,10 +1,10 @@
-"""The towers run by OpenVINO, which computes faster than torch on many CPUs.
+"""The towers run by OpenVINO, which is faster than torch on many CPUs.
 
-The graph takes the uint8 pixels themselves: moving axes and scaling are part of it. A
-conversion takes a minute and the memory of a whole checkpoint, so it is kept on disk: a
-folder for each checkpoint, numeric type and version of OpenVINO, and another one for
-each grid of cells, which appears when it is complete. A digest of every file is checked
-before it is used.
+The input of the graph is uint8 pixels: moving axes and scaling are part of it. A
+conversion takes a minute and the memory of a whole checkpoint, so it is kept on disk,
+in a folder per checkpoint, numeric type and version of OpenVINO, and another one per
+grid of cells. A folder appears only when it is complete. A digest of every file is
+checked before it is used.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from sk_medsiglip.encoder._pooling_head import embed_pixels
 from sk_medsiglip.encoder._torch_towers import load_network, quiet_transformers
 from sk_medsiglip.exceptions import CacheWarning, CheckpointError, ForkedProcessError
 
-# Raise it whenever the same checkpoint would be converted into something else.
+# Increase it whenever a checkpoint is converted differently than before.
 _VERSION = 3
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 _IMAGE, _TEXT, _CELLS = ("image", "text", "cells")
 _FACTS = "facts.json"
 
-# Graphs by name, and what else is known of the checkpoint.
+# Graphs by name, and facts about the checkpoint such as its logit scale.
 _Converted: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
 
 _FORKED = (
-    "This worker was made by fork after OpenVINO was used, and its threads do not "
+    "This worker was forked after OpenVINO was used, and its threads do not "
     "survive a fork. Start workers with spawn or loky "
     '(joblib.parallel_config(backend="loky")), embed before forking so that the cache '
     'holds every row, or use engine="torch" in the workers.'
 )
 
-# The process that first started OpenVINO's threads: they do not survive a fork.
+# The process that started OpenVINO's threads, which do not survive a fork.
 _started_in: int | None = None
 
 
@@ -76,7 +76,7 @@ class OpenVINOTowers:
         self._cells: dict[int, Any] = {}
 
     def send(self, values: NDArray) -> NDArray:
-        """Bring an array to the device."""
+        """Copy an array to the device."""
         if self._pid != os.getpid():
             raise ForkedProcessError(_FORKED)
         return np.ascontiguousarray(values)
@@ -106,7 +106,7 @@ class OpenVINOTowers:
     def _models(
         self, convert: Callable[[Checkpoint], _Converted], grid: int | None = None
     ) -> _Converted:
-        """Return graphs and facts, from the disk where they are or can be kept."""
+        """Return graphs and facts, from disk if they are or can be kept there."""
         if self._kept_in is None:
             return convert(self._checkpoint)
         folder = converted_folder(self._kept_in, self._checkpoint, self.dtype, grid)
@@ -123,20 +123,20 @@ class OpenVINOTowers:
                     stacklevel=2,
                 )
                 return models, facts
-        # Read from the disk, weights are mapped: workers share their memory.
+        # Weights read from disk are memory-mapped, so workers share their memory.
         paths = sorted(folder.glob("*.xml"))
         return {path.stem: self._core.read_model(path) for path in paths}, facts
 
 
 def cpu_has_bfloat16() -> bool:
-    """Say whether this CPU multiplies bfloat16 itself, fast or not."""
+    """Return whether this CPU multiplies in bfloat16, fast or not."""
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def converted_folder(
     kept_in: Path, checkpoint: Checkpoint, dtype: str, grid: int | None = None
 ) -> Path:
-    """Return the place of a converted checkpoint, whether it is there or not."""
+    """Return the folder of a converted checkpoint, which may not exist yet."""
     openvino = _openvino()
     version = openvino.__version__.partition("-")[0]
     cells = "" if grid is None else f"-grid{grid}"
@@ -145,8 +145,8 @@ def converted_folder(
 
 
 def _openvino() -> Any:
-    # Its import and its converter report to an analytics host, unless their module is
-    # not to be had; loaded by somebody else before, its sender is stopped.
+    # Its import and its converter report to an analytics host, unless the telemetry
+    # module is missing. If that was imported before, its sender is disabled.
     telemetry = sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     if telemetry is not None:
         sender = importlib.import_module("openvino_telemetry.utils.sender")
@@ -164,13 +164,13 @@ def _core() -> Any:
 
 
 def _properties(dtype: str) -> dict[str, Any]:
-    # joblib and others tell their workers by this variable how many cores are theirs.
+    # joblib and others limit the cores of their workers with this variable.
     threads = os.environ.get("OMP_NUM_THREADS", "")
     return {
         "INFERENCE_PRECISION_HINT": _PRECISIONS[dtype],
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": int(threads) if threads.isdigit() else cpu_count(),
-        # Pinned, the threads of several processes would share the same first cores.
+        # With pinning, the threads of several processes would share the first cores.
         "ENABLE_CPU_PINNING": False,
     }
 
@@ -183,7 +183,7 @@ def _write(models: dict[str, Any], dtype: str, folder: Path) -> None:
 
 
 def _convert(checkpoint: Checkpoint) -> _Converted:
-    """Return both towers as OpenVINO's graphs, and the numbers of the logit."""
+    """Return both towers as OpenVINO graphs, and the scale and bias of logits."""
     import torch
 
     network = load_network(checkpoint, "float32")
@@ -208,8 +208,8 @@ def _convert(checkpoint: Checkpoint) -> _Converted:
 
 
 def _convert_cells(checkpoint: Checkpoint, *, grid: int) -> _Converted:
-    """Return the image tower that gives rows and cells as OpenVINO's graph."""
-    # Weights are not there yet where the towers were converted before.
+    """Return the image tower for rows and cells as an OpenVINO graph."""
+    # Weights may be missing here if the towers were converted before.
     whole = find_checkpoint(checkpoint.model, checkpoint.revision)
     network = load_network(whole, "float32")
     return {_CELLS: _trace_image_tower(whole, network, grid)}, {}
@@ -240,7 +240,7 @@ def _trace(tower: Any, example: Any) -> Any:
     openvino = _openvino()
     any_number = openvino.PartialShape([-1, *example.shape[1:]])
     with torch.no_grad(), warnings.catch_warnings(), quiet_transformers():
-        # Lengths and sizes are constants of a checkpoint: tracing them is meant.
+        # Lengths and sizes are constants of a checkpoint, so tracing may fix them.
         warnings.simplefilter("ignore")
         return openvino.convert_model(
             tower.eval(), example_input=example, input=[any_number]
@@ -250,8 +250,8 @@ def _trace(tower: Any, example: Any) -> Any:
 def _store_converted(
     folder: Path, write: Callable[[Path], None], facts: dict[str, Any]
 ) -> None:
-    """Write a conversion to its folder; nobody ever sees half of it."""
-    # Only its owner may open it. Where another process was faster, its work is kept.
+    """Write a conversion to its folder, atomically."""
+    # Only the owner may open it. If another process was faster, its result is kept.
     with new_folder(folder, mode=0o700, replace=False) as scratch:
         write(scratch)
         files = {path.name: _digest(path) for path in sorted(scratch.iterdir())}
@@ -261,7 +261,7 @@ def _store_converted(
 
 
 def _load_converted(folder: Path) -> dict[str, Any] | None:
-    """Return the facts of a conversion, or None where there is none."""
+    """Return the facts of a stored conversion, or None if there is none."""
     if not folder.is_dir():
         return None
     try:
@@ -280,7 +280,7 @@ def _load_converted(folder: Path) -> dict[str, Any] | None:
 
 
 def _digest_of_facts(whole: dict[str, Any]) -> str:
-    """Return the digest of a record: one flipped bit would scale every logit."""
+    """Return the digest of a record, in which a flipped bit would scale all logits."""
     said = json.dumps([whole["files"], whole["facts"]], sort_keys=True)
     return blake3(said.encode()).hexdigest()
 
@@ -291,6 +291,6 @@ def _digest(path: Path) -> str:
 
 def _damaged(folder: Path, name: str) -> str:
     return (
-        f"The converted model in {folder} is damaged: {name} is not what was written. "
-        "Delete that folder; it is made again from the checkpoint."
+        f"The converted model in {folder} is damaged: {name} has changed since it was "
+        "written. Delete that folder; it is created again from the checkpoint."
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PATCH_METHODS = ("value", "legrad")
 
-# As LeGrad's authors have it for SigLIP.
+# The number used by the authors of LeGrad for SigLIP.
 _LEGRAD_LAYERS = 2
 
 
@@ -36,20 +36,20 @@ def score_patches(
     Parameters
     ----------
     encoder : Encoder
-        Run by torch: other engines do not show what is inside.
+        An encoder run by torch; other engines do not give access to patches.
     pixels : ndarray of shape (n_images, image_size, image_size, 3), uint8
         As for :meth:`Encoder.encode_images`.
     texts : array-like of shape (n_texts, embedding_dim)
-        Text vectors of length 1, or the difference of two such vectors, for what
-        speaks for the one rather than the other.
+        Text vectors of unit length, or the difference of two such vectors, for evidence
+        for one text rather than the other.
     method : {"value", "legrad"}, default="value"
         "value" is the cosine of the text with the embedding that the image would have
-        if the head attended to this patch alone: MaskCLIP's idea [1]_ for an
-        attention-pooling head. Its unit is that of the score itself. "legrad" is the
-        derivative of the score by the head's attention to this patch, positive parts
-        averaged over its attention heads, summed over the last two layers [2]_; each
-        layer goes through the final normalisation first, as the last one does. It is
-        never negative, and only compares patches of one image.
+        if the head attended to this patch alone, as in MaskCLIP [1]_, but for an
+        attention-pooling head. It has the unit of the score. "legrad" is the derivative
+        of the score with respect to the attention of the pooling head to this patch:
+        its positive part is averaged over the attention heads and summed over the last
+        two layers [2]_, each after the final normalisation. It is never negative, and
+        can only be compared between patches of one image.
 
     Returns
     -------
@@ -61,12 +61,12 @@ def score_patches(
     ValueError
         If the method is unknown, or the encoder is not run by torch.
     OutOfMemoryError
-        If memory does not hold a pass.
+        If a pass does not fit into memory.
 
     Notes
     -----
-    Costs one pass of the image, and the head's perceptron at every patch: 3% more at
-    MedSigLIP's size, 12% for the demonstration checkpoint.
+    The cost is one pass of the image, and the perceptron of the head at every patch: 3%
+    more for MedSigLIP, 12% for the demonstration checkpoint.
 
     References
     ----------
@@ -88,12 +88,12 @@ def score_patches(
 
     if method not in PATCH_METHODS:
         raise ValueError(
-            f"method={method!r} is none of {', '.join(map(repr, PATCH_METHODS))}."
+            f"method must be {' or '.join(map(repr, PATCH_METHODS))}, got {method!r}."
         )
     towers = encoder._towers
     if not isinstance(towers, TorchTowers):
         raise ValueError(
-            f"Patches are scored by torch, and this encoder is run by "
+            f"Scoring patches needs torch, but this encoder is run by "
             f"{encoder.engine}. Load it with engine='torch'."
         )
     score = _by_value if method == "value" else _by_gradient
@@ -107,7 +107,7 @@ def score_patches(
         some = slice(start, start + step)
         try:
             sent = towers.send(pixels[some])
-            # Not inference mode, whose tensors take no part in derivatives.
+            # Tensors of inference mode cannot be used in derivatives.
             with encoder._slots, torch.no_grad():
                 one_thread_in_forked_child()
                 values = towers.pixel_values(sent)
@@ -116,8 +116,8 @@ def score_patches(
             if not ran_out_of_memory(error):
                 raise
             raise OutOfMemoryError(
-                f"The memory of {encoder.device} does not hold the patches of "
-                f"{len(pixels[some])} images beside the weights of {encoder.model!r}. "
+                f"The patches of {len(pixels[some])} images do not fit into the memory "
+                f"of {encoder.device} together with the weights of {encoder.model!r}. "
                 "Free memory there, pass fewer images, or use dtype='bfloat16'."
             ) from error
         maps[some] = patches.unflatten(2, (grid, grid)).numpy()
@@ -125,10 +125,10 @@ def score_patches(
 
 
 def _by_value(vision: Any, pixels: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-    """Return (n_images, n_texts, n_patches): each patch as if it were all there is."""
+    """Return (n_images, n_texts, n_patches): the score of each patch on its own."""
     head = vision.head
     patches = vision(pixel_values=pixels).last_hidden_state
-    # With all attention on one patch, the weighted mean of values is its value.
+    # With all attention on one patch, the weighted mean of values is that of the patch.
     _, _, value = project(head, patches)
     return _cosines(head, head.attention.out_proj(value), texts).transpose(1, 2)
 
@@ -137,7 +137,7 @@ def _by_gradient(
     vision: Any, pixels: torch.Tensor, texts: torch.Tensor
 ) -> torch.Tensor:
     """Return (n_images, n_texts, n_patches): LeGrad through the pooling head."""
-    # By hand: asking transformers for hidden states leaves hooks on the network.
+    # Layers are run here, since requesting hidden states leaves hooks on the network.
     states = vision.embeddings(pixels)
     last: list[torch.Tensor] = []
     for layer in vision.encoder.layers:
@@ -150,7 +150,7 @@ def _by_gradient(
 def _attention_gradient(
     vision: Any, states: torch.Tensor, texts: torch.Tensor
 ) -> torch.Tensor:
-    """Return the positive derivatives by the attention to each patch, over heads."""
+    """Return the positive derivatives by the attention to patches, mean over heads."""
     import torch
     from torch.nn import functional as F
 
@@ -168,8 +168,8 @@ def _attention_gradient(
             torch.autograd.grad(column.sum(), pooled, retain_graph=True)[0]
             for column in cosines.unbind(dim=1)
         ]
-    # Up to here everything is linear in the attention, so the chain's rest is two
-    # products; the derivatives of the paper's hooks are the same numbers.
+    # The pooled values are linear in the attention, so the rest of the chain rule is
+    # two products. The hooks of the paper give the same numbers.
     back = torch.cat(by_pooled, dim=1) @ attention.out_proj.weight
     back = back.unflatten(2, (attention.num_heads, -1))
     by_head = torch.einsum("nhpd,nkhd->nkhp", value, back)
@@ -177,7 +177,7 @@ def _attention_gradient(
 
 
 def _cosines(head: Any, pooled: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-    """Return the cosines of what the head makes of pooled patches, (..., n_texts)."""
+    """Return the cosines of refined pooled patches with texts, (..., n_texts)."""
     from torch.nn import functional as F
 
     return F.normalize(refine(head, pooled).float(), dim=-1) @ texts.T

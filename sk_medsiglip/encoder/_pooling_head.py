@@ -1,8 +1,8 @@
 """SigLIP's pooling head: one attention over patches and a small perceptron.
 
 SigLIP has no class token: its embedding is one attention over the patches of the last
-layer, with a learnt query, and a residual perceptron. The same head can therefore be
-asked for the embedding of a part of an image, without another pass through the layers.
+layer, with a learnt query, and a residual perceptron. The same head can therefore
+compute the embedding of a part of an image, without another pass through the layers.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ def check_grid(grid: int, patches_per_side: int) -> None:
     Raises
     ------
     ValueError
-        If ``grid`` does not divide ``patches_per_side``; lists the grids that do.
+        If ``grid`` does not divide ``patches_per_side``; the message lists the grids
+        that do.
     """
     possible = [n for n in range(1, patches_per_side + 1) if patches_per_side % n == 0]
     if grid not in possible:
         raise ValueError(
             f"grid={grid!r} does not divide the {patches_per_side} patches along a "
-            "side of this model's images, so cells would cut through patches. Use one "
-            f"of {', '.join(map(str, possible))}."
+            "side of the images of this model, so cells would cut through patches. Use "
+            f"one of {', '.join(map(str, possible))}."
         )
 
 
 def embed_pixels(
     vision: Any, pixel_values: torch.Tensor, grid: int | None = None
 ) -> torch.Tensor:
-    """Return the row of each image; with ``grid``, its row and then its cells."""
-    # The steps of transformers' image tower, whose own forward knows one row only.
+    """Return the row of each image; with ``grid``, its row followed by its cells."""
+    # The steps of transformers' image tower, whose forward returns only one row.
     states = vision.embeddings(pixel_values)
     states = vision.encoder(inputs_embeds=states).last_hidden_state
     vectors = _pool(vision.head, vision.post_layernorm(states), grid)
@@ -50,11 +51,10 @@ def embed_pixels(
 
 
 def pool_patches(head: Any, patches: torch.Tensor) -> torch.Tensor:
-    """Return what transformers' pooling head returns, with memory in a fast order.
+    """Return the result of transformers' pooling head, with contiguous matrices.
 
-    torch's module multiplies matrices that do not lie contiguously. With two or more
-    images in bfloat16 on a CPU that one product costs seconds, more than the 27 layers
-    before it.
+    torch's module multiplies matrices that are not contiguous. For two or more images
+    in bfloat16 on a CPU, that takes seconds, more than the 27 layers before it.
     """
     return _pool(head, patches, None)[:, 0]
 
@@ -73,17 +73,17 @@ def project(
 
 
 def split_heads(attention: Any, x: torch.Tensor) -> torch.Tensor:
-    """Return (n, n_heads, length, width of a head) of (n, length, width)."""
+    """Reshape (n, length, width) to (n, n_heads, length, width of a head)."""
     return x.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
 
 
 def refine(head: Any, pooled: torch.Tensor) -> torch.Tensor:
-    """Return embeddings of pooled values that went through the output projection."""
+    """Return the embeddings of pooled values, after the output projection."""
     return pooled + head.mlp(head.layernorm(pooled))
 
 
 def _pool(head: Any, patches: torch.Tensor, grid: int | None) -> torch.Tensor:
-    """Return (n, 1, width), the rows; with ``grid``, (n, 1 + grid**2, width)."""
+    """Return rows (n, 1, width), or with ``grid`` (n, 1 + grid**2, width)."""
     import torch
 
     query, key, value = project(head, patches)
@@ -99,10 +99,10 @@ def _pool(head: Any, patches: torch.Tensor, grid: int | None) -> torch.Tensor:
 def _attend(
     attention: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> torch.Tensor:
-    """Return the mean of values, weighted by how well their keys fit the query."""
+    """Return the mean of values, weighted by the similarity of keys and query."""
     from torch.nn import functional as F
 
-    # Not len(): that would be a constant in a traced graph.
+    # len() would be a constant in a traced graph.
     query = query.expand(key.shape[0], -1, -1)
     pooled = F.scaled_dot_product_attention(
         split_heads(attention, query),
@@ -113,7 +113,7 @@ def _attend(
 
 
 def _by_cell(patches: torch.Tensor, grid: int) -> torch.Tensor:
-    """Return (n * grid**2, patches of a cell, width) of (n, patches, width)."""
+    """Reshape (n, patches, width) to (n * grid**2, patches of a cell, width)."""
     side = isqrt(patches.shape[1]) // grid
     rows = patches.unflatten(1, (grid, side, grid, side))
     return rows.transpose(2, 3).reshape(-1, side**2, patches.shape[2])

@@ -1,4 +1,4 @@
-"""SigLIP's rule for texts: lower case, cut and padded to one length."""
+"""SigLIP's tokenization of texts: lower case, cut and padded to one length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sk_medsiglip.exceptions import CheckpointError
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """Return the tokenizer of a checkpoint; no weights are read.
+    """Return the tokenizer of a checkpoint, without reading weights.
 
     Parameters
     ----------
@@ -45,17 +45,17 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 def tokenize(
     tokenizer: Any, texts: Sequence[str], text_tokens: int
 ) -> NDArray[np.int64]:
-    """Return token ids as the text tower takes them.
+    """Return token ids for the text tower.
 
     Parameters
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
-        From :func:`load_tokenizer`.
+        Result of :func:`load_tokenizer`.
     texts : sequence of str
-        Each is lower-cased, cut and padded. The padding is attended to, as in SigLIP's
-        training, which is why the length is fixed.
+        Texts, which are lower-cased, cut and padded. Padding takes part in the
+        attention, as in the training of SigLIP, so the length is fixed.
     text_tokens : int
-        Tokens that the text tower reads.
+        Number of tokens read by the text tower.
 
     Returns
     -------
@@ -71,23 +71,23 @@ def tokenize(
 
 
 def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[tuple[int, int]]:
-    """Return how many tokens each text has before it is cut, and how many are known.
+    """Return the number of tokens of each text before it is cut.
 
     Parameters
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
-        From :func:`load_tokenizer`.
+        Result of :func:`load_tokenizer`.
     texts : sequence of str
 
     Returns
     -------
     list of (int, int)
-        All tokens, and those that stand for something in the vocabulary. A text
-        without any of these, in another script for example, tells the model nothing.
+        Number of all tokens, and number of those in the vocabulary. A text without
+        known tokens, for example in another script, is meaningless to the model.
     """
     lowered = [text.lower() for text in texts]
-    # Not verbose: it would warn that the whole text does not fit, and none is used.
+    # verbose=False silences a warning about texts that are too long for the model.
     tokens = tokenizer(lowered, verbose=False)["input_ids"]
-    # The bare space comes before whatever follows, unknown or not.
+    # The bare space precedes every word, known or unknown.
     empty = {*tokenizer.all_special_ids, tokenizer.convert_tokens_to_ids("\u2581")}
     return [(len(ids), sum(one not in empty for one in ids)) for ids in tokens]

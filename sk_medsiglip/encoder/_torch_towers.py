@@ -1,4 +1,4 @@
-"""The towers as transformers wrote them, run by torch."""
+"""The towers of transformers, run by torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class _Sent:
-    """A tensor that is being copied; ``ready`` is the event that ends it."""
+    """A tensor that is being copied; ``ready`` is the event at the end of the copy."""
 
     tensor: torch.Tensor
     ready: torch.cuda.Event | None = None
@@ -49,8 +49,8 @@ class TorchTowers:
         except RuntimeError as error:
             if "forked subprocess" in str(error):
                 raise ForkedProcessError(
-                    "This worker was made by fork after CUDA was used, and CUDA does "
-                    "not survive a fork. Start workers with spawn or loky "
+                    "This worker was forked after CUDA was used, and CUDA does not "
+                    "survive a fork. Start workers with spawn or loky "
                     '(joblib.parallel_config(backend="loky")), or use device="cpu".'
                 ) from error
             raise
@@ -64,12 +64,12 @@ class TorchTowers:
         self._copies = torch.cuda.Stream(self._network.device) if on_cuda else None
 
     def send(self, values: NDArray) -> _Sent:
-        """Bring an array to the device; a copy to a GPU goes on beside its work."""
+        """Copy an array to the device; a copy to a GPU overlaps with its work."""
         import torch
 
         check_device_after_fork(self.device, self._pid)
         if not values.flags.writeable:
-            # torch warns about read-only arrays; memory-mapped ones are.
+            # torch warns about read-only arrays, such as memory-mapped ones.
             values = values.copy()
         tensor = torch.from_numpy(values)
         if self._copies is None:
@@ -85,7 +85,7 @@ class TorchTowers:
             return self._returned(embed_pixels(self.vision, values, grid))
 
     def pixel_values(self, sent: _Sent) -> torch.Tensor:
-        """Return sent pixels as the image tower takes them."""
+        """Return sent pixels as input of the image tower."""
         import torch
 
         values = self._arrived(sent).permute(0, 3, 1, 2).to(torch.float32)
@@ -94,7 +94,7 @@ class TorchTowers:
 
     @property
     def vision(self) -> Any:
-        """The image tower itself."""
+        """The image tower."""
         return self._network.vision_model
 
     def run_texts(self, sent: _Sent) -> _Sent:
@@ -111,7 +111,7 @@ class TorchTowers:
         return result.tensor.numpy()
 
     def _arrived(self, sent: _Sent) -> torch.Tensor:
-        """Make this pass wait for a copy that still goes on."""
+        """Make this pass wait for the end of the copy."""
         import torch
 
         if sent.ready is not None:
@@ -121,7 +121,7 @@ class TorchTowers:
         return sent.tensor
 
     def _returned(self, vectors: torch.Tensor) -> _Sent:
-        """Queue the copy back at once, ahead of the passes that follow."""
+        """Queue the copy back to the CPU, ahead of the passes that follow."""
         import torch
 
         vectors = vectors.float()
@@ -153,14 +153,14 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
     try:
         from transformers import SiglipModel
     except ImportError as error:
-        mend = "reinstall it: pip install --force-reinstall transformers"
+        hint = "reinstall it: pip install --force-reinstall transformers"
         if "torchvision" in str(error):
-            mend = (
-                "a torchvision that does not belong to this torch causes that; run: "
+            hint = (
+                "the installed torchvision does not fit this torch; run: "
                 "pip uninstall torchvision"
             )
         raise CheckpointError(
-            f"transformers cannot load SigLIP here ({error}); {mend}"
+            f"transformers cannot load SigLIP here ({error}); {hint}"
         ) from error
 
     _check_weight_files(checkpoint)
@@ -168,7 +168,7 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
         with quiet_transformers():
             network, report = SiglipModel.from_pretrained(
                 checkpoint.folder,
-                # Adapters are added before anything is rounded.
+                # Adapters are applied before weights are rounded.
                 dtype=torch.float32 if checkpoint.adapters else getattr(torch, dtype),
                 attn_implementation="sdpa",
                 use_safetensors=True,
@@ -179,7 +179,7 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
             )
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(damaged(checkpoint, str(error))) from error
-    # transformers fills what a file lacks with random numbers and carries on.
+    # transformers fills missing weights with random numbers, and only reports it.
     lacking = sorted(report["missing_keys"]) or sorted(
         str(key) for key in report["mismatched_keys"]
     )
@@ -205,7 +205,7 @@ def load_network(checkpoint: Checkpoint, dtype: str) -> Any:
 
 
 def _only_images(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the configuration of a checkpoint without texts, beside a tiny tower."""
+    """Return the configuration of an image tower alone, with a tiny text tower."""
     if checkpoint.has_text:
         return {}
     from transformers import SiglipConfig, SiglipVisionConfig
@@ -230,7 +230,7 @@ def _only_images(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _check_weight_files(checkpoint: Checkpoint) -> None:
-    """Raise if a weight file is not there."""
+    """Raise if a weight file is missing."""
     folder = checkpoint.folder
     if (folder / "model.safetensors").is_file():
         return
@@ -245,7 +245,7 @@ def _check_weight_files(checkpoint: Checkpoint) -> None:
 
 
 def weights_not_finite(checkpoint: Checkpoint) -> list[str]:
-    """Return the names of a checkpoint's tensors that hold NaN or infinity."""
+    """Return the names of the tensors of a checkpoint that hold NaN or infinity."""
     from safetensors import safe_open
 
     strange = []
@@ -254,7 +254,7 @@ def weights_not_finite(checkpoint: Checkpoint) -> list[str]:
             with safe_open(path, framework="pt") as tensors:
                 strange += [
                     name
-                    for name in tensors.keys()  # noqa: SIM118 (it is no mapping)
+                    for name in tensors.keys()  # noqa: SIM118 (it is not a mapping)
                     if not tensors.get_tensor(name).isfinite().all()
                 ]
     return strange
@@ -262,7 +262,7 @@ def weights_not_finite(checkpoint: Checkpoint) -> list[str]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' loading bars; ours say what the user waits for."""
+    """Silence the progress bars and reports of transformers."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

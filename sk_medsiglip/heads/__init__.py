@@ -1,27 +1,27 @@
-"""Light classifiers on embeddings, and the solver that makes hundreds of them cheap.
+"""Light classifiers on embeddings, and the solver that fits hundreds of them at once.
 
-::
+The files::
 
-    _linear_probe.py     LinearProbe: logistic regression, its penalty chosen
-    _bag_probe.py        BagProbe: the same for bags, instances pooled softly
-    _prompt_probe.py     PromptProbe: the same, penalised for leaving the prompts
-    _nearest_vector.py   SSTextClassifier and PrototypeClassifier: one vector a class
+    _linear_probe.py     LinearProbe: logistic regression with a penalty chosen by CV
+    _bag_probe.py        BagProbe: the same for bags, with soft pooling of instances
+    _prompt_probe.py     PromptProbe: the same, penalised for departing from prompts
+    _nearest_vector.py   SSTextClassifier and PrototypeClassifier: one vector per class
     _tip_adapter.py      TipAdapterClassifier: zero-shot logits and a cache of shots
-    _explain.py          explain_head: which prompts lie near to a head's weights
+    _explain.py          explain_head: the prompts closest to the weights of a head
 
     _logistic_path.py    fit_logistic_path: all folds, penalties and labels of one X
-    _batched_lbfgs.py    steps all of these problems at once
-    _device.py           on numpy, or on a torch device
-    _logistic_loss.py    their losses, elementwise
-    _eigenbasis.py       coordinates in which they are small and nearly diagonal
+    _batched_lbfgs.py    L-BFGS on all of these problems at once
+    _device.py           the solver on numpy, or on a torch device
+    _logistic_loss.py    the losses of the problems, elementwise
+    _eigenbasis.py       coordinates in which the problems are small and nearly diagonal
 
     _bag_space.py        bags in whitened coordinates, read piece by piece
     _bag_loss.py         the losses of bags from logits of their instances
 
-    _chosen_penalty.py   the base of the probes: folds, scores, the refit
-    _few_shot.py         the base of heads that know prompts; _anchors.py, the prompts
-    _probes_together.py  fit_probes: linear probes of many draws from one X
-    _scores.py           scores on rows that folds leave out
+    _chosen_penalty.py   base class of the probes: folds, scores, the refit
+    _few_shot.py         base class of heads with prompts; _anchors.py, the prompts
+    _probes_together.py  fit_probes: linear probes of many subsets of one X
+    _scores.py           scores on rows left out by folds
 """
 
 from sk_medsiglip._public import name_by_room

@@ -1,4 +1,4 @@
-"""Vectors of the prompts of each class, from which heads with few labels start."""
+"""Vectors of the prompts of each class, the starting point of heads for few labels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.prompts import check_prompts, encode_question
 
-#: Parameters of a zero-shot classifier that its text tower takes.
+#: Parameters of a zero-shot classifier that are passed to its text embedder.
 _TEXT_SIDE = ("revision", "dtype", "device", "engine", "batch_size", "cache", "verbose")
 
 
 @dataclass(frozen=True, eq=False)
 class Anchors:
-    """Vectors of the prompts of each answer, of length 1."""
+    """Unit vectors of the prompts of each class, or of each side of a finding."""
 
     classes: NDArray[Any] | None
     findings: NDArray[Any] | None
@@ -37,7 +37,7 @@ def make_anchors(
     cache: bool | str | os.PathLike[str] | EmbeddingCache,
     n_features: int,
 ) -> Anchors:
-    """Encode prompts, or take over what a zero-shot classifier has."""
+    """Encode prompts, or use the vectors of a fitted zero-shot classifier."""
     settings: dict[str, Any] = {"revision": revision, "cache": cache}
     if hasattr(prompts, "prompts") and hasattr(prompts, "get_params"):
         if hasattr(prompts, "class_embeddings_"):
@@ -70,10 +70,10 @@ def _from_fitted(classifier: Any, n_features: int) -> Anchors:
     vectors = np.asarray(classifier.class_embeddings_, dtype=np.float64)
     if vectors.shape[-1] != n_features:
         raise ValueError(
-            f"X has {n_features} columns, the fitted {type(classifier).__name__} "
+            f"X has {n_features} columns, but the fitted {type(classifier).__name__} "
             f"expects {vectors.shape[-1]}: use one model for images and prompts."
         )
-    # In float32 nearly of length 1, of an ensemble of scores shorter.
+    # Lengths are only nearly 1 in float32, and smaller for an ensemble of scores.
     vectors = _of_length_one(vectors)
     several = np.ndim(classifier.classes_) == 2
     return Anchors(

@@ -1,13 +1,13 @@
 """L-BFGS on many penalised logistic problems that share one matrix of features.
 
-All problems step together, so each step is two matrix products whatever their number:
-features x directions, and features' x residuals. The line search needs none: along a
-direction the logits move on a line. Problems leave as they converge.
+All problems step together, so each step is two matrix products for any number of
+problems: features x directions, and features' x residuals. The line search needs none,
+since logits are linear along a direction. Problems are removed as they converge.
 
-A problem is ``min sum_i c_i loss(z_i w) + 1/2 sum_j a_j w_j^2``. Where the features'
-columns are nearly orthogonal (``_eigenbasis``), the Hessian is nearly diagonal, and
-its diagonal ``h lambda_j + a_j`` makes a preconditioner under which problems of any
-scale and conditioning look alike.
+A problem is ``min sum_i c_i loss(z_i w) + 1/2 sum_j a_j w_j^2``. If the columns of the
+features are nearly orthogonal (``_eigenbasis``), the Hessian is nearly diagonal, and
+its diagonal ``h lambda_j + a_j`` is a preconditioner that makes problems independent of
+their scale and conditioning.
 
 References
 ----------
@@ -30,15 +30,15 @@ from sk_medsiglip.heads._logistic_loss import (
 )
 
 MEMORY = 10  # pairs of steps and changes of the gradient
-MOST_TRIALS = 20  # lengths tried on one line
-FLAT = 0.4  # a length is taken where the slope has fallen to this share
-NOTHING = 1e-9  # share of the first objective below which nothing is left to explain
-LEAVE_AT = 0.25  # share of problems done at which they leave: leaving copies the rest
+MOST_TRIALS = 20  # lengths tried in one line search
+FLAT = 0.4  # a length is accepted if the slope has fallen to this fraction
+NOTHING = 1e-9  # fraction of the first objective that counts as zero
+LEAVE_AT = 0.25  # converged fraction that is removed, since removal copies the rest
 
 
 @dataclass(eq=False)
 class Minimum:
-    """Where the problems ended."""
+    """Results of the problems."""
 
     weights: Any
     logits: Any
@@ -57,16 +57,16 @@ def minimize(
     tol: float,
     max_iter: int,
 ) -> Minimum:
-    """Minimise all problems, from zero.
+    """Minimise all problems, starting from zero.
 
-    Features may be anything that multiplies as a matrix does, with the mean squares of
-    its columns as ``energy``.
+    Features may be any object that can be multiplied like a matrix, with the mean
+    squares of its columns as ``energy``.
     """
     return _Descent(features, loss, penalty, offset, energy).run(tol, max_iter)
 
 
 class _Pair(NamedTuple):
-    """A step, the change of the gradient over it, and their product a problem."""
+    """A step, its change of the gradient, and their product for each problem."""
 
     step: Any
     change: Any
@@ -74,7 +74,7 @@ class _Pair(NamedTuple):
 
 
 class _Descent:
-    """The problems that are on their way, side by side, and the results of the rest."""
+    """The active problems, side by side, and the results of the others."""
 
     def __init__(
         self, features: Any, loss: Any, penalty: Any, offset: Any, energy: Any
@@ -88,7 +88,7 @@ class _Descent:
         start = self._zeros(features.shape[0], n_columns)
         if offset is not None:
             start = start + offset
-        # lambda of the preconditioner, for a curvature that sums to 1 over the samples.
+        # lambda of the preconditioner, for a curvature whose sum over samples is 1.
         if energy is None:
             energy = (features**2).sum(0) / features.shape[0]
         self._energy = energy[:, None]
@@ -107,7 +107,7 @@ class _Descent:
 
     def run(self, tol: float, max_iter: int) -> Minimum:
         stuck = np.zeros(len(self._active), dtype=bool)
-        # A smaller share is lost in the rounding of the objective.
+        # A smaller tolerance would be below the rounding error of the objective.
         tol = max(tol, 1e-3 * self._epsilon)
         for n_steps in range(max_iter + 1):
             above = 0.5 * self._dot(self._gradient, self._solve(self._gradient))
@@ -124,7 +124,7 @@ class _Descent:
         return self._result
 
     def _step(self) -> NDArray[np.bool_]:
-        """Move all problems; return which could not be moved."""
+        """Move all problems; return a mask of those that could not be moved."""
         direction = self._direction()
         point, length = self._search(direction, self._features @ direction)
         step = direction * self._spread(length)
@@ -135,7 +135,7 @@ class _Descent:
         return length == 0
 
     def _arrive(self, point: Point) -> None:
-        """Take a point as where the problems are now."""
+        """Make a point the present state of the problems."""
         self._point = point
         shrunk = self._penalty * self._weights
         self._gradient = self._features.T @ point.residuals + shrunk
@@ -143,23 +143,23 @@ class _Descent:
         self._value = self._host(point.loss) + self._penalised
         curvature = self._cast(point.curvature)
         self._scale = self._energy * curvature + self._penalty
-        # Where nothing is left to learn from and nothing is penalised, stay.
+        # Without curvature and penalty, avoid a division by zero.
         self._scale = self._xp.where(self._scale > 0, self._scale, 1.0)
 
     def _solve(self, gradient: Any) -> Any:
-        """Apply the preconditioner: about the inverse of the Hessian."""
+        """Apply the preconditioner, which approximates the inverse of the Hessian."""
         solved = gradient / self._scale
         if self._n_classes == 1:
             return solved
-        # Moving all classes together changes no probability: it is only penalised, so
-        # no minimum lies there. Without this, rounding up the hill of the penalty and
-        # down again would take most steps.
+        # Moving all classes together does not change probabilities, but only increases
+        # the penalty. Without this, most steps would correct rounding errors in that
+        # direction.
         by_class = solved.reshape(len(solved), self._n_classes, -1)
         centred = by_class - by_class.mean(1)[:, None]
         return centred.reshape(solved.shape)
 
     def _direction(self) -> Any:
-        """Return the direction of the two-loop recursion, of all problems at once."""
+        """Return the directions of all problems by the two-loop recursion."""
         rest = -self._gradient
         shares = []
         for pair in reversed(self._pairs):
@@ -179,7 +179,7 @@ class _Descent:
 
     def _remember(self, step: Any, change: Any) -> None:
         curvature = self._dot(step, change)
-        # A problem that did not move teaches nothing: its pair must do nothing.
+        # The pair of a problem that did not move must have no effect.
         usable = curvature > 0
         keep = self._spread(usable)
         self._pairs.append(
@@ -188,15 +188,15 @@ class _Descent:
         del self._pairs[:-MEMORY]
 
     def _search(self, direction: Any, way: Any) -> tuple[Point, NDArray[np.float64]]:
-        """Find each problem's length on its way, where the slope is nearly flat.
+        """Find the step length of each problem, at which its slope is nearly zero.
 
-        The objective is convex, so the slope rises along the way: lengths come from
-        secants between one where it falls and one where it rises.
+        The objective is convex, so its slope increases along the direction: lengths are
+        secants between one with a negative and one with a positive slope.
         """
         shrunk = self._penalty * direction
         bend, tilt = self._dot(direction, shrunk), self._dot(self._weights, shrunk)
         start = self._dot(self._gradient, direction)
-        # Rounding makes a sum of many losses uncertain by about so much.
+        # The approximate rounding error of a sum of many losses.
         slack = 10 * self._epsilon * self._value
         line = _Line(start)
         todo = np.arange(len(start))
@@ -215,12 +215,12 @@ class _Descent:
             line.draw(todo)
             found = self._look(todo, way, line.length[todo])
             point = self._merge(point, found, todo)
-        line.length[todo] = line.low[todo]  # the longest on which it was still falling
+        line.length[todo] = line.low[todo]  # the longest with a negative slope
         found = self._look(todo, way, line.length[todo])
         return self._merge(point, found, todo), line.length
 
     def _look(self, todo: NDArray[np.intp], way: Any, length: Any) -> Point:
-        """Look at some problems, each at its length on its way."""
+        """Evaluate some problems, each at its length along its direction."""
         loss, logits = self._loss, self._point.logits
         if len(todo) < len(self._active):
             columns = self._columns(todo)
@@ -228,7 +228,7 @@ class _Descent:
         return loss.look(logits, way, self._spread(length))
 
     def _merge(self, point: Point, found: Point, todo: NDArray[np.intp]) -> Point:
-        """Put what was found of some problems into what is known of all."""
+        """Insert the new values of some problems into those of all."""
         columns = self._columns(todo)
         point.logits[:, columns] = found.logits
         point.residuals[:, columns] = found.residuals
@@ -276,7 +276,7 @@ class _Descent:
             for pair in self._pairs
         ]
 
-    # ---------------------------------------------------- a number a problem, a column
+    # ------------------------------------------------- numbers per problem, per column
 
     def _columns(self, problems: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return the columns of some of the active problems."""
@@ -284,20 +284,20 @@ class _Descent:
         return (firsts[:, None] + problems).reshape(-1)
 
     def _spread(self, values: NDArray[Any]) -> Any:
-        """Return a number a problem as one a column, where and as the features are."""
+        """Repeat the number of each problem for its columns, on the device in use."""
         if self._n_classes > 1:
             values = np.tile(values, self._n_classes)
         return self._cast(values)
 
     def _fold(self, values: Any) -> NDArray[np.float64]:
-        """Return the sums of the columns of each problem."""
+        """Return the sum over the columns of each problem."""
         values = self._host(values)
         if self._n_classes > 1:
             values = values.reshape(self._n_classes, -1).sum(0)
         return values
 
     def _dot(self, one: Any, other: Any) -> NDArray[np.float64]:
-        """Return the product of two directions of each problem."""
+        """Return the scalar product of two directions for each problem."""
         return self._fold((one * other).sum(0, dtype=self._xp.float64))
 
     def _host(self, values: Any) -> NDArray[np.float64]:
@@ -314,7 +314,7 @@ class _Descent:
 
 
 class _Line:
-    """Lengths on a way, one a problem: the last tried, and what bounds the next."""
+    """Step lengths, one per problem: the last one tried, and bounds for the next."""
 
     def __init__(self, slope: NDArray[np.float64]) -> None:
         self.length = np.ones(len(slope))
@@ -328,20 +328,20 @@ class _Line:
         slope: NDArray[np.float64],
         lower: NDArray[np.bool_],
     ) -> None:
-        """Take the last lengths as bounds: low where the way still falls."""
+        """Use the last lengths as bounds: lower ones where the slope is negative."""
         falls = lower & (slope < 0)
         down, up = problems[falls], problems[~falls]
         self.low[down], self.low_slope[down] = self.length[down], slope[falls]
         self.high[up], self.high_slope[up] = self.length[up], slope[~falls]
 
     def draw(self, problems: NDArray[np.intp]) -> None:
-        """Set the next lengths, by the secant and not too near to what is known."""
+        """Set the next lengths by the secant, but not too close to the bounds."""
         low, high = self.low[problems], self.high[problems]
         fall, rise = -self.low_slope[problems], self.high_slope[problems]
         bounded = np.isfinite(high)
         width = np.where(bounded, high, 0) - low
         share = np.clip(fall / np.maximum(fall + rise, 1e-300), 0.1, 0.9)
-        # A slope that falls where the objective has risen is rounding: halve then.
+        # A negative slope where the objective has increased is a rounding error: halve.
         share = np.where(rise > 0, share, 0.5)
         beyond = np.maximum(4 * self.length[problems], 1.0)
         self.length[problems] = np.where(bounded, low + share * width, beyond)

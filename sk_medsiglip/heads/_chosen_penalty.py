@@ -1,4 +1,4 @@
-"""The base of the probes: logistic regressions whose penalty chooses itself."""
+"""Base class of the probes: logistic regressions with a penalty chosen by CV."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from sk_medsiglip._warning import warn_user
 from sk_medsiglip.heads._logistic_path import LogisticPath, solve_path
 from sk_medsiglip.heads._scores import score_decisions
 
-#: The penalty where labels are too few to choose one: scikit-learn's default.
+#: The penalty if there are too few labels to choose one: scikit-learn's default.
 FIXED_C = 1.0
 
 
 class PenaltyChooser(LogitClassifier):
-    """Abstract probe: folds, scores and the refit, whatever its coordinates are."""
+    """Abstract probe: folds, scores and the refit, in any coordinates."""
 
-    # scikit-learn's routing reads it: groups are asked for unless told otherwise.
+    # For metadata routing of scikit-learn: groups are requested by default.
     __metadata_request__fit: ClassVar[dict[str, Any]] = {"groups": True}
 
     _parameter_constraints: dict[str, Any] = {
@@ -51,7 +51,7 @@ class PenaltyChooser(LogitClassifier):
 
     @abstractmethod
     def _make_space(self, X: Any, weight: NDArray[np.float64]) -> Any:
-        """Return the coordinates in which ``solve_path`` works."""
+        """Return the coordinates for ``solve_path``."""
 
     @abstractmethod
     def _check_Cs(self, X: Any, weight: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -64,13 +64,13 @@ class PenaltyChooser(LogitClassifier):
         sample_weight: ArrayLike | None,
         groups: ArrayLike | None,
     ) -> Self:
-        """Choose the penalty and learn from checked samples."""
+        """Choose the penalty and fit checked samples."""
         labels = check_labels(self, X, y, blanks=True)
         weight = _check_sample_weight(sample_weight, labels.target, dtype=np.float64)
         of_groups = None if groups is None else check_groups(groups, len(X))
         counts = labels.counted(weight)
         folds = make_folds(labels, self.cv, of_groups, X, counts)
-        if not counts.all():  # dropped after folds were dealt on the rows as passed
+        if not counts.all():  # after the folds, which are made from the rows as passed
             X, weight, labels = X[counts], weight[counts], labels.keep(counts)
             folds = None if folds is None else folds.keep(counts)
         self.classes_ = labels.classes_attribute
@@ -128,7 +128,7 @@ class PenaltyChooser(LogitClassifier):
         folds: Folds,
         weight: NDArray[np.float64] | None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the scores to choose by, and those that decide between equal ones."""
+        """Return the scores to choose by, and the log losses that decide ties."""
         log_loss = None if isinstance(self.Cs, Integral) else "neg_log_loss"
         log_scores = score_decisions(decision, labels, folds, log_loss, weight)
         if self.scoring in (None, log_loss):
@@ -157,9 +157,9 @@ class PenaltyChooser(LogitClassifier):
         weights: NDArray[np.float64],
         best: NDArray[np.float64],
     ) -> Self:
-        """Learn from all samples, each label at its best C.
+        """Fit all samples, each label at its best C.
 
-        C multiplies the weights, so that one path of one penalty serves all labels.
+        The weights are multiplied by C, so that one path with one penalty is enough.
         """
         n_samples = len(labels.target)
         path = self._solve(
@@ -174,7 +174,7 @@ class PenaltyChooser(LogitClassifier):
         return self
 
     def _average(self, path: LogisticPath, best: NDArray[np.intp]) -> Self:
-        """Take the mean of the folds' coefficients, each at its best C."""
+        """Average the coefficients of the folds, each at its best C."""
         each = np.arange(len(path.coef))
         if best.ndim == 1:
             self.C_ = float(self.Cs_[best].mean())
@@ -191,9 +191,10 @@ class PenaltyChooser(LogitClassifier):
     def _warn_of_few(self, unknown: NDArray[np.bool_]) -> None:
         if unknown.any():
             columns = f" of columns {np.flatnonzero(unknown)}"
-            which = "" if unknown.size == 1 else columns
+            where = "" if unknown.size == 1 else columns
             warn_user(
-                f"a class{which} has fewer than two samples (or groups), so no penalty "
-                f"can be chosen by cross-validation; C={FIXED_C:g} is used.",
+                f"a class{where} has fewer than two samples (or groups), so the "
+                "penalty cannot be chosen by cross-validation; "
+                f"C={FIXED_C:g} is used.",
                 UserWarning,
             )

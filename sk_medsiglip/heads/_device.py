@@ -1,4 +1,4 @@
-"""The solver on numpy or on a torch device, and which of them there is."""
+"""The solver on numpy or on a torch device, and the choice of the device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def minimize_on(
     tol: float,
     max_iter: int,
 ) -> Minimum:
-    """Minimise all problems on the device, and bring the results back."""
+    """Minimise all problems on a device, and return the results as numpy arrays."""
     if device == "auto":
         device = _gpu_in_use() or "cpu"
     if device == "cpu":
@@ -55,7 +55,7 @@ def minimize_on(
 
 
 def _torch_with(device: str) -> Any:
-    """Return torch, or say why it cannot compute there."""
+    """Return torch, or raise if it cannot use the device."""
     import torch
 
     try:
@@ -69,6 +69,6 @@ def _torch_with(device: str) -> Any:
 
 
 def _gpu_in_use() -> str | None:
-    """Return the GPU of a process that has torch loaded; torch is not loaded for it."""
+    """Return the GPU if torch is already loaded, else None."""
     torch = sys.modules.get("torch")
     return "cuda" if torch is not None and torch.cuda.is_available() else None

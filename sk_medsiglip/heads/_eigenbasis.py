@@ -1,14 +1,15 @@
 """Coordinates in which penalised problems on one X are small and nearly diagonal.
 
-With the columns of ``B`` orthonormal and spanning the rows of the centred ``X``, every
-minimiser of ``sum_i c_i loss(x_i v + b) + 1/2 |v|^2`` is ``v = B w``, and ``|v| = |w|``
-(what is orthogonal to all rows changes no logit and only adds to the penalty). So the
-problem in ``w``, on ``Z = (X - mean) B``, is the same problem: a change of coordinates.
-Centring is one too, as the free intercept takes it up. That ``B`` and the mean come
-from all rows therefore tells a fold nothing of the rows that it leaves out.
+If the columns of ``B`` are orthonormal and span the rows of the centred ``X``, every
+minimiser of ``sum_i c_i loss(x_i v + b) + 1/2 |v|^2`` is ``v = B w``, ``|v| = |w|``,
+since a component orthogonal to all rows only increases the penalty. So the problem in
+``w``, on ``Z = (X - mean) B``, is the same problem after a change of coordinates.
+Centring is compensated by the unpenalised intercept. Therefore computing ``B`` and the
+mean from all rows does not leak the rows left out into a fold.
 
-``B`` holds the eigenvectors of the Gram matrix, so the columns of ``Z`` are orthogonal,
-and there are no more of them than samples: few-shot problems cost n, not d.
+The columns of ``B`` are the eigenvectors of the Gram matrix, so the columns of ``Z``
+are orthogonal, and there are at most as many as samples: the cost of few-shot problems
+depends on n, not on d.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-#: Directions shorter than this share of the longest are rounding in float32.
+#: Directions shorter than this fraction of the longest are rounding errors in float32.
 FLOAT32_DIGITS = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
 class Eigenbasis:
-    """Rows in their own coordinates, and the way back."""
+    """Rows in the coordinates of their eigenbasis, and the inverse transform."""
 
     rows: NDArray[np.floating]
     penalty: NDArray[np.floating]
     basis: NDArray[np.floating]
     mean: NDArray[np.floating]
-    energy = None  # of the columns of ``rows``: the solver finds it
-    parts_at_once = 1  # of those in which the solver takes the problems
+    energy = None  # mean squares of the columns of ``rows``, computed by the solver
+    parts_at_once = 1  # number of parts of the problems solved at a time
 
     @property
     def width(self) -> int:
@@ -41,17 +42,17 @@ class Eigenbasis:
         return int(self.rows.shape[1])
 
     def wrap(self, loss: Any) -> Any:
-        """Return the loss of the logits of rows: the loss itself."""
+        """Return the loss unchanged, since rows are samples."""
         return loss
 
     def decision(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return the logits of samples from those of rows: the same."""
+        """Return the logits unchanged, since rows are samples."""
         return logits
 
     def coefficients(
         self, weights: NDArray[np.floating]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return coefficients of X and intercepts."""
+        """Return coefficients for X, and intercepts."""
         rank = self.basis.shape[1]
         coef = (self.basis @ weights[:rank]).T.astype(np.float64)
         intercept = np.zeros(len(coef))
@@ -66,7 +67,7 @@ def make_eigenbasis(
     fit_intercept: bool,
     sample_weight: NDArray[np.float64] | None = None,
 ) -> Eigenbasis:
-    """Find the coordinates for some rows."""
+    """Compute the eigenbasis of rows."""
     n_samples, n_features = X.shape
     mean = np.zeros(n_features, X.dtype)
     if fit_intercept:
@@ -79,7 +80,7 @@ def make_eigenbasis(
     elif X.dtype == np.float32:
         basis = _span_of_few(X.astype(np.float64)).astype(np.float32)
     else:
-        # An orthonormal basis of the rows first, without loss whatever their scale.
+        # An orthonormal basis of the rows first, which loses no digits at any scale.
         span, triangle = scipy.linalg.qr(X.T, mode="economic", check_finite=False)
         basis = span @ _eigenvectors(triangle @ triangle.T)
     rows = X @ basis
@@ -93,8 +94,8 @@ def make_eigenbasis(
 def _span_of_few(X: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the right singular vectors of few rows, from their products.
 
-    Squaring halves the digits: float64 keeps those that rows in float32 ever had, and
-    takes a fifth of the time of a QR decomposition.
+    Squaring halves the digits, but float64 retains those of float32 rows, in a fifth of
+    the time of a QR decomposition.
     """
     vectors = _eigenvectors(X @ X.T)
     span = X.T @ vectors
@@ -106,7 +107,7 @@ def _span_of_few(X: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _eigenvectors(gram: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return eigenvectors as columns; they are orthonormal whatever they solve."""
+    """Return eigenvectors as columns, orthonormal even for an invalid matrix."""
     scale = np.abs(gram).max()
     if not (np.isfinite(scale) and scale > 0):
         return np.eye(len(gram), dtype=gram.dtype)

@@ -1,4 +1,4 @@
-"""``explain_head``: words for what a linear head looks at."""
+"""``explain_head``: the prompts closest to the weights of a linear head."""
 
 from __future__ import annotations
 
@@ -26,36 +26,34 @@ def explain_head(
     revision: str | None = None,
     cache: bool | str | os.PathLike[str] | EmbeddingCache = True,
 ) -> pd.DataFrame:
-    """Return the prompts whose vectors lie closest to each class's weights.
+    """Return the prompts whose vectors are closest to the weights of each class.
 
-    A linear head weighs the values of an embedding; prompts live in the same space. A
-    prompt whose vector points where the weights point is one whose images the head
-    would call so. A hint for finding shortcuts ("a portable film" for "pneumonia"), no
-    proof of anything.
+    The weights of a linear head and the vectors of prompts lie in the same space. If a
+    prompt points in the direction of the weights of a class, the head tends to predict
+    that class for images that match the prompt. This is a hint for finding shortcuts
+    ("a portable film" for "pneumonia"), not a proof.
 
     Parameters
     ----------
     head : estimator
-        Fitted, with ``coef_`` of embeddings: :class:`LinearProbe`,
-        :class:`PromptProbe`, scikit-learn's linear classifiers; or a pipeline that ends
-        in one and does nothing between embedder and head but centring and scaling. Of a
+        Fitted head with ``coef_`` for embeddings, such as :class:`LinearProbe`,
+        :class:`PromptProbe` or a linear classifier of scikit-learn; or a pipeline that
+        ends in one, with only centring and scaling between embedder and head. For a
         :class:`BagProbe`, the weights of the instances are explained, not those of the
         pooled row.
     prompts : sequence of str
-        Texts to compare with. At least two: each is compared by how it differs from
-        their mean.
+        At least two texts. Each is compared by its difference from their mean.
     top : int or None, default=5
-        How many of each class to return; None returns all.
+        Number of prompts to return for each class; None returns all.
     model, revision, cache
-        The model whose text tower encodes the prompts, as in
-        :class:`~sk_medsiglip.MedSigLIPTextEmbedder`; the model that embedded the
-        images.
+        The model that embedded the images, whose text tower encodes the prompts, as in
+        :class:`~sk_medsiglip.MedSigLIPTextEmbedder`.
 
     Returns
     -------
     DataFrame
         Columns ``class`` (or label), ``prompt`` and ``cosine``, sorted by class and
-        falling cosine. Two classes give one direction, towards the second.
+        decreasing cosine. Two classes give one direction, towards the second.
 
     Raises
     ------
@@ -66,8 +64,8 @@ def explain_head(
 
     Notes
     -----
-    Cosines are small, as texts and images keep to different corners of the space; their
-    order is what counts.
+    Cosines are small, since texts and images lie in different regions of the space;
+    only their order matters.
 
     Examples
     --------
@@ -77,24 +75,23 @@ def explain_head(
     >>> phantoms = make_chest_phantoms(120, random_state=0)
     >>> X = MedSigLIPEmbedder("demo").transform(phantoms.images)
     >>> probe = LinearProbe().fit(X, phantoms.target[:, 1])
-    >>> words = ["pleural effusion", "an enlarged heart", "a nodule"]
-    >>> explain_head(probe, words, model="demo")["prompt"].iloc[0]
+    >>> prompts = ["pleural effusion", "an enlarged heart", "a nodule"]
+    >>> explain_head(probe, prompts, model="demo")["prompt"].iloc[0]
     'pleural effusion'
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     if len(texts) < 2:
         raise PromptError(
-            f"explain_head compares prompts with one another; got {len(texts)}. Pass "
-            "two or more."
+            f"explain_head needs at least two prompts to compare, got {len(texts)}."
         )
     weights, names = _weights(head)
     embedder = MedSigLIPTextEmbedder(model, revision=revision, cache=cache)
     vectors = plain_rows(embedder, texts).astype(np.float64)
     if vectors.shape[1] != weights.shape[1]:
         raise ValueError(
-            f"the head weighs {weights.shape[1]} values, the vectors of "
-            f"model={os.fspath(model)!r} have {vectors.shape[1]}: pass the model that "
-            "embedded the images."
+            f"the head has {weights.shape[1]} weights, but vectors of "
+            f"model={os.fspath(model)!r} have {vectors.shape[1]} values: pass the "
+            "model that embedded the images."
         )
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors -= vectors.mean(axis=0)
@@ -109,10 +106,10 @@ def explain_head(
 
 
 def _weights(head: Any) -> tuple[np.ndarray, list[Any]]:
-    """Return the weights of raw embeddings, and what each row of them stands for."""
+    """Return the weights of raw embeddings, and the name of each row of them."""
     scale = np.ones(1)
     if isinstance(head, Pipeline):
-        # From the head back to the embedder: scaling can be undone, the rest cannot.
+        # From the head back to the embedder: only scaling can be undone.
         for name, step in reversed(head.steps[:-1]):
             if hasattr(step, "scale_") and not hasattr(step, "components_"):
                 scale = scale * (1 if step.scale_ is None else step.scale_)
@@ -121,8 +118,8 @@ def _weights(head: Any) -> tuple[np.ndarray, list[Any]]:
             else:
                 raise ValueError(
                     f"the step {name!r} ({type(step).__name__}) between embedder and "
-                    "head changes what the weights mean; pass a head that was fitted "
-                    "on embeddings."
+                    "head changes the meaning of the weights; pass a head that was "
+                    "fitted on embeddings."
                 )
         head = head.steps[-1][1]
     check_is_fitted(head)
@@ -136,7 +133,7 @@ def _weights(head: Any) -> tuple[np.ndarray, list[Any]]:
         weights = weights[:, : head.n_features_in_]
     weights = weights / scale
     classes = head.classes_
-    if isinstance(classes, list) or classes.ndim == 2:  # scikit-learn's, ours
+    if isinstance(classes, list) or classes.ndim == 2:  # of scikit-learn, or ours
         numbers = range(len(classes))
         names = getattr(head, "findings_", getattr(head, "label_names_", numbers))
         return weights, list(names)

@@ -1,7 +1,7 @@
-"""The base of heads for few labels, which may start from prompts.
+"""Base class of heads for few labels, which may start from prompts.
 
-A question is a choice among classes. Several labels a sample are as many questions of
-two classes. Rows are scaled to length 1, as the model compares them.
+A question is a choice among classes; several labels per sample are several questions of
+two classes. Rows are scaled to unit length, since the model compares cosines.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._anchors import make_anchors
 from sk_medsiglip.heads._scores import choose_cautiously, score_decisions
 
-#: Scale that turns cosines into logits where there is no model to give one.
+#: Scale that turns cosines into logits if there is no model to provide one.
 DEFAULT_SCALE = 5.0
 
 
@@ -36,19 +36,19 @@ DEFAULT_SCALE = 5.0
 class Shots:
     """The labelled samples of one question."""
 
-    rows: NDArray[np.float64]  # (n_samples, n_features), of length 1
+    rows: NDArray[np.float64]  # (n_samples, n_features), of unit length
     target: NDArray[np.intp]  # (n_samples,), index of the class
-    n_classes: int  # those without a sample included
+    n_classes: int  # including classes without a sample
     sample_weight: NDArray[np.float64]  # (n_samples,)
     class_weight: NDArray[np.float64]  # (n_classes,)
     anchors: NDArray[np.float64] | None  # (n_classes, n_features), of the prompts
-    scale: float  # of logits, per cosine
+    scale: float  # of logits per cosine
     groups: NDArray[Any] | None
     folds: Callable[[], Folds | None]  # None if the samples cannot be split
 
     @property
     def weight(self) -> NDArray[np.float64]:
-        """Weights of the samples, those of their classes included."""
+        """Weights of the samples, multiplied by those of their classes."""
         return self.sample_weight * self.class_weight[self.target]
 
     @property
@@ -60,11 +60,11 @@ class Shots:
 class FewShotClassifier(LogitClassifier):
     """Abstract classifier that learns each question from its shots."""
 
-    # scikit-learn's routing reads it: groups are asked for unless told otherwise.
+    # For metadata routing of scikit-learn: groups are requested by default.
     __metadata_request__fit: ClassVar[dict[str, Any]] = {"groups": True}
 
     _parameter_constraints: dict[str, Any] = {
-        "prompts": "no_validation",  # judged by make_anchors, which says more
+        "prompts": "no_validation",  # checked by make_anchors, with better messages
         "templates": "no_validation",
         "model": [str, os.PathLike],
         "revision": [str, None],
@@ -89,15 +89,15 @@ class FewShotClassifier(LogitClassifier):
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Learn from labelled embeddings.
+        """Fit the head to labelled embeddings.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Embeddings.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Classes; or 1 and 0 for each of several labels, NaN where it is not known.
-            With prompts, classes are among theirs, and columns in the order of the
+            Classes; or 1 and 0 for each of several labels, with NaN for unknown ones.
+            With prompts, classes must be among theirs, and columns in the order of the
             findings.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples.
@@ -113,14 +113,14 @@ class FewShotClassifier(LogitClassifier):
         PromptError
             If the prompts are malformed.
         ValueError
-            If ``y`` holds a class that no prompt stands for.
+            If ``y`` holds a class without a prompt.
         """
         rows = check_embeddings(self, X)
         weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
         labels = self._read_labels(rows, y)
         of_groups = None if groups is None else check_groups(groups, len(rows))
         counts = labels.counted(weight)
-        # Dealt once for all labels, on the rows as passed, and only if a head asks.
+        # Made once for all labels, from the rows as passed, and only if a head asks.
         cv = getattr(self, "cv", None)
         deal = cache(partial(make_folds, labels, cv, of_groups, rows, counts))
         if not counts.all():
@@ -128,7 +128,7 @@ class FewShotClassifier(LogitClassifier):
             of_groups = None if of_groups is None else of_groups[counts]
             if self.prompts is None:
                 labels = labels.keep(counts)
-            else:  # classes of the prompts stay without a sample too
+            else:  # classes of the prompts are kept, even without a sample
                 labels = replace(labels, target=labels.target[counts])
         kept = np.flatnonzero(counts)
         self.classes_ = labels.classes_attribute
@@ -160,10 +160,10 @@ class FewShotClassifier(LogitClassifier):
 
     @abstractmethod
     def _answer(self, learned: Any, unit: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the logits of all classes of one question, for rows of length 1."""
+        """Return the logits of all classes of one question, for unit rows."""
 
     def _publish(self, learned: list[Any]) -> None:
-        """Set public attributes from what was learned of each question."""
+        """Set public attributes from the results of :meth:`_learn`."""
 
     def _best(
         self,
@@ -174,9 +174,9 @@ class FewShotClassifier(LogitClassifier):
         *,
         cautious: bool = False,
     ) -> int:
-        """Return the setting whose logits are best on the rows that folds leave out.
+        """Return the setting with the best logits on the rows left out by folds.
 
-        A cautious choice is the first that is not worse by more than chance.
+        A cautious choice is the first setting within one standard error of the best.
         """
         classes = self.classes_ if self.classes_.ndim == 1 else np.array([0, 1])
         labels = Labels(classes, shots.target)
@@ -190,7 +190,7 @@ class FewShotClassifier(LogitClassifier):
         return int(best_settings(means[0], -means[1]))
 
     def _read_labels(self, rows: NDArray[np.floating], y: ArrayLike) -> Labels:
-        """Check ``y`` against the prompts, if there are any, and encode these."""
+        """Encode the prompts, if any, and check ``y`` against them."""
         self._anchors: NDArray[np.float64] | None = None
         self.logit_scale_ = DEFAULT_SCALE
         if self.prompts is None:
@@ -232,13 +232,13 @@ class FewShotClassifier(LogitClassifier):
 def _folds_of(
     deal: Callable[[], Folds | None], rows: NDArray[np.intp], label: int
 ) -> Folds | None:
-    """Return the folds of some rows for one label; None if nothing is left out."""
+    """Return the folds of some rows for one label; None if they leave nothing out."""
     dealt = deal()
     folds = None if dealt is None else dealt.keep(rows, label)
     return folds if folds is not None and folds.test.any() else None
 
 
 def unit_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return rows of length 1; those of length 0 stay."""
+    """Scale rows to unit length; rows of length 0 stay."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.maximum(lengths, np.finfo(np.float64).tiny)

@@ -1,4 +1,4 @@
-"""``LinearProbe``: logistic regression whose penalty chooses itself."""
+"""``LinearProbe``: logistic regression with a penalty chosen by cross-validation."""
 
 from __future__ import annotations
 
@@ -16,90 +16,90 @@ from sk_medsiglip.heads._logistic_path import check_Cs
 
 
 class LinearProbe(PenaltyChooser):
-    """Logistic regression on embeddings, its penalty chosen by cross-validation.
+    """Logistic regression on embeddings, with a penalty chosen by cross-validation.
 
-    The same solutions as scikit-learn's ``LogisticRegressionCV`` with an L2 penalty,
-    several times faster: all folds, penalties and labels are solved together, since
-    they share ``X``.
+    The solutions are those of scikit-learn's ``LogisticRegressionCV`` with an L2
+    penalty, but several times faster: all folds, penalties and labels share ``X`` and
+    are solved together.
 
     Parameters
     ----------
     Cs : int or array-like of float, default=10
-        Inverse strengths of the penalty to choose from. A number of them is spread
-        over 1e-4 to 1e4, evenly in the logarithm, and a smaller one is put before
-        them, 1e-3 divided by the sum of squares of ``X`` (1e-5 at most): there the
-        probe says how frequent a class is and no more, the best answer where embeddings
-        do not tell classes apart.
+        Inverse strengths of the penalty to choose from. An int is a number of values
+        spaced evenly on a logarithmic scale from 1e-4 to 1e4, preceded by a smaller
+        one, 1e-3 divided by the sum of squares of ``X`` (at most 1e-5). With the
+        smallest value the probe predicts only the frequency of the classes, which is
+        best if embeddings do not separate them.
     cv : int, splitter or iterable, default=5
-        Folds. A number is stratified, keeps ``groups`` together, and shrinks to the
-        number of samples (or groups) of the rarest class; with one there, ``C`` is 1
-        and a warning says so. With several labels each is split by itself.
+        Folds. An int gives stratified folds that keep ``groups`` together; it is
+        reduced to the number of samples (or groups) of the rarest class. If that is
+        one, ``C`` is 1, with a warning. Several labels are split separately.
     scoring : str, callable or None, default=None
-        Score to choose by: a name or scorer of scikit-learn. None is "neg_log_loss",
-        which unlike accuracy tells apart settings that make the same decisions, and
-        decides between settings of equal scores. "f1" and the like ask how well the
-        second of two classes is found. Where ``Cs`` is a number, None smooths the
-        labels: after ``m`` answers a share ``1 / (m + 2)`` of each is taken to be
-        wrong, so that a few right answers do not choose a probe that is sure of
-        everything. Name "neg_log_loss", or give ``Cs`` as values, for the choice of
-        ``LogisticRegressionCV``.
+        Name of a score of scikit-learn, or scorer, to choose by. None is
+        "neg_log_loss", which unlike accuracy distinguishes settings that make the same
+        decisions; it also decides ties of other scores. Scores such as "f1" are those
+        of the second of two classes. If ``Cs`` is an int, None smooths the labels: with
+        ``m`` labels, a fraction ``1 / (m + 2)`` of each is taken to be wrong, so that a
+        few correct predictions do not select an overconfident probe. For the choice of
+        ``LogisticRegressionCV``, pass "neg_log_loss", or ``Cs`` as values.
     class_weight : dict, "balanced", list of these, or None, default=None
-        As in scikit-learn; with several labels a list holds one for each.
+        Weights of classes as in scikit-learn; a list has one entry per label.
     fit_intercept : bool, default=True
-        Whether to add an unpenalised constant.
+        Whether to add an unpenalised intercept.
     tol : float, default=1e-7
-        Stop when the objective is about this share above its minimum.
+        Relative tolerance: the fit stops when the objective is about this fraction
+        above its minimum.
     max_iter : int, default=1000
-        Steps at most.
+        Maximum number of steps.
     device : str, default="auto"
-        "cpu" computes with numpy, a torch device such as "cuda" with torch. "auto" is
-        a GPU if torch is loaded in this process and has one, else "cpu".
+        "cpu" uses numpy, and a torch device such as "cuda" uses torch. "auto" is a GPU
+        if torch is loaded in this process and has one, else "cpu".
     refit : bool, default=True
-        Fit all samples with the best ``C``. False averages the coefficients of the
-        folds, each at its best ``C``.
+        Whether to fit all samples with the best ``C``. False averages the coefficients
+        of the folds, each at its best ``C``.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,) or (n_labels, 2)
-        Sorted labels; for several labels a row ``[0, 1]`` each.
+        Sorted classes; for several labels a row ``[0, 1]`` each.
     C_ : float, or ndarray of shape (n_labels,)
-        The ``C`` chosen. With ``refit=False`` the mean over the folds.
+        The chosen ``C``; with ``refit=False``, its mean over the folds.
     Cs_ : ndarray of shape (n_Cs,)
-        Values to choose from, in rising order. If ``Cs`` is a number, the first of
+        Values to choose from, in increasing order. If ``Cs`` is an int, the first of
         ``n_Cs = Cs + 1`` is the constant model.
     coef_ : ndarray of shape (1, n_features), (n_classes, ...) or (n_labels, ...)
         Coefficients.
     intercept_ : ndarray of shape (1,), (n_classes,) or (n_labels,)
-        Constants.
+        Intercepts.
     scores_ : ndarray of shape (n_folds, 1, n_Cs) or (n_labels, n_folds, 1, n_Cs)
-        Scores on what each fold left out; the axis of length 1 stands for the
-        ``l1_ratios`` of ``LogisticRegressionCV``. Absent where ``C`` was fixed, and
-        NaN for a label whose ``C`` was.
-    n_iter_ : ndarray, shaped as ``scores_``
-        Steps taken by each fit of a fold.
+        Scores on the rows left out by each fold; the axis of length 1 corresponds to
+        the ``l1_ratios`` of ``LogisticRegressionCV``. It does not exist if ``C`` could
+        not be chosen, and is NaN for a label whose ``C`` could not be chosen.
+    n_iter_ : ndarray of the shape of ``scores_``
+        Number of steps of each fit of a fold.
     label_names_ : ndarray of shape (n_labels,)
-        Names of the columns of ``y``, where it is a DataFrame of several labels.
+        Names of the columns of ``y``, if it is a DataFrame of several labels.
     n_features_in_ : int
         Number of columns of ``X``.
     feature_names_in_ : ndarray of str
-        Names of the columns, where ``X`` has any.
+        Names of the columns of ``X``, if it has names.
 
     See Also
     --------
-    fit_logistic_path : The function underneath: all folds and penalties in one call.
-    PromptProbe : The same, started from prompts: better with few labels.
+    fit_logistic_path : The underlying function: all folds and penalties in one call.
+    PromptProbe : A probe that starts from prompts, which is better with few labels.
 
     Notes
     -----
-    Cost: two products of ``X`` with a matrix of all problems a step, some 10 to 40
-    steps, and once an eigendecomposition of size ``min(n_samples, n_features)``.
-    float32 rows are computed in float32.
+    Each step costs two products of ``X`` with a matrix of all problems. There are
+    typically 10 to 40 steps, and one eigendecomposition of size
+    ``min(n_samples, n_features)``. float32 rows are processed in float32.
 
-    Split by patient: pass ``groups`` to ``fit``, in a pipeline as
+    To split by patient, pass ``groups`` to ``fit``, or in a pipeline
     ``pipe.fit(X, y, linearprobe__groups=patients)``.
 
-    Unlike logistic regression at a fixed ``C``, a probe chooses: nested
-    cross-validation costs no more than the folds you ask for.
+    Since the probe chooses its penalty itself, nested cross-validation costs only one
+    fit per outer fold.
 
     Examples
     --------
@@ -153,16 +153,16 @@ class LinearProbe(PenaltyChooser):
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Choose the penalty and learn.
+        """Choose the penalty and fit the probe.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Embeddings.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Classes; or 1 and 0 for each of several labels, NaN where it is not known.
+            Classes; or 1 and 0 for each of several labels, with NaN for unknown ones.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the samples, in learning and in scoring.
+            Weights of the samples, in fits and in scores.
         groups : array-like of shape (n_samples,), default=None
             Groups that the folds keep together, such as patients.
 
@@ -173,14 +173,14 @@ class LinearProbe(PenaltyChooser):
         Raises
         ------
         ValueError
-            If ``y`` holds fewer than two classes, or anything but labels.
+            If ``y`` has fewer than two classes, or values that are not labels.
 
         Warns
         -----
         UserWarning
             If a class has too few samples to choose ``C``.
         ConvergenceWarning
-            If ``max_iter`` was too few.
+            If ``max_iter`` is too small.
         """
         return self._fit(check_embeddings(self, X), y, sample_weight, groups)
 
@@ -195,5 +195,5 @@ class LinearProbe(PenaltyChooser):
         return check_Cs(self.Cs, float(weight @ np.einsum("ij,ij->i", X, X)))
 
     def _logits(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
-        # In float64: probabilities near 1 have no digits left in float32.
+        # float64, since float32 has no digits left for probabilities near 1.
         return X.astype(np.float64, copy=False) @ self.coef_.T + self.intercept_

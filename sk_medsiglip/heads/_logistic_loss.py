@@ -1,8 +1,8 @@
 """The logistic losses of many problems at once, elementwise on their logits.
 
-Columns are problems. Those of several classes have a column a class: first all
-problems' columns of the first class, then all of the second. Arrays are numpy's or
-torch's: what is used here is spelled alike in both.
+Columns are problems. Problems of several classes have a column per class: first the
+columns of the first class for all problems, then those of the second. Arrays are of
+numpy or torch, which share the names of the functions used here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-# Rows go by in blocks of about so many elements, which stay in the processor's cache.
+# Approximate number of elements in a block of rows, which fits into the cache of a CPU.
 BLOCK = 65_536
 
 
@@ -26,10 +26,10 @@ class Point(NamedTuple):
 
 
 class _Loss(ABC):
-    """Abstract loss that walks through the rows in blocks."""
+    """Abstract loss that processes rows in blocks."""
 
     def look(self, start: Any, way: Any, length: Any) -> Point:
-        """Return what is at ``start + length * way``; ``length`` is one a column."""
+        """Evaluate the logits ``start + length * way``, with a length per column."""
         xp = array_namespace(start)
         n_samples, n_columns = start.shape
         logits, residuals = xp.empty_like(start), xp.empty_like(start)
@@ -56,7 +56,7 @@ class BinaryLoss(_Loss):
 
     signs: Any
     weights: Any
-    n_classes = 1  # columns a problem
+    n_classes = 1  # columns per problem
 
     def keep(self, problems: Any) -> BinaryLoss:
         """Return the loss of some of the problems."""
@@ -88,7 +88,7 @@ class SoftmaxLoss(_Loss):
 
     @property
     def n_classes(self) -> int:
-        """Columns a problem."""
+        """Number of columns per problem."""
         return int(self.onehot.shape[1])
 
     def keep(self, problems: Any) -> SoftmaxLoss:
@@ -99,8 +99,8 @@ class SoftmaxLoss(_Loss):
         xp = array_namespace(logits)
         onehot, weights = self.onehot[rows][:, :, None], self.weights[rows]
         scores = logits.reshape(len(logits), self.n_classes, -1)
-        # Relative to the label's own, and what is not the label apart from what is: a
-        # sure hit keeps the digits of its small loss.
+        # Scores are taken relative to that of the label, and other classes are summed
+        # separately, so that the small loss of a confident hit keeps its digits.
         above = scores - (scores * onehot).sum(1)[:, None]
         top = xp.amax(above, 1)
         powers = xp.exp(above - top[:, None])
@@ -119,7 +119,7 @@ class SoftmaxLoss(_Loss):
 
 
 def array_namespace(array: Any) -> Any:
-    """Return the module whose functions take this array: numpy or torch."""
+    """Return the module of an array, numpy or torch."""
     if type(array).__module__ == "torch":
         import torch
 

@@ -1,4 +1,4 @@
-"""``fit_logistic_path``: every fold, penalty and label of one X in one go."""
+"""``fit_logistic_path``: all folds, penalties and labels of one X at once."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from sk_medsiglip.heads._device import minimize_on
 from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
 from sk_medsiglip.heads._logistic_loss import BinaryLoss, SoftmaxLoss
 
-#: Logits at the beginning of a path are at most about this large: the constant model,
-#: but for the order of its answers. Much smaller ones would be rounded to none.
+#: Approximate size of the largest logit of the constant model, the first of a path.
+#: Much smaller ones would be lost to rounding, and with them the ranking.
 CONSTANT_LOGIT = 1e-3
 
-# Products of fewer multiplications than these are done before a second thread is awake.
+# Products with fewer multiplications finish before a second thread has started.
 SMALL_PRODUCT = 5e7
 
-# Columns go to the solver in parts of so many elements a matrix (of which it holds
-# about six): 400 MB in float32.
+# Number of elements per matrix in one call of the solver, which holds about six
+# matrices: 400 MB in float32.
 MOST_ELEMENTS = 2**24
 
 
@@ -41,21 +41,23 @@ class LogisticPath:
     Parameters
     ----------
     classes : ndarray of shape (n_classes,) or None
-        Sorted labels; None for several labels a sample.
+        Sorted classes; None for several labels per sample.
     Cs : ndarray of shape (n_Cs,)
         Inverse strengths of the penalty.
     coef : ndarray of shape (n_folds, n_Cs, n_rows, n_features)
-        One row for two classes, else one for each class or label.
+        Coefficients, with one row for two classes, else one per class or label.
     intercept : ndarray of shape (n_folds, n_Cs, n_rows)
-        Zeros without an intercept.
+        Intercepts; zeros if ``fit_intercept=False``.
     decision : ndarray of shape (n_folds, n_Cs, n_samples, n_rows)
-        Logits of all samples, those left out of a fold among them.
+        Logits of all samples, including those left out by the fold.
     objective : ndarray of shape (n_folds, n_Cs) or (n_folds, n_Cs, n_labels)
-        ``C * sum(weights * log loss) + |coef|^2 / 2``, reached.
-    n_iter, converged : ndarrays of the same shape
-        Steps taken; whether the tolerance was met.
+        Final value of ``C * sum(weights * log loss) + |coef|^2 / 2``.
+    n_iter : ndarray of the same shape
+        Number of steps.
+    converged : ndarray of the same shape
+        Whether the tolerance was reached.
     extra : ndarray of shape (n_folds, n_Cs, n_rows, n_extra) or None
-        Coefficients of a prior's extra features.
+        Coefficients of the extra features of a prior.
     """
 
     classes: NDArray[Any] | None
@@ -71,7 +73,7 @@ class LogisticPath:
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """Prior beliefs: logits as offsets, and extra features with their deviations."""
+    """A prior: logits as offsets, and extra features with their standard deviations."""
 
     offset: NDArray[np.floating]
     extra: NDArray[np.floating]
@@ -94,32 +96,33 @@ def fit_logistic_path(
     """Fit L2-penalised logistic regressions for all folds, penalties and labels.
 
     All problems share ``X``, so they are solved together: each step costs two matrix
-    products whatever their number. For tuning and learning curves that need hundreds
-    of fits, and their scores on what each left out, at the price of a few.
+    products for any number of problems. Tuning and learning curves that need hundreds
+    of fits, with scores on the rows left out, so cost as much as a few fits.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-        float32 is computed in float32, everything else in float64.
+        Rows. float32 is processed in float32, other types in float64.
     y : array-like of shape (n_samples,) or (n_samples, n_labels)
-        Classes of any type; or for each label 1, 0, or NaN where it is not known.
+        Classes of any type; or 1 and 0 for each label, with NaN for unknown ones.
     Cs : array-like of shape (n_Cs,)
         Inverse strengths of the penalty, as in scikit-learn.
     folds : iterable of (train, test), bool array, or None, default=None
-        Pairs of indices as splitters yield them, of which the first counts; or True
-        for the rows to learn from, ``(n_folds, n_samples)``, for folds of each label
-        ``(n_folds, n_samples, n_labels)``. None is one fold with all rows.
+        Pairs of indices from a splitter, of which only the first is used; or a mask of
+        the training rows, of shape ``(n_folds, n_samples)``, or with separate folds per
+        label ``(n_folds, n_samples, n_labels)``. None is one fold with all rows.
     sample_weight : array-like of shape (n_samples,) or (n_samples, n_labels)
-        Ones by default.
+        Weights of the samples; by default, ones.
     fit_intercept : bool, default=True
-        Whether to add an unpenalised constant.
+        Whether to add an unpenalised intercept.
     tol : float, default=1e-7
-        Stop when the objective is about this share above its minimum.
+        Relative tolerance: fits stop when the objective is about this fraction above
+        its minimum.
     max_iter : int, default=1000
-        Steps at most.
+        Maximum number of steps.
     device : str, default="auto"
-        "cpu" computes with numpy; a torch device such as "cuda" with torch. "auto" is
-        a GPU if torch is loaded and has one, else "cpu".
+        "cpu" uses numpy, and a torch device such as "cuda" uses torch. "auto" is a GPU
+        if torch is loaded and has one, else "cpu".
 
     Returns
     -------
@@ -128,18 +131,18 @@ def fit_logistic_path(
     Raises
     ------
     ValueError
-        If ``y`` has fewer than two classes, a fold no rows, a ``C`` is not positive, or
-        torch cannot compute on ``device``.
+        If ``y`` has fewer than two classes, a fold has no rows, a ``C`` is not
+        positive, or torch cannot compute on ``device``.
 
     See Also
     --------
-    LinearProbe : The estimator on top of this.
+    LinearProbe : The estimator based on this function.
 
     Notes
     -----
     Memory: the logits, ``n_samples * n_folds * n_Cs * n_rows`` values, and up to
-    400 MB. The problems are solved in coordinates made from all rows; that is a change
-    of coordinates only, which tells a fold nothing of the rows that it leaves out.
+    400 MB. The problems are solved in coordinates computed from all rows, which is only
+    a change of coordinates and does not leak the rows left out into a fold.
 
     Examples
     --------
@@ -158,13 +161,13 @@ def fit_logistic_path(
     check_consistent_length(rows, y)
     Cs = _positive(np.reshape(Cs, -1))
     given = np.asarray(y)
-    if given.ndim == 2:  # a single column stays a table
+    if given.ndim == 2:  # a single column is several labels, too
         labels = Labels(None, check_indicator(given))
     else:
         labels = check_labels(fit_logistic_path, rows, y)
     masks = _train_masks(folds, len(rows))
     if not masks.any(axis=1).all():
-        raise ValueError("a fold has no rows to learn from.")
+        raise ValueError("a fold has no training rows.")
     weights = None
     if sample_weight is not None:
         weights = np.asarray(sample_weight, dtype=np.float64)
@@ -203,7 +206,7 @@ def solve_path(
     dtype = features.dtype
     n_labels = target.shape[1] if classes is None else 1
     n_rows = n_labels if classes is None or len(classes) == 2 else len(classes)
-    n_columns = n_rows // n_labels  # a problem
+    n_columns = n_rows // n_labels  # per problem
     share = _shares(target, masks, sample_weight, n_labels)
     shape = (len(masks), len(Cs), n_labels)
     # Problems in the order of fold, C and label.
@@ -233,7 +236,7 @@ def solve_path(
         parts.append(part)
 
     def gather(arrays: list[NDArray[Any]]) -> NDArray[Any]:
-        """Return arrays of (class x problem, ...) as (fold, C, row, ...)."""
+        """Reshape arrays of (class x problem, ...) to (fold, C, row, ...)."""
         apart = [one.reshape(n_columns, -1, *one.shape[1:]) for one in arrays]
         whole = np.concatenate(apart, axis=1).swapaxes(0, 1)
         return whole.reshape(*shape[:2], n_rows, *whole.shape[2:])
@@ -259,7 +262,7 @@ def solve_path(
 
 
 def _threads_for(n_multiplications: int) -> AbstractContextManager[Any]:
-    """Keep a small product on one thread: two would wait for each other."""
+    """Limit a small product to one thread, since two would wait for each other."""
     if n_multiplications > SMALL_PRODUCT:
         return nullcontext()
     return _libraries().limit(limits=1, user_api="blas")
@@ -267,7 +270,7 @@ def _threads_for(n_multiplications: int) -> AbstractContextManager[Any]:
 
 @lru_cache(maxsize=1)
 def _libraries() -> ThreadpoolController:
-    return ThreadpoolController()  # looks through what is loaded: some ms
+    return ThreadpoolController()  # takes some ms, since it inspects loaded libraries
 
 
 def _make_loss(
@@ -290,8 +293,8 @@ def _penalties(
 ) -> NDArray[np.float64]:
     """Return the penalty of each feature in each problem.
 
-    The loss is multiplied by C and the penalty is not, so what is believed whatever C
-    is must be multiplied too.
+    The loss is multiplied by C, so the penalties of a prior, which do not depend on C,
+    must be multiplied too.
     """
     free = penalty == 0
     own = np.where(free, 0, penalty)[:, None] + free[:, None] * (
@@ -332,7 +335,7 @@ def _shares(
 
 
 def check_Cs(Cs: Any, squares: float = 0.0) -> NDArray[np.float64]:
-    """Return the values of ``Cs``, rising, for rows whose sum of squares is given."""
+    """Return the sorted values of ``Cs``, for rows with this sum of squares."""
     if isinstance(Cs, Integral):
         constant = CONSTANT_LOGIT / max(squares, 100.0)
         return np.append(constant, np.logspace(-4, 4, int(Cs)))

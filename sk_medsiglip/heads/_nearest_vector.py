@@ -1,4 +1,4 @@
-"""Heads that compare an image with one vector a class, made of shots and prompts."""
+"""Heads that compare an image with one vector per class, from shots and prompts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sk_medsiglip._validation import Interval, Real, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._few_shot import FewShotClassifier, Shots, unit_rows
 
-#: Number of images that the prompts of a class count as by default. Chosen on phantoms
+#: Default weight of the prompts of a class, as a number of images. Chosen on phantoms
 #: and PneumoniaMNIST with the demonstration checkpoint: up to 16 shots of each class
-#: cost .017 of the AUC of good prompts with 8, and at most .008 with 16.
+#: reduce the AUC of good prompts by .017 for a weight of 8, and by at most .008 for 16.
 FAIR_COUNT = 16.0
 
 
 class NearestVector(FewShotClassifier):
-    """Abstract classifier that compares centred images with one vector a class."""
+    """Abstract classifier that compares centred images with one vector per class."""
 
     @abstractmethod
     def _vectors(
@@ -38,21 +38,21 @@ class NearestVector(FewShotClassifier):
         onehot = shots.onehot
         counts = onehot.sum(axis=0)
         sums = onehot.T @ shots.rows
-        # All images of one kind share most of their direction, and texts another: what
-        # tells classes apart is how they differ from that.
+        # Images of one kind have most of their direction in common, as have texts.
+        # Classes are distinguished by differences from this common direction.
         seen = counts > 0
         center = (sums[seen] / counts[seen, None]).mean(axis=0)
         texts = shots.anchors
         fair = FAIR_COUNT
         if texts is not None:
             texts = texts - texts.mean(axis=0)
-            # Prompts may differ more than images do, or less.
+            # Prompts may differ from each other more or less than images do.
             spread = _deviation(shots.rows - center, shots.sample_weight)
             if spread > 0 and (of_texts := _deviation(texts)) > 0:
                 fair *= spread / of_texts
         differences = sums - counts[:, None] * center
         vectors = self._vectors(shots, differences, counts, texts, fair)
-        # How often a class counts is how likely it is before anything is seen.
+        # The weight of a class changes its prior probability.
         prior = np.log(shots.class_weight)
         return {"center": center, "vectors": unit_rows(vectors), "prior": prior}
 
@@ -67,32 +67,33 @@ class NearestVector(FewShotClassifier):
 
 
 class SSTextClassifier(NearestVector):
-    """The solver SS-Text: shots and prompts blended without training or validation.
+    """SS-Text: a blend of shots and prompts without training or validation.
 
     The class vectors minimise a linear approximation of the log loss with a penalty for
-    leaving the prompts [1]_::
+    departing from the prompts [1]_::
 
         w_c = sum_{i in c} f_i / (N lambda_c tau) + t_c,    lambda_c = 1 / n_c
 
     with ``N`` shots, ``n_c`` of them of class ``c``, their embeddings ``f_i``, the
-    prompts' vector ``t_c``, and a temperature ``tau``. The more shots a class has, the
-    less its prompts count.
+    vector ``t_c`` of the prompts, and a temperature ``tau``. The more shots a class
+    has, the lower is the weight of its prompts.
 
     Parameters
     ----------
     prompts : dict, ZeroShotClassifier or None, default=None
-        As :class:`~sk_medsiglip.ZeroShotClassifier` takes them, or such a classifier.
-        None leaves ``t_c`` out.
+        Prompts as for :class:`~sk_medsiglip.ZeroShotClassifier`, or such a classifier.
+        None omits ``t_c``.
     templates, model, revision, cache
-        As in :class:`~sk_medsiglip.ZeroShotClassifier`; not looked at if ``prompts``
-        is one.
+        As in :class:`~sk_medsiglip.ZeroShotClassifier`; ignored if ``prompts`` is such
+        a classifier.
     tau : float, "auto" or None, default="auto"
-        Temperature: how little the shots count. "auto" lets the prompts of a class
-        count as 16 shots where classes are equally frequent, as in
-        :class:`PrototypeClassifier`. None is the model's own, ``1 / logit_scale_``, as
-        in the paper: one shot of each class then outweighs the prompts.
+        Temperature; larger values reduce the weight of the shots. "auto" gives the
+        prompts of a class the weight of 16 shots if classes are equally frequent, as in
+        :class:`PrototypeClassifier`. None is that of the model, ``1 / logit_scale_``,
+        as in the paper: one shot of each class then outweighs the prompts.
     class_weight : dict, "balanced", list of these, or None, default=None
-        Raises the logits of a class by the logarithm of its weight.
+        Weights of classes; the logarithm of the weight is added to the logits of a
+        class.
 
     Attributes
     ----------
@@ -101,7 +102,7 @@ class SSTextClassifier(NearestVector):
     findings_ : ndarray of shape (n_findings,)
         Names of findings; only for present/absent prompts.
     class_embeddings_ : ndarray
-        Vectors of length 1, ``(n_classes, n_features)``, or for several labels
+        Unit vectors of shape ``(n_classes, n_features)``, or for several labels
         ``(n_labels, 2, n_features)``.
     logit_scale_ : float
         Scale of the logits ``logit_scale_ * cosine``.
@@ -110,19 +111,19 @@ class SSTextClassifier(NearestVector):
 
     Notes
     -----
-    Two steps are taken as the model compares: the vectors are brought to length 1, and
-    both sides are centred, images on the mean of the classes' means, texts on theirs.
-    For two classes with equally many shots centring changes no ranking; where classes
+    Vectors are scaled to unit length, since the model compares cosines, and images and
+    texts are centred, images on the mean of the class means, texts on theirs. For two
+    classes with equally many shots, centring does not change the ranking; if classes
     have different numbers of shots, or none, it makes images and texts comparable.
-    A class without shots keeps its prompts. Probabilities are not calibrated. Cost:
-    one pass over the shots.
+    A class without shots uses only its prompts. Probabilities are not calibrated. The
+    cost is one pass over the shots.
 
-    The paper's temperature trusts shots more than good prompts bear: with the
-    demonstration checkpoint, the mean AUC of six findings of phantoms is .855 at one
-    shot of each class with ``tau=None``, .980 with "auto", and .980 zero-shot. With
-    many shots "auto" too may rank worse than good prompts, by .012 at 64 of each class
-    for one finding (nodules); with prompts that hardly rank the images it learns more
-    slowly than None.
+    The temperature of the paper gives shots too much weight if prompts are good: with
+    the demonstration checkpoint, the mean AUC of six findings of phantoms at one shot
+    of each class is .855 with ``tau=None``, .980 with "auto", and .980 zero-shot. With
+    many shots, "auto" may also rank worse than good prompts, by .012 at 64 shots of
+    each class for one finding (nodules). With prompts that hardly rank the images, it
+    learns more slowly than None.
 
     References
     ----------
@@ -170,7 +171,7 @@ class SSTextClassifier(NearestVector):
         texts: NDArray[np.float64] | None,
         fair: float,
     ) -> NDArray[np.float64]:
-        # Equally frequent classes have N / n_classes shots each.
+        # If classes are equally frequent, each has N / n_classes shots.
         tau = fair / shots.n_classes if isinstance(self.tau, str) else self.tau
         tau = 1 / shots.scale if tau is None else tau
         # 1 / (N lambda_c tau), with lambda_c = 1 / n_c.
@@ -182,28 +183,30 @@ class SSTextClassifier(NearestVector):
 class PrototypeClassifier(NearestVector):
     """Compare images with the mean of each class, shrunk towards its prompts.
 
-    The plain baseline among the heads for few labels: a class's vector is the mean of
-    its ``n_c`` embeddings and of its prompts, which count as ``shrinkage`` images::
+    This is the simple baseline among the heads for few labels: the vector of a class is
+    the mean of its ``n_c`` embeddings and of its prompts, which have the weight of
+    ``k`` images::
 
         w_c = (sum_{i in c} (f_i - m) + k (t_c - t)) / (n_c + k)
 
-    where ``m`` is the mean of the classes' means and ``t`` that of the prompts [1]_.
+    where ``m`` is the mean of the class means and ``t`` that of the prompts [1]_.
 
     Parameters
     ----------
     prompts : dict, ZeroShotClassifier or None, default=None
-        As :class:`~sk_medsiglip.ZeroShotClassifier` takes them, or such a classifier.
+        Prompts as for :class:`~sk_medsiglip.ZeroShotClassifier`, or such a classifier.
         None compares with the images alone.
     templates, model, revision, cache
-        As in :class:`~sk_medsiglip.ZeroShotClassifier`; not looked at if ``prompts``
-        is one.
+        As in :class:`~sk_medsiglip.ZeroShotClassifier`; ignored if ``prompts`` is such
+        a classifier.
     shrinkage : float or "auto", default="auto"
-        How many images the prompts of a class count as, ``k`` above. "auto" is 16,
-        times the deviation of the images from ``m`` over that of the prompts from
-        ``t``, so that it makes no difference how alike texts are. With prompts that
-        hardly rank the images, take 1.
+        Weight of the prompts of a class as a number of images, ``k`` above. "auto" is
+        16, times the deviation of the images from ``m`` divided by that of the prompts
+        from ``t``, so that the similarity of the texts has no influence. With prompts
+        that hardly rank the images, use 1.
     class_weight : dict, "balanced", list of these, or None, default=None
-        Raises the logits of a class by the logarithm of its weight.
+        Weights of classes; the logarithm of the weight is added to the logits of a
+        class.
 
     Attributes
     ----------
@@ -212,7 +215,7 @@ class PrototypeClassifier(NearestVector):
     findings_ : ndarray of shape (n_findings,)
         Names of findings; only for present/absent prompts.
     class_embeddings_ : ndarray
-        Vectors of length 1, ``(n_classes, n_features)``, or for several labels
+        Unit vectors of shape ``(n_classes, n_features)``, or for several labels
         ``(n_labels, 2, n_features)``.
     logit_scale_ : float
         Scale of the logits ``logit_scale_ * cosine``.
@@ -221,13 +224,13 @@ class PrototypeClassifier(NearestVector):
 
     Notes
     -----
-    A class without images keeps its prompts. Probabilities are not calibrated. Cost:
-    one pass over the images.
+    A class without images uses only its prompts. Probabilities are not calibrated. The
+    cost is one pass over the images.
 
-    With many images it becomes the nearest mean, which may rank worse than good
-    prompts: with the demonstration checkpoint by at most .008 of AUC up to 16 images of
-    each class, and by .012 at 64, for the one finding (nodules) whose means lie close.
-    Take :class:`PromptProbe` there.
+    With many images it approaches the nearest class mean, which may rank worse than
+    good prompts: with the demonstration checkpoint by at most .008 of AUC up to 16
+    images of each class, and by .012 at 64, for the one finding (nodules) whose means
+    are close to each other. Use :class:`PromptProbe` then.
 
     References
     ----------
@@ -277,13 +280,13 @@ class PrototypeClassifier(NearestVector):
     ) -> NDArray[np.float64]:
         if texts is None:
             return differences
-        # With k = 0 a class without images has nothing but its prompts. The divisor
-        # n_c + k is lost where vectors are brought to one length.
+        # With k = 0, a class without images still needs its prompts. The divisor
+        # n_c + k is irrelevant, since vectors are scaled to unit length.
         k = fair if isinstance(self.shrinkage, str) else self.shrinkage
         weight = np.where(counts > 0, k, max(k, 1.0))
         return differences + weight[:, None] * texts
 
 
 def _deviation(rows: NDArray[np.float64], weights: Any = None) -> float:
-    """Return the root mean square of the lengths of centred rows."""
+    """Return the root mean square length of centred rows."""
     return float(np.sqrt(np.average((rows**2).sum(axis=1), weights=weights)))

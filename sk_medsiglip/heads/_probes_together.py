@@ -1,7 +1,7 @@
-"""Linear probes of many draws from one ``X``, in coordinates that are made once.
+"""Linear probes of many subsets of one ``X``, in coordinates that are computed once.
 
-The draws share the eigenbasis. One made from more rows than a draw has is a change of
-coordinates only, so the draw learns nothing of the rows that it does not hold.
+The subsets share the eigenbasis of ``X``. That is only a change of coordinates, so a
+subset does not learn from the other rows.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from sk_medsiglip.heads._eigenbasis import Eigenbasis, make_eigenbasis
 from sk_medsiglip.heads._linear_probe import LinearProbe
 from sk_medsiglip.heads._logistic_path import check_Cs
 
-# Shares of the width of X. A smaller draw's own basis, as small as it, is cheaper; and
-# smaller problems are too quick for threads.
+# Fractions of the width of X. For smaller subsets a basis of their own is cheaper, and
+# even smaller ones are too fast for threads.
 _OWN_BASIS, _ONE_THREAD = 0.75, 0.2
 
 
@@ -34,23 +34,23 @@ def fit_probes(
     draws: Iterable[tuple[NDArray[np.intp], Labels]],
     groups: NDArray[Any] | None,
 ) -> Iterator[LinearProbe]:
-    """Fit a probe to each draw; the solutions are those of ``probe.fit`` on its rows.
+    """Fit a probe to each subset, with the same solutions as ``probe.fit``.
 
     Parameters
     ----------
     probe : LinearProbe
-        Not fitted; its parameters are those of all.
+        Probe whose parameters are used; it is not fitted.
     X : ndarray of shape (n_samples, n_features), float32 or float64
-        Rows that draws are taken from.
+        All rows.
     draws : iterable of (rows, labels)
-        Rows of a draw and their labels.
+        Indices of the rows of each subset, and their labels.
     groups : ndarray of shape (n_samples,) or None
-        Patients, which the inner folds keep whole.
+        Patients, which are kept together by inner folds.
 
     Yields
     ------
     LinearProbe
-        One a draw, in order.
+        Fitted probe of each subset, in order.
     """
     probe._validate_params()
     shared: Eigenbasis | None = None
@@ -58,7 +58,7 @@ def fit_probes(
         of_groups = None if groups is None else groups[rows]
         one = with_cv_among(clone(probe), rows, len(X))
         folds = make_folds(labels, one.cv, of_groups, X[rows]) if one.refit else None
-        if folds is None:  # nothing to choose by, or nothing to share
+        if folds is None:  # without folds there is nothing to share
             yield one.fit(X[rows], _values(labels), groups=of_groups)
             continue
         if len(rows) < _OWN_BASIS * X.shape[1]:
@@ -75,7 +75,7 @@ def fit_probes(
 def _fit_in(
     basis: Eigenbasis, probe: LinearProbe, labels: Labels, folds: Folds, n_threads: int
 ) -> LinearProbe:
-    """Fit a probe as ``LinearProbe.fit`` does, with coordinates and folds as given."""
+    """Fit a probe like ``LinearProbe.fit``, with given coordinates and folds."""
     n_samples = len(basis.rows)
     probe.classes_ = labels.classes_attribute
     probe.n_features_in_ = len(basis.mean)
@@ -84,8 +84,8 @@ def _fit_in(
     def solve(Cs: NDArray[np.float64]) -> NDArray[np.floating]:
         return probe._solve(basis, labels, Cs, folds.train, weights).decision
 
-    # A block fits a core's cache, and its problems end at about the same time. The
-    # hardest, with the weakest penalties, go first.
+    # A block fits into the cache of a core, and its problems take about the same time.
+    # The hardest ones, with the weakest penalties, come first.
     blocks = np.array_split(probe.Cs_[::-1], len(probe.Cs_) if n_threads > 1 else 1)
     if len(blocks) == 1:
         decision = solve(probe.Cs_)

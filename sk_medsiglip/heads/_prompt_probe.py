@@ -1,4 +1,4 @@
-"""``PromptProbe``: a linear probe that starts from the prompts and keeps near them."""
+"""``PromptProbe``: a linear probe that is penalised for departing from prompts."""
 
 from __future__ import annotations
 
@@ -24,52 +24,55 @@ from sk_medsiglip.heads._logistic_path import (
 )
 
 # The constants below were chosen by eye on phantoms and PneumoniaMNIST with the
-# demonstration checkpoint, five draws each; MedSigLIP may want others.
+# demonstration checkpoint, five draws each; MedSigLIP may need others.
 
 #: The closed rule: ``C`` times the variance of the rows.
 CLOSED_C = 7.0
 
-#: Samples (or groups) of the rarest class from which cross-validation chooses better.
+#: Number of samples (or groups) of the rarest class from which cross-validation is
+#: better.
 ENOUGH_FOR_FOLDS = 16
 
-#: Standard deviations, before any label is seen: of the factor on the prompts' logits,
-#: and of the constants. A class without a sample keeps its chance by the latter.
+#: Prior standard deviations of the factor on the logits of prompts, and of intercepts.
+#: The latter keeps the probability of a class without samples.
 SCALE_DEVIATION = 0.3
 INTERCEPT_DEVIATION = 3.0
 
 
 class PromptProbe(FewShotClassifier):
-    """Logistic regression penalised for leaving the prompts, not for leaving zero.
+    """Logistic regression that is penalised for departing from prompts.
 
-    With no label of a class it is the zero-shot classifier, with many the linear probe,
-    and between them better than both where the prompts say something.
+    Without labels of a class it equals the zero-shot classifier, and with many labels
+    the linear probe. In between it is better than both if the prompts are informative.
 
     Parameters
     ----------
     prompts : dict, ZeroShotClassifier or None, default=None
-        As :class:`~sk_medsiglip.ZeroShotClassifier` takes them, or such a classifier.
-        None is a plain probe on embeddings of length 1.
+        Prompts as for :class:`~sk_medsiglip.ZeroShotClassifier`, or such a classifier.
+        None is a plain probe on embeddings of unit length.
     templates, model, revision, cache
-        As in :class:`~sk_medsiglip.ZeroShotClassifier`; not looked at if ``prompts``
-        is one.
+        As in :class:`~sk_medsiglip.ZeroShotClassifier`; ignored if ``prompts`` is such
+        a classifier.
     C : float, "auto" or "cv", default="auto"
-        How freely weights may leave the prompts. "cv" chooses among ``Cs``; "auto"
-        does so where the rarest class has 16 samples (or groups), and below takes 7
-        divided by the variance of the rows, which needs no validation set.
+        Inverse strength of the penalty for departing from the prompts. "cv" chooses
+        among ``Cs``. "auto" does so if the rarest class has 16 samples (or groups), and
+        otherwise uses 7 divided by the variance of the rows, which needs no validation
+        set.
     Cs : int or array-like of float, default=10
-        Values to choose from; a number is spread over 1e-2 to 1e4, divided by the
-        variance of the rows.
+        Values to choose from. An int is a number of values from 1e-2 to 1e4, divided by
+        the variance of the rows.
     cv : int, splitter or iterable, default=5
         Folds, as in :class:`LinearProbe`.
     scoring : str, callable or None, default=None
         Score to choose by; None is the log loss of smoothed labels, as in
         :class:`LinearProbe`.
     class_weight : dict, "balanced", list of these, or None, default=None
-        As in scikit-learn.
+        Weights of classes as in scikit-learn.
     tol : float, default=1e-6
-        Stop when the objective is about this share above its minimum.
+        Relative tolerance: the fit stops when the objective is about this fraction
+        above its minimum.
     max_iter : int, default=1000
-        Steps at most.
+        Maximum number of steps.
 
     Attributes
     ----------
@@ -78,40 +81,39 @@ class PromptProbe(FewShotClassifier):
     findings_ : ndarray of shape (n_findings,)
         Names of findings; only for present/absent prompts.
     coef_ : ndarray of shape (1, n_features), (n_classes, ...) or (n_labels, ...)
-        Coefficients of embeddings of length 1.
+        Coefficients for embeddings of unit length.
     intercept_ : ndarray of shape (1,), (n_classes,) or (n_labels,)
-        Constants.
+        Intercepts.
     C_ : float, or ndarray of shape (n_labels,)
-        How freely the weights left the prompts.
+        The chosen ``C``.
     n_iter_ : ndarray of shape (1,) or (n_labels,)
-        Steps of the last fit.
+        Number of steps of the last fit.
     logit_scale_ : float
-        Scale of the prompts' logits ``logit_scale_ * cosine``.
+        Scale of the logits of prompts, ``logit_scale_ * cosine``.
     n_features_in_ : int
         Width of the embeddings.
 
     See Also
     --------
-    LinearProbe : Without prompts, and faster with many labels.
+    LinearProbe : A probe without prompts, which is faster with many labels.
 
     Notes
     -----
-    With embeddings ``f`` of length 1, the prompts' vectors ``t_c``, and the scale ``s``
-    of the model, logits and what is minimised are ::
+    With embeddings ``f`` of unit length, vectors ``t_c`` of the prompts, and the scale
+    ``s`` of the model, the logits and the objective are ::
 
         z_c = s f t_c + sum_j d_cj s (f - m) t_j + (f - m) v_c + b_c
         sum_i loss_i + |v|^2 / (2 C) + |d|^2 / (2 * 0.3^2) + |b|^2 / (2 * 3^2)
 
-    where ``m`` is the mean of the rows. The numbers (0.3, 3, and 7 and 16 of ``C``)
-    were chosen with the demonstration checkpoint on phantoms and PneumoniaMNIST, not on
-    MedSigLIP's embeddings: with labels enough, prefer ``C="cv"``.
+    where ``m`` is the mean of the rows. The constants (0.3, 3, and 7 and 16 of ``C``)
+    were chosen with the demonstration checkpoint on phantoms and PneumoniaMNIST, not
+    with embeddings of MedSigLIP: with enough labels, prefer ``C="cv"``.
 
-    CLAP [1]_ is this without ``d`` and with free ``b``. ``d`` lets the prompts' own
-    weights grow or shrink cheaply: zero-shot logits rank images better than they
-    measure (a model may be far too sure on images unlike those it was trained on), and
-    without it the labels would be spent on undoing that. For two classes ``d`` is one
-    number, on the difference of the two. Probabilities are those of a logistic
-    regression.
+    CLAP [1]_ is this without ``d`` and with unpenalised ``b``. ``d`` allows the weights
+    of the prompts to grow or shrink at a low penalty: zero-shot logits rank images
+    well, but may be far too large on images unlike those of the training, and without
+    ``d`` labels would be used up to correct that. For two classes ``d`` is one number,
+    for the difference of the two. Probabilities are those of a logistic regression.
 
     References
     ----------
@@ -187,7 +189,7 @@ class PromptProbe(FewShotClassifier):
         return {"coef": coef, "intercept": intercept, "C": C, "n_iter": n_iter}
 
     def _choose(self, shots: Shots, solver: _Anchored) -> float:
-        """Return C: given, by the closed rule, or by cross-validation."""
+        """Return the given C, or that of the closed rule or of cross-validation."""
         if not isinstance(self.C, str):
             return float(self.C)
         closed = CLOSED_C / solver.variance
@@ -227,7 +229,7 @@ class PromptProbe(FewShotClassifier):
 
 
 class _Anchored:
-    """The problems of one question, with the prompts' logits as offset and features."""
+    """The problems of one question, with logits of prompts as offset and features."""
 
     def __init__(self, shots: Shots, tol: float, max_iter: int) -> None:
         self._shots, self._tol, self._max_iter = shots, tol, max_iter
@@ -235,14 +237,14 @@ class _Anchored:
             shots.rows, fit_intercept=True, sample_weight=shots.sample_weight
         )
         squares = ((shots.rows - self._basis.mean) ** 2).sum(axis=1)
-        # Variance of the rows about their mean; 1 where there is none.
+        # Variance of the rows about their mean, or 1 if it is zero.
         variance = float(np.average(squares, weights=shots.sample_weight))
         self.variance = variance if variance > 1e-12 else 1.0
         anchors = shots.anchors
         if anchors is None:
             anchors = np.zeros((shots.n_classes, shots.rows.shape[1]))
         weights = shots.scale * anchors
-        # Two classes are one problem, of the second against the first.
+        # Two classes are one problem, the second against the first.
         self._weights = weights[1:] - weights[:1] if len(weights) == 2 else weights
 
     def solve(self, Cs: NDArray[np.float64], masks: NDArray[np.bool_]) -> LogisticPath:
@@ -286,7 +288,7 @@ class _Anchored:
 
 
 def _rarest(shots: Shots) -> float:
-    """Return the number of samples by weight, or of groups, of the rarest class."""
+    """Return the total weight, or the number of groups, of the rarest class."""
     labels, groups = shots.target, shots.groups
     if groups is None:
         return float(shots.onehot.sum(axis=0).min())

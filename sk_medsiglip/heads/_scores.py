@@ -1,4 +1,4 @@
-"""Scores of every fold, penalty and label, from logits that are there already."""
+"""Scores of every fold, penalty and label, from known logits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def score_decisions(
     scoring: Any,
     sample_weight: NDArray[np.float64] | None,
 ) -> NDArray[np.float64]:
-    """Score what each fold left out."""
+    """Return the scores on the rows left out by each fold."""
     if labels.classes is None:
         return np.array(
             [
@@ -43,7 +43,7 @@ def score_decisions(
 
 
 def choose_cautiously(scores: NDArray[np.float64]) -> int:
-    """Return the first setting that is no worse than the best but for chance."""
+    """Return the first setting within one standard error of the best."""
     lack = scores[:, [np.nanmean(scores, axis=0).argmax()]] - scores
     lack = lack[~np.isnan(lack).any(axis=1)]
     error = lack.std(axis=0) / np.sqrt(max(len(lack) - 1, 1))
@@ -93,7 +93,7 @@ def _score_one(
 def _log_losses(
     logits: NDArray[np.float64], truth: NDArray[np.intp], wrong: float
 ) -> NDArray[np.float64]:
-    """Return the loss of each setting and sample, labels being wrong with a chance."""
+    """Return the loss of each setting and sample, if labels may be ``wrong``."""
     if logits.ndim == 2:
         margin = np.where(truth == 1, logits, -logits)
         return np.logaddexp(0, -margin) + wrong * margin

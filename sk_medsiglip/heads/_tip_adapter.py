@@ -1,4 +1,4 @@
-"""``TipAdapterClassifier``: zero-shot logits and those of a cache of shots."""
+"""``TipAdapterClassifier``: zero-shot logits plus those of a cache of shots."""
 
 from __future__ import annotations
 
@@ -16,54 +16,54 @@ from sk_medsiglip._validation import Interval, Real, StrOptions
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.heads._few_shot import FewShotClassifier, Shots
 
-#: What inner cross-validation chooses from, with prompts 0 beside. The shots' term is a
-#: sum over them: with hundreds its weight must be small.
+#: Values for inner cross-validation, with prompts also 0. The term of the shots is a
+#: sum over them, so with hundreds its weight must be small.
 ALPHAS: tuple[float, ...] = (0.01, 0.05, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 BETAS = (1.0, 3.0, 5.5, 10.0, 20.0, 50.0)
-#: The authors' starting values; taken where shots are too few to choose and there are
-#: no prompts.
+#: Initial values of the authors, used without prompts if there are too few shots to
+#: choose.
 ALPHA, BETA = 1.0, 5.5
 
-# The authors' recipe for fine-tuning the keys, AdamW with a cosine schedule.
+# Recipe of the authors for fine-tuning the keys: AdamW with a cosine schedule.
 LEARNING_RATE, EPOCHS, BATCH = 1e-3, 20, 256
 DECAY, MOMENTS, EPSILON = 0.01, (0.9, 0.999), 1e-4
 
 
 class TipAdapterClassifier(FewShotClassifier):
-    """Zero-shot logits plus what similar shots say, Tip-Adapter and Tip-Adapter-F.
+    """Zero-shot logits plus a vote of similar shots: Tip-Adapter and Tip-Adapter-F.
 
-    The logits of an embedding ``f`` of length 1 are [1]_::
+    The logits of an embedding ``f`` of unit length are [1]_::
 
         alpha * exp(-beta * (1 - f F')) L + logit_scale * f W'
 
-    with the shots' embeddings ``F`` (the keys), their labels one-hot ``L``, and the
-    prompts' vectors ``W``.
+    with the embeddings ``F`` of the shots (the keys), their one-hot labels ``L``, and
+    the vectors ``W`` of the prompts.
 
     Parameters
     ----------
     prompts : dict, ZeroShotClassifier or None, default=None
-        As :class:`~sk_medsiglip.ZeroShotClassifier` takes them, or such a classifier.
-        None leaves the second term out.
+        Prompts as for :class:`~sk_medsiglip.ZeroShotClassifier`, or such a classifier.
+        None omits the second term.
     templates, model, revision, cache
-        As in :class:`~sk_medsiglip.ZeroShotClassifier`; not looked at if ``prompts``
-        is one.
+        As in :class:`~sk_medsiglip.ZeroShotClassifier`; ignored if ``prompts`` is such
+        a classifier.
     alpha, beta : float or "cv", default="cv"
-        Weight of the shots, and how near a shot must be to count. "cv" chooses by
-        cross-validation, with prompts also an ``alpha`` of 0, which is zero-shot: the
-        smallest ``alpha`` is taken that is not worse than the best by more than one
-        standard error over the folds. With fewer than two shots (or groups) of a class
-        nothing can be compared: ``alpha`` is 0 with prompts and 1 without.
+        Weight of the shots, and sharpness of the similarity. "cv" chooses them by
+        cross-validation. With prompts, an ``alpha`` of 0 (zero-shot) is also tried, and
+        the smallest ``alpha`` within one standard error of the best is used. With fewer
+        than two shots (or groups) of a class, cross-validation is impossible, and
+        ``alpha`` is 0 with prompts and 1 without.
     fine_tune : bool, default=False
-        Train the keys by gradient descent (Tip-Adapter-F).
+        Whether to train the keys by gradient descent (Tip-Adapter-F).
     cv : int, splitter or iterable, default=5
         Folds for choosing, as in :class:`LinearProbe`.
     scoring : str, callable or None, default=None
         Score to choose by; None is the log loss of smoothed labels, as in
         :class:`LinearProbe`.
     class_weight : dict, "balanced", list of these, or None, default=None
-        Shots of a class count so many times.
+        Weights of the shots of each class.
     random_state : int, RandomState or None, default=None
-        Order of the shots in fine-tuning.
+        Seed of the order of the shots in fine-tuning.
 
     Attributes
     ----------
@@ -72,19 +72,19 @@ class TipAdapterClassifier(FewShotClassifier):
     findings_ : ndarray of shape (n_findings,)
         Names of findings; only for present/absent prompts.
     alpha_, beta_ : float, or ndarray of shape (n_labels,)
-        The chosen values. An ``alpha_`` of 0 says that the shots have not been shown to
-        help, and the answers are those of zero-shot.
+        The chosen values. If ``alpha_`` is 0, the shots have not been shown to help,
+        and predictions are those of zero-shot.
     keys_ : ndarray of shape (n_shots, n_features), or list of these
-        The shots, fine-tuned or not; one for each of several labels.
+        The shots, fine-tuned or not; one array for each of several labels.
     logit_scale_ : float
-        Scale of the prompts' logits.
+        Scale of the logits of prompts.
     n_features_in_ : int
         Width of the embeddings.
 
     Notes
     -----
-    Keeps all shots: prediction costs ``n_samples * n_shots * n_features``, a pickle
-    holds their embeddings. Probabilities are not calibrated.
+    All shots are kept: prediction costs ``n_samples * n_shots * n_features``, and a
+    pickle contains their embeddings. Probabilities are not calibrated.
 
     References
     ----------
@@ -152,7 +152,7 @@ class TipAdapterClassifier(FewShotClassifier):
             "alpha": alpha,
             "beta": beta,
         }
-        if self.fine_tune and alpha:  # the keys of zero-shot are not looked at
+        if self.fine_tune and alpha:  # zero-shot does not use keys
             random = check_random_state(self.random_state)
             learned["keys"] = _train_keys(learned, shots, random)
         return learned
@@ -160,9 +160,9 @@ class TipAdapterClassifier(FewShotClassifier):
     def _choose(
         self, shots: Shots, weights: NDArray[np.float64]
     ) -> tuple[float, float]:
-        """Return alpha and beta, by cross-validation where they are not given."""
+        """Return alpha and beta, chosen by cross-validation unless given."""
         few, offered = 0.0, (0.0, *ALPHAS)
-        if shots.anchors is None:  # an alpha of 0 would say nothing at all
+        if shots.anchors is None:  # an alpha of 0 would give constant logits
             few, offered = ALPHA, ALPHAS
         alphas = np.array(offered if self.alpha == "cv" else [self.alpha], dtype=float)
         betas = np.array(BETAS if self.beta == "cv" else [self.beta], dtype=float)
@@ -179,15 +179,15 @@ class TipAdapterClassifier(FewShotClassifier):
         decision = []
         for train in folds.train:
             values = shots.onehot * shots.class_weight * train[:, None]
-            said = [np.exp(-beta * near) @ values for beta in betas]
+            votes = [np.exp(-beta * near) @ values for beta in betas]
             decision.append(
-                [alpha * one + zero_shot for alpha in alphas for one in said]
+                [alpha * one + zero_shot for alpha in alphas for one in votes]
             )
         logits = np.array(decision)
         if shots.n_classes == 2:
             logits = logits[..., 1:] - logits[..., :1]
         weight = None if np.ptp(shots.sample_weight) == 0 else shots.sample_weight
-        cautious = alphas[0] == 0  # with a zero-shot classifier to stay with
+        cautious = alphas[0] == 0  # zero-shot is the default
         best = self._best(logits, shots, folds, weight, cautious=cautious)
         at_alpha = best // len(betas)
         of_alpha = logits[:, at_alpha * len(betas) :][:, : len(betas)]
@@ -211,7 +211,7 @@ class TipAdapterClassifier(FewShotClassifier):
 def _train_keys(
     learned: dict[str, Any], shots: Shots, random: np.random.RandomState
 ) -> NDArray[np.float64]:
-    """Return the keys after some epochs of AdamW on the shots' own log loss."""
+    """Return the keys after some epochs of AdamW on the log loss of the shots."""
     target, weight = shots.target, shots.sample_weight[:, None]
     rows, values, weights = (learned[name] for name in ("keys", "values", "weights"))
     alpha, beta = learned["alpha"], learned["beta"]
@@ -229,7 +229,7 @@ def _train_keys(
             wrong[np.arange(len(some)), target[some]] -= 1
             # d near / d key is beta near f.
             slopes = alpha * beta * near * (wrong @ values.T)
-            # A shot of weight 3 is three alike, whose keys have a third of it each.
+            # A shot of weight 3 equals three copies, each with a third of the gradient.
             whole = slopes.T @ (weight[some] * rows[some]) / weight[some].sum()
             gradient = whole / weight
             step += 1

@@ -1,35 +1,35 @@
-"""A user's images to RGB pixels at the model's size.
+"""Read images of any kind into RGB pixels at the size of the model.
 
-The names in ``__all__`` are public. The other imports, under their own names, serve the
-rooms above this one and may change. The files::
+The names in ``__all__`` are public. The other imports serve the rooms above this one
+and may change. The files::
 
-    _rows.py             the containers that X may be, one image or study a row
-    _sources.py          one item: its name, its path, its identity, its bytes
+    _rows.py             the containers accepted as X, one image or study per row
+    _sources.py          the name, path, identity and bytes of one item
     _kinds.py            the kind of a file, by its first bytes
     _read.py             read_image: the choice of the reader
-    _check.py            check_images: a check of all images before the model
-    _picture.py          one decoded image, and the step from stored values to RGB
+    _check.py            check_images: a check of all images before embedding
+    _decoded_image.py    one decoded image, and its conversion to RGB
     _intensity.py        Window, CTWindows, Percentiles: grey values to brightness
     _resize.py           the resize of the published results
-    _decoding.py         the errors and warnings of codecs and file systems
+    _decoding.py         errors and warnings of codecs and file systems
     _lazy.py             an image inside something bigger, read when needed
 
     _arrays.py           arrays: shapes, types, and the meaning of their values
     _pillow.py           PNG, JPEG, TIFF, WebP, BMP, and images open in Pillow
     _region.py           Region: a rectangle of an image
-    _slide_tiles.py      tiles_from_h5: the tiles that a tiling tool has chosen
-    _tiles.py            only the tiles of a TIFF that a region needs
+    _slide_tiles.py      tiles_from_h5: the tiles chosen by a tiling tool
+    _tiles.py            the tiles of a TIFF file that a region needs
     _urls.py             images behind URLs
 
-    _dicom.py            one frame of a DICOM file as a picture, or as a slice
-    _dicom_grey.py       the meaning of stored values, and how the tags show them
+    _dicom.py            one frame of a DICOM file, as an image or as a slice
+    _dicom_grey.py       the meaning of stored values, and their display by the tags
     _dicom_pixels.py     the pixels of one frame, which may be a mosaic of slices
-    _dicom_codecs.py     the codecs of compressed pixels, and the bits that count
+    _dicom_codecs.py     codecs for compressed pixels, and the stored bits
     _dicom_jpeg.py       JPEG headers, checked before a codec sees them; GDCM
-    _dicom_series.py     series among the files of a study, their slices in order
+    _dicom_series.py     the series of a study, and the order of their slices
 
     _study.py            one study of any kind, as slices in order
-    _read_study.py       read_study: the slices that the model is to see
+    _read_study.py       read_study: the slices that the model sees
     _grey_range.py       a slice of a series, in the grey limits of the series
     _nifti.py            NIfTI volumes
 """

@@ -1,4 +1,4 @@
-"""Arrays as images: which shapes and types are taken, and what their values mean."""
+"""Arrays as images: accepted shapes and types, and the meaning of their values."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._decoded_image import DecodedImage, refuse_too_large
 from sk_medsiglip.images._intensity import Tone, ramp
-from sk_medsiglip.images._picture import Picture, refuse_too_large
 
 #: Largest value of the bit depths that 16-bit files are known to hold.
 _WHITES = (255, 4095, 65535)
@@ -21,11 +21,11 @@ _HUGE = 1e30
 _ROUNDING = 1e-5
 
 
-def load_array(array: NDArray[Any], *, max_pixels: int) -> Picture:
-    """Return an array of shape (H, W) or (H, W, 1, 3 or 4) as a picture.
+def load_array(array: NDArray[Any], *, max_pixels: int) -> DecodedImage:
+    """Return an array of shape (H, W) or (H, W, 1, 3 or 4) as a decoded image.
 
-    Its values mean the same as in a file of their type. Only bool differs: an array of
-    it is usually a mask, a file of one bit is a scan.
+    Values mean the same as in a file of the same type. Booleans are refused: an array
+    of them is usually a mask, while a file of one bit is a scan.
     """
     _check_shape(array)
     refuse_too_large(array.shape[0], array.shape[1], max_pixels)
@@ -36,14 +36,14 @@ def load_array(array: NDArray[Any], *, max_pixels: int) -> Picture:
         if array.shape[2] == 4:
             alpha = _opacity(array[..., 3])
         array = array[..., 0] if array.shape[2] == 1 else array[..., :3]
-    return Picture(array, meaning_of_values(array), format="array", alpha=alpha)
+    return DecodedImage(array, meaning_of_values(array), format="array", alpha=alpha)
 
 
 def meaning_of_values(values: NDArray[Any]) -> Tone | ImageReadError | None:
-    """Return what ``intensity="auto"`` does with values of this type and range.
+    """Return the rule of ``intensity="auto"`` for values of this type and range.
 
-    The white of uint16 is the smallest of 255, 4095 and 65535 that is not exceeded:
-    12-bit data in 16-bit files is common, and nearly black on the full scale.
+    White in uint16 is the smallest of 255, 4095 and 65535 that no value exceeds: 12-bit
+    data in 16-bit files is common, and nearly black on the full scale.
     """
     if values.dtype == np.uint8:
         return None
@@ -54,7 +54,7 @@ def meaning_of_values(values: NDArray[Any]) -> Tone | ImageReadError | None:
         if not -_HUGE <= low <= high <= _HUGE:  # so NaN is refused too
             raise ImageReadError(
                 "it holds NaN, infinite or huge values",
-                "Replace them, by np.nan_to_num(image, posinf=1, neginf=0) perhaps.",
+                "Replace them: np.nan_to_num(image, posinf=1, neginf=0).",
             )
         if -_ROUNDING <= low and high <= 1 + _ROUNDING:
             return ramp(0, 1)
@@ -64,17 +64,17 @@ def meaning_of_values(values: NDArray[Any]) -> Tone | ImageReadError | None:
     as_bytes = (
         "Values from 0 to 255: image.astype(np.uint8). Others: "
         if 0 <= low and high <= 255
-        else "Say how to show them: "
+        else "Choose how they are displayed: "
     )
     return ImageReadError(
-        f"its values are {values.dtype} from {low:g} to {high:g}, and {expected}",
+        f"its values are {values.dtype} from {low:g} to {high:g}, but {expected}",
         f"{as_bytes}intensity=Window(center, width) or Percentiles(1, 99); for CT in "
         "Hounsfield units CTWindows().",
     )
 
 
 def white_of(high: float) -> int:
-    """Return what ``intensity="auto"`` shows as white where uint16 ends at ``high``."""
+    """Return the white of ``intensity="auto"`` for uint16 values up to ``high``."""
     return next(white for white in _WHITES if high <= white)
 
 
@@ -88,13 +88,13 @@ def _check_shape(array: NDArray[Any]) -> None:
         reason = "its first axis looks like the channels, which must be the last"
         hint = "Use np.moveaxis(image, 0, -1)."
     elif len(shape) == 3:
-        reason = f"an image has 1, 3 or 4 channels, and this has {shape[2]}"
+        reason = f"an image has 1, 3 or 4 channels, but this one has {shape[2]}"
         hint = "If these are slices of a volume, pass each slice as one image."
     elif len(shape) == 4:
-        reason = "one image has 2 or 3 dimensions, and this has 4"
+        reason = "an image has 2 or 3 dimensions, but this one has 4"
         hint = "If it is a batch, pass its images: list(batch)."
     else:
-        reason = f"an image has 2 or 3 dimensions, and this has {len(shape)}"
+        reason = f"an image has 2 or 3 dimensions, but this one has {len(shape)}"
         hint = "Pass arrays of shape (height, width) or (height, width, channels)."
     raise ImageReadError(reason, hint)
 
@@ -104,9 +104,9 @@ def _check_type(array: NDArray[Any]) -> None:
         return
     hint = "Pass uint8, uint16, or floats from 0 to 1."
     if array.dtype.kind == "b":
-        hint = "A mask can be shown as image.astype(np.uint8) * 255."
+        hint = "Convert a mask with image.astype(np.uint8) * 255."
     elif array.dtype.kind == "c":
-        hint = "Take its magnitude, np.abs(image), and say intensity=Percentiles()."
+        hint = "Take its magnitude, np.abs(image), and set intensity=Percentiles()."
     elif array.dtype.kind == "O":
         hint = "Its pixels are objects: convert it with image.astype(np.uint8)."
     raise ImageReadError(f"pixels of type {array.dtype} are not grey values", hint)

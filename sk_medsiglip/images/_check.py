@@ -1,4 +1,4 @@
-"""A check of every image of a collection before it meets the model."""
+"""A check of every image of a collection before it is embedded."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sk_medsiglip.exceptions import (
     SkMedSiglipWarning,
 )
 from sk_medsiglip.images._arrays import white_of
+from sk_medsiglip.images._decoded_image import grey_values, render
 from sk_medsiglip.images._intensity import (
     Intensity,
     validate_frame,
     validate_intensity,
 )
-from sk_medsiglip.images._picture import grey_values, render
-from sk_medsiglip.images._read import MAX_PIXELS, load_picture
+from sk_medsiglip.images._read import MAX_PIXELS, load_image
 from sk_medsiglip.images._rows import image_rows
 from sk_medsiglip.images._sources import describe, image_fingerprint
 
@@ -51,7 +51,7 @@ def check_images(
     n_jobs: int | None = None,
     verbose: int = 0,
 ) -> pd.DataFrame:
-    """Read every image of ``X``: which can be used, which are copies, what they hold.
+    """Check whether the images of ``X`` can be read, and find copies among them.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def check_images(
     intensity, frame, max_pixels
         As for :func:`read_image`; pass the values that the embedder will have.
     n_jobs : int or None, default=None
-        Number of reading threads; None is 1, and -1 is one for each core. Each holds
+        Number of reading threads; None means 1, and -1 one per core. Each thread holds
         one image in memory.
     verbose : int, default=0
         If positive, show a progress bar.
@@ -68,22 +68,22 @@ def check_images(
     Returns
     -------
     pandas.DataFrame
-        One row an image, under the index of ``X`` if that has one:
+        One row per image, with the index of ``X`` if it has one:
 
         - ``row``: position in ``X``;
         - ``source``: the path, or a description of the image;
         - ``readable``: whether it can be embedded; ``X[table.readable]`` keeps those
-          of a Series or DataFrame;
-        - ``reason``, ``hint``: what is wrong and what to do; empty if readable;
+          images if ``X`` is a Series or DataFrame;
+        - ``reason``, ``hint``: the problem and its remedy; empty if readable;
         - ``format``: ``"PNG"``, ``"DICOM"``, ``"array"``, ...;
         - ``modality``: modality of a DICOM file, missing for others;
         - ``height``, ``width``: size in pixels, missing if unreadable;
-        - ``dtype``: type of the stored values, ``"uint16"``;
-        - ``low``, ``high``: the smallest and largest stored value, in its unit:
-          Hounsfield units for CT. Values that DICOM calls padding do not count;
+        - ``dtype``: type of the stored values, for example ``"uint16"``;
+        - ``low``, ``high``: smallest and largest stored value, in its unit (Hounsfield
+          units for CT). DICOM padding is ignored;
         - ``duplicate_of``: ``row`` of the first image that ``read_image`` turns into
-          the very same pixels, missing for that first one. A copy is found whatever
-          its name and lossless format. ``X[table.readable &
+          exactly the same pixels, missing for that first one. Copies are found under
+          any name and in any lossless format. ``X[table.readable &
           table.duplicate_of.isna()]`` keeps one of each.
 
     Raises
@@ -95,16 +95,16 @@ def check_images(
     Warns
     -----
     SkMedSiglipWarning
-        If ``intensity="auto"`` takes different values for white in 16-bit pictures
-        of this collection: 4095 in some, 65535 in others. Their brightness is then
-        not comparable.
+        If ``intensity="auto"`` uses different values for white in the 16-bit images of
+        this collection, such as 4095 in some and 65535 in others. Their brightness is
+        then not comparable.
 
     Notes
     -----
-    Each image is decoded whole, since a file that is cut short shows it only then,
-    and dropped again; memory holds the images being read and a short row for each
-    other. The model is not loaded. ``sk-medsiglip check`` does the same for a folder
-    or a CSV file.
+    Each image is decoded completely, since a truncated file is noticed only then, and
+    discarded afterwards. Memory holds the images being read and one short row for each
+    of the others. The model is not loaded. ``sk-medsiglip check`` does the same for a
+    folder or a CSV file.
 
     Examples
     --------
@@ -160,26 +160,26 @@ def _look(
     """Return one row of the table, and the fingerprint of its pixels."""
     result: dict[str, Any] = {"row": row, "source": describe(source)}
     try:
-        picture = load_picture(source, frame=frame, max_pixels=max_pixels)
-        result |= {"format": picture.format, "modality": picture.modality}
-        result["height"], result["width"] = picture.values.shape[:2]
-        result["dtype"] = str(picture.values.dtype)
-        values = grey_values(picture)
+        image = load_image(source, frame=frame, max_pixels=max_pixels)
+        result |= {"format": image.format, "modality": image.modality}
+        result["height"], result["width"] = image.values.shape[:2]
+        result["dtype"] = str(image.values.dtype)
+        values = grey_values(image)
         if values.size:
             result["low"], result["high"] = float(values.min()), float(values.max())
-        content = image_fingerprint(render(picture, intensity))
+        content = image_fingerprint(render(image, intensity))
     except ImageReadError as error:
         reason, hint = error.reason, error.hint
     except MissingDependencyError as error:
         # Only some of the files need the library; the others can be read without it.
-        reason, hint = "a library that reads it is not installed", str(error)
+        reason, hint = "the library that reads it is not installed", str(error)
     else:
         return result | {"readable": True, "reason": "", "hint": ""}, content
     return result | {"readable": False, "reason": reason, "hint": hint}, None
 
 
 def _warn_of_mixed_whites(table: pd.DataFrame) -> None:
-    # DICOM files say themselves how many of their bits are used.
+    # DICOM files state how many of their bits are used.
     deep = table.readable & (table.dtype == "uint16") & (table.format != "DICOM")
     whites = table.high[deep].map(white_of).value_counts().sort_index()
     if len(whites) < 2:
@@ -189,8 +189,8 @@ def _warn_of_mixed_whites(table: pd.DataFrame) -> None:
     )
     white = whites.index[-1]
     warnings.warn(
-        f"16-bit pictures of this collection are shown on different scales: {counts}. "
-        'By intensity="auto" white is the smallest of 255, 4095 and 65535 that an '
+        f"16-bit images of this collection are shown on different scales: {counts}. "
+        'With intensity="auto", white is the smallest of 255, 4095 and 65535 that the '
         "image does not exceed. If they come from one source, fix the scale: "
         f"intensity=Window(center={white / 2}, width={white}).",
         SkMedSiglipWarning,

@@ -1,7 +1,7 @@
 """Errors and warnings of the libraries that decode and fetch images.
 
-Their errors become :class:`ImageReadError`, and their chatter is dropped: pydicom's
-warnings and log lines quote the values of tags, which may be a patient's.
+Errors become :class:`ImageReadError`; warnings and log lines are dropped, since
+pydicom's quote the values of tags, which may identify a patient.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sk_medsiglip.exceptions import ImageReadError, MissingDependencyError
 
 @contextmanager
 def decoding(reason: str, hint: str) -> Iterator[None]:
-    """Turn all errors of a codec library into one of ours; silence its messages."""
+    """Turn errors of a codec library into ``ImageReadError``; silence its messages."""
     _install_filters()
     _here.depth = getattr(_here, "depth", 0) + 1
     try:
@@ -32,8 +32,8 @@ def decoding(reason: str, hint: str) -> Iterator[None]:
         # Codec libraries raise errors of many types on damaged files.
         raise ImageReadError(f"{reason} ({type(error).__name__})", hint) from error
     except BaseException as error:
-        # The panic of a codec written in Rust is not an Exception in pyo3. Other
-        # errors of that kind, such as a KeyboardInterrupt, pass.
+        # The panic of a codec written in Rust is a BaseException in pyo3. Others, such
+        # as KeyboardInterrupt, pass.
         if type(error).__module__ != "pyo3_runtime":
             raise
         raise ImageReadError(f"{reason} ({type(error).__name__})", hint) from error
@@ -41,10 +41,10 @@ def decoding(reason: str, hint: str) -> Iterator[None]:
         _here.depth -= 1
 
 
-# Several threads read at once, so ``warnings.catch_warnings`` will not do: it swaps
-# the filters of the whole process and puts stale ones back. These filters stay in
-# place instead, and match only in a thread that is inside ``decoding``: pydicom used
-# directly by other code, even at the same moment, warns as it always does.
+# Several threads read at once, and ``warnings.catch_warnings`` is not thread-safe: it
+# swaps the filters of the whole process and restores stale ones. These filters stay in
+# place instead, and match only in a thread that is inside ``decoding``. Other code that
+# uses pydicom directly, even at the same moment, still gets its warnings.
 _here = threading.local()
 _installing = threading.Lock()
 
@@ -54,10 +54,10 @@ def _is_decoding() -> bool:
 
 
 class _WhileDecoding:
-    """Stands where a filter has the pattern for a warning's text."""
+    """Take the place of the compiled pattern in a warning filter."""
 
     # scikit-learn and others copy filters into their workers by this attribute of a
-    # compiled pattern. A copy matches any text, for as long as the worker's task runs.
+    # compiled pattern. A copy matches any text while the task of the worker runs.
     pattern = ""
 
     def match(self, text: str) -> bool:
@@ -71,7 +71,7 @@ _FILTERS: list[Any] = [
 ]
 
 
-#: A filter of pydicom's first logger does not see the records of the others.
+#: A filter on a parent logger does not see the records of its children.
 _LOGGERS = (
     "pydicom",
     "pydicom.pixels.decoders.base",
@@ -103,8 +103,8 @@ def _install_filters() -> None:
 def guarded(work: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function, and turn the errors of file systems into ``ImageReadError``.
 
-    Their messages quote the URL, which may hold a password or a signed token. So they
-    are not chained to ours.
+    The original errors are not chained: their messages quote the URL, which may hold a
+    password or a signed token.
     """
     try:
         return work(*arguments)
@@ -112,7 +112,7 @@ def guarded(work: Callable[..., Any], *arguments: Any) -> Any:
         raise
     except Exception as error:
         ours = _explain(error)
-    # Out here, so that the other, which quotes the URL, is not even its context.
+    # Raised outside of the handler, so that the original error is not its context.
     raise ours
 
 
@@ -136,8 +136,8 @@ def _reason_and_hint(
     if names & {"NoCredentialsError", "DefaultCredentialsError"}:
         reason = "no credentials for it were found"
         hint = (
-            "Set them as the provider's own tools expect, in the environment or a "
-            "profile; for public data see fsspec's configuration (anon)."
+            "Set them as the tools of the provider expect, in the environment or in a "
+            "profile; for public data, see the option anon in fsspec's configuration."
         )
     elif status in (401, 403, 407) or (not status and "PermissionError" in names):
         reason = f"the server refuses access{answer}"
@@ -147,23 +147,23 @@ def _reason_and_hint(
         hint = "Try again; download large files first."
     elif names & {"ClientConnectorError", "EndpointConnectionError"}:
         reason = "there is no connection to the server"
-        hint = "Check the network, the proxy (HTTPS_PROXY) and the host's name."
+        hint = "Check the network, the proxy (HTTPS_PROXY) and the host name."
     elif names & {"ClientPayloadError", "ClientConnectionError", "IncompleteRead"}:
-        reason, hint = "the connection broke off before its end", "Try again."
+        reason, hint = "the connection was interrupted", "Try again."
     elif status and status not in (404, 410):
-        reason = f"the server cannot give it{answer}"
+        reason = f"the server cannot deliver it{answer}"
         hint = "Try again, or ask its owner."
     elif names & {"FileNotFoundError", "KeyError"}:
         reason = "there is no such file"
-        hint = "Check the spelling, and that the bucket, archive or folder is there."
+        hint = "Check the spelling, and that the bucket, archive or folder exists."
     elif "IsADirectoryError" in names:
         reason = "it is a directory"
         hint = "Pass the files in it: fsspec's glob lists them."
     elif "Protocol not known" in text:
-        reason = "no package reads URLs of this protocol"
+        reason = "URLs of this protocol are not supported"
         hint = "fsspec.available_protocols() lists the known ones."
     elif "range requests" in text:
-        reason = "the server sends only whole files, and an archive is read in parts"
+        reason = "the server sends only whole files, but an archive is read in parts"
         hint = "Download the archive, or put simplecache:: before its URL."
     else:
         reason = f"it cannot be fetched ({type(error).__name__})"

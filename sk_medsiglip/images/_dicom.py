@@ -1,8 +1,8 @@
-"""One frame of a DICOM file as a picture, or as a slice.
+"""One frame of a DICOM file, as an image or as a slice.
 
-Only the tags named here are kept, none of them a patient's. Only the header and the
-bytes of one frame are read, however many frames there are. Slices share the header: to
-read it again for each frame of an enhanced file would be most of the work.
+Only the tags named here are kept; none identifies a patient. Only the header and the
+bytes of one frame are read, however many frames there are. Slices share the header:
+reading it again for each frame of an enhanced file would be most of the work.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._decoded_image import (
+    DecodedImage,
+    choose_frame,
+    refuse_too_large,
+)
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._dicom_codecs import check_codec, hint_for
-from sk_medsiglip.images._dicom_grey import GREY_TAGS, dicom_picture
+from sk_medsiglip.images._dicom_grey import GREY_TAGS, dicom_image
 from sk_medsiglip.images._dicom_pixels import (
     MOSAIC_TAGS,
     PIXEL_TAGS,
@@ -28,7 +33,6 @@ from sk_medsiglip.images._dicom_pixels import (
     stored_values,
 )
 from sk_medsiglip.images._lazy import Held, Part
-from sk_medsiglip.images._picture import Picture, choose_frame, refuse_too_large
 from sk_medsiglip.images._sources import describe, open_source
 
 if TYPE_CHECKING:
@@ -50,20 +54,20 @@ _PIXEL_KEYWORDS = {
     (0x7FE0, 0x0010): "PixelData",
 }
 
-#: Length of a compressed element: not known in advance.
+#: Value of the length of compressed pixels, which is not known in advance.
 _UNDEFINED = 0xFFFFFFFF
 
-#: Enough for the file header, the group 2.
+#: Enough for the file header, which is group 2.
 _HEAD_BYTES = 2048
 
-#: The first element of that group, up to its value: the number of bytes that follow.
+#: First element of that group, up to its value: the number of bytes that follow.
 _GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
 
-#: Deflated and plain explicit little endian, padded to one length.
+#: Deflated and plain explicit little endian, padded to the same length.
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _NOT_DEFLATED = b"1.2.840.10008.1.2.1\0\0\0"
 
-#: Limit for an inflated file: three colours of 16 bits a pixel, and tags.
+#: Limits for an inflated file: three colours of 16 bits per pixel, and tags.
 _PIXEL_BYTES, _TAG_BYTES = 6, 2**24
 
 _AGAIN = "Copy or export it again."
@@ -71,7 +75,7 @@ _AGAIN = "Copy or export it again."
 
 def load_dicom(
     stream: BinaryIO, *, frame: int | str | None, max_pixels: int
-) -> Picture:
+) -> DecodedImage:
     """Decode one frame of a DICOM file."""
     dataset, element = open_dicom(stream, max_pixels=max_pixels)
     with decoding("its DICOM tags cannot be read", _AGAIN):
@@ -80,13 +84,13 @@ def load_dicom(
 
 
 def count_frames(dataset: Dataset) -> int:
-    """Return the number of frames, or of slices in a mosaic; 1 at least."""
+    """Return the number of frames, or of slices in a mosaic; at least 1."""
     n_tiles = count_tiles(dataset)
     return n_tiles if n_tiles > 1 else max(1, int(dataset.get("NumberOfFrames") or 1))
 
 
 def open_dicom(stream: BinaryIO, *, max_pixels: int) -> tuple[Dataset, PixelElement]:
-    """Read the tags of a DICOM image, and where its pixels are."""
+    """Read the tags of a DICOM image, and find its pixels."""
     with decoding("its DICOM tags cannot be read", _AGAIN):
         dataset, element = _read(stream, max_pixels)
         if element is None or not (dataset.get("Rows") and dataset.get("Columns")):
@@ -96,21 +100,21 @@ def open_dicom(stream: BinaryIO, *, max_pixels: int) -> tuple[Dataset, PixelElem
         return dataset, element
 
 
-def decode_dicom(dataset: Dataset, element: PixelElement, index: int) -> Picture:
-    """Decode one frame; the frame's own tags replace those of the file, in place."""
+def decode_dicom(dataset: Dataset, element: PixelElement, index: int) -> DecodedImage:
+    """Decode one frame; the tags of the frame replace those of the file, in place."""
     with decoding(
-        "its pixels are damaged, cut short, or unlike its tags", hint_for(dataset)
+        "its pixels are damaged, cut short, or differ from its tags", hint_for(dataset)
     ):
         n_tiles = count_tiles(dataset)
         values = stored_values(dataset, element, 0 if n_tiles > 1 else index)
         if n_tiles > 1:
             values = cut_tile(values, n_tiles, index)
     with decoding("its tags on grey values are damaged", _AGAIN):
-        return dicom_picture(dataset, values, index)
+        return dicom_image(dataset, values, index)
 
 
 def read_tags(stream: BinaryIO, *tags: Any) -> Dataset:
-    """Return some tags of a file, read up to its pixels."""
+    """Read some tags of a file, up to its pixels."""
     pydicom = import_optional("pydicom", extra="dicom", purpose="Reading DICOM files")
     return pydicom.dcmread(
         stream, force=True, stop_before_pixels=True, specific_tags=_tags_of(*tags)
@@ -119,14 +123,14 @@ def read_tags(stream: BinaryIO, *tags: Any) -> Dataset:
 
 @functools.cache
 def _tags_of(*names: Any) -> list[Any]:
-    """Look tags up once, which takes longer than reading a small file."""
+    """Look up tags once, since it takes longer than reading a small file."""
     from pydicom.tag import Tag
 
     return [Tag(name) for name in names]
 
 
 def _read(stream: BinaryIO, max_pixels: int) -> tuple[Dataset, PixelElement | None]:
-    """Return the tags before the pixels, and where those are, if anywhere."""
+    """Return the tags before the pixels, and the place of the pixels, if any."""
     stream = inflated(stream, max_pixels)
     dataset = read_tags(stream, *_TAGS)
     if not dataset.file_meta.get("TransferSyntaxUID"):
@@ -137,7 +141,7 @@ def _read(stream: BinaryIO, max_pixels: int) -> tuple[Dataset, PixelElement | No
 def inflated(stream: BinaryIO, max_pixels: int) -> BinaryIO:
     """Return the stream, inflated if the file is deflated.
 
-    pydicom would inflate two megabytes to two gigabytes without a limit.
+    pydicom inflates without a limit: two megabytes may become two gigabytes.
     """
     head = stream.read(_HEAD_BYTES)
     stream.seek(0)
@@ -155,7 +159,7 @@ def inflated(stream: BinaryIO, max_pixels: int) -> BinaryIO:
     inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content[end:], limit)
     if len(inflated) == limit:
         raise ImageReadError(
-            f"it inflates to more than {limit} bytes, too much for "
+            f"it inflates to more than {limit} bytes, the limit for "
             f"max_pixels={max_pixels}",
             "If the file can be trusted, raise max_pixels.",
         )
@@ -182,8 +186,8 @@ def _pixel_element(stream: BinaryIO, dataset: Dataset) -> PixelElement | None:
     keyword = _PIXEL_KEYWORDS.get(struct.unpack(f"{order}HH", head[:4]))
     if keyword is None:
         return None
-    # A length of four bytes follows in both encodings, in the explicit one after
-    # two letters and two zeros. Some writers change to the implicit one on the way.
+    # A length of four bytes follows in both encodings; in the explicit one, after two
+    # letters and two zeros. Some writers change to the implicit one within a file.
     vr, length = "OW", head[4:]
     if not implicit and head[4:6].isalpha():
         vr, length = head[4:6].decode("ascii"), stream.read(4)
@@ -194,9 +198,9 @@ def _pixel_element(stream: BinaryIO, dataset: Dataset) -> PixelElement | None:
 
 
 def _no_pixels(dataset: Dataset, *, has_data: bool) -> ImageReadError:
-    """Return the error that names the kind of object."""
+    """Return an error that names the kind of object."""
     uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
-    # The dictionary's name of the kind of object; an unknown one stays unnamed.
+    # The name in the dictionary; the name of an unknown UID is the UID itself.
     kind = uid.name if uid and uid.name != uid else "DICOM"
     if has_data:
         return ImageReadError(f"it is a {kind} object without rows and columns", _AGAIN)
@@ -209,7 +213,7 @@ def _no_pixels(dataset: Dataset, *, has_data: bool) -> ImageReadError:
 
 
 class _Tags(NamedTuple):
-    """The tags of a file, and where its pixels are."""
+    """Tags of a file, and the place of its pixels."""
 
     dataset: Dataset
     element: PixelElement
@@ -218,7 +222,7 @@ class _Tags(NamedTuple):
 
 
 class DicomTags(Held[_Tags]):
-    """The tags of one multi-frame file, shared by its frames."""
+    """Tags of one multi-frame file, shared by its frames."""
 
     def __init__(self, source: Any, max_pixels: int) -> None:
         super().__init__()
@@ -226,16 +230,16 @@ class DicomTags(Held[_Tags]):
         self._max_pixels = max_pixels
 
     def frame(self, index: int) -> Part:
-        """Return one frame, which is not read yet."""
+        """Return one frame, to be read later."""
         name = f"{describe(self.source)}, frame {index}"
         return Part(name, lambda max_pixels: self._read(index))
 
-    def _read(self, index: int) -> Picture:
+    def _read(self, index: int) -> DecodedImage:
         tags = self.content()
-        # The tags of a frame are written over those of the file: in a copy.
+        # Decoding overwrites tags of the file by those of the frame: use a copy.
         own = tags.dataset[:]
         own.file_meta = tags.dataset.file_meta
-        # Frames are read by several threads: each opens the file itself.
+        # Several threads read frames, so each opens the file itself.
         with open_source(tags.source) as stream:
             stream.seek(tags.offset)
             return decode_dicom(own, replace(tags.element, stream=stream), index)
@@ -243,9 +247,9 @@ class DicomTags(Held[_Tags]):
     def _load(self) -> _Tags:
         with open_source(self.source) as stream:
             dataset, element = open_dicom(stream, max_pixels=self._max_pixels)
-            with decoding("its DICOM tags cannot be read", "Copy or export it again."):
-                # pydicom parses an element at its first use: now, and not in the copy
-                # of every frame.
+            with decoding("its DICOM tags cannot be read", _AGAIN):
+                # pydicom parses an element when it is first used: do it once here, not
+                # in the copy for each frame.
                 for _ in dataset:
                     continue
             source, offset = self.source, element.stream.tell()

@@ -1,6 +1,6 @@
-"""Compressed DICOM pixels: the choice of a codec, and the bits that count.
+"""Compressed DICOM pixels: the choice of a codec, and the stored bits.
 
-GDCM ends the whole process on some damaged files, so it is only called for frames that
+GDCM ends the whole process on some damaged files. So it is called only for frames that
 no other free codec decodes, by ``_dicom_jpeg.py``, which checks them first.
 """
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from pydicom.pixels.decoders.base import Decoder
 
 
-#: Plugins of pydicom, best first. "pylibjpeg" stands for its plugins openjpeg and rle,
-#: which are in our extra, and libjpeg, which is GPL and used if the user installed it.
+#: Plugins of pydicom, best first. "pylibjpeg" covers its plugins openjpeg and rle,
+#: which are in our extra, and libjpeg, which is GPL and used only if installed.
 _PLUGINS = ("pyjpegls", "pylibjpeg", "pillow", "pydicom")
 
-#: Second byte of the marker of a lossless frame.
+#: Second byte of the marker that starts a lossless frame.
 _LOSSLESS = 0xC3
 
-#: Transfer syntaxes of the standard that pydicom 3 does not know.
+#: Transfer syntaxes of the standard that are unknown to pydicom 3.
 _JPEG_XL = {f"1.2.840.10008.1.2.4.{last}" for last in (110, 111, 112)}
 
 _AGAIN = "Copy or export it again."
-_CODECS = 'Install the codecs for it: pip install "sk-medsiglip[dicom]"'
+_CODECS = 'Install the codecs: pip install "sk-medsiglip[dicom]"'
 
 
 def check_codec(dataset: Dataset) -> None:
@@ -47,7 +47,7 @@ def check_codec(dataset: Dataset) -> None:
         decoder = _decoder(dataset)
     except NotImplementedError as error:
         raise ImageReadError(
-            f"its pixels are stored as {_syntax_name(dataset)}, which is not read",
+            f"its pixels are stored as {_syntax_name(dataset)}, which is not supported",
             "Export it as uncompressed DICOM, or as PNG.",
         ) from error
     if decoder.is_encapsulated:
@@ -98,7 +98,7 @@ def decode_frame(dataset: Dataset, stream: BinaryIO, index: int) -> NDArray[Any]
 
 
 def _decoder(dataset: Dataset, header: JPEGHeader | None = None) -> Decoder:
-    """Return the decoder of a file, or that of its frame if the tags are wrong."""
+    """Return the decoder for a file, or for its frame if the tags are wrong."""
     from pydicom import uid
     from pydicom.pixels.decoders.base import get_decoder
 
@@ -140,12 +140,12 @@ def _syntax_name(dataset: Dataset) -> str:
 def _no_codec(dataset: Dataset) -> ImageReadError:
     name = _syntax_name(dataset)
     return ImageReadError(
-        f"its pixels are stored as {name}, and no codec for it is installed", _CODECS
+        f"its pixels are stored as {name}, but no codec for it is installed", _CODECS
     )
 
 
 class _WholeReads:
-    """A stream whose end is an error, so that a cut frame is noticed."""
+    """A stream that raises at its end, so that a truncated frame is noticed."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -163,7 +163,7 @@ def _check_header(header: JPEGHeader, dataset: Dataset) -> None:
     tags = dataset.Rows, dataset.Columns, dataset.SamplesPerPixel
     if coded != tags:
         raise ImageReadError(
-            f"its compressed pixels are {' x '.join(map(str, coded))}, its tags "
+            f"its compressed pixels are {' x '.join(map(str, coded))}, but its tags "
             f"announce {' x '.join(map(str, tags))}",
             _AGAIN,
         )
@@ -181,7 +181,7 @@ def _by_pydicom(
 
     is_rle = decoder.UID == RLELossless
     options = options | {"number_of_frames": 1}
-    if is_rle:  # stored as they are, so HighBit counts, which pydicom leaves out
+    if is_rle:  # stored as they are, so HighBit applies, which pydicom ignores
         options["correct_unused_bits"] = False
     values, _ = decoder.as_array(
         encapsulate([frame], has_bot=False),
@@ -199,7 +199,7 @@ def _by_gdcm(dataset: Dataset, frame: bytes, header: JPEGHeader) -> NDArray[Any]
     samples = decode_by_gdcm(frame, header)
     kind = "i" if dataset.PixelRepresentation == 1 else "u"
     n_bits = int(dataset.BitsStored)
-    # JPEG-LS has no signs, so its own number of bits gives the place of the sign.
+    # JPEG-LS has no signs, so its number of bits gives the place of the sign.
     if header.process == JPEG_LS:
         n_bits = min(n_bits, header.precision)
     values = keep_stored_bits(samples.view(f"{kind}{samples.itemsize}"), n_bits)
@@ -213,7 +213,7 @@ def _by_gdcm(dataset: Dataset, frame: bytes, header: JPEGHeader) -> NDArray[Any]
 def keep_stored_bits(
     values: NDArray[Any], n_bits: int, high_bit: int | None = None
 ) -> NDArray[Any]:
-    """Return values without overlays in their unused bits, with signs extended."""
+    """Clear overlays from the unused bits of values, and extend signs."""
     available = 8 * values.dtype.itemsize
     highest = n_bits - 1 if high_bit is None else high_bit
     if not n_bits - 1 <= highest < available:  # the tag is wrong

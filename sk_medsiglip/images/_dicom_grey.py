@@ -1,6 +1,6 @@
-"""The meaning of the stored values of a DICOM frame, and how its tags show them.
+"""The meaning of the stored values of a DICOM frame, and their display by its tags.
 
-In the order of the standard (PS3.3 C.11): the modality transformation gives values
+The steps follow the standard (PS3.3 C.11): the modality transformation gives values
 their unit, the VOI transformation chooses black and white, and MONOCHROME1 is inverted.
 """
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sk_medsiglip.images._decoded_image import DecodedImage
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._intensity import (
     CTWindows,
@@ -24,7 +25,6 @@ from sk_medsiglip.images._intensity import (
     Tone,
     ramp,
 )
-from sk_medsiglip.images._picture import Picture
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -37,10 +37,10 @@ GREY_TAGS = (
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 
-#: Modalities whose values are brightness already: pictures made for viewing.
+#: Modalities whose values are already brightness, made for viewing.
 _AS_STORED = {"ES", "GM", "IVUS", "OP", "SM", "US", "XC"}
 
-#: Rescale types of Hounsfield units; the tag may be left out for them.
+#: Rescale types that mean Hounsfield units; the tag may be missing.
 _HOUNSFIELD = {"", "HU", "HU_MOD"}
 
 #: A rescale type that some devices give to everything.
@@ -50,7 +50,7 @@ Unit = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def own_scale(dataset: Dataset, index: int) -> Any:
-    """Return the part of the tags that decides the scale, to compare two images."""
+    """Return the tags that decide the grey scale, for comparing two images."""
     modality = dataset.get("Modality")
     if modality == "MR":
         return None
@@ -66,15 +66,15 @@ def own_scale(dataset: Dataset, index: int) -> Any:
 
 
 def modality_of(dataset: Dataset) -> str | None:
-    """Return the modality if it is a code, and not free text."""
+    """Return the modality if it is a code rather than free text."""
     modality = str(dataset.get("Modality") or "")
     return modality if re.fullmatch(r"[A-Z0-9]{2,16}", modality) else None
 
 
 def numbers(dataset: Dataset, name: str) -> list[float]:
-    """Return the numbers of a tag, or none if one of them cannot be used.
+    """Return the numbers of a tag, or an empty list if one of them is invalid.
 
-    Text is parsed here: pydicom's objects for numbers take ten times as long.
+    Text is parsed here, since pydicom's objects for numbers take ten times as long.
     """
     from pydicom.datadict import dictionary_VR
 
@@ -95,25 +95,25 @@ def numbers(dataset: Dataset, name: str) -> list[float]:
     return found if all(map(math.isfinite, found)) else []
 
 
-def dicom_picture(dataset: Dataset, values: NDArray[Any], index: int) -> Picture:
-    """Return decoded values, (H, W) or RGB (H, W, 3), as a picture."""
+def dicom_image(dataset: Dataset, values: NDArray[Any], index: int) -> DecodedImage:
+    """Return decoded values, (H, W) or RGB (H, W, 3), with their meaning."""
     modality = modality_of(dataset)
     if values.ndim == 3:
         is_shown = values.dtype == np.uint8
         tone = None if is_shown else ramp(0, 2 ** int(dataset.BitsStored) - 1)
-        return Picture(values, tone, "DICOM", modality)
+        return DecodedImage(values, tone, "DICOM", modality)
     _bring_up_frame_tags(dataset, index)
     padding = _padding(dataset, values)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        # Outside of what was measured some programs write NaN: shown as the lowest
-        # value, and like padding in no percentile.
+        # Some programs write NaN outside of the measured area. Show it as the lowest
+        # value and, like padding, exclude it from percentiles.
         is_there = np.isfinite(values)
         fill = np.nextafter(values[is_there].min(), values.dtype.type(-np.inf))
         values, padding = np.where(is_there, values, fill), (float(fill), float(fill))
     in_unit = _in_unit(dataset)
     limits = _possible_range(dataset, values, in_unit)
     voi = tuple(_voi_tones(dataset, has_negative=limits[0] < 0))
-    return Picture(
+    return DecodedImage(
         values,
         auto=_auto(dataset, values, in_unit, voi, limits),
         format="DICOM",
@@ -149,7 +149,7 @@ def _in_unit(dataset: Dataset) -> Unit | None:
     names = "RescaleSlope", "RescaleIntercept"
     given = [numbers(dataset, name) for name in names]
     if not all(len(found) == 1 for found in given):
-        # A value like "10,4" matters only where brightness depends on the unit.
+        # A malformed value like "10,4" matters only if brightness depends on the unit.
         is_needed = dataset.get("Modality") not in {"MR", *_AS_STORED}
         if is_needed and None not in [dataset.get(name) for name in names]:
             raise ValueError("the rescale is not a number")
@@ -161,7 +161,7 @@ def _in_unit(dataset: Dataset) -> Unit | None:
 def _possible_range(
     dataset: Dataset, values: NDArray[Any], in_unit: Unit | None
 ) -> tuple[float, float]:
-    """Return the least and the greatest value, in unit, that the pixels could have."""
+    """Return the smallest and the largest possible value of the pixels, in unit."""
     if values.dtype.kind == "f":
         ends = np.array([values.min(), values.max()], np.float64)
     else:
@@ -175,8 +175,8 @@ def _possible_range(
 def _is_hounsfield(dataset: Dataset, lowest: float) -> bool:
     """Whether the values of a CT are Hounsfield units.
 
-    Captures of a screen have no rescale, or keep 8 positive bits. Maps of iodine or
-    electron density name another type; those of perfusion name none, and are derived.
+    Screen captures have no rescale, or 8 positive bits. Maps of iodine or electron
+    density name another rescale type. Maps of perfusion name none, but are DERIVED.
     """
     unit = str(dataset.get("RescaleType") or "").strip().upper()
     if unit == _UNSPECIFIED:
@@ -197,7 +197,7 @@ def _auto(
     voi: tuple[Tone, ...],
     limits: tuple[float, float],
 ) -> Intensity | Tone | None:
-    """Return the meaning of ``intensity="auto"`` for a grey image of this modality."""
+    """Return the rule of ``intensity="auto"`` for a grey image of this modality."""
     modality = dataset.get("Modality")
     has_unit = in_unit is not None
     if modality == "CT" and has_unit and _is_hounsfield(dataset, limits[0]):
@@ -219,7 +219,7 @@ def _served(
     in_unit: Unit | None,
     recipe: GoogleServing,
 ) -> Tone:
-    """Return the tone that Google's serving container gives CT and radiographs."""
+    """Return the tone of Google's serving container for CT and radiographs."""
     is_ct = dataset.Modality == "CT"
     windows = _windows(dataset)
     low, high = -np.inf, np.inf
@@ -255,7 +255,7 @@ def _windows(dataset: Dataset) -> list[tuple[float, float]]:
 
 def _table_tone(dataset: Dataset, item: Dataset, has_negative: bool) -> Tone:
     @functools.cache
-    def lookup() -> tuple[Unit, Tone]:  # read when it is used: it may be damaged
+    def lookup() -> tuple[Unit, Tone]:  # read only if used, since it may be damaged
         with decoding("its lookup table is damaged", "Copy or export it again."):
             table, white = _lookup(dataset, item, has_negative)
             return table, ramp(0, white)
@@ -270,8 +270,8 @@ def _table_tone(dataset: Dataset, item: Dataset, has_negative: bool) -> Tone:
 def _window_tone(center: float, width: float, function: str) -> Tone:
     if function == "SIGMOID":  # PS3.3 C.11.2.1.3.1
         return lambda values: _sigmoid((values - center) / width)
-    # PS3.3 C.11.2.1.2.1. Windows on fractions, of ADC or uptake, are narrower than 1,
-    # which that formula does not allow, and are meant exactly.
+    # PS3.3 C.11.2.1.2.1. Windows on fractions, such as ADC or uptake, are narrower than
+    # 1, which that formula does not allow; they are taken as LINEAR_EXACT.
     if function != "LINEAR_EXACT" and width >= 1:
         center, width = center - 0.5, width - 1
     if width == 0:
@@ -289,14 +289,14 @@ def _sigmoid(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _has_table(item: Dataset) -> bool:
-    """Whether an item of a sequence of tables is more than an empty one."""
+    """Whether an item of a sequence of tables holds a table."""
     return bool(item.get("LUTDescriptor")) and bool(item.get("LUTData"))
 
 
 def _lookup(dataset: Dataset, item: Dataset, is_signed: bool) -> tuple[Unit, float]:
     """Return a lookup table of the file as a function, and its white.
 
-    Its first value has 16 bits without a sign: ``is_signed`` says how to read them.
+    ``is_signed`` tells whether the 16 bits of its first input value have a sign.
     """
     n_entries, first, bits = (int(value) for value in item.LUTDescriptor)
     n_entries = n_entries % 2**16 or 2**16
@@ -318,7 +318,7 @@ def _lookup(dataset: Dataset, item: Dataset, is_signed: bool) -> tuple[Unit, flo
 
 
 def _padding(dataset: Dataset, values: NDArray[Any]) -> tuple[float, float] | None:
-    """Return the first and the last stored value that stand for padding."""
+    """Return the first and the last stored value that mean padding."""
     first = dataset.get("PixelPaddingValue")
     if not isinstance(first, int | float):
         return None
@@ -331,7 +331,7 @@ def _padding(dataset: Dataset, values: NDArray[Any]) -> tuple[float, float] | No
 
 
 def _as_stored(dataset: Dataset, values: NDArray[Any], value: float) -> int:
-    """Return a padding value as the pixels hold it; some writers drop its sign."""
+    """Return a padding value as stored in the pixels; some writers drop its sign."""
     bits = int(dataset.get("BitsStored") or 8 * values.dtype.itemsize)
     pattern = int(value) % 2**bits
     if values.dtype.kind == "i" and pattern >= 2 ** (bits - 1):

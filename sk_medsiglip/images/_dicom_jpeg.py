@@ -1,8 +1,8 @@
-"""The headers of compressed frames, and the frames that only GDCM decodes.
+"""Headers of compressed frames, and the frames that only GDCM decodes.
 
-These are JPEG lossless, JPEG-LS, and JPEG of 12 bits a sample. GDCM ends the whole
-process where a header is damaged or its sizes differ from those announced. So it is
-given only frames whose header is well formed, with the sizes that the header has.
+Those are JPEG lossless, JPEG-LS, and JPEG of 12 bits per sample. GDCM ends the whole
+process if a header is damaged or its sizes differ from those announced. So it is given
+only frames whose header is well formed, together with the sizes of the header.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import ImageReadError
 
-#: Second bytes of the markers that start a frame: JPEG's but DHT, JPG and DAC, and
-#: that of JPEG-LS.
+#: Second bytes of the markers that start a frame: those of JPEG, without DHT, JPG and
+#: DAC, and that of JPEG-LS.
 _FRAME_STARTS = (set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}
 
 #: Markers without a length: TEM, RST0 to RST7.
@@ -33,10 +33,10 @@ _ADOBE_CODES = (b"\x00", b"\x01", b"\x02")
 
 _EXTENDED, _LOSSLESS, JPEG_LS = 0xC1, 0xC3, 0xF7
 
-#: The marker of the sizes of a codestream, which comes first.
+#: Second byte of the first marker of a codestream, which holds its sizes.
 JPEG_2000 = 0x51
 
-#: Transfer syntaxes for GDCM, by process: the frame decides, not its tags.
+#: Transfer syntaxes for GDCM, by the process of the frame; its tags may be wrong.
 GDCM_SYNTAXES = {
     _EXTENDED: "JPEGExtendedProcess2_4",
     _LOSSLESS: "JPEGLosslessProcess14",
@@ -47,8 +47,8 @@ GDCM_SYNTAXES = {
 _BOXES = b"\x00\x00\x00\x0cjP  "  # of a JP2 file, around the codestream
 _CODESTREAM_BOX = b"jp2c"
 
-#: Baseline, extended, progressive, lossless; arithmetic coding and hierarchies are not
-#: used in DICOM.
+#: Baseline, extended, progressive, lossless, and JPEG-LS. DICOM does not use arithmetic
+#: coding or hierarchies.
 _FRAMES = {0xC0: "DCT", 0xC1: "DCT", 0xC2: "DCT", 0xC3: "lossless", 0xF7: "LS"}
 
 _AGAIN = "Copy or export it again; if a viewer opens it, export it uncompressed."
@@ -65,7 +65,7 @@ class JPEGHeader(NamedTuple):
 
 
 def jpeg_header(frame: bytes) -> JPEGHeader | None:
-    """Return the header of a frame; None if it is none of these three."""
+    """Return the header of a JPEG, JPEG-LS or JPEG 2000 frame, else None."""
     stream = codestream(frame)
     if stream[:4] == b"\xff\x4f\xff\x51" and len(stream) > 42:
         right, lower, left, upper = struct.unpack(">4L", stream[8:24])
@@ -109,17 +109,17 @@ def decode_by_gdcm(
     """Return the unsigned samples of one frame as coded, (H, W) or (H, W, 3)."""
     import gdcm
 
-    # We raise errors ourselves; GDCM would print them too.
+    # GDCM would print its errors; ours are raised.
     gdcm.Trace.SetDebug(False)
     gdcm.Trace.SetWarning(False)
     gdcm.Trace.SetError(False)
     check_jpeg(frame)
     if header.process != JPEG_LS:
         frame = _without_remarks(frame, header.process)
-    # Below 8 bits it mixes the sizes of its buffers up, and ends the process.
+    # Below 8 bits, GDCM confuses the sizes of its buffers and ends the process.
     if not 8 <= header.precision <= 16:
         raise ImageReadError(
-            f"its JPEG pixels have {header.precision} bits, and 8 to 16 are read",
+            f"its JPEG pixels have {header.precision} bits, but 8 to 16 are supported",
             "Export it as uncompressed DICOM, or as PNG.",
         )
     syntax = getattr(gdcm.TransferSyntax, GDCM_SYNTAXES[header.process])
@@ -140,7 +140,7 @@ def decode_by_gdcm(
     if header.samples == 3:
         image.SetPlanarConfiguration(0)
     n_bytes = 1 if header.precision <= 8 else 2
-    # Told of 16 bits, it tries the wrong one of its decoders first, which prints that.
+    # Given 16 bits, GDCM tries the wrong decoder first, which prints an error.
     is_grey_dct = header.process == _EXTENDED and header.samples == 1
     allocated = header.precision if is_grey_dct else 8 * n_bytes
     bits = allocated, header.precision, header.precision - 1
@@ -148,7 +148,7 @@ def decode_by_gdcm(
     text = image.GetBuffer()
     if text is None:
         raise ValueError("GDCM could not decode the frame")
-    # Bytes come out of it as a text of surrogates.
+    # GDCM returns the bytes as a string with surrogates.
     data = text.encode("utf-8", "surrogateescape")
     values = np.frombuffer(data, f"<u{n_bytes}").astype(f"=u{n_bytes}")
     shape = (header.rows, header.columns, header.samples)
@@ -158,8 +158,8 @@ def decode_by_gdcm(
 def _without_remarks(frame: bytes, process: int) -> bytes:
     """Return a well-formed JPEG frame without comments and application segments.
 
-    GDCM ends the process at a JFIF version or an Adobe colour code that it does not
-    know. Only a known Adobe code says something about the samples.
+    GDCM ends the process at an unknown JFIF version or Adobe colour code. Only a known
+    Adobe code affects the samples.
     """
     kept, pixels = [frame[:2]], b""
     for marker, content, end in _segments(frame):
@@ -167,7 +167,7 @@ def _without_remarks(frame: bytes, process: int) -> bytes:
         if (marker == _COMMENT or marker in _APPLICATION) and not is_adobe:
             continue
         is_scan = marker == _START_OF_SCAN
-        if is_scan and process == _EXTENDED:  # GDCM ignores other values, and prints
+        if is_scan and process == _EXTENDED:  # GDCM prints a warning at other values
             content = content[:-3] + b"\x00\x3f\x00"
         length = (len(content) + 2).to_bytes(2, "big")
         kept.append(b"\xff" + bytes([marker]) + length + content)
@@ -178,7 +178,7 @@ def _without_remarks(frame: bytes, process: int) -> bytes:
 
 
 def check_jpeg(frame: bytes) -> None:
-    """Raise unless the header of a frame is whole, up to the first coded byte."""
+    """Raise unless the header of a frame is intact, up to the first coded byte."""
     kind, n_components = "", 0
     for marker, content, _ in _segments(frame):
         if marker in _FRAMES:
@@ -190,7 +190,7 @@ def check_jpeg(frame: bytes) -> None:
         elif marker == _QUANTISATION_TABLES:
             _check_quantisation_tables(content)
         elif marker == _RESTART_INTERVAL and len(content) != 2:
-            raise _damaged("has a restart interval of another length")
+            raise _damaged("has a restart interval of the wrong length")
         elif marker == _START_OF_SCAN:
             _check_scan(content, kind, n_components)
             return
@@ -213,7 +213,7 @@ def codestream(frame: bytes) -> bytes:
 def _segments(frame: bytes) -> Iterator[tuple[int, bytes, int]]:
     """Yield marker, content and end of each segment; every byte belongs to one."""
     if frame[:2] != _START_OF_IMAGE:
-        raise _damaged("does not start as one")
+        raise _damaged("does not start with a JPEG marker")
     place = 2
     while place + 4 <= len(frame):
         if frame[place] != 0xFF:
@@ -274,5 +274,5 @@ def _check_quantisation_tables(content: bytes) -> None:
             raise _damaged("has a damaged quantisation table")
 
 
-def _damaged(what: str) -> ImageReadError:
-    return ImageReadError(f"its JPEG frame {what}", _AGAIN)
+def _damaged(problem: str) -> ImageReadError:
+    return ImageReadError(f"its JPEG frame {problem}", _AGAIN)

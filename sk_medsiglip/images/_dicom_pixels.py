@@ -1,7 +1,7 @@
 """The pixels of one DICOM frame: stored grey values, or RGB.
 
-Uncompressed pixels are read straight into their array: for a radiograph that is the
-whole work, and a copy would double it. Compressed ones go to a codec.
+Uncompressed pixels are read straight into their array: a copy would double the work
+for a radiograph. Compressed pixels go to a codec.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ PIXEL_TAGS = (
     ),
 )
 
-#: Bits of a sample that are read here; other sizes are left to pydicom.
+#: Bits per sample that are read here; other sizes are left to pydicom.
 _PLAIN = {8, 16, 32}
 
 _FLOATS = {"FloatPixelData": "f4", "DoubleFloatPixelData": "f8"}
 
 _GREYS = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"}
 
-#: Colours that are read, by their names in the standard.
+#: Supported colours, by their names in the standard.
 _COLOURS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 
-#: Colours of the standard that are not: video and retired ones.
+#: Unsupported colours of the standard: those of video, and retired ones.
 _OTHER_COLOURS = {"ARGB", "CMYK", "HSV", "XYB", "YBR_PARTIAL_420", "YBR_PARTIAL_422"}
 
-#: The number itself by Siemens; its header of many fields, where the number is one;
-#: and the number by United Imaging (UIH).
+#: Private tags for the number of slices in a mosaic: Siemens' own, the Siemens header
+#: in which it is one field of many, and that of United Imaging (UIH).
 _SIEMENS, _CSA, _UIH = (0x0019, 0x100A), (0x0029, 0x1010), (0x0065, 0x1050)
 
 MOSAIC_TAGS: tuple[Any, ...] = ("ImageType", _SIEMENS, _CSA, _UIH)
@@ -63,7 +63,7 @@ _AGAIN = "Copy or export it again."
 
 @dataclass(frozen=True)
 class PixelElement:
-    """The place of the pixels in a file."""
+    """Place of the pixels in a file."""
 
     keyword: str  # "PixelData", "FloatPixelData" or "DoubleFloatPixelData"
     vr: str  # "OB", "OW", ...
@@ -90,9 +90,10 @@ def stored_values(
     if interpretation == "PALETTE COLOR":
         return _palette(dataset, values)
     if values.ndim == 2 and not interpretation.startswith("MONOCHROME"):
-        raise ImageReadError("its tags announce colours, its pixels are grey", _AGAIN)
+        reason = "its tags announce colours, but its pixels are grey"
+        raise ImageReadError(reason, _AGAIN)
     if values.dtype.kind == "f" and not np.isfinite(values).any():
-        raise ImageReadError("it holds nothing but NaN or infinite values", _AGAIN)
+        raise ImageReadError("it holds only NaN or infinite values", _AGAIN)
     return values
 
 
@@ -102,16 +103,16 @@ def _interpretation(dataset: Dataset) -> str:
         return name
     kind = name if name in _OTHER_COLOURS else "colours of an unknown kind"
     raise ImageReadError(
-        f"its pixels are {kind}, which is not read",
+        f"its pixels are {kind}, which is not supported",
         "Export it as RGB or MONOCHROME2.",
     )
 
 
 def _is_plain(dataset: Dataset, element: PixelElement) -> bool:
-    """Whether the bytes in the file are the array in memory."""
+    """Whether the bytes in the file equal those of the array in memory."""
     if element.keyword in _FLOATS:
         return True
-    # Bytes that were written as words of the other order stand in swapped pairs.
+    # Bytes that were written as big-endian words are swapped in pairs.
     swapped = (
         dataset.BitsAllocated == 8 and element.vr == "OW" and not _is_little(dataset)
     )
@@ -125,7 +126,8 @@ def _is_plain(dataset: Dataset, element: PixelElement) -> bool:
 def _plain(dataset: Dataset, element: PixelElement, index: int) -> NDArray[Any]:
     n_samples = int(dataset.SamplesPerPixel)
     if n_samples not in (1, 3):
-        raise ImageReadError(f"it has {n_samples} values a pixel, not 1 or 3", _AGAIN)
+        reason = f"it has {n_samples} values per pixel, not 1 or 3"
+        raise ImageReadError(reason, _AGAIN)
     shape: tuple[int, ...] = (int(dataset.Rows), int(dataset.Columns))
     by_plane = n_samples == 3 and int(dataset.get("PlanarConfiguration") or 0) == 1
     if n_samples == 3:
@@ -165,7 +167,6 @@ def _fill(values: NDArray[Any], element: PixelElement, index: int) -> None:
     if element.length is not None and element.length < start + values.nbytes:
         raise ImageReadError("its pixels are missing or cut short", _AGAIN)
     element.stream.seek(start, 1)
-    # Its bytes in the order of memory, which for planes is their own.
     target = values.reshape(-1).view(np.uint8).data
     stream: Any = element.stream
     if stream.readinto(target) != len(target):
@@ -178,7 +179,7 @@ def _by_pydicom(dataset: Dataset, element: PixelElement, index: int) -> NDArray[
     from pydicom.pixels.utils import as_pixel_options
 
     decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
-    # All frames: whether the length fits the tags is seen on the whole value.
+    # Pass all frames, so that pydicom compares the whole length with the tags.
     options: dict[str, Any] = as_pixel_options(
         dataset, pixel_keyword=element.keyword, pixel_vr=element.vr
     )
@@ -192,12 +193,12 @@ def _palette(dataset: Dataset, values: NDArray[Any]) -> NDArray[np.uint8]:
     from pydicom.pixels.processing import apply_color_lut
 
     if values.dtype.kind not in "iu" or values.dtype.itemsize > 2:
-        raise ImageReadError("its palette is for other pixels than it holds", _AGAIN)
-    # The whole palette, since the picture may use only its dark end.
+        raise ImageReadError("its palette does not fit the type of its pixels", _AGAIN)
+    # Convert the whole palette, since the image may use only its dark end.
     levels = np.arange(256**values.dtype.itemsize).astype(values.dtype)
     palette = apply_color_lut(levels[None], dataset)[0, :, :3]
-    # Entries of 16 bits hold the colour in the high byte; some devices put it into
-    # the low one.
+    # Entries of 16 bits hold the colour in the high byte; some devices put it into the
+    # low byte.
     if palette.max() > 255:
         palette = palette >> 8
     return palette.astype(np.uint8).take(values, axis=0)
@@ -205,8 +206,8 @@ def _palette(dataset: Dataset, values: NDArray[Any]) -> NDArray[np.uint8]:
 
 # -------------------------------------------------------------------------- mosaics
 
-# All slices of a volume side by side in one image, as two vendors write MR. Only
-# private tags give their number. They fill a square of tiles row by row.
+# Two vendors write all slices of an MR volume side by side into one image, as a square
+# of tiles, row by row. Only private tags give their number.
 
 
 def count_tiles(dataset: Dataset) -> int:
@@ -222,9 +223,9 @@ def count_tiles(dataset: Dataset) -> int:
     ):
         return n_tiles
     raise ImageReadError(
-        "it is a mosaic of several slices, and its header does not tell how to cut it",
-        "Keep the private tags (0019,100A) or (0029,1010) where files are anonymised, "
-        "or convert the series to NIfTI by dcm2niix.",
+        "it is a mosaic of several slices, but its header does not say how to cut it",
+        "Keep the private tags (0019,100A) or (0029,1010) when anonymising files, or "
+        "convert the series to NIfTI with dcm2niix.",
     )
 
 
@@ -238,7 +239,7 @@ def cut_tile(values: NDArray[Any], n_tiles: int, index: int) -> NDArray[Any]:
 
 
 def _number(dataset: Dataset, tag: tuple[int, int]) -> int:
-    """Return a private number, which may be bytes of an unknown type, or 0."""
+    """Return the number in a private tag, which may be raw bytes, or 0."""
     if tag not in dataset:
         return 0
     value = dataset[tag].value

@@ -1,6 +1,6 @@
-"""DICOM files of a study: which of them are one series, and the order of its slices.
+"""The series of a study of DICOM files, and the order of their slices.
 
-Only headers are read here. The identifiers that tell series apart appear in no message.
+Only headers are read here. The identifiers of series never appear in a message.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _TAGS: tuple[Any, ...] = (
 #: Modalities whose images are slices of a body even without a position.
 _CROSS_SECTIONAL = {"CT", "MR", "NM", "PT"}
 
-#: Objects that accompany the images of a study: segmentations, dose, presentation.
-_NO_PICTURES = {"KO", "PR", "REG", "RTDOSE", "SEG"}
+#: Modalities of objects that accompany images: segmentations, dose, presentation.
+_ACCOMPANYING = {"KO", "PR", "REG", "RTDOSE", "SEG"}
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
-#: Direction cosines that differ by less are one orientation: half a degree.
+#: Direction cosines that differ by less mean the same orientation: half a degree.
 _SAME_DIRECTION = 0.01
 
 _LISTED = 20
@@ -47,21 +47,21 @@ Numbers = tuple[float, ...]
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """The tags of a DICOM image that give its place in a study."""
+    """Tags of a DICOM image that give its place in a study."""
 
     source: Any
-    place: int  # among the files as given: the last resort of every order
+    place: int  # among the files as given; decides when nothing else does
     modality: str  # a code of the standard, or "unknown"
     series: str  # identifiers of the series and of the image; never shown
     uid: str
-    number: float  # SeriesNumber and InstanceNumber; infinite where missing. Parts of
-    instance: float  # one object that was divided count by their first frame.
-    orientation: Numbers | None  # direction cosines, which all frames share
-    position: Numbers | None  # of the first pixel, mm; None without an orientation
+    number: float  # SeriesNumber; infinite if missing
+    instance: float  # InstanceNumber, or the first frame of a part of a divided object
+    orientation: Numbers | None  # direction cosines, shared by all frames
+    position: Numbers | None  # of the first pixel, in mm; None without an orientation
     depths: Numbers  # place of each frame along the normal, or 0
     is_multi_frame: bool
-    scales: frozenset[str]  # of the frames, by the file's own tags
-    is_extra: bool  # localizers and captures are left out beside other images
+    scales: frozenset[str]  # grey scales of the frames, by the tags of the file
+    is_extra: bool  # a localizer or capture, left out if there are other images
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +73,9 @@ class Stack:
 
     @classmethod
     def of(cls, headers: Iterable[Header]) -> Stack:
-        """Put the frames of files in an order that no renaming changes."""
+        """Sort the frames of files, independently of the names of the files."""
         places = [
-            # Echoes and repetitions lie at one place; a micrometre is rounding.
+            # Echoes and repetitions share a place, up to rounding by a micrometre.
             (round(depth, 3), header.instance, header.place, frame, header)
             for header in headers
             for frame, depth in enumerate(header.depths)
@@ -89,22 +89,22 @@ class Stack:
 
     @property
     def modality(self) -> str:
-        """The modality, which a series shares."""
+        """Modality of the series."""
         return self.headers[0].modality
 
     @property
     def is_volume(self) -> bool:
-        """Whether its images are slices, and not views such as radiographs."""
+        """Whether its images are slices rather than views such as radiographs."""
         return self.headers[0].position is not None or self.modality in _CROSS_SECTIONAL
 
     @property
     def is_alike(self) -> bool:
-        """Whether the files' own tags show all slices on one scale."""
+        """Whether the tags of the files show all slices on one grey scale."""
         return len(frozenset().union(*(h.scales for h in self.headers))) == 1
 
     @property
     def plane(self) -> str | None:
-        """The nearest anatomical plane, if the orientation is known."""
+        """Nearest anatomical plane, if the orientation is known."""
         orientation = self.headers[0].orientation
         if orientation is None:
             return None
@@ -115,7 +115,7 @@ class Stack:
 def read_header(
     stream: BinaryIO, source: Any, place: int, max_pixels: int
 ) -> Header | None:
-    """Read where an image belongs; None for DICOM files without an image."""
+    """Read the place of an image in a study; None for DICOM files without an image."""
     with decoding("its DICOM tags cannot be read", "Copy or export it again."):
         dataset = read_tags(inflated(stream, max_pixels), *_TAGS)
         if not dataset.get("Rows") or not dataset.get("Columns"):
@@ -151,10 +151,9 @@ def read_header(
 
 
 def stacks_of(headers: Iterable[Header]) -> list[Stack]:
-    """Sort images into stacks, by SeriesNumber, then by where the first image lies.
+    """Sort images into stacks, ordered by SeriesNumber, then by the first position.
 
-    Neither the names of the files nor their order count, unless the headers leave two
-    images without any difference.
+    The names of the files and their order matter only if two headers are equal.
     """
     series: dict[str, list[Header]] = {}
     known: dict[Any, Header] = {}
@@ -166,19 +165,19 @@ def stacks_of(headers: Iterable[Header]) -> list[Stack]:
 
 
 def choose_stacks(stacks: Sequence[Stack], series: int | None) -> list[Stack]:
-    """Return what is to be embedded: one series, or all the views."""
+    """Return the stacks to embed: one series, or all the views."""
     shown = [s for s in stacks if not s.headers[0].is_extra] or list(stacks)
     if series is not None:
         if series >= len(shown):
             raise ImageReadError(
-                f"series={series} is asked for, and it holds {len(shown)} series",
+                f"series={series} was requested, but it holds {len(shown)} series",
                 f"Its series: {_listing(shown)}.",
             )
         return [shown[series]]
     if len(shown) > 1 and any(stack.is_volume for stack in shown):
         raise ImageReadError(
-            f"it holds {len(shown)} series, and one is needed",
-            f"Choose one by series=, an index: {_listing(shown)}.",
+            f"it holds {len(shown)} series, but one is needed",
+            f"Choose one by its index, series=: {_listing(shown)}.",
         )
     return shown
 
@@ -206,7 +205,10 @@ def _stacks(members: list[Header]) -> list[Stack]:
 
 
 def _identity(header: Header) -> Any:
-    """Return what copies of one file share; some programs give one UID to all files."""
+    """Return a key that copies of one file share.
+
+    Some programs give the same UID to all files, so position and number are part of it.
+    """
     if not header.uid or (header.position is None and math.isinf(header.instance)):
         return header.place
     return header.series, header.uid, header.instance, header.position, header.depths
@@ -231,8 +233,8 @@ def _geometry(
 ) -> tuple[Numbers | None, Numbers | None, Numbers]:
     """Return the orientation, the first position, and the depth of each frame.
 
-    Frames that name no plane of their own lie in that of the file. Unless all planes
-    are known and parallel, there are no planes.
+    Frames without a plane lie in that of the file. Planes are used only if all are
+    known and parallel.
     """
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
     per_frame = [[group] for group in groups] if len(groups) == n_frames else [[]]
@@ -278,13 +280,13 @@ def _is_extra(dataset: Dataset) -> bool:
     kinds = dataset.get("ImageType") or []
     return (
         "LOCALIZER" in ([kinds] if isinstance(kinds, str) else kinds)
-        or dataset.get("Modality") in _NO_PICTURES
+        or dataset.get("Modality") in _ACCOMPANYING
         or str(dataset.get("SOPClassUID") or "").startswith(_SECONDARY_CAPTURE)
     )
 
 
 def _number(dataset: Dataset, name: str) -> float:
-    """Return a number of the header, infinite where there is no usable one."""
+    """Return a number of the header, or infinity if it is missing or invalid."""
     found = numbers(dataset, name)
     return found[0] if len(found) == 1 else math.inf
 

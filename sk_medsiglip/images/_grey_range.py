@@ -1,4 +1,4 @@
-"""The slices of a series, and black and white over all of them."""
+"""The slices of a series, with black and white taken over all of them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._arrays import meaning_of_values
+from sk_medsiglip.images._decoded_image import DecodedImage
 from sk_medsiglip.images._intensity import CTWindows, Percentiles
 from sk_medsiglip.images._lazy import Part
-from sk_medsiglip.images._picture import Picture
-from sk_medsiglip.images._read import load_picture
+from sk_medsiglip.images._read import load_image
 from sk_medsiglip.images._sources import describe
 
-#: Bits of a float32's mantissa that are dropped: the others hold every integer up
-#: to 131,072, and other values to one part in that many.
+#: Bits of the float32 mantissa that are dropped: the rest represents every integer up
+#: to 131,072, and other values to one part in 131,072.
 _DROPPED_BITS = 7
 
-#: Distinct values that may wait to be merged; with it the memory is some megabytes.
+#: Distinct values that may wait to be merged, which take a few megabytes.
 _MERGE_AT = 2**18
 
 
 class GreyRange:
-    """Limits of all the grey values of a series, computed by the first to ask.
+    """Limits of the grey values of a series, computed at the first request.
 
     Slices are decoded one at a time, so memory does not grow with the series.
     """
 
-    def __init__(self, pictures: Callable[[], Iterable[Picture]]) -> None:
-        self._pictures = pictures
+    def __init__(self, images: Callable[[], Iterable[DecodedImage]]) -> None:
+        self._images = images
         self._lock = threading.Lock()
         self._histogram: _Histogram | None = None
 
@@ -56,15 +56,15 @@ class GreyRange:
         with self._lock:
             if self._histogram is None:
                 histogram = _Histogram()
-                for picture in self._pictures():
-                    histogram.add(*_values_and_counts(picture))
+                for image in self._images():
+                    histogram.add(*_values_and_counts(image))
                 histogram.merge()
                 self._histogram = histogram
             return self._histogram
 
 
 class _Histogram:
-    """Distinct values and how often each occurs."""
+    """Distinct values and their counts."""
 
     def __init__(self) -> None:
         self.lowest, self.highest = np.inf, -np.inf
@@ -78,7 +78,7 @@ class _Histogram:
         self.lowest = min(self.lowest, float(values.min()))
         self.highest = max(self.highest, float(values.max()))
         self._waiting.append((_rounded(values), counts))
-        # The cost of merging grows with the values that are there: wait until it pays.
+        # Merging costs as much as all distinct values so far: wait until it pays.
         n_waiting = sum(part[0].size for part in self._waiting)
         if n_waiting > max(_MERGE_AT, self._values.size):
             self.merge()
@@ -93,7 +93,7 @@ class _Histogram:
             self.lowest, self.highest = 0.0, 0.0
 
     def percentile(self, percent: float) -> float:
-        """Return what ``np.percentile`` would of all values, one for each count."""
+        """Return the percentile of all values, as ``np.percentile`` computes it."""
         if percent in (0, 100) or not self._values.size:
             return self.highest if percent == 100 else self.lowest
         ends = np.cumsum(self._counts)
@@ -104,9 +104,9 @@ class _Histogram:
         return float(low + (high - low) * (place - below))
 
 
-def _values_and_counts(picture: Picture) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return a picture's distinct values in their unit; padding and NaN left out."""
-    values = picture.values
+def _values_and_counts(image: DecodedImage) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the distinct values of an image in their unit, without padding and NaN."""
+    values = image.values
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
         unsigned = np.dtype(f"u{values.dtype.itemsize}")
         bits = np.ascontiguousarray(values).view(unsigned).ravel()
@@ -117,18 +117,18 @@ def _values_and_counts(picture: Picture) -> tuple[NDArray[Any], NDArray[Any]]:
     else:
         distinct, counts = np.unique(values, return_counts=True)
     kept = np.ones(distinct.shape, bool)
-    if picture.padding is not None:
-        first, last = picture.padding
+    if image.padding is not None:
+        first, last = image.padding
         kept = (distinct < first) | (distinct > last)
-    if picture.in_unit is not None:
-        distinct = picture.in_unit(distinct)
+    if image.in_unit is not None:
+        distinct = image.in_unit(distinct)
     distinct = distinct.astype(np.float64)
     kept &= np.isfinite(distinct)
     return distinct[kept], counts[kept]
 
 
 def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return values on a grid that bounds how many distinct ones there can be."""
+    """Round values to a grid, which bounds the number of distinct values."""
     with np.errstate(over="ignore"):
         bits = values.astype(np.float32).view(np.uint32)
     half = np.uint32(1 << (_DROPPED_BITS - 1))
@@ -141,20 +141,20 @@ def series_of(
 ) -> list[Any]:
     """Return the slices of (source, frame) pairs; a single file stays as it is.
 
-    ``is_alike`` tells that the files' own tags show all of them on one scale.
+    ``is_alike`` means that the tags of the files show all of them on one grey scale.
     """
     if len(parts) == 1 and parts[0][1] is None:
         return [parts[0][0]]
 
-    def pictures() -> Iterator[Picture]:
+    def images() -> Iterator[DecodedImage]:
         for source, frame in parts:
             try:
-                yield load_picture(source, frame=frame, max_pixels=max_pixels)
+                yield load_image(source, frame=frame, max_pixels=max_pixels)
             except ImageReadError:
-                # Left out here; reading the slice itself raises the error.
+                # Skipped here; reading the slice itself raises the error.
                 continue
 
-    grey_range = GreyRange(pictures)
+    grey_range = GreyRange(images)
     return [
         Part(
             _name(source, frame, place),
@@ -170,21 +170,21 @@ def _load_slice(
     grey_range: GreyRange,
     is_alike: bool,
     max_pixels: int,
-) -> Picture:
-    """Decode a slice, in the limits of its series."""
-    picture = load_picture(source, frame=frame, max_pixels=max_pixels)
-    auto = picture.auto
-    is_judged = auto is not None and picture.format != "DICOM"
-    if is_judged and np.isfinite(picture.values).all():
-        # By the range of the series, or a slice of small values would be brighter
-        # than its neighbours.
-        extremes = np.array(grey_range.extremes(), picture.values.dtype)
+) -> DecodedImage:
+    """Decode a slice, with the limits of its series."""
+    image = load_image(source, frame=frame, max_pixels=max_pixels)
+    auto = image.auto
+    is_judged = auto is not None and image.format != "DICOM"
+    if is_judged and np.isfinite(image.values).all():
+        # Use the range of the series, or a slice of small values would be brighter than
+        # its neighbours.
+        extremes = np.array(grey_range.extremes(), image.values.dtype)
         auto = meaning_of_values(extremes)
-    is_grey = picture.values.ndim == 2 and picture.format == "DICOM"
+    is_grey = image.values.ndim == 2 and image.format == "DICOM"
     if is_grey and not is_alike and not isinstance(auto, CTWindows):
-        # With a window for each slice, one value would have several greys.
+        # With a window per slice, the same value would have several grey levels.
         auto = Percentiles()
-    return replace(picture, auto=auto, limits=grey_range.limits)
+    return replace(image, auto=auto, limits=grey_range.limits)
 
 
 def _name(source: Any, frame: int | None, place: int) -> str:

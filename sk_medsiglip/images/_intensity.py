@@ -1,4 +1,4 @@
-"""How grey values become brightness: windows, percentiles, and their names."""
+"""Grey values to brightness: windows, percentiles, and their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-#: Part of the cache key: raise it whenever the same file would give other pixels.
+#: Part of the cache key: increase it whenever a file gives other pixels than before.
 _READING_VERSION = 3
 
 #: Grey values to uint8; a last axis of 3 is added where the colours differ.
@@ -19,7 +19,7 @@ Tone: TypeAlias = Callable[[NDArray[Any]], NDArray[np.uint8]]
 
 
 def _number(value: object, name: str) -> float:
-    """Return a plain number, so that equal settings have equal texts."""
+    """Return a plain number, so that equal settings have the same repr."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise ValueError(f"{name} must be a number, got {value!r}")
     number = float(value)
@@ -30,13 +30,13 @@ def _number(value: object, name: str) -> float:
 
 @dataclass(frozen=True)
 class Window:
-    """One window of grey values: below it black, above it white, linear between.
+    """A window of grey values: black below it, white above it, linear in between.
 
     Parameters
     ----------
     center : float
-        Middle of the window, in the unit of the image: Hounsfield units for CT, the
-        stored values where there is no other unit. Also called level.
+        Middle of the window, also called level, in the unit of the image: Hounsfield
+        units for CT, otherwise usually the stored values.
     width : float
         Distance from black to white; positive.
 
@@ -48,7 +48,7 @@ class Window:
     Notes
     -----
     Black is ``center - width / 2`` and white ``center + width / 2`` (``LINEAR_EXACT``
-    in DICOM). On a colour image each channel is windowed alike.
+    in DICOM). For a colour image the window is applied to each channel.
 
     Examples
     --------
@@ -73,27 +73,27 @@ class Window:
 class CTWindows:
     """Three windows of a CT slice as the red, green and blue channel.
 
-    Google gives CT slices to MedSigLIP in this form, and publishes two sets of numbers
-    that differ in the first window.
+    Google passes CT slices to MedSigLIP in this form, and has published two sets of
+    windows that differ in the first one.
 
     Parameters
     ----------
     red, green, blue : tuple of (float, float)
-        Black and white of each channel, in Hounsfield units: all tissue, soft tissue,
-        brain. The defaults are those of Google's notebook for CT.
+        Black and white of each channel, in Hounsfield units. By default, the channels
+        show all tissue, soft tissue and brain.
 
     Raises
     ------
     ValueError
-        If a pair is not two finite rising numbers.
+        If a pair is not two finite, increasing numbers.
 
     Notes
     -----
-    Google's notebook on CT [1]_ takes these defaults. The technical report [2]_
-    (section 2.1.2) names windows of width and level 2250/-100, 350/40 and 80/40, which
-    are (-1225, 1025), (-135, 215) and (0, 80); their name as ``intensity`` is
-    ``"ct-wide"``. The default is the set that published code runs, so that pixels can
-    be compared with Google's own.
+    The defaults are those of Google's notebook on CT [1]_, so that pixels can be
+    compared with those of published code. The technical report [2]_ (section 2.1.2)
+    gives windows of width and level 2250/-100, 350/40 and 80/40, which are
+    (-1225, 1025), (-135, 215) and (0, 80); they are available as
+    ``intensity="ct-wide"``.
 
     References
     ----------
@@ -131,17 +131,17 @@ class Percentiles:
     Parameters
     ----------
     low, high : float, default=1, 99
-        Percentages from 0 to 100, ``low < high``. 0 and 100 are the whole range.
+        Percentages from 0 to 100, with ``low < high``. 0 and 100 give the whole range.
 
     Raises
     ------
     ValueError
-        If they are not two rising numbers from 0 to 100.
+        If they are not two increasing numbers from 0 to 100.
 
     Notes
     -----
-    DICOM padding values do not count. On a colour image the percentiles are those of
-    all channels together. An image of one value becomes black.
+    DICOM padding is ignored. For a colour image, percentiles are taken over all
+    channels together. An image of a single value becomes black.
 
     Examples
     --------
@@ -167,24 +167,25 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class VOI:
-    """A window or lookup table that a DICOM file brings itself (value of interest).
+    """A window or lookup table that is stored in the DICOM file (value of interest).
 
     Parameters
     ----------
     index : int, default=0
-        Index of the table or window, from 0. The file's lookup tables come first, then
+        Index of the table or window. The lookup tables of the file come first, then
         its windows. Windows without a width are not counted.
 
     Raises
     ------
     ValueError
-        If the index is not an integer from 0.
+        If the index is not a non-negative integer.
 
     Notes
     -----
-    An image that has no such choice is an ``ImageReadError``, which says how many it
-    has. ``intensity="auto"`` takes the first one where the modality has no better
-    rule; ``VOI()`` takes it for CT and MR too, which then look as in a viewer.
+    Reading an image without such a table or window raises ``ImageReadError``, which
+    says how many there are. ``intensity="auto"`` uses the first one unless the
+    modality has a better rule. ``VOI()`` also uses it for CT and MR, which then look
+    as in a viewer.
 
     Examples
     --------
@@ -195,7 +196,7 @@ class VOI:
     >>> read_image(np.zeros((2, 2)), intensity=VOI())
     Traceback (most recent call last):
     sk_medsiglip.exceptions.ImageReadError: array of shape (2, 2) and type float64: it
-    holds no window and no lookup table of its own. ...
+    holds no window and no lookup table. ...
     """
 
     index: int = 0
@@ -209,10 +210,11 @@ class VOI:
 
 @dataclass(frozen=True)
 class GoogleServing:
-    """The brightness of Google's serving container, under the name "google-serving".
+    """The brightness of Google's serving container, ``intensity="google-serving"``.
 
-    CT is one grey window, the file's first or ``width`` around ``center``; CR and DX
-    are stretched from the smallest to the largest value that the file's window leaves.
+    CT is shown in one grey window: the first of the file, or ``width`` around
+    ``center``. CR and DX are stretched over the range of values within the window of
+    the file.
     """
 
     center: int = 100
@@ -221,7 +223,7 @@ class GoogleServing:
 
 Intensity: TypeAlias = Window | CTWindows | Percentiles | VOI
 
-#: Names that ``intensity`` takes besides ``"auto"``; windows in Hounsfield units.
+#: Names accepted as ``intensity`` besides ``"auto"``; windows in Hounsfield units.
 NAMED_INTENSITIES: dict[str, Intensity | GoogleServing] = {
     "ct": CTWindows(),
     "ct-wide": CTWindows(red=(-1225, 1025)),
@@ -234,7 +236,7 @@ NAMED_INTENSITIES: dict[str, Intensity | GoogleServing] = {
 
 
 def validate_intensity(intensity: object) -> None:
-    """Raise ``ValueError`` with the accepted forms unless this is one of them."""
+    """Raise ``ValueError`` unless this is an accepted value of ``intensity``."""
     if isinstance(intensity, Intensity):
         return
     if isinstance(intensity, str) and intensity in ("auto", *NAMED_INTENSITIES):
@@ -263,9 +265,9 @@ def resolve_intensity(intensity: Intensity | str) -> Intensity | GoogleServing:
 
 
 def recipe_key(intensity: Intensity | str, frame: int | str | None) -> str:
-    """Return the text that stands for this way of reading in a cache key.
+    """Return the part of a cache key that describes how images are read.
 
-    A name and the value object that it stands for give the same text.
+    A name and the object that it stands for give the same text.
     """
     validate_intensity(intensity)
     validate_frame(frame)
@@ -276,7 +278,7 @@ def recipe_key(intensity: Intensity | str, frame: int | str | None) -> str:
 
 
 def ramp(low: float, high: float) -> Tone:
-    """Return the map that is 0 at ``low``, 255 at ``high``, linear between.
+    """Return the linear map from 0 at ``low`` to 255 at ``high``, clipped outside.
 
     ``high`` below ``low`` gives the negative; equal limits give black.
     """
@@ -284,7 +286,7 @@ def ramp(low: float, high: float) -> Tone:
     def tone(values: NDArray[Any]) -> NDArray[np.uint8]:
         if abs(high - low) < 1e-30:
             return np.zeros(values.shape, np.uint8)
-        # float32 where it holds every value exactly, which int32 needs float64 for
+        # float32 if it holds every value exactly, else float64, as for int32
         scaled = values.astype(np.result_type(values.dtype, np.float32))
         np.clip(scaled, min(low, high), max(low, high), out=scaled)
         scaled -= low

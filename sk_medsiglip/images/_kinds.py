@@ -1,4 +1,4 @@
-"""The kind of a file, by its first bytes: names and suffixes do not count."""
+"""The kind of a file, by its first bytes; its name and suffix are ignored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from sk_medsiglip.exceptions import ImageReadError
 
-#: First bytes by which the formats of images are told apart.
+#: Number of first bytes that distinguish the formats of images.
 HEAD_BYTES = 132
 
 _NIFTI_HEADER_BYTES = 540
@@ -25,7 +25,7 @@ _SIGNATURES = {
     b"BM": "BMP",
 }
 
-#: Formats that are not read, by bytes at their start, so that the error can name them.
+#: Unsupported formats, by their first bytes, so that the error can name them.
 _OTHER_FORMATS = {
     b"GIF8": "a GIF image",
     b"\x00\x00\x00\x0cjP": "a JPEG 2000 image outside of DICOM",
@@ -49,7 +49,7 @@ _OTHER_FORMATS = {
 
 
 def kind_of(stream: BinaryIO) -> str | None:
-    """Return the kind of a file, or None if it is not known; rewind the stream."""
+    """Return the kind of a file, or None if it is unknown; rewind the stream."""
     try:
         head = stream.read(HEAD_BYTES)
         stream.seek(0)
@@ -61,7 +61,7 @@ def kind_of(stream: BinaryIO) -> str | None:
     if head[128:132] == b"DICM":
         return DICOM
     return (
-        _picture_format(head)
+        _image_format(head)
         or _volume_kind(stream)
         or (DICOM if _is_dicom(head) else None)
     )
@@ -69,7 +69,7 @@ def kind_of(stream: BinaryIO) -> str | None:
 
 def refuse_other(head: bytes) -> None:
     """Raise ``ImageReadError`` if these are not the first bytes of an image."""
-    if _picture_format(head) or _is_dicom(head):
+    if _image_format(head) or _is_dicom(head):
         return
     # The box "ftyp" follows its own length.
     other = next(
@@ -81,25 +81,28 @@ def refuse_other(head: bytes) -> None:
         "",
     )
     raise ImageReadError(
-        f"it is {other}, which is not read" if other else "it is not an image file",
-        "PNG, JPEG, TIFF, WebP, BMP and DICOM are read; the content decides, not the "
-        "name. Convert others: in a viewer, or by ImageMagick, magick in.heic out.png.",
+        f"it is {other}, which is not supported"
+        if other
+        else "it is not an image file",
+        "PNG, JPEG, TIFF, WebP, BMP and DICOM are supported; the content decides, not "
+        "the name. Convert other formats in a viewer, or with ImageMagick: "
+        "magick in.heic out.png.",
     )
 
 
-def _picture_format(head: bytes) -> str | None:
-    """Return the format that Pillow is to read, if it is one of those."""
+def _image_format(head: bytes) -> str | None:
+    """Return the format if Pillow reads it, else None."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     return next((n for start, n in _SIGNATURES.items() if head.startswith(start)), None)
 
 
 def _is_dicom(head: bytes) -> bool:
-    """Whether a file's first bytes are DICOM, with or without the preamble."""
+    """Whether the first bytes are DICOM, with or without the preamble."""
     if head[128:132] == b"DICM":
         return True
-    # Without it, as old archives export: the first tag is of group 2 or 8, its
-    # element low, little or big endian.
+    # Old archives export files without the preamble. Their first tag has group 2 or 8
+    # and a low element, in little or big endian.
     group, element = head[0:2], head[2:4]
     little = group in (b"\x02\x00", b"\x08\x00") and element[1:] == b"\x00"
     big = group in (b"\x00\x02", b"\x00\x08") and element[:1] == b"\x00"
@@ -107,7 +110,7 @@ def _is_dicom(head: bytes) -> bool:
 
 
 def _volume_kind(stream: BinaryIO) -> str | None:
-    """Tell NIfTI, which may be gzipped, and DICOM that is."""
+    """Recognise NIfTI, gzipped or not, and gzipped DICOM."""
     head = stream.read(_NIFTI_HEADER_BYTES)
     is_packed = head.startswith(b"\x1f\x8b")
     if is_packed:

@@ -9,26 +9,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from sk_medsiglip.images._picture import Picture
+from sk_medsiglip.images._decoded_image import DecodedImage
 
 
 class LazyImage(ABC):
-    """Abstract: an image that is a few bytes until it is read, by any thread."""
+    """Abstract image that takes a few bytes until it is read; thread-safe."""
 
     @abstractmethod
-    def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
-        """Decode it; the caller adds the source to an ``ImageReadError``."""
+    def load(self, *, frame: int | str | None, max_pixels: int) -> DecodedImage:
+        """Decode the image; the caller adds the source to an ``ImageReadError``."""
 
     @abstractmethod
     def describe(self) -> str:
-        """Return its name in messages, without any tag of a patient."""
+        """Return a name for messages, without any tag of a patient."""
 
     def whole(self) -> object | None:
-        """Return the path, URL, bytes or array that it is a part of, if just one."""
+        """Return the path, URL, bytes or array that contains it, if it is only one."""
         return None
 
     def part(self) -> str:
-        """Return a text for the part; equal parts have equal texts."""
+        """Return a text that identifies the part; equal parts have equal texts."""
         return ""
 
 
@@ -37,20 +37,20 @@ class Part(LazyImage):
     """A slice of a volume or a frame of a file."""
 
     name: str
-    read: Callable[[int], Picture]  # is given max_pixels
+    read: Callable[[int], DecodedImage]  # is given max_pixels
 
-    def load(self, *, frame: int | str | None, max_pixels: int) -> Picture:
-        """Read it; ``frame`` has no meaning for a part."""
+    def load(self, *, frame: int | str | None, max_pixels: int) -> DecodedImage:
+        """Decode the image; ``frame`` is ignored for a part."""
         return self.read(max_pixels)
 
     def describe(self) -> str:
-        """Return its name in messages."""
+        """Return a name for messages."""
         return self.name
 
 
 T = TypeVar("T")
 
-#: Readers work in the order of the collection: no more than two studies are in use.
+#: Readers work in the order of the collection, so at most two studies are in use.
 _N_HELD = 2
 
 _in_use = threading.Lock()
@@ -58,9 +58,9 @@ _recent: list[weakref.ref[Held]] = []
 
 
 class Held(ABC, Generic[T]):
-    """Abstract: a big thing that one thread loads when it is needed.
+    """Abstract large content that one thread loads when it is needed.
 
-    The two that were used last, of the whole process, stay loaded.
+    Only the two used most recently in the whole process stay loaded.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Held(ABC, Generic[T]):
         self._content: T | None = None
 
     def content(self) -> T:
-        """Return the loaded thing; load it if it is not in memory."""
+        """Return the content; load it if it is not in memory."""
         with self._loading:
             content = self._load() if self._content is None else self._content
             self._content = content

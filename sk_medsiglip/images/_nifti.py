@@ -1,4 +1,4 @@
-"""NIfTI volumes: planes as a radiologist sees them, grey values over the volume."""
+"""NIfTI volumes: planes in radiological orientation, grey limits of the volume."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._decoded_image import DecodedImage, refuse_too_large
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._grey_range import GreyRange
 from sk_medsiglip.images._intensity import Percentiles
 from sk_medsiglip.images._lazy import Held, Part
-from sk_medsiglip.images._picture import Picture, refuse_too_large
 from sk_medsiglip.images._sources import describe, open_source
 
 _HEADER_BYTES = 540
 
-#: The planes across the axes to the patient's right, to the front, and upwards.
+#: Planes perpendicular to the axes to the patient's right, to the front, and upwards.
 _AXES = ("sagittal", "coronal", "axial")
 
-#: Air; no signal of an MR scanner and no probability is so low.
+#: Air; signals of MR scanners and probabilities are never so low.
 _HOUNSFIELD_AIR = -900
 
-#: Deflate packs no more than this many bytes into one.
+#: Deflate packs at most this many bytes into one.
 _DEFLATE_LIMIT = 1032
 
 _DAMAGED = "its voxels are damaged or cut short"
@@ -59,26 +59,26 @@ class NiftiVolume(Held[NDArray[Any]]):
         self.grey_range = GreyRange(self._slabs)
 
     def slices(self) -> list[Part]:
-        """Return its planes: feet to head, front to back, or left to right."""
+        """Return its planes, ordered feet to head, front to back, or left to right."""
         n_slices = _canonical_shape(self._header)[_AXES.index(self.plane)]
         name = f"{describe(self.source)}, {self.plane} slice"
         return [
-            Part(f"{name} {index}", functools.partial(self.picture, index))
+            Part(f"{name} {index}", functools.partial(self.image, index))
             for index in range(n_slices)
         ]
 
     def looks_like_hounsfield(self) -> bool:
-        """Whether values that were read so far are those of a CT."""
+        """Whether the values read so far look like those of a CT."""
         if not self.grey_range.is_known:
             return False
         low, high = self.grey_range.extremes()
-        # Phase and the parts of complex images lie evenly around 0; CT does not.
+        # Phase images and parts of complex ones are symmetric around 0; CT is not.
         most = self.grey_range.limits(Percentiles(5, 95))
         is_even = _is_even(low, high, 0.01) and _is_even(*most, 0.05)
         return low <= _HOUNSFIELD_AIR and not is_even
 
-    def picture(self, index: int, max_pixels: int) -> Picture:
-        """Return one plane, in the orientation in which DICOM slices are shown."""
+    def image(self, index: int, max_pixels: int) -> DecodedImage:
+        """Return one plane, in the orientation of DICOM slices."""
         from nibabel.orientations import apply_orientation
 
         sizes = zip(_AXES, _canonical_shape(self._header), strict=True)
@@ -90,13 +90,13 @@ class NiftiVolume(Held[NDArray[Any]]):
         values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
         in_unit = self._in_unit
         if values.dtype.kind == "f":
-            # Outside of the measured body some programs write NaN.
+            # Some programs write NaN outside of the measured body.
             values = values if in_unit is None else in_unit(values)
             in_unit = None
             if not np.isfinite(values).all():
                 lowest = self.grey_range.extremes()[0]
                 values = np.where(np.isfinite(values), values, lowest)
-        return Picture(
+        return DecodedImage(
             values,
             auto=Percentiles(),
             format="NIfTI",
@@ -108,17 +108,17 @@ class NiftiVolume(Held[NDArray[Any]]):
         with open_source(self.source) as stream:
             header, stored, unpacked = _open(stream)
             if (header.shape, header.type) != (self._header.shape, self._header.type):
-                raise ImageReadError("it has changed while it was read", "Run again.")
+                raise ImageReadError("it changed while it was being read", "Run again.")
             with decoding(_DAMAGED, _AGAIN):
                 try:
                     voxels = np.asarray(stored.get_unscaled()).reshape(header.shape)
                 except MemoryError as error:
                     raise ImageReadError(
                         f"its {' x '.join(map(str, header.shape))} voxels need more "
-                        "memory than there is",
-                        "Unpack it by gunzip: voxels of a .nii file stay on the disk.",
+                        "memory than is available",
+                        "Unpack it with gunzip: voxels of a .nii file stay on disk.",
                     ) from error
-                # The checksum of a packed file stands at its end.
+                # Read to the end, where the checksum of a packed file is.
                 while unpacked is not stream and unpacked.read(2**20):
                     continue
                 return voxels
@@ -130,12 +130,12 @@ class NiftiVolume(Held[NDArray[Any]]):
             return None
         return lambda stored: stored.astype(np.float64) * slope + intercept
 
-    def _slabs(self) -> Iterator[Picture]:
+    def _slabs(self) -> Iterator[DecodedImage]:
         voxels = self.content()
         native = voxels.dtype.newbyteorder("=")
         for index in range(voxels.shape[2]):  # the axis along which the file is written
             slab = voxels[:, :, index].astype(native)
-            yield Picture(slab, None, "NIfTI", in_unit=self._in_unit)
+            yield DecodedImage(slab, None, "NIfTI", in_unit=self._in_unit)
 
 
 def _is_even(low: float, high: float, tolerance: float) -> bool:
@@ -143,7 +143,7 @@ def _is_even(low: float, high: float, tolerance: float) -> bool:
 
 
 def _open(stream: BinaryIO) -> tuple[_Header, Any, Any]:
-    """Return the header, nibabel's proxy of the voxels, the stream it reads from."""
+    """Return the header, nibabel's proxy of the voxels, and the stream behind it."""
     nibabel = import_optional("nibabel", extra="nifti", purpose="Reading NIfTI files")
     n_bytes = stream.seek(0, io.SEEK_END)
     stream.seek(0)
@@ -156,7 +156,7 @@ def _open(stream: BinaryIO) -> tuple[_Header, Any, Any]:
         is_second = head[4:8] in (b"n+2\0", b"ni2\0")
         if head[4:7] == b"ni2" or head[344:347] == b"ni1":
             raise ImageReadError(
-                "it is one of two files, header and voxels apart",
+                "its header and voxels are in two separate files",
                 "Convert it to a single file: "
                 'nibabel.load("name.hdr").to_filename("name.nii.gz").',
             )
@@ -169,8 +169,8 @@ def _open(stream: BinaryIO) -> tuple[_Header, Any, Any]:
     shape = _check_shape(shape)
     _check_type(stored.dtype)
     if not np.isfinite(orientation).all() or not np.isfinite([slope, intercept]).all():
-        raise ImageReadError("its header does not tell how its axes lie", _AGAIN)
-    # Before anything of that size is allocated.
+        raise ImageReadError("its header does not give valid axes", _AGAIN)
+    # Checked before anything of that size is allocated.
     announced = int(np.prod(shape, dtype=np.float64)) * stored.dtype.itemsize
     if announced > n_bytes * (_DEFLATE_LIMIT if is_packed else 1):
         raise ImageReadError(_DAMAGED, _AGAIN)
@@ -185,8 +185,8 @@ def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     n_volumes = int(np.prod(shape[3:]))
     if n_volumes > 1:
         raise ImageReadError(
-            f"it holds {n_volumes} volumes, and one is needed",
-            "Save the one that is meant: "
+            f"it holds {n_volumes} volumes, but one is needed",
+            "Save one of them: "
             "nibabel.load(path).slicer[..., 0].to_filename(new_path).",
         )
     return (*shape, 1, 1)[:3]
@@ -194,9 +194,9 @@ def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _check_type(type: np.dtype) -> None:
     if type.kind not in "iuf" or type.itemsize > 8:
-        what = "colours" if type.names else f"voxels of type {type}"
+        content = "colours" if type.names else f"voxels of type {type}"
         raise ImageReadError(
-            f"it holds {what}, and grey values are needed",
+            f"it holds {content}, but grey values are needed",
             "Save its magnitude or one channel as float32.",
         )
 
@@ -210,7 +210,7 @@ def _canonical_shape(header: _Header) -> list[int]:
 
 
 def _plane(canonical: NDArray[Any], plane: str, index: int) -> NDArray[Any]:
-    """Return one plane as it is shown; planes are in the order that DICOM has."""
+    """Return one plane as displayed; planes are ordered as in DICOM."""
     if plane == "axial":  # the patient's right at the left, front at the top
         return canonical[::-1, ::-1, index].T
     if plane == "coronal":  # the patient's right at the left, head at the top

@@ -1,7 +1,7 @@
 """PNG, JPEG, TIFF, WebP and BMP files, and images that are open in Pillow.
 
-Pillow has no mode for colours of 16 bits, but it can be told which byte of each number
-to take: such a picture is decoded twice.
+Pillow has no mode for colours of 16 bits, but it can extract one byte of each number.
+So such an image is decoded twice.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._arrays import load_array, meaning_of_values
+from sk_medsiglip.images._decoded_image import (
+    DecodedImage,
+    choose_frame,
+    refuse_too_large,
+)
 from sk_medsiglip.images._decoding import decoding
-from sk_medsiglip.images._picture import Picture, choose_frame, refuse_too_large
 from sk_medsiglip.images._sources import content_of_file_object
 from sk_medsiglip.images._tiles import count_directories, read_page
 
@@ -38,13 +42,13 @@ _AGAIN = "Copy or download it again; if a viewer opens it, save it from there as
 
 
 class _OtherPixels(ImageReadError):
-    """The pixels of a file are of a type that Pillow does not have."""
+    """The type of the pixels is not supported by Pillow."""
 
 
-def load_picture_file(
+def load_image_file(
     stream: BinaryIO, *, format: str, frame: int | str | None, max_pixels: int
-) -> Picture:
-    """Decode one file that announces itself as ``format``."""
+) -> DecodedImage:
+    """Decode one file whose first bytes say ``format``."""
     try:
         return _load_by_pillow(stream, format, frame, max_pixels)
     except _OtherPixels:
@@ -56,15 +60,15 @@ def load_picture_file(
 
 def _load_by_pillow(
     stream: BinaryIO, format: str, frame: int | str | None, max_pixels: int
-) -> Picture:
+) -> DecodedImage:
     with decoding(f"its {format} header cannot be read", _AGAIN):
         try:
-            # Pillow's own way to the last of n pages takes n * n steps.
+            # Pillow needs n * n steps to count n pages.
             n_pages = count_directories(stream) if format == "TIFF" else 0
             image = Image.open(stream, formats=[format])
         except Image.DecompressionBombError as error:
             raise ImageReadError(
-                "it has more pixels than Pillow's own limit",
+                "it has more pixels than the limit of Pillow",
                 "If the file can be trusted, raise PIL.Image.MAX_IMAGE_PIXELS and "
                 "max_pixels.",
             ) from error
@@ -75,7 +79,7 @@ def _load_by_pillow(
             raise known from None
     with image:
         with decoding("its frames cannot be counted", _AGAIN):
-            # Phones append previews to a JPEG; the picture is the first.
+            # Phones append previews to a JPEG; the first frame is the image.
             n_frames = 1
             if format != "JPEG":
                 n_frames = n_pages or int(getattr(image, "n_frames", 1))
@@ -87,18 +91,18 @@ def _load_by_pillow(
 
 def load_pil(
     image: Image.Image, *, max_pixels: int, format: str = "PIL image"
-) -> Picture:
-    """Return an open Pillow image, at the frame it stands at, as a picture."""
+) -> DecodedImage:
+    """Decode an open Pillow image, at its present frame."""
     if not image.width or not image.height:
         raise ImageReadError("it has no pixels", "Remove it from X.")
     refuse_too_large(image.height, image.width, max_pixels)
     with decoding("it is damaged or cut short", _AGAIN):
         deep = deep_values(image)
         if deep is not None:
-            picture = load_array(deep, max_pixels=max_pixels)
+            decoded = load_array(deep, max_pixels=max_pixels)
             alpha = _opacity_by_colour(deep, image.info.get("transparency"))
             return replace(
-                picture, format=format, alpha=picture.alpha if alpha is None else alpha
+                decoded, format=format, alpha=decoded.alpha if alpha is None else alpha
             )
         negative = _is_negative_tiff(image)
         keep_byte_order(image)
@@ -106,23 +110,23 @@ def load_pil(
         if image.getexif().get(_ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)
         values, alpha = _values_of(image)
-    return Picture(
+    return DecodedImage(
         values, meaning_of_values(values), format, inverted=negative, alpha=alpha
     )
 
 
 def _is_negative_tiff(image: Image.Image) -> bool:
-    """Whether low 16-bit values are bright; Pillow turns 8-bit ones by itself."""
+    """Whether low 16-bit values are bright; Pillow itself inverts 8-bit values."""
     tags = getattr(image, "tag_v2", {})
     return image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == 0
 
 
 def _values_of(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
-    """Return grey or RGB values, and the opacity where there is one."""
+    """Return grey or RGB values, and the opacity if there is one."""
     mode = image.mode
     if mode.startswith("I"):
         values = np.asarray(image)
-        # PNG has no 32 bits: some Pillow versions open 16-bit files in this mode.
+        # Some Pillow versions open 16-bit PNG files in this 32-bit mode.
         if mode != "I" or image.format == "PNG":
             values = values.astype(np.uint16, copy=False)
         transparent = image.info.get("transparency")
@@ -134,14 +138,14 @@ def _values_of(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8] | No
         return with_alpha[..., :3], with_alpha[..., 3]
     if mode == "1":
         return np.asarray(image.convert("L")), None
-    # The rest is RGB or in another colour space: CMYK, YCbCr, palette.
+    # The other modes are RGB or another colour space: CMYK, YCbCr, palette.
     return np.asarray(image if mode == "RGB" else image.convert("RGB")), None
 
 
 def _opacity_by_colour(
     values: NDArray[Any], transparent: Any
 ) -> NDArray[np.uint8] | None:
-    """Return the opacity where one colour, a grey value or three, is transparent."""
+    """Return the opacity of an image in which one colour or grey is transparent."""
     if not isinstance(transparent, int | tuple):
         return None
     is_there = values != np.array(transparent)
@@ -150,9 +154,9 @@ def _opacity_by_colour(
 
 
 def deep_values(image: Image.Image) -> NDArray[np.uint16] | None:
-    """Return the 16-bit channels of an image, (H, W, 3) or 4; None of other kinds.
+    """Return the 16-bit channels of an image, (H, W, 3) or (H, W, 4), else None.
 
-    Premultiplied colours come without their opacity: they are on black already.
+    Premultiplied colours are returned without opacity: they are already on black.
     """
     rawmode = _rawmode(image)
     tags = getattr(image, "tag_v2", {})
@@ -170,7 +174,7 @@ def deep_values(image: Image.Image) -> NDArray[np.uint16] | None:
     if is_separate or channels == "CMYK" or (frame and image.format == "PNG"):
         raise _OtherPixels(
             "its pixels are colours of 16 bits in CMYK, in planes or in a later frame "
-            "of a PNG file, which are not read",
+            "of a PNG file, which is not supported",
             _AS_ARRAY if image.format == "TIFF" else "Save the frame as a file.",
         )
     content = content_of_file_object(image.fp)  # type: ignore[attr-defined]
@@ -183,11 +187,11 @@ def deep_values(image: Image.Image) -> NDArray[np.uint16] | None:
             copy.load()
             return np.asarray(ImageOps.exif_transpose(copy)).astype(np.uint16)
 
-    if channels == "LA":  # four bytes, as those of RGBA are
+    if channels == "LA":  # four bytes, as in RGBA
         bytes = decoded("RGBA")
         grey, alpha = (bytes[..., i] << 8 | bytes[..., i + 1] for i in (0, 2))
         return np.dstack([grey, grey, grey, alpha])
-    # As they are stored, since Pillow would divide the colours by their opacity.
+    # Read as stored, since Pillow would divide the colours by their opacity.
     raw = channels.replace("a", "A")
     high = decoded(f"{raw};16{order}")
     low = decoded(f"{raw};16{_OTHER if order == _NATIVE else _NATIVE}")
@@ -196,7 +200,7 @@ def deep_values(image: Image.Image) -> NDArray[np.uint16] | None:
 
 
 def keep_byte_order(image: Image.Image) -> None:
-    """Keep Pillow from swapping bytes that libtiff has swapped already."""
+    """Prevent Pillow from swapping bytes that libtiff has already swapped."""
     if getattr(image, "tile", None) and image.tile[0][0] == "libtiff":  # type: ignore[attr-defined]
         rawmode = _rawmode(image)
         native = re.sub(r";(16|32)B([SF])$", r";\1N\2", rawmode)
@@ -205,7 +209,7 @@ def keep_byte_order(image: Image.Image) -> None:
 
 
 def signed(values: NDArray[Any], image: Image.Image) -> NDArray[Any]:
-    """Return TIFF values in their own type, where Pillow's mode has another."""
+    """Return TIFF values in their own type, if that of Pillow's mode differs."""
     if not hasattr(image, "tag_v2"):
         return values
     kind = image.tag_v2.get(_FORMAT, (1,))[0]
@@ -217,7 +221,7 @@ def signed(values: NDArray[Any], image: Image.Image) -> NDArray[Any]:
 
 
 def unread(stream: BinaryIO) -> ImageReadError | None:
-    """Return the error for a TIFF file whose pixels are of a type unknown to Pillow."""
+    """Return the error for a TIFF file whose pixel type is unknown to Pillow."""
     stream.seek(0)
     try:
         header = stream.read(8)
@@ -233,14 +237,14 @@ def unread(stream: BinaryIO) -> ImageReadError | None:
         return None
     each = "values" if samples == 1 else f"{samples} values"
     return _OtherPixels(
-        f"its pixels are {each} of {bits[0]} bits ({kind}), which are not read from "
+        f"its pixels are {each} of {bits[0]} bits ({kind}), which is not supported in "
         "TIFF files",
         f"{_AS_ARRAY} Or save it as 8 or 16-bit grey or RGB.",
     )
 
 
 def _rawmode(image: Image.Image) -> str:
-    """Return how Pillow is to unpack the first tile; "" if nothing is left to do."""
+    """Return the mode in which Pillow unpacks the first tile; "" if none is left."""
     tiles = getattr(image, "tile", None)
     if not tiles:
         return ""

@@ -1,4 +1,4 @@
-"""One image of any kind to RGB pixels: the choice of the reader."""
+"""Read one image of any kind: the choice of the reader."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._arrays import load_array
+from sk_medsiglip.images._decoded_image import DecodedImage, render, render_resized
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._dicom import load_dicom
 from sk_medsiglip.images._intensity import (
@@ -20,8 +21,7 @@ from sk_medsiglip.images._intensity import (
 )
 from sk_medsiglip.images._kinds import DICOM, HEAD_BYTES, NIFTI, kind_of, refuse_other
 from sk_medsiglip.images._lazy import LazyImage
-from sk_medsiglip.images._picture import Picture, render, render_resized
-from sk_medsiglip.images._pillow import load_picture_file, load_pil
+from sk_medsiglip.images._pillow import load_image_file, load_pil
 from sk_medsiglip.images._sources import (
     alone_with,
     is_readable_stream,
@@ -29,10 +29,10 @@ from sk_medsiglip.images._sources import (
     open_source,
 )
 
-#: Pillow's own limit for a "decompression bomb": 512 MiB as 8-bit RGB.
+#: Pillow's limit for a "decompression bomb": 512 MiB as 8-bit RGB.
 MAX_PIXELS = 178_956_970
 
-#: Bound of what a URL may send: 16-bit RGB and alpha, and metadata.
+#: Limit for the content of a URL: 16-bit RGB and alpha, and metadata.
 _BYTES_PER_PIXEL, _BYTES_BESIDE_PIXELS = 8, 2**24
 
 
@@ -43,70 +43,69 @@ def read_image(
     frame: int | str | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
-    """Read one image as 8-bit RGB, as the model is to see it.
+    """Read one image as 8-bit RGB, as the model sees it.
 
     Parameters
     ----------
     source : path, bytes, file object, PIL image or array
         A ``str`` or ``Path`` (``~`` is the home directory), the content of a file, a
-        binary file object that can seek (read from its start, its position
-        restored), a Pillow image (at the frame where it stands), or an array of
-        shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Files are PNG, JPEG, TIFF,
-        WebP, BMP or DICOM; their content decides, not their name.
+        binary file object that can seek (it is read from its start, and its position is
+        restored), a Pillow image (at its present frame), or an array of shape (H, W),
+        (H, W, 1), (H, W, 3) or (H, W, 4). Files are PNG, JPEG, TIFF, WebP, BMP or
+        DICOM; their content decides, not their name.
     intensity : {"auto"}, Window, CTWindows, Percentiles, VOI or str, default="auto"
         Mapping of grey values to brightness. ``"auto"`` is explained in the notes. A
-        window is in the unit of the image, Hounsfield units for CT. Names:
+        window is in the unit of the image, Hounsfield units for CT. Names are
         ``"lung"``, ``"mediastinum"``, ``"brain"``, ``"bone"``, ``"ct"``
         (``CTWindows()``), ``"ct-wide"`` and ``"google-serving"`` (as Google's
-        container shows CT, CR and DX). Whatever is not ``"auto"`` applies to every
-        image, 8-bit and colour ones too.
+        container shows CT, CR and DX). Any value other than ``"auto"`` is applied to
+        every image, including 8-bit and colour images.
     frame : int, {"middle"} or None, default=None
-        Frame of a multi-frame DICOM, TIFF, PNG or WebP file, from 0. With None such a
-        file is an error.
+        Index of the frame of a multi-frame DICOM, TIFF, PNG or WebP file. With None,
+        such a file raises an error.
     max_pixels : int, default=178_956_970
         Largest number of pixels; larger images are refused before they are decoded.
 
     Returns
     -------
     ndarray of shape (H, W, 3), uint8
-        C-contiguous. The same picture as a file, a PIL image or an array gives the
-        same values.
+        C-contiguous. The same image as a file, a PIL image or an array gives the same
+        values.
 
     Raises
     ------
     ImageReadError
-        If the image cannot be read; it says why and what to do.
+        If the image cannot be read; the message gives the reason and a remedy.
     ValueError
-        If a parameter is none of the above.
+        If a parameter has another value.
     MissingDependencyError
-        If a DICOM file is met and pydicom is not installed.
+        If pydicom is needed for a DICOM file and is not installed.
 
     Notes
     -----
-    ``intensity="auto"`` means, for arrays and picture files:
+    ``intensity="auto"`` means, for arrays and image files other than DICOM:
 
-    - 8-bit: as stored; files and Pillow images of one bit: black and white, while an
-      array of bool is a mask and an error;
-    - 16-bit grey: black is 0, white the smallest of 255, 4095 and 65535 that no
-      pixel exceeds, so that 12-bit data in a 16-bit file is not nearly black. If your
-      files use another depth, say so: ``Window(center=511.5, width=1023)``;
-    - floats: 0 is black, 1 is white; other ranges are an error;
-    - other integers (Pillow's mode "I"): an error, since their white is not known.
+    - 8-bit values: as stored. Files and Pillow images of one bit are black and white,
+      while a boolean array is taken for a mask and raises an error;
+    - 16-bit grey: black is 0 and white the smallest of 255, 4095 and 65535 that no
+      pixel exceeds, so that 12-bit data in a 16-bit file is not nearly black. For
+      another depth, pass a window, such as ``Window(center=511.5, width=1023)``;
+    - floats: 0 is black and 1 is white; other ranges raise an error;
+    - other integers (Pillow's mode "I"): an error, since their white is unknown.
 
     For grey DICOM images, after the file's own rescale or modality table:
 
     - CT in Hounsfield units: ``CTWindows()``; MR: ``Percentiles(1, 99)``;
     - US, XC, SM, GM, OP, ES, IVUS: as stored;
-    - others (CR, DX, MG, ...): the file's first VOI table or window; without one,
+    - others (CR, DX, MG, ...): the first VOI table or window of the file; without one,
       8-bit images as stored and others from their smallest to their largest value.
 
-    MONOCHROME1 is inverted. The orientation of EXIF is applied, transparency is put
-    on black, and colour profiles are not applied. Overlays are left out.
+    MONOCHROME1 is inverted. The EXIF orientation is applied, transparent pixels are
+    blended with black, and colour profiles are not applied. Overlays are left out.
 
-    A damaged file ends in an ``ImageReadError``: what its header announces is judged
-    before memory of that size is set aside, and before a decoder sees it. The decoders
-    are C libraries all the same. Read files that you do not trust in a separate
-    process.
+    A damaged file raises ``ImageReadError``: its header is checked before memory is
+    allocated and before a decoder is called. The decoders are nevertheless C libraries,
+    so read files that you do not trust in a separate process.
 
     Examples
     --------
@@ -122,8 +121,8 @@ def read_image(
     """
     validate_intensity(intensity)
     with naming(source):
-        picture = load_picture(source, frame=frame, max_pixels=max_pixels)
-        return render(picture, intensity)
+        image = load_image(source, frame=frame, max_pixels=max_pixels)
+        return render(image, intensity)
 
 
 def read_resized(
@@ -135,14 +134,16 @@ def read_resized(
     frame: int | str | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
-    """Return ``resize_bilinear(read_image(...), size, pad=pad)``, for less work."""
+    """Return ``resize_bilinear(read_image(...), size, pad=pad)``, at a lower cost."""
     with naming(source):
-        picture = load_picture(source, frame=frame, max_pixels=max_pixels)
-        return render_resized(picture, intensity, size, pad=pad)
+        image = load_image(source, frame=frame, max_pixels=max_pixels)
+        return render_resized(image, intensity, size, pad=pad)
 
 
-def load_picture(source: Any, *, frame: int | str | None, max_pixels: int) -> Picture:
-    """Decode one image and leave its values as stored."""
+def load_image(
+    source: Any, *, frame: int | str | None, max_pixels: int
+) -> DecodedImage:
+    """Decode one image, leaving its values as stored."""
     validate_frame(frame)
     with naming(source):
         if isinstance(source, LazyImage):
@@ -158,8 +159,10 @@ def load_picture(source: Any, *, frame: int | str | None, max_pixels: int) -> Pi
         return load_array(array, max_pixels=max_pixels)
 
 
-def _load_file(source: Any, *, frame: int | str | None, max_pixels: int) -> Picture:
-    # A file of several frames may be larger than one picture of that size.
+def _load_file(
+    source: Any, *, frame: int | str | None, max_pixels: int
+) -> DecodedImage:
+    # A file of several frames may be larger than one image of that size.
     most = None
     if frame is None:
         most = _BYTES_BESIDE_PIXELS + _BYTES_PER_PIXEL * max_pixels
@@ -169,12 +172,12 @@ def _load_file(source: Any, *, frame: int | str | None, max_pixels: int) -> Pict
             return load_dicom(stream, frame=frame, max_pixels=max_pixels)
         if kind == NIFTI:
             raise ImageReadError(
-                "it is a NIfTI volume, and one image is needed",
+                "it is a NIfTI volume, but one image is needed",
                 "Use MedSigLIPVolumeEmbedder or read_study, which take volumes.",
             )
         refuse_other(stream.read(HEAD_BYTES))
         stream.seek(0)
-        return load_picture_file(
+        return load_image_file(
             stream, format=str(kind), frame=frame, max_pixels=max_pixels
         )
 
@@ -195,7 +198,7 @@ def as_array(source: Any) -> NDArray[Any]:
             "An image is a path, bytes, a file object, a PIL image or a NumPy array.",
         )
     with decoding(
-        "it cannot be made a NumPy array",
-        "Pass a NumPy array; of a tensor, on the CPU.",
+        "it cannot be converted to a NumPy array",
+        "Pass a NumPy array, or a tensor on the CPU.",
     ):
         return np.asarray(source)

@@ -1,4 +1,4 @@
-"""``read_study``: a look at the slices that the model is to see."""
+"""``read_study``: the slices of a study as the model sees them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sk_medsiglip.images._study import open_study, study_parts
 
 PLANES = ("axial", "coronal", "sagittal")
 
-#: What follows "Of this volume" or "Of rows 1, 2".
+#: The end of a sentence that begins with "The values of ...".
 HOUNSFIELD_WARNING = (
-    "values go down to -900 or less, as Hounsfield units of a CT do, and are shown "
-    "between two of their percentiles, since NIfTI does not tell what was measured. "
-    'For CT say intensity="ct".'
+    "reach -900 or less, like Hounsfield units of a CT. They are shown between two "
+    "percentiles, since NIfTI does not record the modality. For CT, set "
+    'intensity="ct".'
 )
 
 
@@ -32,20 +32,20 @@ def read_study(
     series: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> list[NDArray[np.uint8]]:
-    """Read the slices of one study as 8-bit RGB, as the model is to see them.
+    """Read the slices of one study as 8-bit RGB, as the model sees them.
 
     Parameters
     ----------
     item : folder, file, list of images, array or image
         One study, as :class:`~sk_medsiglip.MedSigLIPVolumeEmbedder` takes it.
     n_slices : int or None, default=85
-        Number of slices to take, spread evenly; all if there are fewer, or with None.
+        Number of evenly spaced slices to read; with None, or if there are fewer, all.
     intensity : "auto", Window, CTWindows, Percentiles or str, default="auto"
         As for :func:`read_image`; percentiles are those of the whole series.
     plane : {"axial", "coronal", "sagittal"}, default="axial"
-        Plane in which a NIfTI volume is cut.
+        Plane of the slices of a NIfTI volume.
     series : int or None, default=None
-        Index of the series, where a folder holds several.
+        Index of the series, for a folder that holds several.
     max_pixels : int, default=178_956_970
         Largest number of pixels of a slice; larger ones are refused before they are
         decoded.
@@ -53,17 +53,17 @@ def read_study(
     Returns
     -------
     list of ndarray of shape (H, W, 3), uint8
-        In order; shapes may differ between the images of a list.
+        The slices in order; shapes may differ between the images of a list.
 
     Raises
     ------
     ImageReadError
-        If a slice cannot be read, if there is no image, or if there are several
-        series and ``series`` does not choose.
+        If a slice cannot be read, if there is no image, or if there are several series
+        and ``series`` is None.
     ValueError
-        If a parameter is none of the above.
+        If a parameter has another value.
     MissingDependencyError
-        If a NIfTI file is met and nibabel is not installed.
+        If nibabel is needed for a NIfTI file and is not installed.
 
     Warns
     -----
@@ -94,6 +94,8 @@ def read_study(
     ]
     if intensity == "auto" and any(v.looks_like_hounsfield() for v in study.volumes):
         warnings.warn(
-            f"Of this volume {HOUNSFIELD_WARNING}", SkMedSiglipWarning, stacklevel=2
+            f"The values of this volume {HOUNSFIELD_WARNING}",
+            SkMedSiglipWarning,
+            stacklevel=2,
         )
     return slices

@@ -1,12 +1,12 @@
-"""The resize that MedSigLIP's published results were made with.
+"""The resize with which the published results of MedSigLIP were obtained.
 
 big_vision calls ``tf.image.resize(method="bilinear", antialias=False)``; Pillow,
-OpenCV and torch each give another image. This is TensorFlow's arithmetic, in its
-order and its type, so that the bytes are equal.
+OpenCV and torch each give a different image. This is TensorFlow's arithmetic, in the
+same order and type, so that the bytes are equal.
 
-Without antialiasing each pixel comes from four pixels of the image, however big that
-is. So only those are touched: they may be stored values that ``show`` brightens here,
-and the result is that of brightening the whole image first.
+Without antialiasing, each pixel comes from four pixels of the image, however large it
+is, and only those are touched. They may be stored values, which ``show`` converts to
+brightness here; the result equals that of converting the whole image first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sk_medsiglip.exceptions import ImageReadError
 
-#: Numbers of the result that are made at a time: so few stay in the CPU's cache.
+#: Numbers of the result computed at a time: few enough for the cache of the CPU.
 _NUMBERS = 43_000
 
 
@@ -35,28 +35,28 @@ def resize_bilinear(
     Parameters
     ----------
     values : ndarray of shape (H, W) or (H, W, 3)
-        uint8; or stored values of any type, with ``show``.
+        uint8 pixels, or stored values of any type together with ``show``.
     size : int
         Height and width of the result.
     pad : bool, default=False
-        Add black on both sides of the shorter axis first, so that the proportions
-        are kept, as Google's serving container does. The picture stays in the
-        middle; an odd pixel goes to the bottom or the right.
+        Whether to pad the shorter axis with black on both sides first, so that the
+        proportions are kept, as in Google's serving container. The image stays in the
+        middle; an odd row or column is added at the bottom or on the right.
     show : callable or None, default=None
-        Function that turns values into uint8, one by one. It may add a last axis of
-        three colours.
+        Function that converts values to uint8, element by element. It may add a last
+        axis of three colours.
 
     Returns
     -------
     ndarray of shape (size, size) or (size, size, 3), uint8
-        Fractions are cut off, not rounded, as TensorFlow's cast does.
+        Resized image. Fractions are truncated, not rounded, as in TensorFlow's cast.
     """
     height, width = values.shape[:2]
     side = max(height, width) if pad else 0
     down, along = _Axis.of(height, size, side), _Axis.of(width, size, side)
     pixel = values[:1, :1]
     n_colours = (pixel if show is None else show(pixel)).size
-    # Rows of numbers, whether a number is a grey value or one of three colours.
+    # Rows of numbers; a number is a grey value or one of three colours.
     numbers = values.reshape(height, width * pixel.size)
     along = along.of_channels(pixel.size, n_colours)
 
@@ -71,7 +71,7 @@ def resize_bilinear(
     n_across = size * n_colours
     resized = np.empty((size, n_across), np.uint8)
     step = max(1, _NUMBERS // n_across)
-    # One memory for all steps: fresh memory costs more than the arithmetic.
+    # Reuse buffers: allocating memory costs more than the arithmetic.
     between = np.empty((2 * step, n_across), np.float32)
     change = np.empty_like(between)
     for first in range(0, size, step):
@@ -97,7 +97,7 @@ def resize_bilinear(
 def pad_to_square(
     pixels: NDArray[np.uint8], max_pixels: int | None = None
 ) -> NDArray[np.uint8]:
-    """Return the picture in the middle of a black square; as given if it is square.
+    """Return an image in the middle of a black square, or unchanged if it is square.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def pad_to_square(
     side = max(height, width)
     if max_pixels is not None and side**2 > max_pixels:
         raise ImageReadError(
-            f"it is {height} x {width}, and the square around it has more pixels than "
+            f"it is {height} x {width}, but the square around it has more pixels than "
             f"max_pixels={max_pixels}",
             'Use resize="medsiglip" or pad=False, or cut it into parts.',
         )
@@ -121,14 +121,14 @@ def pad_to_square(
 
 
 class _Side(NamedTuple):
-    """One of the two inputs of each output position."""
+    """One of the two input positions of each output position."""
 
     at: NDArray[np.intp]
     outside: NDArray[np.bool_]  # in the padding
 
 
 class _Axis(NamedTuple):
-    """The two inputs of each output position, and the way between them."""
+    """The two inputs of each output position, and the fraction between them."""
 
     before: _Side
     after: _Side
@@ -136,7 +136,7 @@ class _Axis(NamedTuple):
 
     @classmethod
     def of(cls, n_in: int, n_out: int, side: int) -> _Axis:
-        """Return the axis of a picture in the middle of a square, if ``side``."""
+        """Return an axis of an image, in the middle of a square if ``side`` is set."""
         n_padded = side or n_in
         scale = np.float32(n_padded) / np.float32(n_out)
         centre = np.arange(n_out, dtype=np.float32) + np.float32(0.5)
@@ -153,9 +153,9 @@ class _Axis(NamedTuple):
         return cls(before, after, position - floor)
 
     def of_channels(self, n_channels: int, n_colours: int) -> _Axis:
-        """Return the axis for numbers that stand ``n_channels`` a pixel.
+        """Return the axis for pixels of ``n_channels`` numbers each.
 
-        ``n_colours`` come out of each: as many, or three out of one grey value.
+        Each pixel becomes ``n_colours`` numbers: as many, or three from one grey value.
         """
 
         def spread(side: _Side) -> _Side:

@@ -1,4 +1,4 @@
-"""The containers that ``X`` may be, and the images in them, one a row."""
+"""The containers accepted as ``X``, and the images in them, one per row."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from sk_medsiglip.images._region import Region
 
 _FORMS = (
     "X must be a list, tuple, array, pandas Series or one-column DataFrame with one "
-    "image a row"
+    "image per row"
 )
 
 _CHANNELS = (1, 3, 4)
 
-#: Columns that make a DataFrame one of regions, and the one that may be left out.
+#: Columns of a DataFrame of regions; the level is optional.
 _BOX = ("x", "y", "width", "height")
 _LEVEL = "level"
 
-#: Features whose rows are sources as they are stored: paths, URLs, the bytes of files.
+#: Features whose rows are sources: paths, URLs, the bytes of files.
 _PLAIN = ("string", "large_string", "binary", "large_binary")
 
 #: Features whose rows are pixels.
 _ARRAYS = ("Array2D", "Array3D", "List", "LargeList", "Sequence")
 
-#: Columns of pandas; the last are what ``Series.array`` gives.
+#: Columns of pandas; the last is the type of ``Series.array``.
 _COLUMNS = (pd.Series, pd.Index, pd.api.extensions.ExtensionArray)
 
 
 def image_rows(X: Any) -> Sequence[Any]:
-    """Return the images of ``X``, one a row.
+    """Return the images of ``X``, one per row.
 
     Parameters
     ----------
@@ -49,21 +49,20 @@ def image_rows(X: Any) -> Sequence[Any]:
     Returns
     -------
     list or DatasetColumn
-        Sources for ``read_image``. They are not looked at here. Those of a data set
-        are fetched when they are indexed.
+        Sources for ``read_image``, which are not checked here. Those of a data set are
+        fetched when they are indexed.
 
     Raises
     ------
     TypeError
-        If ``X`` is not such a container.
+        If ``X`` is another container.
     ValueError
-        If it is empty, one image instead of several, or of another shape.
+        If it is empty, a single image, or of another shape.
     """
     rows = _rows_of(X)
     if not len(rows):
         raise ValueError(
-            "Found array with 0 sample(s) while a minimum of 1 is required: X holds "
-            "no image."
+            "Found array with 0 sample(s) while a minimum of 1 is required: X is empty."
         )
     return rows
 
@@ -84,7 +83,7 @@ def _rows_of(X: Any) -> Sequence[Any]:
         return [encoded_image(row) for row in X]
     if hasattr(X, "to_pylist") and not hasattr(X, "column_names"):  # of pyarrow
         return [encoded_image(row) for row in X.to_pylist()]
-    if isinstance(X, DatasetColumn):  # rows again
+    if isinstance(X, DatasetColumn):  # already rows
         return X
     if isinstance(X, Sequence) and not isinstance(X, range):
         return [encoded_image(row) for row in X]
@@ -122,15 +121,15 @@ def _frame_rows(X: Any) -> list[Any]:
         return _region_rows(X, names)
     if len(names) != 1:
         raise ValueError(
-            f"X is a DataFrame of {len(names)} columns, {names}, and one column of "
-            f"images is needed. Pick it, X[[{names[0] if names else 'path'!r}]], or "
+            f"X is a DataFrame of {len(names)} columns, {names}, but one column of "
+            f"images is needed. Select it, X[[{names[0] if names else 'path'!r}]], or "
             "put the embedder into a ColumnTransformer with that column."
         )
     return [encoded_image(row) for row in X[names[0]]]
 
 
 def _region_rows(X: Any, names: list[Any]) -> list[Any]:
-    """Return a region a row; numbers are judged when it is read, with its row."""
+    """Return a region per row; its numbers are checked when it is read."""
     missing = [name for name in _BOX if name not in names]
     if missing:
         raise ValueError(
@@ -138,12 +137,12 @@ def _region_rows(X: Any, names: list[Any]) -> list[Any]:
             f"{', '.join(_BOX)}, of which {', '.join(missing)} is missing."
         )
     if len(set(names)) != len(names):
-        raise ValueError(f"X is a DataFrame with one name twice: {names}.")
+        raise ValueError(f"X is a DataFrame with duplicate column names: {names}.")
     others = [name for name in names if name not in (*_BOX, _LEVEL)]
     if len(others) != 1:
         raise ValueError(
-            f"X is a DataFrame of regions ({', '.join(_BOX)}) and must have one column "
-            f"more, the images; it has {len(others)}: {others}. Pick the columns: "
+            f"X is a DataFrame of regions ({', '.join(_BOX)}) and must have one more "
+            f"column, the images; it has {len(others)}: {others}. Select the columns: "
             'X[["path", "x", "y", "width", "height"]].'
         )
     images = (encoded_image(row) for row in X[others[0]])
@@ -159,22 +158,22 @@ def _array_rows(X: NDArray[Any]) -> list[Any]:
             X = X[:, 0]
         if X.ndim != 1:
             raise ValueError(
-                f"X is an array of objects of shape {shape}, and (n_samples,) is "
+                f"X is an array of objects of shape {shape}, but (n_samples,) is "
                 "needed. If its items are pixels, convert it: X.astype(np.uint8)."
             )
         return [encoded_image(row) for row in X]
     if X.dtype.kind not in "biufc":
         raise TypeError(f"{_FORMS}, got an array of type {X.dtype}.")
-    if X.ndim == 3 and shape[2] in (1, 3, 4):
+    if X.ndim == 3 and shape[2] in _CHANNELS:
         raise ValueError(
             f"X is an array of shape {shape}: one colour image, or {shape[0]} grey "
             f"images of {shape[2]} columns? Pass one image as X[None]."
         )
-    if X.ndim == 4 and shape[3] not in (1, 3, 4):
-        channels_first = shape[1] in (1, 3, 4)
+    if X.ndim == 4 and shape[3] not in _CHANNELS:
+        channels_first = shape[1] in _CHANNELS
         raise ValueError(
-            f"X is an array of shape {shape}, and its last axis, the channels, must "
-            "be 1, 3 or 4 long."
+            f"X is an array of shape {shape}, but its last axis, the channels, must "
+            "have length 1, 3 or 4."
             + (" Move it there: np.moveaxis(X, 1, -1)." if channels_first else "")
         )
     if X.ndim == 2:
@@ -192,25 +191,25 @@ def _array_rows(X: NDArray[Any]) -> list[Any]:
 
 
 def study_rows(X: Any) -> Sequence[Any]:
-    """Return the studies of ``X``, one a row.
+    """Return the studies of ``X``, one per row.
 
     Parameters
     ----------
     X : sequence
-        As for ``image_rows``, with a study where an image may be; or a numeric array
-        of shape (n, n_slices, H, W) or (n, n_slices, H, W, channels).
+        As for ``image_rows``, with studies in place of images; or a numeric array of
+        shape (n, n_slices, H, W) or (n, n_slices, H, W, channels).
 
     Returns
     -------
     sequence
-        Items for ``open_study``. They are not looked at here.
+        Items for ``open_study``, which are not checked here.
 
     Raises
     ------
     TypeError
-        If ``X`` is not such a container.
+        If ``X`` is another container.
     ValueError
-        If it is empty, or one volume instead of several.
+        If it is empty or a single volume.
     """
     if not isinstance(X, np.ndarray) or X.dtype.kind not in "biufc" or not X.size:
         return image_rows(X)
@@ -228,11 +227,11 @@ def study_rows(X: Any) -> Sequence[Any]:
 
 # ------------------------------------------------------------ Hugging Face data sets
 
-# The ``datasets`` library is not imported: a caller who passes its objects has it.
+# The ``datasets`` library is not imported here: its objects exist only if it is loaded.
 
 
 class DatasetColumn(Sequence[Any]):
-    """Images of one column, fetched row by row; several threads may do so at once."""
+    """Images of one column, fetched row by row; thread-safe."""
 
     def __init__(self, rows: Any, name: str | None) -> None:
         self._rows = rows
@@ -245,13 +244,13 @@ class DatasetColumn(Sequence[Any]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
-            raise IndexError(f"row {index} of {len(self)}")
+            raise IndexError(f"row {index} is out of range for {len(self)} rows")
         row = self._rows[int(index)]
         return encoded_image(row if self._name is None else row[self._name])
 
 
 def encoded_image(row: Any) -> Any:
-    """Return what an undecoded ``{"bytes": ..., "path": ...}`` holds, or the row."""
+    """Return the content of an undecoded ``{"bytes": ..., "path": ...}``, else row."""
     if not isinstance(row, dict) or not row or not row.keys() <= {"bytes", "path"}:
         return row
     content = row.get("bytes")
@@ -259,7 +258,7 @@ def encoded_image(row: Any) -> Any:
 
 
 def column_of(X: Any) -> DatasetColumn | None:
-    """Return the rows of an object of the ``datasets`` library, None of any other."""
+    """Return the rows of an object of the ``datasets`` library, else None."""
     if type(X).__module__.partition(".")[0] != "datasets":
         return None
     kind = type(X).__name__
@@ -271,25 +270,25 @@ def column_of(X: Any) -> DatasetColumn | None:
         if len(X.column_names) == 1:
             return _of_dataset(X, X.column_names[0])
         raise ValueError(
-            f"X is a data set of {len(X.column_names)} columns, {X.column_names}, and "
-            'one column of images is needed. Pick it: X["image"].'
+            f"X is a data set of {len(X.column_names)} columns, {X.column_names}, but "
+            'one column of images is needed. Select it: X["image"].'
         )
     hint = (
-        f' Pick one split and column: X["{next(iter(X))}"]["image"].'
+        f' Select one split and column: X["{next(iter(X))}"]["image"].'
         if isinstance(X, dict) and X
-        else " Make it a list of images, of the first rows perhaps: list(X.take(100))."
+        else " Pass a list of images, for example list(X.take(100))."
     )
     raise TypeError(f"X must be a column of a data set, got {kind}.{hint}")
 
 
 def _of_dataset(dataset: Any, name: str) -> DatasetColumn:
     if dataset.format["type"] == "custom":
-        # Its own transform makes the images, from other columns perhaps.
+        # A custom transform makes the images, possibly from other columns.
         return DatasetColumn(dataset, name)
     feature = dataset.features[name]
     dataset = dataset.select_columns([name])
     if type(feature).__name__ == "Image":
-        # The bytes of the files: 16 bits, DICOM and all that Pillow would change.
+        # Take the bytes of the files, since Pillow would lose 16 bits and DICOM.
         undecoded = type(feature)(decode=False)
         return DatasetColumn(
             dataset.with_format(None).cast_column(name, undecoded), name
@@ -300,12 +299,12 @@ def _of_dataset(dataset: Any, name: str) -> DatasetColumn:
     if isinstance(feature, dict) and feature.keys() == {"bytes", "path"}:
         return DatasetColumn(dataset.with_format(None), name)
     if kind in _ARRAYS and _number_type(feature).startswith(("int", "uint", "float")):
-        # Its own type, where the library's choice would be int64.
+        # Keep the stored type; the library would choose int64.
         as_arrays = dataset.with_format("numpy", dtype=np.dtype(_number_type(feature)))
         return DatasetColumn(as_arrays, name)
     raise TypeError(
-        f"X is a column of {getattr(feature, 'dtype', kind)} values, and images are "
-        'needed: a column of images, of paths or of bytes. Pick another: X["image"].'
+        f"X is a column of {getattr(feature, 'dtype', kind)} values, but a column of "
+        'images, paths or bytes is needed. Select another: X["image"].'
     )
 
 

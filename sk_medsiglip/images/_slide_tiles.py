@@ -1,4 +1,4 @@
-"""``tiles_from_h5``: tiles of a slide at the places that a tiling tool has written."""
+"""``tiles_from_h5``: tiles of a slide at the coordinates written by a tiling tool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sk_medsiglip._optional import import_optional
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._kinds import kind_of
-from sk_medsiglip.images._read import MAX_PIXELS, load_picture
+from sk_medsiglip.images._read import MAX_PIXELS, load_image
 from sk_medsiglip.images._region import Region
 from sk_medsiglip.images._sources import (
     is_readable_stream,
@@ -21,10 +21,10 @@ from sk_medsiglip.images._sources import (
 )
 from sk_medsiglip.images._tiles import LevelSize, level_sizes
 
-#: A level of a pyramid is rarely an exact power of 2 smaller than the largest one.
+#: Levels of a pyramid are rarely smaller by an exact power of 2.
 _LEVEL_TOLERANCE = 1.02
 
-#: More than any slide has; coordinates are read into memory.
+#: More tiles than any slide has; coordinates are read into memory.
 _MOST_TILES = 10_000_000
 
 _TILE_AGAIN = "Run the tiling tool again."
@@ -32,19 +32,19 @@ _OTHER_SLIDE = "Pass the slide that the coordinates were made for."
 
 
 def tiles_from_h5(coords: Any, slide: Any) -> list[Region]:
-    """Return the tiles of a slide that a tiling tool has chosen.
+    """Return the tiles of a slide that were chosen by a tiling tool.
 
-    The tool finds the tissue and writes the places of its tiles into an HDF5 file;
-    here they become images of a study, or rows of ``X`` each.
+    Such a tool finds the tissue and writes the coordinates of its tiles to an HDF5
+    file. The tiles returned here can be the images of one study, or rows of ``X``.
 
     Parameters
     ----------
     coords : path
         HDF5 file with a data set ``coords`` of shape (n_tiles, 2): x and y of the
         upper left corner of each tile, in pixels of the largest level. Its attributes
-        give the size of a tile, as files of TRIDENT do (``patch_size_level0``, or
-        ``patch_size`` and both magnifications) and those of CLAM (``patch_size`` and
-        ``patch_level``). Files of features that hold ``coords`` will do too.
+        must give the size of a tile, as in files of TRIDENT (``patch_size_level0``, or
+        ``patch_size`` and both magnifications) and CLAM (``patch_size`` and
+        ``patch_level``). Files of features that hold ``coords`` are accepted too.
     slide : path, URL, bytes, file object, PIL image or array
         The slide that the coordinates were made for, in a format that
         :class:`Region` reads.
@@ -52,9 +52,9 @@ def tiles_from_h5(coords: Any, slide: Any) -> list[Region]:
     Returns
     -------
     list of Region
-        One for each line of ``coords``, in its order. Of a pyramid, tiles are taken
-        from the smallest level that still has the pixels the tool asked for. A tile
-        that hangs over the right or lower edge is cut there; ``pad=True`` of an
+        One region per line of ``coords``, in the same order. Tiles of a pyramid are
+        taken from the smallest level that has the resolution chosen in the tool. A
+        tile that crosses the right or lower edge is cut there; ``pad=True`` of an
         embedder keeps its proportions.
 
     Raises
@@ -62,17 +62,17 @@ def tiles_from_h5(coords: Any, slide: Any) -> list[Region]:
     ImageReadError
         If the file is missing, damaged, not HDF5, or lacks ``coords`` or the size of
         a tile; if coordinates are not whole numbers or a tile lies outside of the
-        slide; if the slide cannot be read. It is a ``ValueError``.
+        slide; if the slide cannot be read. It is a subclass of ``ValueError``.
     MissingDependencyError
         If h5py, tifffile or imagecodecs is missing. Install them with
         ``pip install "sk-medsiglip[slides]"``.
 
     Notes
     -----
-    Reads the coordinates and the header of the slide; tiles are decoded when they are
-    embedded. A slide that is not a TIFF file is decoded once here, and once a tile
-    later: pass its pixels as an array. LazySlide keeps tiles in Zarr folders and not in
-    such files: make a :class:`Region` of each of their bounds.
+    Only the coordinates and the header of the slide are read here; tiles are decoded
+    when they are embedded. A slide that is not a TIFF file is decoded once here, and
+    later once per tile; pass its pixels as an array instead. LazySlide stores tiles in
+    Zarr folders: make a :class:`Region` from each of their bounds.
 
     References
     ----------
@@ -109,29 +109,29 @@ def tiles_from_h5(coords: Any, slide: Any) -> list[Region]:
 
 
 class _TileSize(NamedTuple):
-    """Side of a tile at the largest level, and in pixels as the tool shows it."""
+    """Side of a tile in pixels, at the largest level and as shown by the tool."""
 
     at_level_0: float
     shown: float
 
 
 def _read_coordinates(coords: Any) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Return the values of ``coords`` and its attributes, after those of the file."""
+    """Return the values of ``coords``, and the attributes of the file and of it."""
     path = source_path(coords)
     if path is None:
         raise ImageReadError(
-            f"coordinates are read from a path, got {type(coords).__name__}",
+            f"coordinates must be the path of a file, got {type(coords).__name__}",
             "Pass the path of an .h5 file.",
         )
     h5py: Any = import_optional(
         "h5py", extra="slides", purpose="Reading coordinates of tiles"
     )
-    with open_source(path):  # which says what is wrong if it cannot be opened
+    with open_source(path):  # raises a clear error if it cannot be opened
         pass
     if not h5py.is_hdf5(path):
         raise ImageReadError(
-            "it is not an HDF5 file, or cut short",
-            "Pass the .h5 file of coordinates that TRIDENT or CLAM writes.",
+            "it is not an HDF5 file, or it is cut short",
+            "Pass the .h5 file of coordinates written by TRIDENT or CLAM.",
         )
     with decoding("its HDF5 content is damaged", _TILE_AGAIN), h5py.File(path) as file:
         found = file.get("coords")
@@ -139,12 +139,12 @@ def _read_coordinates(coords: Any) -> tuple[NDArray[Any], dict[str, Any]]:
             names = ", ".join(sorted(file)[:10]) or "nothing"
             raise ImageReadError(
                 f'it has no data set "coords"; it holds {names}',
-                "Pass the file of coordinates; TRIDENT's are in its folder patches.",
+                "Pass the file of coordinates; TRIDENT writes it to patches/.",
             )
         if found.ndim != 2 or found.shape[1] != 2 or found.dtype.kind not in "iuf":
             raise ImageReadError(
-                f'its "coords" have shape {found.shape} and type {found.dtype}, and '
-                "two numbers for each tile are needed, (n_tiles, 2)",
+                f'its "coords" have shape {found.shape} and type {found.dtype}, but '
+                "two numbers per tile are needed, (n_tiles, 2)",
                 _TILE_AGAIN,
             )
         if len(found) > _MOST_TILES:
@@ -155,7 +155,7 @@ def _read_coordinates(coords: Any) -> tuple[NDArray[Any], dict[str, Any]]:
 
 
 def _sizes_of_levels(slide: Any) -> list[LevelSize]:
-    """Return the sizes of a slide's levels that can be read, the largest first."""
+    """Return the sizes of the readable levels of a slide, the largest first."""
     if isinstance(slide, np.ndarray) and slide.ndim in (2, 3):
         return [LevelSize(slide.shape[1], slide.shape[0])]
     if is_readable_stream(slide):
@@ -166,12 +166,12 @@ def _sizes_of_levels(slide: Any) -> list[LevelSize]:
                 sizes = level_sizes(stream)
                 if sizes:
                     return sizes
-    whole = load_picture(slide, frame=None, max_pixels=MAX_PIXELS)
+    whole = load_image(slide, frame=None, max_pixels=MAX_PIXELS)
     return [LevelSize(whole.values.shape[1], whole.values.shape[0])]
 
 
 def _tile_size(attributes: dict[str, Any], levels: list[LevelSize]) -> _TileSize:
-    """Return how large a tile is, by the attributes of one tool or another."""
+    """Return the size of a tile, from the attributes of either tool."""
     shown = _number(attributes, "patch_size")
     at_level_0 = _number(attributes, "patch_size_level0")
     stored = _number(attributes, "level0_magnification")
@@ -184,13 +184,13 @@ def _tile_size(attributes: dict[str, Any], levels: list[LevelSize]) -> _TileSize
     if shown and level is not None:
         if level >= len(levels):
             raise ImageReadError(
-                f"its tiles are of level {level:.0f}, and the slide has {len(levels)} "
-                "that can be read",
+                f"its tiles are of level {level:.0f}, but the slide has {len(levels)} "
+                "readable levels",
                 _OTHER_SLIDE,
             )
         return _TileSize(shown * levels[0].width / levels[int(level)].width, shown)
     raise ImageReadError(
-        'its "coords" do not say how large a tile is; their attributes are '
+        'its "coords" do not give the size of a tile; their attributes are '
         f"{', '.join(sorted(attributes)) or 'none'}",
         "Set patch_size_level0, the side of a tile in pixels of the largest level: "
         'h5py.File(path, "a")["coords"].attrs["patch_size_level0"] = 512.',
@@ -198,7 +198,7 @@ def _tile_size(attributes: dict[str, Any], levels: list[LevelSize]) -> _TileSize
 
 
 def _number(attributes: dict[str, Any], name: str) -> float | None:
-    """Return an attribute that is a number from 0; tools write "None" for nothing."""
+    """Return a non-negative number; tools may write "None" for a missing one."""
     value = attributes.get(name)
     if isinstance(value, int | float | np.integer | np.floating) and (
         0 <= value < np.inf
@@ -210,12 +210,12 @@ def _number(attributes: dict[str, Any], name: str) -> float | None:
 def _check_places(
     places: NDArray[Any], attributes: dict[str, Any], slide: LevelSize
 ) -> None:
-    """Refuse coordinates of another slide, which would be tiles of anything."""
+    """Raise if the coordinates belong to another slide or are invalid."""
     width = _number(attributes, "level0_width") or slide.width
     height = _number(attributes, "level0_height") or slide.height
     if (width, height) != slide:
         raise ImageReadError(
-            f"it was written for a slide {width:.0f} wide and {height:.0f} high, and "
+            f"it was written for a slide {width:.0f} wide and {height:.0f} high, but "
             f"this one is {slide.width} wide and {slide.height} high",
             _OTHER_SLIDE,
         )
@@ -233,7 +233,7 @@ def _check_places(
 
 
 def _best_level(levels: list[LevelSize], size: _TileSize) -> int:
-    """Return the smallest level that has the pixels of a tile as the tool shows it."""
+    """Return the smallest level with the resolution shown by the tool."""
     wanted = size.at_level_0 / size.shown * _LEVEL_TOLERANCE
     return max(
         level

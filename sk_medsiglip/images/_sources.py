@@ -1,4 +1,4 @@
-"""One item of ``X``: its name, path, identity and bytes; the files in a folder."""
+"""The name, path, identity and bytes of one item of ``X``; the files of a folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sk_medsiglip.images._urls import (
     url_state,
 )
 
-#: Enough that two sources rarely wait for each other.
+#: Enough locks that two sources rarely wait for each other.
 _N_LOCKS = 64
 
 _locks = [threading.RLock() for _ in range(_N_LOCKS)]
@@ -38,18 +38,18 @@ _locks = [threading.RLock() for _ in range(_N_LOCKS)]
 def alone_with(*objects: Any) -> Iterator[None]:
     """Hold the locks of objects that several rows, and so threads, may share.
 
-    Pillow loads an image when it is first used, which is not thread-safe; open files
-    have one position.
+    Pillow loads an image at its first use, which is not thread-safe, and an open file
+    has only one position.
     """
     places = sorted({id(one) // 16 % _N_LOCKS for one in objects if one is not None})
     with ExitStack() as held:
-        for place in places:  # always in one order, or two threads could deadlock
+        for place in places:  # in sorted order, or two threads could deadlock
             held.enter_context(_locks[place])
         yield
 
 
 def describe(source: Any) -> str:
-    """Return the name of a source in messages; a URL is shown without its secrets."""
+    """Return a name of a source for messages; a URL is shown without its secrets."""
     if isinstance(source, str | os.PathLike):
         return redact(os.fsdecode(os.fspath(source))) or "''"
     if isinstance(source, bytes | bytearray | memoryview):
@@ -67,10 +67,10 @@ def describe(source: Any) -> str:
 
 
 def source_name(source: Any) -> str | None:
-    """Return the path, URL or place in a file that a source is known by, else None.
+    """Return the path, URL or region that identifies a source, else None.
 
-    A URL without user, password and query, which may be secret. Bytes, arrays and open
-    files have no name.
+    A URL is returned without user, password and query, which may be secret. Bytes,
+    arrays and open files have no name.
     """
     named = isinstance(source, str | os.PathLike | LazyImage)
     return describe(source) if named else None
@@ -78,7 +78,7 @@ def source_name(source: Any) -> str | None:
 
 @contextmanager
 def naming(source: Any) -> Iterator[None]:
-    """Let errors name a source, in place of a part of it that they may name."""
+    """Name the source in an ``ImageReadError``, in place of a part of it."""
     try:
         yield
     except ImageReadError as error:
@@ -86,7 +86,7 @@ def naming(source: Any) -> Iterator[None]:
         raise
 
 
-#: Whether a path has no part that is empty, "." or "..".
+#: Match an absolute path without empty parts, "." or "..".
 _IS_TIDY = re.compile(r"(?:/(?!\.{0,2}(?:/|$))[^/]+)+\Z").match
 
 
@@ -102,7 +102,7 @@ def source_path(source: Any) -> str | None:
         local = file_url_path(path)
         return None if local is None else os.path.abspath(local)
     if path.startswith("/") and _IS_TIDY(path) and os.sep == "/":
-        return path  # what abspath would return, in a fifth of its time
+        return path  # the result of abspath, in a fifth of its time
     return os.path.abspath(os.path.expanduser(path))
 
 
@@ -117,17 +117,17 @@ def source_identity(source: Any) -> tuple[str | None, bytes] | None:
     Returns
     -------
     path : str or None
-        Absolute path of the local file whose state must be unchanged, if it is one:
-        the file itself, or the zip archive that holds it.
+        Absolute path of the local file, or of the zip archive that contains it, whose
+        state must be unchanged. None if there is no such file.
     rest : bytes
-        The part of the file; or, if there is no file, a hash of the content, or of the
-        state of a URL as its server tells it.
+        Digest of the part of the file. If there is no file, digest of the content, or
+        of the state of a URL as reported by its server.
 
     Notes
     -----
-    None as a whole if nothing is known so cheaply: Pillow images, file objects,
-    URLs whose server names neither version nor time. A URL costs one or two small
-    requests, so ask for many from several threads.
+    The result is None if the identity cannot be found cheaply: for Pillow images, file
+    objects, and URLs whose server reports neither a version nor a time. A URL costs one
+    or two small requests, so use several threads for many URLs.
     """
     if isinstance(source, LazyImage):
         whole = None if source.whole() is None else source_identity(source.whole())
@@ -149,7 +149,7 @@ def source_identity(source: Any) -> tuple[str | None, bytes] | None:
         return None if state is None else (None, state)
     if isinstance(source, bytes | bytearray | memoryview):
         return None, blake3(b"bytes\0").update(bytes(source)).digest()
-    # Subclasses may mean more than their numbers: masks, units.
+    # Subclasses may carry more than their numbers, such as masks and units.
     if type(source) in (np.ndarray, np.memmap) and source.dtype.kind in "uif":
         digest = blake3(f"array {source.shape} {source.dtype.str}\0".encode())
         values = np.ascontiguousarray(source).reshape(-1)
@@ -158,13 +158,13 @@ def source_identity(source: Any) -> tuple[str | None, bytes] | None:
 
 
 def image_fingerprint(pixels: NDArray[np.uint8]) -> bytes:
-    """Return the fingerprint of an image, 32 bytes.
+    """Return a fingerprint of an image, 32 bytes.
 
     Parameters
     ----------
     pixels : ndarray of shape (H, W, 3), uint8
-        RGB pixels; at the model's size where the fingerprint is the key of a stored
-        row. The vector is a function of these pixels, so images with the same pixels
+        RGB pixels, at the size of the model if the fingerprint is the key of a stored
+        row. The vector depends on these pixels only, so images with the same pixels
         (in another format, under another name, with a window that changes nothing)
         share a row.
 
@@ -192,7 +192,7 @@ def open_source(
     max_bytes: int | None = None,
     check_head: Callable[[bytes], None] | None = None,
 ) -> Iterator[BinaryIO]:
-    """Open a source; a URL is fetched whole, or ``in_parts`` while it is read."""
+    """Open a source; a URL is fetched completely, or ``in_parts`` as it is read."""
     if isinstance(source, str | os.PathLike):
         given = os.fsdecode(os.fspath(source))
         if not is_url(given) or file_url_path(given) is not None:
@@ -209,13 +209,13 @@ def open_source(
     else:
         content = content_of_file_object(source)
     if not content:
-        raise ImageReadError("it is empty", "Write the image again, or remove it.")
+        raise ImageReadError("it is empty", "Save the image again, or remove it.")
     yield io.BytesIO(content)
 
 
 def _open_path(given: str) -> BinaryIO:
     if not given:
-        raise ImageReadError("the path is empty", "Give the path of an image file.")
+        raise ImageReadError("the path is empty", "Pass the path of an image file.")
     path = os.path.expanduser(given)
     try:
         status = os.stat(path)
@@ -236,24 +236,24 @@ def _open_path(given: str) -> BinaryIO:
 def _why_not_opened(error: Exception, given: str, path: str) -> tuple[str, str]:
     """Return the reason and the hint for a path that cannot be opened."""
     if isinstance(error, PermissionError):
-        reason = "there is no permission to read it"
+        reason = "permission to read it was denied"
         hint = "Change the permissions of the file and its folders, or ask its owner."
     elif isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
         reason = f"it cannot be opened ({error.strerror})"
         hint = "Check the path and the disk."
     elif isinstance(error, ValueError):  # a null character
-        reason = "it is not a possible path"
-        hint = "Check how the path was put together."
+        reason = "it is not a valid path"
+        hint = "Check how the path was built."
     elif os.path.islink(path):
         reason = "it is a link to a file that does not exist"
-        hint = "Restore the file that it points to, or remove the link."
+        hint = "Restore the target of the link, or remove the link."
     elif re.match(r"\w{2,}:/[^/]", given):
         reason = "it is a URL that lost a slash"
         hint = "Pass URLs as str, not as Path."
     elif "\\" in given and os.sep == "/":
         reason = "there is no such file, and its path is written as on Windows"
         hint = (
-            'Use slashes: X.str.replace("\\\\", "/"), and the folder on this machine.'
+            'Use slashes, X.str.replace("\\\\", "/"), and the folder on this machine.'
         )
     else:
         reason = "there is no such file"
@@ -295,9 +295,9 @@ def content_of_file_object(source: Any) -> bytes:
 
 
 class BoundedFile(io.BufferedReader):
-    """A file whose ``read`` never sets aside more memory than the file is long.
+    """A file whose ``read`` never allocates more memory than the size of the file.
 
-    A damaged header may ask for four gigabytes of a file of a few hundred bytes.
+    A damaged header may announce four gigabytes in a file of a few hundred bytes.
     """
 
     def __init__(self, path: str) -> None:
@@ -318,7 +318,7 @@ def folder_path(item: Any) -> str | None:
 
 
 def list_files(folder: str) -> list[str]:
-    """Return all visible files below a folder, numbers in names sorted as numbers."""
+    """Return all visible files below a folder, in natural order of their names."""
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
     waiting = [folder]
@@ -347,7 +347,7 @@ def list_files(folder: str) -> list[str]:
 
 
 def _natural(path: str) -> tuple[list[str | int], str]:
-    # Text and digits take turns, so text is compared with text, numbers with numbers.
+    # Text and digits alternate, so text is compared with text, numbers with numbers.
     parts: list[str | int] = list(re.split(r"([0-9]+)", path))
     parts[1::2] = [int(digits) for digits in parts[1::2]]
     return parts, path

@@ -1,4 +1,4 @@
-"""One study, whatever holds it, as slices in order."""
+"""One study of any kind, as slices in order."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._decoded_image import DecodedImage
 from sk_medsiglip.images._decoding import decoding
 from sk_medsiglip.images._dicom import DicomTags
 from sk_medsiglip.images._dicom_series import (
@@ -26,7 +27,6 @@ from sk_medsiglip.images._grey_range import series_of
 from sk_medsiglip.images._kinds import DICOM, NIFTI, PACKED_DICOM, kind_of
 from sk_medsiglip.images._lazy import Part
 from sk_medsiglip.images._nifti import NiftiVolume
-from sk_medsiglip.images._picture import Picture
 from sk_medsiglip.images._read import as_array
 from sk_medsiglip.images._sources import (
     alone_with,
@@ -39,22 +39,22 @@ from sk_medsiglip.images._sources import (
 )
 from sk_medsiglip.images._tiles import count_directories
 
-#: Names that promise a DICOM image, so that a cut copy is not passed over in silence.
+#: Suffixes of DICOM images, so that a damaged copy is reported rather than skipped.
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The slices of a study in order, a few bytes each until they are read."""
+    """Slices of a study in order, a few bytes each until they are read."""
 
     slices: list[Any]  # sources for ``read_image``
     damaged: list[Any] = field(default_factory=list)  # files without a readable header
     volumes: list[NiftiVolume] = field(default_factory=list)  # that slices belong to
 
     def take(self, n_slices: int | None) -> list[Any]:
-        """Return slices spread evenly, first and last included; one is the middle.
+        """Return evenly spaced slices with the first and the last, or the middle one.
 
-        Damaged files come last, so that reading them says what is wrong.
+        Damaged files come last, so that reading them raises their error.
         """
         n = len(self.slices)
         if n_slices is None or n <= n_slices:
@@ -66,14 +66,14 @@ class Study:
 
 
 class StudyParts(NamedTuple):
-    """The sources of a study: the files of a folder, images of a list, or the item."""
+    """Sources of a study: the files of a folder, the images of a list, or the item."""
 
     kind: Literal["folder", "list", "item"]
     sources: list[Any]
 
 
 def study_parts(item: Any) -> StudyParts:
-    """Return the sources that decide a study; no file is opened.
+    """Return the sources of a study, without opening a file.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def open_study(
     Raises
     ------
     ImageReadError
-        If there is no image in it, or more than one series and none is asked for.
+        If it holds no image, or several series and ``series`` is None.
     """
     opening = _Opening(plane, series, max_pixels)
     try:
@@ -138,7 +138,7 @@ def open_study(
 
 @dataclass(frozen=True)
 class _Opening:
-    """The options that studies are opened with."""
+    """Open studies with these options."""
 
     plane: str
     series: int | None
@@ -156,7 +156,7 @@ class _Opening:
     def _open_folder(self, files: Sequence[str]) -> Study:
         headers: list[Header] = []
         volumes: list[str] = []
-        pictures: list[tuple[str, str]] = []
+        images: list[tuple[str, str]] = []
         damaged: list[Any] = []
         for place, path in enumerate(files):
             has_dicom_name = path.lower().removesuffix(".gz").endswith(_DICOM_SUFFIXES)
@@ -174,18 +174,18 @@ class _Opening:
             elif kind == PACKED_DICOM or (kind is None and has_dicom_name):
                 damaged.append(path)
             elif kind not in (None, DICOM):
-                pictures.append((path, str(kind)))
-        # Pictures beside the DICOM files of an export are icons and a viewer.
+                images.append((path, str(kind)))
+        # Other images beside the DICOM files of an export are icons of a viewer.
         if headers:
             slices = self._slices_of(choose_stacks(stacks_of(headers), self.series))
             return Study(slices, damaged)
         if volumes:
             return self._one_volume(volumes, damaged)
-        parts = [part for path, kind in pictures for part in _frames(path, kind)]
+        parts = [part for path, kind in images for part in _frames(path, kind)]
         return self._one_series(parts, damaged) if parts else Study([], damaged)
 
     def _look_at(self, item: Any, place: int) -> tuple[str | None, Header | None]:
-        """Return the kind of a file, and its header if it is a DICOM image."""
+        """Return the kind of a file, and the header of a DICOM image."""
         with open_source(item) as stream:
             kind = kind_of(stream)
             if kind != DICOM:
@@ -217,7 +217,7 @@ class _Opening:
 
     def _open_item(self, item: Any) -> Study:
         if folder_path(item) is not None or _items(item) is not None:
-            return Study([item])  # which reading refuses, naming it
+            return Study([item])  # reading it raises an error that names it
         try:
             return replace(self, series=None).open(item, StudyParts("item", [item]))
         except ImageReadError as error:
@@ -232,9 +232,9 @@ class _Opening:
         if header is not None:
             stacks = choose_stacks(stacks_of([header]), self.series)
             return Study(self._slices_of(stacks))
-        is_picture = kind not in (None, DICOM, PACKED_DICOM)
+        is_image = kind not in (None, DICOM, PACKED_DICOM)
         return self._one_series(
-            _frames(item, str(kind)) if is_picture else [(item, None)]
+            _frames(item, str(kind)) if is_image else [(item, None)]
         )
 
     def _open_values(self, item: Any) -> Study:
@@ -252,13 +252,13 @@ class _Opening:
         index = self.series
         if index is None and len(paths) > 1:
             raise ImageReadError(
-                f"it holds {len(paths)} NIfTI files, and one is needed",
-                "Choose one by series=, an index in the order of their names, or pass "
+                f"it holds {len(paths)} NIfTI files, but one is needed",
+                "Choose one by series=, its index in the order of their names, or pass "
                 "the file itself.",
             )
         if (index or 0) >= len(paths):
             raise ImageReadError(
-                f"series={index} is asked for, and it holds {len(paths)} NIfTI files",
+                f"series={index} was requested, but it holds {len(paths)} NIfTI files",
                 f"Use an index below {len(paths)}.",
             )
         volume = NiftiVolume(paths[index or 0], self.plane)
@@ -267,16 +267,16 @@ class _Opening:
     def _one_series(
         self, parts: Sequence[tuple[Any, int | None]], damaged: Sequence[Any] = ()
     ) -> Study:
-        """Return pictures or planes of an array, whose axes are not known."""
+        """Return images, or planes of an array, whose axes are unknown."""
         if self.plane != "axial" and len(parts) > 1:
             raise ImageReadError(
-                f'plane="{self.plane}" is asked for, and its axes are not known',
+                f'plane="{self.plane}" was requested, but its axes are unknown',
                 "Only NIfTI volumes can be cut in any plane: transpose the array "
                 "instead.",
             )
         if self.series:
             raise ImageReadError(
-                f"series={self.series} is asked for, and it is not a DICOM series",
+                f"series={self.series} was requested, but it is not a DICOM series",
                 "Leave series out for it.",
             )
         return Study(series_of(parts, self.max_pixels), [*damaged])
@@ -305,45 +305,45 @@ class _Opening:
         acquired = stack.plane
         if self.plane != "axial" and acquired not in (None, self.plane):
             raise ImageReadError(
-                f'plane="{self.plane}" is asked for, and its slices are {acquired}',
-                "DICOM slices are shown as they were taken: leave plane out, or "
-                "convert the series to NIfTI.",
+                f'plane="{self.plane}" was requested, but its slices are {acquired}',
+                "DICOM slices are shown as acquired: leave plane out, or convert the "
+                "series to NIfTI.",
             )
 
     def _header_of(self, item: Any, place: int) -> Header | None:
-        """Return the header of an item of a list, if that is a DICOM image."""
+        """Return the header of an item of a list if it is a DICOM image, else None."""
         if not is_readable_stream(item) or _is_url(item) or folder_path(item):
             return None
         try:
             return self._look_at(item, place)[1]
         except ImageReadError:
-            return None  # reading it says the same, with its place in the list
+            return None  # reading it raises the same error, with its place in the list
 
 
 def _unreadable(item: Any, error: ImageReadError) -> Part:
-    """Return an image of a list that cannot be opened: only reading it is an error."""
+    """Return an image of a list that raises the error only when it is read."""
 
-    def read(max_pixels: int) -> Picture:
+    def read(max_pixels: int) -> DecodedImage:
         raise ImageReadError(error.reason, error.hint)
 
     return Part(describe(item), read)
 
 
 def _is_url(item: Any) -> bool:
-    """Whether it is remote; one image then, since a look inside is a download."""
+    """Whether an item is remote, and so taken as one image without being opened."""
     return isinstance(item, str) and "://" in item
 
 
 def _is_volume(values: NDArray[Any]) -> bool:
-    """Whether an array is slices and not one image, whose last axis is its colours."""
+    """Whether an array holds slices rather than one image with colours as last axis."""
     if values.ndim == 4:
         return values.shape[3] in (1, 3, 4)
     return values.ndim == 3 and values.shape[2] not in (1, 3, 4)
 
 
 def _frames(source: Any, format: str) -> list[tuple[Any, int | None]]:
-    """Return each frame of a picture file."""
-    if format in ("JPEG", "BMP"):  # a phone appends previews to a JPEG
+    """Return the frames of an image file that is not DICOM."""
+    if format in ("JPEG", "BMP"):  # phones append previews to a JPEG
         return [(source, None)]
     try:
         with (
@@ -358,7 +358,7 @@ def _frames(source: Any, format: str) -> list[tuple[Any, int | None]]:
             )
             n_bytes = stream.seek(0, io.SEEK_END)
     except ImageReadError:
-        return [(source, None)]  # which reading refuses, and says why
+        return [(source, None)]  # reading it raises the error
     if n_frames > n_bytes:
         raise ImageReadError(
             f"it announces {n_frames} frames, more than it has bytes", "Copy it again."

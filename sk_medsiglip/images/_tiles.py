@@ -1,7 +1,7 @@
 """TIFF pages by tiles: only the tiles or strips that a box touches are decoded.
 
 Slides have billions of pixels. Memory holds the box and one tile, and the result equals
-bit by bit what Pillow decodes of the whole page.
+that of Pillow for the whole page, bit by bit.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.images._decoded_image import choose_frame, refuse_too_large
 from sk_medsiglip.images._decoding import decoding
-from sk_medsiglip.images._picture import choose_frame, refuse_too_large
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 
-#: Compressions by their number in a file; JPEG 2000 within TIFF is Aperio's.
+#: Compressions by their number in a file; JPEG 2000 within TIFF comes from Aperio.
 _NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _OLD_DEFLATE = 1, 5, 7, 8, 32773, 32946
 _JPEG2000 = (33005, 34712)
 _READ = {_NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _OLD_DEFLATE, *_JPEG2000}
@@ -35,7 +35,7 @@ _UNASSOCIATED_ALPHA = 2
 _GREY_TYPES = {"uint8", "uint16", "float32"}
 _ORIENTATION = 274
 
-#: More than any stack of pictures has.
+#: More pages than any stack of images has.
 _MOST_DIRECTORIES = 10_000
 
 _AGAIN = "Copy or download it again."
@@ -59,15 +59,15 @@ def find_page(
             file = tifffile.TiffFile(stream)
             pages = _levels(file, frame)
     except ImageReadError as error:
-        # What tifffile cannot parse, Pillow may; else it says what is wrong.
+        # Pillow may read a header that tifffile cannot parse, or else raise an error.
         if error.__cause__ is not None and level == 0:
             return None
         raise
     if level >= len(pages):
         raise ImageReadError(
             f"it has {len(pages)} level{'s' if len(pages) > 1 else ''} of "
-            f"resolution, and level {level} is asked for",
-            f"Use a level below {len(pages)}, and its pixels as coordinates.",
+            f"resolution, but level {level} was requested",
+            f"Use a level below {len(pages)}, with coordinates in its pixels.",
         )
     with decoding("its TIFF header cannot be read", _AGAIN):
         page = pages[level].aspage()
@@ -82,16 +82,16 @@ class LevelSize(NamedTuple):
 
 
 def level_sizes(stream: BinaryIO) -> list[LevelSize]:
-    """Return the sizes of the levels that can be read in parts, from 0."""
+    """Return the sizes of the levels that can be read in parts, the largest first."""
     import tifffile
 
     with decoding("its TIFF header cannot be read", _AGAIN):
         count_directories(stream)
         try:
             levels = _levels(tifffile.TiffFile(stream), None)
-        except ImageReadError as error:  # it holds several pictures
+        except ImageReadError as error:  # it holds several images
             error.hint = (
-                "Slides are read from pyramids of one picture and from Aperio SVS. "
+                "Slides are read from pyramids of one image and from Aperio SVS. "
                 "Convert others to a pyramid, for example with libvips."
             )
             raise
@@ -102,7 +102,7 @@ def level_sizes(stream: BinaryIO) -> list[LevelSize]:
 def read_page(
     stream: BinaryIO, frame: int | str | None, max_pixels: int
 ) -> NDArray[Any] | None:
-    """Return the values of a page of a type that Pillow does not read, if possible."""
+    """Return the values of a page that Pillow cannot read, or None."""
     if not can_read_tiles():
         return None
     import tifffile
@@ -144,7 +144,7 @@ def count_directories(stream: BinaryIO) -> int:
             )
         stream.seek(place)
         n_entries = number(stream.read(n_count))
-        if not n_entries:  # it points behind the end
+        if not n_entries:  # it points beyond the end of the file
             seen.discard(place)
             break
         stream.seek(place + n_count + n_entry * n_entries)
@@ -154,7 +154,7 @@ def count_directories(stream: BinaryIO) -> int:
 
 
 def _levels(file: TiffFile, frame: int | str | None) -> list[Any]:
-    """Return the pages of one picture, from the largest to the smallest."""
+    """Return the pages of one image, from the largest to the smallest."""
     n_pages = len(file.pages)
     if frame is not None:
         return [file.pages[choose_frame(frame, n_pages)]]
@@ -162,7 +162,7 @@ def _levels(file: TiffFile, frame: int | str | None) -> list[Any]:
         return [file.pages.first]
     first = file.series[0]
     n_levels = sum(len(level.pages) for level in first.levels)
-    # Levels may also hang under a page (SubIFDs); those are no pages of the file.
+    # Levels may also be attached to a page (SubIFDs), and are not pages of the file.
     others = n_pages - sum(
         len(page.treeindex) == 1
         for level in first.levels
@@ -176,7 +176,7 @@ def _levels(file: TiffFile, frame: int | str | None) -> list[Any]:
 
 
 def _has_sizes(page: TiffPage) -> bool:
-    """Whether all sizes and places are numbers: in a damaged header they may not be."""
+    """Whether all sizes and offsets are numbers, unlike in a damaged header."""
     sizes = [page.imagelength, page.imagewidth, page.samplesperpixel]
     if page.tilewidth or page.tilelength:
         sizes += [page.tilelength, page.tilewidth]
@@ -189,7 +189,7 @@ def _has_sizes(page: TiffPage) -> bool:
 
 
 def _is_upright(page: TiffPage) -> bool:
-    """Whether its tiles can be decoded and put side by side."""
+    """Whether the tiles can be decoded and placed side by side."""
     if not _has_sizes(page):
         return False
     if page.compression not in _READ or page.imagedepth != 1 or page.tiledepth > 1:
@@ -208,7 +208,7 @@ def _is_read(page: TiffPage) -> bool:
     if stored != "uint8" or page.bitspersample != 8:
         return False
     if kind == _YCBCR:
-        # Only libjpeg is asked to convert; it is what Pillow asks too.
+        # Only libjpeg converts these colours, as in Pillow.
         return samples == 3 and page.compression == _JPEG and page.planarconfig == 1
     if kind != _RGB:
         return False
@@ -225,12 +225,12 @@ class TiledPage:
 
     @property
     def height(self) -> int:
-        """The height in pixels."""
+        """Height in pixels."""
         return self.page.imagelength
 
     @property
     def width(self) -> int:
-        """The width in pixels."""
+        """Width in pixels."""
         return self.page.imagewidth
 
     @property
@@ -241,7 +241,7 @@ class TiledPage:
     def read(
         self, x: int, y: int, width: int, height: int, *, max_pixels: int
     ) -> NDArray[Any]:
-        """Return the stored values of a box that is inside of the page."""
+        """Return the stored values of a box within the page."""
         page = self.page
         tile_height, tile_width = self._tile_shape()
         refuse_too_large(tile_height, tile_width, max_pixels)
@@ -266,7 +266,7 @@ class TiledPage:
         return min(page.rowsperstrip, page.imagelength), page.imagewidth
 
     def _decode(self, index: int) -> NDArray[Any] | None:
-        """Return a tile of shape (height, width, channels); None if it is left out."""
+        """Return a tile (height, width, channels), or None if it is not stored."""
         page = self.page
         if index >= min(len(page.dataoffsets), len(page.databytecounts)):
             raise ImageReadError("its list of tiles is cut short", _AGAIN)
@@ -292,7 +292,7 @@ class TiledPage:
         return encoded
 
     def _check_header(self, encoded: bytes) -> None:
-        """Refuse a tile whose own header asks for more memory than a tile is."""
+        """Raise if the header of a tile announces more pixels than a tile has."""
         format = {_JPEG: "JPEG", **dict.fromkeys(_JPEG2000, "JPEG2000")}.get(
             self.page.compression
         )
@@ -302,7 +302,7 @@ class TiledPage:
             width, height = tile.size
         tile_height, tile_width = self._tile_shape()
         if width > tile_width or height > max(tile_height, 8):
-            raise ImageReadError("a tile of it is larger than it may be", _AGAIN)
+            raise ImageReadError("a tile of it is larger than its tags say", _AGAIN)
 
 
 def _paste(tile: NDArray[Any], values: NDArray[Any], top: int, left: int) -> None:

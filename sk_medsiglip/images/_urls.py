@@ -1,6 +1,6 @@
-"""Images behind URLs, fetched by fsspec because the user gave the URL.
+"""Images behind URLs, fetched by fsspec; only URLs passed by the user are fetched.
 
-A URL may hold a password or a signed token, so no message quotes one unredacted.
+A URL may hold a password or a signed token, so messages quote only redacted URLs.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from sk_medsiglip.images._kinds import HEAD_BYTES
 #: Larger files are refused before they are downloaded: the image would not fit.
 MAX_FILE_BYTES = 4 * 2**30
 
-#: Seconds: until a connection stands, without a byte, and for one file in all.
+#: Time limits in seconds: to connect, without a byte, and for one file in total.
 CONNECT_SECONDS, SILENCE_SECONDS, TOTAL_SECONDS = 30.0, 60.0, 3600.0
 
-#: Protocols behind whose link another one may stand, with "::" between the two.
+#: Protocols that may be followed by another link, separated by "::".
 _CONTAINER = re.compile(
     "(zip|tar|libarchive|dir|(simple|file|block)cache|cached|fs)(::|://)"
 )
 
-#: Bytes that are requested at once where only parts of a file are needed.
+#: Bytes requested at once if only parts of a file are needed.
 _PART_BYTES = 2**18
 
-#: The package behind a protocol, where its name does not say so.
+#: The package for a protocol, if its name is different.
 _PACKAGES = {
     "abfs": "adlfs",
     "abfss": "adlfs",
@@ -51,7 +51,7 @@ _PACKAGES = {
     "ssh": "paramiko",
 }
 
-#: Entries of a file system's record that change when the content does.
+#: Entries in the record of a file system that change with the content.
 _VERSIONS = (
     *("ETag", "etag", "e_tag", "VersionId", "version_id", "generation"),
     *("Content-MD5", "content_md5", "md5Hash", "crc32c", "Digest", "CRC", "checksum"),
@@ -86,7 +86,7 @@ def redact(url: str) -> str:
 def _links(url: str) -> list[str]:
     """Split a chain such as ``zip://a.png::https://host/b.zip``.
 
-    The link that names a host is the last: its "::" belong to an address of IPv6, a
+    The last link is the one with a host: any "::" in it belongs to an IPv6 address, a
     path, a password or a query.
     """
     links: list[str] = []
@@ -97,7 +97,7 @@ def _links(url: str) -> list[str]:
 
 
 def _redact_one(link: str) -> str:
-    # A Path makes one slash of two.
+    # Path turns two slashes into one.
     found = re.match(r"([^/]{2,}?:/+)(.*)", link, re.DOTALL)
     if found is None or _CONTAINER.match(link):
         return link
@@ -107,14 +107,14 @@ def _redact_one(link: str) -> str:
     if "@" in host:
         rest = host.rpartition("@")[2] + path
     elif port and not (re.fullmatch(r":\d*", port) and "@" not in path):
-        # A password with an unescaped slash or mark ends up behind the host's end.
+        # A password with an unescaped slash or mark ends up after the host.
         rest = rest.partition("@")[2] if rest.count("@") == 1 else "..."
     shown = re.split(r"[?#]", rest, maxsplit=1)
     return f"{protocol}{shown[0]}" + ("?..." if len(shown) > 1 else "")
 
 
 def local_archive(url: str) -> tuple[str, str] | None:
-    """Return path and member of ``zip://member::archive.zip`` on this machine."""
+    """Return path and member of a local archive, ``zip://member::archive.zip``."""
     links = _links(url)
     protocol, _, name = links[0].partition("://")
     if protocol not in ("zip", "tar") or len(links) != 2 or not links[1]:
@@ -137,7 +137,7 @@ def fetch(
         if re.match(rb"\s*<(!doctype html|html)", head, re.IGNORECASE):
             raise ImageReadError(
                 "the server sent a web page, not an image",
-                "It may ask for a log-in: open the URL in a browser.",
+                "It may require a login: open the URL in a browser.",
             )
         if check_head is not None and head:
             check_head(head)
@@ -148,7 +148,7 @@ def fetch(
 
 @contextmanager
 def open_in_parts(url: str) -> Iterator[BinaryIO]:
-    """Yield a stream that fetches only the parts that are read, where that works."""
+    """Yield a stream that fetches only the parts that are read, if possible."""
     remote = guarded(_open, url)
     if remote is None:
         yield io.BytesIO(fetch(url))
@@ -158,7 +158,7 @@ def open_in_parts(url: str) -> Iterator[BinaryIO]:
 
 
 def url_state(url: str) -> bytes | None:
-    """Return a digest of what the server says about the file's present content."""
+    """Return a digest of the state of a file as reported by its server, or None."""
     try:
         record = guarded(_record, url)
     except ImageReadError:
@@ -196,7 +196,7 @@ def _fetch(url: str, max_bytes: int, check: Callable[[bytes], None]) -> bytes:
 
 
 def _open(url: str) -> Any:
-    """Return a remote file; None where its end cannot be had without its start."""
+    """Return a remote file, or None if it cannot be read in parts."""
     file_system, path = _file_system(url)
     remote = file_system.open(
         path, "rb", block_size=_PART_BYTES, cache_type="blockcache"
@@ -205,7 +205,7 @@ def _open(url: str) -> Any:
         remote.seek(-1, io.SEEK_END)
         remote.read(1)
         remote.seek(0)
-    except (ValueError, TypeError):  # no ranges, or no length
+    except (ValueError, TypeError):  # the server supports no ranges, or no length
         remote.close()
         return None
     return remote
@@ -213,7 +213,7 @@ def _open(url: str) -> Any:
 
 def _record(url: str) -> dict[str, Any]:
     file_system, path = _file_system(url)
-    # A listing that was kept earlier may be of a file that was replaced since.
+    # A cached listing may describe a file that has been replaced since.
     file_system.invalidate_cache(path)
     return file_system.info(path)
 
@@ -227,17 +227,17 @@ def _file_system(url: str) -> tuple[Any, str]:
         return core.url_to_fs(_for_fsspec(url), **options)
     except ImportError as error:
         missing = error
-    # fsspec names the protocol's package in a text; only the command is of use.
+    # fsspec names the package in prose; we give the command.
     protocol = url.partition("://")[0]
     package = _PACKAGES.get(protocol)
-    mend = f'Install it with: pip install "{package}"' if package else str(missing)
+    hint = f'Install it with: pip install "{package}"' if package else str(missing)
     raise MissingDependencyError(
-        f"URLs of the protocol {protocol} need a package that is not installed. {mend}"
+        f"URLs of the protocol {protocol} need a package that is not installed. {hint}"
     )
 
 
 def _for_fsspec(url: str) -> str:
-    """Write the "::" of an http URL otherwise: fsspec splits a chain at each."""
+    """Escape the "::" of an http URL, at which fsspec would split a chain."""
     *containers, last = _links(url)
     if re.match("https?://", last):
         start, host, rest = re.match(  # type: ignore[union-attr]
@@ -245,7 +245,7 @@ def _for_fsspec(url: str) -> str:
         ).groups()
         with suppress(ValueError):
             host = f"[{ipaddress.IPv6Address((host or '')[1:-1]).exploded}]"
-        # The same characters to the server, which are sent as they were.
+        # The server receives the same characters.
         start, rest = (part.replace("::", ":%3A") for part in (start, rest))
         last = f"{start}{host or ''}{rest}"
     return "::".join([*containers, last])
@@ -261,14 +261,14 @@ def _http_client(protocol: str) -> dict[str, Any]:
             sock_read=SILENCE_SECONDS,
         ),
         "trace_configs": [_redirects()],
-        "trust_env": True,  # the proxy of a hospital, as other tools take it
+        "trust_env": True,  # use the proxy of the environment, as other tools do
     }
     return own | conf.get(protocol, {}).get("client_kwargs", {})
 
 
 @functools.cache
 def _redirects() -> Any:
-    """Return what ends a request that is sent on to another host, or to plain http."""
+    """Return a hook that refuses redirects to another host, or to plain http."""
     aiohttp = import_optional("aiohttp", extra="remote", purpose="Reading http URLs")
 
     async def refuse(session: Any, context: Any, given: Any) -> None:
@@ -277,9 +277,9 @@ def _redirects() -> Any:
         here = given.response.url
         if there.host != here.host or (here.scheme, there.scheme) == ("https", "http"):
             raise ImageReadError(
-                f"the server sends on to {there.scheme}://{there.host}, and only what "
-                "you pass is fetched",
-                "Pass the URL there if you trust it, or download the file yourself.",
+                f"the server redirects to {there.scheme}://{there.host}, but only the "
+                "host that you pass is contacted",
+                "Pass that URL if you trust it, or download the file yourself.",
             )
 
     config = aiohttp.TraceConfig()
@@ -290,7 +290,7 @@ def _redirects() -> Any:
 def _download(
     file_system: Any, path: str, max_bytes: int, check: Callable[[bytes], None]
 ) -> bytes:
-    """Fetch by one request, and stop where a server sends more than it may."""
+    """Fetch with one request, and stop if the server sends more than the limit."""
     callbacks = import_optional("fsspec.callbacks", extra="remote", purpose="URLs")
 
     class Announced(callbacks.Callback):  # type: ignore[name-defined]
@@ -303,7 +303,7 @@ def _download(
         def write(self, data: Any) -> int:
             _refuse_too_long(self.tell() + len(data), max_bytes)
             written = super().write(data)
-            # The last call, at the end of the body, brings nothing.
+            # The last call, at the end of the body, passes no bytes.
             if not self.checked and (self.tell() >= HEAD_BYTES or not len(data)):
                 self.checked = True
                 check(self.getbuffer()[:HEAD_BYTES].tobytes())
@@ -317,14 +317,14 @@ def _download(
 def _refuse_too_long(size: int | None, max_bytes: int) -> None:
     if size is not None and size > max_bytes:
         raise ImageReadError(
-            f"it is longer than {max_bytes} bytes, and is not downloaded",
-            "Download it yourself and pass the file; of a slide pass Regions, which "
+            f"it is larger than {max_bytes} bytes, and is not downloaded",
+            "Download it yourself and pass the file; for a slide, pass Regions, which "
             "fetch only the tiles they need.",
         )
 
 
 class _Guarded(io.RawIOBase):
-    """A remote file that raises our errors."""
+    """A remote file whose errors are turned into ``ImageReadError``."""
 
     def __init__(self, remote: Any) -> None:
         self._remote = remote

@@ -480,7 +480,7 @@ def test_a_place_that_cannot_be_one_is_said_so(tmp_path):
     cache.release(SPACE, [fingerprint(1)])
     with pytest.raises(CacheError, match="written"):
         cache.put_many(SPACE, [fingerprint(1)], np.zeros((1, 16)))
-    with pytest.raises(CacheError, match="kept"):
+    with pytest.raises(CacheError, match="facts"):
         cache.remember_model("demo", None, {})
 
 

@@ -111,9 +111,9 @@ def test_mixed_depths_of_16_bit_pictures_are_noticed(picture, tmp_path):
     with pytest.warns(SkMedSiglipWarning) as warned:
         table = check_images(X)
     assert str(warned[0].message) == (
-        "16-bit pictures of this collection are shown on different scales: 1 with "
-        "white at 255, 1 with white at 4095, 2 with white at 65535. By "
-        'intensity="auto" white is the smallest of 255, 4095 and 65535 that an image '
+        "16-bit images of this collection are shown on different scales: 1 with "
+        "white at 255, 1 with white at 4095, 2 with white at 65535. With "
+        'intensity="auto", white is the smallest of 255, 4095 and 65535 that the image '
         "does not exceed. If they come from one source, fix the scale: "
         "intensity=Window(center=32767.5, width=65535)."
     )
@@ -129,7 +129,7 @@ def test_a_library_for_some_of_the_files_is_their_failure(monkeypatch, picture):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     table = check_images([CT, picture])
     assert table.readable.tolist() == [False, True]
-    assert table.reason[0] == "a library that reads it is not installed"
+    assert table.reason[0] == "the library that reads it is not installed"
     assert 'pip install "sk-medsiglip[dicom]"' in table.hint[0]
 
 
@@ -233,7 +233,7 @@ def test_settings_reach_the_reader(tmp_path):
     assert run(tmp_path).exit_code == 1
     for frame in ("0", "14", "middle"):
         assert run(tmp_path, "--frame", frame).exit_code == 0
-    assert "frame=15 is asked for" in run(tmp_path, "--frame", "15").stdout
+    assert "frame=15 was requested" in run(tmp_path, "--frame", "15").stdout
     result = run(tmp_path, "--frame", "0", "--max-pixels", "99")
     assert "more than max_pixels=99" in result.stdout
 
@@ -311,7 +311,7 @@ def test_files_that_may_not_be_read_are_failures_of_many(picture):
         )
     text = done.stdout.partition("then")[2]
     assert "3 images: 1 can be read." in text, done.stderr
-    assert "2 x there is no permission to read it" in text
+    assert "2 x permission to read it was denied" in text
     assert done.returncode == 1
 
 

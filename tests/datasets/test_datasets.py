@@ -447,7 +447,7 @@ def test_fetch_gives_up_with_the_servers_answer(server, tmp_path):
 
 def test_fetch_tries_again_after_an_answer_that_is_none(server, tmp_path):
     server.garbles = 1
-    with pytest.raises(DatasetError, match="the transfer broke off .*no HTTP.*1 times"):
+    with pytest.raises(DatasetError, match="no HTTP.*1 times"):
         fetch_pneumonia_mnist(tmp_path / "home", n_retries=0)
     server.garbles = 2
     fetch_pneumonia_mnist(tmp_path / "home", n_retries=1, delay=0)

@@ -411,7 +411,7 @@ def test_verbose_shows_a_bar_where_there_is_work(embedder, images, capsys):
         ({"model": 3}, "The 'model' parameter"),
         ({"intensity": "grey"}, "intensity must be one of"),
         ({"frame": -1}, "frame must be"),
-        ({"device": "gpu"}, "not a device that torch knows"),
+        ({"device": "gpu"}, "not known to torch"),
     ],
 )
 def test_bad_parameters_are_named(embedder, images, params, message):
@@ -751,7 +751,7 @@ def test_text_rows(checkpoint, store):
 def test_over_long_texts_warn_once_with_rows(checkpoint, store):
     long = "pleural effusion " * 60
     embedder = MedSigLIPTextEmbedder(checkpoint, device="cpu", cache=store)
-    with pytest.warns(TruncatedTextWarning, match=r": 2, in rows 1, 3\.") as caught:
+    with pytest.warns(TruncatedTextWarning, match="rows 1, 3") as caught:
         embedder.transform(["short", long, "brief", long])
     assert len(caught) == 1
     assert "pleural" not in str(caught[0].message)
@@ -760,7 +760,7 @@ def test_over_long_texts_warn_once_with_rows(checkpoint, store):
 @pytest.mark.parametrize(
     ("X", "error", "message"),
     [
-        ("one text", TypeError, "X is one text"),
+        ("one text", TypeError, "single text"),
         ([], ValueError, "0 sample"),
         (["a", 3], TypeError, "row 1 of X is a int"),
         (["a", "  "], ValueError, "row 1 of X is an empty text"),

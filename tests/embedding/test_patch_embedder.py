@@ -185,11 +185,11 @@ def test_a_store_that_cannot_be_written_costs_a_warning(patches, images, store):
     (store.location / "segments").rmdir()
     (store.location / "segments").write_bytes(b"")  # a file where a folder should be
     patches.set_params(embedder__cache=store)
-    with pytest.warns(CacheWarning, match="not kept"):
+    with pytest.warns(CacheWarning, match="not stored"):
         bags = patches.transform(images)
     np.testing.assert_array_equal(bags, expected)
     with (
-        pytest.warns(CacheWarning, match="not kept"),
+        pytest.warns(CacheWarning, match="not stored"),
         pytest.raises(CacheError, match="lazy=False"),
     ):
         patches.set_params(lazy=True).transform(images)

@@ -118,7 +118,7 @@ def test_errors_say_what_was_wrong():
         ((["a", "b"], np.full((2, 2), 0.5)), "pass classes="),
         (([0, 1, 1], np.full((2, 2), 0.5)), "inconsistent numbers"),
         (([0, 1], np.full((2, 2), np.nan)), "y_prob holds NaN"),
-        ((np.full((2, 2), np.nan), np.full((2, 2), 0.5)), "no known label"),
+        ((np.full((2, 2), np.nan), np.full((2, 2), 0.5)), "label"),
     ]:
         with pytest.raises(ValueError, match=match):
             expected_calibration_error(*arguments)

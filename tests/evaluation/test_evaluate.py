@@ -636,8 +636,8 @@ def test_published_figures_stand_beside_ones_own(data):
         ({"metrics": "auc"}, "metric 'auc'"),
         ({"metrics": "sensitivity@sensitivity=0.9"}, "unknown metric"),
         ({"metrics": []}, "metrics is empty"),
-        ({"level": 95}, "is a share between"),
-        ({"n_bootstrap": 0}, "whole number from 1 on"),
+        ({"level": 95}, "level must be"),
+        ({"n_bootstrap": 0}, "n_bootstrap"),
         ({"groups": [1, 2]}, "inconsistent numbers"),
     ],
 )

@@ -123,7 +123,7 @@ def test_bands_hold_the_truth_as_often_as_they_say():
         ([0, 1], [[0.9, 0.1], [0.1, 0.9]], {}, "probability of the second class"),
         ([0, 1], [0.1, np.nan], {}, "hold NaN"),
         ([0, 1], [0.1, 0.2], {"groups": ["a"]}, "1 ids for 2"),
-        ([0, 1], [0.1, 0.2], {"level": 95}, "level is a share"),
+        ([0, 1], [0.1, 0.2], {"level": 95}, "level"),
     ],
 )
 def test_net_benefit_says_what_is_wrong(y, said, params, message):

@@ -260,7 +260,7 @@ def test_a_fold_without_one_of_the_classes():
         ({"y": np.zeros(20)}, "one class"),
         ({"y": np.full((20, 2), 2)}, "got 2"),
         ({"y": [0, 1]}, "inconsistent numbers"),
-        ({"folds": [([], [])]}, "no rows"),
+        ({"folds": [([], [])]}, "rows"),
         ({"sample_weight": np.ones(3)}, "sample_weight.shape"),
     ],
 )

@@ -293,11 +293,11 @@ def test_pages_of_a_tiff_and_frames_of_a_webp(colours):
     ):
         with pytest.raises(ImageReadError, match="it holds 4 frames") as caught:
             read_image(content)
-        assert caught.value.hint == 'Say which: frame=0, ..., or frame="middle".'
+        assert caught.value.hint == 'Choose one: frame=0, ..., or frame="middle".'
         assert (read_image(content, frame=0) == 0).all()
         assert (read_image(content, frame=3) == 180).all()
         assert (read_image(content, frame="middle") == 120).all()
-        with pytest.raises(ImageReadError, match="frame=4 is asked for"):
+        with pytest.raises(ImageReadError, match="frame=4"):
             read_image(content, frame=4)
     single = saved(Image.fromarray(colours))
     for frame in (0, "middle", None):

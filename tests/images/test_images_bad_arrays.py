@@ -12,7 +12,7 @@ from sk_medsiglip.images import read_image
 
 NO_IMAGE = "An image is a path, bytes, a file object, a PIL image or a NumPy array."
 MISSING = ("the image is missing (None or NaN)", "Drop such rows: X.dropna().")
-EMPTY = ("it is empty", "Write the image again, or remove it.")
+EMPTY = ("it is empty", "Save the image again, or remove it.")
 CLOSED = (
     "the file object is closed or cannot seek",
     "Pass its bytes, file.read(), or the path.",
@@ -21,13 +21,13 @@ SHOW_AS = (
     "intensity=Window(center, width) or Percentiles(1, 99); for CT in Hounsfield units "
     "CTWindows()."
 )
-SAY_HOW = f"Say how to show them: {SHOW_AS}"
+SAY_HOW = f"Choose how they are displayed: {SHOW_AS}"
 AS_BYTES = f"Values from 0 to 255: image.astype(np.uint8). Others: {SHOW_AS}"
 SLICES = "If these are slices of a volume, pass each slice as one image."
 SHAPES = "Pass arrays of shape (height, width) or (height, width, channels)."
 NO_NAN = (
     "it holds NaN, infinite or huge values",
-    "Replace them, by np.nan_to_num(image, posinf=1, neginf=0) perhaps.",
+    "Replace them: np.nan_to_num(image, posinf=1, neginf=0).",
 )
 
 
@@ -80,17 +80,17 @@ ARRAYS = {
     "no columns": (np.zeros((3, 0, 3)), "it has no pixels", "Remove it from X."),
     "no dimension": (
         np.array(5),
-        "an image has 2 or 3 dimensions, and this has 0",
+        "an image has 2 or 3 dimensions, but this one has 0",
         SHAPES,
     ),
     "one dimension": (
         np.zeros(5),
-        "an image has 2 or 3 dimensions, and this has 1",
+        "an image has 2 or 3 dimensions, but this one has 1",
         SHAPES,
     ),
     "a batch": (
         np.zeros((2, 8, 8, 3)),
-        "one image has 2 or 3 dimensions, and this has 4",
+        "an image has 2 or 3 dimensions, but this one has 4",
         "If it is a batch, pass its images: list(batch).",
     ),
     "channels first": (
@@ -100,17 +100,17 @@ ARRAYS = {
     ),
     "two channels": (
         np.zeros((8, 8, 2)),
-        "an image has 1, 3 or 4 channels, and this has 2",
+        "an image has 1, 3 or 4 channels, but this one has 2",
         SLICES,
     ),
     "five channels": (
         np.zeros((8, 8, 5)),
-        "an image has 1, 3 or 4 channels, and this has 5",
+        "an image has 1, 3 or 4 channels, but this one has 5",
         SLICES,
     ),
     "a volume": (
         np.zeros((20, 64, 64)),
-        "an image has 1, 3 or 4 channels, and this has 64",
+        "an image has 1, 3 or 4 channels, but this one has 64",
         SLICES,
     ),
     "NaN": (np.full((4, 4), np.nan), *NO_NAN),
@@ -120,40 +120,40 @@ ARRAYS = {
     "huge": (np.array([[0, 1e300]]), *NO_NAN),
     "hounsfield units": (
         np.array([[-1000.0, 40.0, 3000.0]]),
-        "its values are float64 from -1000 to 3000, and floats are expected in [0, 1]",
+        "its values are float64 from -1000 to 3000, but floats are expected in [0, 1]",
         SAY_HOW,
     ),
     "floats from -1": (
         np.array([[-1.0, 1.0]], np.float32),
-        "its values are float32 from -1 to 1, and floats are expected in [0, 1]",
+        "its values are float32 from -1 to 1, but floats are expected in [0, 1]",
         SAY_HOW,
     ),
     "floats to 255": (
         np.array([[0.0, 255.0]]),
-        "its values are float64 from 0 to 255, and floats are expected in [0, 1]",
+        "its values are float64 from 0 to 255, but floats are expected in [0, 1]",
         AS_BYTES,
     ),
     "negative integers": (
         np.array([[-5, 7]], np.int16),
-        "its values are int16 from -5 to 7, and integers are expected to be uint8 or "
+        "its values are int16 from -5 to 7, but integers are expected to be uint8 or "
         "uint16",
         SAY_HOW,
     ),
     "64-bit integers": (
         np.array([[1, 7]], np.int64),
-        "its values are int64 from 1 to 7, and integers are expected to be uint8 or "
+        "its values are int64 from 1 to 7, but integers are expected to be uint8 or "
         "uint16",
         AS_BYTES,
     ),
     "bool": (
         np.ones((4, 4), bool),
         "pixels of type bool are not grey values",
-        "A mask can be shown as image.astype(np.uint8) * 255.",
+        "Convert a mask with image.astype(np.uint8) * 255.",
     ),
     "complex": (
         np.ones((4, 4), complex),
         "pixels of type complex128 are not grey values",
-        "Take its magnitude, np.abs(image), and say intensity=Percentiles().",
+        "Take its magnitude, np.abs(image), and set intensity=Percentiles().",
     ),
     "objects": (
         np.full((4, 4), None),
@@ -212,8 +212,8 @@ def test_a_tensor_that_gives_no_array_is_an_image_error():
 
     with pytest.raises(ImageReadError) as caught:
         read_image(OnTheGpu())
-    assert caught.value.reason == "it cannot be made a NumPy array (TypeError)"
-    assert caught.value.hint == "Pass a NumPy array; of a tensor, on the CPU."
+    assert caught.value.reason == "it cannot be converted to a NumPy array (TypeError)"
+    assert caught.value.hint == "Pass a NumPy array, or a tensor on the CPU."
 
 
 def test_running_out_of_memory_is_no_bad_image():
@@ -250,7 +250,7 @@ def test_int32_is_an_error_as_pillows_mode_i_is(high):
         shown = read_image(image, intensity="lung")
         assert shown[0, 1].tolist() == [255] * 3
     assert len(set(reasons)) == 1
-    assert reasons[0].startswith(f"its values are int32 from 0 to {high:g}, and integ")
+    assert reasons[0].startswith(f"its values are int32 from 0 to {high:g}, but integ")
 
 
 def tiff(values):

@@ -21,7 +21,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 AGAIN = "Copy or download it again; if a viewer opens it, save it from there as PNG."
 DAMAGED = "it is damaged or cut short (OSError)"
-TOO_LARGE = "it has more pixels than Pillow's own limit"
+TOO_LARGE = "it has more pixels than the limit of Pillow"
 RAISE_LIMITS = (
     "If the file can be trusted, raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels."
 )
@@ -84,14 +84,18 @@ CONTENTS = {
     "text": (b"patient,label\n1,0\n" * 50, "it is not an image file", None),
     "one byte": (b"\x08", "it is not an image file", None),
     "zeros": (bytes(5000), "it is not an image file", None),
-    "gif": (encoded("GIF"), "it is a GIF image, which is not read", None),
+    "gif": (encoded("GIF"), "it is a GIF image, which is not supported", None),
     "jpeg 2000": (
         encoded("JPEG2000"),
-        "it is a JPEG 2000 image outside of DICOM, which is not read",
+        "it is a JPEG 2000 image outside of DICOM, which is not supported",
         None,
     ),
-    "pdf": (b"%PDF-1.4" + bytes(500), "it is a PDF document, which is not read", None),
-    "numpy": (b"\x93NUMPY\x01\x00", "it is a NumPy file, which is not read", None),
+    "pdf": (
+        b"%PDF-1.4" + bytes(500),
+        "it is a PDF document, which is not supported",
+        None,
+    ),
+    "numpy": (b"\x93NUMPY\x01\x00", "it is a NumPy file, which is not supported", None),
     "png cut short": (encoded("PNG")[:3000], DAMAGED, AGAIN),
     "jpeg cut short": (encoded("JPEG")[:2000], DAMAGED, AGAIN),
     "tiff cut short": (encoded("TIFF")[:5000], DAMAGED, AGAIN),
@@ -207,7 +211,7 @@ PATHS = {
     "broken link": (
         lambda folder: linked(folder),
         "it is a link to a file that does not exist",
-        "Restore the file that it points to, or remove the link.",
+        "Restore the target of the link, or remove the link.",
     ),
     "link to itself": (
         lambda folder: linked_to_itself(folder),
@@ -232,12 +236,12 @@ PATHS = {
     "empty": (
         lambda folder: "",
         "the path is empty",
-        "Give the path of an image file.",
+        "Pass the path of an image file.",
     ),
     "null character": (
         lambda folder: "a\0b",
-        "it is not a possible path",
-        "Check how the path was put together.",
+        "it is not a valid path",
+        "Check how the path was built.",
     ),
     "too long": (
         lambda folder: "a" * 5000,
@@ -321,6 +325,6 @@ def test_no_permission(open_folder, closed):
     folder.chmod(0o755)
     assert result.stdout.splitlines() == [
         "(64, 64, 3)",
-        f"{path}: there is no permission to read it. Change the permissions of the "
+        f"{path}: permission to read it was denied. Change the permissions of the "
         "file and its folders, or ask its owner.",
     ], result.stderr

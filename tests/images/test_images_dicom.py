@@ -17,7 +17,7 @@ from pydicom.uid import (
 
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import MAX_PIXELS, check_images, read_image
-from sk_medsiglip.images._read import load_picture
+from sk_medsiglip.images._read import load_image
 
 NO_IMAGE = "it holds no pixels: it is a {} object"
 
@@ -183,9 +183,9 @@ def test_uncompressed_values_equal_those_of_pydicom():
         syntax = dataset.file_meta.TransferSyntaxUID
         if syntax.is_encapsulated or "PALETTE" in dataset.PhotometricInterpretation:
             continue
-        picture = load_picture(FILES[name], frame="middle", max_pixels=MAX_PIXELS)
-        np.testing.assert_array_equal(picture.values, expected, err_msg=name)
-        assert picture.values.dtype == expected.dtype.newbyteorder("=")
+        image = load_image(FILES[name], frame="middle", max_pixels=MAX_PIXELS)
+        np.testing.assert_array_equal(image.values, expected, err_msg=name)
+        assert image.values.dtype == expected.dtype.newbyteorder("=")
         seen.add((syntax.name, expected.dtype.name, expected.ndim))
     assert len({syntax for syntax, _, _ in seen}) == 4
     assert len(seen) >= 12
@@ -225,7 +225,7 @@ def test_frames_of_real_files():
     frames = [read_image(path, frame=i) for i in range(10)]
     assert len({frame.tobytes() for frame in frames}) == 10
     np.testing.assert_array_equal(read_image(path, frame="middle"), frames[5])
-    with pytest.raises(ImageReadError, match="frame=10 is asked for, and it holds 10"):
+    with pytest.raises(ImageReadError, match="frame=10"):
         read_image(path, frame=10)
     for name in (
         "emri_small_RLE.dcm",
@@ -265,12 +265,12 @@ def test_of_many_frames_only_one_is_read(name):
     n_frames = int(pydicom.dcmread(path, stop_before_pixels=True).NumberOfFrames)
     with path.open("rb") as file:
         counting = CountingFile(file)
-        picture = load_dicom(counting, frame="middle", max_pixels=MAX_PIXELS)
+        image = load_dicom(counting, frame="middle", max_pixels=MAX_PIXELS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset, expected = frame_by_pydicom(path)
     if dataset.PhotometricInterpretation != "PALETTE COLOR":
-        np.testing.assert_array_equal(picture.values, expected)
+        np.testing.assert_array_equal(image.values, expected)
     if name == "liver.dcm":  # frames of single bits are cut out of the whole
         assert counting.n_read <= path.stat().st_size + 4096
     else:

@@ -99,17 +99,17 @@ BAD = {
     ),
     "retired colours": (
         lambda: drawn(np.zeros((2, 2, 3), np.uint8), PhotometricInterpretation="HSV"),
-        "its pixels are HSV, which is not read",
+        "its pixels are HSV, which is not supported",
         "Export it as RGB",
     ),
     "colours that nobody knows": (
         lambda: drawn(RAMP, PhotometricInterpretation="DOE JANE"),
-        "its pixels are colours of an unknown kind, which is not read",
+        "its pixels are colours of an unknown kind, which is not supported",
         "Export it as RGB",
     ),
     "two values a pixel": (
         lambda: drawn(RAMP, SamplesPerPixel=2),
-        "it has 2 values a pixel, not 1 or 3",
+        "it has 2 values per pixel, not 1 or 3",
         "Copy or export it again.",
     ),
     "image without pixels": (
@@ -130,12 +130,12 @@ BAD = {
     "only the magic": (lambda: bytes(128) + b"DICM", "it holds no pixels", ""),
     "no photometric interpretation": (
         lambda: drawn(RAMP, PhotometricInterpretation=None),
-        "its pixels are damaged, cut short, or unlike its tags",
+        "its pixels are damaged, cut short, or differ from its tags",
         "Copy or export it again.",
     ),
     "colours announced, grey stored": (
         lambda: drawn(RAMP, PhotometricInterpretation="RGB"),
-        "its tags announce colours, its pixels are grey",
+        "its tags announce colours, but its pixels are grey",
         "Copy or export it again.",
     ),
     "more rows than pixels": (
@@ -150,7 +150,7 @@ BAD = {
     ),
     "video": (
         lambda: drawn(RAMP, syntax=MPEG2MPML, PixelData=encapsulate([bytes(10)])),
-        "its pixels are stored as MPEG2 Main Profile / Main Level, which is not read",
+        "its pixels are stored as MPEG2 Main Profile",
         "Export it as uncompressed DICOM",
     ),
 }

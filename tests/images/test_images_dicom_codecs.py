@@ -29,7 +29,7 @@ from pydicom.uid import (
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import MAX_PIXELS, read_image
 from sk_medsiglip.images._dicom_jpeg import JPEGHeader, jpeg_header
-from sk_medsiglip.images._read import load_picture
+from sk_medsiglip.images._read import load_image
 
 gdcm = pytest.importorskip("gdcm", reason='pip install "sk-medsiglip[dicom]"')
 
@@ -45,7 +45,7 @@ NAMES = {"u": "unsigned", "i": "signed"}
 
 
 def values_of(source, **options):
-    return load_picture(source, frame=None, max_pixels=MAX_PIXELS, **options).values
+    return load_image(source, frame=None, max_pixels=MAX_PIXELS, **options).values
 
 
 def wave(bits, kind="u", *, samples=1, shape=(37, 42)):
@@ -257,7 +257,7 @@ def test_a_frame_of_another_size_than_its_tags(syntax, tags, tmp_path):
     with pytest.raises(ImageReadError) as caught:
         read_image(stream.getvalue())
     assert caught.value.reason == (
-        f"its compressed pixels are 37 x 42 x 1, its tags announce {announced}"
+        f"its compressed pixels are 37 x 42 x 1, but its tags announce {announced}"
     )
 
 
@@ -394,9 +394,9 @@ def test_a_missing_codec_names_the_extra_to_install(tmp_path):
             assert reason == "read", name
             continue
         assert reason == (
-            f"its pixels are stored as {syntax}, and no codec for it is installed"
+            f"its pixels are stored as {syntax}, but no codec for it is installed"
         )
-        assert hint == 'Install the codecs for it: pip install "sk-medsiglip[dicom]"'
+        assert hint == 'Install the codecs: pip install "sk-medsiglip[dicom]"'
 
 
 def test_uncompressed_files_need_no_codec():

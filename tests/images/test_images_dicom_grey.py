@@ -163,7 +163,7 @@ def test_voi_chooses_among_tables_and_windows():
     assert row(content, intensity=VOI(3)) == [0, 255, 255, 255]
     with pytest.raises(ImageReadError) as caught:
         read_image(content, intensity=VOI(4))
-    assert caught.value.reason == "VOI(index=4) is asked for, and it holds 4"
+    assert caught.value.reason == "VOI(index=4) was requested, but it holds 4"
     assert caught.value.hint == "Use an index below 4."
 
 
@@ -347,7 +347,7 @@ def test_pixels_may_be_floats(keyword):
     tags[keyword] = np.array([[np.nan, 5, np.inf, 6]], f"<f{width}").tobytes()
     assert row(drawn(np.zeros((1, 4), np.uint8), **tags)) == [0, 0, 0, 255]
     tags[keyword] = np.full((1, 4), np.nan, f"<f{width}").tobytes()
-    with pytest.raises(ImageReadError, match="nothing but NaN or infinite values"):
+    with pytest.raises(ImageReadError, match="NaN or infinite"):
         read_image(drawn(np.zeros((1, 4), np.uint8), **tags))
 
 

@@ -154,7 +154,7 @@ def test_regions_of_what_is_no_image():
     assert "channels" in error_of(Region(np.zeros((3, 9, 9)), 0, 0, 1, 1)).reason
     assert "no pixels" in error_of(Region(np.zeros((0, 9)), 0, 0, 1, 1)).reason
     error = error_of(Region(png(GREY), 0, 0, 1, 1, level=1))
-    assert "level 1 is asked for" in error.reason
+    assert "level 1 was requested" in error.reason
 
 
 # --- Collections
@@ -190,12 +190,12 @@ def test_a_polars_table_of_regions():
 def test_tables_that_are_not_quite_regions():
     with pytest.raises(ValueError, match="width, height"):
         image_rows(TABLE[["path", "x", "y"]])
-    with pytest.raises(ValueError, match=r"one column more.*has 2: \['path', 'age'\]"):
+    with pytest.raises(ValueError, match=r"'path', 'age'"):
         image_rows(TABLE.assign(age=3))
-    with pytest.raises(ValueError, match=r"one column more.*it has 0"):
+    with pytest.raises(ValueError, match=r"it has 0"):
         image_rows(TABLE.drop(columns="path"))
     twice = pd.concat([TABLE, TABLE[["x"]]], axis=1)
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="duplicate"):
         image_rows(twice)
     # One column is a column of images, whatever its name.
     assert image_rows(pd.DataFrame({"x": ["a.png"]})) == ["a.png"]

@@ -15,7 +15,7 @@ from sk_medsiglip.images import (
     read_resized,
     resize_bilinear,
 )
-from sk_medsiglip.images._picture import Picture, render_resized
+from sk_medsiglip.images._decoded_image import DecodedImage, render_resized
 
 REFERENCE = (
     Path(__file__).parents[2].parent / "shared" / "data" / "tf_resize_reference.npz"
@@ -118,7 +118,7 @@ def test_colours_and_transparency_are_resized_alike(shape, pad):
 
 
 def test_the_padding_of_a_negative_is_black():
-    picture = Picture(
+    picture = DecodedImage(
         np.full((40, 80), 5, np.uint8), auto=None, format="array", inverted=True
     )
     resized = render_resized(picture, "auto", 8, pad=True)

@@ -212,7 +212,7 @@ class TestHuggingFace:
         with pytest.raises(TypeError, match="X is a column of int64 values"):
             image_rows(data["y"])
         names = datasets.Dataset.from_dict({"names": [["a", "b"]]})
-        with pytest.raises(TypeError, match="X is a column of .*images are needed"):
+        with pytest.raises(TypeError, match="X is a column of"):
             image_rows(names)
         with pytest.raises(TypeError, match=r'split and column: X\["test"\]'):
             image_rows(datasets.DatasetDict({"test": data}))
@@ -258,7 +258,7 @@ REFUSED = {
         ValueError,
         r"Move it there: np.moveaxis\(X, 1, -1\)",
     ),
-    "five channels": (np.zeros((2, 8, 8, 5)), ValueError, "must be 1, 3 or 4 long"),
+    "five channels": (np.zeros((2, 8, 8, 5)), ValueError, "1, 3 or 4"),
     "five dimensions": (np.zeros((1, 2, 8, 8, 3)), ValueError, r"\(1, 2, 8, 8, 3\)"),
     "one path": ("a.png", TypeError, r"single str. Reshape it into a list: \[X\]"),
     "one Path": (Path("a"), TypeError, r"single \w+Path. Reshape .*: \[X\]"),

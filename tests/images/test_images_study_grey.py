@@ -12,9 +12,9 @@ from study_files import REAL, dicom, geometry, write_series
 
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import Percentiles, read_image, read_study
+from sk_medsiglip.images._decoded_image import DecodedImage
 from sk_medsiglip.images._grey_range import GreyRange
 from sk_medsiglip.images._lazy import Held
-from sk_medsiglip.images._picture import Picture
 
 # ------------------------------------------------------------------------ brightness
 
@@ -113,7 +113,7 @@ def test_limits_of_integers_equal_numpy(data, dtype, percents):
     slices = data.draw(
         st.lists(st_np.arrays(dtype, SHAPES, elements=elements), min_size=1)
     )
-    found = GreyRange(lambda: (Picture(s, None, "array") for s in slices))
+    found = GreyRange(lambda: (DecodedImage(s, None, "array") for s in slices))
     values = np.concatenate([s.ravel() for s in slices]).astype(np.float64)
     expected = np.percentile(values, percents)
     np.testing.assert_allclose(
@@ -126,7 +126,7 @@ def test_limits_of_integers_equal_numpy(data, dtype, percents):
 )
 @settings(max_examples=60, deadline=None)
 def test_limits_of_floats_are_near_numpy(slices):
-    found = GreyRange(lambda: (Picture(s, None, "array") for s in slices))
+    found = GreyRange(lambda: (DecodedImage(s, None, "array") for s in slices))
     values = np.concatenate([s.ravel() for s in slices]) if slices else np.zeros(1)
     assert found.extremes() == (values.min(), values.max())
     expected = np.percentile(values.astype(np.float64), [3, 97])
@@ -137,7 +137,7 @@ def test_limits_of_floats_are_near_numpy(slices):
 def test_limits_do_not_depend_on_how_many_values_wait(monkeypatch):
     rng = np.random.default_rng(0)
     slices = [rng.normal(size=(30, 30)).astype(np.float32) for _ in range(12)]
-    pictures = [Picture(s, None, "array") for s in slices]
+    pictures = [DecodedImage(s, None, "array") for s in slices]
     at_once = GreyRange(lambda: pictures).limits(Percentiles())
     monkeypatch.setattr("sk_medsiglip.images._grey_range._MERGE_AT", 100)
     assert GreyRange(lambda: pictures).limits(Percentiles()) == at_once

@@ -593,7 +593,7 @@ def test_errors_say_what_was_wrong():
         (np.where(y == 0, -1, y), r"labels \[-1\].*replace\(-1, np.nan\)"),
         (y[:-1], "inconsistent numbers of samples"),
         (np.eye(3)[y], r"y has shape \(30, 3\).*one of the classes \[0, 1, 2\]"),
-        (np.full(30, np.nan), "y holds no label"),
+        (np.full(30, np.nan), "no known label"),
         (None, "requires y to be passed"),
         (y[:, None, None], "got shape"),
     ]:
