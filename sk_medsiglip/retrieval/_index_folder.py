@@ -263,7 +263,8 @@ def _only_heir(path: Path, replaced: str | None) -> Iterator[None]:
                 raise saved_meanwhile(path)
             yield
         finally:
-            claim.unlink(missing_ok=True)
+            with suppress(OSError):  # Windows keeps open files
+                claim.unlink()
 
 
 def _clear(path: Path, replaced: str | None, kept: str) -> None:
