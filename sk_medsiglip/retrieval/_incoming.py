@@ -169,8 +169,9 @@ class Incoming:
             old = index.get(given["id"].tolist())
             table, names = old.table.copy(), list(given.columns)
             table[names] = conform(given, index.about.columns, some.start)[names]
-            has_new = self._collection is not None
-            vectors = self._collection[some] if has_new else old.vectors
+            vectors: NDArray[Any] = old.vectors
+            if self._collection is not None:
+                vectors = self._collection[some]
             yield from self._usable(some, old.numbers, vectors, table)
 
     def _parts(self) -> Iterator[slice]:

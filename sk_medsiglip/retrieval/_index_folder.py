@@ -91,15 +91,9 @@ def read_folder(
             return build(facts, _read_arrays(path / facts["rows"], facts))
         except FileNotFoundError as error:
             if attempt + 1 == _ATTEMPTS or read_index_file(path) == facts:
-                raise SearchIndexError(
-                    f"the index in {str(path)!r} lacks the file {error.filename}. "
-                    "Copy the whole folder again, or build the index anew."
-                ) from error
+                raise _damaged(path, error) from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise SearchIndexError(
-                f"the index in {str(path)!r} is damaged: {error}. Copy it again, "
-                "or build it anew; embeddings come from the cache."
-            ) from error
+            raise _damaged(path, error) from error
     raise AssertionError
 
 
@@ -121,16 +115,20 @@ def read_index_file(path: Path) -> dict[str, Any]:
             "retriever.save(folder) writes one."
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SearchIndexError(
-            f"{str(file)!r} is damaged: {error}. Copy the index again, or build it "
-            "anew; embeddings come from the cache."
-        ) from error
+        raise _damaged(path, error) from error
     if facts["format"] != FORMAT:
         raise SearchIndexError(
             f"the index in {str(path)!r} has format {facts['format']}; this version of "
             f"sk_medsiglip reads format {FORMAT}. Upgrade sk_medsiglip."
         )
     return facts
+
+
+def _damaged(path: Path, error: Exception) -> SearchIndexError:
+    return SearchIndexError(
+        f"the index in {str(path)!r} is damaged: {error}. Copy the whole folder again, "
+        "or build the index anew; embeddings come from the cache."
+    )
 
 
 def saved_meanwhile(path: Path) -> SearchIndexError:
@@ -263,7 +261,8 @@ def _only_heir(path: Path, replaced: str | None) -> Iterator[None]:
                 raise saved_meanwhile(path)
             yield
         finally:
-            claim.unlink(missing_ok=True)
+            with suppress(OSError):  # Windows keeps open files
+                claim.unlink()
 
 
 def _clear(path: Path, replaced: str | None, kept: str) -> None:

@@ -149,11 +149,9 @@ class LanceIndex:
     def refresh(self) -> None:
         """Go to the newest version, which another process may have written."""
         self._table.checkout_latest()
-        about, storage = read_schema(self._table.schema, self.settings.uri)
-        if (about, storage) != (self.about, self.storage):
-            self.about = about
-            self.settings = replace(self.settings, storage=storage)
-            self._format = RowFormat(about, storage)
+        self.about, storage = read_schema(self._table.schema, self.settings.uri)
+        self.settings = replace(self.settings, storage=storage)
+        self._format = RowFormat(self.about, storage)
 
     def begin_change(self) -> None:
         """Go to the newest version, which a change has to start from."""

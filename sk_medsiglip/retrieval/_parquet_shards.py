@@ -87,7 +87,7 @@ class ParquetShards:
             [schema for _, schema in chosen], dataset.schema, vectors
         )
         names = [vectors, *self._schema.names] if chosen else files[0][1].names
-        for name in (vectors, ids or vectors):
+        for name in filter(None, (vectors, ids)):
             if name not in names:
                 raise ValueError(f"there is no column {name!r}; there are {names}.")
         self.n_rows = 0

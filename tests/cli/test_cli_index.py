@@ -79,7 +79,7 @@ def test_found_by_example_and_filter(folder, index, tmp_path):
     assert hits["id"][0] == 3
     assert hits["score"][0] == pytest.approx(1, abs=1e-4)
     assert hits["age"].between(3, 19).all()
-    assert "may not say" in run(
+    assert "may not contain" in run(
         "index", "search", index, "x", "--where", "1 = (select 1)", code=2
     )
 

@@ -1,6 +1,5 @@
 """``index="lancedb"``: the same answers from a disk, and what a disk is asked for."""
 
-import contextlib
 import os
 import pickle
 import random
@@ -11,7 +10,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,22 +57,6 @@ def check_whole(retriever):
     some = [0, 17, len(vectors) - 1]
     assert retriever.kneighbors(vectors[some], 1)[1].ravel().tolist() == some
     return int(mark)
-
-
-@contextlib.contextmanager
-def running(target, *args):
-    """A child of a process that has one thread and has imported the slow parts."""
-    context = forked.context
-    ours, theirs = context.Pipe()
-    process = context.Process(target=target, args=(*args, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        yield process, ours
-    finally:
-        if process.is_alive():
-            process.kill()
-        process.join()
 
 
 @pytest.fixture(scope="module")
@@ -445,7 +427,7 @@ def build_without_end(uri, pipe):
 
 
 @posix_only
-def test_killed_while_building_leaves_the_old_index(tmp_path):
+def test_killed_while_building_leaves_the_old_index(tmp_path, running):
     """Writers that build again and again, each killed at a random moment."""
     rng = random.Random(0)
     for n_built in (2, 3):
@@ -497,7 +479,7 @@ def read_without_end(uri, pipe):
 
 
 @posix_only
-def test_two_readers_while_one_adds(tmp_path):
+def test_two_readers_while_one_adds(tmp_path, running):
     uri = tmp_path / "x"
     writer = make_index(uri, 1, n_rows=1000)
     early = ImageRetriever.load(uri)

@@ -1,6 +1,5 @@
 """Exact indexes on disk: whole or not there, for whoever reads at whatever moment."""
 
-import contextlib
 import json
 import os
 import pickle
@@ -48,22 +47,6 @@ def check_whole(retriever):
     some = [0, 17, len(vectors) - 1]
     assert retriever.kneighbors(vectors[some], 1)[1].ravel().tolist() == some
     return int(mark)
-
-
-@contextlib.contextmanager
-def running(target, *args):
-    """A child of a process that has one thread and has imported the slow parts."""
-    context = forked.context
-    ours, theirs = context.Pipe()
-    process = context.Process(target=target, args=(*args, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        yield process, ours
-    finally:
-        if process.is_alive():
-            process.kill()
-        process.join()
 
 
 @pytest.mark.parametrize("storage", ["float32", "float16"])
@@ -268,7 +251,7 @@ def save_without_end(folder, pipe):
 
 
 @posix_only
-def test_killed_while_building_leaves_the_old_index(tmp_path):
+def test_killed_while_building_leaves_the_old_index(tmp_path, running):
     """Writers that save again and again, each killed at a random moment."""
     folder = tmp_path / "index"
     rng = random.Random(0)
@@ -303,7 +286,7 @@ def read_without_end(folder, pipe):
 
 
 @posix_only
-def test_two_readers_while_one_writes(tmp_path):
+def test_two_readers_while_one_writes(tmp_path, running):
     folder = tmp_path / "index"
     retriever = make_index(0)
     retriever.save(folder)
