@@ -87,9 +87,9 @@ def parallel_on_ray(
 
     Pipelines that start from images look into the embedding cache of the node that
     they run on. Pass the embedder a ``cache=`` folder that all nodes see, filled by
-    :func:`import_embeddings`, or search on embeddings. ``HeadSearchCV`` shares its
-    trials through a file: on several machines pass a ``storage=`` that all of them see.
-    ``evaluate`` has no tasks to send: it computes all resamples at once.
+    :func:`import_embeddings`, or search on embeddings. ``HeadSearchCV`` sends the folds
+    of one trial at a time. ``evaluate`` has no tasks to send: it computes all resamples
+    at once.
 
     Examples
     --------

@@ -79,9 +79,12 @@ def run_trials(
     """Run trials until the study holds enough of them, and return these."""
     left = n_trials - len(study.get_trials(deepcopy=False, states=_DONE))
     if left > 0:
-        with threadpool_limits(1 if objective.X.size < _SMALL else None):
+        with (
+            threadpool_limits(1 if objective.X.size < _SMALL else None),
+            joblib.Parallel(objective.n_jobs) as parallel,  # the same for all trials
+        ):
             study.optimize(
-                objective,
+                lambda trial: objective(trial, parallel),
                 n_trials=left,
                 timeout=timeout,
                 callbacks=[MaxTrialsCallback(n_trials, states=_DONE)],
@@ -93,8 +96,7 @@ def run_trials(
 def detached(study: Study) -> Study:
     """Return a copy of the study in memory, without its storage, for pickling."""
     alone = optuna.create_study(study_name=_NAME, direction="maximize")
-    trials = study.get_trials()
-    alone.add_trials(t for t in trials if t.state is not TrialState.WAITING)
+    alone.add_trials(t for t in study.get_trials() if t.state is not TrialState.WAITING)
     return alone
 
 
@@ -109,10 +111,10 @@ def cv_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, Any]:
             mask=[name not in one for one in params],
             dtype=object,
         )
-    folds = [trial.user_attrs.get(FOLDS, {}) for trial in trials]
+    folds = [trial.user_attrs.get(FOLDS, []) for trial in trials]
     blank = [np.nan] * n_splits
     for name in ("fit_time", "score_time", "test_log_loss", "test_score"):
-        values = np.array([one.get(name, blank) for one in folds])
+        values = np.array([[fold[name] for fold in one] or blank for one in folds])
         if name == "test_score":
             for split, scores in enumerate(values.T):
                 results[f"split{split}_test_score"] = scores
