@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from scipy.stats import rankdata
 from sklearn.exceptions import FitFailedWarning
 from threadpoolctl import threadpool_limits
 
+from sk_medsiglip._warning import warn_user
 from sk_medsiglip.model_selection._head_space import PROBE
 from sk_medsiglip.model_selection._head_trials import ERROR, FOLDS, Objective
 
@@ -137,9 +137,8 @@ def check_some_scored(trials: Sequence[FrozenTrial], timeout: float | None) -> N
             f"error: {errors[0] if errors else 'none'}"
         )
     if errors:
-        warnings.warn(
+        warn_user(
             f"{len(errors)} of {len(trials)} trials failed and count as the worst; the "
             f"first by: {errors[0]}",
             FitFailedWarning,
-            stacklevel=4,
         )
