@@ -18,6 +18,7 @@ from sk_medsiglip.model_selection._pictures import find_near_copies, read_pictur
 
 #: Training rows that say how often images of other patients are nearly the same.
 _N_ASKED = 1000
+_KINDS = ("patient", "same picture", "nearly the same")
 _DTYPES = {
     "split": "int64",
     "kind": "object",
@@ -170,11 +171,7 @@ def check_leakage(
         names = written_ids(groups)
         patients = group_numbers(names)
     n_by_chance = 0.0
-    found: dict[str, list[_Finding]] = {
-        "patient": [],
-        "same picture": [],
-        "nearly the same": [],
-    }
+    found: dict[str, list[_Finding]] = {name: [] for name in _KINDS}
     for split, (train, test) in enumerate(_pairs(splits, X, y, groups, n_rows)):
         if patients is not None:
             found["patient"] += _find_shared(split, patients, train, test, np.nan)
@@ -185,16 +182,14 @@ def check_leakage(
         if vectors is not None:
             near = find_near_copies(vectors, pictures, train, test, threshold)
             found["nearly the same"] += [
-                _Finding(split, one.train_row, one.test_row, one.n_train, 1, one.cosine)
-                for one in near
+                _Finding(split, *one[:3], 1, one.cosine) for one in near
             ]
             if patients is not None and near:
                 asked = np.random.default_rng(0).permutation(train)[:_N_ASKED]
                 # Rows of one patient are taken for one picture, so others are found.
                 others = find_near_copies(vectors, patients, train, asked, threshold)
-                pairs = np.array([pictures[list(one[:2])] for one in others])
-                n_alike = (np.diff(pairs) != 0).sum() if others else 0
-                n_by_chance += n_alike / len(asked) * len(test)
+                alike = [one for one in others if len({*pictures[list(one[:2])]}) == 2]
+                n_by_chance += len(alike) / len(asked) * len(test)
     given = None if groups is None else np.asarray(groups, dtype=object).ravel()
     table = _tabulate(found, given, max_rows)
     table.attrs["n_by_chance"] = None if patients is None else n_by_chance
