@@ -495,7 +495,9 @@ def test_no_secret_is_saved():
 STATELESS = {"base_embedder", "reader", "load", "from_parquet", "verify_files"}
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if "pipeline" not in n])
+@pytest.mark.parametrize(
+    "name", [n for n, one in estimators().items() if not hasattr(one[0], "steps")]
+)
 def test_methods_before_fit_say_so(name, data):
     estimator = clone(estimators()[name][0])
     if not estimator.__sklearn_tags__().requires_fit:

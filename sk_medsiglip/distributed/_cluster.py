@@ -1,4 +1,4 @@
-"""Ray itself: connecting, starting, silence, and the number of encoders that fit."""
+"""Ray itself: connecting, starting, quieting it, and how many encoders fit."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sk_medsiglip._warning import quiet_logger
 from sk_medsiglip.embedding import ModelFacts
 from sk_medsiglip.encoder import image_batch_sizes
 
-#: Bytes of shared memory of a Ray that is started here; blocks beyond it wait.
+#: Shared memory in bytes of a Ray that is started here; further blocks wait.
 _OBJECT_STORE_BYTES = 2 * 2**30
 
-#: Seconds that a cluster may take to answer at all.
+#: Seconds that a cluster may take to answer.
 _CONNECT_SECONDS = 10.0
 
 #: Cores beyond which one pass of a large model gains little.
@@ -67,7 +67,7 @@ def connected(address: str | None) -> Iterator[Any]:
     """Yield Ray, connected; end what was started or connected here afterwards."""
     ray = ray_module()
     if ray.is_initialized():
-        # Ray has one cluster a process. An address that cannot be one is refused still.
+        # Ray has one cluster a process. An invalid address is still refused.
         if address not in (None, "local", "auto"):
             _check_address(address)
         yield ray
@@ -80,7 +80,7 @@ def connected(address: str | None) -> Iterator[Any]:
         "configure_logging": False,
     }
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    # This logger says each time that only this user's processes may join.
+    # This logger reports each time that only this user's processes may join.
     with quiet_logger("ray._private.authentication"):
         if address == "local":
             ray.init(
@@ -99,7 +99,7 @@ def connected(address: str | None) -> Iterator[Any]:
 
 
 def _check_address(address: str) -> None:
-    """Raise at once where Ray would try for minutes."""
+    """Raise at once for an address that Ray would try for minutes."""
     host, _, port = address.rpartition(":")
     if address.startswith(("http://", "https://")):
         raise ValueError(
@@ -135,7 +135,7 @@ def _check_address(address: str) -> None:
 
 
 def _address_of_this_machine() -> str:
-    """Return what "auto" means here; nothing where Ray itself says what is wrong.
+    """Return the address that "auto" means here, or "" if Ray itself reports an error.
 
     A cluster that ended without saying so leaves its address behind, and Ray would try
     that for minutes.
@@ -157,7 +157,7 @@ def quiet_context(target_block_bytes: int, may_lose: int) -> Iterator[None]:
     context.enable_progress_bars = False
     context.target_max_block_size = target_block_bytes
     context.max_errored_blocks = may_lose
-    # An actor that dies while it loads weights is replaced so many times in a row.
+    # Number of times in a row that an actor is replaced which dies while loading.
     context.max_consecutive_actor_init_deaths = 3
     handlers = [
         (handler, handler.level)

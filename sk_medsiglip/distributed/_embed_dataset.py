@@ -98,8 +98,9 @@ def embed_dataset(
 ) -> EmbeddingReport:
     """Embed a collection on a Ray cluster, or on this machine's cores, into shards.
 
-    Ray Data streams it: tasks read images on every CPU, and a pool of encoders, one for
-    each GPU or for a share of the CPUs, computes vectors and writes Parquet files.
+    Ray Data streams the images: tasks read them on every CPU, and a pool of encoders,
+    one for each GPU or for a share of the CPUs, computes vectors and writes Parquet
+    files.
     Sources, recipes, weights and fingerprints are those of :class:`MedSigLIPEmbedder`,
     and so are the vectors.
 
@@ -126,15 +127,15 @@ def embed_dataset(
         - ``failures.parquet``: images that could not be read, and the reasons
         - ``_manifest/``: the list of shards that count
     model : str or path-like, default="google/medsiglip-448"
-        As for :class:`MedSigLIPEmbedder`. Every node that encodes needs it: a hub
-        repository in reach, or a folder that it sees.
+        Model, as for :class:`MedSigLIPEmbedder`. Every node that encodes needs it: a
+        hub repository in reach, or a folder that it sees.
     revision : str or None, default=None
         Revision of a hub repository. It is resolved once, on this machine.
     path_column : str or None, default=None
-        Column of paths, URLs or images. None takes "path", "file", "filename",
+        Column of paths, URLs or images. By default "path", "file", "filename",
         "filepath", "image" or "image_path" in any case, else the only column of images.
     columns : sequence of str or None, default=None
-        Other columns to keep beside each vector; None keeps all. Values of CSV files
+        Other columns to keep with each vector. By default, all. Values of CSV files
         stay texts.
     resize, pad, intensity, frame, max_pixels
         How a source becomes pixels, as for :class:`MedSigLIPEmbedder`.
@@ -147,7 +148,7 @@ def embed_dataset(
         model is light, and one for up to 8 cores if it is heavy. Each encoder holds the
         weights (3.5 GB for MedSigLIP in float32).
     n_jobs : int or None, default=None
-        Number of reading threads in a task. None is 1, and 16 for URLs.
+        Number of reading threads in a task. By default 1, and 16 for URLs.
     rows_per_shard : int, default=16384
         Number of rows of a full shard, which has 76 MB for MedSigLIP. Rows are written
         some dozens at a time, and put together when the job ends.

@@ -42,7 +42,7 @@ from sk_medsiglip.exceptions import SkMedSiglipError
 
 @dataclass(frozen=True)
 class _Model:
-    """A model in memory, and what shards say about it."""
+    """A model in memory, and the facts about it in shards."""
 
     encoder: Encoder
     passes: int
@@ -121,7 +121,7 @@ class ShardEncoder:
         asked = self._settings.embedder.batch_size
         start = 0
         while start < len(places):
-            # Asked each time: it gets smaller where memory runs out.
+            # Read each time: it gets smaller if memory runs out.
             n = encoder.image_batch_size if asked == "auto" else int(asked)
             part = places[start : start + n]
             vectors[start : start + len(part)] = encoder.encode_images(pixels[part])
@@ -217,8 +217,8 @@ class BlockReport:
 def may_pass(error: BaseException) -> bool:
     """Tell whether the same work may succeed when it is tried again.
 
-    It may if a storage did not answer or memory was short; not if weights are missing,
-    a table cannot be parsed, or this code has a bug.
+    It may if a storage did not answer or memory was short, but not if weights are
+    missing, a table cannot be parsed, or this code has a bug.
     """
     own = isinstance(error, SkMedSiglipError)
     return isinstance(error, OSError | MemoryError) and not own

@@ -44,7 +44,7 @@ def import_embeddings(
         Output of :func:`embed_dataset`: a folder, or a URL such as
         ``s3://bucket/folder``.
     cache : str, path-like, EmbeddingCache or None, default=None
-        Cache to fill. None is the cache of this user.
+        Cache to fill. By default, the cache of this user.
     verbose : int, default=0
         If positive, show a progress bar.
 
@@ -63,8 +63,8 @@ def import_embeddings(
     Notes
     -----
     Shards are imported one at a time, by :meth:`EmbeddingCache.import_parquet`; the
-    call may be repeated. Rows are not checked against images: import only from people
-    whom you trust with your results.
+    call may be repeated. Rows are not checked against images: import only from sources
+    that you trust with your results.
 
     Examples
     --------

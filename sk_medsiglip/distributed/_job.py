@@ -159,7 +159,7 @@ class Job:
 
 @dataclass
 class _Pace:
-    """When blocks were done."""
+    """Times at which blocks were done."""
 
     first: float = math.nan
     _last: float = math.nan

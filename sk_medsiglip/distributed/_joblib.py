@@ -1,8 +1,8 @@
 """Searches on a cluster: Ray's joblib backend, with every array sent once.
 
-Ray's own backend sends each task all of its arrays. Here arrays are found wherever they
-are while a task is pickled, also inside of objects, put into the object store once, and
-mapped by every worker of a node.
+Ray's own backend sends each task a copy of its arrays. This one finds arrays while a
+task is pickled, also inside objects, puts each into the object store once, and lets the
+workers of a node map it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from sk_medsiglip.distributed._cluster import connected, ray_module
 
 _NAME = "ray-sharing-arrays"
 
-#: Most seconds that a thread of a pool is waited for.
+#: Maximum number of seconds to wait for a thread of a pool.
 _SECONDS_TO_END = 10
 
-#: Bytes from which an array is worth an object of its own.
+#: Size in bytes from which an array is shared.
 _SHARED_BYTES = 100_000
 
 
@@ -60,8 +60,8 @@ def parallel_on_ray(
     """Run everything that takes ``n_jobs`` on a Ray cluster.
 
     Inside this context Ray runs the tasks of ``GridSearchCV``, ``HeadSearchCV``,
-    ``label_efficiency``, ``cross_val_score`` and all else that uses joblib. An array
-    that several tasks need is sent once, and the workers of a node share it.
+    ``label_efficiency``, ``cross_val_score`` and everything else that uses joblib. An
+    array that several tasks need is sent once, and the workers of a node share it.
 
     Parameters
     ----------
@@ -87,9 +87,9 @@ def parallel_on_ray(
 
     Pipelines that start from images look into the embedding cache of the node that
     they run on. Pass the embedder a ``cache=`` folder that all nodes see, filled by
-    :func:`import_embeddings`, or search on embeddings. ``HeadSearchCV`` shares its
-    trials through a file: on several machines pass a ``storage=`` that all of them see.
-    ``evaluate`` has no tasks to send: it computes all resamples at once.
+    :func:`import_embeddings`, or search on embeddings. ``HeadSearchCV`` sends the folds
+    of one trial at a time. ``evaluate`` has no tasks to send: it computes all resamples
+    at once.
 
     Examples
     --------
@@ -138,14 +138,13 @@ def _join_threads_of_pools() -> None:
 
 
 def _backend_class() -> type:
-    """Return the backend; made here since its base class is Ray's."""
+    """Return the backend class; its base class needs Ray."""
     from ray.util.joblib.ray_backend import RayBackend
 
     class SharingRayBackend(RayBackend):
         """Ray's backend, whose tasks share their arrays."""
 
-        # Results come by callbacks, one by one; Ray's class has it from its parent that
-        # it may not say so.
+        # Results come one by one, by callbacks, though Ray's class inherits False.
         supports_return_generator = True
 
         def __init__(
@@ -166,7 +165,7 @@ def _backend_class() -> type:
 
 @dataclass(frozen=True)
 class _Call:
-    """A task: its pickle, and the arrays that were left out of it."""
+    """A task: its pickle, and references to the arrays that were left out of it."""
 
     text: bytes
     references: Sequence[Any]
@@ -177,13 +176,13 @@ class _Call:
 
 
 class _SharedArrays:
-    """Arrays in the object store, by where they lie in this process's memory."""
+    """Arrays in the object store, by their address in this process's memory."""
 
     def __init__(self, traffic: RayTraffic) -> None:
         self._traffic = traffic
         # joblib submits from the threads in which results arrive, too.
         self._lock = threading.Lock()
-        # The array itself is kept, so that nothing else comes to lie there.
+        # The array itself is kept, so that its address is not used again.
         self._known: dict[tuple[Any, ...], tuple[Any, Any]] = {}
 
     def pack(self, func: Callable[[], Any]) -> tuple[bytes, list[Any]]:
@@ -198,7 +197,7 @@ class _SharedArrays:
             return text, pickler.references
 
     def clear(self) -> None:
-        """Let go of all arrays."""
+        """Release all arrays."""
         with self._lock:
             self._known.clear()
 
@@ -245,7 +244,7 @@ def _pickler_class() -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads what ``Pickler`` wrote: a worker runs what its driver sends anyway."""
+    """Read a pickle of ``Pickler``; a worker runs code of its driver anyway."""
 
     def __init__(self, stream: Any, arrays: Sequence[Any]) -> None:
         super().__init__(stream)

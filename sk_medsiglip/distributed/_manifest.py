@@ -47,7 +47,7 @@ from sk_medsiglip.exceptions import CacheError
 FORMAT = "1"
 MANIFEST = "_manifest"
 
-#: Times that the commits are listed while others remove some.
+#: Number of times that the commits are listed while other jobs remove some.
 _ATTEMPTS = 5
 
 #: A numpy type for keys: sorts and compares as bytes do.
@@ -86,7 +86,7 @@ class State:
 
     @property
     def table(self) -> str:
-        """The table that counts; "" where none is on record."""
+        """The table that counts, or "" if there is none."""
         return self.tables[-1] if self.tables else ""
 
     @property

@@ -28,8 +28,8 @@ from sk_medsiglip.distributed._source import Piece
 #: CPUs that a reading task reserves: under one, so that it fits beside an encoder.
 _READER_CPUS = 0.9
 
-#: Times that Ray begins a reading task again whose worker or node died. Without end, as
-#: Ray Data has it, a file that kills its reader would stop the job for good.
+#: Number of times that Ray repeats a reading task whose worker or node died. With the
+#: unlimited number of Ray Data, a file that kills its reader would never let a job end.
 _READER_RETRIES = 3
 
 

@@ -75,7 +75,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Row:
-    """An image on its way."""
+    """An image that is being read."""
 
     source: Any
     shown: str
@@ -129,7 +129,7 @@ class Reader:
         ]
 
     def _told(self, table: Any, rows: Sequence[_Row]) -> Any:
-        """Return what the user's table says of each row, beside its key."""
+        """Return the columns of the user's table for each row, with its key."""
         import pyarrow as pa
 
         ours = {
@@ -191,7 +191,7 @@ class Reader:
         return pa.table(columns | self._own_columns(chosen))
 
     def _preparing(self) -> AbstractContextManager[Any]:
-        """Return, as a context, what turns a source into fingerprint and pixels."""
+        """Return a context that gives a function like :meth:`prepare`."""
         if self.isolated:
             return IsolatedReader(replace(self, isolated=False), _PROCESSES)
         return nullcontext(self.prepare)
@@ -208,7 +208,7 @@ class Reader:
 
 def _make_row(index: int, source: Any, shown: str, stamp: FileStamp | None) -> _Row:
     if stamp is not None and stamp.path:
-        # No inode: every machine of a cluster may number a shared disk's in its way.
+        # Without the inode, which each machine may number differently on a shared disk.
         state = b"%d:%d:" % (stamp.size, stamp.mtime) + stamp.part
         name, size, mtime = stamp.path, stamp.size, stamp.mtime
         if stamp.part:
@@ -301,7 +301,7 @@ class IsolatedReader:
             _end(self._free.get())
 
     def _prepare(self, source: Any) -> tuple[bytes, NDArray[np.uint8]]:
-        # A pool of one, so that who died is who read this.
+        # A pool of one, so that a process that died is the one that read this image.
         pool = self._free.get() or ProcessPoolExecutor(
             1, get_context("spawn"), initializer=_start, initargs=(self._reader,)
         )

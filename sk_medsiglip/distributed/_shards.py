@@ -6,9 +6,9 @@ A shard, in ``shards/``, holds some images, a row each, no image twice, in no or
     fingerprint  binary(32)          blake3 of the pixels at the model's size
     checksum     uint32              crc32 over space, fingerprint and vector
     vector       binary              embedding_dim little-endian float32, as the model
-                                     gives them: not brought to length 1
-    key          binary(16)          what tells a row from others: 12 bytes of a hash of
-                                     the source's absolute name, 4 of its state
+                                     gives them: not scaled to unit length
+    key          binary(16)          identifies a row: 12 bytes of a hash of the
+                                     source's absolute name, 4 of its state
     source       string              path, URL or name, as the user's table has it
     size, mtime  int64               bytes, and nanoseconds since 1970, of a file;
                                      null for URLs and images inside the table
@@ -20,7 +20,7 @@ meaning, so that :meth:`EmbeddingCache.import_parquet` takes a shard.
 ``numpy.frombuffer(value, "<f4")`` is a vector. In the file's own metadata, as JSON:
 
 ``sk_medsiglip.format``   of the first four columns
-``sk_medsiglip.models``   what a cache needs to serve without the model
+``sk_medsiglip.models``   facts that a cache needs to serve without the model
 ``sk_medsiglip.recipe``   model, revision, and how a source became pixels
 
 Vectors are computed once. Labels, and the choice of images, change from call to call,
@@ -87,20 +87,20 @@ class ShardEntry:
 
 
 def stored_name(name: str) -> str:
-    """Return what a column of the user's table is called in shards and tables."""
+    """Return the name of a user's column in shards and tables."""
     ours = name in OWN_COLUMNS or name.startswith(("_", _OF_TABLE))
     return f"{_OF_TABLE}{name}" if ours else name
 
 
 def own_name(stored: str) -> str:
-    """Return what the user calls a stored column; undoes :func:`stored_name`."""
+    """Return the user's name of a stored column; undoes :func:`stored_name`."""
     return stored.removeprefix(_OF_TABLE)
 
 
 def make_key(name: str, state: bytes) -> bytes:
     """Return the key of a source in one state: 12 bytes of its name, 4 of its state.
 
-    That two of 10**9 sources share their 12 bytes has a chance of 10**-11.
+    The probability that two of 10**9 sources share their 12 bytes is 10**-11.
     """
     source = blake3(name.encode("utf-8", "surrogateescape")).digest(SOURCE_BYTES)
     return source + blake3(state).digest(KEY_BYTES - SOURCE_BYTES)

@@ -16,10 +16,10 @@ from sk_medsiglip._optional import import_optional
 
 T = TypeVar("T")
 
-#: File systems on which a file shows while it is being written.
+#: File systems on which a file is visible while it is being written.
 _NOT_ATOMIC = ("local", "hdfs")
 
-#: Requests to an object store at a time.
+#: Number of simultaneous requests to an object store.
 _REQUESTS = 32
 
 

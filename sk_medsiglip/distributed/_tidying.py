@@ -40,7 +40,7 @@ from sk_medsiglip.distributed._storage import Storage
 
 FAILURES = "failures.parquet"
 
-#: Passes after which a job leaves the rest to the others that are at it.
+#: Number of passes after which a job leaves the rest to other jobs.
 _MOST_PASSES = 20
 
 #: Merging tasks that wait at a time, so that a driver's memory does not grow with them.
@@ -52,7 +52,7 @@ _CPUS = 0.5
 
 @dataclass(frozen=True)
 class _Part:
-    """A shard to be merged, and which of its rows stay."""
+    """A shard to be merged, and the rows that it keeps."""
 
     entry: ShardEntry
     kept: NDArray[np.bool_]
@@ -73,7 +73,7 @@ def tidy(manifest: Manifest, storage: Storage, rows_per_shard: int) -> State:
 def _change(
     state: State, manifest: Manifest, storage: Storage, rows_per_shard: int
 ) -> bool:
-    """Do what is left to do for an output in this state; tell whether there was any."""
+    """Tidy an output in this state; return whether anything was left to do."""
     entries = list(state.shards.values())
     sources = _source_array(b"".join(entry.keys for entry in entries))
     # One more than there are entries: what follows the last one is empty.
@@ -104,7 +104,7 @@ def _source_array(keys: bytes) -> NDArray[np.bytes_]:
 
 
 def _find_youngest(sources: NDArray[np.bytes_]) -> NDArray[np.bool_]:
-    """Return where a source stands for the last time."""
+    """Return the last position of each source."""
     # numpy.unique returns the first of equal items, so the order is reversed.
     _, places = np.unique(sources[::-1], return_index=True)
     is_last = np.zeros(sources.size, dtype=bool)

@@ -1,4 +1,4 @@
-"""``EachLabel``: a classifier of one question, asked for each of several labels."""
+"""``EachLabel``: a classifier of one label, fitted to each of several."""
 
 from __future__ import annotations
 
@@ -26,22 +26,12 @@ from sk_medsiglip._splits import check_groups, with_cv_among
 from sk_medsiglip._validation import _fit_context
 
 
-def _has(name: str) -> Any:
-    """Return a check that the wrapped classifier has a method."""
-
-    def check(self: EachLabel) -> bool:
-        getattr(self.estimator, name)
-        return True
-
-    return check
-
-
 class EachLabel(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):
     """Fit a classifier to each label by itself, on the rows where it is known.
 
-    scikit-learn's ``MultiOutputClassifier`` and ``OneVsRestClassifier`` refuse labels
-    that are not known, and answer in shapes of their own; this answers as the heads of
-    this package do.
+    ``MultiOutputClassifier`` and ``OneVsRestClassifier`` of scikit-learn refuse labels
+    with blanks, and return shapes of their own. This class returns the shapes of the
+    other heads of this package.
 
     Parameters
     ----------
@@ -51,9 +41,10 @@ class EachLabel(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):
     Attributes
     ----------
     estimators_ : list
-        The fitted classifiers, one a label; where only one value is known, that value.
+        The fitted classifiers, one for each label, or the value of a label of which
+        only one value is known.
     classes_ : ndarray of shape (n_labels, 2)
-        A row ``[0, 1]`` each.
+        A row ``[0, 1]`` for each label.
     label_names_ : ndarray of shape (n_labels,)
         Names of the columns of ``y``, where it is a DataFrame.
     n_features_in_ : int
@@ -87,7 +78,7 @@ class EachLabel(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Learn every label.
+        """Fit the classifier to every label.
 
         Parameters
         ----------
@@ -98,8 +89,8 @@ class EachLabel(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples, for a classifier that takes them.
         groups : array-like of shape (n_samples,), default=None
-            Such as patients: for folds in the classifier that ask for groups, as those
-            of :class:`~sk_medsiglip.LinearProbe` do.
+            Groups, such as patients, for folds within the classifier that ask for
+            them, as those of :class:`~sk_medsiglip.LinearProbe` do.
 
         Returns
         -------
@@ -108,7 +99,7 @@ class EachLabel(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If ``y`` is one column: that is a question for the classifier itself.
+            If ``y`` has one column: fit the classifier itself.
         """
         rows = check_embeddings(self, X)
         labels = check_labels(self, rows, y, unlabelled=True, blanks=True)
@@ -117,8 +108,9 @@ class EachLabel(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):
                 "EachLabel takes a table of several labels, (n_samples, n_labels); for "
                 f"y of shape {np.shape(y)} fit the classifier itself."
             )
-        of_groups = None if groups is None else check_groups(groups, len(rows))
+        ids = None if groups is None else check_groups(groups, len(rows))
         weight = _check_sample_weight(sample_weight, rows, dtype=np.float64)
+        own_weight = None if sample_weight is None else weight
         self.classes_ = labels.classes_attribute
         if labels.names is not None:
             self.label_names_ = labels.names
@@ -129,31 +121,25 @@ class EachLabel(VersionedPickle, Classifier, MetaEstimatorMixin, BaseEstimator):
             if len(np.unique(values)) < 2:
                 self.estimators_.append(int(values.any()))
                 continue
-            own = None if of_groups is None else of_groups[known]
             one = with_cv_among(clone(self.estimator), known, len(rows))
-            self.estimators_.append(
-                fit_with_groups(
-                    one,
-                    rows[known],
-                    values,
-                    own,
-                    None if sample_weight is None else weight[known],
-                )
-            )
+            given = [
+                None if each is None else each[known] for each in (ids, own_weight)
+            ]
+            self.estimators_.append(fit_with_groups(one, rows[known], values, *given))
         return self
 
-    @available_if(_has("predict_proba"))
+    @available_if(lambda self: hasattr(self.estimator, "predict_proba"))
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Return the probability of each label, ``(n_samples, n_labels)``."""
         return self._ask(X, lambda one, rows: one.predict_proba(rows)[:, 1], 0.0, 1.0)
 
-    @available_if(_has("decision_function"))
+    @available_if(lambda self: hasattr(self.estimator, "decision_function"))
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Return the score of each label, above 0 where it is likelier than not."""
+        """Return scores, ``(n_samples, n_labels)``, above 0 for predicted labels."""
         return self._ask(X, lambda one, rows: one.decision_function(rows), -1.0, 1.0)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return 1 for every label that its classifier sees, else 0."""
+        """Return 1 for every label that its classifier predicts, else 0."""
         return self._ask(X, lambda one, rows: one.predict(rows), 0, 1).astype(int)
 
     def _ask(self, X: ArrayLike, ask: Any, absent: float, present: float) -> Any:
@@ -204,8 +190,8 @@ def fit_with_groups(
         # Without routing CalibratedClassifierCV and others hand them to no splitter.
         with config_context(enable_metadata_routing=True):
             return estimator.fit(X, y, groups=groups, **own)
-    # By hand: how they travel in a pipeline depends on whether scikit-learn's
-    # metadata routing is on.
+    # Step by step, since a pipeline passes them on differently with and without
+    # metadata routing.
     for _, step in estimator.steps[:-1] if isinstance(estimator, Pipeline) else []:
         if step not in (None, "passthrough"):
             X = step.fit_transform(X, y)

@@ -356,9 +356,7 @@ class HeadSearchCV(VersionedPickle, ClassifierMixin, BaseEstimator):
         rng = check_random_state(0 if shared else self.random_state)
         return int(rng.randint(np.iinfo(np.int32).max))
 
-    def _make_space(
-        self, labels: Labels, folds: list[Any], weighted: bool, seed: int
-    ) -> Any:
+    def _make_space(self, labels: Labels, folds: Any, weighted: bool, seed: int) -> Any:
         """Return the function from a trial to a classifier."""
         from sk_medsiglip.model_selection._head_space import choose_heads
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from scipy.stats import rankdata
 from sklearn.exceptions import FitFailedWarning
 from threadpoolctl import threadpool_limits
 
+from sk_medsiglip._warning import warn_user
 from sk_medsiglip.model_selection._head_space import PROBE
 from sk_medsiglip.model_selection._head_trials import ERROR, FOLDS, Objective
 
@@ -79,9 +79,12 @@ def run_trials(
     """Run trials until the study holds enough of them, and return these."""
     left = n_trials - len(study.get_trials(deepcopy=False, states=_DONE))
     if left > 0:
-        with threadpool_limits(1 if objective.X.size < _SMALL else None):
+        with (
+            threadpool_limits(1 if objective.X.size < _SMALL else None),
+            joblib.Parallel(objective.n_jobs) as parallel,  # the same for all trials
+        ):
             study.optimize(
-                objective,
+                lambda trial: objective(trial, parallel),
                 n_trials=left,
                 timeout=timeout,
                 callbacks=[MaxTrialsCallback(n_trials, states=_DONE)],
@@ -93,8 +96,7 @@ def run_trials(
 def detached(study: Study) -> Study:
     """Return a copy of the study in memory, without its storage, for pickling."""
     alone = optuna.create_study(study_name=_NAME, direction="maximize")
-    trials = study.get_trials()
-    alone.add_trials(t for t in trials if t.state is not TrialState.WAITING)
+    alone.add_trials(t for t in study.get_trials() if t.state is not TrialState.WAITING)
     return alone
 
 
@@ -109,10 +111,10 @@ def cv_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, Any]:
             mask=[name not in one for one in params],
             dtype=object,
         )
-    folds = [trial.user_attrs.get(FOLDS, {}) for trial in trials]
+    folds = [trial.user_attrs.get(FOLDS, []) for trial in trials]
     blank = [np.nan] * n_splits
     for name in ("fit_time", "score_time", "test_log_loss", "test_score"):
-        values = np.array([one.get(name, blank) for one in folds])
+        values = np.array([[fold[name] for fold in one] or blank for one in folds])
         if name == "test_score":
             for split, scores in enumerate(values.T):
                 results[f"split{split}_test_score"] = scores
@@ -135,9 +137,8 @@ def check_some_scored(trials: Sequence[FrozenTrial], timeout: float | None) -> N
             f"error: {errors[0] if errors else 'none'}"
         )
     if errors:
-        warnings.warn(
+        warn_user(
             f"{len(errors)} of {len(trials)} trials failed and count as the worst; the "
             f"first by: {errors[0]}",
             FitFailedWarning,
-            stacklevel=4,
         )

@@ -47,14 +47,14 @@ class Objective:
     space: HeadSpace
     n_jobs: int | None
 
-    def __call__(self, trial: Trial) -> float:
+    def __call__(self, trial: Trial, parallel: Parallel) -> float:
         estimator = self.space(trial)
         for other in trial.study.get_trials(False, [TrialState.COMPLETE]):
             if other.params == trial.params:  # the same settings cost nothing
                 trial.set_user_attr(FOLDS, other.user_attrs[FOLDS])
                 return float(other.value)  # type: ignore[arg-type]
         try:
-            figures = Parallel(self.n_jobs)(
+            figures = parallel(
                 delayed(self._score_fold)(estimator, fold) for fold in self.folds
             )
             mean = float(np.mean([one["test_score"] for one in figures]))
@@ -64,8 +64,7 @@ class Objective:
             trial.set_user_attr(ERROR, f"{type(error).__name__}: {error}")
             # Optuna counts a pruned trial, and not one that was interrupted.
             raise optuna.TrialPruned from error
-        by_name = {name: [one[name] for one in figures] for name in figures[0]}
-        trial.set_user_attr(FOLDS, by_name)
+        trial.set_user_attr(FOLDS, figures)
         return mean
 
     def fit(self, estimator: Any, rows: Rows | slice = slice(None)) -> Any:

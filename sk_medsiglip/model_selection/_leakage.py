@@ -1,4 +1,4 @@
-"""Finds patients, pictures and near copies that are on both sides of a split."""
+"""Patients, pictures and near copies that are on both sides of a split."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from sk_medsiglip.model_selection._pictures import find_near_copies, read_pictur
 
 #: Training rows that say how often images of other patients are nearly the same.
 _N_ASKED = 1000
+_KINDS = ("patient", "same picture", "nearly the same")
 _DTYPES = {
     "split": "int64",
     "kind": "object",
@@ -32,7 +33,7 @@ Rows = NDArray[np.intp]
 
 
 class _Finding(NamedTuple):
-    """A patient or picture that is on both sides."""
+    """A patient or picture on both sides."""
 
     split: int
     train_row: int
@@ -63,7 +64,7 @@ def check_leakage(
         embeddings. Bags, ``(n_samples, n_instances, width)``, are compared by their
         means.
     groups : array-like of shape (n_samples,), default=None
-        Patients. None looks for pictures only.
+        Patients. By default, only pictures are compared.
     splits : splitter, pair, or iterable of pairs
         A splitter such as :class:`MultilabelStratifiedGroupKFold`, which gets ``X``,
         ``y`` and ``groups``; one pair of training and test rows; or several. Rows are
@@ -71,17 +72,17 @@ def check_leakage(
     y : array-like, default=None
         Labels, for a splitter.
     embeddings : array-like of shape (n_samples, n_features), default=None
-        Of the images in ``X``, to look for near copies too.
+        Embeddings of the images in ``X``, to look for near copies too.
     embedder : MedSigLIPEmbedder, str or None, default=None
-        Embeds the images in ``X``, or names the model that does. Pictures are then
+        Embedder of the images in ``X``, or the name of its model. Pictures are then
         compared as it reads them.
     threshold : float, default=0.999
         Cosine from which two pictures are nearly the same; see the notes.
     max_rows : int or None, default=1000
-        Most findings of each kind to list, with a warning if there are more; None
-        lists all.
+        Maximum number of findings of each kind to list, with a warning if there are
+        more. None lists all.
     n_jobs : int or None, default=None
-        Threads that read images.
+        Number of threads that read images.
 
     Returns
     -------
@@ -91,9 +92,9 @@ def check_leakage(
         - ``split``: which of the splits, from 0;
         - ``kind``: "patient", "same picture" or "nearly the same";
         - ``train_row``, ``test_row``: one example on each side;
-        - ``n_train``, ``n_test``: rows of that patient or picture on each side. Of near
-          copies there is a finding for each test row, with its nearest training row;
-          ``n_train`` are all that are near it;
+        - ``n_train``, ``n_test``: number of rows of that patient or picture on each
+          side. Near copies have a finding for each test row, with its nearest training
+          row; ``n_train`` counts all training rows that are near it;
         - ``group``: patient of the test row, None without ``groups``;
         - ``cosine``: 1 for the same picture, NaN for patients.
 
@@ -104,40 +105,41 @@ def check_leakage(
     Raises
     ------
     ValueError
-        If there are no splits, a group is missing, or lengths do not fit.
+        If there are no splits, a group is missing, or lengths differ.
     ImageReadError
-        If an image cannot be read; names its row.
+        If an image cannot be read. The message names its row.
 
     Warns
     -----
     LeakageWarning
-        If not all findings are listed; if ids on the two sides differ in leading zeros,
-        capitals or spaces alone, such as "007" and "7", which may be one patient.
+        If not all findings are listed, or if ids on the two sides differ only in
+        leading zeros, capitals or spaces, such as "007" and "7", which may be one
+        patient.
 
     Notes
     -----
     The same picture means the same pixels at 448 px (at the embedder's size and by its
-    recipe, if there is one; equal rows of embeddings, if there are only these): the
-    same picture saved again without loss is found, one that was rescaled is not.
+    recipe, if there is one; equal rows, if there are only embeddings). The same picture
+    saved again without loss is found, one that was rescaled is not.
 
     The default threshold was chosen on the demonstration checkpoint: there 98 % of
     drawn phantoms and 80 % of small real X-rays reach it after saving as JPEG of
     quality 85. Of 3,000 X-rays none but exact copies came as near. Pictures of half the
     size, cropped by 3 % or turned by 2 degrees mostly stay below. It was not measured
-    for MedSigLIP. So look at some of the pairs, and at others with a lower threshold:
-    alike is not yet the same.
+    for MedSigLIP. Look at some of the pairs, and at others with a lower threshold:
+    similar images need not be copies.
 
     Images of different patients come as near by chance, and more often the more
     training images there are: 0.07 % of test images with 200 training images, 0.34 %
     with 800, 0.85 % with 3,200 (drawn phantoms, ten draws by patient). Where near
     copies are found and ``groups`` is given, ``n_by_chance`` is the share of training
     rows (of up to 1,000, drawn at random) that are nearly the same as a row of another
-    training patient, times the number of test rows. A count near it is no evidence of
-    copies. Near copies of the same patient are found, but are not expected by chance.
+    training patient, times the number of test rows. A count near it is not evidence
+    of copies. Near copies of the same patient are found, but not expected by chance.
 
     Rows of NaN, which an embedder leaves of unreadable images, are not compared.
-    Products are done in blocks, ``n_train * n_test`` cosines a split, in memory that
-    does not grow: 20,000 rows of 1152 in five folds take seconds.
+    A split takes ``n_train * n_test`` cosines, which are computed in blocks of constant
+    memory: 20,000 rows of 1152 in five folds take seconds.
 
     Examples
     --------
@@ -169,11 +171,7 @@ def check_leakage(
         names = written_ids(groups)
         patients = group_numbers(names)
     n_by_chance = 0.0
-    found: dict[str, list[_Finding]] = {
-        "patient": [],
-        "same picture": [],
-        "nearly the same": [],
-    }
+    found: dict[str, list[_Finding]] = {name: [] for name in _KINDS}
     for split, (train, test) in enumerate(_pairs(splits, X, y, groups, n_rows)):
         if patients is not None:
             found["patient"] += _find_shared(split, patients, train, test, np.nan)
@@ -184,16 +182,14 @@ def check_leakage(
         if vectors is not None:
             near = find_near_copies(vectors, pictures, train, test, threshold)
             found["nearly the same"] += [
-                _Finding(split, one.train_row, one.test_row, one.n_train, 1, one.cosine)
-                for one in near
+                _Finding(split, *one[:3], 1, one.cosine) for one in near
             ]
             if patients is not None and near:
                 asked = np.random.default_rng(0).permutation(train)[:_N_ASKED]
                 # Rows of one patient are taken for one picture, so others are found.
                 others = find_near_copies(vectors, patients, train, asked, threshold)
-                pairs = np.array([pictures[list(one[:2])] for one in others])
-                n_alike = (np.diff(pairs) != 0).sum() if others else 0
-                n_by_chance += n_alike / len(asked) * len(test)
+                alike = [one for one in others if len({*pictures[list(one[:2])]}) == 2]
+                n_by_chance += len(alike) / len(asked) * len(test)
     given = None if groups is None else np.asarray(groups, dtype=object).ravel()
     table = _tabulate(found, given, max_rows)
     table.attrs["n_by_chance"] = None if patients is None else n_by_chance
@@ -203,7 +199,7 @@ def check_leakage(
 def _find_shared(
     split: int, number: Rows, train: Rows, test: Rows, cosine: float
 ) -> list[_Finding]:
-    """Return the patients or pictures on both sides; a number of -1 is none."""
+    """Return the patients or pictures on both sides; -1 stands for neither."""
     sides = [
         pd.DataFrame({"number": number[rows], "row": rows})
         .query("number >= 0")
@@ -267,11 +263,9 @@ def _is_rows(side: Any) -> bool:
 def _rows(side: Any, n_rows: int) -> Rows:
     if not _is_rows(side):
         raise ValueError(f"a side of a split must be indices or a mask, got {side!r}.")
-    rows = np.asarray(side)
-    if rows.dtype.kind == "b":
-        if len(rows) != n_rows:
-            raise ValueError(f"a mask has {len(rows)} entries for {n_rows} rows of X.")
-        return np.flatnonzero(rows)
-    if rows.size and not (-n_rows <= rows.min() and rows.max() < n_rows):
-        raise ValueError(f"a split names rows that X, of {n_rows} rows, does not have.")
-    return np.unique(rows % n_rows)
+    try:
+        return np.unique(np.arange(n_rows)[np.asarray(side)])
+    except IndexError as error:
+        raise ValueError(
+            f"a side of a split does not fit the {n_rows} rows of X: {error}."
+        ) from None

@@ -27,33 +27,34 @@ Rows = NDArray[np.intp]
 class MultilabelStratifiedGroupKFold(BaseCrossValidator):
     """Folds of whole patients in which every label has nearly its share.
 
-    As :class:`~sklearn.model_selection.StratifiedGroupKFold`, for several labels at
-    once, of which some may not be known.
+    Like :class:`~sklearn.model_selection.StratifiedGroupKFold`, for several labels at
+    once, some of which may be unknown.
 
     Parameters
     ----------
     n_splits : int, default=5
-        Folds; at least 2.
+        Number of folds, at least 2.
     shuffle : bool, default=False
-        Begin with folds drawn at random, to split again and again. False begins with
-        the largest and rarest patients.
+        Whether to begin with folds drawn at random, to get several different splits.
+        By default, the largest and rarest patients are dealt first.
     random_state : int, RandomState instance or None, default=None
-        Same number, same folds. Only with ``shuffle=True``; without, folds are the
-        same at every call.
+        Seed of the random number generator, only with ``shuffle=True``. Without
+        shuffling, folds are the same at every call.
 
     See Also
     --------
-    MultilabelStratifiedGroupShuffleSplit : One part held out, several times.
-    check_leakage : Whether a split keeps pictures apart, too.
+    MultilabelStratifiedGroupShuffleSplit : Hold one part out, several times.
+    check_leakage : Check whether a split keeps pictures apart, too.
 
     Notes
     -----
-    Minimised is the sum, over folds and over counts, of the squared
-    difference between the fold's part of the count and ``1 / n_splits``. Counted are
-    images, positives of each label, and, where a label has blanks, images of which it
-    is known: a blank is neither positive nor negative. A rare label counts as much as
-    a common one. Groups are dealt out one by one, then moved and swapped while that
-    helps; 20,000 images of 5,000 patients with 14 labels take less than a second.
+    The splitter minimises the sum, over folds and over counts, of the squared
+    difference between the fold's part of the count and ``1 / n_splits``. The counts are
+    the number of images, of positives of each label and, if a label has blanks, of
+    images with a known label: a blank is neither positive nor negative. A rare label
+    counts as much as a common one. Groups are dealt out one by one, then moved and
+    swapped while that helps; 20,000 images of 5,000 patients with 14 labels take less
+    than a second.
 
     A patient with a tenth of all images, or with half of a label's positives, is kept
     whole whatever it does to the shares.
@@ -94,17 +95,17 @@ class MultilabelStratifiedGroupKFold(BaseCrossValidator):
     def split(
         self, X: ArrayLike, y: ArrayLike | None = None, groups: ArrayLike | None = None
     ) -> Iterator[tuple[Rows, Rows]]:
-        """Yield the rows to learn from and the rows to be judged by, fold by fold.
+        """Yield the training rows and the test rows, fold by fold.
 
         Parameters
         ----------
         X : array-like of length n_samples
-            Only its length is looked at.
+            Only its length is used.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Classes; or 1, 0, and NaN where a label is not known. Names of the columns
             of a DataFrame appear in warnings.
         groups : array-like of shape (n_samples,), default=None
-            Patients. None takes each row as a patient of its own.
+            Patients. By default, each row is a patient of its own.
 
         Yields
         ------
@@ -113,8 +114,8 @@ class MultilabelStratifiedGroupKFold(BaseCrossValidator):
         Raises
         ------
         ValueError
-            If there are fewer groups than folds, a group is missing, or ``y`` is
-            something else.
+            If there are fewer groups than folds, a group is missing, or ``y`` does not
+            hold labels.
 
         Warns
         -----
@@ -158,25 +159,26 @@ class MultilabelStratifiedGroupShuffleSplit(BaseShuffleSplit):
     Parameters
     ----------
     n_splits : int, default=10
-        How often.
+        Number of splits.
     test_size : float, int or None, default=None
-        Share or number of *images* to hold out, as near as whole patients allow. None
-        is the rest beside ``train_size``, or 0.2.
+        Share or number of *images* to hold out, as near as whole patients allow. By
+        default, the complement of ``train_size``, or 0.2.
     train_size : float, int or None, default=None
-        Share or number of images to learn from; None is the rest. Where the two
-        leave something over, that is in neither, and as evenly spread.
+        Share or number of images to learn from. By default, the complement of
+        ``test_size``. Images that both leave over are in neither part, and are spread
+        as evenly.
     random_state : int, RandomState instance or None, default=None
-        Same number, same splits.
+        Seed of the random number generator.
 
     See Also
     --------
-    MultilabelStratifiedGroupKFold : Each image held out once.
+    MultilabelStratifiedGroupKFold : Hold each image out once.
 
     Notes
     -----
-    :class:`~sklearn.model_selection.GroupShuffleSplit` counts sizes in groups, this in
-    images. Each split begins with patients drawn at random, which are then moved and
-    swapped until the shares are right.
+    :class:`~sklearn.model_selection.GroupShuffleSplit` measures sizes in groups, this
+    class in images. Each split begins with patients drawn at random, which are then
+    moved and swapped until the shares are right.
 
     Examples
     --------
@@ -211,7 +213,7 @@ class MultilabelStratifiedGroupShuffleSplit(BaseShuffleSplit):
     def split(
         self, X: ArrayLike, y: ArrayLike | None = None, groups: ArrayLike | None = None
     ) -> Iterator[tuple[Rows, Rows]]:
-        """Yield the rows to learn from and the rows to be judged by.
+        """Yield the training rows and the test rows.
 
         Parameters
         ----------
@@ -226,8 +228,8 @@ class MultilabelStratifiedGroupShuffleSplit(BaseShuffleSplit):
         Raises
         ------
         ValueError
-            If there are fewer than two groups, sizes make no sense, or ``y`` is
-            something else.
+            If there are fewer than two groups, sizes are invalid, or ``y`` does not
+            hold labels.
 
         Warns
         -----
@@ -238,7 +240,7 @@ class MultilabelStratifiedGroupShuffleSplit(BaseShuffleSplit):
         rng = check_random_state(self.random_state)
         counts, group_of_row = _count_groups(y, groups)
         if len(counts.sizes) < 2:
-            raise ValueError("all rows are of one group; to hold one out takes two.")
+            raise ValueError("all rows are of one group; at least two are needed.")
         shares = _shares(self.train_size, self.test_size, len(group_of_row))
         counts.warn_of_rare(2, "the two sides of a split")
         used = np.flatnonzero(shares > 0)  # nothing may be left over
@@ -268,8 +270,8 @@ def _shares(train_size: Any, test_size: Any, n_rows: int) -> NDArray[np.float64]
         train = 1 - test
     if train + test > 1 + 1e-9:
         raise ValueError(
-            f"train_size={train_size} and test_size={test_size} are more than there "
-            f"is: {n_rows} rows."
+            f"train_size={train_size} and test_size={test_size} exceed the "
+            f"{n_rows} rows."
         )
     left = max(0.0, 1 - train - test)
     return np.array([train, test, left if left > 1e-9 else 0.0])
@@ -293,7 +295,7 @@ def _share(name: str, size: Any, n_rows: int) -> float | None:
 class _GroupCounts:
     """The counts of each group, ``(n_groups,)`` or ``(n_groups, n_labels)``.
 
-    ``classes`` tells that every row has exactly one of the labels.
+    ``classes`` is whether every row has exactly one of the labels.
     """
 
     sizes: NDArray[np.float64]
@@ -315,7 +317,7 @@ class _GroupCounts:
         if not self.classes:
             sides["without"] = (self.known > self.positives).sum(axis=0)
         for side, n_groups in sides.items():
-            # A label that nobody has is constant, which is for the scorer to say.
+            # A label without positives is constant, which scorers report.
             few = np.flatnonzero((n_groups < wanted) & (n_groups > 0))
             if few.size:
                 shown = [f"{self.names[i]!r} ({n_groups[i]})" for i in few[:_NAMED]]
@@ -323,8 +325,8 @@ class _GroupCounts:
                 kind = "classes" if self.classes else "labels"
                 warnings.warn(
                     f"fewer groups {side} these {kind} than {what}: "
-                    f"{', '.join(shown)}{more}. Some parts hold none, and cannot be "
-                    "judged by them.",
+                    f"{', '.join(shown)}{more}. Some parts have none of them, and "
+                    "cannot be scored on them.",
                     UserWarning,
                     stacklevel=3,
                 )
@@ -345,7 +347,7 @@ def _count_groups(y: Any, groups: Any) -> tuple[_GroupCounts, Rows]:
 def _read_y(y: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[Any], bool]:
     """Return the true and the known labels, names, and whether they are classes."""
     if y is None:
-        raise ValueError("y is needed: the labels that are to be spread evenly.")
+        raise ValueError("y is needed: the labels to be spread evenly.")
     columns = getattr(y, "columns", None)
     values = y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)
     if not len(values):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_consistent_length
+from sklearn.utils import check_consistent_length, gen_batches
 
 from sk_medsiglip._bags import bag_means, is_bags
 from sk_medsiglip._embeddings import is_matrix
@@ -19,7 +18,7 @@ from sk_medsiglip.embedding import MedSigLIPEmbedder, plain_rows
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import image_fingerprint, image_rows, read_resized
 
-#: Side in pixels at which pictures are compared where no embedder says another.
+#: Side in pixels at which pictures are compared without an embedder.
 _SIZE = 448
 #: Rows of the test and of the training side in one product: 16 MB of float32.
 _TEST_BLOCK, _TRAIN_BLOCK = 1024, 4096
@@ -42,7 +41,7 @@ def read_pictures(
     embedder: Any = None,
     n_jobs: int | None = None,
 ) -> tuple[Rows, NDArray[np.float32] | None]:
-    """Return which images are the same picture, and their directions.
+    """Return numbers of the pictures, equal for equal images, and unit vectors.
 
     Parameters
     ----------
@@ -52,24 +51,25 @@ def read_pictures(
     embeddings : array-like of shape (n_samples, n_features), default=None
         Embeddings of the images in ``X``.
     embedder : MedSigLIPEmbedder, str or None, default=None
-        Embeds the images in ``X``, or names the model that does. Pictures are then
+        Embedder of the images in ``X``, or the name of its model. Pictures are then
         compared as it reads them.
     n_jobs : int or None, default=None
-        Threads that read images.
+        Number of threads that read images.
 
     Returns
     -------
     pictures : ndarray of shape (n_samples,)
         Number of each image's picture; -1 for a row of embeddings with NaN.
     vectors : ndarray of shape (n_samples, n_features) or None
-        Embeddings scaled to unit length, zeros in place of NaN. None for images alone.
+        Embeddings scaled to unit length; rows with NaN have zeros in place of NaN. None
+        for images alone.
 
     Raises
     ------
     ValueError
         If ``X`` holds embeddings and others are passed too, or lengths differ.
     ImageReadError
-        If an image cannot be read; names its row.
+        If an image cannot be read. The message names its row.
 
     See Also
     --------
@@ -94,9 +94,9 @@ def find_near_copies(
     vectors : ndarray of shape (n_samples, n_features)
         Rows scaled to unit length; rows that are skipped are all zeros.
     pictures : ndarray of shape (n_samples,)
-        Numbers; rows of one number are not compared, such as the same picture.
+        Numbers of the pictures. Rows of one number are not compared.
     train, test : ndarray of int
-        Rows of both sides, which may overlap.
+        Rows of the two sides, which may overlap.
     threshold : float
         Cosine from which two rows are nearly the same.
 
@@ -104,18 +104,21 @@ def find_near_copies(
     -------
     list of NearCopy
         For each test row with a near copy ``(train_row, test_row, n_train, cosine)``:
-        the nearest, and the number of those that reach the threshold.
+        its nearest training row, and the number of training rows that reach the
+        threshold.
 
     See Also
     --------
-    read_pictures : Makes pictures and vectors.
+    read_pictures : Return the numbers of the pictures, and the vectors.
     """
     findings = []
-    for block in _blocks(test, _TEST_BLOCK):
+    for part in gen_batches(len(test), _TEST_BLOCK):
+        block = test[part]
         best = np.full(len(block), -np.inf)
         nearest = np.zeros(len(block), np.intp)
         n_near = np.zeros(len(block), np.intp)
-        for others in _blocks(train, _TRAIN_BLOCK):
+        for other_part in gen_batches(len(train), _TRAIN_BLOCK):
+            others = train[other_part]
             cosines = vectors[block] @ vectors[others].T
             i, j = np.nonzero(cosines >= threshold)
             apart = pictures[block[i]] != pictures[others[j]]
@@ -123,7 +126,7 @@ def find_near_copies(
             if not i.size:
                 continue
             n_near += np.bincount(i, minlength=len(block))
-            # Of each test row the highest comes last, and so is the one that stays.
+            # The highest of each test row comes last, and overwrites the others.
             order = np.argsort(cosines[i, j], kind="stable")
             here, where = np.full(len(block), -np.inf), np.zeros(len(block), np.intp)
             here[i[order]] = cosines[i, j][order]
@@ -136,11 +139,6 @@ def find_near_copies(
                 NearCopy(int(nearest[row]), int(block[row]), int(n_near[row]), cosine)
             )
     return sorted(findings, key=lambda one: (-one.cosine, one.test_row))
-
-
-def _blocks(rows: Rows, size: int) -> Iterator[Rows]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 def _read_X(

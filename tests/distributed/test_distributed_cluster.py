@@ -482,11 +482,11 @@ def test_head_search_sends_its_array_once(connected, data):
     X, y = data
     with parallel_on_ray() as traffic:
         search = HeadSearchCV(
-            space=["logistic"], n_trials=4, n_jobs=2, cv=3, random_state=0
+            space=["prototypes"], n_trials=2, n_jobs=2, cv=3, random_state=0
         ).fit(X, y)
-    assert len(search.cv_results_["mean_test_score"]) == 4
+    assert len(search.cv_results_["mean_test_score"]) == 2
     # Inside of an object, where Ray itself does not look.
-    assert traffic.n_tasks == 2
+    assert traffic.n_tasks in (3, 6)  # the second trial may repeat the first
     assert traffic.array_bytes < 2 * X.nbytes
     assert traffic.task_bytes < X.nbytes
 

@@ -255,8 +255,8 @@ def test_forms_of_splits(pairs, n):
     ("arguments", "message"),
     [
         ({"splits": None}, "splits is needed"),
-        ({"splits": ([0], [9])}, "names rows that X, of 4 rows, does not have"),
-        ({"splits": ([True, False], [1, 2])}, "a mask has 2 entries for 4 rows"),
+        ({"splits": ([0], [9])}, "does not fit the 4 rows"),
+        ({"splits": ([True, False], [1, 2])}, "does not fit the 4 rows"),
         ({"splits": [(["a"], [0])]}, "must be indices or a mask"),
         ({"threshold": 0}, "threshold must be above 0"),
         ({"threshold": 1.1}, "threshold must be above 0"),
