@@ -123,7 +123,7 @@ class Looking(Learning):
         Returns
         -------
         ndarray of int
-            Row numbers, images of one patient behind each other. There are fewer than
+            Row numbers, images of one patient next to each other. There are fewer than
             ``k`` where fewer are left. After :meth:`end`, locked rows without a label,
             in random order.
         """

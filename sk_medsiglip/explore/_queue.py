@@ -57,7 +57,7 @@ def choose_next(
 
 
 def together(rows: Rows, groups: NDArray[np.generic] | None) -> Rows:
-    """Return rows in order, with those of one patient behind each other."""
+    """Return rows in order, with those of one patient next to each other."""
     if groups is None:
         return rows
     _, first, member = np.unique(groups[rows], return_index=True, return_inverse=True)
