@@ -45,6 +45,8 @@ N_LABELS = (32, 64, 128)
 BATCH = 8
 RARE, RARE_SHARE = "nodule", 0.02
 DIGIT = 8
+#: First seed of the draws. The constants of the queue were chosen on seeds 0 to 9.
+SEED = 100
 
 
 class Task(NamedTuple):
@@ -118,7 +120,7 @@ def digits_task() -> Task:
 def measure(task: Task, n_draws: int) -> dict[str, Any]:
     """Return the areas by number of labels, and the paired difference."""
     chosen, random = (
-        np.array([list(areas(task, seed, by_queue)) for seed in range(n_draws)])
+        np.array([list(areas(task, SEED + i, by_queue)) for i in range(n_draws)])
         for by_queue in (True, False)
     )
     found: dict[str, Any] = {"positives in the pool": float(task.y.mean())}

@@ -165,7 +165,8 @@ _SECTIONS = {
         "on other patients. Phantoms and PneumoniaMNIST (Yang et al., MedMNIST v2; CC "
         "BY 4.0) are embedded by the demonstration checkpoint, which knows nothing of "
         "medicine; the digits are pixels without prompts. scikit-activeml is not "
-        "compared here. The constants of the queue were chosen on draws of these sets.",
+        "compared here. The constants of the queue were chosen on other draws of the "
+        "same sets.",
     ),
     "audit_labels": Section(
         "Label errors",

@@ -57,9 +57,9 @@ class Answers:
             raise ValueError(f"it names rows other than 0 to {len(self.codes) - 1}")
         if (self._locked[rows] != self.is_ended).any():
             raise ValueError(
-                "it labels rows that were not locked after the end of the training"
+                "after the end of the training it labels rows that are not locked"
                 if self.is_ended
-                else "it labels locked rows before the end of the training"
+                else "before the end of the training it labels locked rows"
             )
         self.codes[rows, column] = code
 

@@ -19,6 +19,7 @@ from sk_medsiglip.exceptions import SessionError
 
 Entry = dict[str, Any]
 
+_MOST_ROWS = 2**31
 _COMMON: dict[str, Any] = {"what": str, "id": str, "at": str, "by": str}
 #: Kinds of lines, with the types of their own keys.
 _KINDS: dict[str, dict[str, Any]] = {
@@ -110,7 +111,9 @@ def _parse(line: bytes) -> Entry | ValueError:
         if unknown:
             raise ValueError(f"it has unknown keys, {unknown}")
         for key in {"rows", "locked"} & set(own):
-            if not all(type(row) is int for row in entry[key]):
+            if not all(
+                type(row) is int and 0 <= row <= _MOST_ROWS for row in entry[key]
+            ):
                 raise ValueError(f"{key!r} holds something other than row numbers")
     except ValueError as error:
         if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):

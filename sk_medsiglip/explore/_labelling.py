@@ -20,7 +20,7 @@ from sk_medsiglip._warning import warn_user
 from sk_medsiglip.exceptions import LabelFileWarning, SessionError
 from sk_medsiglip.explore._answers import Answers
 from sk_medsiglip.explore._label_file import Entry, LabelFile
-from sk_medsiglip.explore._locked import choose_locked
+from sk_medsiglip.explore._locked import check_patients, choose_locked
 from sk_medsiglip.explore._task import BLANK, Codes, Task
 
 #: Rows that are hashed at a time.
@@ -50,7 +50,7 @@ class Labelling:
         self.images = images
         self.frame = None if frame is None else frame.reset_index(drop=True)
         self.groups = None if groups is None else check_groups(groups, len(self.X))
-        self.task = task
+        self._task = task
         self.random_state = random_state
         self._lengths = _lengths(self.X)
         path = None if labels_path is None else Path(labels_path)
@@ -66,12 +66,12 @@ class Labelling:
     @property
     def columns(self) -> list[str]:
         """Names of the columns to label."""
-        return list(self.task.columns)
+        return list(self._task.columns)
 
     @property
     def values(self) -> list[Any]:
         """Answers to each column, beside "unsure": no and yes, or the classes."""
-        return self.task.values
+        return self._task.values
 
     @property
     def labels(self) -> pd.DataFrame:
@@ -79,7 +79,7 @@ class Labelling:
 
         Those of locked rows appear when the training has ended.
         """
-        return self.task.words(self._shown)
+        return self._task.words(self._shown)
 
     @property
     def paths(self) -> list[str] | None:
@@ -124,13 +124,13 @@ class Labelling:
             If the label file cannot be written. The label is then not given.
         """
         self.refresh()
-        column = self.task.columns[self.task.column(column)]
-        code = self.task.code(value)
+        column = self._task.columns[self._task.column(column)]
+        code = self._task.code(value)
         chosen = self._check_numbers(rows)
         if not chosen.size:
             return
         self._check_may_label(chosen)
-        word = value if code < 0 else self.task.values[code]
+        word = value if code < 0 else self._task.values[code]
         written = self._append("label", rows=chosen.tolist(), column=column, value=word)
         if not self._held.has(written):
             # Another session ended the training in between.
@@ -249,7 +249,11 @@ class Labelling:
             )
         self.locked = np.zeros(len(self.X), dtype=bool)
         self.locked[self._check_numbers(entry["locked"])] = True
-        self._answers = Answers(self.task, self._base, self.locked)
+        try:
+            check_patients(self.locked, self.groups)
+        except ValueError as error:  # the groups are others now
+            raise SessionError(f"{self._file.path}: {error}") from None
+        self._answers = Answers(self._task, self._base, self.locked)
 
     def _append(self, what: str, **content: Any) -> str:
         written = self._file.append(what, **content)
@@ -261,7 +265,7 @@ class Labelling:
         codes = np.full((len(self.X), len(self.columns)), BLANK, dtype=np.int16)
         for place, name in enumerate(self.columns):
             if self.frame is not None and name in self.frame:
-                codes[:, place] = self.task.read(self.frame[name], name)
+                codes[:, place] = self._task.read(self.frame[name], name)
         return codes
 
     def _digest(self) -> str:

@@ -28,6 +28,7 @@ class Learning(Labelling):
     classifier_: Any = None
     stage_: str | None = None
     figures_: pd.DataFrame
+    _last_figures: pd.DataFrame
     _trained: Sequence[int] = ()  # columns that the classifier learned
     _prompts: Prompts | None = None
     # Scores by the prompts alone, and by the classifier where it has learned.
@@ -49,16 +50,16 @@ class Learning(Labelling):
         ValueError
             If they are for other columns or classes than those of the session.
         """
-        asked = task_of(prompts, self.task.columns)
-        same = asked.values == self.task.values
-        if not same or set(asked.columns) != set(self.task.columns):
+        asked = task_of(prompts, self._task.columns)
+        same = asked.values == self._task.values
+        if not same or set(asked.columns) != set(self._task.columns):
             raise ValueError(
                 f"prompts are for {list(prompts)}; this session labels "
-                f"{self.task.columns} with {self.task.values}."
+                f"{self._task.columns} with {self._task.values}."
             )
         encoded = self._encode(prompts)
         self._prompt_scores = self._score(
-            encoded.classifier(self._findings()), self.task
+            encoded.classifier(self._findings()), self._task
         )
         self._prompts = encoded
 
@@ -76,8 +77,8 @@ class Learning(Labelling):
         """
         scores = self._prompt_scores if self._scores is None else self._scores
         if scores is None:
-            scores = np.full((len(self.X), len(self.task.names)), np.nan)
-        return pd.DataFrame(scores, columns=self.task.names)
+            scores = np.full((len(self.X), len(self._task.names)), np.nan)
+        return pd.DataFrame(scores, columns=self._task.names)
 
     def score(self, prompts: Mapping[Any, Any] | None = None) -> Bunch:
         """Score all rows by prompts, without changing the session.
@@ -102,9 +103,10 @@ class Learning(Labelling):
         PromptError
             If the prompts are malformed.
         """
-        task, table = self.task, self.scores
+        self.refresh()
+        task, table = self._task, self.scores
         if prompts is not None:
-            task = task_of(prompts, self.task.columns)
+            task = task_of(prompts, self._task.columns)
             found = self._score(self._encode(prompts).classifier(), task)
             table = pd.DataFrame(found, columns=task.names)
         rows = self._labelled_rows()
@@ -113,17 +115,17 @@ class Learning(Labelling):
         for column in task.columns:
             names = [column] if task.classes is None else task.names
             place = None
-            if task.values == self.task.values and column in self.task.columns:
-                place = self.task.column(column)
+            if task.values == self._task.values and column in self._task.columns:
+                place = self._task.column(column)
             answers = None if place is None else self._codes[:, place]
-            parts += [histogram(table[name], answers, self.task) for name in names]
+            parts += [histogram(table[name], answers, self._task) for name in names]
             if place is not None and place in labelled.trainable():
                 known = labelled.codes[:, place] >= 0
                 scores = table[names].to_numpy()[rows[known]]
                 areas.append(judge_column(labelled.keep(known), place, scores))
         auc = pd.concat(areas, ignore_index=True) if areas else pd.DataFrame()
         if prompts is None and self._trained:
-            auc = self.figures_[self.figures_["refit"] == self.figures_["refit"].max()]
+            auc = self._last_figures
         return Bunch(scores=table, histogram=pd.concat(parts), auc=auc)
 
     def refit(self, *, figures: bool = True) -> pd.DataFrame:
@@ -137,7 +139,8 @@ class Learning(Labelling):
         Parameters
         ----------
         figures : bool, default=True
-            Whether to estimate how good it is, which takes most of the time.
+            Whether to estimate how good it is, which takes most of the time. Without,
+            the table is empty.
 
         Returns
         -------
@@ -162,14 +165,16 @@ class Learning(Labelling):
         if self.is_ended:
             raise SessionError("the training has ended: the classifier is final.")
         labelled, few = self._train()
+        self._last_figures = pd.DataFrame()
         if not figures:
-            return pd.DataFrame()
+            return self._last_figures
         found = figures_of_refit(
             labelled, self._trained, self._prompts, stage=str(self.stage_), few=few,
             past=self.figures_,
         )  # fmt: skip
         past = [self.figures_] if len(self.figures_) else []
         self.figures_ = pd.concat([*past, found], ignore_index=True)
+        self._last_figures = found
         return found
 
     def _train(self) -> tuple[Labelled, bool]:
@@ -196,15 +201,15 @@ class Learning(Labelling):
         """Compute the scores of all rows that may have any."""
         if self._prompts is not None:
             prompted = self._prompts.classifier(self._findings())
-            self._prompt_scores = self._score(prompted, self.task)
+            self._prompt_scores = self._score(prompted, self._task)
         self._scores = self._prompt_scores
         if not self._trained:
             return
-        found = self._score(self.classifier_, self.task)
-        if self.task.classes is not None:
+        found = self._score(self.classifier_, self._task)
+        if self._task.classes is not None:
             self._scores = found
             return
-        shape = (len(self.X), len(self.task.names))
+        shape = (len(self.X), len(self._task.names))
         scores = np.full(shape, np.nan, dtype=found.dtype)
         if self._prompt_scores is not None:
             scores[:] = self._prompt_scores
@@ -227,10 +232,10 @@ class Learning(Labelling):
 
     def _findings(self, columns: Sequence[int] | None = None) -> list[str] | None:
         """Return the names of findings, by default of all; None for classes."""
-        if self.task.classes is not None:
+        if self._task.classes is not None:
             return None
-        places = range(len(self.task.columns)) if columns is None else columns
-        return [self.task.columns[place] for place in places]
+        places = range(len(self._task.columns)) if columns is None else columns
+        return [self._task.columns[place] for place in places]
 
     def _labelled_rows(self) -> NDArray[np.intp]:
         """Return the rows to learn from: a known label, readable, not locked."""
@@ -239,4 +244,4 @@ class Learning(Labelling):
 
     def _labelled(self, rows: NDArray[np.intp]) -> Labelled:
         groups = None if self.groups is None else self.groups[rows]
-        return Labelled(self.task, self.X[rows], self._codes[rows], groups)
+        return Labelled(self._task, self.X[rows], self._codes[rows], groups)

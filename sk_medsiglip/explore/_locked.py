@@ -34,15 +34,24 @@ def choose_locked(
             "locked must be a share, a DataFrame, or a mask of True and False for each "
             f"of {n_rows} rows; got {chosen.dtype} of shape {chosen.shape}."
         )
-    both = np.isin(patient, patient[chosen]) & ~chosen
-    if groups is not None and both.any():
+    check_patients(chosen, groups)
+    if chosen.all():
+        raise ValueError("locked leaves no row to train on.")
+    return chosen
+
+
+def check_patients(
+    locked: NDArray[np.bool_], groups: NDArray[np.generic] | None
+) -> None:
+    """Raise if a patient has rows on both sides."""
+    if groups is None:
+        return
+    both = np.isin(groups, groups[locked]) & ~locked
+    if both.any():
         raise ValueError(
             f"group {groups[both][0]!r} has locked rows and others: its rows would be "
             "learned from and tested on. Lock all rows of a group, or none."
         )
-    if chosen.all():
-        raise ValueError("locked leaves no row to train on.")
-    return chosen
 
 
 def _draw(

@@ -110,7 +110,8 @@ class Looking(Learning):
         """Return the images to label next.
 
         Rows that the classifier is least sure of are clustered, and one of each cluster
-        is taken. Half of the first 32 are those that the prompts score highest.
+        is taken. Half of the first 16 are those that the prompts score highest; without
+        prompts half of the first 64 are random.
 
         Parameters
         ----------
@@ -122,14 +123,14 @@ class Looking(Learning):
         Returns
         -------
         ndarray of int
-            Row numbers, images of one patient behind each other. There are fewer than
+            Row numbers, images of one patient next to each other. There are fewer than
             ``k`` where fewer are left. After :meth:`end`, locked rows without a label,
             in random order.
         """
         self.refresh()
         if k < 1:
             raise ValueError(f"k must be 1 or more, got {k}.")
-        columns = slice(None) if column is None else [self.task.column(column)]
+        columns = slice(None) if column is None else [self._task.column(column)]
         asked = (self._codes == BLANK)[:, columns]
         if self.is_ended:
             asked &= self.locked[:, None]
@@ -138,7 +139,7 @@ class Looking(Learning):
             return together(left, self.groups)[:k]
         asked &= self._usable[:, None]
         n_answered = int((self._codes != BLANK)[self._usable].any(axis=1).sum())
-        by_column = columns if self.task.classes is None else slice(None)
+        by_column = columns if self._task.classes is None else slice(None)
         scores, by_prompts = (
             None if found is None else found[:, by_column]
             for found in (self._scores if self._trained else None, self._prompt_scores)
@@ -207,7 +208,7 @@ class Looking(Learning):
         if columns:
             known = (labelled.codes[:, columns] >= 0).any(axis=1)
             some, places = labelled.keep(known), rows[known]
-            target = self.task.target(some.codes, columns)
+            target = self._task.target(some.codes, columns)
             try:
                 issues = find_label_issues(some.X, target, groups=some.groups)
             except ValueError as error:  # a label of one patient

@@ -15,7 +15,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 #: Answered rows up to which half of a queue comes from the prompts, or is random.
-_FIRST_BY_PROMPTS, _FIRST_AT_RANDOM = 32, 64
+_FIRST_BY_PROMPTS, _FIRST_AT_RANDOM = 16, 64
 #: Rows that are clustered, for each one that is taken.
 _POOL = 8
 
@@ -57,7 +57,7 @@ def choose_next(
 
 
 def together(rows: Rows, groups: NDArray[np.generic] | None) -> Rows:
-    """Return rows in order, with those of one patient behind each other."""
+    """Return rows in order, with those of one patient next to each other."""
     if groups is None:
         return rows
     _, first, member = np.unique(groups[rows], return_index=True, return_inverse=True)

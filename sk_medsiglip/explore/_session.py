@@ -148,7 +148,7 @@ class ExploreSession(Looking):
         super().__init__(
             X, task, images, frame, groups, locked, labels_path, random_state, user
         )
-        self.figures_ = pd.DataFrame()
+        self.figures_ = self._last_figures = pd.DataFrame()
         if prompts is not None:
             self.use_prompts(prompts)
 
@@ -213,9 +213,9 @@ class ExploreSession(Looking):
                 "no rows were locked when the session began, so there is nothing to "
                 "judge on: begin another with locked=0.2."
             )
-        codes = read_truth(truth, self.task, self._codes[rows])
+        codes = read_truth(truth, self._task, self._codes[rows])
         groups = None if self.groups is None else self.groups[rows]
-        locked = Labelled(self.task, self.X[rows], codes, groups)
+        locked = Labelled(self._task, self.X[rows], codes, groups)
         locked = locked.keep(self._lengths[rows] > 0)
         self._train()
         check_before_look(
@@ -261,7 +261,7 @@ class ExploreSession(Looking):
         self.refresh()
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        write_table(target / "labels.csv", self._table(self.task.numbers(self._shown)))
+        write_table(target / "labels.csv", self._table(self._task.numbers(self._shown)))
         if len(self.figures_):
             write_table(target / "figures.csv", self.figures_)
         if self.classifier_ is None:
@@ -310,7 +310,7 @@ class ExploreSession(Looking):
     @property
     def _answered(self) -> list[int]:
         """Columns that the classifier answers."""
-        return list(self._trained) or list(range(len(self.task.columns)))
+        return list(self._trained) or list(range(len(self._task.columns)))
 
     def _table(self, labels: pd.DataFrame) -> pd.DataFrame:
         """Return ``frame`` with labels, row numbers, paths, and which are locked."""

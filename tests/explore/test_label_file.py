@@ -56,6 +56,20 @@ def test_a_killed_process_loses_no_label(path):
     assert stored[: len(said)] == said
 
 
+def test_two_processes_write_to_one_file(make_plain, path):
+    X = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    command = [sys.executable, "-c", ENDLESS, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        child.stdout.readline()
+        session = make_plain(X=X, groups=None, labels_path=path)
+        for row in range(100):
+            session.label(row, "label", "no")
+        child.stdout.read()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [row for line in lines if line["what"] == "label" for row in line["rows"]]
+    assert sorted(rows) == sorted([*range(500), *range(100)])
+
+
 def test_a_torn_last_line_is_passed_over_and_not_joined_to(make_plain, path):
     make_plain(labels_path=path).label(0, "label", "yes")
     whole = path.read_bytes()
@@ -93,6 +107,8 @@ def test_a_line_without_its_newline_counts_once(make_plain, path):
         "label:rows=[true]",
         "label:rows=[60]",
         "label:rows=[-1]",
+        "label:rows=[1e30]",
+        f"label:rows=[{10**30}]",
         "label:column=other",
         "label:value=perhaps",
         "[" * 200_000,
@@ -196,5 +212,7 @@ def test_the_locked_rows_stay_when_the_session_is_opened_again(make_plain, path)
     assert locked.any()
     for again in (None, 0.5, locked):
         assert (make_plain(labels_path=path, locked=again).locked == locked).all()
+    with pytest.raises(SessionError, match="both|others"):
+        make_plain(labels_path=path, groups=np.roll(np.arange(60) // 2, 1))
     with pytest.raises(SessionError, match="once"):
         make_plain(labels_path=path, locked=np.roll(locked, 2))

@@ -65,6 +65,9 @@ def test_training_goes_from_prompts_to_probes(make_session, phantom_vectors, ans
         [np.nan, np.nan, moved], nan_ok=True
     )
     pd.testing.assert_frame_equal(session.figures_, found)
+    pd.testing.assert_frame_equal(session.score().auc, stages[-1])
+    assert session.refit(figures=False).empty
+    assert session.score().auc.empty
     while session.undo():
         pass
     assert session.refit()["stage"].tolist() == ["prompts"]
@@ -115,6 +118,7 @@ def test_classes(make_session, truth, phantom_vectors):
     assert set(table["label"]) <= {*classes, "macro"}
     wanted = session.classifier_.decision_function(phantom_vectors)
     np.testing.assert_allclose(session.scores, wanted, atol=1e-3)
+    assert set(session.suspects().labels["suggested"]) <= set(classes)
     found = session.score({name: classes[name] for name in reversed(classes)})
     assert len(found.auc) >= 2
     assert len(session.queue(8, column="what")) == 8
