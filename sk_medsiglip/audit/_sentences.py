@@ -11,7 +11,7 @@ import pandas as pd
 _MOST_DESCRIBED = 5
 #: Loss of an area under the ROC curve that is worth a sentence.
 _CLEAR_LOSS = 0.01
-#: What each check looks for, in words.
+#: The faults that each check looks for, in words.
 NAMES = {
     "labels": "wrong labels",
     "disagreements": "patients with different labels",
