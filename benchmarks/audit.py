@@ -1,4 +1,4 @@
-"""What the audit of a data set finds, with faults planted into phantoms.
+"""Faults planted into phantoms, and how many of them the audit finds.
 
 Run ``python -m benchmarks.audit labels --rows FOLDER``, ``... label_cost`` and ``...
 shortcuts --rows FOLDER``. ``FOLDER`` keeps the rows of the phantoms, which the
@@ -45,7 +45,7 @@ AGREES = 0.8
 N_PATIENTS = 400
 #: Chosen on seeds from 100 on, as the penalty of the other side.
 THEIR_C = 0.03
-#: What ``find_label_issues`` chooses from.
+#: The penalties from which ``find_label_issues`` chooses.
 PENALTIES = np.logspace(-6, 1, 8)
 
 Flips = NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""What the audit finds of slices, novel images and drift, planted into phantoms.
+"""Slices, novel images and drift: how many planted ones the audit finds.
 
 Run ``python -m benchmarks.audit_sets slices``, ``... novelty --rows FOLDER`` and ``...
 drift --rows FOLDER``. With ``--pneumonia HOME`` the
@@ -307,7 +307,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=Path("audit_rows"))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
     parser.add_argument("--draws", type=int, default=50)
-    parser.add_argument("--changed", type=int, default=240)
+    parser.add_argument("--changed", type=int, default=120)
     parser.add_argument("--pneumonia", type=Path, default=None)
     parser.add_argument("--dry", action="store_true", help="write no results")
     options = parser.parse_args()

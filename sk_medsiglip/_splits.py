@@ -257,18 +257,27 @@ def _deal(counts: NDArray[np.float64], n_folds: int) -> NDArray[np.intp]:
     for group in order.T:
         arrives = counts[each, group]
         shares = (held[:, None] + proposals * arrives[:, None, None]) / total
-        gaps = shares - shares.mean(axis=2, keepdims=True)
-        uneven = np.sqrt((gaps * gaps).mean(axis=2)).mean(axis=2)
-        size = held.sum(axis=2)
-        # One after the other, since "as good" is a matter of rounding, not an order.
-        best = np.zeros(n_targets, np.intp)
-        least, smallest = uneven[:, 0].copy(), size[:, 0].copy()
-        for i in range(1, n_folds):
-            alike = np.abs(uneven[:, i] - least) <= 1e-8 + 1e-5 * np.abs(least)
-            better = (uneven[:, i] < least) | (alike & (size[:, i] < smallest))
-            best[better] = i
-            least = np.where(better, uneven[:, i], least)
-            smallest = np.where(better, size[:, i], smallest)
+        # As means, to the last digit, without their overhead: this is a loop of groups.
+        gaps = shares - np.add.reduce(shares, axis=2, keepdims=True) / n_folds
+        spread = np.sqrt(np.add.reduce(gaps * gaps, axis=2) / n_folds)
+        uneven = np.add.reduce(spread, axis=2) / n_classes
+        size = np.add.reduce(held, axis=2)
+        pairs = zip(uneven.tolist(), size.tolist(), strict=True)
+        best = [_best_fold(*pair) for pair in pairs]
         fold[each, group] = best
         held[each, best] += arrives
     return fold
+
+
+def _best_fold(uneven: list[float], size: list[float]) -> int:
+    """Return the fold that stays most even; of folds as good, the smallest.
+
+    One after the other, since "as good" is a matter of rounding, not an order.
+    """
+    best = 0
+    for i in range(1, len(uneven)):
+        least = uneven[best]
+        alike = abs(uneven[i] - least) <= 1e-8 + 1e-5 * abs(least)
+        if uneven[i] < least or (alike and size[i] < size[best]):
+            best = i
+    return best

@@ -20,7 +20,7 @@ from sk_medsiglip.datasets import make_chest_phantoms
 embedder = MedSigLIPEmbedder("demo")
 learned = make_chest_phantoms(400, random_state=0)
 gate = NoveltyGate(0.05).fit(embedder.transform(learned.images), groups=learned.groups)
-images = make_chest_phantoms(60, random_state=1).images
+images = make_chest_phantoms(120, random_state=3).images
 asked = {
     "ordinary": images,
     "inverted": 255 - images,

@@ -170,14 +170,16 @@ def _by_path(
             some = Folds(folds.train[..., left], folds.test[..., left])
         logits = _logits(scaled, y, Cs, some)  # (n_Cs, n_rows, n_findings * n_columns)
         loss = _mean_loss(logits, target[:, left], is_exclusive)  # (n_Cs, n_findings)
-        best = loss.argmin(axis=0)
-        better = loss.min(axis=0) < least[left]
-        for place in np.flatnonzero(better):
-            least[left[place]] = loss[best[place], place]
-            theirs = slice(left[place] * n_columns, (left[place] + 1) * n_columns)
-            ours = slice(place * n_columns, (place + 1) * n_columns)
-            chosen[:, theirs] = logits[best[place]][:, ours]
-        left = left[better & (best == len(Cs) - 1)]
+        falls = []
+        for place, k in enumerate(left):
+            best = int(loss[:, place].argmin())
+            if loss[best, place] < least[k]:
+                least[k] = loss[best, place]
+                ours = logits[best, :, place * n_columns :][:, :n_columns]
+                chosen[:, k * n_columns : (k + 1) * n_columns] = ours
+                if best == len(Cs) - 1:
+                    falls.append(k)
+        left = np.array(falls, np.intp)
         if not left.size:
             break
     return chosen

@@ -94,7 +94,7 @@ def audit(
     ``Audit.left_out`` with the reason. Images whose embeddings are stored need no model
     pass.
 
-    An audit that finds nothing is no proof that nothing is wrong: it sees what the
+    An audit that finds nothing does not prove that nothing is wrong: it sees what the
     embeddings show and what the metadata name.
 
     Examples

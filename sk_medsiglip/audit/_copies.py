@@ -69,7 +69,7 @@ def find_copies(
     Raises
     ------
     ValueError
-        If lengths differ, a group is missing, or ``threshold`` is no cosine.
+        If lengths differ, a group is missing, or ``threshold`` is not a cosine.
     ImageReadError
         If an image cannot be read; names its row.
 

@@ -78,7 +78,10 @@ class Audit:
 
     @property
     def unusual(self) -> pd.DataFrame:
-        """Images far from those of other patients, with their ``distance``."""
+        """Images far from those of other patients, with their ``distance``.
+
+        ``attrs["n_expected"]`` is the number that is expected by chance.
+        """
         return self.table("unusual")
 
     @property

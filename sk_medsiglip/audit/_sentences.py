@@ -11,7 +11,7 @@ import pandas as pd
 _MOST_DESCRIBED = 5
 #: Loss of an area under the ROC curve that is worth a sentence.
 _CLEAR_LOSS = 0.01
-#: What each check looks for, in words.
+#: The faults that each check looks for, in words.
 NAMES = {
     "labels": "wrong labels",
     "disagreements": "patients with different labels",
@@ -144,13 +144,13 @@ def _on_slices(table: pd.DataFrame, faults: pd.DataFrame) -> list[str]:
                 f"{table['findable'].median():.2f} would mostly go unseen."
             )
         return [said]
-    said = [
+    described = [
         f"Images with {one.slice} are ranked worse for {_named(one.finding)}: AUC "
         f"{one.auc:.2f} ({one.auc_low:.2f} to {one.auc_high:.2f}), and "
         f"{one.auc_rest:.2f} for the others."
         for one in faults.head(_MOST_DESCRIBED).itertuples()
     ]
-    return said + _more(faults, "subgroup")
+    return described + _more(faults, "subgroup")
 
 
 def _more(faults: pd.DataFrame, noun: str) -> list[str]:

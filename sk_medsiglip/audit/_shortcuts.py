@@ -116,8 +116,8 @@ def find_shortcuts(
     Raises
     ------
     ValueError
-        If lengths differ, all labels are blank, ``level`` is no share, or a label has
-        one patient.
+        If lengths differ, all labels are blank, ``level`` is not between 0 and 1, or a
+        label has one patient.
 
     See Also
     --------
@@ -140,7 +140,7 @@ def find_shortcuts(
     The test sees what the model sees. On the demonstration rows, which are of a small
     model for trying things out, a strong change of the grey values is found with 400
     patients and a block of 8 px in most sets, a block of 4 px and a slight change are
-    not. Finding nothing is no proof that nothing is there.
+    not. Finding nothing does not prove that nothing is there.
 
     Cost: one decomposition of a matrix of (n_features, n_features) and one product with
     ``n_permutations`` columns, for each column and finding, and one call of

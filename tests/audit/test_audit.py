@@ -43,6 +43,7 @@ def found(planted):
 def test_planted_faults_are_in_the_tables(found):
     assert 50 in found.label_issues["row"].head(2).tolist()
     assert found.unusual["row"].tolist() == [7]
+    assert 0 < found.unusual.attrs["n_expected"] < 1
     assert (
         found.shortcuts.loc[found.shortcuts["shortcut"], "column"].eq("portable").any()
     )

@@ -98,6 +98,21 @@ def test_chance_is_not_flagged():
         assert 0.01 < (found[name] <= 0.1).mean() < 0.25, name
 
 
+def test_columns_of_images_and_of_patients_are_read():
+    rng = np.random.default_rng(4)
+    patients = np.repeat(np.arange(60), 2)
+    X = rng.normal(size=(120, 6))
+    y = (rng.random(60) < 0.5)[patients]
+    view, scanner = np.arange(120) % 2, rng.integers(0, 2, 60)[patients]
+    X[:, 0] += 2 * view
+    X[:, 1] += 2 * scanner
+    found = find_shortcuts(
+        X, y, {"view": view, "scanner": scanner}, groups=patients, n_permutations=99
+    )
+    assert (found["p_readable"] == 0.01).all()
+    assert (found["auc_readable"] > 0.8).all()
+
+
 def test_findings_with_blanks_and_classes(planted, patients, findings):
     X, y, metadata = planted
     table = pd.DataFrame({"effusion": y, "nodule": findings[:, 4]})
