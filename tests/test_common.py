@@ -7,9 +7,10 @@ images in test_embedding.py.
 
 import numpy as np
 import pytest
-from sklearn.base import clone
+from sklearn.base import _fit_context, clone
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import validate_data
 
 from sk_medsiglip import (
     BagProbe,
@@ -23,8 +24,6 @@ from sk_medsiglip import (
     ZeroShotClassifier,
     make_zero_shot_pipeline,
 )
-from sk_medsiglip._embeddings import check_embeddings
-from sk_medsiglip._validation import _fit_context
 from sk_medsiglip.prompts import ClassVectors, Question
 
 # Checks that cannot hold, each with its reason and where the same thing is tested.
@@ -144,17 +143,20 @@ def test_zero_shot_passes_sklearn_checks(estimator, check):
     check(estimator)
 
 
+TYPES = [np.float64, np.float32]
+
+
 class BagsOfOne(BagProbe):
     """Bags of one instance from the rows that a check makes up."""
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, *, sample_weight=None, groups=None):
         """Check rows as scikit-learn does, and make each of them a bag."""
-        rows = check_embeddings(self, X)
+        rows = validate_data(self, X, dtype=TYPES)
         return self._fit(rows[:, None], y, sample_weight, groups)
 
     def _check(self, X):
-        return check_embeddings(self, X, reset=False)[:, None]
+        return validate_data(self, X, dtype=TYPES, reset=False)[:, None]
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

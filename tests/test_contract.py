@@ -384,7 +384,7 @@ def test_a_fold_without_a_class_has_its_column(estimator, lacking, data):
     for method in ("predict_proba", "decision_function", "predict_log_proba"):
         if not hasattr(estimator, method):
             continue
-        with pytest.warns(LabelCodesWarning, match="places in sorted order"):
+        with pytest.warns(LabelCodesWarning, match="sorted order"):
             told = cross_val_predict(estimator, data.X, y, cv=folds, method=method)
         expected = np.empty((N, 3))
         for train, test in folds:  # by name, all columns are there as well
@@ -396,7 +396,7 @@ def test_a_fold_without_a_class_has_its_column(estimator, lacking, data):
 @pytest.mark.parametrize("head", [LinearProbe, *PROMPT_HEADS])
 def test_without_prompts_a_missing_class_is_a_column_of_zeros(head, data):
     y = np.array(["a"] * 5 + ["b", "c"] * 20)[:N]
-    with pytest.warns(RuntimeWarning, match="Number of classes in training fold"):
+    with pytest.warns(RuntimeWarning, match="training fold"):
         told = cross_val_predict(head(), data.X, y, cv=KFold(8), method="predict_proba")
     assert told.shape == (N, 3)
     assert not told[:5, 0].any()
@@ -546,7 +546,7 @@ def test_images_in_the_place_of_embeddings_are_named(form, data):
             estimator.fit(images, data.y)
         assert "before the classifier in a pipeline" in str(error.value)
         assert "make_zero_shot_pipeline" in str(error.value)
-    with pytest.raises((TypeError, ValueError), match="X must be embeddings"):
+    with pytest.raises((TypeError, ValueError), match="embeddings"):
         LinearProbe().fit(data.X, data.y).predict(images)
     with pytest.raises(ValueError, match="NaN") as error:
         LinearProbe().fit(np.where(data.X > 0, np.nan, data.X), data.y)

@@ -1,6 +1,5 @@
 """The site: complete, true to the code, and readable on a telephone."""
 
-import doctest
 import importlib
 import re
 import shutil
@@ -17,22 +16,9 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 SITE = DOCS / "_site"
+TESTS = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py"))
 
 pytest.importorskip("sphinx", reason="sphinx is not installed")
-
-#: Rooms whose pages are still to be written; see the marks in docs/api.rst.
-TO_COME: set[str] = set()
-
-RUN_HERE = [
-    ("deploying.md", ["skops"]),
-    ("embedding.md", []),
-    ("few_labels.md", []),
-    ("heads.md", []),
-    ("many_labels.md", []),
-    ("multi_label.md", []),
-    ("quick_start.md", []),
-    ("recipes.md", []),
-]
 
 
 @pytest.fixture
@@ -43,20 +29,6 @@ def site_module(monkeypatch):
 
 
 # ----------------------------------------------------------------------- examples run
-
-
-@pytest.mark.parametrize(("page", "needs"), RUN_HERE)
-def test_examples_run_as_printed(page, needs, tmp_path, monkeypatch):
-    for name in needs:
-        pytest.importorskip(name, reason=f"{name} is not installed")
-    monkeypatch.chdir(tmp_path)
-    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    result = doctest.testfile(
-        str(DOCS / page), module_relative=False, optionflags=flags
-    )
-    clear_encoders()
-    assert result.failed == 0
-    assert result.attempted > 2
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
@@ -80,11 +52,7 @@ def test_the_citation_names_this_version():
 def test_page(page):
     text = page.read_text(encoding="utf-8")
     if ">>> " in text:
-        named = {name for name, _ in RUN_HERE}
-        others = "".join(
-            path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")
-        )
-        assert page.name in named or page.name in others, (
+        assert page.name in TESTS, (
             f"no test runs the examples of {page.name}: name it in tests/test_docs.py"
         )
         outside = re.sub(r"(?ms)^```.*?^```$", "", text)
@@ -118,11 +86,8 @@ def test_api_page_lists_every_public_name():
     listed = names_of_api_page()
     top = set(sk_medsiglip.__all__)
     missing = [name for name in top if f"sk_medsiglip.{name}" not in listed]
-    rooms = [
-        path.parent.name
-        for path in (ROOT / "sk_medsiglip").glob("*/__init__.py")
-        if path.parent.name not in TO_COME
-    ]
+    paths = (ROOT / "sk_medsiglip").glob("*/__init__.py")
+    rooms = [path.parent.name for path in paths]
     for room in ["exceptions", *rooms]:
         module = importlib.import_module(f"sk_medsiglip.{room}")
         missing += [
@@ -171,6 +136,8 @@ def test_the_files_of_every_room_are_on_a_page(site_module):
 
 
 # -------------------------------------------------------------------------- it builds
+#
+# Slow, since ``make docs`` builds the whole site and looks for the same faults.
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +155,7 @@ def built(tmp_path_factory):
     return root / "site"
 
 
+@pytest.mark.slow
 def test_nothing_is_missing_or_loaded_from_elsewhere(built, site_module):
     assert not site_module("check_built").find_faults(built)
     assert (built / "generated" / "changes.html").is_file()
@@ -209,6 +177,7 @@ def test_faults_of_pages_are_found(site_module, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_pages_fit_a_telephone(built):
     webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
     if not shutil.which("chromium") or not shutil.which("chromedriver"):

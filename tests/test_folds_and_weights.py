@@ -28,8 +28,8 @@ from sk_medsiglip import (
     SSTextClassifier,
     TipAdapterClassifier,
     ZeroShotClassifier,
+    _scoring,
 )
-from sk_medsiglip._scoring import best_settings, find_scorer
 from sk_medsiglip.evaluation import label_efficiency
 from sk_medsiglip.model_selection import EachLabel
 from sk_medsiglip.zero_shot import ConformalZeroShot, PromptSearchCV
@@ -233,11 +233,11 @@ def test_prompt_probe_auto_counts_by_weight():
 def test_best_settings():
     scores = np.array([0.9, 1.0, 1.0 - 1e-15, 1.0, np.nan])
     losses = np.array([0.1, 0.7, 0.2, np.nan, 0.0])
-    assert best_settings(scores, losses) == 2
-    assert best_settings(scores[[3, 0]], losses[[3, 0]]) == 0
-    assert best_settings(scores[[0, 3, 1]], losses[[0, 3, 1]]) == 2
-    assert best_settings(np.full(3, np.nan), np.full(3, np.nan)) == 0
-    two = best_settings(np.ones((2, 3)), np.array([[3, 2, 1], [1, 2, 3.0]]))
+    assert _scoring.best_settings(scores, losses) == 2
+    assert _scoring.best_settings(scores[[3, 0]], losses[[3, 0]]) == 0
+    assert _scoring.best_settings(scores[[0, 3, 1]], losses[[0, 3, 1]]) == 2
+    assert _scoring.best_settings(np.full(3, np.nan), np.full(3, np.nan)) == 0
+    two = _scoring.best_settings(np.ones((2, 3)), np.array([[3, 2, 1], [1, 2, 3.0]]))
     assert two.tolist() == [2, 0]
 
 
@@ -319,8 +319,8 @@ def test_scorers_of_one_class_take_the_second_name(head, scoring):
     assert chosen(by_name) == chosen(by_number)
     own = make_scorer(f1_score, pos_label="effusion")
     fit_as(head, scoring=own).fit(X, names)
-    with_average = find_scorer("f1_macro", np.array(["a", "b"]))
-    assert with_average._kwargs == find_scorer("f1_macro", None)._kwargs
+    with_average = _scoring.find_scorer("f1_macro", np.array(["a", "b"]))
+    assert with_average._kwargs == _scoring.find_scorer("f1_macro", None)._kwargs
 
 
 @pytest.mark.parametrize("head", CHOOSING, ids=name)
@@ -418,7 +418,7 @@ def test_score_reads_y_as_fit_does(which, wide):
     )
     with pytest.raises(ValueError, match="label"):
         fitted.score(X, np.full(N, np.nan))
-    with pytest.raises(ValueError, match="y has shape"):
+    with pytest.raises(ValueError, match="y has"):
         fitted.score(X, np.c_[y, y])
     assert np.ravel(fitted.predict(X)).shape == (N,)
     np.testing.assert_allclose(
@@ -476,7 +476,7 @@ def test_a_search_takes_weights_as_repeats():
     repeated.fit(X[rows], y[rows])
     assert exact.best_score_ == pytest.approx(repeated.best_score_)
     np.testing.assert_allclose(exact.predict_proba(X), repeated.predict_proba(X))
-    with pytest.raises(ValueError, match="KNeighborsClassifier takes no sample_weight"):
+    with pytest.raises(ValueError, match="KNeighborsClassifier.*sample_weight"):
         search(space=["knn"]).fit(X, y, sample_weight=weight)
 
 
@@ -517,7 +517,7 @@ def test_each_label_takes_weights_and_folds_of_the_rows_as_passed():
     predefined = EachLabel(fit_as(head, cv=PredefinedSplit(part)))
     predefined.fit(X, Y, sample_weight=weight)
     np.testing.assert_allclose(each.predict_proba(X), predefined.predict_proba(X))
-    with pytest.raises(ValueError, match="table of several labels"):
+    with pytest.raises(ValueError, match="several labels"):
         EachLabel(LogisticRegression()).fit(X, np.arange(N) % 3)
 
 

@@ -48,7 +48,7 @@ from sk_medsiglip.evaluation import evaluate, write_report
 drawn = make_chest_phantoms(24, random_state=0)
 images, y = list(drawn.images), np.arange(24) % 2
 pipe = make_pipeline(sm.MedSigLIPEmbedder("demo"), LogisticRegression())
-search = GridSearchCV(pipe, {"logisticregression__C": [0.1, 1]}, cv=2, n_jobs=2)
+search = GridSearchCV(pipe, {"logisticregression__C": [0.1, 1]}, cv=2)
 search.fit(images, y)
 X = sm.MedSigLIPEmbedder("demo").transform(images)
 sm.MedSigLIPEmbedder("demo", engine="openvino", cache=False).transform(images[:2])

@@ -83,11 +83,13 @@ class LiveIndex:
                 return self._rebuild(seen)
             return None
 
-    def delete(self) -> None:
-        """Delete the file."""
+    @contextmanager
+    def deleting(self) -> Iterator[None]:
+        """Delete the file, and let nobody build another within the block."""
         with self.lock, self._opening():
             self.close()
             unlink_index(self.path)
+            yield
 
     def segment_path(self, number: int) -> Path:
         """Return the path of a segment."""

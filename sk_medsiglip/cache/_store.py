@@ -174,10 +174,11 @@ class Store:
         with self.index.failing_as_one(), self._maintaining(), self._lock:
             self.reader.forget_uses()
             self._let_go()
-            # The index first: whoever finds a row in it must find the row.
-            self.index.delete()
-            for path in [*list_segments(self._folder), *self.models.paths()]:
-                path.unlink(missing_ok=True)
+            # The index first: a row that it names must be there. For the same reason
+            # none may be built from segments that are about to go.
+            with self.index.deleting():
+                for path in [*list_segments(self._folder), *self.models.paths()]:
+                    path.unlink(missing_ok=True)
             if (self.location / CONVERTED).is_dir():
                 shutil.rmtree(self.location / CONVERTED)
 

@@ -3,11 +3,11 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import textwrap
 from zlib import crc32
 
+import forked
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -105,7 +105,7 @@ def test_one_model_alone(full, empty, tmp_path, model, n):
 
 def test_nothing_to_export(full, empty, tmp_path):
     path = tmp_path / "none.parquet"
-    with pytest.raises(CacheError, match="holds no rows"):
+    with pytest.raises(CacheError, match="no rows"):
         empty.export_parquet(path)
     with pytest.raises(CacheError, match="'resnet'.*some/model"):
         full.export_parquet(path, model="resnet")
@@ -164,7 +164,7 @@ def test_what_is_no_export_is_refused(empty, tmp_path):
             empty.import_parquet(tmp_path / name)
     foreign = tmp_path / "foreign.parquet"
     parquet.write_table(pa.table({"x": [1, 2]}), foreign)
-    with pytest.raises(CacheError, match="not an export"):
+    with pytest.raises(CacheError, match="an export"):
         empty.import_parquet(foreign)
     with pytest.raises(CacheError, match="no file"):
         empty.import_parquet(tmp_path / "missing")
@@ -176,7 +176,7 @@ def test_another_format_is_refused(empty, exported, tmp_path):
     other = tmp_path / "other.parquet"
     metadata = {**table.schema.metadata, b"sk_medsiglip.format": b"9"}
     parquet.write_table(table.replace_schema_metadata(metadata), other)
-    with pytest.raises(CacheError, match="format 9.*Upgrade"):
+    with pytest.raises(CacheError, match="9.*Upgrade"):
         empty.import_parquet(other)
 
 
@@ -189,7 +189,7 @@ def test_changed_rows_are_refused(empty, exported, tmp_path):
     )
     path = tmp_path / "changed.parquet"
     parquet.write_table(changed, path)
-    with pytest.raises(CacheError, match="1 rows have changed"):
+    with pytest.raises(CacheError, match="1 rows"):
         empty.import_parquet(path)
 
 
@@ -231,15 +231,8 @@ def test_damage_anywhere_is_an_error_or_harmless(tmp_path):
             cache.close()
         print(refused)
     """)
-    ran = subprocess.run(
-        [
-            sys.executable,
-            *("-c", code),
-            *(tmp_path / "rows.parquet", tmp_path / "damaged", store.location),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+    ran = forked.run_code(
+        code, tmp_path / "rows.parquet", tmp_path / "damaged", store.location
     )
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) >= 30
@@ -365,7 +358,8 @@ def test_train_and_ask_without_model_or_network(make_checkpoint, tmp_path):
     shutil.rmtree(store.location)
     clear_encoders()
     code = textwrap.dedent(f"""
-        import socket, sys
+        import os, socket
+        os.chdir({str(tmp_path)!r})
         def refuse(*_, **__): raise OSError("no network here")
         socket.socket.connect = socket.create_connection = refuse
         import numpy as np
@@ -391,13 +385,7 @@ def test_train_and_ask_without_model_or_network(make_checkpoint, tmp_path):
         nearest = NearestNeighbors(metric="cosine").fit(known["rows"])
         assert nearest.kneighbors(words, 3)[1].shape == (1, 3)
     """)
-    ran = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = forked.run_code(code)
     assert ran.returncode == 0, ran.stderr
 
 

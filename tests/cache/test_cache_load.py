@@ -8,7 +8,7 @@ import forked
 import pytest
 from test_cache import SPACE, fingerprint, read, vectors_of
 
-from sk_medsiglip.cache import EmbeddingCache, _recent_rows
+from sk_medsiglip.cache import EmbeddingCache
 
 SHARED = 2000  # contents that every writer stores, in an order of its own
 
@@ -20,7 +20,9 @@ def write_until(location, name, deadline, pipe):
     """
     chosen = random.Random(name)
     if name in ("writer 0", "writer 1"):
-        _recent_rows.MOST_RECENT = 300  # these two are always at it
+        # These two are always at it. The process ends before anything is undone.
+        few = "sk_medsiglip.cache._recent_rows.MOST_RECENT"
+        pytest.MonkeyPatch().setattr(few, 300)
     cache = EmbeddingCache(location)
     own = 0
     while own < 240 or time.time() < deadline:

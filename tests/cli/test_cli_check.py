@@ -8,6 +8,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -302,13 +303,7 @@ def test_files_that_may_not_be_read_are_failures_of_many(picture):
             secret = Path(folder, "cold", name)
             shutil.copy(real("MR_small.dcm"), secret)
             secret.chmod(0)
-        done = subprocess.run(
-            [sys.executable, "-c", script, f"{folder}/warm", f"{folder}/cold"],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        )
+        done = forked.run_code(script, f"{folder}/warm", f"{folder}/cold")
     text = done.stdout.partition("then")[2]
     assert "3 images: 1 can be read." in text, done.stderr
     assert "2 x permission to read it was denied" in text

@@ -393,15 +393,3 @@ def test_names_of_classes_stay_what_they_are(folder, tmp_path):
     written = pd.read_csv(out)
     assert written.columns.tolist() == ["path", *sorted(HOSTILE), "predicted"]
     assert written["path"].tolist() == table["path"].tolist()
-
-
-def test_cells_that_a_spreadsheet_computes_are_counted(tmp_path, capsys):
-    from sk_medsiglip.cli._files import write_csv
-
-    harmless = {"name": ["-1.5", "+2", "a=b", "", None], "score": [-1, -2, -3, -4, -5]}
-    write_csv(pd.DataFrame(harmless), tmp_path / "a.csv")
-    assert capsys.readouterr().out == ""
-    cells = ["=1", "+a", "-x", "@SUM(A1)", "\ttab", "\rreturn", "-1-1", "=12"]
-    write_csv(pd.DataFrame({"=head": cells}), tmp_path / "b.csv")
-    assert "9 cells begin with" in capsys.readouterr().out
-    assert pd.read_csv(tmp_path / "b.csv")["=head"].tolist()[:4] == cells[:4]

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from sk_medsiglip.datasets import fetch_medmnist, fetch_pneumonia_mnist
-from sk_medsiglip.datasets._medmnist import MEDMNIST, MIRROR, SIZES
+from sk_medsiglip.datasets import _medmnist, fetch_medmnist, fetch_pneumonia_mnist
 from sk_medsiglip.exceptions import DatasetError
 
 COUNTS = {"train": 12, "val": 3, "test": 5}
@@ -19,7 +18,7 @@ COUNTS = {"train": 12, "val": 3, "test": 5}
 
 def write_archive(path, name, size, **changes):
     """Write a file of the official format, with few pictures of noise."""
-    facts = MEDMNIST[name]
+    facts = _medmnist.MEDMNIST[name]
     rng = np.random.default_rng(size)
     shape = (size, size) if facts["n_channels"] == 1 else (size, size, 3)
     arrays = {}
@@ -60,7 +59,7 @@ def mirror(tmp_path, monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
-    monkeypatch.setenv(MIRROR, f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setenv(_medmnist.MIRROR, f"http://127.0.0.1:{server.server_port}/")
     server.folder, server.asked = folder, asked
     yield server
     server.shutdown()
@@ -70,17 +69,17 @@ def mirror(tmp_path, monkeypatch):
 def publish(monkeypatch, path, name, size):
     """Make a file the official one: the real ones cannot be here."""
     digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    monkeypatch.setitem(MEDMNIST[name]["md5"], str(size), digest)
+    monkeypatch.setitem(_medmnist.MEDMNIST[name]["md5"], str(size), digest)
 
 
 # --- what comes back --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MEDMNIST)
+@pytest.mark.parametrize("name", _medmnist.MEDMNIST)
 def test_every_set_is_read_from_a_file_in_place(name, home):
     arrays = write_archive(home / f"{name}.npz", name, 28)
     bunch = fetch_medmnist(name, 28, "test", home)
-    facts = MEDMNIST[name]
+    facts = _medmnist.MEDMNIST[name]
     assert_array_equal(bunch.images, arrays["test_images"])
     assert bunch.images.dtype == np.uint8
     labels = arrays["test_labels"]
@@ -94,7 +93,7 @@ def test_every_set_is_read_from_a_file_in_place(name, home):
     assert bunch.source in bunch.DESCR
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", _medmnist.SIZES)
 @pytest.mark.parametrize("split", COUNTS)
 def test_sizes_and_splits(size, split, home):
     suffix = "" if size == 28 else f"_{size}"
@@ -111,7 +110,7 @@ def test_224_is_the_default_and_the_environment_names_the_folder(home, monkeypat
 
 
 def test_who_forbids_commercial_use_is_said(home):
-    for name in MEDMNIST:
+    for name in _medmnist.MEDMNIST:
         write_archive(home / f"{name}.npz", name, 28)
         bunch = fetch_medmnist(name, 28, "val", home)
         assert bunch.commercial_use == (name != "dermamnist")
@@ -120,11 +119,13 @@ def test_who_forbids_commercial_use_is_said(home):
 
 
 def test_facts_are_complete():
-    assert len(MEDMNIST) == 12
-    sums = [one for facts in MEDMNIST.values() for one in facts["md5"].values()]
+    assert len(_medmnist.MEDMNIST) == 12
+    sums = [
+        one for facts in _medmnist.MEDMNIST.values() for one in facts["md5"].values()
+    ]
     assert len(set(sums)) == 48
     assert all(re.fullmatch("[0-9a-f]{32}", one) for one in sums)
-    for facts in MEDMNIST.values():
+    for facts in _medmnist.MEDMNIST.values():
         assert facts["licence"] in ("CC BY 4.0", "CC BY-NC 4.0")
         assert len(set(facts["labels"])) == len(facts["labels"]) >= 2
 
@@ -153,14 +154,14 @@ def test_downloads_once_and_checks_the_sum(mirror, home, monkeypatch):
 
 def test_another_file_is_refused(mirror, home):
     write_archive(mirror.folder / "breastmnist.npz", "breastmnist", 28)
-    with pytest.raises(DatasetError, match=r"checksum .* instead of 750601b1"):
+    with pytest.raises(DatasetError, match="750601b1"):
         fetch_medmnist("breastmnist", 28, data_home=home, n_retries=1, delay=0)
     assert list(home.iterdir()) == []
     assert len(mirror.asked) == 2
 
 
 def test_what_the_server_answers_is_said(mirror, home):
-    with pytest.raises(DatasetError, match="PathMNIST could not .* answered 404"):
+    with pytest.raises(DatasetError, match="PathMNIST.*404"):
         fetch_medmnist("pathmnist", data_home=home, n_retries=0)
 
 
@@ -204,7 +205,7 @@ def test_other_arrays_are_named(changes, message, home):
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 half"], ids=str)
 def test_damaged_files_are_named(content, home):
     (home / "octmnist.npz").write_bytes(content)
-    with pytest.raises(DatasetError, match="is not the OCTMNIST file.*Delete it"):
+    with pytest.raises(DatasetError, match="OCTMNIST.*Delete"):
         fetch_medmnist("octmnist", 28, "train", home)
 
 

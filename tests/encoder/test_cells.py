@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sk_medsiglip.encoder import _openvino_towers as openvino_towers
 from sk_medsiglip.encoder import clear_encoders, load_encoder
 
 
@@ -79,7 +78,7 @@ def test_a_cell_knows_its_place(pixels):
 
 @pytest.mark.parametrize("grid", [0, 3, 8])
 def test_a_grid_that_cuts_patches_is_refused(grid_checkpoint, pixels, grid):
-    with pytest.raises(ValueError, match="1, 2, 4"):
+    with pytest.raises(ValueError, match="1, 2"):
         load_encoder(grid_checkpoint).encode_cells(pixels, grid)
 
 
@@ -119,7 +118,7 @@ def test_openvino_gives_the_same_cells(grid_checkpoint, pixels, tmp_path, monkey
     [folder] = tmp_path.glob("*-grid2")
     assert (folder / "cells.xml").is_file()
     clear_encoders()
-    monkeypatch.setattr(openvino_towers, "load_network", None)
+    monkeypatch.setattr("sk_medsiglip.encoder._openvino_towers.load_network", None)
     again = load_encoder(grid_checkpoint, **options).encode_cells(pixels, 2)
     np.testing.assert_array_equal(again[1], found[1])
     clear_encoders()

@@ -66,7 +66,7 @@ def test_padding_hides_no_copy(data):
     longer = np.full((20, 7, short.shape[2]), np.nan, np.float32)
     longer[:, :5] = short[:20]
     probe = BagProbe(3, cv=3).fit(short, data.y[JUDGE])
-    with pytest.warns(LeakageWarning, match="20 of the test"):
+    with pytest.warns(LeakageWarning, match="20 of"):
         evaluate(probe, short, data.y[JUDGE], X_train=longer, **FEW)
 
 

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 import sk_medsiglip
-from sk_medsiglip._drawn_names import drawn, drawn_lines
-from sk_medsiglip.cli._plot import draw_overview
+from sk_medsiglip import _drawn_names
 from sk_medsiglip.evaluation import (
     DecisionCurveDisplay,
     EmbeddingMapDisplay,
@@ -22,7 +21,7 @@ from sk_medsiglip.evaluation import (
     SubgroupForestDisplay,
     evaluate,
 )
-from sk_medsiglip.fine_tuning._history_plot import plot_history
+from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
 from sk_medsiglip.retrieval import RetrievalDisplay
 from sk_medsiglip.zero_shot import HeatmapDisplay, PromptComparisonDisplay
 
@@ -132,7 +131,9 @@ def heatmap(name):
 
 def history(name):
     table = pd.DataFrame({"step": [1, 2], "epoch": [0.5, 1.0], "loss": [1.0, 0.5]})
-    return plot_history(table, 2)
+    tuner = MedSigLIPFineTuner()
+    tuner.history_, tuner.best_step_ = table, 2
+    return tuner.plot_history()
 
 
 DISPLAYS = {
@@ -190,17 +191,6 @@ def test_no_legend_leaves_a_name_out(name):
     assert len(efficiency(name).ax_.get_legend().get_texts()) == 2
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_overview_of_the_demo_draws_every_name(tmp_path, name):
-    rows = [("labels", name, size, 0, 0.5) for size in (8, 32)]
-    columns = ["estimator", "label", "size", "repeat", "score"]
-    curve = pd.DataFrame(rows, columns=columns)
-    hits = pd.DataFrame({"rank": [1], "score": 2.0, "id": [0], "labels": [name]})
-    file = tmp_path / "overview.png"
-    draw_overview(curve, hits.assign(source=None), name, name, file)
-    assert file.stat().st_size > 1000
-
-
 def test_all_files_that_draw_are_walked():
     files = {one.name for one in Path(sk_medsiglip.__file__).parent.rglob("*_plot.py")}
     assert files == {
@@ -214,17 +204,17 @@ def test_all_files_that_draw_are_walked():
 
 
 def test_a_name_is_shortened_in_its_middle():
-    assert drawn("abcdefghij", 7) == "abcd…ij"
-    assert drawn("abcdefg", 7) == "abcdefg"
-    assert drawn("$" * 10, 7) == r"\$\$\$\$…\$\$"
-    assert drawn("a \n b") == "a b"
-    assert drawn(" \n") == "(no name)"
-    assert drawn(3) == "3"
-    assert drawn("half \ud800 of a letter") == "half of a letter"
+    assert _drawn_names.drawn("abcdefghij", 7) == "abcd…ij"
+    assert _drawn_names.drawn("abcdefg", 7) == "abcdefg"
+    assert _drawn_names.drawn("$" * 10, 7) == r"\$\$\$\$…\$\$"
+    assert _drawn_names.drawn("a \n b") == "a b"
+    assert _drawn_names.drawn(" \n") == "(no name)"
+    assert _drawn_names.drawn(3) == "3"
+    assert _drawn_names.drawn("half \ud800 of a letter") == "half of a letter"
 
 
 def test_a_title_has_four_lines_at_most():
-    lines = drawn_lines("pays $5 or $6 " * 50, 15).splitlines()
+    lines = _drawn_names.drawn_lines("pays $5 or $6 " * 50, 15).splitlines()
     assert lines[:3] == [r"pays \$5 or \$6"] * 3
     assert len(lines) == 4
     assert lines[-1].endswith("…")

@@ -15,8 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from sk_medsiglip import LinearProbe
-from sk_medsiglip._resampling import draw_counts
+from sk_medsiglip import LinearProbe, _resampling
 from sk_medsiglip.evaluation import (
     delong_test,
     evaluate,
@@ -200,13 +199,13 @@ def test_classifiers_that_answer_other_questions_are_refused(data):
         LinearProbe().fit(X[:200], labels[:200]) for labels in (y, number, Y[:, :3])
     )
     for labels in (y, number):
-        with pytest.raises(ValueError, match=r"\['a', 'b', 'c'\] and \[0, 1, 2\]"):
+        with pytest.raises(ValueError, match=r"'c'.*\[0,"):
             evaluate({"a": names, "b": numbers}, X, labels, n_bootstrap=2)
-    with pytest.raises(ValueError, match="b predicts findings"):
+    with pytest.raises(ValueError, match="b answers"):
         evaluate({"a": names, "b": findings}, X, y, n_bootstrap=2)
-    with pytest.raises(ValueError, match="a predicts exclusive"):
+    with pytest.raises(ValueError, match="a answers"):
         evaluate({"a": names, "b": findings}, X, Y[:, :3], n_bootstrap=2)
-    with pytest.raises(ValueError, match="predicts findings"):
+    with pytest.raises(ValueError, match="for findings"):
         evaluate(LinearProbe().fit(X, Y[:, :2]), X, Y[:, 0], n_bootstrap=2)
 
 
@@ -248,7 +247,7 @@ def test_resamples_are_those_of_rows_drawn_by_patient(data):
         n_bootstrap=60, random_state=3,
     )  # fmt: skip
     drawn = {metric: [] for metric in METRICS}
-    for counts in draw_counts(90, 60, groups=groups, random_state=3):
+    for counts in _resampling.draw_counts(90, 60, groups=groups, random_state=3):
         rows = np.repeat(np.arange(90), counts)
         flags = (score[rows] > 0.5).astype(int)
         for metric, number in by_hand(y[rows], score[rows], flags, score[rows]).items():
@@ -509,9 +508,9 @@ def test_subgroups_and_their_gaps(data):
     assert value(frame, subgroup="sex=F") == pytest.approx(
         metrics.brier_score_loss(y[women], score[women])
     )
-    with pytest.raises(ValueError, match="'age' has 400 different values"):
+    with pytest.raises(ValueError, match="'age'.*400"):
         evaluate({"x": score}, X, y, subgroups={"age": np.arange(400)})
-    with pytest.raises(ValueError, match="has 3 values for 400 samples"):
+    with pytest.raises(ValueError, match="3 values"):
         evaluate({"x": score}, X, y, subgroups={"sex": list("FMF")})
 
 
@@ -521,12 +520,12 @@ def test_subgroups_and_their_gaps(data):
 def test_patients_and_pictures_that_were_learned_from(data):
     X, Y, _, groups = data
     clf = LogisticRegression().fit(X[:200], Y[:200, 0])
-    with pytest.warns(LeakageWarning, match=r"share patients \(1 of the test"):
+    with pytest.warns(LeakageWarning, match=r"patients \(1"):
         evaluate(
             clf, X[200:], Y[200:, 0], groups=groups[200:], groups_train=groups[:201],
             n_bootstrap=5,
         )  # fmt: skip
-    with pytest.warns(LeakageWarning, match=r"identical images \(3 of"):
+    with pytest.warns(LeakageWarning, match=r"pictures \(3"):
         evaluate(
             clf, X[200:], Y[200:, 0], X_train=np.vstack([X[:197], X[200:203]]),
             n_bootstrap=5,
@@ -582,7 +581,7 @@ def test_near_copies_are_told_with_those_expected_by_chance():
     X += rng.normal(scale=1e-4, size=X.shape)
     y, groups = np.arange(400) % 2, np.arange(400)
     asked = {"X_train": X[:300], "metrics": "brier", "n_bootstrap": 2}
-    with pytest.warns(LeakageWarning, match=r"\(100 of .* would be about 100, as"):
+    with pytest.warns(LeakageWarning, match=r"\(100.*about 100"):
         evaluate(
             y[300:] / 2, X[300:], y[300:], groups=groups[300:],
             groups_train=groups[:300], **asked,
@@ -591,7 +590,7 @@ def test_near_copies_are_told_with_those_expected_by_chance():
         evaluate(y[300:] / 2, X[300:], y[300:], **asked)
     X[:300] = rng.normal(size=(300, 8))
     X[300:310] = X[:10] + 1e-5  # ten copies of images that are otherwise unlike
-    with pytest.warns(LeakageWarning, match=r"\(10 of .* would be about 0, as"):
+    with pytest.warns(LeakageWarning, match=r"\(10 .*about 0"):
         evaluate(
             y[300:] / 2, X[300:], y[300:], groups=groups[300:],
             groups_train=groups[:300], **asked,
@@ -652,7 +651,7 @@ def test_findings_in_another_order_are_not_compared(data):
     frame = pd.DataFrame(Y[:, :2], columns=["one", "two"])
     one = LinearProbe().fit(X, frame)
     other = make_pipeline(StandardScaler(), LinearProbe()).fit(X, frame[["two", "one"]])
-    with pytest.raises(ValueError, match=r"b knows the findings \['two', 'one'\]"):
+    with pytest.raises(ValueError, match=r"\['two', 'one'\]"):
         evaluate({"a": one, "b": other}, X, frame, n_bootstrap=5)
     with pytest.raises(ValueError, match="compare"):
         evaluate({"b": other}, X, frame, n_bootstrap=5)
@@ -940,7 +939,7 @@ def test_a_finding_that_is_blank_everywhere_has_no_figures(data):
 def test_one_patient_says_nothing(data, interval):
     X, Y, _, _ = data
     score = 1 / (1 + np.exp(-X[:, 0]))
-    with pytest.warns(UserWarning, match="2000 resamples of 1 patients"):
+    with pytest.warns(UserWarning, match="1 patients"):
         table = evaluate(
             {"a": score, "b": score[::-1]}, X, Y[:, 0], groups=np.zeros(400),
             metrics=METRICS, interval=interval,
@@ -953,7 +952,7 @@ def test_one_patient_says_nothing(data, interval):
 def test_one_resample_says_nothing(data):
     X, Y, _, _ = data
     score = 1 / (1 + np.exp(-X[:, 0]))
-    with pytest.warns(UserWarning, match="1 resamples of 400 patients"):
+    with pytest.warns(UserWarning, match="1 resamples"):
         table = evaluate(score, X, Y[:, 0], metrics=["brier", "f1"], n_bootstrap=1)
     low = table.set_index("metric")["low"]
     assert np.isnan(low["brier"])

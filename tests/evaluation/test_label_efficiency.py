@@ -14,11 +14,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 
-from sk_medsiglip import LinearProbe, PromptProbe, ZeroShotClassifier
-from sk_medsiglip._labels import Labels
-from sk_medsiglip.evaluation import LabelEfficiencyDisplay, label_efficiency
-from sk_medsiglip.evaluation import _label_efficiency as module
-from sk_medsiglip.evaluation._label_draws import Judge, draw_orders
+from sk_medsiglip import LinearProbe, PromptProbe, ZeroShotClassifier, _labels
+from sk_medsiglip.evaluation import (
+    LabelEfficiencyDisplay,
+    _label_draws,
+    label_efficiency,
+)
 from sk_medsiglip.exceptions import LeakageWarning, MissingDependencyError
 from sk_medsiglip.heads import fit_probes
 
@@ -52,7 +53,9 @@ def states_of(y):
 
 def test_orders_hold_every_row_once_and_patients_together():
     _, y, patients = make_data()
-    for order in draw_orders(states_of(y), 3, groups=patients, random_state=0):
+    for order in _label_draws.draw_orders(
+        states_of(y), 3, groups=patients, random_state=0
+    ):
         assert sorted(order) == list(range(len(y)))
         rest = patients[order[6:]]  # after the rows that show each side first
         runs = 1 + np.count_nonzero(rest[1:] != rest[:-1])
@@ -63,22 +66,24 @@ def test_small_draws_show_every_finding_on_both_sides():
     rng = np.random.default_rng(0)
     y = (rng.random((500, 5)) < 0.02).astype(float)
     assert (y.sum(axis=0) > 0).all()
-    for order in draw_orders(states_of(y), 20, groups=None, random_state=0):
+    for order in _label_draws.draw_orders(
+        states_of(y), 20, groups=None, random_state=0
+    ):
         assert states_of(y)[order[:6]].any(axis=0).all()
 
 
 def test_small_draws_hold_every_class():
     y = np.repeat(np.arange(4), [300, 5, 2, 1])
     states = y[:, None] == np.arange(4)
-    for order in draw_orders(states, 20, groups=None, random_state=1):
+    for order in _label_draws.draw_orders(states, 20, groups=None, random_state=1):
         assert set(y[order[:4]]) == {0, 1, 2, 3}
 
 
 def test_orders_differ_by_repeat_and_repeat_by_seed():
     _, y, patients = make_data()
-    a, b = draw_orders(states_of(y), 2, groups=patients, random_state=0)
-    (c,) = draw_orders(states_of(y), 1, groups=patients, random_state=0)
-    (d,) = draw_orders(states_of(y), 1, groups=patients, random_state=1)
+    a, b = _label_draws.draw_orders(states_of(y), 2, groups=patients, random_state=0)
+    (c,) = _label_draws.draw_orders(states_of(y), 1, groups=patients, random_state=0)
+    (d,) = _label_draws.draw_orders(states_of(y), 1, groups=patients, random_state=1)
     np.testing.assert_array_equal(a, c)
     assert not np.array_equal(a, b)
     assert not np.array_equal(a, d)
@@ -88,13 +93,13 @@ def test_all_estimators_get_the_same_nested_draws_of_other_patients(monkeypatch)
     X, y, patients = make_data(blanks=0)
     monkeypatch.setattr(Spy, "seen", [])
     tested = []
-    judged = Judge.__call__
+    judged = _label_draws.Judge.__call__
 
     def watch(self, name, fitted, X, taught=None):
         tested.append(self.test)
         return judged(self, name, fitted, X, taught)
 
-    monkeypatch.setattr(Judge, "__call__", watch)
+    monkeypatch.setattr(_label_draws.Judge, "__call__", watch)
     label_efficiency(
         {"a": Spy(), "b": Spy(C=0.1)}, X, y[:, 0].astype(int), [6, 20],
         groups=patients, n_repeats=3,
@@ -169,10 +174,10 @@ def test_probes_fitted_together_are_those_fitted_alone(kind, grouped):
     for n in (7, 25, 160):
         rows = rng.permutation(len(X))[:n]
         if classes is None:
-            draws.append((rows, Labels(None, target[rows])))
+            draws.append((rows, _labels.Labels(None, target[rows])))
         else:
             present, index = np.unique(target[rows], return_inverse=True)
-            draws.append((rows, Labels(classes[present], index)))
+            draws.append((rows, _labels.Labels(classes[present], index)))
     probe = LinearProbe(Cs=5, class_weight="balanced")
     found = list(fit_probes(probe, X, draws, groups))
     for fitted, (rows, labels) in zip(found, draws, strict=True):
@@ -337,7 +342,7 @@ def table():
         for label in ("x", "macro")
     ]
     rows[2] = (*rows[2][:4], np.nan)
-    return pd.DataFrame(rows, columns=module._COLUMNS)
+    return pd.DataFrame(rows, columns=["estimator", "size", "repeat", "label", "score"])
 
 
 @pytest.fixture
@@ -376,7 +381,7 @@ def test_picture_shows_means_and_the_line_without_labels(table):
 def test_picture_leaves_out_sizes_that_taught_nothing_somewhere(table):
     display = LabelEfficiencyDisplay(table).plot(label="x", share=0.5)
     assert display.lines_["probe"].get_xdata().tolist() == [16, 64]
-    with pytest.raises(ValueError, match="label 'z' is not"):
+    with pytest.raises(ValueError, match="label 'z'"):
         display.plot(label="z")
     with pytest.raises(ValueError, match="share=80"):
         display.plot(share=80)
@@ -412,7 +417,7 @@ def test_patients_on_both_sides_are_named():
 def test_draws_that_cannot_be_fitted_have_no_score():
     X, y, _ = make_data(n=160, n_findings=1, blanks=0)
     table = None
-    with pytest.warns(UserWarning, match="3 of"):
+    with pytest.warns(UserWarning, match=", 3"):
         table = label_efficiency(
             {"knn": KNeighborsClassifier(8)}, X, y[:, 0], [4, 40], n_repeats=3
         )

@@ -8,10 +8,14 @@ from scipy.special import expit, logit
 from scipy.stats import norm, t
 from statsmodels.api import GLM, add_constant, families
 
-from sk_medsiglip.evaluation import DecisionCurveDisplay, evaluate, net_benefit
-from sk_medsiglip.evaluation._answers import Question
-from sk_medsiglip.evaluation._calibration import calibration_line
-from sk_medsiglip.evaluation._figures import estimates
+from sk_medsiglip.evaluation import (
+    DecisionCurveDisplay,
+    _answers,
+    _calibration,
+    _figures,
+    evaluate,
+    net_benefit,
+)
 
 THRESHOLDS = [0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 0.99]
 
@@ -136,9 +140,9 @@ def test_net_benefit_says_what_is_wrong(y, said, params, message):
 
 def estimate(metric, y, flagged):
     rows = np.arange(len(y))
-    question = Question(None, rows, y == 1, flagged, flagged == 1, None)
+    question = _answers.Question(None, rows, y == 1, flagged, flagged == 1, None)
     once = np.ones((1, len(y)), np.int32)
-    return estimates(question, once, (metric,), rows)[metric]
+    return _figures.estimates(question, once, (metric,), rows)[metric]
 
 
 def test_predictive_values_are_those_of_bayes():
@@ -176,7 +180,7 @@ def test_predictive_values_of_decisions_without_an_error():
 def test_calibration_line_is_that_of_a_glm(risks):
     y, said, _ = risks
     said = np.clip(expit(2 * logit(np.clip(said, 0.01, 0.99)) + 0.4), 1e-6, 1 - 1e-6)
-    found = calibration_line(y == 1, said, np.arange(300), 300)
+    found = _calibration.calibration_line(y == 1, said, np.arange(300), 300)
     x = logit(said)
     line = GLM(y, add_constant(x), family=families.Binomial()).fit(tol=1e-12)
     large = GLM(y, np.ones(300), offset=x, family=families.Binomial()).fit(tol=1e-12)
@@ -193,9 +197,11 @@ def test_variance_leaves_out_one_patient_at_a_time(risks):
     y, said, patients = risks
     ids = np.unique(patients, return_inverse=True)[1]
     said = np.clip(said, 0.02, 0.98)
-    found = calibration_line(y == 1, said, ids, ids.max() + 1)
+    found = _calibration.calibration_line(y == 1, said, ids, ids.max() + 1)
     without = [
-        calibration_line((y == 1)[keep], said[keep], ids[keep], ids.max() + 1)
+        _calibration.calibration_line(
+            (y == 1)[keep], said[keep], ids[keep], ids.max() + 1
+        )
         for keep in (ids != one for one in range(ids.max() + 1))
     ]
     fewer = min(len(np.unique(ids[y == kind])) for kind in (0, 1))
@@ -223,7 +229,7 @@ def test_calibration_intervals_hold_the_truth(n_patients):
         z, u = rng.normal(size=(2, n_patients)).repeat(2, axis=1) * 0.7
         z, u = (one + np.sqrt(0.51) * rng.normal(size=len(one)) for one in (z, u))
         q = expit(1.5 * z - 1)
-        found = calibration_line(
+        found = _calibration.calibration_line(
             norm.cdf(u) < q, expit(logit(q) / 0.6), patients, n_patients
         )
         for name, true in truth.items():
@@ -238,16 +244,20 @@ def test_calibration_intervals_hold_the_truth(n_patients):
 def test_there_is_no_slope_without_an_overlap():
     y = np.repeat([True, False], 10)
     who = np.arange(20)
-    apart = calibration_line(y, np.where(y, 0.8, 0.3), who, 20)
+    apart = _calibration.calibration_line(y, np.where(y, 0.8, 0.3), who, 20)
     assert np.isnan(apart["calibration_slope"].value)
     assert not np.isnan(apart["calibration_intercept"].interval().low)
-    alike = calibration_line(y, np.full(20, 0.25), who, 20)
+    alike = _calibration.calibration_line(y, np.full(20, 0.25), who, 20)
     assert np.isnan(alike["calibration_slope"].value)
     # Half of them, where a quarter was said.
     assert alike["calibration_intercept"].value == pytest.approx(np.log(3))
-    one_kind = calibration_line(np.ones(20, bool), np.linspace(0.1, 0.9, 20), who, 20)
+    one_kind = _calibration.calibration_line(
+        np.ones(20, bool), np.linspace(0.1, 0.9, 20), who, 20
+    )
     assert all(np.isnan(one.value) for one in one_kind.values())
-    one_patient = calibration_line(y, np.linspace(0.1, 0.9, 20), who * 0, 20)
+    one_patient = _calibration.calibration_line(
+        y, np.linspace(0.1, 0.9, 20), who * 0, 20
+    )
     assert np.isnan(one_patient["calibration_intercept"].interval().low)
     assert one_patient["calibration_intercept"].interval().note == "1 patient of a kind"
 
@@ -255,7 +265,7 @@ def test_there_is_no_slope_without_an_overlap():
 def test_certain_probabilities_have_a_line(risks):
     y, said, _ = risks
     sure = (said > 0.5).astype(float)  # 0 and 1, and often wrong
-    found = calibration_line(y == 1, sure, np.arange(300), 300)
+    found = _calibration.calibration_line(y == 1, sure, np.arange(300), 300)
     assert 0 < found["calibration_slope"].value < 0.3
     assert np.isfinite(found["calibration_intercept"].value)
 
@@ -385,5 +395,5 @@ def test_by_patient_with_means_needs_half_of_the_images():
     ("how", "groups"), [("median", [1, 1, 2]), ("max", None), (True, [1, 1, 2])]
 )
 def test_by_patient_says_what_it_needs(how, groups):
-    with pytest.raises(ValueError, match="by_patient must be"):
+    with pytest.raises(ValueError, match="by_patient"):
         evaluate([0.1, 0.5, 0.9], [0, 0, 1], [0, 0, 1], groups=groups, by_patient=how)

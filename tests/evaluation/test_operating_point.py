@@ -192,7 +192,7 @@ def test_several_findings_and_unknown_labels():
     again = choose_operating_point(nullable, scores, sensitivity=0.9)
     assert again["nodule"].threshold == points["nodule"].threshold
     wrong = pd.DataFrame(scores, columns=["nodule", "effusion"])
-    with pytest.raises(ValueError, match="scores .* would compare the wrong ones") as e:
+    with pytest.raises(ValueError, match="scores") as e:
         choose_operating_point(y, wrong, sensitivity=0.9)
     assert "y_score[['effusion', 'nodule']]" in str(e.value)
     other = wrong.rename(columns={"nodule": "p_effusion", "effusion": "p_nodule"})
@@ -201,11 +201,11 @@ def test_several_findings_and_unknown_labels():
 
 
 def test_too_few_positives_are_told():
-    with pytest.warns(UserWarning, match="has 5 positive .* takes 19 or more: every"):
+    with pytest.warns(UserWarning, match="5 positive.*19"):
         choose_operating_point(Y, SCORES, sensitivity=0.95)
-    with pytest.warns(UserWarning, match="has 5 negative .* of 0.9 takes 9 or more: n"):
+    with pytest.warns(UserWarning, match="5 negative.*9"):
         choose_operating_point(Y, SCORES, specificity=0.9)
-    with pytest.warns(UserWarning, match="confidence 0.9 takes 45 or more"):
+    with pytest.warns(UserWarning, match="45"):
         choose_operating_point(Y * 8, SCORES * 8, sensitivity=0.95, confidence=0.9)
     y, scores = Y * 20, SCORES * 20
     with warnings.catch_warnings():
@@ -214,7 +214,7 @@ def test_too_few_positives_are_told():
         choose_operating_point(y, scores, sensitivity=0.95, confidence=0.9)
     # A hundred positive images, but of ten patients.
     groups = np.repeat(np.arange(10), 20)
-    with pytest.warns(UserWarning, match="has 10 positive patients"):
+    with pytest.warns(UserWarning, match="10 positive"):
         choose_operating_point(y, scores, sensitivity=0.95, groups=groups)
 
 
@@ -301,15 +301,15 @@ def test_errors_say_what_was_wrong():
             choose(Y, SCORES, sensitivity=value)
         with pytest.raises(ValueError, match="confidence"):
             choose(Y, SCORES, sensitivity=0.5, confidence=value)
-    with pytest.raises(ValueError, match="has no positive image"):
+    with pytest.raises(ValueError, match="positive image"):
         choose([0, 0], [0.1, 0.2])
-    with pytest.raises(ValueError, match="finding 1 of y_true has no positive"):
+    with pytest.raises(ValueError, match="finding 1"):
         choose(np.array([[1, 0], [1, 0], [0, 0]]), np.zeros((3, 2)))
     with pytest.raises(ValueError, match="no known label"):
         choose([np.nan, np.nan], [0.1, 0.2])
-    with pytest.raises(ValueError, match=r"got -1\. .*replace"):
+    with pytest.raises(ValueError, match="-1.*replace"):
         choose([1, 0, -1], [0.1, 0.2, 0.3])
-    with pytest.raises(ValueError, match="values such as .*'yes'"):
+    with pytest.raises(ValueError, match="values.*'yes'"):
         choose(["yes", "no"], [0.1, 0.2])
     for swapped in ([0.1, 0.9], [-3.5, 2.0], [np.nan, 0.5]):
         with pytest.raises(ValueError, match="swapped"):
@@ -325,7 +325,7 @@ def test_errors_say_what_was_wrong():
         with pytest.raises(ValueError, match="level"):
             point.report([1, 1, 0, 0], [4, 3, 2, 1], groups=groups, level=95)
     blank = ["a", None, "b", "b"]
-    with pytest.raises(ValueError, match="groups is missing for 1 of 4"):
+    with pytest.raises(ValueError, match="1 of"):
         point.report([1, 1, 0, 0], [4, 3, 2, 1], groups=blank)
     with pytest.raises(ValueError, match="1 NaN"):
         point.predict([np.nan, 1])

@@ -17,7 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sk_medsiglip import MedSigLIPEmbedder
 from sk_medsiglip.datasets import make_chest_phantoms
-from sk_medsiglip.fine_tuning import MedSigLIPFineTuner, _inputs, _losses, _training
+from sk_medsiglip.fine_tuning import (
+    MedSigLIPFineTuner,
+    _inputs,
+    _losses,
+    _run_folder,
+    _training,
+)
 
 
 def start(function, *arguments, **environment):
@@ -161,20 +167,29 @@ class Towers(torch.nn.Module):
         if kind == "classes":
             places = targets[:, 0].nan_to_num(3).long()
             return _losses.class_loss(images, places, torch.tensor([1.0, 2, 3, 4]))
-        rows, true, shown, pictures = ids
-        gather = _losses.gather_rows
-        signs = _losses.pair_signs(
-            rows,
-            gather(rows),
-            true,
-            true * 0 - 1,
-            gather(shown),
-            gather(pictures),
-            pictures,
-            "ignore",
-        )
-        texts = gather(self.text(t))
+        texts = _losses.gather_rows(self.text(t))
+        signs = signs_of(*ids)
         return _losses.sigmoid_pair_loss(images, texts, self.scale, self.bias, signs)
+
+
+def signs_of(rows, true, shown, pictures):
+    """Return the signs of this process's rows with the texts of all."""
+    gather = _losses.gather_rows
+    return _losses.pair_signs(
+        rows,
+        gather(rows),
+        true,
+        true * 0 - 1,
+        gather(shown),
+        gather(pictures),
+        pictures,
+        "ignore",
+    )
+
+
+def mark_complete(checkpoint):
+    """Make the record of a checkpoint's files anew."""
+    _run_folder.mark_complete(checkpoint)
 
 
 def fit_together(model, folder):

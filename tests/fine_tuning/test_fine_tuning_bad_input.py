@@ -17,8 +17,7 @@ from sk_medsiglip.exceptions import (
     ModelAccessError,
     PromptError,
 )
-from sk_medsiglip.fine_tuning import MedSigLIPFineTuner, _training
-from sk_medsiglip.fine_tuning._settings import Settings, out_of_memory
+from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def no_training(monkeypatch):
     def refuse(*_args, **_kwargs):
         raise AssertionError("training began")
 
-    monkeypatch.setattr(_training, "_train", refuse)
+    monkeypatch.setattr("sk_medsiglip.fine_tuning._training._train", refuse)
 
 
 rng = np.random.default_rng(0)
@@ -209,7 +208,7 @@ def test_more_blocks_than_the_tower_has(make):
 def test_a_checkpoint_of_another_kind(make, tmp_path):
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip" / "config.json").write_text('{"model_type": "clip"}')
-    with pytest.raises(CheckpointError, match="of type 'clip'"):
+    with pytest.raises(CheckpointError, match="'clip'"):
         make(model=tmp_path / "clip").fit(IMAGES, TEXTS)
     with pytest.raises(ModelAccessError, match="folder"):
         make(model=tmp_path / "nowhere").fit(IMAGES, TEXTS)
@@ -330,7 +329,7 @@ def test_adapters_that_no_encoder_can_be_made_of(saved, checkpoint):
     (folder / "adapter_config.json").write_text(
         json.dumps(config | {"peft_type": "IA3"})
     )
-    with pytest.raises(CheckpointError, match="of peft's type 'IA3'"):
+    with pytest.raises(CheckpointError, match="'IA3'"):
         load()
     (folder / "tuning.json").unlink()
     (folder / "adapter_config.json").write_text(
@@ -366,7 +365,7 @@ def test_a_damaged_adapter_in_a_pickle_is_noticed(make, tmp_path):
     content[-3] ^= 0xFF
     state._tuned["files"][name] = bytes(content)
     state.set_params(embedder__cache=tmp_path / "empty")
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match="the way"):
         state.transform(IMAGES)
 
 
@@ -384,23 +383,3 @@ def test_out_of_memory_names_three_settings(tmp_path):
         assert setting in told
     assert "(3)" in told
     assert "(4)" not in told
-
-
-@pytest.mark.parametrize(
-    ("changed", "told", "not_told"),
-    [
-        ({"gradient_checkpointing": True}, "batch_size=8 with accumulate=2", "gradie"),
-        (
-            {"gradient_checkpointing": True, "batch_size": 1, "train": "full"},
-            "train='lora'",
-            "batch_size=",
-        ),
-    ],
-)
-def test_only_settings_that_can_still_be_changed_are_named(changed, told, not_told):
-    given = MedSigLIPFineTuner(MedSigLIPEmbedder(), **changed)
-    settings = Settings(**given.get_params(deep=False))
-    message = str(out_of_memory(settings, "cuda", bf16=True))
-    assert told in message
-    assert not_told not in message
-    assert message.count("(3)") == 1

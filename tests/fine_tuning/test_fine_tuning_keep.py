@@ -4,13 +4,10 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from sk_medsiglip import MedSigLIPTextEmbedder
 from sk_medsiglip.exceptions import PromptError
-from sk_medsiglip.fine_tuning import MedSigLIPFineTuner, _training
-from sk_medsiglip.fine_tuning._losses import keep_loss
-from sk_medsiglip.fine_tuning._texts import KeptScores, kept_texts
+from sk_medsiglip.fine_tuning import MedSigLIPFineTuner
 
 KEPT = ["a chest radiograph", "no abnormality", "a lateral view"]
 
@@ -46,27 +43,6 @@ def moved(tuner, images):
     return float((change**2).mean())
 
 
-def test_the_loss_is_the_share_of_the_spread_that_moved():
-    rng = np.random.default_rng(0)
-    now, before = rng.normal(size=(2, 5, 3))
-    spread = np.array([0.1, 0.2, 0.3])
-    given = [torch.from_numpy(one) for one in (now, before, spread)]
-    expected = (((now - before) / spread) ** 2).mean(axis=0).sum()
-    assert float(keep_loss(*given)) == pytest.approx(expected)
-    assert float(keep_loss(given[0], given[0], given[2])) == 0
-
-
-def test_scores_are_those_that_prompts_give():
-    kept = kept_texts({"a": {"positive": ["x", "y"], "negative": "z"}})
-    assert kept.texts == ["z", "x", "y"]
-    np.testing.assert_allclose(kept.mix, [[-1, 0.5, 0.5]])
-    kept = kept_texts({"a": {"positive": {"x": 3, "y": 1}, "negative": "z"}})
-    np.testing.assert_allclose(kept.mix, [[-1, 0.75, 0.25]])
-    kept = kept_texts({"one": ["x"], "two": ["y"]})
-    np.testing.assert_allclose(kept.mix, [[0.5, -0.5], [-0.5, 0.5]])
-    np.testing.assert_array_equal(kept_texts(["x", "y"]).mix, np.eye(2))
-
-
 @pytest.mark.parametrize(
     "settings",
     [
@@ -92,29 +68,6 @@ def test_more_texts_than_images_take_turns(make, material):
     tuner = make(keep=many, keep_weight=10.0).fit(images, texts)
     same = make(keep=many, keep_weight=10.0).fit(images, texts)
     assert tuner.fingerprint_ == same.fingerprint_
-
-    # Fifteen findings of two texts each: eight images look at four of them.
-    rng = np.random.default_rng(0)
-    mix = (np.eye(30)[1::2] - np.eye(30)[::2]).astype("f4")
-    kept = KeptScores(mix, np.eye(30, dtype="f4"), rng.random((24, 15)), rng.random(15))
-    rows = np.arange(3, 11)
-    seen = set()
-    for epoch in range(40):
-        drawn = kept.draw(rows, epoch, 0)
-        ids = drawn["kept_ids"]
-        assert len(ids) == 8
-        findings = ids[::2] // 2
-        assert drawn["kept_mix"].shape == (4, 8)
-        np.testing.assert_array_equal(drawn["kept_mix"], mix[findings][:, ids])
-        scores = kept.scores[rows][:, findings]
-        np.testing.assert_array_equal(drawn["kept_scores"], scores)
-        # Four stand for fifteen.
-        squared = drawn["kept_spread"] ** 2
-        np.testing.assert_allclose(squared, kept.spread[findings] ** 2 * 4 / 15)
-        seen |= set(findings.tolist())
-    assert seen == set(range(15))
-    # One finding is looked at, however few images there are.
-    assert len(kept.draw(rows[:1], 0, 0)["kept_ids"]) == 2
 
 
 def test_a_run_goes_on_and_its_record_holds_no_text(make, material, tmp_path):
@@ -158,7 +111,9 @@ def test_it_is_saved_and_loaded(make, material, tmp_path):
     ],
 )
 def test_bad_input(make, material, monkeypatch, settings, error, told):
-    monkeypatch.setattr(_training, "_train", None)  # nothing may be trained
+    monkeypatch.setattr(
+        "sk_medsiglip.fine_tuning._training._train", None
+    )  # nothing may be trained
     images, texts = material
     with pytest.raises(error, match=told):
         make(**settings).fit(images, texts)

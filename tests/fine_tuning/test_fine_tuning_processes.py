@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from children import Towers, start_together, tuner_of, with_blanks
+from children import Towers, signs_of, start_together, tuner_of, with_blanks
 from safetensors.torch import load as load_tensors
 
 from sk_medsiglip.datasets import make_chest_phantoms
-from sk_medsiglip.fine_tuning._losses import pair_signs
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +43,7 @@ def test_losses_and_gradients_are_those_of_one_process(launched, given):
     folder, _ = launched
     rows, _, shown, _ = given["ids"]
     targets = given["targets"]
-    signs = pair_signs(
-        rows,
-        rows,
-        shown[:, None],
-        torch.full((8, 1), -1),
-        shown,
-        rows,
-        rows,
-        "ignore",
-    )
-    assert (signs == 0).sum() == 4
+    assert (signs_of(rows, shown[:, None], shown, rows) == 0).sum() == 4
     for kind in ("pairs", "binary", "classes"):
         alone = Towers()
         ids = (rows, shown[:, None], shown, rows)

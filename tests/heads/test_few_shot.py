@@ -22,8 +22,9 @@ from sk_medsiglip import (
     ZeroShotClassifier,
 )
 from sk_medsiglip.exceptions import PromptError
-from sk_medsiglip.heads import _prompt_probe, _tip_adapter
-from sk_medsiglip.heads._scores import choose_cautiously
+
+# Weights of the cache of shots that are tried.
+ALPHAS = (0.01, 0.05, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 HEADS = [PromptProbe, SSTextClassifier, TipAdapterClassifier, PrototypeClassifier]
 
@@ -313,7 +314,7 @@ def test_prompt_probe_chooses_c(X, findings, monkeypatch):
     F = unit(X[rows].astype(float))
     variance = ((F - F.mean(0)) ** 2).sum(1).mean()
     closed = PromptProbe(PAIR, model="demo").fit(X[rows], y[rows])
-    assert closed.C_ == pytest.approx(_prompt_probe.CLOSED_C / variance)
+    assert closed.C_ == pytest.approx(7 / variance)
     chosen = PromptProbe(PAIR, model="demo", C="cv", Cs=[1e-3, 1e3]).fit(X, y)
     assert chosen.C_ in (1e-3, 1e3)
     groups = np.where(y == 1, 0, 1 + np.arange(len(y)))
@@ -321,7 +322,7 @@ def test_prompt_probe_chooses_c(X, findings, monkeypatch):
     whole = unit(X.astype(float))
     spread = ((whole - whole.mean(0)) ** 2).sum(1).mean()
     # The closed rule, however many images: one patient cannot be split.
-    assert of_one_patient.C_ == pytest.approx(_prompt_probe.CLOSED_C / spread)
+    assert of_one_patient.C_ == pytest.approx(7 / spread)
     with pytest.warns(UserWarning, match="choose"):
         PromptProbe(PAIR, model="demo", C="cv").fit(X, y, groups=groups)
     assert PromptProbe(PAIR, model="demo", C=2.0).fit(X, y).C_ == 2.0
@@ -340,13 +341,13 @@ def test_tip_adapter_chooses_and_falls_back(X, findings):
     )
     plain = TipAdapterClassifier().fit(X[rows], y[rows])
     assert (plain.alpha_, plain.beta_) == (1.0, 5.5)
-    assert TipAdapterClassifier().fit(X, y).alpha_ in _tip_adapter.ALPHAS
+    assert TipAdapterClassifier().fit(X, y).alpha_ in ALPHAS
     many = TipAdapterClassifier(PAIR, model="demo").fit(X, y)
     half = TipAdapterClassifier(PAIR, model="demo", alpha=4.0).fit(X, y)
     assert half.alpha_ == 4.0
     assert many.keys_.shape == X.shape
-    assert many.alpha_ in (0.0, *_tip_adapter.ALPHAS)
-    assert many.beta_ in _tip_adapter.BETAS
+    assert many.alpha_ in (0.0, *ALPHAS)
+    assert many.beta_ in (1.0, 3.0, 5.5, 10.0, 20.0, 50.0)
     assert roc_auc_score(y, many.decision_function(X)) > 0.98
 
 
@@ -363,17 +364,6 @@ def test_tip_adapter_leaves_zero_shot_only_for_better(X, findings):
         roc_auc_score(y, one.decision_function(X)) for one in (zero_shot, poor)
     )
     assert after > before + 0.1
-
-
-def test_a_setting_is_chosen_for_more_than_chance():
-    # Best by .1 on average, but only by one of two folds; then by both.
-    unsure = np.array([[-0.5, -0.2], [-0.5, -0.6]])
-    sure = np.array([[-0.5, -0.4], [-0.5, -0.41]])
-    assert choose_cautiously(unsure) == 0
-    assert choose_cautiously(sure) == 1
-    asked_nobody = np.vstack([sure, [np.nan, np.nan]])
-    assert choose_cautiously(asked_nobody) == 1
-    assert choose_cautiously(sure[:1]) == 1  # of one fold no chance is known
 
 
 # --------------------------------------------------------------- shapes and manners
@@ -446,7 +436,7 @@ def test_in_a_search_with_embedder_and_groups(phantoms, findings):
 def test_wrong_input_is_refused(X, classes, findings, head):
     with pytest.raises(ValueError, match="nodule"):
         head(CLASSES, model="demo").fit(X[:2], ["normal", "nodule"])
-    with pytest.raises(ValueError, match=r"must be \(n_samples,\)"):
+    with pytest.raises(ValueError, match=r"\(n_samples,\)"):
         head(PAIR, model="demo").fit(X, findings)
     with pytest.raises(ValueError, match="order"):
         head(PAIRS, model="demo").fit(X, np.column_stack([findings, findings]))
@@ -457,7 +447,7 @@ def test_wrong_input_is_refused(X, classes, findings, head):
         head({"a": "text"}, model="demo").fit(X, classes)
     with pytest.raises(TypeError, match="ZeroShotClassifier"):
         head("effusion", model="demo").fit(X, classes)
-    with pytest.raises(ValueError, match="X has 7 columns"):
+    with pytest.raises(ValueError, match="7 columns"):
         head(CLASSES, model="demo").fit(X[:, :7], classes)
     with pytest.raises(ValueError, match="one model"):
         head(ZeroShotClassifier(CLASSES, model="demo").fit(X)).fit(X[:, :7], classes)

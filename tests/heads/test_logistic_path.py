@@ -7,8 +7,7 @@ from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from sk_medsiglip.heads import _logistic_path, fit_logistic_path
-from sk_medsiglip.heads._eigenbasis import make_eigenbasis
+from sk_medsiglip.heads import fit_logistic_path
 
 CS = np.array([1e-4, 1e-2, 1.0, 1e2, 1e4])
 
@@ -154,22 +153,6 @@ def test_rows_that_a_fold_leaves_out_do_not_touch_its_fit(shape):
         np.testing.assert_allclose(path.coef[f], alone.coef[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(30, 50), (120, 20), (20, 20)])
-@pytest.mark.parametrize("scale", [1.0, 1e8, 1e-8])
-def test_the_basis_changes_coordinates_only(shape, scale):
-    X = scale * np.random.default_rng(0).normal(size=shape) + scale
-    basis = make_eigenbasis(X, fit_intercept=True)
-    rank = basis.basis.shape[1]
-    assert rank == min(shape)
-    np.testing.assert_allclose(basis.basis.T @ basis.basis, np.eye(rank), atol=1e-12)
-    rows = basis.rows[:, :rank]
-    np.testing.assert_allclose(rows @ basis.basis.T + basis.mean, X, atol=1e-11 * scale)
-    # Columns are orthogonal: that is what makes the preconditioner one.
-    gram = rows.T @ rows
-    off = gram - np.diag(np.diag(gram))
-    assert np.abs(off).max() < 1e-9 * np.abs(gram).max()
-
-
 def test_several_labels_are_solved_each_by_itself():
     X, _ = make_data(150, 10)
     rng = np.random.default_rng(0)
@@ -198,7 +181,7 @@ def test_parts_make_the_whole(monkeypatch):
     Y = np.column_stack([y == 0, y == 1]).astype(float)
     folds = list(StratifiedKFold(3).split(X, y))
     whole = fit_logistic_path(X, y, CS, folds), fit_logistic_path(X, Y, CS, folds)
-    monkeypatch.setattr(_logistic_path, "MOST_ELEMENTS", 100 * 3 * 4)
+    monkeypatch.setattr("sk_medsiglip.heads._logistic_path.MOST_ELEMENTS", 100 * 3 * 4)
     parts = fit_logistic_path(X, y, CS, folds), fit_logistic_path(X, Y, CS, folds)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one.coef, other.coef, atol=1e-2)

@@ -245,7 +245,7 @@ def test_float_tiff_is_an_array_of_floats():
     assert read_image(saved(image, "TIFF"))[0, :, 0].tolist() == [0, 128, 255]
     hounsfield = Image.fromarray(np.array([[-1000, 40, 3000]], np.float32))
     content = saved(hounsfield, "TIFF")
-    with pytest.raises(ImageReadError, match="float32 from -1000 to 3000"):
+    with pytest.raises(ImageReadError, match="-1000 to"):
         read_image(content)
     assert read_image(content, intensity="brain")[0, :, 0].tolist() == [0, 128, 255]
 
@@ -291,7 +291,7 @@ def test_pages_of_a_tiff_and_frames_of_a_webp(colours):
         saved(pages[0], "PNG", save_all=True, append_images=pages[1:]),
         saved(pages[0], "WEBP", save_all=True, append_images=pages[1:], lossless=True),
     ):
-        with pytest.raises(ImageReadError, match="it holds 4 frames") as caught:
+        with pytest.raises(ImageReadError, match="4 frames") as caught:
             read_image(content)
         assert caught.value.hint == 'Choose one: frame=0, ..., or frame="middle".'
         assert (read_image(content, frame=0) == 0).all()
@@ -430,7 +430,7 @@ def test_check_images_takes_the_embedders_settings(colours):
     assert "more than max_pixels=100" in table.reason[0]
     with pytest.raises(ValueError, match="intensity"):
         check_images([colours], intensity="soft")
-    with pytest.raises(ValueError, match="Found array with 0 sample"):
+    with pytest.raises(ValueError, match="0 sample"):
         check_images([])
 
 

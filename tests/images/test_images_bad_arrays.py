@@ -201,7 +201,7 @@ def test_bad_arrays(case):
 @pytest.mark.parametrize("intensity", ["auto", "lung"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinite_are_errors_whatever_the_intensity(intensity, value):
-    with pytest.raises(ImageReadError, match="it holds NaN, infinite or huge"):
+    with pytest.raises(ImageReadError, match="NaN"):
         read_image(np.array([[value, 1.0]]), intensity=intensity)
 
 

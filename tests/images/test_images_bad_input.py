@@ -173,26 +173,8 @@ def test_between_pillows_warning_and_its_limit_nothing_leaks(size):
 def test_max_pixels_of_arrays_and_pil_images():
     for source in (NOISE, NOISE[..., 0], Image.fromarray(NOISE)):
         assert read_image(source, max_pixels=4096).shape == (64, 64, 3)
-        with pytest.raises(ImageReadError, match="64 x 64 = 4096 pixels, more than"):
+        with pytest.raises(ImageReadError, match="4096 pixels"):
             read_image(source, max_pixels=4095)
-
-
-def test_a_header_that_announces_gigabytes_costs_no_memory(tmp_path):
-    # ``read(n)`` of an ordinary file sets n bytes aside first.
-    from sk_medsiglip.images._sources import BoundedFile
-
-    path = tmp_path / "small"
-    path.write_bytes(b"0123456789")
-    with BoundedFile(str(path)) as file:
-        assert file.read(2**62) == b"0123456789"
-        assert file.read(2**62) == b""
-        file.seek(7)
-        assert file.read(2) == b"78"
-        assert file.read() == b"9"
-        file.seek(50)
-        assert file.read(2**62) == b""
-        file.seek(-3, 2)
-        assert file.read(None) == b"789"
 
 
 #: How a path is made in a folder -> reason, hint.

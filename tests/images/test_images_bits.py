@@ -171,7 +171,7 @@ def test_tiff_of_floats_is_the_array_of_its_values(kind, n_channels, frame):
 def test_types_that_only_tifffile_reads_are_refused_without_it(monkeypatch):
     content = tiff(np.ones((8, 8)), photometric="minisblack")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImageReadError, match=r"64 bits \(float\).*pass the array"):
+    with pytest.raises(ImageReadError, match=r"\(float\).*array"):
         read_image(content)
 
 
@@ -198,7 +198,7 @@ def test_grey_tiff_means_what_its_array_means(dtype, byteorder, compression):
         values = np.linspace(limits.min, limits.max, 48).astype(dtype).reshape(6, 8)
     content = tiff(values, byteorder=byteorder, compression=compression)
     if dtype != "f4":
-        with pytest.raises(ImageReadError, match=r"its values are u?int"):
+        with pytest.raises(ImageReadError, match="u?int"):
             read_image(content)
     # To float rounding: Pillow holds 16 signed bits in 32.
     shown = read_image(content, intensity=Percentiles(0, 100))

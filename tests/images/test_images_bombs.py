@@ -37,16 +37,16 @@ def tiff_of_pages(n_pages):
 def test_tiff_of_40_000_pages(frame):
     content = tiff_of_pages(40_000)
     for source in (content, Region(content, 0, 0, 2, 2)):
-        with pytest.raises(ImageReadError, match="more than 10000 pages"):
+        with pytest.raises(ImageReadError, match="10000 pages"):
             read_image(source, frame=frame)
-    with pytest.raises(ImageReadError, match="more than 10000 pages"):
+    with pytest.raises(ImageReadError, match="10000 pages"):
         read_study(content)
 
 
 def test_pages_are_counted_as_pillow_counts_them():
     content = tiff_of_pages(50)
     assert Image.open(io.BytesIO(content)).n_frames == 50
-    with pytest.raises(ImageReadError, match="it holds 50 frames"):
+    with pytest.raises(ImageReadError, match="50 frames"):
         read_image(content)
     assert len(read_study(content, n_slices=None)) == 50
     first = struct.pack("<L", 8)  # the last page points back to the first
@@ -76,10 +76,10 @@ def test_square_around_a_long_picture_counts():
     embedder = MedSigLIPEmbedder(
         "demo", resize="processor", pad=True, cache=False, on_error="nan"
     )
-    with pytest.warns(UserWarning, match="1 of 2 images cannot be read"):
+    with pytest.warns(UserWarning, match="1 of"):
         found = embedder.transform(rows)
     assert np.isnan(found).all(axis=1).tolist() == [True, False]
-    with pytest.raises(ImageReadError, match=r"the square around it.*max_pixels"):
+    with pytest.raises(ImageReadError, match="square.*max_pixels"):
         embedder.set_params(on_error="raise").transform(rows)
 
 

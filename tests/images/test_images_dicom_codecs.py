@@ -27,9 +27,7 @@ from pydicom.uid import (
 )
 
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images import MAX_PIXELS, read_image
-from sk_medsiglip.images._dicom_jpeg import JPEGHeader, jpeg_header
-from sk_medsiglip.images._read import load_image
+from sk_medsiglip.images import MAX_PIXELS, _dicom_jpeg, _read, read_image
 
 gdcm = pytest.importorskip("gdcm", reason='pip install "sk-medsiglip[dicom]"')
 
@@ -45,7 +43,9 @@ NAMES = {"u": "unsigned", "i": "signed"}
 
 
 def values_of(source, **options):
-    return load_image(source, frame=None, max_pixels=MAX_PIXELS, **options).values
+    return _read.load_picture(
+        source, frame=None, max_pixels=MAX_PIXELS, **options
+    ).values
 
 
 def wave(bits, kind="u", *, samples=1, shape=(37, 42)):
@@ -167,7 +167,7 @@ def test_signed_jpeg_ls_of_more_bits_than_are_stored(tmp_path):
     frame_file = tmp_path / "frame.dcm"
     frame_file.write_bytes(encoded(drawn(bits), JPEGLSLossless, tmp_path))
     frame = frame_of(frame_file)
-    assert jpeg_header(frame).precision == 16
+    assert _dicom_jpeg.jpeg_header(frame).precision == 16
     content = wrapped(frame, values, JPEGLSLossless, BitsStored=12, HighBit=11)
     np.testing.assert_array_equal(values_of(content), values)
 
@@ -267,7 +267,7 @@ def test_what_a_frame_is_counts_not_what_it_is_called(tmp_path):
     path = tmp_path / "lossless.dcm"
     path.write_bytes(encoded(drawn(values, **tags), JPEGLosslessSV1, tmp_path))
     frame = frame_of(path)
-    assert jpeg_header(frame).process == 0xC3
+    assert _dicom_jpeg.jpeg_header(frame).process == 0xC3
     for syntax in (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLSLossless):
         content = wrapped(frame, values, syntax, **tags)
         np.testing.assert_array_equal(values_of(content), values)
@@ -303,12 +303,16 @@ for code in sys.argv[2:]:
 
 
 def test_headers_of_frames():
-    assert jpeg_header(b"") is None
-    assert jpeg_header(b"\xff\xd8\xff\xd9" + bytes(20)) is None
-    assert jpeg_header(b"\xff\x4f\xff\x51" + bytes(20)) is None  # JPEG 2000
-    assert jpeg_header(b"\xff\xd8" + b"\xff\xe0\xff\xff" + bytes(20)) is None
+    assert _dicom_jpeg.jpeg_header(b"") is None
+    assert _dicom_jpeg.jpeg_header(b"\xff\xd8\xff\xd9" + bytes(20)) is None
+    assert _dicom_jpeg.jpeg_header(b"\xff\x4f\xff\x51" + bytes(20)) is None  # JPEG 2000
+    assert (
+        _dicom_jpeg.jpeg_header(b"\xff\xd8" + b"\xff\xe0\xff\xff" + bytes(20)) is None
+    )
     start = b"\xff\xd8\xff\xe0\x00\x04AB\xff\xff\xc1\x00\x0b\x0c\x00\x05\x00\x06\x01"
-    assert jpeg_header(start + bytes(8)) == JPEGHeader(0xC1, 12, 5, 6, 1)
+    assert _dicom_jpeg.jpeg_header(start + bytes(8)) == _dicom_jpeg.JPEGHeader(
+        0xC1, 12, 5, 6, 1
+    )
 
 
 @pytest.mark.parametrize(

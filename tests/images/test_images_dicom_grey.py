@@ -180,7 +180,7 @@ def test_voi_is_the_window_of_the_file_whatever_the_modality(modality):
     ids=["array", "without window", "colours"],
 )
 def test_voi_without_a_window_or_table_is_an_error(source):
-    with pytest.raises(ImageReadError, match="it holds no window and no lookup table"):
+    with pytest.raises(ImageReadError, match="no window"):
         read_image(source, intensity=VOI())
 
 
@@ -191,7 +191,7 @@ class Holder(BaseEstimator):
 
 def test_voi_is_a_value_and_a_parameter():
     for index in (-1, True, 1.0, "0", None):
-        with pytest.raises(ValueError, match="index must be an integer from 0, got"):
+        with pytest.raises(ValueError, match="index"):
             VOI(index)
     assert repr(VOI(np.int64(2))) == "VOI(index=2)"
     assert eval(repr(VOI(2))) == pickle.loads(pickle.dumps(VOI(2))) == VOI(2)
@@ -347,7 +347,7 @@ def test_pixels_may_be_floats(keyword):
     tags[keyword] = np.array([[np.nan, 5, np.inf, 6]], f"<f{width}").tobytes()
     assert row(drawn(np.zeros((1, 4), np.uint8), **tags)) == [0, 0, 0, 255]
     tags[keyword] = np.full((1, 4), np.nan, f"<f{width}").tobytes()
-    with pytest.raises(ImageReadError, match="NaN or infinite"):
+    with pytest.raises(ImageReadError, match="NaN"):
         read_image(drawn(np.zeros((1, 4), np.uint8), **tags))
 
 
@@ -373,9 +373,9 @@ def test_a_damaged_table_is_an_error_only_where_it_is_used():
     np.testing.assert_array_equal(
         read_image(content), read_image(drawn(RAMP, Modality="MR"))
     )
-    with pytest.raises(ImageReadError, match="lookup table is damaged"):
+    with pytest.raises(ImageReadError, match="lookup table"):
         read_image(content, intensity=VOI())
-    with pytest.raises(ImageReadError, match="lookup table is damaged"):
+    with pytest.raises(ImageReadError, match="lookup table"):
         read_image(drawn(RAMP, VOILUTSequence=[item]))
 
 
@@ -400,7 +400,7 @@ def test_a_rescale_that_is_no_number_matters_where_values_have_a_unit():
 
     assert row(broken("MR")) == row(drawn(RAMP, Modality="MR"))
     for modality in ("CT", "PT", "DX"):
-        with pytest.raises(ImageReadError, match="tags on grey values are damaged"):
+        with pytest.raises(ImageReadError, match="grey values"):
             read_image(broken(modality))
 
 

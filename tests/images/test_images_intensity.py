@@ -84,7 +84,7 @@ def test_recipe_key_is_one_text_for_one_recipe():
 
 @pytest.mark.parametrize("intensity", ["soft", None, 3, (1, 2), Window, np.ones(2)])
 def test_other_intensities_are_refused_with_the_accepted_forms(intensity):
-    with pytest.raises(ValueError, match=r'one of "auto", .*"lung".*or Window\(center'):
+    with pytest.raises(ValueError, match='"lung".*Window'):
         validate_intensity(intensity)
     with pytest.raises(ValueError, match="intensity"):
         read_image(np.zeros((2, 2)), intensity=intensity)

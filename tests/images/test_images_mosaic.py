@@ -47,7 +47,7 @@ def test_tiles_are_slices(private, implicit, keep_creator):
     assert read_study(content)[0].shape == (12, 10, 3)
     one = read_image(content, frame=3, intensity=AS_THEY_ARE)
     assert numbers([one]) == [3]
-    with pytest.raises(ImageReadError, match="it holds 7 frames"):
+    with pytest.raises(ImageReadError, match="7 frames"):
         read_image(content)
 
 

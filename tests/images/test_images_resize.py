@@ -15,7 +15,6 @@ from sk_medsiglip.images import (
     read_resized,
     resize_bilinear,
 )
-from sk_medsiglip.images._decoded_image import DecodedImage, render_resized
 
 REFERENCE = (
     Path(__file__).parents[2].parent / "shared" / "data" / "tf_resize_reference.npz"
@@ -115,13 +114,3 @@ def test_colours_and_transparency_are_resized_alike(shape, pad):
     np.testing.assert_array_equal(read_resized(image, 28, pad=pad), expected)
     padded = pad_to_square(read_image(image)) if pad else read_image(image)
     np.testing.assert_array_equal(expected, resize_bilinear(padded, 28))
-
-
-def test_the_padding_of_a_negative_is_black():
-    picture = DecodedImage(
-        np.full((40, 80), 5, np.uint8), auto=None, format="array", inverted=True
-    )
-    resized = render_resized(picture, "auto", 8, pad=True)
-    assert (resized[:2] == 0).all()
-    assert (resized[2:6] == 250).all()
-    assert (resized[6:] == 0).all()

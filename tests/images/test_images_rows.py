@@ -44,7 +44,7 @@ def test_polars():
     polars = pytest.importorskip("polars", reason="polars is not installed")
     assert image_rows(polars.Series("path", PATHS)) == PATHS
     assert image_rows(polars.DataFrame({"path": PATHS})) == PATHS
-    with pytest.raises(ValueError, match="X is a DataFrame of 2 columns"):
+    with pytest.raises(ValueError, match="2 columns"):
         image_rows(polars.DataFrame({"path": PATHS, "age": [1, 2, 3]}))
 
 
@@ -207,14 +207,14 @@ class TestHuggingFace:
 
     def test_other_objects_are_refused_with_advice(self, datasets, files):
         data = datasets.Dataset.from_dict({"path": files, "y": list(range(40))})
-        with pytest.raises(ValueError, match=r"\['path', 'y'\].*X\[\"image\"\]"):
+        with pytest.raises(ValueError, match="'y'.*\"image\""):
             image_rows(data)
-        with pytest.raises(TypeError, match="X is a column of int64 values"):
+        with pytest.raises(TypeError, match="int64 values"):
             image_rows(data["y"])
         names = datasets.Dataset.from_dict({"names": [["a", "b"]]})
-        with pytest.raises(TypeError, match="X is a column of"):
+        with pytest.raises(TypeError, match="a column"):
             image_rows(names)
-        with pytest.raises(TypeError, match=r'split and column: X\["test"\]'):
+        with pytest.raises(TypeError, match=r'X\["test"\]'):
             image_rows(datasets.DatasetDict({"test": data}))
         with pytest.raises(TypeError, match=r"list\(X.take\(100\)\)"):
             image_rows(data.to_iterable_dataset())
@@ -224,7 +224,7 @@ class TestHuggingFace:
 
 def test_tensors_are_refused_with_advice():
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    with pytest.raises(TypeError, match=r"X.permute\(0, 2, 3, 1\).cpu\(\).numpy\(\)"):
+    with pytest.raises(TypeError, match="X.permute.*numpy"):
         image_rows(torch.zeros((2, 3, 8, 8)))
 
 

@@ -147,7 +147,7 @@ def test_several_series_are_an_error_that_lists_them(tmp_path):
         "index, series=: 0 is MR, 7 slices; 1 is MR, 4 slices; 2 is CR, 1 slice."
     )
     assert [len(read_study(study, series=index)) for index in range(3)] == [7, 4, 1]
-    with pytest.raises(ImageReadError, match=r"series=3"):
+    with pytest.raises(ImageReadError, match="series=3.*3 series"):
         read_study(study, series=3)
 
 
@@ -189,7 +189,7 @@ def test_orientations_within_a_series_are_apart(tmp_path):
     write_series(tmp_path / "one")
     other = geometry(0, (0, 1, 0, 0, 0, -1))
     (tmp_path / "one" / "planned").write_bytes(dicom(marked()[0], **other))
-    with pytest.raises(ImageReadError, match="it holds 2 series"):
+    with pytest.raises(ImageReadError, match="2 series"):
         read_study(tmp_path / "one")
     assert {len(read_study(tmp_path / "one", series=i)) for i in (0, 1)} == {1, 7}
 
@@ -229,7 +229,7 @@ def test_cut_files_are_not_passed_over_in_silence(tmp_path):
     (folder / "late.dcm").unlink()
     cut = folder / "IM003"
     cut.write_bytes(cut.read_bytes()[:-30])
-    with pytest.raises(ImageReadError, match="IM003: its pixels are"):
+    with pytest.raises(ImageReadError, match="IM003"):
         read_study(folder)
 
 
@@ -360,5 +360,5 @@ def test_options_are_checked(options):
 def test_max_pixels_counts_a_slice():
     volume = marked()
     assert len(read_study(volume, max_pixels=120)) == 7
-    with pytest.raises(ImageReadError, match="slice 0, .* more than max_pixels=119"):
+    with pytest.raises(ImageReadError, match="slice 0.*max_pixels=119"):
         read_study(volume, max_pixels=119)

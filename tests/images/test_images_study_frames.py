@@ -56,7 +56,7 @@ def test_multi_frame_files_of_one_series_are_one_volume(tmp_path):
     assert read_numbers([tmp_path / "b", tmp_path / "a"]) == list(range(7))
     other = dicom(marked(4), SeriesInstanceUID="1.2.9", **enhanced(range(4)))
     (tmp_path / "c").write_bytes(other)
-    with pytest.raises(ImageReadError, match="it holds 2 series"):
+    with pytest.raises(ImageReadError, match="2 series"):
         read_study(tmp_path)
 
 
@@ -91,13 +91,13 @@ def test_enhanced_files_of_one_frame_are_ordered_by_position(tmp_path):
         content = dicom(volume[index : index + 1], **tags)
         (tmp_path / str(name)).write_bytes(content)
     assert read_numbers(tmp_path) == list(range(7))
-    with pytest.raises(ImageReadError, match="its slices are axial"):
+    with pytest.raises(ImageReadError, match="axial"):
         read_study(tmp_path, plane="coronal")
 
 
 def test_frames_that_cannot_be_there_are_not_counted():
     content = dicom(marked(), NumberOfFrames=2_000_000_000)
-    with pytest.raises(ImageReadError, match="announces 2000000000 frames"):
+    with pytest.raises(ImageReadError, match="2000000000 frames"):
         read_study(content)
 
 

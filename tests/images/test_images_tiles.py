@@ -17,6 +17,7 @@ from sk_medsiglip.images import (
     Percentiles,
     Region,
     Window,
+    _tiles,
     read_image,
 )
 
@@ -56,15 +57,13 @@ def slide():
 @pytest.fixture
 def decoded(monkeypatch):
     """Return a list that grows by the index of each tile that is decoded."""
-    from sk_medsiglip.images._tiles import TiledPage
-
-    indices, decode = [], TiledPage._decode
+    indices, decode = [], _tiles.TiledPage._decode
 
     def noted(page, index):
         indices.append(index)
         return decode(page, index)
 
-    monkeypatch.setattr(TiledPage, "_decode", noted)
+    monkeypatch.setattr(_tiles.TiledPage, "_decode", noted)
     return indices
 
 
@@ -347,11 +346,10 @@ def test_a_region_reads_a_small_part_of_a_slide(slide, decoded):
             self.n_read += len(content)
             return content
 
-    from sk_medsiglip.images._tiles import find_page
-
     content = slide.read_bytes()
     stream = CountingFile(content)
-    find_page(stream, frame=None, level=0).read(480, 480, 240, 240, max_pixels=10**6)
+    page = _tiles.find_page(stream, frame=None, level=0)
+    page.read(480, 480, 240, 240, max_pixels=10**6)
     assert decoded == [22]  # the third tile of the third row of ten
     assert stream.n_read < len(content) / 20
 

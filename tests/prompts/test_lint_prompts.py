@@ -109,7 +109,7 @@ def test_absent_sides_may_share_a_text_and_no_other_sides_may():
 
 def test_nearly_equal_classes_are_reported_and_warned_about():
     same = {"one": "effusion", "many": "effusions", "big": "big heart"}
-    with pytest.warns(PromptWarning, match=r"many and one \(0\.99"):
+    with pytest.warns(PromptWarning, match=r"0\.99"):
         report = lint(same)
     assert report.loc[report["label"] == "one", "nearest"].item() == "many"
     assert (
@@ -178,7 +178,7 @@ def test_what_a_classifier_refuses_is_refused_here():
 
 def test_bad_arguments_are_refused():
     for similarity in (0, 1.5, -1):
-        with pytest.raises(ValueError, match="must be a cosine"):
+        with pytest.raises(ValueError, match="cosine"):
             lint(CLASSES, similarity=similarity)
     with pytest.raises(ModelAccessError):
         lint(CLASSES, model="./no/such/folder")

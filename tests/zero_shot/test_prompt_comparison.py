@@ -12,8 +12,12 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 
-from sk_medsiglip import MedSigLIPEmbedder, MedSigLIPTextEmbedder, ZeroShotClassifier
-from sk_medsiglip._labels import Labels
+from sk_medsiglip import (
+    MedSigLIPEmbedder,
+    MedSigLIPTextEmbedder,
+    ZeroShotClassifier,
+    _labels,
+)
 from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.exceptions import (
     LabelCodesWarning,
@@ -24,14 +28,8 @@ from sk_medsiglip.prompts import check_prompts
 from sk_medsiglip.zero_shot import (
     PromptComparisonDisplay,
     PromptSearchCV,
+    _prompt_choices,
     compare_prompts,
-)
-from sk_medsiglip.zero_shot._prompt_choices import (
-    Choice,
-    _path,
-    _qualities,
-    encode_choices,
-    select,
 )
 
 FINDINGS = {
@@ -176,19 +174,19 @@ def test_labels_of_one_kind_are_named(data):
 
 def test_comparison_refuses_what_does_not_fit(data):
     X, Y, y, _ = data
-    with pytest.raises(ValueError, match=r"must be \(n_samples, 2\)"):
+    with pytest.raises(ValueError, match=r"\(n_samples, 2\)"):
         compare_prompts(FINDINGS, X, Y[:, 0], model="demo")
     with pytest.raises(ValueError, match="labels"):
         compare_prompts(CLASSES, X, np.where(y == "heart", "lung", y), model="demo")
     with pytest.raises(ValueError, match="model='google/medsiglip-448'"):
         compare_prompts(ONE, np.ones((4, 1152)), [0, 1, 0, 1], model="demo")
-    with pytest.raises(ValueError, match="2 ids for 240 samples"):
+    with pytest.raises(ValueError, match="2 ids"):
         compare_prompts(ONE, X, Y[:, 0], groups=[1, 2], model="demo")
     with pytest.raises(PromptError):
         compare_prompts({}, X, y, model="demo")
     with pytest.raises(ValueError, match="level"):
         compare_prompts(ONE, X, Y[:, 0], model="demo", level=95)
-    with pytest.raises(ValueError, match="compare_prompts requires y"):
+    with pytest.raises(ValueError, match="requires y"):
         compare_prompts(ONE, X, None, model="demo")
 
 
@@ -210,7 +208,7 @@ def test_picture_shows_every_prompt(data):
     np.testing.assert_allclose(drawn, sorted(display.table["auc"]))
     one = display.plot(labels=["cardiomegaly"])
     assert len(one.ax_.get_yticklabels()) == 3
-    with pytest.raises(ValueError, match="label 'x' is not"):
+    with pytest.raises(ValueError, match="label 'x'"):
         display.plot(labels=["x"])
 
 
@@ -255,7 +253,9 @@ def test_scores_of_the_report_by_hand(data):
     chosen, few = [], {"scoring": "roc_auc", "max_steps": 2, "cv": 3}
     for train, test in folds:
         alone = choice_of(ONE, X[train], y[train])
-        found, _ = select(alone, np.arange(len(train)), groups=groups[train], **few)
+        found, _ = _prompt_choices.select(
+            alone, np.arange(len(train)), groups=groups[train], **few
+        )
         judged = choice_of(ONE, X[test], y[test]).logits(found)
         chosen.append(roc_auc_score(y[test], judged[:, 1] - judged[:, 0]))
     assert report["chosen"] == pytest.approx(np.mean(chosen), abs=1e-6)
@@ -265,8 +265,10 @@ def test_scores_of_the_report_by_hand(data):
 
 def choice_of(prompts, X, y):
     question = check_prompts(prompts)
-    labels = Labels(np.array([0, 1]), y)
-    (choice,) = encode_choices(question, labels, X, MedSigLIPTextEmbedder("demo"))
+    labels = _labels.Labels(np.array([0, 1]), y)
+    (choice,) = _prompt_choices.encode_choices(
+        question, labels, X, MedSigLIPTextEmbedder("demo")
+    )
     return choice
 
 
@@ -324,7 +326,7 @@ def test_a_prompt_that_is_taken_twice_weighs_double():
     cosines = np.column_stack(
         [np.zeros(4000), 0.05 * target + noise, 0.05 * target - 2 * noise]
     )
-    choice = Choice(
+    choice = _prompt_choices.Choice(
         "x",
         np.array([0, 1]),
         [np.array([0]), np.array([1, 2])],
@@ -335,7 +337,7 @@ def test_a_prompt_that_is_taken_twice_weighs_double():
         np.ones(3),
         10.0,
     )
-    found, _ = select(choice, np.arange(4000), groups=None, **SELECT)
+    found, _ = _prompt_choices.select(choice, np.arange(4000), groups=None, **SELECT)
     assert found[2] > 0
     assert found[1] == pytest.approx(2 * found[2])
 
@@ -357,10 +359,10 @@ def test_the_fold_that_is_asked_has_no_say(data):
         gains.append(search.report_["gain"][0])
         choice = choice_of(prompts, X, y)
         everything = np.arange(len(X))
-        first, *_, last = _path(choice, everything, "roc_auc", 6)
+        first, *_, last = _prompt_choices._path(choice, everything, "roc_auc", 6)
         could.append(
-            _qualities(choice.logits(last)[..., None], y, "roc_auc")
-            - _qualities(choice.logits(first)[..., None], y, "roc_auc")
+            _prompt_choices._qualities(choice.logits(last)[..., None], y, "roc_auc")
+            - _prompt_choices._qualities(choice.logits(first)[..., None], y, "roc_auc")
         )
     # On the rows that it chose by it would look good, on others it is worth nothing.
     assert np.mean(could) > 0.03
@@ -439,7 +441,7 @@ def test_one_finding_without_labels_does_not_stop_the_others(data):
     X, Y, _, _ = data
     blank = Y.astype(float)
     blank[:, 1] = np.nan
-    with pytest.warns(UserWarning, match="of 'cardiomegaly' needs"):
+    with pytest.warns(UserWarning, match="'cardiomegaly'"):
         search = PromptSearchCV(FINDINGS, model="demo", n_bootstrap=10).fit(X, blank)
     assert search.report_["n_labels"].tolist() == [240, 0]
     assert np.isnan(search.report_["gain"][1])

@@ -153,9 +153,9 @@ def test_labels_outside_the_prompts_are_an_error(make, X):
     y = np.array(["effusion", "normal", "fracture"] * 20)
     with pytest.raises(ValueError, match="fracture"):
         make(CLASSES).fit(X, y)
-    with pytest.raises(ValueError, match=r"the labels \[2\]"):
+    with pytest.raises(ValueError, match=r"\[2\]"):
         make(PAIR).fit(X, np.full(60, 2))
-    with pytest.raises(ValueError, match=r"must be \(n_samples, 2\)"):
+    with pytest.raises(ValueError, match=r"\(n_samples, 2\)"):
         make(PAIRS).fit(X, np.zeros(60))
     make(CLASSES).fit(X, y[y != "fracture"].repeat(2)[:60])
     make(PAIR).fit(X, np.arange(60) % 2 == 0)
@@ -164,11 +164,11 @@ def test_labels_outside_the_prompts_are_an_error(make, X):
 
 def test_columns_of_y_in_another_order_are_an_error(make, X):
     y = pd.DataFrame({"effusion": [0, 1] * 30, "nodule": [0, 0, 1] * 20})
-    with pytest.raises(ValueError, match=r"Pass y\[\['nodule', 'effusion'\]\]"):
+    with pytest.raises(ValueError, match=r"y\[\['nodule', 'effusion'\]\]"):
         make(PAIRS).fit(X, y)
     make(PAIRS).fit(X, y[["nodule", "effusion"]])
     make(PAIRS).fit(X, y.set_axis(["Nodule", "EFFUSION"], axis=1))
-    with pytest.warns(PromptWarning, match="'a' for 'nodule'"):
+    with pytest.warns(PromptWarning, match="'a' for"):
         make(PAIRS).fit(X, y.set_axis(["a", "effusion"], axis=1))
     # A name in the place of another, beside one that nobody knows.
     with pytest.raises(ValueError, match="compare"):
@@ -195,7 +195,7 @@ def test_other_width_names_both_models(make, checkpoint):
         make(CLASSES).fit(X)
     assert str(checkpoint) in str(error.value)
     clf = make(CLASSES).fit(np.ones((3, 32), np.float32))
-    with pytest.raises(ValueError, match="expecting 32 features"):
+    with pytest.raises(ValueError, match="32 features"):
         clf.predict(X)
 
 

@@ -153,8 +153,6 @@ def test_order_and_padding_change_nothing(make, bags, prompts, aggregate):
 def test_lazy_and_mapped_arrays_are_read_piece_by_piece(
     make, bags, tmp_path, monkeypatch
 ):
-    from sk_medsiglip.zero_shot import _instances
-
     clf = make(PAIRS).fit(bags)
     expected = clf.predict_proba(bags)
     np.save(tmp_path / "bags.npy", bags)
@@ -162,7 +160,9 @@ def test_lazy_and_mapped_arrays_are_read_piece_by_piece(
     lazy = Lazy(bags)
     lazy_clf = clone(clf).fit(lazy)
     assert not lazy.read  # nothing is learned from X
-    monkeypatch.setattr(_instances, "_VALUES_AT_ONCE", 7 * 32 * 25)
+    monkeypatch.setattr(
+        "sk_medsiglip.zero_shot._instances._VALUES_AT_ONCE", 7 * 32 * 25
+    )
     np.testing.assert_allclose(lazy_clf.predict_proba(lazy), expected, atol=1e-6)
     assert lazy.read == 3
     np.testing.assert_allclose(clf.predict_proba(mapped), expected, atol=1e-6)

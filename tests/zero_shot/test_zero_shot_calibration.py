@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.optimize import minimize
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
@@ -17,7 +16,6 @@ from sklearn.model_selection import (
 
 from sk_medsiglip import MedSigLIPEmbedder, ZeroShotClassifier
 from sk_medsiglip.datasets import make_chest_phantoms
-from sk_medsiglip.zero_shot._calibration import fit_to_labels, fit_to_prevalence
 
 PAIR = {
     "effusion": {
@@ -45,83 +43,6 @@ def embedded():
     Y = phantoms.target[:, [names.index(name) for name in PAIRS]]
     y = np.where(Y[:, 0], "effusion", np.where(Y[:, 1], "heart", "neither"))
     return X, Y, y
-
-
-def calibrated(found, scores):
-    return scores / found.temperature + found.bias
-
-
-# ------------------------------------------------------------------------------- optima
-
-
-@pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("n_classes", [2, 5])
-def test_labels_are_made_likeliest(n_classes, with_bias):
-    rng = np.random.default_rng(0)
-    scores = rng.normal(size=(300, n_classes)) * 40
-    target = np.array([rng.choice(n_classes, p=softmax(s / 20 + np.arange(n_classes)))
-                       for s in scores])  # fmt: skip
-    found = fit_to_labels(scores, target, with_bias=with_bias)
-
-    goal = np.eye(n_classes)[target] * 300 / 301 + 1 / 301 / n_classes
-    np.testing.assert_allclose(goal.sum(axis=1), 1)
-
-    def loss(p):
-        bias = p[1:] if with_bias else 0
-        return -(goal * log_softmax(scores / np.exp(p[0]) + bias, axis=1)).mean()
-
-    best = minimize(loss, np.r_[3.0, np.zeros(n_classes)], tol=1e-12)
-    ours = np.r_[np.log(found.temperature), found.bias]
-    assert loss(ours) <= best.fun + 1e-9
-    assert found.temperature == pytest.approx(np.exp(best.x[0]), rel=1e-3)
-    assert found.bias.sum() == pytest.approx(0)
-    if not with_bias:
-        np.testing.assert_array_equal(found.bias, 0)
-
-
-def test_scores_that_tell_few_samples_apart_do_not_become_certain():
-    scores = np.array([[0, -3.0], [0, -2.0], [0, 2.0], [0, 3.0]])
-    found = fit_to_labels(scores, np.array([0, 0, 1, 1]), with_bias=True)
-    proba = softmax(calibrated(found, scores), axis=1)
-    assert 0.8 < proba.max() < 0.95
-
-
-def test_scores_that_mislead_become_even():
-    scores = np.array([[0, -3.0], [0, -2.0], [0, 2.0], [0, 3.0]])
-    with pytest.warns(UserWarning, match="labels and scores contradict"):
-        found = fit_to_labels(scores, np.array([1, 1, 0, 0]), with_bias=True)
-    assert np.isfinite(found.temperature)
-    np.testing.assert_allclose(
-        softmax(calibrated(found, scores), axis=1), 0.5, atol=1e-3
-    )
-
-
-def test_the_unit_of_scores_does_not_matter():
-    rng = np.random.default_rng(1)
-    scores = rng.normal(size=(200, 3))
-    target = scores.argmax(axis=1)
-    target[::3] = rng.integers(0, 3, len(target[::3]))
-    proba = [
-        softmax(
-            calibrated(
-                fit_to_labels(unit * scores, target, with_bias=True), unit * scores
-            ),
-            axis=1,
-        )
-        for unit in (1e-4, 1, 1e4)
-    ]
-    np.testing.assert_allclose(proba[0], proba[1], atol=1e-6)
-    np.testing.assert_allclose(proba[2], proba[1], atol=1e-6)
-
-
-def test_mean_probability_is_the_prevalence():
-    scores = np.random.default_rng(2).normal(size=(500, 4)) * 10
-    shares = np.array([0.7, 0.2, 0.09, 0.01])
-    found = fit_to_prevalence(scores, shares)
-    assert found.temperature == 1
-    np.testing.assert_allclose(
-        softmax(calibrated(found, scores), axis=1).mean(axis=0), shares, atol=1e-8
-    )
 
 
 # -------------------------------------------------------------------- in the classifier
@@ -297,15 +218,15 @@ def test_nothing_is_left_of_an_earlier_fit(embedded):
 def test_labels_of_one_class_cannot_calibrate(embedded):
     X, _, y = embedded
     clf = ZeroShotClassifier(CLASSES, model="demo", calibrate="temperature")
-    with pytest.raises(ValueError, match="of one class"):
+    with pytest.raises(ValueError, match="one class"):
         clf.fit(X[y == "heart"], y[y == "heart"])
 
 
 def test_shapes_of_y_are_checked(embedded):
     X, Y, _ = embedded
-    with pytest.raises(ValueError, match=r"it must be \(n_samples,\)"):
+    with pytest.raises(ValueError, match=r"\(n_samples,\)"):
         ZeroShotClassifier(CLASSES, model="demo").fit(X, Y)
-    with pytest.raises(ValueError, match="1, 0, and NaN"):
+    with pytest.raises(ValueError, match="and NaN"):
         ZeroShotClassifier(PAIRS, model="demo").fit(X, Y * 2)
 
 

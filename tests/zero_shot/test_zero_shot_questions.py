@@ -82,7 +82,7 @@ def test_ensembles_by_hand(make, cosines, X, weights):
     for ensemble, column in by_hand.items():
         clf = make(prompts, ensemble=ensemble)
         if weights and ensemble == "max":
-            with pytest.raises(PromptError, match="cannot use weights"):
+            with pytest.raises(PromptError, match="their weights"):
                 clf.fit(X)
             continue
         clf.fit(X)
@@ -147,11 +147,9 @@ def test_templates_by_class(make):
 
 
 def test_max_looks_at_ten_thousand_prompts_block_by_block(make, X, monkeypatch):
-    from sk_medsiglip.zero_shot import _scores
-
     clf = make(CLASSES, ensemble="max").fit(X)
     whole = clf.decision_function(X)
-    monkeypatch.setattr(_scores, "_COSINES_AT_ONCE", 6 * 7)
+    monkeypatch.setattr("sk_medsiglip.zero_shot._scores._COSINES_AT_ONCE", 6 * 7)
     np.testing.assert_allclose(clf.decision_function(X), whole, atol=1e-6)
     assert clf.prompt_embeddings_.shape == (6, 32)
     assert clf.class_embeddings_.shape == (3, 32)
@@ -378,7 +376,7 @@ def test_cross_val_predict_takes_every_method(make, X, prompts, method):
 def test_numbers_are_places_among_names(make, X):
     names = np.random.default_rng(3).choice(SORTED, len(X))
     codes = np.searchsorted(SORTED, names)
-    with pytest.warns(LabelCodesWarning, match="read as 0 = 'effusion', 1 ="):
+    with pytest.warns(LabelCodesWarning, match="0 = 'effusion'"):
         clf = make(CLASSES, calibrate="temperature_bias").fit(X, codes)
     assert clf.classes_.tolist() == [0, 1, 2]
     by_name = make(CLASSES, calibrate="temperature_bias").fit(X, names)
@@ -386,7 +384,7 @@ def test_numbers_are_places_among_names(make, X):
     np.testing.assert_array_equal(
         clf.predict(X), np.searchsorted(SORTED, by_name.predict(X))
     )
-    with pytest.warns(LabelCodesWarning, match="does not occur"):
+    with pytest.warns(LabelCodesWarning, match="missing from"):
         fold = make(CLASSES).fit(X, np.minimum(codes, 1))  # a fold lacks a class
     assert fold.classes_.tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="labels"):
@@ -433,7 +431,7 @@ def test_only_grades_have_an_order(make, X):
     clf = make(GRADES).fit(X)
     assert not hasattr(clf, "predict_grade")
     assert not hasattr(clf, "grades_")
-    with pytest.raises(PromptError, match="have no order"):
+    with pytest.raises(PromptError, match="no order"):
         make(PAIRS, ordinal=True).fit(X)
 
 
@@ -475,7 +473,7 @@ def test_pipeline_passes_everything_on(checkpoint, shared_store):
 
 
 def test_images_are_told_of_the_pipeline(make):
-    with pytest.raises(ValueError, match="dim 4(.|\n)*make_zero_shot_pipeline"):
+    with pytest.raises(ValueError, match="make_zero_shot_pipeline"):
         make(CLASSES).fit(np.zeros((2, 8, 8, 3)))
     with pytest.raises(ValueError, match="check_images"):
         make_zero_shot_pipeline(CLASSES, on_error="nan")
