@@ -219,7 +219,7 @@ def _p_value(
     """Compare what a ridge explains of the sets with permutations of patients."""
     patient, n_patients, n_rows = rows.patient, rows.n_patients, len(rows.X)
     has = _sides(is_new, patient)
-    in_both: NDArray[np.bool_] = has.all(axis=1)
+    in_both = has[:, 0] & has[:, 1]
     # Images of a patient in both sets pull in two directions, which are exchanged.
     sign = np.where(in_both[patient] & ~is_new, -1.0, 1.0)
     by_patient = csr_array((sign, (patient, np.arange(n_rows))))
