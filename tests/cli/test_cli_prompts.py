@@ -159,9 +159,9 @@ def test_brackets_in_prompts_and_classes_are_printed(folder, tmp_path):
     [
         ("a.json", "wet: Ödem".encode("latin-1"), "not UTF-8"),
         ("a.yaml", "wet: Ödem".encode("latin-1"), "not UTF-8"),
-        ("a.yaml", b"wet: [a]\ndry: [b]\nwet: [c]\n", "comes again in line 3"),
+        ("a.yaml", b"wet: [a]\ndry: [b]\nwet: [c]\n", "is repeated in line 3"),
         ("a.yaml", b"wet: 2025-99-99\n", "not valid YAML"),
-        ("a.json", b'{"wet": "a", "dry": "b", "wet": "c"}', "comes again"),
+        ("a.json", b'{"wet": "a", "dry": "b", "wet": "c"}', "is repeated"),
     ],
 )
 def test_files_of_prompts_are_refused_as_by_the_library(tmp_path, name, text, message):
