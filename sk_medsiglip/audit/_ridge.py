@@ -31,7 +31,7 @@ def explaining_rows(
     """
     # Variances below the last digit of the rows are rounding.
     digit = float(np.finfo(X.dtype).eps) * max(float(np.abs(X).max()), 1e-30)
-    X = centred(X, stratum)
+    X = _in_fewer_columns(centred(X, stratum))
     values, vectors = np.linalg.eigh((X.T @ X).astype(np.float64) / len(X))
     values = np.maximum(values, digit**2)
     scale = np.sqrt(len(X) * (values + _test_penalty(values, n_patients)))
@@ -60,9 +60,7 @@ def predict_out_of_folds(
 
     Rows and targets are centred; there is no intercept.
     """
-    if len(X) < X.shape[1]:  # coordinates in which rows have the same products
-        left, lengths, _ = scipy.linalg.svd(X, full_matrices=False)
-        X = left * lengths
+    X = _in_fewer_columns(X)
     parts = [np.flatnonzero(fold == one) for one in range(int(fold.max()) + 1)]
     grams = np.stack([X[part].T @ X[part] for part in parts])
     moments = np.stack([X[part].T @ target[part] for part in parts])
@@ -74,6 +72,14 @@ def predict_out_of_folds(
         gram[np.diag_indices_from(gram)] += PENALTY * max(mean, 1e-12)
         predicted[part] = X[part] @ scipy.linalg.solve(gram, moment, assume_a="pos")
     return predicted
+
+
+def _in_fewer_columns(X: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return as many columns as rows at most; rows keep their products."""
+    if len(X) >= X.shape[1]:
+        return X
+    left, lengths, _ = scipy.linalg.svd(X, full_matrices=False)
+    return left * lengths
 
 
 def deal_patients(

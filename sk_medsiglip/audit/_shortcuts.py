@@ -320,8 +320,10 @@ def _auc_readable(
     kind = np.zeros(int(patient.max()) + 1, np.intp)
     kind[patient] = 2 * level + ill
     target = np.eye(int(level.max()) + 1, dtype=X.dtype)[level]
+    spread = X.std(axis=0)
+    scaled = X / np.where(spread > 0, spread, 1)
     predicted = predict_out_of_folds(
-        centred(X, ill), centred(target, ill), deal_patients(kind, patient)
+        centred(scaled, ill), centred(target, ill), deal_patients(kind, patient)
     )
     areas = [
         auc_within((level == one).astype(np.intp), predicted[:, one], ill)
