@@ -110,7 +110,7 @@ class Looking(Learning):
         """Return the images to label next.
 
         Rows that the classifier is least sure of are clustered, and one of each cluster
-        is taken. Half of the first 16 are those that the prompts score highest; without
+        is taken. Half of the first 32 are those that the prompts score highest; without
         prompts half of the first 64 are random.
 
         Parameters

@@ -15,7 +15,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 #: Answered rows up to which half of a queue comes from the prompts, or is random.
-_FIRST_BY_PROMPTS, _FIRST_AT_RANDOM = 16, 64
+_FIRST_BY_PROMPTS, _FIRST_AT_RANDOM = 32, 64
 #: Rows that are clustered, for each one that is taken.
 _POOL = 8
 
