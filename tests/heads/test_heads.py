@@ -438,5 +438,5 @@ def test_what_cannot_be_explained_says_so(embedded):
     pipe = make_pipeline(PCA(5), LogisticRegression()).fit(X, y)
     with pytest.raises(ValueError, match="'pca'"):
         explain_head(pipe, ["a", "b"], model="demo")
-    with pytest.raises(ValueError, match="3 values"):
+    with pytest.raises(ValueError, match="3 weights"):
         explain_head(LinearProbe().fit(X[:, :3], y), ["a", "b"], model="demo")
