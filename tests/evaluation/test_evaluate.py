@@ -201,11 +201,11 @@ def test_classifiers_that_answer_other_questions_are_refused(data):
     for labels in (y, number):
         with pytest.raises(ValueError, match=r"'c'.*\[0,"):
             evaluate({"a": names, "b": numbers}, X, labels, n_bootstrap=2)
-    with pytest.raises(ValueError, match="b answers"):
+    with pytest.raises(ValueError, match="b predicts"):
         evaluate({"a": names, "b": findings}, X, y, n_bootstrap=2)
-    with pytest.raises(ValueError, match="a answers"):
+    with pytest.raises(ValueError, match="a predicts"):
         evaluate({"a": names, "b": findings}, X, Y[:, :3], n_bootstrap=2)
-    with pytest.raises(ValueError, match="for findings"):
+    with pytest.raises(ValueError, match="predicts findings"):
         evaluate(LinearProbe().fit(X, Y[:, :2]), X, Y[:, 0], n_bootstrap=2)
 
 
@@ -525,7 +525,7 @@ def test_patients_and_pictures_that_were_learned_from(data):
             clf, X[200:], Y[200:, 0], groups=groups[200:], groups_train=groups[:201],
             n_bootstrap=5,
         )  # fmt: skip
-    with pytest.warns(LeakageWarning, match=r"pictures \(3"):
+    with pytest.warns(LeakageWarning, match=r"images \(3"):
         evaluate(
             clf, X[200:], Y[200:, 0], X_train=np.vstack([X[:197], X[200:203]]),
             n_bootstrap=5,

@@ -417,7 +417,7 @@ def test_patients_on_both_sides_are_named():
 def test_draws_that_cannot_be_fitted_have_no_score():
     X, y, _ = make_data(n=160, n_findings=1, blanks=0)
     table = None
-    with pytest.warns(UserWarning, match=", 3"):
+    with pytest.warns(UserWarning, match="3 of"):
         table = label_efficiency(
             {"knn": KNeighborsClassifier(8)}, X, y[:, 0], [4, 40], n_repeats=3
         )

@@ -488,9 +488,9 @@ def test_save_and_load_is_the_same_fine_tuner(make, bars, tmp_path):
     tuner.save(tmp_path / "a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("chapter 1")
-    with pytest.raises(OSError, match="something else"):
+    with pytest.raises(OSError, match="other files"):
         tuner.save(tmp_path / "b")
-    with pytest.raises(OSError, match="something else"):
+    with pytest.raises(OSError, match="other files"):
         tuner.merge(tmp_path / "b")
 
 

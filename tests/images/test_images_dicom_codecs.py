@@ -43,9 +43,7 @@ NAMES = {"u": "unsigned", "i": "signed"}
 
 
 def values_of(source, **options):
-    return _read.load_picture(
-        source, frame=None, max_pixels=MAX_PIXELS, **options
-    ).values
+    return _read.load_image(source, frame=None, max_pixels=MAX_PIXELS, **options).values
 
 
 def wave(bits, kind="u", *, samples=1, shape=(37, 42)):

@@ -195,7 +195,7 @@ def test_slope_and_intercept_give_hounsfield_units(tmp_path):
 
 def test_ct_that_is_not_shown_as_ct_is_warned_about(tmp_path):
     path = write(tmp_path / "ct.nii.gz", (signal() - 1000).astype(np.int16))
-    with pytest.warns(SkMedSiglipWarning, match='intensity="ct"') as caught:
+    with pytest.warns(SkMedSiglipWarning, match="Hounsfield") as caught:
         read_study(path)
     assert len(caught) == 1
     with warnings.catch_warnings():

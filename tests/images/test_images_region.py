@@ -190,7 +190,7 @@ def test_a_polars_table_of_regions():
 def test_tables_that_are_not_quite_regions():
     with pytest.raises(ValueError, match="width, height"):
         image_rows(TABLE[["path", "x", "y"]])
-    with pytest.raises(ValueError, match="2.*'age'"):
+    with pytest.raises(ValueError, match="'path', 'age'"):
         image_rows(TABLE.assign(age=3))
     with pytest.raises(ValueError, match="has 0"):
         image_rows(TABLE.drop(columns="path"))

@@ -147,7 +147,7 @@ def test_several_series_are_an_error_that_lists_them(tmp_path):
         "index, series=: 0 is MR, 7 slices; 1 is MR, 4 slices; 2 is CR, 1 slice."
     )
     assert [len(read_study(study, series=index)) for index in range(3)] == [7, 4, 1]
-    with pytest.raises(ImageReadError, match="series=3.*3 series"):
+    with pytest.raises(ImageReadError, match="series=3"):
         read_study(study, series=3)
 
 
