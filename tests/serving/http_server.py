@@ -22,7 +22,10 @@ def running(app):
             assert thread.is_alive()
             time.sleep(0.02)
         port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        # As many connections as a test wants; on a busy machine some wait for long.
+        limits = httpx.Limits(max_connections=None)
+        address = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=address, timeout=120, limits=limits) as client:
             yield client
     finally:
         server.should_exit = True
