@@ -865,7 +865,7 @@ def test_arguments_are_judged_before_ray_starts(settings, said, monkeypatch):
         (("out", "--ray", "local", "--normalize"), "--normalize does not go with"),
         (("out", "--ray", "127.0.0.1:9"), "no Ray cluster answers at 127.0.0.1:9"),
         (("out", "--ray", "ray://host:10001"), "ray job submit"),
-        (("out.npz", "--encoders", "2"), "--encoders goes with --ray"),
+        (("out.npz", "--encoders", "2"), "--encoders needs"),
     ],
 )
 def test_the_command_says_what_does_not_go_together(images, arguments, said):
