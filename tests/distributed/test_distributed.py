@@ -862,7 +862,7 @@ def test_arguments_are_judged_before_ray_starts(settings, said, monkeypatch):
     ("arguments", "said"),
     [
         (("out.npz", "--ray", "local"), "OUT is a folder or a URL"),
-        (("out", "--ray", "local", "--normalize"), "--normalize does not go with"),
+        (("out", "--ray", "local", "--normalize"), "--normalize"),
         (("out", "--ray", "127.0.0.1:9"), "no Ray cluster answers at 127.0.0.1:9"),
         (("out", "--ray", "ray://host:10001"), "ray job submit"),
         (("out.npz", "--encoders", "2"), "--encoders needs"),
