@@ -27,7 +27,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ LABELS = (200, 2000)
 SLICES = 85
 #: Findings that spots are planted beside: all but the nodule, which is a spot itself.
 BESIDE = ["cardiomegaly", "effusion", "pneumothorax", "consolidation", "device"]
+#: Findings of slices: in the first case all but one slice of a study look alike.
+SLICE_KINDS = {"nodules alone": ["nodule"], "among other findings": None}
 TRAIN_SEED, TEST_SEED = 41_000, 42_000
 
 _RESULTS = Path(__file__).parent / "results" / "bags.json"
@@ -193,16 +195,31 @@ def make_studies(
     return rows[taken], y, of_slice
 
 
-def measure_studies(store: Path, n_seeds: int, n_images: int) -> dict[str, Any]:
+def measure_studies(
+    store: Path, n_seeds: int, n_images: int, kinds: Sequence[str] = tuple(SLICE_KINDS)
+) -> dict[str, Any]:
     """Return AUC of studies by how their slices are put together."""
     embedder = MedSigLIPEmbedder("demo", cache=EmbeddingCache(store))
-    pools = []
-    for seed in (TRAIN_SEED, TEST_SEED):
-        made = make_chest_phantoms(n_images, findings=["nodule"], random_state=seed)
-        pools.append((embedder.transform(list(made.images)), made.target[:, 0]))
+    tables: dict[str, Any] = {}
+    for kind in kinds:
+        pools = []
+        for seed in (TRAIN_SEED, TEST_SEED):
+            made = make_chest_phantoms(
+                n_images, findings=SLICE_KINDS[kind], random_state=seed
+            )
+            is_nodule = made.target[:, made.target_names.index("nodule")]
+            pools.append((embedder.transform(list(made.images)), is_nodule))
+        tables |= compare_on_studies(pools, kind, n_seeds)
+    return tables
+
+
+def compare_on_studies(
+    pools: list[tuple[Array, Array]], kind: str, n_seeds: int
+) -> dict[str, Any]:
+    """Return AUC of studies made of slices for training and for testing."""
     tables: dict[str, Any] = {}
     for n in (100, 400):
-        table = tables.setdefault(f"{n} studies", {})
+        table = tables.setdefault(f"{n} studies, {kind}", {})
         for seed in range(n_seeds):
             rng = np.random.default_rng(seed)
             X, y, of_slice = make_studies(*pools[0], n, rng)

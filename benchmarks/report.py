@@ -277,7 +277,11 @@ _SECTIONS = {
 }
 
 _BAGS_OF_SPOTS = [f"brightness {b}, {n} labels" for b in (90, 150) for n in (200, 2000)]
-_BAGS_OF_SLICES = [f"{n} studies" for n in (100, 400)]
+_BAGS_OF_SLICES = [
+    f"{n} studies, {kind}"
+    for kind in ("nodules alone", "among other findings")
+    for n in (100, 400)
+]
 _BAGS_OF_MORE = [
     f"{name}, {n} labels"
     for name, all_labels in (("phantoms", 2000), ("PneumoniaMNIST", "all"))
