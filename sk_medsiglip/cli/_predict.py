@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from sk_medsiglip._labels import finding_names
 from sk_medsiglip.cli import _options as options
 from sk_medsiglip.cli._console import CommandError, model_notice, preview, say
 from sk_medsiglip.cli._files import check_out, write_csv
@@ -47,6 +46,7 @@ def predict(
     Example: sk-medsiglip predict model.skops images/ --out predictions.csv
     """
     # Imported late, so that --help is fast.
+    from sk_medsiglip._labels import finding_names
     from sk_medsiglip.cli._collection import read_collection
     from sk_medsiglip.cli._embedding import embed_images, image_embedder, set_embedding
     from sk_medsiglip.cli._files import load_pipeline

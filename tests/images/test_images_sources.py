@@ -237,7 +237,7 @@ def test_size_is_bounded_before_and_during_the_download(server, memory, monkeypa
     server.files["/endless.png"] = encoded()
     np.testing.assert_array_equal(read_image(f"{server.url}/endless.png"), PIXELS)
     monkeypatch.setattr("sk_medsiglip.images._urls.MAX_FILE_BYTES", 1000)
-    assert "longer than 1000" in error_of(f"{server.url}/endless.png").reason
+    assert "larger than 1000" in error_of(f"{server.url}/endless.png").reason
     memory.pipe("/a.png", encoded())
     assert "larger than 1000" in error_of("memory://a.png").reason
 
