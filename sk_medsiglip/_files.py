@@ -58,6 +58,8 @@ def append_line(path: Path, line: bytes) -> None:
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, 0o666)
     try:
+        # Otherwise half of a line that another process is writing looks incomplete.
+        lock_until_closed(descriptor)
         if size := os.fstat(descriptor).st_size:
             os.lseek(descriptor, size - 1, os.SEEK_SET)
             if os.read(descriptor, 1) != b"\n":
@@ -71,6 +73,14 @@ def append_line(path: Path, line: bytes) -> None:
         os.close(descriptor)
     if is_new and os.name == "posix":
         _sync(path.parent, os.O_RDONLY)
+
+
+def lock_until_closed(descriptor: int) -> None:
+    """Lock a file until it is closed, where the system and the disk can do that."""
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 @contextmanager

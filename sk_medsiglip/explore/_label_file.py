@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sk_medsiglip._files import append_line
+from sk_medsiglip._files import append_line, lock_until_closed
 from sk_medsiglip._json import MAX_BYTES, read_json
 from sk_medsiglip.exceptions import SessionError
 
@@ -78,7 +78,8 @@ class LabelFile:
             self._n_read += len(last)
             yield self._n_lines + 1, _parse(last)
         elif last.strip() and not self._is_torn:
-            # Cut off by a crash, or not written to its end yet: it stays to be read.
+            # Cut off by a crash, or not written to its end yet on a disk without locks:
+            # it stays to be read.
             self._is_torn = True
             yield self._n_lines + 1, ValueError("it is cut off")
 
@@ -87,6 +88,7 @@ class LabelFile:
             return self._memory[self._n_read :]
         try:
             with self.path.open("rb") as file:
+                lock_until_closed(file.fileno())  # no line is half written then
                 file.seek(self._n_read)
                 content = file.read(MAX_BYTES + 1)
         except FileNotFoundError:
