@@ -137,13 +137,7 @@ def load_pipeline(file: Path, trusted: Sequence[str] = ()) -> Any:
 
     from sk_medsiglip.embedding import MedSigLIPEmbedder, MedSigLIPPatchEmbedder
 
-    if not file.is_file():
-        raise CommandError(
-            f"There is no file {file}. Write one with: sk-medsiglip train"
-        )
-    _check_suffix(file)
-    is_skops = file.suffix == _SKOPS
-    found = _load_skops(file, trusted) if is_skops else _load_pickle(file)
+    found = load_classifier(file, trusted)
     embedders = MedSigLIPEmbedder | MedSigLIPPatchEmbedder
     if isinstance(found, Pipeline) and isinstance(found[0], embedders):
         return found
@@ -151,6 +145,17 @@ def load_pipeline(file: Path, trusted: Sequence[str] = ()) -> Any:
         f"{file} holds a {type(found).__name__}, not a pipeline from images to "
         "classes. Write one with: sk-medsiglip train"
     )
+
+
+def load_classifier(file: Path, trusted: Sequence[str] = ()) -> Any:
+    """Read a saved estimator of any kind, with a warning if that runs code."""
+    if not file.is_file():
+        raise CommandError(
+            f"There is no file {file}. Write one with: sk-medsiglip train"
+        )
+    _check_suffix(file)
+    is_skops = file.suffix == _SKOPS
+    return _load_skops(file, trusted) if is_skops else _load_pickle(file)
 
 
 def foreign_types(file: Path) -> list[str]:

@@ -97,7 +97,7 @@ class Labelling:
 
     @property
     def n_looks(self) -> int:
-        """How often the locked rows were judged."""
+        """Number of times that the locked rows were judged."""
         return self._held.n_looks
 
     def label(self, rows: int | Sequence[int], column: str, value: Any) -> None:
@@ -143,8 +143,8 @@ class Labelling:
         Returns
         -------
         dict or None
-            What was taken back: ``rows``, ``column``, ``value`` and ``at``. None where
-            nothing is left. Labels from before :meth:`end` stay after it.
+            The label that was removed: ``rows``, ``column``, ``value`` and ``at``. None
+            if there is nothing to undo. Labels from before :meth:`end` stay after it.
         """
         self.refresh()
         entry = self._held.last_of(self._file.user)
@@ -202,7 +202,7 @@ class Labelling:
     def _open(self, locked: Any) -> None:
         """Read the file up to its end, after writing its first line if there is none.
 
-        Of two sessions that begin at the same time the first line in the file counts.
+        If two sessions begin at the same time, the first line in the file counts.
         """
         self.refresh()
         given = choose_locked(

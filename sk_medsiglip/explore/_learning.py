@@ -1,4 +1,4 @@
-"""What a session learns: scores by prompts, and a classifier from the labels so far."""
+"""Scores by prompts, and a classifier trained on the labels so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to label next: rows the classifier is unsure of, spread over their clusters.
+"""The queue of rows to label: uncertain ones, spread over their clusters.
 
 Half of the first rows are those that the prompts score highest, since random rows may
 hold no positive of a rare finding. Without prompts they are random: a classifier of few

@@ -76,7 +76,7 @@ class ExploreSession(Looking):
     classifier_ : estimator or None
         The classifier of the last :meth:`refit`, on rows; None before it.
     stage_ : str or None
-        How it was trained: "prompts", "PromptProbe" or "LinearProbe".
+        Origin of the current scores: "prompts", "PromptProbe" or "LinearProbe".
     figures_ : DataFrame
         Figures of every refit so far, in the columns that :meth:`refit` returns.
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 #: Names under which a browser on this machine reaches it. Another name in the Host
 #: header is that of a page which has been made to point here.
-LOOPBACK = ("127.0.0.1", "localhost", "testserver")
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 #: Images that wait for the model at a time: 600 MiB at MedSigLIP's size.
 _MAX_WAITING = 1024
@@ -51,6 +51,7 @@ def make_app(
     body_seconds: float = 60.0,
     hosts: Sequence[str] | None = LOOPBACK,
     cache: Any = False,
+    device: str | None = None,
 ) -> Starlette:
     """Return the ASGI application that :func:`serve` runs.
 
@@ -76,6 +77,8 @@ def make_app(
         Names that the Host header may have; None allows every name.
     cache : bool, str, path-like or EmbeddingCache, default=False
         Store of embeddings. By default nothing that passes through is kept.
+    device : str or None, default=None
+        Device of the model. By default that of the embedder.
 
     Returns
     -------
@@ -102,7 +105,7 @@ def make_app(
     from sk_medsiglip.serving._body import BodyReader, busy
 
     metrics = _Metrics()
-    model = ServedModel(classifier, cache=cache)
+    model = ServedModel(classifier, cache=cache, device=device)
     reader = BodyReader(max_body, 8 * max_body, max_images, body_seconds)
     n_processes = n_decoders or cpu_count()
     about = {name: model.info[name] for name in ("model", "revision", "version")}

@@ -28,7 +28,9 @@ class ServedModel:
     it may run in another process. ``answer`` takes the pixels of many.
     """
 
-    def __init__(self, classifier: Any, *, cache: Any = False) -> None:
+    def __init__(
+        self, classifier: Any, *, cache: Any = False, device: str | None = None
+    ) -> None:
         embedder, rest = split_classifier(classifier)
         self._embedder, self._classifier = copy.deepcopy((embedder, rest))
         reader = image_embedder(self._embedder)
@@ -40,6 +42,8 @@ class ServedModel:
         reader.set_params(
             **plain, resize="medsiglip", on_error="raise", verbose=0, cache=cache
         )
+        if device is not None:
+            reader.set_params(device=device)
         self._gate = self._sets = None
         self._before_gate: tuple[Any, ...] = ()
         self._before_sets: tuple[Any, ...] = ()

@@ -64,8 +64,7 @@ def serve(
     and SIGTERM answer what is in hand first.
     """
     uvicorn = import_optional("uvicorn", extra="serve", purpose="Serving")
-    is_local = host in LOOPBACK or host == "::1"
-    if not is_local:
+    if host not in LOOPBACK:
         warnings.warn(TERMS, UserWarning, stacklevel=2)
         options.setdefault("hosts", None)
     app = make_app(classifier, **options)

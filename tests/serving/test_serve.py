@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skops.io
+from command_line import run
 from dicom_files import PATIENT
 from dicom_files import drawn as drawn_dicom
 from http_server import encoded, running
@@ -391,9 +392,17 @@ def test_a_full_queue_says_so():
     assert all(isinstance(one, asyncio.QueueFull) for one in found[2:])
 
 
+def test_the_command_says_what_a_wrong_file_holds(tmp_path):
+    skops.io.dump(LinearProbe(), tmp_path / "head.skops")
+    assert "LinearProbe" in run("serve", tmp_path / "head.skops", code=2)
+    assert "train" in run("serve", tmp_path / "none.skops", code=2)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="runs on POSIX only")
 def test_the_command_serves_and_ends_after_the_work_in_hand(probe, drawn, tmp_path):
-    skops.io.dump(probe, tmp_path / "model.skops")
+    images, y = list(drawn.images), drawn.target[:, :3]
+    careful = OperatingPointClassifier(FrozenEstimator(probe), [1e-9] * 3)
+    skops.io.dump(careful.fit(images, y), tmp_path / "model.skops")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "sk_medsiglip.cli", "serve", "model.skops"]
@@ -423,7 +432,9 @@ def test_the_command_serves_and_ends_after_the_work_in_hand(probe, drawn, tmp_pa
             while part := connection.recv(65536):
                 answer += part
         said = process.communicate(timeout=60)[0]
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["model"] == "demo"
+    said_of = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert said_of["model"] == "demo"
+    assert list(said_of["predictions"][0]["decision"].values()) == [True] * 3
     assert process.returncode in (0, -signal.SIGTERM)
     assert f":{port}" in said
     assert "Traceback" not in said
