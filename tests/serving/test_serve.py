@@ -211,6 +211,7 @@ def test_other_routes(client, probe):
     assert set(document["paths"]) == {"/predict", "/health", "/info", "/metrics"}
     page = client.get("/docs").text
     assert "not for clinical use" in page
+    assert "demonstration" in page
     assert not re.search(r"(src|href)=.?https?:", page)  # nothing of another host
     assert client.get("/predict").status_code == 405
     assert client.get("/../../etc/passwd").status_code == 404
