@@ -34,18 +34,6 @@ from sk_medsiglip.exceptions import CacheError, CacheWarning
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals, fork")
 
 
-@pytest.fixture
-def location(tmp_path):
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def cache(location):
-    cache = EmbeddingCache(location)
-    yield cache
-    cache.close()
-
-
 @contextlib.contextmanager
 def running(target, *args):
     """Run ``target(*args, pipe)`` in another process; yield it and our end."""

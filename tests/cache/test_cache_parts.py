@@ -8,21 +8,8 @@ import pytest
 from test_cache import SPACE, read
 from test_cache_breakage import put, segment_of, set_format
 
-from sk_medsiglip.cache import EmbeddingCache, _index, _segment_layout, _system
+from sk_medsiglip.cache import _index, _segment_layout, _system
 from sk_medsiglip.exceptions import CacheError, CacheWarning
-
-
-@pytest.fixture
-def location(tmp_path):
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def cache(location):
-    cache = EmbeddingCache(location)
-    yield cache
-    cache.close()
-
 
 # ------------------------------------------------------------------------------ mounts
 
