@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PASSWORD_VARIABLE = "SK_MEDSIGLIP_PASSWORD"
 _LABEL = "label"
+_MOST_CLASSES = 100
 
 
 @options.with_options
@@ -138,6 +139,11 @@ def _read_classes(
     is_finding = read_binary(frame[name], "ignore", "ignore") is not None
     if prompts is not None or is_finding or set(classes) <= {"yes", "no"}:
         return frame, None
+    if len(classes) > _MOST_CLASSES:
+        raise CommandError(
+            f"--label-column: {name!r} holds {len(classes)} different values. These "
+            "look like measurements or names rather than classes."
+        )
     return frame.assign(**{name: words}), classes
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder
 from sk_medsiglip.evaluation import roc_band
@@ -117,4 +117,7 @@ def _area(
         wanted = vectors[first + 1] - vectors[first]
     if len(np.unique(truth)) < 2 or np.isnan(wanted).any():
         return None
-    return float(roc_auc_score(truth, rows @ wanted))
+    # scikit-learn's area takes most of its time for checks.
+    ranks, n_present = rankdata(rows @ wanted), int(truth.sum())
+    below = ranks[truth].sum() - n_present * (n_present + 1) / 2
+    return float(below / (n_present * (len(truth) - n_present)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,24 +60,26 @@ def colour_numbers(values: ArrayLike) -> Colouring:
     return Colouring(codes, (*_FIXED, *shades), legend)
 
 
-def colour_categories(values: Any, order: list[Any] | None = None) -> Colouring:
-    """Colour words: those in ``order``, else the most common; the rest share one."""
-    given = pd.Series(np.asarray(values, dtype=object))
-    words = list(given.value_counts().index) if order is None else order
-    shown = words[: len(_CATEGORIES)]
-    palette = (*_FIXED, *_CATEGORIES[: len(shown)], _OTHERS)
-    places = {word: _FIRST + place for place, word in enumerate(shown)}
-    found = given.map(places)
-    others = _FIRST + len(shown)
-    codes = found.fillna(others).to_numpy(np.uint8)
-    codes[given.isna().to_numpy()] = UNKNOWN
-    legend = [
-        {"colour": palette[place], "text": str(word)} for word, place in places.items()
-    ]
-    if (codes == others).any():
-        legend.append({"colour": _OTHERS, "text": "other"})
-    if (codes == UNKNOWN).any():
-        legend.append({"colour": _FIXED[UNKNOWN], "text": "none"})
+def colour_categories(values: pd.Series) -> Colouring:
+    """Colour the most common values of a column; the rest share a colour."""
+    places, words = pd.factorize(values)
+    n_each = np.bincount(places[places >= 0], minlength=len(words))
+    order = np.argsort(-n_each, kind="stable")
+    ranks = np.append(np.argsort(order), -1)  # the last is for blanks
+    return colour_words(ranks[places], [words[place] for place in order])
+
+
+def colour_words(places: NDArray[np.integer], words: Sequence[Any]) -> Colouring:
+    """Colour rows by their places among words, -1 for none; later words share one."""
+    n_shown = min(len(words), len(_CATEGORIES))
+    palette = (*_FIXED, *_CATEGORIES[:n_shown], _OTHERS)
+    codes = (_FIRST + np.minimum(places, n_shown)).astype(np.uint8)
+    codes[places < 0] = UNKNOWN
+    counts = np.bincount(codes, minlength=len(palette))
+    named = [*enumerate(map(str, words[:n_shown]), _FIRST)]
+    named += [(_FIRST + n_shown, "other")] if counts[_FIRST + n_shown] else []
+    named += [(UNKNOWN, "none")] if counts[UNKNOWN] else []
+    legend = [{"colour": palette[place], "text": text} for place, text in named]
     return Colouring(codes, palette, legend)
 
 

@@ -12,6 +12,7 @@ from sk_medsiglip.explore._colours import (
     Colouring,
     colour_categories,
     colour_numbers,
+    colour_words,
 )
 from sk_medsiglip.explore._raster import DIAMOND, DISC, SQUARE, Area, draw_map
 from sk_medsiglip.explore._session import ExploreSession
@@ -120,9 +121,11 @@ class MapView:
     def _by_label(self, name: str) -> Colouring:
         task = self._session._task
         codes = self._session._shown[:, task.column(name)]
-        words = np.array([*task.values, "unsure", None], dtype=object)[codes]
-        values = task.values if task.classes is not None else task.values[::-1]
-        return colour_categories(words, [*values, "unsure"])
+        words, n = [*task.values, "unsure"], len(task.values)
+        places = np.array([*range(n + 1), -1])  # of unsure and blank, from the end
+        if task.classes is None:  # yes first
+            words[:2], places[:2] = words[1::-1], (1, 0)
+        return colour_words(places[codes], words)
 
     def _column_of(self, colour: str) -> str:
         """Return the column whose labels are marked beside a colour."""

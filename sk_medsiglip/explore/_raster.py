@@ -17,7 +17,7 @@ from sk_medsiglip.explore._colours import INK, RING, Colouring, palette_bytes
 PLAIN, DISC, SQUARE, DIAMOND = range(4)
 #: Share of the picture that all points together may cover.
 _COVERED = 0.04
-_LARGEST, _SMALLEST_MARK = 5, 5  # pixels
+_LARGEST, _SMALLEST_MARK = 5, 3  # pixels
 _MARGIN = 32  # pixels around the picture, so that points at its edges are whole
 
 Area = tuple[float, float, float, float]  # x0, x1, y0, y1
@@ -55,12 +55,19 @@ def draw_map(
     rows, across, down = rows[order], across[order], down[order]
     codes, marks, is_selected = colouring.codes[rows], marks[rows], selected[rows]
     largest = max(_LARGEST, size[0] // 160)  # the pixels of some screens are small
-    fitting = np.sqrt(_COVERED * size[0] * size[1] / max(1, len(rows)))
-    side = int(np.clip(round(fitting), 1, largest))
+
+    def side_of(n: int, smallest: int) -> int:
+        """Return the size of ``n`` points that cover a share of the picture."""
+        fitting = np.sqrt(_COVERED * size[0] * size[1] / max(1, n))
+        return int(np.clip(round(fitting), smallest, largest))
+
+    side = side_of(len(rows), 1)
     stamp((marks == PLAIN) & ~is_selected, _disc(side), codes)
-    side = max(side, _SMALLEST_MARK)
-    stamp(is_selected, _disc(side + 6), RING)
+    side = max(side, side_of(is_selected.sum(), 1))
+    stamp(is_selected, _disc(side + (6 if side >= _LARGEST else 2)), RING)
     stamp(is_selected & (marks == PLAIN), _disc(side), codes)
+    side = max(side, side_of((marks != PLAIN).sum(), _SMALLEST_MARK))
+    stamp(is_selected & (marks != PLAIN), _disc(side + 6), RING)
     for mark, shape in ((DISC, _disc), (SQUARE, _square), (DIAMOND, _diamond)):
         stamp(marks == mark, shape(side + 2), INK)
         stamp(marks == mark, shape(side), codes)

@@ -3,10 +3,16 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from sk_medsiglip.explore._colours import UNKNOWN, colour_categories, colour_numbers
+from sk_medsiglip.explore._colours import (
+    UNKNOWN,
+    colour_categories,
+    colour_numbers,
+    colour_words,
+)
 from sk_medsiglip.explore._raster import DIAMOND, DISC, SQUARE, draw_map
 
 
@@ -28,7 +34,7 @@ def count(picture, colour):
 
 
 def test_points_stand_where_they_are_with_y_upwards():
-    colouring = colour_categories(["a", "b", "c"])
+    colouring = colour_words(np.arange(3), ["a", "b", "c"])
     points = [[0.5, 0.75], [1.5, 0.25], [np.nan, np.nan]]
     picture = draw(points, colouring)
     for place, (x, y) in enumerate([(50, 25), (150, 75)]):
@@ -39,7 +45,7 @@ def test_points_stand_where_they_are_with_y_upwards():
 
 @pytest.mark.parametrize("place", [(0, 0), (2, 1), (0, 1), (-0.001, 0.5)])
 def test_points_at_the_edges_are_cut(place):
-    colouring = colour_categories(["a"])
+    colouring = colour_words(np.zeros(1, int), ["a"])
     picture = draw([place], colouring, selected=np.ones(1, bool))
     assert 0 < (picture != 255).any(axis=2).sum() < 121
     assert draw([(50, 50)], colouring).min() == 255
@@ -90,10 +96,10 @@ def test_numbers_are_dark_where_they_are_high():
 
 def test_categories_beyond_six_share_a_colour():
     words = [f"{i}" for i in range(9) for _ in range(9 - i)] + [None]
-    colouring = colour_categories(words)
+    colouring = colour_categories(pd.Series(words))
     texts = [one["text"] for one in colouring.legend]
     assert texts == ["0", "1", "2", "3", "4", "5", "other", "none"]
     assert len({one["colour"] for one in colouring.legend}) == 8
     assert colouring.codes[-1] == UNKNOWN
-    fixed = colour_categories(["no", None, "yes"], ["yes", "no"])
+    fixed = colour_words(np.array([1, -1, 0]), ["yes", "no"])
     assert [one["text"] for one in fixed.legend] == ["yes", "no", "none"]
