@@ -24,7 +24,10 @@ from sk_medsiglip.explore._page import Page
 
 #: Errors that a person can mend; any other is a fault of ours.
 _MENDABLE = (SkMedSiglipError, ValueError, TypeError, LookupError, OSError)
-_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_TYPES = {
+    ".html": "text/html", ".js": "text/javascript", ".css": "text/css",
+    ".svg": "image/svg+xml",
+}  # fmt: skip
 _FOR_AN_HOUR = {"Cache-Control": "private, max-age=3600"}
 
 

@@ -62,11 +62,13 @@ class BackgroundEmbedding:
     def _run(self) -> None:
         try:
             self._embed()
-        except (SkMedSiglipError, OSError, ValueError) as error:
-            self.error = str(error)
+        except Exception as error:
+            self.error = str(error) or type(error).__name__
+            if not isinstance(error, SkMedSiglipError | OSError | ValueError):
+                raise
 
     def _embed(self) -> None:
-        session = self._session
+        session, images = self._session, self._session.images or ()
         embedder = copy.copy(session.embedder).set_params(on_error="nan", verbose=0)
         rng = np.random.default_rng(session.random_state)
         order = rng.permutation(self._total)
@@ -75,9 +77,7 @@ class BackgroundEmbedding:
         while not self.is_done and not self._stops.is_set():
             rows = order[self.n_done : self.n_done + n_piece]
             began = time.monotonic()
-            found, failures = rows_and_failures(
-                embedder, [session.images[row] for row in rows]
-            )
+            found, failures = rows_and_failures(embedder, [images[row] for row in rows])
             seconds = time.monotonic() - began
             with self._lock:
                 session.take(rows, found)

@@ -137,12 +137,14 @@ def explore(
 
     Examples
     --------
+    >>> from tempfile import TemporaryDirectory
     >>> from sk_medsiglip.explore import explore
-    >>> server = explore(open_browser=False, block=False, folder="phantoms")
-    Explore ...
+    >>> with TemporaryDirectory() as folder:
+    ...     server = explore(folder=folder, open_browser=False, block=False)
+    ...     server.stop()
+    Explore: open http://127.0.0.1:...
     >>> server.session.columns
     ['effusion']
-    >>> server.stop()
     """
     import_optional("starlette", extra="explore", purpose="The page")
     import_optional("uvicorn", extra="explore", purpose="The page")
@@ -175,10 +177,10 @@ def explore(
         if X is not None and is_matrix(X):
             session = ExploreSession(X, images=images, model=model, **how)
         else:
-            is_embedder = isinstance(model, MedSigLIPEmbedder)
-            embedder = model if is_embedder else MedSigLIPEmbedder(model)
+            if not isinstance(model, MedSigLIPEmbedder):
+                model = MedSigLIPEmbedder(model)
             rows = image_rows(images if X is None else X)
-            session = GrowingSession(rows, embedder, **how)
+            session = GrowingSession(rows, model, **how)
     page = Page(session, results, title or _title(session))
     server = PageServer(page, host, port, password)
     if isinstance(session, GrowingSession):

@@ -55,5 +55,5 @@ def _identity(image: Any) -> Any:
     """Return what tells an image from others; nothing for an unreadable one."""
     if (found := source_identity(image)) is None:  # an image open in Pillow
         with suppress(ImageReadError):
-            return blake3(read_image(image)).hexdigest()
+            return blake3(read_image(image).tobytes()).hexdigest()
     return found

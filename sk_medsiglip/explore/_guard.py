@@ -81,12 +81,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        answer: ASGIApp = PlainTextResponse("There is nothing here.\n", 404)
-        if scope["type"] == "http":
-            answer = await self._answer(Request(scope, receive))
+        answer = await self._answer(Request(scope, receive))
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -95,16 +90,16 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        if scope["type"] == "http":
-            await answer(scope, receive, send_with_headers)
-        else:
-            await send({"type": "websocket.close", "code": 1008})
+        await answer(scope, receive, send_with_headers)
 
     async def _answer(self, request: Request) -> ASGIApp:
         """Return the application, or the response to a request that it may not see."""
-        path, is_get = request.url.path, request.method == "GET"
+        # The path as sent: request.url is made from the Host header, too.
+        path, is_get = request.scope["path"], request.method == "GET"
         if self._is_loopback and not _is_loopback_name(request):
             return PlainTextResponse("This server has another name.\n", 421)
+        if path == "/favicon.ico":  # browsers ask for it, and report a 404
+            return Response(status_code=204)
         if not path.startswith(self.prefix):
             return PlainTextResponse("There is nothing here.\n", 404)
         knows = _equal(request.cookies.get(_COOKIE), self._cookie)
@@ -142,7 +137,10 @@ class Guard:
         return response
 
     async def _check_password(self, request: Request) -> Response:
-        body = await read_body(request)
+        try:
+            body = await read_body(request)
+        except (BodyTooLarge, TimeoutError):
+            return PlainTextResponse("The request is too large.\n", 413)
         given = parse_qs(body.decode("utf-8", "replace")).get("password", [""])[0]
         async with self._one_guess:  # so that guesses at the same time wait in turn
             await asyncio.sleep(min(0.1 * 2**self._n_wrong - 0.1, _LONGEST_WAIT))

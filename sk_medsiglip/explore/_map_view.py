@@ -63,10 +63,10 @@ class MapView:
         table = self.tried if origin == "try" else self._session.scores
         if origin not in ("try", "score"):
             column = name
-        named = {} if table is None else {str(one): one for one in table}
+        named = {} if table is None else {str(one): table[one] for one in table}
         if column not in named:
             raise ValueError(f"there are no scores {name!r}; there are {list(named)}.")
-        scores: NDArray[np.floating] = table[named[column]].to_numpy()
+        scores: NDArray[np.floating] = named[column].to_numpy()
         return scores
 
     def describe(self, colour: str, seq: int) -> dict[str, Any]:
@@ -109,8 +109,9 @@ class MapView:
         kind, _, name = colour.partition(":")
         if kind == "label":
             return self._by_label(name)
-        if kind == "column" and name in self._columns:
-            values = self._session.frame[name]
+        frame = self._session.frame
+        if kind == "column" and frame is not None and name in self._columns:
+            values = frame[name]
             if self._columns[name]["kind"] == "number":
                 return colour_numbers(values)
             return colour_categories(values)
@@ -146,15 +147,15 @@ class MapView:
 def _columns_to_colour(session: ExploreSession) -> dict[str, dict[str, Any]]:
     """Return the columns of the table with few values, or with numbers."""
     found: dict[str, dict[str, Any]] = {}
-    for name in [] if session.frame is None else session.frame:
-        if name in session.columns:
+    frame = pd.DataFrame() if session.frame is None else session.frame
+    for name, column in frame.items():
+        if not isinstance(name, str) or name in session.columns:
             continue
-        column = session.frame[name]
         values = column.dropna().unique()
         is_number = pd.api.types.is_numeric_dtype(column) and column.dtype != bool
         if is_number and len(values) > _FEW_NUMBERS:
-            found[str(name)] = {"kind": "number"}
+            found[name] = {"kind": "number"}
         elif 1 < len(values) <= _MOST_VALUES:
             words = sorted(map(str, values))
-            found[str(name)] = {"kind": "category", "values": words}
+            found[name] = {"kind": "category", "values": words}
     return found

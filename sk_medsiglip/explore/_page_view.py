@@ -72,7 +72,7 @@ class PageView:
         if asked.get("text"):
             captions = [self.thumbnails.caption(row) for row in range(len(mask))]
             mask &= rows_with_text(session, captions, str(asked["text"]))
-        polygon, how = asked.get("polygon"), {}
+        polygon, how = asked.get("polygon"), dict[str, Any]()
         if asked.get("box") is not None:
             x0, y0, x1, y1 = asked["box"]
             polygon = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]

@@ -6,6 +6,7 @@ A browser is too slow for 100,000 circles; a picture costs the same for any numb
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +103,7 @@ def _diamond(side: int) -> Mask:
     return np.abs(y) + np.abs(x) <= side / 2 + 1
 
 
-def _from_centre(side: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _from_centre(side: int) -> tuple[Any, Any]:
     along = np.arange(side) - (side - 1) / 2
     return along[:, None], along[None, :]
 

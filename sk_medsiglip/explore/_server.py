@@ -35,7 +35,8 @@ class PageServer:
         self._socket = _listen(host, port)
         config = uvicorn.Config(
             self._guard, log_level="warning", access_log=False, server_header=False,
-            lifespan="off", timeout_graceful_shutdown=5,
+            lifespan="off", ws="none",
+            timeout_graceful_shutdown=5,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._thread: threading.Thread | None = None
