@@ -21,10 +21,9 @@ stores. The files::
 
 from sk_medsiglip._public import name_by_room
 from sk_medsiglip.embedding._embedder import plain_rows
+from sk_medsiglip.embedding._image_embedder import MedSigLIPEmbedder, prepare_image
 from sk_medsiglip.embedding._image_embedder import (
-    MedSigLIPEmbedder,
-    prepare_image,
-    rows_and_failures,
+    rows_and_failures as rows_and_failures,
 )
 from sk_medsiglip.embedding._image_work import source_stamps
 from sk_medsiglip.embedding._model_facts import (
@@ -58,7 +57,6 @@ __all__ = [
     "plain_rows",
     "prepare_image",
     "read_ahead",
-    "rows_and_failures",
     "source_stamps",
 ]
 

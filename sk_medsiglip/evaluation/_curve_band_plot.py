@@ -368,40 +368,15 @@ class PrecisionRecallBandDisplay(_BandDisplay):
 
 
 def roc_band(
-    y_true: ArrayLike,
-    y_score: ArrayLike,
-    *,
-    groups: ArrayLike | None = None,
-    n_bootstrap: int = 1000,
-    level: float = 0.95,
-    random_state: int = 0,
+    y_true: ArrayLike, y_score: ArrayLike, groups: ArrayLike | None = None
 ) -> CurveBand:
-    """Return the curve of :class:`RocBandDisplay` without drawing it.
+    """Return the curve of :class:`RocBandDisplay`, which is not drawn.
 
-    Parameters
-    ----------
-    y_true : array-like of shape (n_samples,)
-        True labels of two classes.
-    y_score : array-like of shape (n_samples,)
-        Scores of the second class.
-    groups, n_bootstrap, level, random_state
-        Parameters of :meth:`RocBandDisplay.from_estimator`.
-
-    Returns
-    -------
-    CurveBand
-        The curve, its band, and the area with its interval.
-
-    Raises
-    ------
-    ValueError
-        If all labels are of one kind.
+    Labels of one kind raise a ValueError.
     """
     question = ask_label("y_score", y_score, y_true, y_true, None)
-    n = len(question.rows)
-    return RocBandDisplay._estimate(
-        question, n, groups, n_bootstrap, level, random_state
-    )
+    n = np.shape(y_true)[0]
+    return RocBandDisplay._estimate(question, n, groups, 1000, 0.95, 0)
 
 
 def _shares(counted: NDArray[np.float64]) -> NDArray[np.float64]:
