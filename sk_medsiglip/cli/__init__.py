@@ -11,6 +11,7 @@ takes a few lines of Python, which ``demo`` prints. The files::
     _audit.py          audit, which finds faults in labelled images
     _report.py         report, which writes an HTML file; _test_set.py reads its data
     _serve.py          serve, which runs a saved classifier behind HTTP
+    _explore.py        explore, which shows images in the browser, to label and train
     _prompts_app.py    prompts, which lists prompt sets and tests prompts
     _index_app.py      index, which builds and searches an index of images
     _finetune.py       finetune, which tunes the encoder

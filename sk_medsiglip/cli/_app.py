@@ -23,6 +23,7 @@ from sk_medsiglip.cli._console import (
 from sk_medsiglip.cli._demo import demo
 from sk_medsiglip.cli._doctor import doctor
 from sk_medsiglip.cli._embed import embed
+from sk_medsiglip.cli._explore import explore
 from sk_medsiglip.cli._finetune import finetune
 from sk_medsiglip.cli._index_app import index_app
 from sk_medsiglip.cli._predict import predict, zero_shot
@@ -114,6 +115,7 @@ app.command("check")(check)
 app.command("audit")(audit)
 app.command("embed")(embed)
 app.command("zero-shot")(zero_shot)
+app.command("explore")(explore)
 app.command("split")(split)
 app.command("train")(train)
 app.command(

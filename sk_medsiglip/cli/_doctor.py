@@ -39,6 +39,10 @@ _EXTRAS = {
         ("prometheus_client", "python_multipart", "starlette", "uvicorn"),
         "a saved classifier behind HTTP",
     ),
+    "explore": (
+        ("matplotlib", "skops", "starlette", "uvicorn"),
+        "labelling and training in the browser",
+    ),
     "onnx": (("onnx", "onnxscript"), "classifiers written as ONNX files"),
 }
 _MARKS = {

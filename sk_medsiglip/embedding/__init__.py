@@ -22,6 +22,9 @@ stores. The files::
 from sk_medsiglip._public import name_by_room
 from sk_medsiglip.embedding._embedder import plain_rows
 from sk_medsiglip.embedding._image_embedder import MedSigLIPEmbedder, prepare_image
+from sk_medsiglip.embedding._image_embedder import (
+    rows_and_failures as rows_and_failures,
+)
 from sk_medsiglip.embedding._image_work import source_stamps
 from sk_medsiglip.embedding._model_facts import (
     ModelFacts,

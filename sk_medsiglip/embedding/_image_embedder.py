@@ -242,13 +242,10 @@ class MedSigLIPEmbedder(Embedder):
             If rows cannot be stored (disk full, permission denied); the result is
             correct.
         """
-        self._validate_params()
-        validate_intensity(self.intensity)
-        sources = image_rows(X)
-        images = self._image_work().embed(sources)
-        if images.failures:
-            warn_about_unreadable(images.failures, len(sources), "rows of NaN")
-        return self._finish(images.vectors)
+        rows, failures = rows_and_failures(self, X)
+        if failures:
+            warn_about_unreadable(failures, len(rows), "rows of NaN")
+        return rows
 
     def verify_files(self, X: ArrayLike) -> NDArray[np.bool_]:
         """Read images again, to find changes that :meth:`transform` does not notice.
@@ -306,6 +303,31 @@ class MedSigLIPEmbedder(Embedder):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+
+def rows_and_failures(
+    embedder: MedSigLIPEmbedder, X: ArrayLike
+) -> tuple[NDArray[np.float32], dict[int, ImageReadError]]:
+    """Transform images, and return the errors of unreadable ones without a warning.
+
+    Parameters
+    ----------
+    embedder : MedSigLIPEmbedder
+        With ``on_error="raise"``, the first error is raised instead.
+    X : array-like of shape (n_samples,), (n_samples, H, W) or (n_samples, H, W, C)
+        Images, as for :meth:`MedSigLIPEmbedder.transform`.
+
+    Returns
+    -------
+    rows : ndarray of shape (n_samples, embedding_dim), float32
+        Embeddings, NaN for unreadable images.
+    failures : dict of int to ImageReadError
+        Errors by row.
+    """
+    embedder._validate_params()
+    validate_intensity(embedder.intensity)
+    images = embedder._image_work().embed(image_rows(X))
+    return embedder._finish(images.vectors), images.failures
 
 
 def prepare_image(

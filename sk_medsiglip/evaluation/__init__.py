@@ -39,6 +39,7 @@ from sk_medsiglip.evaluation._curve_band_plot import (
     PrecisionRecallBandDisplay,
     RocBandDisplay,
 )
+from sk_medsiglip.evaluation._curve_band_plot import roc_band as roc_band
 from sk_medsiglip.evaluation._delong import delong_test
 from sk_medsiglip.evaluation._embedding_map_plot import EmbeddingMapDisplay
 from sk_medsiglip.evaluation._evaluate import evaluate

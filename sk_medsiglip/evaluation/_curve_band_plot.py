@@ -104,11 +104,10 @@ class _BandDisplay(ABC):
         """
         name = style.class_name(estimator, name)
         question = ask_label(name or "y_score", estimator, X, y, label)
-        counts = resamples(np.shape(y)[0], groups, n_bootstrap, level, random_state)
-        patients = group_numbers(groups, np.shape(y)[0])
-        area = estimates(question, counts, (cls._metric,), patients)[cls._metric]
         display = cls(
-            cls._band(question, counts, area, level),
+            cls._estimate(
+                question, np.shape(y)[0], groups, n_bootstrap, level, random_state
+            ),
             prevalence=float(question.ill.mean()),
             level=level,
             name=name,
@@ -185,6 +184,22 @@ class _BandDisplay(ABC):
         legend = style.small_legend(ax, fontsize=size, loc=self._corner)
         legend.set_in_layout(False)  # else a long legend would shrink the axes
         return style.finish(self, ax)
+
+    @classmethod
+    def _estimate(
+        cls,
+        question: Question,
+        n_samples: int,
+        groups: ArrayLike | None,
+        n_bootstrap: int,
+        level: float,
+        random_state: int,
+    ) -> CurveBand:
+        """Return the curve, its band, and the area with its interval."""
+        counts = resamples(n_samples, groups, n_bootstrap, level, random_state)
+        patients = group_numbers(groups, n_samples)
+        area = estimates(question, counts, (cls._metric,), patients)[cls._metric]
+        return cls._band(question, counts, area, level)
 
     @classmethod
     def _band(
@@ -350,6 +365,18 @@ class PrecisionRecallBandDisplay(_BandDisplay):
 
     def _draw_chance(self, ax: Any, **look: Any) -> None:
         ax.axhline(self.prevalence, **look)
+
+
+def roc_band(
+    y_true: ArrayLike, y_score: ArrayLike, groups: ArrayLike | None = None
+) -> CurveBand:
+    """Return the curve of :class:`RocBandDisplay`, which is not drawn.
+
+    Labels of one kind raise a ValueError.
+    """
+    question = ask_label("y_score", y_score, y_true, y_true, None)
+    n = np.shape(y_true)[0]
+    return RocBandDisplay._estimate(question, n, groups, 1000, 0.95, 0)
 
 
 def _shares(counted: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -37,14 +37,14 @@ class LabelFile:
     def __init__(self, path: Path | None, user: str) -> None:
         self.path, self.user = path, user
         self._memory = b""
-        self._n_read = 0  # bytes
+        self.n_read = 0  # bytes
         self._n_lines = 0
         self._is_torn = False  # the last line, which was reported already
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was found in it when it was last read."""
-        return not self._n_read and not self._is_torn
+        return not self.n_read and not self._is_torn
 
     def append(self, what: str, **content: Any) -> str:
         """Write a line, and return its id once it is on the disk."""
@@ -69,13 +69,13 @@ class LabelFile:
         """
         *whole, last = self._read().split(b"\n")
         for line in whole:
-            self._n_read += len(line) + 1
+            self.n_read += len(line) + 1
             self._n_lines += 1
             was_torn, self._is_torn = self._is_torn, False
             if line.strip() and not (was_torn and _is_broken(line)):
                 yield self._n_lines, _parse(line)
         if not _is_broken(last):  # all of it is there but the newline
-            self._n_read += len(last)
+            self.n_read += len(last)
             yield self._n_lines + 1, _parse(last)
         elif last.strip() and not self._is_torn:
             # Cut off by a crash, or not written to its end yet on a disk without locks:
@@ -85,11 +85,11 @@ class LabelFile:
 
     def _read(self) -> bytes:
         if self.path is None:
-            return self._memory[self._n_read :]
+            return self._memory[self.n_read :]
         try:
             with self.path.open("rb") as file:
                 lock_until_closed(file.fileno())  # no line is half written then
-                file.seek(self._n_read)
+                file.seek(self.n_read)
                 content = file.read(MAX_BYTES + 1)
         except FileNotFoundError:
             return b""

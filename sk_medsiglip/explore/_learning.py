@@ -226,9 +226,12 @@ class Learning(Labelling):
         return scores
 
     def _encode(self, prompts: Mapping[Any, Any]) -> Prompts:
+        return Prompts(prompts, self._text_side(), self.X.shape[1])
+
+    def _text_side(self) -> dict[str, Any]:
+        """Return the parameters of the embedder that also apply to texts."""
         params = self.embedder.get_params(deep=False)
-        side = {name: params[name] for name in _TEXT_SIDE}
-        return Prompts(prompts, side, self.X.shape[1])
+        return {name: params[name] for name in _TEXT_SIDE}
 
     def _findings(self, columns: Sequence[int] | None = None) -> list[str] | None:
         """Return the names of findings, by default of all; None for classes."""

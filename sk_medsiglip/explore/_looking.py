@@ -13,7 +13,7 @@ from sklearn.utils import Bunch
 from sk_medsiglip.audit import find_copies, find_label_issues
 from sk_medsiglip.exceptions import SessionError
 from sk_medsiglip.explore._learning import Learning
-from sk_medsiglip.explore._map import inside, project
+from sk_medsiglip.explore._map import Projection, inside
 from sk_medsiglip.explore._queue import choose_next, together
 from sk_medsiglip.explore._task import BLANK
 
@@ -22,6 +22,7 @@ class Looking(Learning):
     """Abstract session that chooses images, locked ones never."""
 
     _points: NDArray[np.floating] | None = None
+    _projection: Projection | None = None  # None for points that a user has set
 
     def select(
         self,
@@ -93,7 +94,9 @@ class Looking(Learning):
         """
         if self._points is None:
             rows = np.flatnonzero(self._usable)
-            self._points = project(self.X, rows, self.random_state)
+            self._projection = Projection(self.X, rows, self.random_state)
+            self._points = self._projection.of(self.X)
+            self._points[~self._usable] = np.nan
         return self._points
 
     @points.setter
@@ -104,7 +107,7 @@ class Looking(Learning):
                 f"points must have the shape ({len(self.X)}, 2); got {points.shape}."
             )
         points[~self._usable] = np.nan
-        self._points = points
+        self._points, self._projection = points, None
 
     def queue(self, k: int = 8, *, column: str | None = None) -> NDArray[np.intp]:
         """Return the images to label next.

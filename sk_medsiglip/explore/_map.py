@@ -12,27 +12,28 @@ from sklearn.decomposition import PCA
 _FOR_COMPONENTS = 5_000
 
 
-def project(
-    X: NDArray[np.floating], rows: NDArray[np.intp], random_state: int
-) -> NDArray[np.floating]:
-    """Return the first two principal components, NaN for rows that are not asked for.
+class Projection:
+    """The first two principal components of a sample of rows."""
 
-    The components are those of a sample; projecting is one product and no copy.
-    """
-    points = np.full((len(X), 2), np.nan, dtype=X.dtype)
-    if len(rows) < 3:
-        points[rows] = 0
-        return points
-    rng = np.random.default_rng(random_state)
-    sample = rows
-    if len(rows) > _FOR_COMPONENTS:
-        sample = np.sort(rng.choice(rows, _FOR_COMPONENTS, replace=False))
-    pca = PCA(2, random_state=random_state).fit(X[sample])
-    axes = pca.components_.T.astype(X.dtype)
-    with np.errstate(invalid="ignore"):  # rows of NaN
-        projected = X @ axes - pca.mean_.astype(X.dtype) @ axes
-    points[rows] = projected[rows]
-    return points
+    def __init__(
+        self, X: NDArray[np.floating], rows: NDArray[np.intp], random_state: int
+    ) -> None:
+        self.n_rows = len(rows)
+        self._axes = np.zeros((X.shape[1], 2), dtype=X.dtype)
+        self._origin = np.zeros(2, dtype=X.dtype)
+        if len(rows) < 3:
+            return
+        if len(rows) > _FOR_COMPONENTS:
+            rng = np.random.default_rng(random_state)
+            rows = np.sort(rng.choice(rows, _FOR_COMPONENTS, replace=False))
+        pca = PCA(2, random_state=random_state).fit(X[rows])
+        self._axes = pca.components_.T.astype(X.dtype)
+        self._origin = pca.mean_.astype(X.dtype) @ self._axes
+
+    def of(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the places of rows on the map: one product, and no copy."""
+        with np.errstate(invalid="ignore"):  # rows of NaN
+            return X @ self._axes - self._origin
 
 
 def inside(points: NDArray[np.floating], polygon: ArrayLike) -> NDArray[np.bool_]:

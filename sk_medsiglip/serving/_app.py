@@ -18,6 +18,7 @@ from joblib import cpu_count
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip._page import render_page
+from sk_medsiglip._web import LOOPBACK
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.serving._decoding import Decoders
 from sk_medsiglip.serving._model import ServedModel
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-#: Names under which a browser on this machine reaches it. Another name in the Host
-#: header is that of a page which has been made to point here.
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 #: Images that wait for the model at a time: 600 MiB at MedSigLIP's size.
 _MAX_WAITING = 1024

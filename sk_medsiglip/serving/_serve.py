@@ -6,15 +6,8 @@ import warnings
 from typing import Any
 
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.serving._app import LOOPBACK, make_app
-
-#: What MedSigLIP's terms of use say of a server that others can reach.
-TERMS = (
-    "The Health AI Developer Foundations terms of use count it as distribution to make "
-    "MedSigLIP or its functionality available to others by web access or API: you must "
-    "pass their restrictions on to those who use this service "
-    "(https://developers.google.com/health-ai-developer-foundations/terms)."
-)
+from sk_medsiglip._web import LOOPBACK, TERMS
+from sk_medsiglip.serving._app import make_app
 
 
 def serve(

@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
+from page_requests import Browser
 
-from sk_medsiglip.explore import ExploreSession
+from sk_medsiglip.explore import ExploreSession, explore
 
 PROMPTS = {
     "effusion": {"positive": "pleural effusion", "negative": "no pleural effusion"},
     "device": {"positive": "a pacemaker", "negative": "no pacemaker"},
 }
 ONE = {"effusion": PROMPTS["effusion"]}
+PAIR = {"positive": ["pleural effusion", "fluid"], "negative": ["no pleural effusion"]}
 
 
 @pytest.fixture
@@ -72,3 +74,41 @@ def answer():
             session.label([r for r in rows if present[r] == value], column, word)
 
     return label
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Return a function that starts a server and opens its page."""
+    servers = []
+
+    def run(X=None, **how):
+        how.setdefault("folder", tmp_path / "results")
+        server = explore(X, open_browser=False, block=False, **how)
+        servers.append(server)
+        browser = Browser(server.url)
+        if "password" not in how:
+            assert browser.open() == 200
+        return server, browser
+
+    yield run
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def plain(start, rows, patients):
+    """A page of 60 rows of 30 patients, which needs no model."""
+    return start(rows, groups=patients, model="demo", locked=0.2)
+
+
+@pytest.fixture
+def study(start, phantoms, phantom_vectors):
+    """A page of 100 phantoms with prompts."""
+    return start(
+        phantom_vectors[:100],
+        images=list(phantoms.images[:100]),
+        groups=phantoms.groups[:100],
+        prompts={"effusion": PAIR},
+        model="demo",
+        locked=0.2,
+    )
