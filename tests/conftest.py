@@ -179,3 +179,27 @@ def pyplot():
     from matplotlib import pyplot
 
     return pyplot
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser without a window; it reports requests and its console."""
+    missing = "no browser: apt-get install chromium chromium-driver"
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (binary and driver):
+        pytest.skip(missing)
+    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    # The user of a container is root, whom chromium's sandbox refuses.
+    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage"):
+        options.add_argument(f"--{argument}")
+    # Else it looks for updates in the background.
+    for argument in ("no-first-run", "disable-background-networking", "disable-sync"):
+        options.add_argument(f"--{argument}")
+    options.set_capability(
+        "goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"}
+    )
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield opened
+    opened.quit()

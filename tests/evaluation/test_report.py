@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import sys
 import warnings
 from contextlib import nullcontext
@@ -727,30 +726,6 @@ def test_without_matplotlib(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependencyError, match=r"sk-medsiglip\[plot\]"):
         small(data, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A real browser without a window; it reports requests and its console."""
-    missing = "no browser: apt-get install chromium chromium-driver"
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (binary and driver):
-        pytest.skip(missing)
-    webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    # The user of a container is root, whom chromium's sandbox refuses.
-    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage"):
-        options.add_argument(f"--{argument}")
-    # Else it looks for updates in the background.
-    for argument in ("no-first-run", "disable-background-networking", "disable-sync"):
-        options.add_argument(f"--{argument}")
-    options.set_capability(
-        "goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"}
-    )
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
 
 
 @pytest.mark.parametrize(("width", "mobile"), [(390, True), (1440, False)])
