@@ -137,6 +137,15 @@ def test_an_audit_of_the_training_data_is_a_section(data, plain, tmp_path):
     assert 'href="#audit"' not in plain
 
 
+def test_maps_tell_the_rows_of_the_test_images(data, plain):
+    assert 'href="#maps"' in plain
+    said = re.findall(r"<title>row (\d+): (with|without) 1</title>", plain)
+    found = np.full(len(data.nodule[JUDGE]), -1)
+    for row, word in said:
+        found[int(row)] = word == "with"
+    np.testing.assert_array_equal(found, data.nodule[JUDGE])
+
+
 def words(html):
     """Return what a reader sees."""
     body = html.partition("<body>")[2]
@@ -762,6 +771,13 @@ def test_in_a_browser(browser, full, width, mobile):
     assert too_wide == []
     assert ask("return [...document.images].every(i => i.complete && i.naturalWidth)")
     assert ask("return document.scripts.length") == 0
+    # Every mark of a map is drawn where it can be pointed at, and has its name.
+    marks = "[...document.querySelectorAll('#maps g use')]"
+    assert ask(f"return {marks}.length") > N // 3
+    assert ask(
+        f"return {marks}.every(e => e.getBoundingClientRect().width > 2"
+        " && e.querySelector('title').textContent.startsWith('row '))"
+    )
 
 
 @pytest.mark.filterwarnings("ignore:finding .* takes 19 or more:UserWarning")
