@@ -161,6 +161,8 @@ def prepare(folder: Path, n_rows: int) -> None:
     rows = rng.permutation(np.flatnonzero(~session.locked))[:N_LABELS]
     for value, word in ((True, "yes"), (False, "no")):
         session.label(rows[truth[rows] == value], FINDING, word)
+    for text in TEXTS:  # into the store
+        session.score({FINDING: {"positive": text, "negative": "no nodule"}})
 
 
 def serve(folder: Path) -> None:
@@ -224,13 +226,17 @@ class Page:
         return self._painted()
 
     def try_prompts(self, turn: int) -> float:
-        """Try one of two texts."""
+        """Try one of two texts that were tried before."""
+        return self.try_text(TEXTS[turn % 2])
+
+    def try_text(self, text: str) -> float:
+        """Try a text."""
         self._click("#tab-prompts")
         self._browser.execute_script(
             "const box = document.querySelector('#prompts textarea');"
             "box.value = arguments[0];"
             "box.dispatchEvent(new Event('input', { bubbles: true }));",
-            TEXTS[turn % 2],
+            text,
         )
         return self._measured("click", _TRIED, lambda: self._click("#try"))
 
@@ -321,6 +327,8 @@ def measure(folder: Path, n_turns: int) -> dict[str, Any]:
                     selected.append(page.n_selected())
             print(turn, {name: round(one[-1]) for name, one in times.items() if one})
         memory = server.memory_info().rss
+        page.try_text("a text that nobody has tried")
+        with_model = server.memory_info().rss
     rows = (folder / "rows.npy").stat().st_size
     return {
         **{
@@ -331,7 +339,11 @@ def measure(folder: Path, n_turns: int) -> dict[str, Any]:
             }
             for name, one in times.items()
         },
-        "memory": {"server / rows": memory / rows, "rows, MB": rows / 1e6},
+        "memory": {
+            "server / rows": memory / rows,
+            "after a text that is not in the store": with_model / rows,
+            "rows, MB": rows / 1e6,
+        },
         "images in an outline": {"median": float(np.median(selected))},
     }
 

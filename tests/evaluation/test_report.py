@@ -169,7 +169,7 @@ def test_every_part_is_there(full):
     html = full.read_text(encoding="utf-8")
     assert re.findall(r"<section id=\"(\w+)\"", html) == [
         *("summary", "use", "data", "leakage", "figures", "differences", "curves"),
-        *("calibration", "subgroups", "thresholds", "decisions", "mistakes"),
+        *("calibration", "subgroups", "thresholds", "decisions", "mistakes", "maps"),
         *("prompts", "origins"),
     ]
     assert set(re.findall(r'href="#(\w+)"', html)) == set(
