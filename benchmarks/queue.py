@@ -272,7 +272,7 @@ def main() -> None:
     results: dict[str, Any] = {} if arguments.only is None else read_results("queue")
     results |= setting(
         "numpy", "scikit-learn", "scikit-activeml", draws=arguments.draws, batch=BATCH,
-        images=arguments.images,
+        images=arguments.images, tried=arguments.tried,
     )  # fmt: skip
     theirs = strategies()
     named = {task.name: task for task in tasks}

@@ -174,7 +174,9 @@ _SECTIONS = {
         "The real page and its server, in a browser without a window on the same "
         "machine: milliseconds from an event (a click, a key, the mouse let go) to the "
         "first frame in which the answer is drawn and its images are loaded. Rows are "
-        "made up and memory-mapped; texts come from the store.",
+        "made up and memory-mapped; texts come from the store, so that no model is "
+        "loaded; a new text loads it, and the second figure of memory has it. Other "
+        "work ran on the machine meanwhile.",
     ),
     "audit_labels": Section(
         "Label errors",

@@ -24,6 +24,7 @@ from sk_medsiglip.audit import audit
 from sk_medsiglip.cli import app
 from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.evaluation import (
+    EmbeddingMapDisplay,
     MistakesDisplay,
     PrecisionRecallBandDisplay,
     ReliabilityDisplay,
@@ -778,6 +779,25 @@ def test_in_a_browser(browser, full, width, mobile):
         f"return {marks}.every(e => e.getBoundingClientRect().width > 2"
         " && e.querySelector('title').textContent.startsWith('row '))"
     )
+
+
+def test_a_map_shows_the_image_under_the_mouse(browser, data, tmp_path):
+    from selenium.webdriver import ActionChains
+
+    file = tmp_path / "map.html"
+    display = EmbeddingMapDisplay(np.eye(3, 2), [0.6, 0.3], ["a", "b", "a"])
+    display.to_html(file, images=data.images[:3])
+    browser.set_window_size(1200, 900)
+    browser.get(file.as_uri())
+    shown = """return [...document.querySelectorAll(".point image")]
+        .filter(e => getComputedStyle(e).visibility === "visible")
+        .map(e => e.parentElement.textContent.trim())"""
+    assert browser.execute_script(shown) == []
+    for mark in browser.find_elements("css selector", ".point use"):
+        ActionChains(browser).move_to_element(mark).perform()
+        (name,) = browser.execute_script(shown)
+        assert name in ("row 0: a", "row 1: b", "row 2: a")
+    assert browser.get_log("browser") == []
 
 
 @pytest.mark.filterwarnings("ignore:finding .* takes 19 or more:UserWarning")
