@@ -13,8 +13,8 @@ from sklearn.decomposition import PCA
 from sk_medsiglip.embedding import plain_rows
 from sk_medsiglip.evaluation import _style as style
 
-#: Sides of a map and of the picture beside it, in the units of the drawing.
-_SIDE, _BESIDE, _MARGIN = 560, 256, 12
+#: Side of a map on a page, and its margin, in the units of the drawing.
+_SIDE, _MARGIN = 560, 12
 
 
 class Group(NamedTuple):
@@ -69,39 +69,16 @@ def map_on_page(
     names: Sequence[str],
     pictures: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Return a map as its template takes it, with a caption for each point."""
+    """Return a map as its template takes it; names and pictures are those of points."""
     low, span = points.min(axis=0), np.ptp(points, axis=0)
     inner = _SIDE - 2 * _MARGIN
     places = _MARGIN + (points - low) / np.where(span > 0, span, 1) * inner
     places[:, 1] = _SIDE - places[:, 1]  # up on a page is towards 0
-    shown = []
-    for group in groups:
-        word = f": {group.word}" if len(groups) > 1 else ""
-        marks = [
-            {
-                "x": f"{places[row, 0]:.1f}",
-                "y": f"{places[row, 1]:.1f}",
-                "caption": f"{names[row]}{word}",
-                "picture": None if pictures is None else pictures[row],
-            }
-            for row in group.rows.tolist()
-        ]
-        legend = f"{group.word} ({len(marks):,})"
-        shown.append(
-            {
-                "legend": legend,
-                "colour": group.colour,
-                "mark": group.mark,
-                "points": marks,
-            }
-        )
-    first, second = explained
     return {
-        "height": _SIDE,
-        "width": _SIDE + (0 if pictures is None else _BESIDE + _MARGIN),
-        "left": _SIDE + _MARGIN,
-        "beside": _BESIDE,
-        "groups": shown,
-        "axes": f"To the right: the first component ({first:.0%} of the variance). "
-        f"Up: the second ({second:.0%}).",
+        "side": _SIDE,
+        "places": places.round(1).tolist(),
+        "explained": explained,
+        "groups": groups,
+        "names": names,
+        "pictures": pictures,
     }
