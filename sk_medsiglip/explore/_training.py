@@ -80,11 +80,11 @@ class Prompts:
         if key not in self._encoded:
             made = ZeroShotClassifier(texts, **self._settings)
             self._encoded[key] = made.fit(self._row)
-        found = self._encoded[key]
-        if self._axes is not None:
-            found = copy.copy(found)
-            found.class_embeddings_ = found.class_embeddings_ @ self._axes
-        return found
+        if self._axes is None:
+            return self._encoded[key]
+        turned: Any = copy.copy(self._encoded[key])
+        turned.class_embeddings_ = turned.class_embeddings_ @ self._axes
+        return turned
 
     def along(self, axes: Rows) -> Prompts:
         """Return these prompts for rows in other coordinates, ``X @ axes``."""
