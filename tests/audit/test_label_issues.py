@@ -199,7 +199,7 @@ def test_errors_say_what_to_do(phantom_vectors, findings, phantoms):
         find_label_issues(X, y, groups=np.arange(399))
     with pytest.raises(ValueError, match="blank"):
         find_label_issues(X, np.full((len(y), 2), np.nan))
-    with pytest.raises(ValueError, match="every known label is 0"):
+    with pytest.raises(ValueError, match="label is 0"):
         find_label_issues(X, np.zeros((len(y), 2)))
     with pytest.raises(ValueError, match="two patients"):
         find_label_issues(X, y, groups=np.zeros(len(y)))
@@ -239,7 +239,7 @@ def test_disagreements_of_patients():
     none = find_disagreements([1, 1, 0], [7, 7, 8])
     assert none.empty
     assert list(none) == list(found)
-    with pytest.raises(ValueError, match="2 ids for 3"):
+    with pytest.raises(ValueError, match="2 ids"):
         find_disagreements([1, 1, 0], [7, 7])
     with pytest.raises(ValueError, match="missing"):
         find_disagreements([1, 1, 0], [7, None, 7])
@@ -247,5 +247,5 @@ def test_disagreements_of_patients():
 
 def test_one_fold_is_no_judge():
     X = np.random.default_rng(0).normal(size=(40, 5))
-    with pytest.raises(ValueError, match="at least 2 folds"):
+    with pytest.raises(ValueError, match="2 folds"):
         find_label_issues(X, np.arange(40) % 2, cv=1)

@@ -165,7 +165,7 @@ def test_separators_at_the_end_shift_nothing(text, write, tmp_path):
     ],
 )
 def test_rows_longer_than_the_names_are_named(text, row, write):
-    with pytest.raises(ValueError, match=f"cannot be read as a CSV file: {row}"):
+    with pytest.raises(ValueError, match=f"CSV file: {row}"):
         load_labels_csv(write(text))
 
 

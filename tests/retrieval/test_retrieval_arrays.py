@@ -326,7 +326,7 @@ def test_a_device_that_is_not_there_is_told():
     import torch  # noqa: F401 - so that a device is looked for
 
     rows = make_unit(10, 4)
-    with pytest.raises(ValueError, match="device='nonsense' cannot be used"):
+    with pytest.raises(ValueError, match="'nonsense'"):
         top_rows(rows, rows, 1, device="nonsense")
 
 
