@@ -732,7 +732,10 @@ def test_images_must_be_prepared_alike(phantoms, tmp_path):
 
 
 def test_no_model_for_embeddings():
-    """Neither transformers nor weights are touched until a text is asked for."""
+    """Neither transformers nor weights are touched until a text is asked for.
+
+    Torch is, for products that are large enough to be worth its import.
+    """
     code = """
 import sys
 import numpy as np
@@ -743,6 +746,10 @@ retriever.add(X[:3], ids=[100, 101, 102]).remove([3])
 retriever.kneighbors(X[:2], 3)
 retriever.search(X[0])
 assert "transformers" not in sys.modules and "torch" not in sys.modules
+from sk_medsiglip.retrieval import _top_rows
+_top_rows._SMALL_WORK = 1e4
+retriever.kneighbors(X[:20], 3)
+assert "transformers" not in sys.modules and "torch" in sys.modules
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 

@@ -5,11 +5,11 @@ import pickle
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +25,12 @@ from sk_medsiglip.exceptions import (
 )
 from sk_medsiglip.retrieval import ImageRetriever, Query, SearchIndexError
 
-pytest.importorskip("lancedb")
+
+@pytest.fixture(autouse=True, scope="module")
+def lancedb():
+    """Import it late: collecting tests does not need its two seconds."""
+    return pytest.importorskip("lancedb", reason="lancedb is not installed")
+
 
 WIDTH = 16
 
@@ -555,12 +560,8 @@ print(peak() - before)
 )
 def test_rows_added_in_batches_take_bounded_memory(tmp_path, n_rows):
     """Bound: 250 MB, whatever the number of rows; a million vectors are 128 MB."""
-    done = subprocess.run(
-        [sys.executable, "-c", _MEMORY, str(n_rows), str(tmp_path / "x")],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    done = forked.run_code(_MEMORY, n_rows, tmp_path / "x")
+    assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 250
 
 

@@ -7,8 +7,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import forked
@@ -130,18 +128,15 @@ def test_pickles_of_a_saved_index_hold_its_place(tmp_path):
 def test_another_process_opens_it(tmp_path):
     make_index(1).save(tmp_path / "index")
     code = f"""
-import pickle, sys
+import warnings
+warnings.simplefilter("error")
 import numpy as np
 from sk_medsiglip.retrieval import ImageRetriever
 opened = ImageRetriever.load({str(tmp_path / "index")!r})
 print(opened.search(np.ones({WIDTH}), n=3, where="mark = 1")["id"].tolist())
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    done = forked.run_code(code)
+    assert done.returncode == 0, done.stderr
     expected = make_index(1).search(np.ones(WIDTH), n=3)["id"].tolist()
     assert done.stdout.strip() == str(expected)
 
@@ -346,12 +341,8 @@ assert ImageRetriever.load(folder).kneighbors(first[None], 1)[1].item() == 0
 )
 def test_rows_added_in_batches_take_bounded_memory(tmp_path, n_rows):
     """Bound: twice the vectors, and 400 bytes a row for ids, source and two columns."""
-    done = subprocess.run(
-        [sys.executable, "-c", _MEMORY, str(n_rows), str(tmp_path / "index")],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    done = forked.run_code(_MEMORY, n_rows, tmp_path / "index")
+    assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 2 * 32 * 2 + 400
 
 
