@@ -17,7 +17,6 @@ from sklearn.metrics import (
 )
 
 from sk_medsiglip.retrieval import metrics
-from sk_medsiglip.retrieval.metrics import _ranking
 
 WITH_K = [metrics.recall_at_k, metrics.hit_rate_at_k, metrics.precision_at_k]
 WITHOUT_K = [
@@ -227,7 +226,7 @@ def test_hit_rate_is_recall_where_each_query_has_one_mate():
 def test_blocks_of_queries_do_not_matter(metric, monkeypatch):
     y_true, y_score = make_case(ties=True)
     expected = metric(y_true, y_score, per_query=True)
-    monkeypatch.setattr(_ranking, "_SCORES", 150)
+    monkeypatch.setattr("sk_medsiglip.retrieval.metrics._ranking._SCORES", 150)
     assert_allclose(metric(y_true, y_score, per_query=True), expected, rtol=1e-12)
 
 
