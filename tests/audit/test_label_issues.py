@@ -3,8 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from cleanlab.filter import find_label_issues as cleanlab_issues
-from cleanlab.rank import get_self_confidence_for_each_label
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import (
@@ -106,6 +104,9 @@ def test_several_classes(phantom_vectors, patients, findings):
 
 def test_ranks_as_cleanlab_does(phantom_vectors, patients, flipped):
     """The same probabilities, and a reference for the score and its order."""
+    from cleanlab.filter import find_label_issues as cleanlab_issues
+    from cleanlab.rank import get_self_confidence_for_each_label
+
     y, flips = flipped
     label = y[:, 1].astype(int)
     X = phantom_vectors.astype(np.float64)
