@@ -264,17 +264,6 @@ def test_an_svm_is_left_out_where_scores_are_probabilities(X, phantoms):
     assert search.decision_function(X).shape == (160,)
 
 
-def test_pickle_holds_no_storage(X, phantoms, tmp_path):
-    y = phantoms.target[:, 1]
-    file = tmp_path / "trials.db"
-    search = HeadSearchCV(space=QUICK, n_trials=3, storage=file).fit(X, y)
-    copy = pickle.loads(pickle.dumps(search))
-    file.unlink()
-    np.testing.assert_array_equal(copy.predict(X), search.predict(X))
-    assert len(copy.study_.trials) == 3
-    assert copy.study_.best_value == pytest.approx(search.best_score_)
-
-
 def test_images_are_embedded_once_before_all_trials(images, monkeypatch):
     calls = []
     whole = MedSigLIPEmbedder.transform
