@@ -10,9 +10,11 @@ import tempfile
 import pytest
 
 # Before anything of the package is imported, so that doctests and child processes
-# inherit it too: nothing touches the user's own store.
-_store = tempfile.TemporaryDirectory(prefix="sk-medsiglip-tests-")
-os.environ["SK_MEDSIGLIP_CACHE"] = _store.name
+# inherit it too: nothing touches the user's own store. Workers of pytest-xdist share
+# one, so that each picture meets the model once for all of them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _store = tempfile.TemporaryDirectory(prefix="sk-medsiglip-tests-")
+    os.environ["SK_MEDSIGLIP_CACHE"] = _store.name
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # Workers of pytest-xdist share the cores: where each starts a thread for every core,
@@ -44,8 +46,10 @@ _LONG_FILES = [
     "tests/model_selection/test_head_search.py",
     "tests/evaluation/test_report.py",
     "tests/test_docs.py",
+    "tests/serving/test_serve.py",
     "tests/cli/test_cli_train.py",
     "tests/test_contract.py",
+    "tests/test_benchmarks.py",
     "tests/embedding/test_embedding.py",
     "tests/evaluation/test_evaluate.py",
     "tests/encoder/test_openvino.py",

@@ -76,7 +76,7 @@ def test_embedding_agrees_with_the_loop_over_transformers(tmp_path, monkeypatch)
 def test_search_counts_model_passes_and_agrees_on_scores(
     tmp_path, uncounted, monkeypatch
 ):
-    n, n_plain, n_candidates = 40, 20, 2
+    n, n_plain, n_candidates = 24, 12, 2
     whole = search.search
 
     def fewer_candidates(*args, **kwargs):

@@ -3,19 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LinearRegression, Ridge
-from statsmodels.stats.multitest import multipletests
 
-from sk_medsiglip._intervals import holm
 from sk_medsiglip.audit import find_shortcuts
-from sk_medsiglip.audit._pair_auc import auc_conflicting, auc_within
-from sk_medsiglip.audit._permutations import exchanges
-from sk_medsiglip.audit._ridge import (
-    PENALTY,
-    centred,
-    explaining_rows,
-    predict_out_of_folds,
-)
 
 EFFUSION = 1
 
@@ -50,6 +39,8 @@ def planted(phantom_vectors, findings, patients):
 
 
 def test_only_what_goes_with_the_label_and_can_be_read(planted, patients):
+    from statsmodels.stats.multitest import multipletests
+
     X, y, metadata = planted
     found = find_shortcuts(X, y, metadata, groups=patients)
     assert found["column"][0] == "scanner"
@@ -63,7 +54,8 @@ def test_only_what_goes_with_the_label_and_can_be_read(planted, patients):
     assert by["share_of_positives"]["scanner"] == pytest.approx(of_positives)
     assert by["n_levels"]["age"] == 4
     larger = found[["p_association", "p_readable"]].max(axis=1)
-    assert np.allclose(found["p_value"], holm(larger.to_numpy()))
+    expected = multipletests(larger, method="holm")[1]
+    assert np.allclose(found["p_value"], expected)
 
 
 def test_results_do_not_depend_on_order_or_names(planted, patients):
@@ -193,85 +185,15 @@ def test_words_for_a_shortcut(phantom_vectors, findings, patients):
 
 def test_errors_say_what_to_do(planted, patients):
     X, y, metadata = planted
-    with pytest.raises(ValueError, match="399 rows for 400"):
+    with pytest.raises(ValueError, match="399 rows"):
         find_shortcuts(X, y, metadata[:-1])
-    with pytest.raises(ValueError, match="two columns named"):
+    with pytest.raises(ValueError, match="columns named"):
         find_shortcuts(X, y, pd.concat([metadata, metadata], axis=1))
     with pytest.raises(ValueError, match="no columns"):
         find_shortcuts(X, y, metadata[[]])
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match="between"):
         find_shortcuts(X, y, metadata, level=5)
     with pytest.raises(ValueError, match="inconsistent"):
         find_shortcuts(X, y[:-1], metadata)
-    with pytest.raises(ValueError, match="every known label is 1"):
+    with pytest.raises(ValueError, match="label is 1"):
         find_shortcuts(X, np.ones((400, 2)), metadata)
-
-
-@pytest.mark.parametrize("width", [5, 60])
-def test_ridge_of_folds_equals_scikit_learn(width):
-    rng = np.random.default_rng(0)
-    X, targets = rng.normal(size=(40, width)), rng.normal(size=(40, 3))
-    fold = rng.permutation(40) % 4
-    expected = np.zeros_like(targets)
-    for one in range(4):
-        train, test = fold != one, fold == one
-        alpha = PENALTY * (X[train] ** 2).sum() / min(X.shape)
-        model = Ridge(alpha=alpha, fit_intercept=False).fit(X[train], targets[train])
-        expected[test] = model.predict(X[test])
-    found = predict_out_of_folds(X, targets, fold)
-    assert np.allclose(found, expected)
-
-
-def test_explained_part_of_a_target_is_that_of_a_regression():
-    rng = np.random.default_rng(0)
-    X, target = rng.normal(size=(300, 4)), rng.normal(size=300)
-    stratum = rng.integers(0, 2, 300)
-    explained = ((target @ explaining_rows(X, stratum, 300)) ** 2).sum()
-    of_target = centred(target[:, None], stratum)[:, 0]
-    model = LinearRegression(fit_intercept=False).fit(centred(X, stratum), of_target)
-    left = ((of_target - model.predict(centred(X, stratum))) ** 2).sum()
-    assert explained == pytest.approx((of_target**2).sum() - left, rel=1e-4)
-
-
-def test_patients_with_the_same_labels_exchange_metadata():
-    rng = np.random.default_rng(0)
-    patient = np.array([0, 1, 1, 2, 2, 2, 3, 4, 4, 5, 6])
-    ill = np.array([0, 1, 0, 0, 0, 0, 1, 0, 0, 1, 0], dtype=bool)
-    draws = np.array(list(exchanges(patient, ill, 200, rng)))
-    assert (ill[draws] == ill).all()
-    for draw in draws:
-        of = {(a, b) for a, b in zip(patient, patient[draw], strict=True)}
-        assert len(of) == len(set(patient)) == len({b for _, b in of})
-        assert (draw[1:3] == [1, 2]).all()  # no other patient has both labels
-    # A patient with as many images as the giver takes each of its images once.
-    taken = draws[:, patient == 4][patient[draws[:, 7]] == 4]
-    assert (np.sort(taken, axis=1) == [7, 8]).all()
-    assert len(np.unique(taken, axis=0)) == 2
-
-
-def test_holm_equals_statsmodels():
-    p = np.array([0.01, 0.2, 0.003, 0.9, 0.04, 0.04])
-    assert np.allclose(holm(p), multipletests(p, method="holm")[1])
-    assert np.isnan(holm(np.array([0.1, np.nan]))).tolist() == [False, True]
-    assert holm(np.array([0.1, np.nan]))[0] == 0.1
-
-
-def test_areas_over_pairs():
-    rng = np.random.default_rng(0)
-    ill, level = rng.integers(0, 2, 60), rng.integers(0, 3, 60)
-    score = np.round(rng.normal(size=60) + ill, 1)
-    rate = np.array([ill[level == one].mean() for one in range(3)])
-    won = {"all": [], "within": [], "conflicting": []}
-    for i in np.flatnonzero(ill == 1):
-        for j in np.flatnonzero(ill == 0):
-            wins = (score[i] > score[j]) + (score[i] == score[j]) / 2
-            won["all"].append(wins)
-            if level[i] == level[j]:
-                won["within"].append(wins)
-            if rate[level[i]] < rate[level[j]]:
-                won["conflicting"].append(wins)
-    assert auc_within(ill, score, level * 0) == pytest.approx(np.mean(won["all"]))
-    assert auc_within(ill, score, level) == pytest.approx(np.mean(won["within"]))
-    expected = pytest.approx(np.mean(won["conflicting"]))
-    assert auc_conflicting(ill, score, level) == expected
-    assert np.isnan(auc_within(ill * 0, score, level))

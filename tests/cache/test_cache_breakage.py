@@ -690,7 +690,7 @@ cache = EmbeddingCache(sys.argv[1])
 known = put(cache, range(500))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-with pytest.raises(CacheError, match="cannot be written"):
+with pytest.raises(CacheError, match="written"):
     put(cache, range(500, 1000))
 assert read(cache, known).all()
 assert not read(cache, [fingerprint(i) for i in range(500, 1000)]).any()
@@ -786,7 +786,7 @@ cache.close()
 handles = use_up()
 with pytest.raises(CacheError):
     read(cache, known)
-with pytest.raises(CacheError, match="Too many open files"):
+with pytest.raises(CacheError, match="Too many"):
     cache.verify()
 for handle in handles:
     os.close(handle)

@@ -25,7 +25,11 @@ from sk_medsiglip import (
 )
 from sk_medsiglip.cache import file_stamps
 from sk_medsiglip.cli import _cache, _collection, _console, _files, _plot, _splits, app
-from sk_medsiglip.datasets import load_labels_csv, make_chest_phantoms
+from sk_medsiglip.datasets import (
+    load_image_folder,
+    load_labels_csv,
+    make_chest_phantoms,
+)
 
 N_PHANTOMS = 120
 FINDINGS = [
@@ -361,6 +365,58 @@ def test_tables_of_a_split_can_be_read_where_they_lie(classes_folder, tmp_path):
         assert all(
             map(os.path.isfile, load_labels_csv(file, label_columns="label").paths)
         )
+
+
+TABLES = {
+    "findings": "Path,Edema,Fracture\na/1.jpg,1.0,\na/2.jpg,0.0,-1.0\nb/3.jpg,,1.0\n",
+    "finding": "path,ill\n1.png,1\n2.png,0\n3.png,<NA>\n4.png,-1\n",
+    "classes": "path , kind\n1.png,Effusion \n2.png,Effusion\n3.png, effusion\n",
+    "finding, semicolons": "path;ill;note\n 1.png;1,0;x\n2.png\t ;0,00;y\n",
+    "finding, urls": "path,ill\nhttps://host/x/a.png,1\ns3://b/c.dcm,0\n~no-1/d.png,1\n",
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_read_as_load_labels_csv_reads_them(name, encoding, tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_text(TABLES[name], encoding=encoding)
+    kind = name.partition(",")[0]
+    columns = ["kind"] if kind == "classes" else None
+    bunch = load_labels_csv(file, label_columns="kind" if columns else None)
+    collection = _collection.read_collection(file)
+    assert collection.paths == bunch.paths
+    pd.testing.assert_frame_equal(collection.frame, bunch.frame)
+    labels = columns or bunch.target_names
+    task, labelled = _collection.read_labels(collection.frame, labels)
+    assert task.kind == kind
+    expected = bunch.target[labelled]
+    np.testing.assert_array_equal(np.reshape(task.y, expected.shape), expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["007", "7"], ["007", "7"]),
+        (["1.10", "1.1"], ["1.10", "1.1"]),
+        ([" p1", "p1 "], ["p1", "p1"]),
+        (["1", "1.0"], ["1", "1"]),
+        (["2.5", " 3"], ["2.5", "3"]),
+        (["12", "9007199254740993"], ["12", "9007199254740993"]),
+    ],
+)
+def test_patients_are_told_apart_by_their_ids(given, expected, tmp_path):
+    rows = [f"{i}.png,{name},{i}" for i, name in enumerate(given)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,who,ill", *rows]))
+    collection = _collection.read_collection(tmp_path / "t.csv")
+    assert collection.patients("who").tolist() == expected
+    kept = collection.keep(np.array([False, True]))
+    assert kept.patients("who").tolist() == expected[1:]
+
+
+def test_a_folder_is_read_as_load_image_folder_reads_it(classes_folder):
+    collection = _collection.read_collection(classes_folder)
+    assert collection.paths == load_image_folder(classes_folder).paths
 
 
 # ------------------------------------------------------------------------------ embed

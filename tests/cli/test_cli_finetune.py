@@ -6,7 +6,13 @@ from command_line import run, write_collection
 
 from sk_medsiglip import MedSigLIPEmbedder
 
-pytest.importorskip("peft", reason="peft is not installed")
+
+@pytest.fixture(autouse=True, scope="module")
+def peft():
+    """Import it late: collecting tests does not need its three seconds."""
+    return pytest.importorskip("peft", reason="peft is not installed")
+
+
 N = 36
 
 

@@ -3,13 +3,11 @@
 import codecs
 
 import numpy as np
-import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
 from sk_medsiglip import LinearProbe
-from sk_medsiglip.cli import _collection
 from sk_medsiglip.datasets import (
     load_image_folder,
     load_labels_csv,
@@ -114,10 +112,6 @@ def test_words_for_missing_are_blanks_among_0_and_1(word, write):
     assert_array_equal(bunch.frame["effusion"], [1, 0, np.nan, -1])
     one = load_labels_csv(file, label_columns="effusion", blank="positive")
     assert_array_equal(one.target, [1, 0, 1, np.nan])
-    task, labelled = _collection.read_labels(
-        _collection.read_collection(file).frame, ["effusion"]
-    )
-    assert (task.kind, labelled.tolist()) == ("finding", [True, True, False, False])
     words = write(rows.replace(",1\n", ",TRUE\n").replace(",0\n", ",FALSE\n"))
     assert_array_equal(load_labels_csv(words).target[:3], [[1], [0], [np.nan]])
 
@@ -165,7 +159,7 @@ def test_separators_at_the_end_shift_nothing(text, write, tmp_path):
     ],
 )
 def test_rows_longer_than_the_names_are_named(text, row, write):
-    with pytest.raises(ValueError, match=f"cannot be read as a CSV file: {row}"):
+    with pytest.raises(ValueError, match=f"CSV file: {row}"):
         load_labels_csv(write(text))
 
 
@@ -205,11 +199,6 @@ def test_patients_are_numbers_where_that_loses_nothing(given, expected, write):
     assert bunch.groups.tolist() == expected
     assert bunch.split.tolist() == expected
     assert bunch.frame["who"].tolist() == expected  # what users join by
-    found = _collection.read_collection(file).patients("who").tolist()
-    assert len(set(found)) == len(set(expected))
-    kept = _collection.read_collection(file).keep(np.array([False, True]))
-    assert kept.patients("who").tolist() == found[1:]
-    assert found == [f"{one:g}" if one in (1, 2) else str(one) for one in expected]
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
@@ -226,8 +215,6 @@ def test_spaces_around_names_and_classes_do_not_count(write):
     bunch = load_labels_csv(file, label_columns="kind")
     assert bunch.target.tolist() == ["Effusion", "Effusion", "effusion"]
     assert bunch.target_names == ["Effusion", "effusion"]
-    task, _ = _collection.read_labels(_collection.read_collection(file).frame, ["kind"])
-    assert task.y.tolist() == bunch.target.tolist()
     # Two columns are never made one.
     bunch = load_labels_csv(write("path,a, a\n1.png,0,1\n"))
     assert bunch.target_names == ["a", " a"]
@@ -238,7 +225,6 @@ def test_urls_stay_as_they_are(write, tmp_path):
     file = write("\n".join(["path,ill", *(f"{name},1" for name in names)]) + "\n")
     expected = names[:2] + [str(tmp_path / name) for name in names[2:]]
     assert load_labels_csv(file).paths == expected
-    assert _collection.read_collection(file).paths == expected
 
 
 def test_a_column_that_says_something_else_is_no_label_by_itself(write):
@@ -329,10 +315,6 @@ def test_tables_as_people_have_them(content, tmp_path):
     assert bunch.paths == paths
     assert bunch.target_names == ["ill"]
     assert bunch.target.tolist() == [[1], [0]]
-    make_files(tmp_path, "1.png", "2.png")
-    assert [
-        str(path) for path in _collection.read_collection(tmp_path / "t.csv").paths
-    ] == paths
 
 
 def test_commas_in_numbers(write):
@@ -448,17 +430,3 @@ def test_no_image_there(tmp_path):
         load_image_folder(tmp_path)
     with pytest.raises(DatasetError, match="load_labels_csv"):
         load_image_folder(tmp_path / "none")
-
-
-def test_the_command_line_reads_the_same(write, tmp_path):
-    file = write(CHEXPERT)
-    bunch = load_labels_csv(file)
-    collection = _collection.read_collection(file)
-    assert collection.paths == bunch.paths
-    pd.testing.assert_frame_equal(collection.frame, bunch.frame)
-    task, labelled = _collection.read_labels(collection.frame, bunch.target_names)
-    assert_array_equal(task.y, bunch.target[labelled])
-    make_files(tmp_path, "ill/2.png", "well/1.png")
-    assert (
-        _collection.read_collection(tmp_path).paths == load_image_folder(tmp_path).paths
-    )

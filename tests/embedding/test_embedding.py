@@ -428,7 +428,7 @@ def test_empty_input(embedder):
 def test_bad_image_names_row_and_keeps_the_rest(checkpoint, store, paths):
     embedder = MedSigLIPEmbedder(checkpoint, device="cpu", cache=store, batch_size=2)
     Path(paths[9]).write_bytes(b"no picture")
-    with pytest.raises(ImageReadError, match=rf"row 9: .*{Path(paths[9]).name}"):
+    with pytest.raises(ImageReadError, match=rf"row 9.*{Path(paths[9]).name}"):
         embedder.transform(paths)
     assert len(store) >= 8
 

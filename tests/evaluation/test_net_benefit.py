@@ -3,10 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from dcurves import dca
 from scipy.special import expit, logit
 from scipy.stats import norm, t
-from statsmodels.api import GLM, add_constant, families
 
 from sk_medsiglip.evaluation import (
     DecisionCurveDisplay,
@@ -38,6 +36,8 @@ def values(table, strategy):
 
 @pytest.mark.parametrize("prevalence", [None, 0.04, 0.6])
 def test_net_benefit_is_that_of_dcurves(risks, prevalence):
+    from dcurves import dca
+
     y, said, patients = risks
     table = net_benefit(
         y, said, thresholds=THRESHOLDS, prevalence=prevalence, groups=patients
@@ -58,6 +58,8 @@ def test_net_benefit_is_that_of_dcurves(risks, prevalence):
 
 
 def test_thresholds_are_those_of_dcurves_from_the_first_percent(risks):
+    from dcurves import dca
+
     y, said, _ = risks
     frame = pd.DataFrame({"y": y, "model": said})
     theirs = dca(frame, "y", ["model"]).query("model == 'model' and threshold > 0")
@@ -178,6 +180,8 @@ def test_predictive_values_of_decisions_without_an_error():
 
 
 def test_calibration_line_is_that_of_a_glm(risks):
+    from statsmodels.api import GLM, add_constant, families
+
     y, said, _ = risks
     said = np.clip(expit(2 * logit(np.clip(said, 0.01, 0.99)) + 0.4), 1e-6, 1 - 1e-6)
     found = _calibration.calibration_line(y == 1, said, np.arange(300), 300)
@@ -218,6 +222,8 @@ def test_variance_leaves_out_one_patient_at_a_time(risks):
 
 @pytest.mark.parametrize("n_patients", [30, 80])
 def test_calibration_intervals_hold_the_truth(n_patients):
+    from statsmodels.api import GLM, families
+
     rng = np.random.default_rng(1)
     q = expit(1.5 * rng.normal(size=10**6) - 1)
     x = logit(q) / 0.6  # too extreme: the slope is 0.6

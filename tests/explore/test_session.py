@@ -194,7 +194,7 @@ def test_the_queue_of_copies_and_of_one(make_plain):
     assert len(set(session.queue(8).tolist())) == 8
     assert len(session.queue(1)) == 1
     assert len(session.queue(600)) == 60
-    with pytest.raises(ValueError, match="1 or more"):
+    with pytest.raises(ValueError, match="or more"):
         session.queue(0)
 
 

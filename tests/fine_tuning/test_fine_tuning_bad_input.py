@@ -254,9 +254,9 @@ def test_a_base_that_changed_under_its_adapter(make, checkpoint, tmp_path):
     folder = tuner.save(tmp_path / "saved")
     config = json.loads((base / "preprocessor_config.json").read_text())
     (base / "preprocessor_config.json").write_text(json.dumps(config, indent=7))
-    with pytest.raises(CheckpointError, match="does not apply"):
+    with pytest.raises(CheckpointError, match="apply"):
         MedSigLIPFineTuner.load(folder)
-    with pytest.raises(CheckpointError, match="does not apply"):
+    with pytest.raises(CheckpointError, match="apply"):
         tuner.transform(IMAGES)
 
 

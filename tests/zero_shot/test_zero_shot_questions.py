@@ -376,7 +376,7 @@ def test_cross_val_predict_takes_every_method(make, X, prompts, method):
 def test_numbers_are_places_among_names(make, X):
     names = np.random.default_rng(3).choice(SORTED, len(X))
     codes = np.searchsorted(SORTED, names)
-    with pytest.warns(LabelCodesWarning, match="0 = 'effusion'"):
+    with pytest.warns(LabelCodesWarning, match="'effusion'"):
         clf = make(CLASSES, calibrate="temperature_bias").fit(X, codes)
     assert clf.classes_.tolist() == [0, 1, 2]
     by_name = make(CLASSES, calibrate="temperature_bias").fit(X, names)
