@@ -15,16 +15,16 @@ _TABLE = "_sk_medsiglip_table"
 
 
 class VersionedPickle:
-    """Mixin, left of ``BaseEstimator``, that saves the version with the state.
+    """Mixin, left of ``BaseEstimator`` if there is one, for what is saved.
 
-    scikit-learn does so for its own estimators only. Tables are saved as lists, since
-    skops does not support their pickles, and are restored on loading.
+    The version is saved with the state, as scikit-learn does for its own estimators
+    only. Tables are saved as lists, since skops does not support their pickles, and are
+    restored on loading.
     """
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
-        plain = {name: _as_lists(value) for name, value in state.items()}
-        return {**plain, _KEY: __version__}
+        return {**_as_lists(state), _KEY: __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
@@ -38,26 +38,36 @@ class VersionedPickle:
                 ),
                 stacklevel=2,
             )
-        state = {name: _from_lists(value) for name, value in state.items()}
-        super().__setstate__(state)  # type: ignore[misc]
+        # Only estimators have the method.
+        restore = getattr(super(), "__setstate__", self.__dict__.update)
+        restore(_from_lists(state))
 
 
 def _as_lists(value: Any) -> Any:
-    """Return a table or a column as lists, other values unchanged."""
+    """Return a value with all tables and columns in it, also in dicts, as lists."""
+    if type(value) is dict:
+        return {name: _as_lists(one) for name, one in value.items()}
     if not isinstance(value, pd.DataFrame | pd.Series):
         return value
     table = pd.DataFrame(value)
-    dtypes = table.dtypes.astype(str).tolist()
-    is_column = isinstance(value, pd.Series)
-    return {_TABLE: table.to_dict("split"), "dtypes": dtypes, "is_column": is_column}
+    return {
+        _TABLE: table.to_dict("split"),
+        "dtypes": table.dtypes.astype(str).tolist(),
+        "is_column": isinstance(value, pd.Series),
+        "attrs": _as_lists(value.attrs),
+    }
 
 
 def _from_lists(value: Any) -> Any:
-    """Restore a table or column from :func:`_as_lists`."""
-    if not isinstance(value, dict) or _TABLE not in value:
+    """Restore the tables and columns of :func:`_as_lists`."""
+    if type(value) is not dict:
         return value
+    if _TABLE not in value:
+        return {name: _from_lists(one) for name, one in value.items()}
     given = value[_TABLE]
     index = given["index"] or None  # a default index if there are no rows
     table = pd.DataFrame(given["data"], index, given["columns"], dtype=object)
     table = table.astype(dict(zip(table, value["dtypes"], strict=True)))
-    return table.iloc[:, 0] if value["is_column"] else table
+    result = table.iloc[:, 0] if value["is_column"] else table
+    result.attrs = _from_lists(value.get("attrs", {}))
+    return result

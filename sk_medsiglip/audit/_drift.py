@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from sklearn.linear_model import RidgeClassifier
 
 from sk_medsiglip._intervals import area_estimate
+from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip._resampling import check_level
 from sk_medsiglip._shared_groups import written_ids
 from sk_medsiglip._splits import check_groups
@@ -30,7 +31,7 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class DriftResult:
+class DriftResult(VersionedPickle):
     """How a set of new images differs from a reference.
 
     Attributes

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from sk_medsiglip._files import new_file
 from sk_medsiglip._page import render_page
+from sk_medsiglip._persistence import VersionedPickle
 from sk_medsiglip.audit import _sentences as sentences
 from sk_medsiglip.audit._copies import SAME
 from sk_medsiglip.audit._page_tables import show_table
@@ -23,7 +24,7 @@ _SLICE_LEVEL = 0.05
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Audit:
+class Audit(VersionedPickle):
     """Result of :func:`audit`.
 
     Attributes

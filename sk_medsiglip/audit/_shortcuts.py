@@ -217,7 +217,7 @@ def _test(
     n_permutations: int,
     random_state: int,
 ) -> dict[str, Any]:
-    """Return the figures of one column and one finding, those that can be had."""
+    """Return the figures of one column and one finding, as far as they exist."""
     column = column.keep(~np.isnan(label), rows.patient)
     result: dict[str, Any] = {"column": column.name, "note": column.note, "n_levels": 0}
     if column.is_identity:
@@ -235,8 +235,8 @@ def _test(
     most = int((positives - negatives).argmax())
     return result | {
         "n_levels": len(column.levels),
-        "p_association": _p_association(ill, level, patient, n_permutations, rng),
-        "p_readable": _p_readable(X, ill, level, patient, n_permutations, rng),
+        "p_association": _association_p_value(ill, level, patient, n_permutations, rng),
+        "p_readable": _reading_p_value(X, ill, level, patient, n_permutations, rng),
         "auc_readable": _auc_readable(X, ill, level, patient),
         "auc": auc_within(asked, score, np.zeros_like(of)),
         "auc_within": auc_within(asked, score, of),
@@ -247,17 +247,17 @@ def _test(
     }
 
 
-def _p_association(
+def _association_p_value(
     ill: NDArray[np.intp],
     level: NDArray[np.intp],
     patient: NDArray[np.intp],
     n_draws: int,
     rng: np.random.Generator,
 ) -> float:
-    """Return how often permuted patients go with the levels as well as they do.
+    """Return the p-value of the association between levels and labels, by patient.
 
-    A patient is the mean of the images, both label and levels; the measure is the
-    share of the labels' variance that the levels explain.
+    Labels and levels of a patient are means over the images. The statistic is the share
+    of the variance of the labels that the levels explain.
     """
     size = np.bincount(patient)
     shares = np.column_stack(
@@ -272,7 +272,7 @@ def _p_association(
     return p_value(observed, ((drawn @ axes) ** 2).sum(axis=1))
 
 
-def _p_readable(
+def _reading_p_value(
     X: NDArray[np.floating],
     ill: NDArray[np.intp],
     level: NDArray[np.intp],
@@ -280,11 +280,11 @@ def _p_readable(
     n_draws: int,
     rng: np.random.Generator,
 ) -> float:
-    """Return how often exchanged levels are explained by the rows as well as they are.
+    """Return the p-value of reading the levels from the rows, given the label.
 
-    The measure is the part that a ridge regression explains of the contrast of levels,
-    given the label, that it explains best. Where images of a patient share a level,
-    their mean shows it more clearly.
+    The statistic is the share of variance that a ridge regression explains of the
+    contrast of levels that it explains best. Images of a patient that share a level are
+    averaged, since their mean shows the level more clearly.
     """
     _, first, unit = np.unique(
         2 * patient + ill, return_index=True, return_inverse=True
@@ -297,7 +297,7 @@ def _p_readable(
     each = np.arange(int(level.max()) + 1)[:, None]
 
     def explained(levels: NDArray[np.intp]) -> NDArray[np.floating]:
-        """Return the measure of some draws, ``(n_draws, n_rows)``."""
+        """Return the statistic of some draws, ``(n_draws, n_rows)``."""
         target = (levels[:, None] == each).astype(explaining.dtype)
         sizes = np.maximum(target.sum(axis=2, keepdims=True), 1)
         told = (target @ explaining) / np.sqrt(sizes)
@@ -316,7 +316,7 @@ def _auc_readable(
     level: NDArray[np.intp],
     patient: NDArray[np.intp],
 ) -> float:
-    """Return the area of reading a level out of folds given the label, their mean."""
+    """Return the mean AUC of reading each level out of folds, given the label."""
     kind = np.zeros(int(patient.max()) + 1, np.intp)
     kind[patient] = 2 * level + ill
     target = np.eye(int(level.max()) + 1, dtype=X.dtype)[level]

@@ -36,7 +36,7 @@ from sk_medsiglip.cache._models import model_records
 from sk_medsiglip.cache._parquet import EXPORT_COLUMNS, ImportReport, rows_as_table
 from sk_medsiglip.cache._repair import VerifyReport
 from sk_medsiglip.cache._space import Space
-from sk_medsiglip.cache._system import lock_file
+from sk_medsiglip.cache._system import holding, lock_file
 
 __all__ = [
     "EXPORT_COLUMNS",
@@ -50,6 +50,7 @@ __all__ = [
     "combined_stamp",
     "content_stamp",
     "file_stamps",
+    "holding",
     "lock_file",
     "model_records",
     "rows_as_table",

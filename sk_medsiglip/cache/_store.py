@@ -1,9 +1,9 @@
-"""The handles that all caches of one location share in a process, forks included.
+"""The store of each location, opened once in a process and shared by all caches.
 
-A process opens each location once, whoever asks. Sharing is not thrift: locks on bytes
-of a file are lost when *any* handle of the process on that file closes, and SQLite has
-the same frailty. No SQLite connection crosses a fork, which would corrupt the file: it
-is closed before and opened again, on both sides, when it is next needed.
+Sharing is necessary: a process loses its locks on parts of a file when it closes *any*
+handle of that file, and SQLite has the same limitation. An SQLite connection must not
+cross a fork, which would corrupt the file, so it is closed before a fork and opened
+again at its next use, in both processes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from sk_medsiglip.cache._writer import Writer
 
 
 class Store:
-    """One location, as one process has it open."""
+    """The store of one location, opened once in a process."""
 
     def __init__(self, location: Path) -> None:
         self.location = location
@@ -50,7 +50,7 @@ class Store:
         self.reader = Reader(self.index)
         self.writer = Writer(self.index)
 
-    # --------------------------------------------------------------------- for people
+    # ------------------------------------------------------- rows and maintenance
 
     def count_rows(self) -> int:
         """Return the number of rows."""
@@ -74,7 +74,7 @@ class Store:
     def scan_rows(
         self, spaces: Container[Space]
     ) -> Iterator[tuple[Space, list[bytes], NDArray[np.float32]]]:
-        """Yield the intact rows of some spaces, in the order of the disk."""
+        """Yield the intact rows of some spaces, in their order on the disk."""
         none = np.empty(0, np.int64)
         _, places = self.index.ask(
             lambda index: index.all_rows(), otherwise=(none, none)
@@ -120,7 +120,7 @@ class Store:
         converted = self.location / CONVERTED
         n_bytes, n_converted = 0, 0
         for path in self.location.rglob("*"):
-            # Others may clear the store meanwhile.
+            # Another process may clear the store at the same time.
             with suppress(FileNotFoundError):
                 state = path.stat()
                 size = state.st_size if stat.S_ISREG(state.st_mode) else 0
@@ -173,9 +173,9 @@ class Store:
             return
         with self.index.failing_as_one(), self._maintaining(), self._lock:
             self.reader.forget_uses()
-            self._let_go()
-            # The index first: a row that it names must be there. For the same reason
-            # none may be built from segments that are about to go.
+            self._close_handles()
+            # The index is deleted first, since every row that it names must exist. For
+            # the same reason it must not be rebuilt from segments that will be deleted.
             with self.index.deleting():
                 for path in [*list_segments(self._folder), *self.models.paths()]:
                     path.unlink(missing_ok=True)
@@ -183,10 +183,10 @@ class Store:
                 shutil.rmtree(self.location / CONVERTED)
 
     def close(self) -> None:
-        """Close every handle; the next use opens what it needs."""
+        """Close all handles; they are opened again when they are needed."""
         with self._lock:
             self.reader.flush_uses()
-            self._let_go()
+            self._close_handles()
             self.claims.close()
 
     def __del__(self) -> None:
@@ -195,34 +195,35 @@ class Store:
     # --------------------------------------------------------------------- forking
 
     def prepare_fork(self) -> None:
-        """Before a fork: let no thread be in the middle of something."""
+        """Wait until no thread uses the store, before a fork."""
         self._lock.acquire()
         self.index.close()
 
     def resume_after_fork(self) -> None:
-        """After a fork, in the parent."""
+        """Release the lock in the parent, after a fork."""
         self._lock.release()
 
     def start_as_child(self) -> None:
-        """After a fork, in the child: let go of what is the parent's."""
+        """Give up the handles of the parent in the child, after a fork."""
         self._lock = self.index.lock = threading.RLock()
-        self.writer.close()  # the parent's handles keep its locks on the files
+        self.writer.close()  # the locks stay with the parent, whose handles are open
         self.reader.forget_uses()
         self.claims.close_inherited()
 
     # --------------------------------------------------------------------- handles
 
-    def _let_go(self) -> None:
+    def _close_handles(self) -> None:
         self.index.close()
         self.writer.close()
         self.reader.forget()
 
     def _maintaining(self) -> AbstractContextManager[None]:
-        """Check, prune or clear, one process at a time."""
+        """Let one process at a time check, prune or clear."""
         return holding(self.location / "maintenance.lock")
 
 
-N_IDLE = 4  # stores kept open though no cache refers to them
+#: Number of stores that stay open although no cache refers to them.
+N_IDLE = 4
 
 _lock = threading.RLock()
 _stores: weakref.WeakValueDictionary[Path, Store] = weakref.WeakValueDictionary()
@@ -231,10 +232,10 @@ _forking: list[Store] = []
 
 
 def open_store(location: Path) -> Store:
-    """Return this process's store at a location, the same for all who ask.
+    """Return the store of a location, which is shared in this process.
 
-    The last few stay open when nobody refers to them, since an estimator with
-    ``cache=True`` makes a new cache in each call.
+    The stores used last stay open, since an estimator with ``cache=True`` creates a new
+    cache in each call.
     """
     with _lock:
         store = _stores.get(location)

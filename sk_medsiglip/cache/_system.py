@@ -153,7 +153,19 @@ else:
 
 @contextmanager
 def holding(path: Path) -> Iterator[None]:
-    """Hold the file lock of ``path`` for a ``with`` block; create it if missing."""
+    """Hold the lock of a file for a ``with`` block.
+
+    The lock belongs to this opening of the file, and ends with the process.
+
+    Parameters
+    ----------
+    path : Path
+        The file, which is created if it is missing.
+
+    Yields
+    ------
+    None
+    """
     fd = open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         lock_file(fd, wait=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -22,28 +22,22 @@ _PACKAGES = (
     *("scikit-learn", "numpy", "scipy", "pandas", "torch", "transformers"),
     *("safetensors", "huggingface-hub", "pillow", "pydicom", "joblib"),
 )
-_EXTRAS = {
-    "plot": (("matplotlib",), "figures of demo, reports and searches"),
-    "parquet": (("pyarrow",), "embed to .parquet"),
-    "dicom": (("gdcm", "openjpeg", "rle"), "compressed DICOM files"),
-    "nifti": (("nibabel",), "volumes in NIfTI files"),
-    "slides": (("imagecodecs", "tifffile"), "tiles of slides"),
-    "remote": (("fsspec", "aiohttp"), "images by URL"),
-    "openvino": (("openvino",), "twice the speed on many CPUs"),
-    "tune": (("optuna",), "train --search"),
-    "retrieval": (("lancedb", "pyarrow", "sqlglot"), "index with --where, on disk"),
-    "finetune": (("accelerate", "peft"), "finetune"),
-    "ray": (("pyarrow", "ray"), "embed --ray"),
-    "skops": (("skops",), "classifiers saved without pickles"),
-    "serve": (
-        ("prometheus_client", "python_multipart", "starlette", "uvicorn"),
-        "a saved classifier behind HTTP",
-    ),
-    "explore": (
-        ("matplotlib", "skops", "starlette", "uvicorn"),
-        "labelling and training in the browser",
-    ),
-    "onnx": (("onnx", "onnxscript"), "classifiers written as ONNX files"),
+_PURPOSES = {
+    "plot": "figures of demo, reports and searches",
+    "parquet": "embed to .parquet",
+    "dicom": "compressed DICOM files",
+    "nifti": "volumes in NIfTI files",
+    "slides": "tiles of slides",
+    "remote": "images by URL",
+    "openvino": "twice the speed on many CPUs",
+    "tune": "train --search",
+    "retrieval": "index with --where, on disk",
+    "finetune": "finetune",
+    "ray": "embed --ray",
+    "skops": "classifiers saved without pickles",
+    "serve": "a saved classifier behind HTTP",
+    "explore": "labelling and training in the browser",
+    "onnx": "classifiers written as ONNX files",
 }
 _MARKS = {
     "ok": ("ok  ", "green"),
@@ -225,11 +219,35 @@ def _check_cache() -> Iterator[Finding]:
 
 
 def _check_extras() -> Iterator[Finding]:
-    for extra, (modules, purpose) in _EXTRAS.items():
-        text = f"{extra} ({purpose})"
-        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    try:
+        extras = importlib.metadata.metadata("sk-medsiglip").get_all("Provides-Extra")
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding(
+            "note", "not known: sk-medsiglip is imported without installation"
+        )
+        return
+    for extra in extras or ():
+        if extra == "all":
+            continue
+        text = f"{extra} ({_PURPOSES[extra]})" if extra in _PURPOSES else extra
+        missing = list(_find_missing("sk-medsiglip", extra))
         if not missing:
             yield Finding("ok", text)
             continue
         fix = f'pip install "sk-medsiglip[{extra}]"'
         yield Finding("note", f"{text}: {', '.join(missing)} not installed", fix)
+
+
+def _find_missing(package: str, extra: str) -> Iterator[str]:
+    """Yield the packages that an extra of a package needs and that are missing."""
+    for line in importlib.metadata.requires(package) or ():
+        if not re.search(rf"extra == ['\"]{extra}['\"]", line):
+            continue
+        name, inner = re.match(r"([\w.-]+)(?:\[(\w+)\])?", line).groups()  # type: ignore[union-attr]
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield name
+            continue
+        if inner is not None:
+            yield from _find_missing(name, inner)

@@ -120,10 +120,7 @@ def embed_images(paths: list[str], embedder: AnyEmbedder) -> EmbeddedImages:
     with warnings.catch_warnings():
         # They are printed below.
         warnings.simplefilter("ignore", UnreadableImageWarning)
-        if isinstance(embedder, MedSigLIPEmbedder):
-            X: Any = plain_rows(embedder, paths)
-        else:
-            X = embedder.transform(paths)  # may be read from the store later
+        X: Any = plain_rows(embedder, paths)  # bags may stay in the store
     seconds = time.perf_counter() - start
     readable = _is_readable(X)
     if not readable.all():

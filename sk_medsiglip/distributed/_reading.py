@@ -37,7 +37,12 @@ from sk_medsiglip.embedding import (
     source_stamps,
 )
 from sk_medsiglip.exceptions import ImageReadError
-from sk_medsiglip.images import image_fingerprint, image_rows, redact
+from sk_medsiglip.images import (
+    image_fingerprint,
+    image_rows,
+    redact,
+    without_signature,
+)
 
 #: Columns of a block that do not go into a shard.
 PIXELS, REASON, HINT, SKIPPED = "_pixels", "_reason", "_hint", "_skipped"
@@ -54,7 +59,7 @@ _PROCESSES = 4
 #: Seconds that one image may take: some decoders do not die but never end.
 _PATIENCE = 600.0
 
-#: Parameters of a URL that give access to private files.
+#: Parameters of a URL that give access to private files: they are never shown.
 _SECRETS = {
     *("x-amz-signature", "x-goog-signature", "signature", "sig"),
     *("token", "access_token", "key", "api_key", "apikey", "password", "secret"),
@@ -221,7 +226,7 @@ def _make_row(index: int, source: Any, shown: str, stamp: FileStamp | None) -> _
 
 def _absolute_name(source: Any, shown: str, state: bytes) -> str:
     if isinstance(source, str):
-        return _without_signature(source)
+        return without_signature(source)
     # An image inside the table is known by its content alone: it has no other place.
     return f"bytes:{state.hex()}:{shown}"
 
@@ -235,14 +240,9 @@ def _name_of(cell: Any) -> str:
     shown, query = redact(cell), cell.rpartition("?")[2]
     if not shown.endswith("?..."):
         return shown
-    is_plain = _PLAIN.fullmatch(query) and _without_signature(cell) == cell
-    return shown[:-3] + query if is_plain else shown.removesuffix("?...")
-
-
-def _without_signature(url: str) -> str:
-    address, found, query = url.partition("?")
     names = {part.partition("=")[0].lower() for part in query.split("&")}
-    return address if found and names & _SECRETS else url
+    is_plain = _PLAIN.fullmatch(query) and not names & _SECRETS
+    return shown[:-3] + query if is_plain else shown.removesuffix("?...")
 
 
 def _find_fresh(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -306,6 +306,13 @@ class ExploreSession(Looking):
             projection_y=self.points[:, 1],
         )
         write_table(file, table)
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(
+            "an ExploreSession cannot be saved or copied, since its labels are in the "
+            "label file, which other sessions may share. Write the classifier with "
+            "save(folder); to continue, open a session with the same labels_path=."
+        )
 
     @property
     def _answered(self) -> list[int]:

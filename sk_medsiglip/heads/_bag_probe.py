@@ -25,84 +25,92 @@ class BagProbe(PenaltyChooser):
     """Logistic regression on bags, which learns from their labels which parts count.
 
     A bag is several vectors of one thing: the parts of an image, the slices of a study,
-    the tiles of a slide. Every instance is scored alike, and a bag's score is close to
-    that of its highest instances, so that a finding in one part of an image, or on one
-    slice of a study, is not lost in the mean. Where it is need not be known: labels of
-    images or studies are enough.
+    the tiles of a slide. All instances are scored by the same weights, and the score of
+    a bag is close to that of its highest instances, so that a finding in one part of an
+    image, or on one slice of a study, is not lost in the mean. Labels of images or
+    studies are enough: the place of the finding need not be known.
 
     Parameters
     ----------
     Cs : int or array-like of float, default=10
-        Inverse strengths of the penalty to choose from. A number of them is spread
-        over 1e-3 to 1, evenly in the logarithm. Instances are whitened, so the values
-        do not depend on their scale.
+        Inverse strengths of the penalty to choose from. An int is a number of values
+        spaced evenly on a logarithmic scale from 1e-3 to 1. Instances are whitened, so
+        the values do not depend on their scale.
     cv : int, splitter or iterable, default=5
-        Folds, as in :class:`LinearProbe`: a number is stratified, keeps ``groups``
-        together, and shrinks to the number of samples (or groups) of the rarest class;
-        with one there, ``C`` is 1 and a warning says so.
+        Folds. An int gives stratified folds that keep ``groups`` together; it is
+        reduced to the number of samples (or groups) of the rarest class. If that is
+        one, ``C`` is 1, with a warning. Several labels are split separately.
     scoring : str, callable or None, default=None
-        Score to choose by, as in :class:`LinearProbe`. None is the log loss.
+        Name of a score of scikit-learn, or scorer, to choose by. None is
+        "neg_log_loss", of smoothed labels if ``Cs`` is an int, as in
+        :class:`LinearProbe`.
     class_weight : dict, "balanced", list of these, or None, default=None
-        As in scikit-learn; with several labels a list holds one for each.
+        Weights of classes as in scikit-learn; a list has one entry per label.
     pooled_row : bool, default=False
         Whether the last instance of each bag is the pooled row of the whole image, as
         ``MedSigLIPPatchEmbedder(pooled_row=True)`` returns it. It has weights of its
-        own, and its score is added to that of the parts: for findings that fill the
-        image. It must not be missing.
+        own, and its score is added to that of the parts, which helps with findings that
+        fill the image. It must not be missing.
     tol : float, default=1e-4
-        Stop when the objective is about this share above a minimum.
+        Relative tolerance: the fit stops when the objective is about this fraction
+        above a minimum.
     max_iter : int, default=300
-        Steps at most.
+        Maximum number of steps.
     refit : bool, default=True
-        Fit all samples with the best ``C``. False averages the coefficients of the
-        folds, each at its best ``C``.
+        Whether to fit all samples with the best ``C``. False averages the coefficients
+        of the folds, each at its best ``C``.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,) or (n_labels, 2)
-        Sorted labels; for several labels a row ``[0, 1]`` each.
+        Sorted classes; for several labels a row ``[0, 1]`` each.
     C_ : float, or ndarray of shape (n_labels,)
-        The ``C`` chosen. With ``refit=False`` the mean over the folds.
+        The chosen ``C``; with ``refit=False``, its mean over the folds.
     Cs_ : ndarray of shape (n_Cs,)
-        Values to choose from, in rising order.
+        Values to choose from, in increasing order.
     coef_ : ndarray of shape (1, width), (n_classes, width) or (n_labels, width)
-        Coefficients of an instance as it is passed.
-    row_coef_ : ndarray, shaped as ``coef_``
-        Coefficients of the pooled row; only with ``pooled_row=True``.
+        Coefficients of instances as they are passed, not whitened.
+    row_coef_ : ndarray of the shape of ``coef_``
+        Coefficients of the pooled row. It exists only with ``pooled_row=True``.
     intercept_ : ndarray of shape (1,), (n_classes,) or (n_labels,)
-        Constants.
+        Intercepts.
     scores_ : ndarray of shape (n_folds, 1, n_Cs) or (n_labels, n_folds, 1, n_Cs)
-        Scores on the bags that each fold left out. Absent where ``C`` was fixed, and
-        NaN for a label whose ``C`` was.
-    n_iter_ : ndarray, shaped as ``scores_``
-        Steps taken by each fit of a fold.
+        Scores on the bags left out by each fold; the axis of length 1 corresponds to
+        the ``l1_ratios`` of ``LogisticRegressionCV``. It does not exist if ``C`` could
+        not be chosen, and is NaN for a label whose ``C`` could not be chosen.
+    n_iter_ : ndarray of the shape of ``scores_``
+        Number of steps of each fit of a fold.
     label_names_ : ndarray of shape (n_labels,)
-        Names of the columns of ``y``, where it is a DataFrame of several labels.
+        Names of the columns of ``y``, if it is a DataFrame of several labels.
     n_features_in_ : int
         Width of an instance.
 
     See Also
     --------
-    LinearProbe : The same for rows, one vector a sample.
+    LinearProbe : Logistic regression on rows, one vector per sample.
 
     Notes
     -----
     The logit of a bag of ``m`` instances ``x_j`` with a pooled row ``z`` is
     ``log(sum_j exp(4 * w @ x_j) / m) / 4 + u @ z + b``: a smooth maximum [1]_. Because
     of the mean, bags of different sizes can be compared, and repeating all instances of
-    a bag changes nothing. The penalty is ``|v|^2 / (2 C)`` with ``v`` the coefficients
-    in whitened coordinates, in which instances have unit variance in all directions. To
-    the variance of each, ``0.1 * width / n_samples`` of their mean is added, and at
-    most all of it. The pooled row has a deviation of 0.3. Whitening looks at the bags
-    of all folds, never at their labels.
-    With one instance a bag this is logistic regression on whitened rows. With more, the
-    objective is not convex: the solution is the minimum reached from zero, where a bag
-    counts by the mean of its instances.
+    a bag changes nothing.
 
-    Cost: two products of ``X`` with a matrix of all folds, penalties and labels a step,
-    in float32, some 20 to 80 steps. ``X`` is neither copied nor whitened. A lazy array,
-    or one of another type, is held in memory as float32 up to 4 GiB; of a larger one
-    pieces are read twice a step, which may take hours: fewer ``Cs`` and folds help.
+    The penalty is ``|v|^2 / (2 C)``, where ``v`` are the coefficients in whitened
+    coordinates, in which instances have unit variance in all directions. To the
+    variance of each, ``0.1 * width / n_samples`` of their mean is added, and at most
+    all of it. The pooled row has a standard deviation of 0.3. Whitening uses the bags
+    of all folds, but not their labels.
+
+    With one instance per bag this is logistic regression on whitened rows. With more,
+    the objective is not convex: the solution is the minimum reached from zero, where a
+    bag counts by the mean of its instances.
+
+    Each step costs two products of ``X`` with a matrix of all folds, penalties and
+    labels, in float32; there are typically 20 to 80 steps. ``X`` is neither copied nor
+    whitened. A lazy array, or one of another type, is held in memory as float32 up to
+    4 GiB. A larger one is read twice per step, which may take hours: use fewer ``Cs``
+    and folds.
 
     References
     ----------
@@ -161,16 +169,16 @@ class BagProbe(PenaltyChooser):
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Choose the penalty and learn.
+        """Choose the penalty and fit the probe.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_instances, width)
-            Bags. An instance of NaN alone is not there.
+            Bags. An instance that consists of NaN only is missing.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            Classes; or 1 and 0 for each of several labels, NaN where it is not known.
+            Classes; or 1 and 0 for each of several labels, with NaN for unknown ones.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the bags, in learning and in scoring.
+            Weights of the bags, in fits and in scores.
         groups : array-like of shape (n_samples,), default=None
             Groups that the folds keep together, such as patients.
 
@@ -181,15 +189,15 @@ class BagProbe(PenaltyChooser):
         Raises
         ------
         ValueError
-            If ``X`` is not an array of bags, a bag is empty, an instance holds NaN in
-            part or infinity, or ``y`` holds fewer than two classes.
+            If ``X`` is not an array of bags, a bag is empty, an instance contains some
+            NaN or infinity, or ``y`` has fewer than two classes.
 
         Warns
         -----
         UserWarning
             If a class has too few samples to choose ``C``.
         ConvergenceWarning
-            If ``max_iter`` was too few.
+            If ``max_iter`` is too small.
         """
         bags = check_bags(X, estimator=self, values=False)
         self.n_features_in_ = bags.shape[2]
@@ -212,9 +220,9 @@ class BagProbe(PenaltyChooser):
         Returns
         -------
         ndarray of shape (n_samples, n_instances[, n_classes or n_labels])
-            Logits, the constant and the pooled row included; NaN where there is no
-            instance. The pooled row has none of its own. Two classes have one score,
-            that of the second.
+            Logits, with the intercept and the score of the pooled row added; NaN for a
+            missing instance. The pooled row has no logit of its own. Two classes have
+            one score, that of the second.
         """
         check_is_fitted(self)
         bags = self._check(X)

@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from sk_medsiglip._labels import finding_names
 from sk_medsiglip.cache import EmbeddingCache
 from sk_medsiglip.embedding import MedSigLIPTextEmbedder, plain_rows
 from sk_medsiglip.exceptions import PromptError
@@ -134,10 +135,8 @@ def _weights(head: Any) -> tuple[np.ndarray, list[Any]]:
     weights = weights / scale
     classes = head.classes_
     if isinstance(classes, list) or classes.ndim == 2:  # of scikit-learn, or ours
-        numbers = range(len(classes))
-        names = getattr(head, "findings_", getattr(head, "label_names_", numbers))
-        return weights, list(names)
+        return weights, list(finding_names(head, range(len(classes))))
     if len(weights) == 1:
-        findings = getattr(head, "findings_", None)
+        findings = finding_names(head)
         return weights, [classes[1] if findings is None else findings[0]]
     return weights, list(classes)

@@ -62,6 +62,7 @@ from sk_medsiglip.images._study import StudyParts as StudyParts
 from sk_medsiglip.images._study import open_study as open_study
 from sk_medsiglip.images._study import study_parts as study_parts
 from sk_medsiglip.images._urls import redact as redact
+from sk_medsiglip.images._urls import without_signature as without_signature
 
 __all__ = [
     "VOI",

@@ -59,6 +59,15 @@ _VERSIONS = (
     *("mtime", "modified", "created", "oid", "blob_id"),
 )
 
+#: Parameters that hold the signature of a URL, and those that belong to it, for example
+#: its time. Those of S3 and Google are told by their prefix.
+_SIGNATURES = {"x-amz-signature", "x-goog-signature", "signature", "sig"}
+_SIGNING = _SIGNATURES.union(
+    ("awsaccesskeyid", "expires", "googleaccessid", "key-pair-id", "policy"),  # older
+    ("se", "sip", "skoid", "sks", "skt", "ske", "sktid", "skv"),  # Azure
+    ("sp", "spr", "sr", "st", "sv"),
+)
+
 
 def is_url(text: str) -> bool:
     """Whether a string is opened by fsspec rather than as a path."""
@@ -81,6 +90,26 @@ def redact(url: str) -> str:
     'https://host/a.png?...'
     """
     return "::".join(_redact_one(link) for link in _links(url))
+
+
+def without_signature(url: str) -> str:
+    """Return a URL without the parameters of a signature, which change every time.
+
+    >>> without_signature("https://host/a.png?v=2&X-Amz-Date=1&X-Amz-Signature=1f")
+    'https://host/a.png?v=2'
+    """
+    address, _, query = url.partition("?")
+    given = parse_qsl(query, keep_blank_values=True)
+    names = {name.lower() for name, _ in given}
+    if len(_links(url)) > 1 or not names & _SIGNATURES:
+        return url
+    kept = [
+        (name, value)
+        for name, value in given
+        if name.lower() not in _SIGNING
+        and not name.lower().startswith(("x-amz-", "x-goog-"))
+    ]
+    return f"{address}?{urlencode(kept)}" if kept else address
 
 
 def _links(url: str) -> list[str]:
@@ -166,20 +195,8 @@ def url_state(url: str) -> bytes | None:
     versions = [(name, str(record[name])) for name in _VERSIONS if record.get(name)]
     if not versions:
         return None
-    known = (_without_signature(url), record.get("size"), versions)
+    known = (without_signature(url), record.get("size"), versions)
     return blake3(repr(known).encode()).digest()
-
-
-def _without_signature(url: str) -> str:
-    address, found, query = url.partition("?")
-    if not found or len(_links(url)) > 1:
-        return url
-    kept = [
-        (name, value)
-        for name, value in parse_qsl(query, keep_blank_values=True)
-        if not name.lower().startswith(("x-amz-", "x-goog-"))
-    ]
-    return f"{address}?{urlencode(kept)}"
 
 
 def _fetch(url: str, max_bytes: int, check: Callable[[bytes], None]) -> bytes:

@@ -29,6 +29,8 @@ from sk_medsiglip.model_selection._each_label import EachLabel
 PROBE = {"head": "logistic", "preprocessing": "none", "logistic_class_weight": None}
 #: Heads of scikit-learn, which learn one question.
 _OF_ONE_QUESTION = ("knn", "svm", "boosting", "mlp")
+#: Those of them that compare distances, which depend on the scale of the columns.
+_OF_DISTANCES = ("knn", "svm")
 #: Steps before these and "logistic"; the other heads compare directions.
 _PREPROCESSING = {
     "none": None,
@@ -69,12 +71,15 @@ class HeadSpace:
         return self(FixedTrial(settings))
 
     def first_trials(self) -> list[dict[str, Any]]:
-        """Return a trial of each head at its usual settings."""
+        """Return trials of the heads at their usual settings, one or two of each."""
+        usual = dict.fromkeys(self.heads, "standardize") | {"logistic": "none"}
+        pairs = [(name, usual[name]) for name in self.heads]
+        pairs += [(name, "none") for name in _OF_DISTANCES if name in self.heads]
         trials = []
-        for name, (head, ranges) in self.heads.items():
-            usual = {f"{name}_{key}": head.get_params()[key] for key in ranges}
-            way = "none" if name == "logistic" else "standardize"
-            trials.append({"head": name, "preprocessing": way, **usual})
+        for name, way in pairs:
+            head, ranges = self.heads[name]
+            settings = {f"{name}_{key}": head.get_params()[key] for key in ranges}
+            trials.append({"head": name, "preprocessing": way, **settings})
         return trials
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -18,6 +20,7 @@ from sklearn.exceptions import FitFailedWarning
 from threadpoolctl import threadpool_limits
 
 from sk_medsiglip._warning import warn_user
+from sk_medsiglip.cache import holding
 from sk_medsiglip.model_selection._head_space import PROBE
 from sk_medsiglip.model_selection._head_trials import ERROR, FOLDS, Objective
 
@@ -31,19 +34,23 @@ _SMALL = 2_000_000
 def open_study(storage: str | os.PathLike[str] | None, seed: int) -> Study:
     """Return a study, made if it is not there yet."""
     where: Any = None if storage is None else os.fspath(storage)
+    alone: AbstractContextManager[None] = nullcontext()
     if where is not None and "://" not in where:
         if where.endswith((".db", ".sqlite", ".sqlite3")):
+            # Two processes that create the tables of a new file at once would fail.
+            alone = holding(Path(f"{where}.lock"))
             where = f"sqlite:///{where}"
         else:
             where = JournalStorage(JournalFileBackend(where))
-    return optuna.create_study(
-        study_name=_NAME,
-        storage=where,
-        # Processes that share a storage must not draw the same.
-        sampler=optuna.samplers.TPESampler(seed=seed if where is None else None),
-        direction="maximize",
-        load_if_exists=True,
-    )
+    with alone:
+        return optuna.create_study(
+            study_name=_NAME,
+            storage=where,
+            # Processes that share a storage must not draw the same.
+            sampler=optuna.samplers.TPESampler(seed=seed if where is None else None),
+            direction="maximize",
+            load_if_exists=True,
+        )
 
 
 def begin(study: Study, objective: Objective, told: dict[str, Any] | None) -> None:

@@ -1,5 +1,6 @@
 """The command line on real files, with the demonstration checkpoint."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -689,7 +690,14 @@ def test_parse_bytes(text, n_bytes):
 
 
 def test_doctor_finds_a_working_installation(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    installed = importlib.metadata.version
+
+    def without_matplotlib(package):
+        if package == "matplotlib":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return installed(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", without_matplotlib)
     result = run("doctor")
     assert result.exit_code == 0, result.output
     assert f"sk-medsiglip {__version__}" in result.stdout
@@ -697,6 +705,8 @@ def test_doctor_finds_a_working_installation(monkeypatch):
     assert "SK_MEDSIGLIP_MODEL is not set" in result.stdout
     assert "128 px, 192 values per embedding" in result.stdout
     assert 'pip install "sk-medsiglip[plot]"' in result.stdout
+    assert "matplotlib not installed" in result.stdout
+    assert "tiles of slides" in result.stdout
     assert "The main tasks run here" in result.stdout
 
 

@@ -1,13 +1,16 @@
 """Labels outlive crashes, other programs and other sessions."""
 
+import copy
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import skops.io
 
 from sk_medsiglip.exceptions import LabelFileWarning, SessionError
 
@@ -216,3 +219,9 @@ def test_the_locked_rows_stay_when_the_session_is_opened_again(make_plain, path)
         make_plain(labels_path=path, groups=np.roll(np.arange(60) // 2, 1))
     with pytest.raises(SessionError, match="once"):
         make_plain(labels_path=path, locked=np.roll(locked, 2))
+
+
+@pytest.mark.parametrize("save", [pickle.dumps, copy.copy, skops.io.dumps])
+def test_a_session_is_not_saved_and_says_what_is(make_plain, save):
+    with pytest.raises(TypeError, match="labels_path"):
+        save(make_plain())

@@ -90,6 +90,24 @@ def test_secrets_of_urls_are_left_out(url):
     assert _urls.redact(url) == SECRETS[url]
 
 
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [
+        ("v=1&X-Amz-Date=2&X-Amz-Signature=3", "?v=1"),
+        ("X-Goog-Expires=2&X-Goog-Signature=3", ""),
+        ("id=1&Expires=2&Key-Pair-Id=3&Signature=4", "?id=1"),
+        ("sv=1&se=2&sr=b&sp=r&sig=3&snapshot=4", "?snapshot=4"),
+        # Nothing is signed, and each of these may distinguish two images.
+        ("key=b.png", "?key=b.png"),
+        ("st=1&policy=2", "?st=1&policy=2"),
+        (".png", "?.png"),
+    ],
+)
+def test_a_signature_is_left_out_of_the_identity_of_a_url(query, kept):
+    url = "https://host/a"
+    assert _urls.without_signature(f"{url}?{query}") == url + kept
+
+
 # ------------------------------------------------------------------ DICOM and NIfTI
 
 

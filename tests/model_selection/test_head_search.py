@@ -539,14 +539,17 @@ def start():
 
 
 def load(file):
-    backend = optuna.storages.journal.JournalFileBackend(str(file))
-    storage = optuna.storages.JournalStorage(backend)
+    storage = f"sqlite:///{file}"
+    if file.suffix == ".journal":
+        backend = optuna.storages.journal.JournalFileBackend(str(file))
+        storage = optuna.storages.JournalStorage(backend)
     return optuna.load_study(study_name="head-search", storage=storage)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="runs on Windows without fork")
-def test_processes_share_a_storage(tmp_path, start):
-    file, n = tmp_path / "trials.journal", 8
+@pytest.mark.parametrize("name", ["trials.journal", "trials.db"])
+def test_processes_share_a_storage(name, tmp_path, start):
+    file, n = tmp_path / name, 8
     processes = [start(file, n) for _ in range(3)]
     for one in processes:
         one.join(120)
