@@ -11,7 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["best_of", "cpu_features", "in_turns", "setting", "write_results"]
+__all__ = [
+    "best_of",
+    "cpu_features",
+    "in_turns",
+    "read_results",
+    "setting",
+    "write_results",
+]
 
 _FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 _RESULTS = Path(__file__).parent / "results"
@@ -60,6 +67,13 @@ def cpu_features() -> list[str]:
         return []
     flags = set(described.read_text(encoding="utf-8").split())
     return [name for name in _FEATURES if name in flags]
+
+
+def read_results(name: str) -> dict[str, Any]:
+    """Return the results of an earlier run."""
+    path = _RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def write_results(name: str, results: Mapping[str, Any]) -> None:

@@ -1,9 +1,12 @@
-"""Which images to label next: the queue of a session, and random draws.
+"""Which images to label next: the queue of a session, random draws, scikit-activeml.
 
 Run ``python -m benchmarks.queue``. Labels are given by the truth, eight at a time, and
 the area under the ROC curve is that of the session's classifier on other patients after
-32, 64 and 128 labels. Each draw begins with half of the patients of the pool; both
+32, 64 and 128 labels. Each draw begins with half of the patients of the pool; all
 sides see the same ones, with the same prompts, so that their differences are paired.
+The strategies of scikit-activeml ask the classifier of the session, refitted after each
+eight labels as for the queue. Of seven, the one with the highest mean area on each set
+is compared; it was found on other draws.
 Phantoms and PneumoniaMNIST [1]_ are embedded by the demonstration checkpoint (its
 figures say nothing of medicine); the rows of the digits are their pixels, and they have
 no prompts. The rare finding is the nodule, thinned out to 2 % of the pool.
@@ -18,7 +21,9 @@ References
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +33,7 @@ from scipy.stats import t as student
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
-from benchmarks._measure import setting, write_results
+from benchmarks._measure import read_results, setting, write_results
 from benchmarks.demo_checkpoint import (
     PNEUMONIA_PROMPTS,
     TEST_SEED,
@@ -45,8 +50,13 @@ N_LABELS = (32, 64, 128)
 BATCH = 8
 RARE, RARE_SHARE = "nodule", 0.02
 DIGIT = 8
-#: First seed of the draws. The constants of the queue were chosen on seeds 0 to 9.
-SEED = 100
+#: First seed of the draws. The constants of the queue were chosen on seeds 0 to 9, and
+#: so were the strategies of scikit-activeml.
+SEED, FIRST_SEED = 100, 0
+
+Rows = NDArray[np.intp]
+#: Returns the next rows to label, of a session and what is known: 0, 1, or NaN.
+Chooser = Callable[[ExploreSession, NDArray[np.float64], int], Rows]
 
 
 class Task(NamedTuple):
@@ -117,37 +127,108 @@ def digits_task() -> Task:
     )  # fmt: skip
 
 
-def measure(task: Task, n_draws: int) -> dict[str, Any]:
-    """Return the areas by number of labels, and the paired difference."""
-    chosen, random = (
-        np.array([list(areas(task, SEED + i, by_queue)) for i in range(n_draws)])
-        for by_queue in (True, False)
-    )
-    found: dict[str, Any] = {"positives in the pool": float(task.y.mean())}
-    for place, n_labels in enumerate(N_LABELS):
-        gain = chosen[:, place, 0] - random[:, place, 0]
-        low, high = interval(gain)
-        found[f"{n_labels} labels"] = {
-            "AUC, random": float(random[:, place, 0].mean()),
-            "AUC, queue": float(chosen[:, place, 0].mean()),
-            "queue - random": float(gain.mean()),
-            "low": low,
-            "high": high,
-            "positives, random": float(random[:, place, 1].mean()),
-            "positives, queue": float(chosen[:, place, 1].mean()),
+def by_queue(session: ExploreSession, known: NDArray[np.float64], seed: int) -> Rows:
+    """Return what the session asks for next."""
+    return session.queue(BATCH)
+
+
+def at_random(session: ExploreSession, known: NDArray[np.float64], seed: int) -> Rows:
+    """Return the next of the rows in a random order, the same at each call."""
+    order = np.random.default_rng([seed, 1]).permutation(len(known))
+    n_known = int(np.isfinite(known).sum())
+    return order[n_known : n_known + BATCH]
+
+
+def by_strategy(make: Callable[..., Any]) -> Chooser:
+    """Return a chooser that asks a strategy of scikit-activeml."""
+    from skactiveml import pool
+    from skactiveml.classifier import SklearnClassifier
+
+    def choose(session: ExploreSession, known: NDArray[np.float64], seed: int) -> Rows:
+        strategy = make(random_state=seed + int(np.isfinite(known).sum()))
+        asked: dict[str, Any] = {}
+        if not isinstance(strategy, pool.TypiClust | pool.MaxHerding):
+            if session.classifier_ is None:  # without prompts, before two labels
+                return at_random(session, known, seed)
+            classifier = SklearnClassifier(session.classifier_, classes=[0, 1])
+            name = "estimator" if isinstance(strategy, pool.Clue) else "clf"
+            asked = {name: classifier, f"fit_{name}": False}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # clusters of rows that are equal
+            found = strategy.query(session.X, known, batch_size=BATCH, **asked)
+        return np.asarray(found, dtype=np.intp)
+
+    return choose
+
+
+def strategies() -> dict[str, Chooser]:
+    """Return strategies of scikit-activeml for batches, on rows of a frozen network."""
+    from skactiveml import pool
+
+    makers = {
+        "margin": partial(pool.UncertaintySampling, "margin_sampling"),
+        "BADGE": pool.Badge,
+        "CLUE": pool.Clue,
+        "DropQuery": pool.DropQuery,
+        "FALCUN": pool.Falcun,
+        "TypiClust": pool.TypiClust,
+        "MaxHerding": pool.MaxHerding,
+    }
+    return {name: by_strategy(make) for name, make in makers.items()}
+
+
+def measure(
+    task: Task, n_draws: int, theirs: Mapping[str, Chooser], n_tried: int
+) -> dict[str, Any]:
+    """Return the areas by number of labels, and the paired differences."""
+    sides: dict[str, Chooser] = {"random": at_random, "queue": by_queue}
+    results: dict[str, Any] = {"positives in the pool": float(task.y.mean())}
+    if theirs:
+        tried = {
+            name: float(draws(task, choose, FIRST_SEED, n_tried)[..., 0].mean())
+            for name, choose in theirs.items()
         }
-    return found
+        best = max(tried, key=lambda name: tried[name])
+        sides["theirs"] = theirs[best]
+        results["scikit-activeml's best"] = best
+        results["mean AUC of its strategies on other draws"] = tried
+    found = {name: draws(task, choose, SEED, n_draws) for name, choose in sides.items()}
+    for place, n_labels in enumerate(N_LABELS):
+        at = {name: values[:, place] for name, values in found.items()}
+        others = [name for name in at if name != "queue"]
+        results[f"{n_labels} labels"] = {
+            **{f"AUC, {name}": float(at[name][:, 0].mean()) for name in at},
+            **{
+                key: value
+                for name in others
+                for key, value in gain(name, at["queue"] - at[name]).items()
+            },
+            **{f"positives, {name}": float(at[name][:, 1].mean()) for name in at},
+        }
+    return results
 
 
-def interval(gain: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the interval of a mean over draws, by Student's t."""
-    if len(gain) < 2:
-        return float("nan"), float("nan")
-    half = student.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain))
-    return float(gain.mean() - half), float(gain.mean() + half)
+def draws(task: Task, choose: Chooser, first: int, n: int) -> NDArray[np.float64]:
+    """Return area and number of positives, (draws, numbers of labels, 2)."""
+    return np.array([list(areas(task, first + i, choose)) for i in range(n)])
 
 
-def areas(task: Task, seed: int, by_queue: bool) -> Iterator[tuple[float, int]]:
+def gain(name: str, differences: NDArray[np.float64]) -> dict[str, float]:
+    """Return the mean of paired differences, and its interval by Student's t."""
+    values = differences[:, 0]
+    half = float("nan")
+    if len(values) > 1:
+        half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1)
+        half /= np.sqrt(len(values))
+    mean = float(values.mean())
+    return {
+        f"queue - {name}": mean,
+        f"low, {name}": float(mean - half),
+        f"high, {name}": float(mean + half),
+    }
+
+
+def areas(task: Task, seed: int, choose: Chooser) -> Iterator[tuple[float, int]]:
     """Yield the area and the number of positives, at each number of labels."""
     rng = np.random.default_rng(seed)
     patients = rng.permutation(np.unique(task.groups))
@@ -157,23 +238,23 @@ def areas(task: Task, seed: int, by_queue: bool) -> Iterator[tuple[float, int]]:
         groups=task.groups[pool], model="demo", random_state=seed,
     )  # fmt: skip
     truth = task.y[pool]
-    at_random = rng.permutation(len(pool))
+    known = np.full(len(pool), np.nan)
+    if task.prompts is not None:
+        session.refit(figures=False)
     for n_labels in range(BATCH, max(N_LABELS) + 1, BATCH):
-        rows = (
-            session.queue(BATCH) if by_queue else at_random[n_labels - BATCH : n_labels]
-        )
+        rows = choose(session, known, seed)
+        known[rows] = truth[rows]
         for value, word in ((0, "no"), (1, "yes")):
             session.label(rows[truth[rows] == value], session.columns[0], word)
-        known = session.labels.iloc[:, 0]
-        can_learn = task.prompts is not None or known.nunique() > 1
-        if can_learn and (by_queue or n_labels in N_LABELS):
+        can_learn = task.prompts is not None or len(np.unique(known[known >= 0])) > 1
+        if can_learn and (choose is not at_random or n_labels in N_LABELS):
             session.refit(figures=False)
         if n_labels in N_LABELS:
             area = 0.5
             if session.classifier_ is not None:
                 scores = session.classifier_.decision_function(task.X_test)
                 area = float(roc_auc_score(task.y_test, scores))
-            yield area, int((known == "yes").sum())
+            yield area, int((known == 1).sum())
 
 
 def main() -> None:
@@ -182,19 +263,24 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--tried", type=int, default=3, help="draws to choose by")
+    parser.add_argument("--only", nargs="+", help="sets to measure; others are kept")
     parser.add_argument("--dry", action="store_true", help="write no results")
     arguments = parser.parse_args()
     tasks = phantom_tasks(arguments.images)
     tasks += [*pneumonia_task(arguments.data), digits_task()]
-    results: dict[str, Any] = setting(
-        "numpy", "scikit-learn", draws=arguments.draws, batch=BATCH,
-        images=arguments.images,
+    results: dict[str, Any] = {} if arguments.only is None else read_results("queue")
+    results |= setting(
+        "numpy", "scikit-learn", "scikit-activeml", draws=arguments.draws, batch=BATCH,
+        images=arguments.images, tried=arguments.tried,
     )  # fmt: skip
-    for task in tasks:
-        results[task.name] = measure(task, arguments.draws)
-        print(task.name, results[task.name], flush=True)
-    if not arguments.dry:
-        write_results("queue", results)
+    theirs = strategies()
+    named = {task.name: task for task in tasks}
+    for name in arguments.only or named:
+        results[name] = measure(named[name], arguments.draws, theirs, arguments.tried)
+        print(name, results[name], flush=True)
+        if not arguments.dry:
+            write_results("queue", results)
 
 
 if __name__ == "__main__":

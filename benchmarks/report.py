@@ -159,14 +159,24 @@ _SECTIONS = {
     ),
     "queue": Section(
         "What to label next",
-        "`ExploreSession.queue` against random draws of the same pool, eight labels at "
-        "a time, paired over draws; low and high are the 95 % interval of the mean "
-        "difference. The area under the ROC curve is that of the session's classifier "
+        "`ExploreSession.queue` against random draws of the same pool, and against a "
+        "strategy of scikit-activeml that asks the same classifier: of seven the best "
+        "on each set, chosen on other draws. Eight labels at a time, paired over "
+        "draws; low and high are the 95 % interval of the mean difference. The area "
+        "under the ROC curve is that of the session's classifier "
         "on other patients. Phantoms and PneumoniaMNIST (Yang et al., MedMNIST v2; CC "
         "BY 4.0) are embedded by the demonstration checkpoint, which knows nothing of "
-        "medicine; the digits are pixels without prompts. scikit-activeml is not "
-        "compared here. The constants of the queue were chosen on other draws of the "
-        "same sets.",
+        "medicine; the digits are pixels without prompts. The constants of the queue "
+        "were chosen on other draws of the same sets.",
+    ),
+    "explore": Section(
+        "The explore page",
+        "The real page and its server, in a browser without a window on the same "
+        "machine: milliseconds from an event (a click, a key, the mouse let go) to the "
+        "first frame in which the answer is drawn and its images are loaded. Rows are "
+        "made up and memory-mapped; texts come from the store, so that no model is "
+        "loaded; a new text loads it, and the second figure of memory has it. Other "
+        "work ran on the machine meanwhile.",
     ),
     "audit_labels": Section(
         "Label errors",
@@ -509,6 +519,22 @@ _TARGETS = [
         for which in ("120 patients", "300 patients")
         for size in ("3", "10", "40")
         for metric in ("roc_auc", "sensitivity", "brier")
+    ),
+    *(
+        (
+            f"Explore page, 100,000 images: {what}, {how}",
+            ("explore", what, how),
+            "at most",
+            limit,
+        )
+        for what, how, limit in [
+            ("prompt to histogram, ROC and map, ms", "p95", 300),
+            ("outline to thumbnails, ms", "median", 300),
+            ("key to labelled, ms", "p95", 200),
+            ("refit to figures and map, ms", "p95", 500),
+            ("first paint, ms", "p95", 2000),
+            ("memory", "server / rows", 2),
+        ]
     ),
     *(
         (

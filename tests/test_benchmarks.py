@@ -118,10 +118,14 @@ def test_the_audit_finds_what_is_planted(tmp_path):
 
 def test_the_queue_is_measured_in_pairs(monkeypatch):
     monkeypatch.setattr(queue, "N_LABELS", (16, 24))
-    found = queue.measure(queue.digits_task(), 2)["24 labels"]
+    theirs = {"backwards": lambda session, known, seed: session.queue(8)[::-1]}
+    found = queue.measure(queue.digits_task(), 2, theirs, 1)
+    assert found["scikit-activeml's best"] == "backwards"
+    found = found["24 labels"]
     gain = found["AUC, queue"] - found["AUC, random"]
     assert found["queue - random"] == pytest.approx(gain)
-    assert found["low"] <= gain <= found["high"]
+    assert found["low, random"] <= gain <= found["high, random"]
+    assert found["queue - theirs"] == 0
     y = np.array([0] * 98 + [1] * 40)
     assert y[queue.thin_out(y, 0.02)].tolist() == [0] * 98 + [1] * 2
 

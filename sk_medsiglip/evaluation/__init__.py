@@ -25,6 +25,7 @@
     _reliability_plot.py     ReliabilityDisplay
     _subgroup_plot.py        SubgroupForestDisplay
     _label_efficiency_plot.py, _embedding_map_plot.py, _mistakes_plot.py
+    _embedding_map.py        coordinates of maps, and how pages show them
     _style.py                colours, names and elements of displays
 
     _report.py               write_report, which fills report.html.jinja

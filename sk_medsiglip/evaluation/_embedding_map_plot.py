@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.decomposition import PCA
 from sklearn.utils import check_array, check_consistent_length
 
 from sk_medsiglip._axes import new_axes
 from sk_medsiglip._drawn_names import drawn, drawn_lines
+from sk_medsiglip._files import new_file
+from sk_medsiglip._page import photograph, render_page
 from sk_medsiglip.embedding import plain_rows
 from sk_medsiglip.evaluation import _style as style
+from sk_medsiglip.evaluation._embedding_map import (
+    groups_of,
+    map_on_page,
+    two_components,
+)
+from sk_medsiglip.images import image_rows, read_image
 
 
 @dataclass(eq=False, repr=False)
@@ -134,10 +142,7 @@ class EmbeddingMapDisplay:
                     "y['effusion']."
                 )
             check_consistent_length(rows, y)
-        pca = PCA(2, random_state=0)
-        points = plain_rows(pca.fit(rows), rows)
-        display = cls(points, pca.explained_variance_ratio_, y, title=title)
-        return display.plot(ax)
+        return cls(*two_components(rows), y, title=title).plot(ax)
 
     def plot(self, ax: Any = None, *, size: float = 14.0) -> Self:
         """Draw the map.
@@ -161,17 +166,18 @@ class EmbeddingMapDisplay:
         ValueError
             If there are more values than colours.
         """
-        members = self._members()
+        groups = groups_of(self.values, len(self.points))
         ax = new_axes(ax, (5.6, 5), "Drawing embeddings")
         self.scatters_: dict[Any, Any] = {}
-        colours = iter(zip(style.COLOURS, style.MARKERS, strict=False))
-        for value, rows in members.items():
-            colour, marker = (style.UNKNOWN, "o") if value is None else next(colours)
-            word = "not known" if value is None else drawn(value, 30)
-            look = {"s": size, "color": colour, "marker": marker, "alpha": 0.75}
-            label = f"{word} ({rows.sum():,})"
-            self.scatters_[value] = ax.scatter(
-                *self.points[rows].T, linewidths=0, label=label, **look
+        for group in groups:
+            self.scatters_[group.value] = ax.scatter(
+                *self.points[group.rows].T,
+                s=size,
+                color=group.colour,
+                marker=style.MARKERS[group.mark],
+                alpha=0.75,
+                linewidths=0,
+                label=f"{drawn(group.word, 30)} ({len(group.rows):,})",
             )
         first, second = self.explained
         ax.set_xlabel(f"first component ({first:.0%} of the variance)")
@@ -185,23 +191,77 @@ class EmbeddingMapDisplay:
             style.small_legend(ax, markerscale=1.5, **beside)
         return style.finish(self, ax)
 
-    def _members(self) -> dict[Any, NDArray[np.bool_]]:
-        """Return the rows of each value; missing values first, to be drawn below."""
-        if self.values is None:
-            return {"images": np.ones(len(self.points), dtype=bool)}
-        values = pd.Series(np.asarray(self.values))
-        missing = values.isna().to_numpy()
-        known = values[~missing]
-        if known.dtype.kind == "f" and (known % 1 == 0).all():
-            known = known.astype(int)  # NaN among whole numbers made them floats
-        levels = sorted(known.unique().tolist(), key=lambda one: (str(type(one)), one))
-        if len(levels) > len(style.COLOURS):
-            raise ValueError(
-                f"y has {len(levels)} different values, and {len(style.COLOURS)} "
-                "colours can be told apart by everyone. Merge some values, or make "
-                "bands with pd.cut."
-            )
-        found: dict[Any, NDArray[np.bool_]] = {None: missing} if missing.any() else {}
-        for one in levels:
-            found[one] = (values == one).to_numpy() & ~missing
-        return found
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        names: ArrayLike | None = None,
+        images: Any = None,
+    ) -> Path:
+        """Write the map as one HTML file, whose points tell which image they are.
+
+        The file holds everything it shows: it needs no server, runs no scripts and
+        makes no requests. The name of a point, and its image if there is one, appear
+        where the mouse rests on it. matplotlib is not needed.
+
+        Parameters
+        ----------
+        path : path-like
+            File to write. An existing file is replaced.
+        names : array-like of shape (n_samples,), default=None
+            Names of the points. By default, "row 0" and so on. Note that file names
+            may identify patients.
+        images : list of n_samples images, default=None
+            Images or their paths, as :func:`~sk_medsiglip.images.read_image` takes
+            them. **The file then holds images of patients**, each as a copy of at most
+            256 pixels a side, some 20 to 60 kB.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        ImageReadError
+            If an image cannot be read.
+        ValueError
+            If there are more values than colours, or lengths do not fit each other.
+
+        Notes
+        -----
+        A point takes about 100 bytes. Above some 20,000 points browsers are slow.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from sk_medsiglip.evaluation import EmbeddingMapDisplay
+        >>> points = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]])
+        >>> display = EmbeddingMapDisplay(points, [0.6, 0.3], ["PA", "AP", "PA"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = display.to_html(Path(folder) / "map.html")
+        ...     text = page.read_text(encoding="utf-8")
+        >>> "row 1: AP" in text
+        True
+        """
+        file, n_points = Path(path), len(self.points)
+        words = [f"row {row}" for row in range(n_points)]
+        if names is not None:
+            words = [str(name) for name in np.asarray(names)]
+        pictures = None
+        if images is not None:
+            pictures = [photograph(read_image(one)) for one in image_rows(images)]
+        check_consistent_length(self.points, words, pictures)
+        groups = groups_of(self.values, n_points)
+        drawing = map_on_page(self.points, self.explained, groups, words, pictures)
+        title = self.title or "Map of embeddings"
+        page = render_page(
+            "evaluation",
+            "embedding_map.html.jinja",
+            {"title": title, "map": drawing, "has_pictures": pictures is not None},
+        )
+        with new_file(file) as draft:
+            draft.write_text(page, encoding="utf-8", errors="replace")
+        return file

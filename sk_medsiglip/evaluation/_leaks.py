@@ -129,15 +129,18 @@ def warn_of_leaks(leaks: list[Leak]) -> None:
             warnings.warn(one, LeakageWarning, stacklevel=3)
 
 
-def count_copies(X: Any, embedder: AnyEmbedder | None) -> int | None:
-    """Return the number of images with the same content as another image of the set.
+def as_rows(X: Any, embedder: AnyEmbedder | None) -> Any:
+    """Return one row per sample, or the images themselves without an embedder."""
+    if embedder is not None and not is_matrix(X):
+        X = plain_rows(embedder, X)
+    return bag_means(X) if is_bags(X) else X
 
-    None if ``X`` holds images and there is no embedder to compare them with.
-    """
-    X = _as_rows(X, embedder)
-    if not is_matrix(X):
+
+def count_copies(rows: Any) -> int | None:
+    """Return the number of rows that equal another one, None for images."""
+    if not is_matrix(rows):
         return None
-    rows = np.asarray(X)
+    rows = np.asarray(rows)
     readable = rows[np.isfinite(rows).all(axis=1)]
     written = pd.Series([row.tobytes() for row in readable])
     return int(written.duplicated(keep=False).sum())
@@ -154,7 +157,7 @@ def _compare(
             "embeddings cannot be compared with images: pass X, X_train and X_tune all "
             "as embeddings, or all as images."
         )
-    X, other = _as_rows(X, embedder), _as_rows(other, embedder)
+    X, other = as_rows(X, embedder), as_rows(other, embedder)
     if is_matrix(X):
         both: Any = np.vstack([np.asarray(other), np.asarray(X)])
     else:
@@ -171,10 +174,3 @@ def _compare(
     near = pairs.attrs["n_found"]["nearly the same"]
     # Without embeddings only identical images can be found.
     return int(same), near if is_matrix(X) else None, pairs.attrs["n_by_chance"]
-
-
-def _as_rows(X: Any, embedder: AnyEmbedder | None) -> Any:
-    """Return one row per sample, or the images themselves without an embedder."""
-    if embedder is not None and not is_matrix(X):
-        X = plain_rows(embedder, X)
-    return bag_means(X) if is_bags(X) else X

@@ -24,6 +24,7 @@ from sk_medsiglip.evaluation._answers import ask, last_step
 from sk_medsiglip.evaluation._evaluate import subgroup_members, tabulate
 from sk_medsiglip.evaluation._figures import check_metrics
 from sk_medsiglip.evaluation._leaks import (
+    as_rows,
     count_copies,
     find_embedder,
     find_leaks,
@@ -278,15 +279,17 @@ def write_report(
             )
         ]
         warn_of_leaks(leaks)
+        rows = as_rows(X, comparer)
     material = Material(
         named, asked, test, others, table, leaks, names, sampling, embedder, warned,
-        list(remarks), is_demo, count_copies(X, comparer), members,
+        list(remarks), is_demo, count_copies(rows), members,
     )  # fmt: skip
     with noted(warned):
         # Thresholds and mistakes come first, since they add remarks to the summary.
         context = {
             "thresholds": details.operating_points(material, sensitivity),
             "mistakes": details.mistakes(material, images, show_mistakes),
+            "maps": details.maps(material, rows),
             "title": title or f"{_TITLE}: {_words(material.labels)}",
             "notes": notes or {},
             "described": data,

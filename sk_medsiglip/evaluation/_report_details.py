@@ -12,9 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sk_medsiglip._embeddings import is_matrix
 from sk_medsiglip._splits import group_numbers
 from sk_medsiglip._version import __version__
 from sk_medsiglip.evaluation._answers import Question, ask, last_step, steps
+from sk_medsiglip.evaluation._embedding_map import (
+    groups_of,
+    map_on_page,
+    two_components,
+)
 from sk_medsiglip.evaluation._figures import estimates
 from sk_medsiglip.evaluation._leaks import find_embedder
 from sk_medsiglip.evaluation._mistakes_plot import find_mistakes, reading_of
@@ -34,6 +40,9 @@ _SETTINGS = (
     *("grid", "pooled_row", "scoring", "templates"),
 )
 _N_LISTED = 10  # mistakes per label in a list without images
+#: Fewest images that are worth a map, and most images of one, to limit the file.
+_N_MAPPED = (10, 1000)
+_N_MAPS = 4
 _COUNTS = ("true_positives", "false_negatives", "false_positives", "true_negatives")
 _RATES = ("sensitivity", "specificity")
 
@@ -162,6 +171,32 @@ def mistakes(
             ]
         found.append(
             {"label": label, "n_wrong": len(wrong), "n_asked": n_asked, **shown}
+        )
+    return found
+
+
+def maps(material: Material, rows: Any) -> dict[str, dict[str, Any]]:
+    """Return maps of the test images by title, at most four, and none of few images."""
+    if not is_matrix(rows):
+        return {}
+    rows = np.asarray(rows, dtype=np.float64)
+    shown = np.flatnonzero(np.isfinite(rows).all(axis=1))
+    if len(shown) < _N_MAPPED[0]:
+        return {}
+    points, explained = two_components(rows[shown])
+    if len(shown) > _N_MAPPED[1]:
+        rng = np.random.default_rng(material.settings["random_state"])
+        some = np.sort(rng.choice(len(shown), _N_MAPPED[1], replace=False))
+        shown, points = shown[some], points[some]
+    names = [material.names[row] for row in shown]
+    found = {}
+    for label in material.drawn[:_N_MAPS]:
+        column = material.truth.columns()[shown, material.truth.place(label)]
+        words = np.array([f"without {label}", f"with {label}"], dtype=object)
+        values = np.full(len(shown), None, dtype=object)
+        values[column >= 0] = words[column[column >= 0].astype(int)]
+        found[f"Test images by {label}"] = map_on_page(
+            points, explained, groups_of(values, len(shown)), names
         )
     return found
 

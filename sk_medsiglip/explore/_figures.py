@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.linalg
 from numpy.typing import NDArray
 
 from sk_medsiglip._labels import Labels
@@ -40,6 +42,8 @@ def figures_of_refit(
 ) -> pd.DataFrame:
     """Return a table of figures, and how they moved since the refits before."""
     task = labelled.task
+    if few and prompts is not None:
+        labelled, prompts = _in_fewer_coordinates(labelled, prompts)
     parts = []
     for place, column in enumerate(task.columns):
         is_trained = place in trained
@@ -79,6 +83,22 @@ def histogram(
     }
     ranges = {"label": scores.name, "low": edges[:-1], "high": edges[1:]}
     return pd.DataFrame({**ranges, **counts})
+
+
+def _in_fewer_coordinates(
+    labelled: Labelled, prompts: Prompts
+) -> tuple[Labelled, Prompts]:
+    """Return few rows, and prompts, in a basis of what they span together.
+
+    Lengths and products stay, and so do all scores; the fits of the folds take half the
+    time.
+    """
+    vectors = prompts.classifier().class_embeddings_.reshape(-1, labelled.X.shape[1])
+    both = np.vstack([labelled.X, vectors]).astype(np.float64)
+    if len(both) >= both.shape[1]:
+        return labelled, prompts
+    axes, _ = scipy.linalg.qr(both.T, mode="economic", check_finite=False)
+    return replace(labelled, X=labelled.X @ axes), prompts.along(axes)
 
 
 def _out_of_fold(

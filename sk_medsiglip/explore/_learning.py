@@ -194,7 +194,7 @@ class Learning(Labelling):
                 "some rows of each kind, or pass prompts."
             )
         self._trained = columns
-        self._score_again()
+        self._score_by_classifier()
         return labelled, few
 
     def _score_again(self) -> None:
@@ -202,6 +202,10 @@ class Learning(Labelling):
         if self._prompts is not None:
             prompted = self._prompts.classifier(self._findings())
             self._prompt_scores = self._score(prompted, self._task)
+        self._score_by_classifier()
+
+    def _score_by_classifier(self) -> None:
+        """Compute the scores by what was learned; those of the prompts stay."""
         self._scores = self._prompt_scores
         if not self._trained:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -65,6 +66,7 @@ class Prompts:
         self._settings = settings
         self._row = np.ones((1, width), dtype=np.float32)
         self._encoded: dict[Any, ZeroShotClassifier] = {}
+        self._axes: Rows | None = None
 
     def texts_of(self, findings: Sequence[str] | None) -> dict[Any, Any]:
         """Return the prompts of some findings, by default of all."""
@@ -78,7 +80,17 @@ class Prompts:
         if key not in self._encoded:
             made = ZeroShotClassifier(texts, **self._settings)
             self._encoded[key] = made.fit(self._row)
-        return self._encoded[key]
+        if self._axes is None:
+            return self._encoded[key]
+        turned: Any = copy.copy(self._encoded[key])
+        turned.class_embeddings_ = turned.class_embeddings_ @ self._axes
+        return turned
+
+    def along(self, axes: Rows) -> Prompts:
+        """Return these prompts for rows in other coordinates, ``X @ axes``."""
+        turned = copy.copy(self)
+        turned._axes = axes
+        return turned
 
 
 def train(

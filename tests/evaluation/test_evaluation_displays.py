@@ -336,6 +336,44 @@ def test_map_refuses_what_cannot_be_told_apart():
         EmbeddingMapDisplay.from_embeddings(X, np.zeros((30, 2)))
 
 
+def test_map_as_a_page_tells_which_point_is_which(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    points = np.random.default_rng(0).normal(size=(5, 2))
+    values = ["<b>", "AP", None, "AP", "<b>"]
+    display = EmbeddingMapDisplay(points, [0.6, 0.3], values, title="By <view>")
+    html = display.to_html(tmp_path / "map.html").read_text(encoding="utf-8")
+    titles = re.findall(r"<use [^>]*><title>(.*?)</title>", html)
+    assert titles == [
+        "row 2: not known",
+        "row 0: &lt;b&gt;",
+        "row 4: &lt;b&gt;",
+        "row 1: AP",
+        "row 3: AP",
+    ]
+    assert "<script" not in html
+    assert "<b>" not in html
+    assert "60% of the variance" in html
+    places = re.findall(r'<use href="#mark-\d" x="([\d.]+)" y="([\d.]+)"', html)
+    x, y = np.array(places, dtype=float).T
+    assert (np.argsort(x) == np.argsort(points[[2, 0, 4, 1, 3], 0])).all()
+    assert (np.argsort(-y) == np.argsort(points[[2, 0, 4, 1, 3], 1])).all()
+
+
+def test_map_as_a_page_shows_names_and_images(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (3, 20, 30), dtype=np.uint8)
+    display = EmbeddingMapDisplay(np.eye(3, 2), [0.6, 0.3])
+    file = tmp_path / "map.html"
+    display.to_html(file, names=["a", "b", "c"], images=images)
+    html = file.read_text(encoding="utf-8")
+    assert re.findall(r"<use [^>]*><title>(.*?)</title>", html) == ["a", "b", "c"]
+    assert html.count("<image href=") == 3
+    assert "holds images" in html
+    with pytest.raises(ValueError, match="inconsistent"):
+        display.to_html(file, names=["a"])
+    with pytest.raises(ValueError, match="6 colours"):
+        EmbeddingMapDisplay(np.zeros((9, 2)), [0.6, 0.3], np.arange(9)).to_html(file)
+
+
 # ---------------------------------------------------------------------------- mistakes
 
 

@@ -24,6 +24,7 @@ from sk_medsiglip.audit import audit
 from sk_medsiglip.cli import app
 from sk_medsiglip.datasets import make_chest_phantoms
 from sk_medsiglip.evaluation import (
+    EmbeddingMapDisplay,
     MistakesDisplay,
     PrecisionRecallBandDisplay,
     ReliabilityDisplay,
@@ -137,6 +138,15 @@ def test_an_audit_of_the_training_data_is_a_section(data, plain, tmp_path):
     assert 'href="#audit"' not in plain
 
 
+def test_maps_tell_the_rows_of_the_test_images(data, plain):
+    assert 'href="#maps"' in plain
+    said = re.findall(r"<title>row (\d+): (with|without) 1</title>", plain)
+    found = np.full(len(data.nodule[JUDGE]), -1)
+    for row, word in said:
+        found[int(row)] = word == "with"
+    np.testing.assert_array_equal(found, data.nodule[JUDGE])
+
+
 def words(html):
     """Return what a reader sees."""
     body = html.partition("<body>")[2]
@@ -160,7 +170,7 @@ def test_every_part_is_there(full):
     html = full.read_text(encoding="utf-8")
     assert re.findall(r"<section id=\"(\w+)\"", html) == [
         *("summary", "use", "data", "leakage", "figures", "differences", "curves"),
-        *("calibration", "subgroups", "thresholds", "decisions", "mistakes"),
+        *("calibration", "subgroups", "thresholds", "decisions", "mistakes", "maps"),
         *("prompts", "origins"),
     ]
     assert set(re.findall(r'href="#(\w+)"', html)) == set(
@@ -762,6 +772,32 @@ def test_in_a_browser(browser, full, width, mobile):
     assert too_wide == []
     assert ask("return [...document.images].every(i => i.complete && i.naturalWidth)")
     assert ask("return document.scripts.length") == 0
+    # Every mark of a map is drawn where it can be pointed at, and has its name.
+    marks = "[...document.querySelectorAll('#maps g use')]"
+    assert ask(f"return {marks}.length") > N // 3
+    assert ask(
+        f"return {marks}.every(e => e.getBoundingClientRect().width > 2"
+        " && e.querySelector('title').textContent.startsWith('row '))"
+    )
+
+
+def test_a_map_shows_the_image_under_the_mouse(browser, data, tmp_path):
+    from selenium.webdriver import ActionChains
+
+    file = tmp_path / "map.html"
+    display = EmbeddingMapDisplay(np.eye(3, 2), [0.6, 0.3], ["a", "b", "a"])
+    display.to_html(file, images=data.images[:3])
+    browser.set_window_size(1200, 900)
+    browser.get(file.as_uri())
+    shown = """return [...document.querySelectorAll(".point image")]
+        .filter(e => getComputedStyle(e).visibility === "visible")
+        .map(e => e.parentElement.textContent.trim())"""
+    assert browser.execute_script(shown) == []
+    for mark in browser.find_elements("css selector", ".point use"):
+        ActionChains(browser).move_to_element(mark).perform()
+        (name,) = browser.execute_script(shown)
+        assert name in ("row 0: a", "row 1: b", "row 2: a")
+    assert browser.get_log("browser") == []
 
 
 @pytest.mark.filterwarnings("ignore:finding .* takes 19 or more:UserWarning")
