@@ -39,6 +39,10 @@ class Page:
         held = "document.getElementById('status').textContent.includes(arguments[0])"
         self.until(held, words)
 
+    def forget_said(self):
+        """Empty the status line, so that its next words are new."""
+        self.ask("document.getElementById('status').textContent = ''")
+
     def until_kept(self, part, value):
         """Wait until the server keeps a part of the view."""
         script = (
@@ -77,6 +81,7 @@ class Page:
 
     def drag_on_map(self, corners):
         """Draw with the mouse; corners are shares of the map, from its top left."""
+        self.forget_said()
         box = self.element("map").rect
         chain = ActionChains(self.browser, duration=20)
         for i, (across, down) in enumerate(corners):
@@ -124,6 +129,7 @@ class Page:
 
     def show_queue(self):
         """Ask what to label next, and wait for it."""
+        self.forget_said()
         self.press("q")
         self.until_said("to label.")
         return self.rows()

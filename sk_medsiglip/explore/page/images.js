@@ -20,6 +20,8 @@ const facts = new Map(); // what the server says of each row in view
 const marked = new Set();
 const sent = new Set(); // "row column" whose answer is on its way
 
+let nAnswered = 0; // answers and undos so far
+
 const listeners = [];
 
 /** Call a function with the row in hand and what is known of it, when that changes. */
@@ -113,6 +115,7 @@ export function answer(value) {
       await send("label", { rows: chosen, column: name, value });
     } finally {
       keys.forEach((key) => sent.delete(key));
+      nAnswered += 1;
       renderAll();
     }
     for (const row of chosen) {
@@ -137,6 +140,7 @@ export function skip() {
 export function undo() {
   return inOrder(async () => {
     const { undone } = await send("undo");
+    nAnswered += 1;
     if (!undone) {
       say("There is nothing to undo.");
       return;
@@ -222,9 +226,13 @@ async function showMore() {
 
 async function readFacts(wanted) {
   if (!wanted.length) return;
-  for (const one of await ask("rows", { rows: wanted.slice(0, MOST).join(",") })) {
-    facts.set(one.row, one);
+  const before = nAnswered;
+  const found = await ask("rows", { rows: wanted.slice(0, MOST).join(",") });
+  if (before !== nAnswered) {
+    await readFacts(wanted); // these are older than an answer that came in between
+    return;
   }
+  found.forEach((one) => facts.set(one.row, one));
   renderAll();
   tellCurrent();
 }
