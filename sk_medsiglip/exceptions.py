@@ -16,6 +16,7 @@
     ├── SearchIndexError        (OSError)      an index is missing or damaged
     ├── DatasetError            (OSError)      a data set is missing or damaged
     ├── RunFolderError          (OSError)      a fine-tuning run cannot be written
+    ├── AddressError            (OSError)      a service cannot listen at an address
     └── MissingDependencyError  (ImportError)  an optional library is not installed
 
     SkMedSiglipWarning          (UserWarning)
@@ -39,6 +40,7 @@ from __future__ import annotations
 import copy
 
 __all__ = [
+    "AddressError",
     "CacheError",
     "CacheFormatError",
     "CacheWarning",
@@ -155,6 +157,10 @@ class DatasetError(SkMedSiglipError, OSError):
 
 class RunFolderError(SkMedSiglipError, OSError):
     """A run cannot be written: the disk is full, or permission is missing."""
+
+
+class AddressError(SkMedSiglipError, OSError):
+    """A service cannot listen: the port is in use, or not of this machine."""
 
 
 class MissingDependencyError(SkMedSiglipError, ImportError):

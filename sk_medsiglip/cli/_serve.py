@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sk_medsiglip.cli import _options as options
-from sk_medsiglip.cli._console import CommandError, say
+from sk_medsiglip.cli._console import CommandError
 from sk_medsiglip.cli._predict import ClassifierArgument
 
 
@@ -37,13 +37,13 @@ def serve(
     Example: sk-medsiglip serve model.skops
     """
     # Imported late, so that --help is fast.
+    from sklearn.exceptions import NotFittedError
+
     from sk_medsiglip.cli._files import load_classifier
     from sk_medsiglip.serving import serve
 
     found = load_classifier(classifier, trust or ())
-    name = f"[{host}]" if ":" in host else host
-    say(f"Serving {classifier.name} on http://{name}:{port}/docs; stop with Ctrl-C.")
     try:
         serve(found, host=host, port=port, max_batch=max_batch, device=device)
-    except TypeError as error:  # the file holds something else
+    except (TypeError, NotFittedError) as error:  # the file holds something else
         raise CommandError(f"{classifier}: {error}") from error

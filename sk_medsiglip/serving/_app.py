@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from joblib import cpu_count
 
 from sk_medsiglip._optional import import_optional
@@ -26,6 +25,7 @@ from sk_medsiglip.serving._openapi import describe_routes
 from sk_medsiglip.serving._queue import BatchQueue
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -112,8 +112,7 @@ def make_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         state = app.state
         # Weights that are missing end the server here, not the first request.
-        blank = np.zeros((model.image_size, model.image_size, 3), np.uint8)
-        await asyncio.to_thread(model.answer, [blank])
+        await asyncio.to_thread(model.warm_up)
         state.decoders = Decoders(model.prepare, n_processes, decode_seconds)
         state.threads = ThreadPoolExecutor(n_processes, "decode")
         state.queue = BatchQueue(
@@ -124,10 +123,12 @@ def make_app(
         )
         metrics.restarts.set_function(lambda: state.decoders.n_restarts)
         metrics.waiting.set_function(lambda: state.queue.n_waiting)
-        yield
-        await state.queue.close()
-        state.threads.shutdown(cancel_futures=True)
-        state.decoders.close()
+        try:
+            yield
+        finally:  # also where the server does not wait for the work in hand
+            state.decoders.close()
+            state.threads.shutdown(cancel_futures=True)
+            await state.queue.close()
 
     async def answer(content: bytes, state: Any) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
@@ -175,7 +176,11 @@ def make_app(
         status, headers = error.status_code, error.headers
         return JSONResponse({"detail": error.detail}, status, headers)
 
-    return Starlette(
+    async def defect(request: Request, error: Exception) -> Response:
+        detail = "The server met a defect of its own; its log says more."
+        return JSONResponse({"detail": detail}, 500)
+
+    app = Starlette(
         routes=[
             Route("/predict", _timed(predict, metrics), methods=["POST"]),
             Route("/health", health),
@@ -187,9 +192,11 @@ def make_app(
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts or "*"))
         ],
-        exception_handlers={HTTPException: error},
+        exception_handlers={HTTPException: error, Exception: defect},
         lifespan=lifespan,
     )
+    app.state.model = model
+    return app
 
 
 def _timed(endpoint: Any, metrics: _Metrics) -> Any:

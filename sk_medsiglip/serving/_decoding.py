@@ -30,7 +30,8 @@ class Decoders:
     def __init__(self, prepare: Prepare, n_processes: int, seconds: float) -> None:
         self._seconds = seconds
         self._all = [_Decoder(prepare) for _ in range(n_processes)]
-        self._idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
+        # The last one in is the first out: it has started already.
+        self._idle: queue.LifoQueue[_Decoder] = queue.LifoQueue()
         for decoder in self._all:
             self._idle.put(decoder)
 
@@ -50,7 +51,7 @@ class Decoders:
     def close(self) -> None:
         """End the processes."""
         for decoder in self._all:
-            decoder.stop()
+            decoder.close()
 
 
 class _Decoder:
@@ -59,7 +60,7 @@ class _Decoder:
     def __init__(self, prepare: Prepare) -> None:
         self._prepare = prepare
         self.n_restarts = 0
-        self._is_ready = False
+        self._is_ready = self._is_closed = False
         self._pipe, self._process = self._start()
 
     def decode(self, content: bytes, seconds: float) -> NDArray[np.uint8]:
@@ -72,7 +73,9 @@ class _Decoder:
                 raise TimeoutError
             answer = self._pipe.recv()
         except (OSError, EOFError) as error:
-            self.stop()
+            if self._is_closed:
+                raise ImageReadError("the server is shutting down") from None
+            self._stop()
             self.n_restarts += 1
             self._is_ready = False
             self._pipe, self._process = self._start()
@@ -84,7 +87,12 @@ class _Decoder:
         pixels: NDArray[np.uint8] = answer
         return pixels
 
-    def stop(self) -> None:
+    def close(self) -> None:
+        """End the process for good, also while another thread waits for it."""
+        self._is_closed = True
+        self._stop()
+
+    def _stop(self) -> None:
         self._process.kill()
         self._process.join()
         self._pipe.close()
@@ -107,15 +115,19 @@ def _run(pipe: Connection, prepare: Prepare) -> None:
     # Libraries quote what they find in a file, and logs must not hold that.
     warnings.simplefilter("ignore")
     logging.disable()
-    pipe.send_bytes(b"ready")
-    while True:
-        try:
-            content = pipe.recv_bytes()
-        except EOFError:
-            return
-        try:
-            pipe.send(prepare(content))
-        except ImageReadError as error:
-            pipe.send((error.reason, error.hint))
-        except Exception as error:
-            pipe.send((f"decoding ended in a {type(error).__name__}", ""))
+    try:
+        pipe.send_bytes(b"ready")
+        while True:
+            pipe.send(_decoded(pipe.recv_bytes(), prepare))
+    except (EOFError, OSError):  # the server has ended
+        return
+
+
+def _decoded(content: bytes, prepare: Prepare) -> NDArray[np.uint8] | tuple[str, str]:
+    """Return the pixels of an image, or reason and hint of its error."""
+    try:
+        return prepare(content)
+    except ImageReadError as error:
+        return error.reason, error.hint
+    except Exception as error:
+        return f"decoding ended in a {type(error).__name__}", ""

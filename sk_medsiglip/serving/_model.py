@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sk_medsiglip._version import __version__
 from sk_medsiglip.audit import NoveltyGate
 from sk_medsiglip.embedding import find_facts, plain_rows, prepare_image
+from sk_medsiglip.encoder import is_demonstration
 from sk_medsiglip.serving._parts import image_embedder, iter_layers, split_classifier
 from sk_medsiglip.zero_shot import ConformalZeroShot, find_answers, list_probabilities
 
@@ -32,6 +33,12 @@ class ServedModel:
         self, classifier: Any, *, cache: Any = False, device: str | None = None
     ) -> None:
         embedder, rest = split_classifier(classifier)
+        if not hasattr(rest, "predict_proba"):
+            raise TypeError(
+                "the service answers with probabilities, and the classifier has no "
+                "predict_proba. Wrap its last step in CalibratedClassifierCV, and fit "
+                "the pipeline again."
+            )
         self._embedder, self._classifier = copy.deepcopy((embedder, rest))
         reader = image_embedder(self._embedder)
         facts = find_facts(reader.model, reader.revision, cache)
@@ -63,11 +70,16 @@ class ServedModel:
             "model": Path(model).name if os.path.isabs(model) else model,
             "revision": reader.revision_,
             "version": __version__,
+            "demonstration": is_demonstration(model),
             "names": self._names(),
             "exclusive": not self._answers.several and self._finding is None,
             "has_sets": self._sets is not None,
             "has_novelty": self._gate is not None,
         }
+
+    def warm_up(self) -> None:
+        """Load the weights, or raise the error that a request would meet."""
+        self.answer([np.zeros((self.image_size, self.image_size, 3), np.uint8)])
 
     def answer(self, pixels: Sequence[NDArray[np.uint8]]) -> list[dict[str, Any]]:
         """Return one answer an image: probabilities, decision, set and novelty."""

@@ -22,10 +22,16 @@ _IR_VERSION = 10
 _OUTPUT = "probabilities"
 
 _NOTICE = """\
-{name} holds weights of MedSigLIP, or of a model tuned from it.
+{name} holds weights of MedSigLIP, or of a model tuned from it. They were changed: the
+image tower was converted to ONNX and joined with a classifier. The file is not one that
+Google published.
 
 HAI-DEF is provided under and subject to the Health AI Developer Foundations Terms of
 Use found at https://developers.google.com/health-ai-developer-foundations/terms
+
+Whoever distributes the file, or makes it available for others to query, passes these
+terms on, with the prohibited-use policy that they name, and keeps this notice beside
+the file.
 """
 
 
@@ -122,11 +128,12 @@ def to_onnx(
     model.graph.output.append(describe(_OUTPUT, types.FLOAT, shape))
     graph.onnx.helper.set_model_props(model, _facts(embedder, names))
     graph.onnx.checker.check_model(model)
+    if include_encoder and embedder and not is_demonstration(embedder.model):
+        # First, so that the weights are never without it.
+        with new_file(path.with_name(f"{path.name}.NOTICE.txt")) as draft:
+            draft.write_text(_NOTICE.format(name=path.name), encoding="utf-8")
     with new_file(path) as draft:
         draft.write_bytes(model.SerializeToString())
-    if include_encoder and embedder and not is_demonstration(embedder.model):
-        notice = path.with_name(f"{path.name}.NOTICE.txt")
-        notice.write_text(_NOTICE.format(name=path.name), encoding="utf-8")
     return path
 
 

@@ -24,7 +24,9 @@ def split_classifier(classifier: Any) -> tuple[ImageEmbedder, Any]:
     if isinstance(classifier, Pipeline):
         steps = [step for step in classifier.steps if step[1] != "passthrough"]
         if isinstance(steps[0][1], ImageEmbedder) and len(steps) > 1:
-            check_is_fitted(steps[0][1])
+            # An embedder does not need to be fitted to transform.
+            check_is_fitted(steps[0][1], "revision_")
+            check_is_fitted(steps[-1][1])
             return steps[0][1], Pipeline(steps[1:])
     elif name := _name_of_inner(classifier):
         embedder, rest = split_classifier(vars(classifier)[name])

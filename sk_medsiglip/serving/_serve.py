@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
+import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sk_medsiglip._optional import import_optional
 from sk_medsiglip._web import LOOPBACK, TERMS
+from sk_medsiglip.exceptions import AddressError
 from sk_medsiglip.serving._app import make_app
+from sk_medsiglip.serving._openapi import NOT_CLINICAL
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 def serve(
@@ -19,7 +28,8 @@ def serve(
     files, or JSON ``{"images": [base64, ...]}``. It answers with probabilities by name,
     the decision at the classifier's operating point, its conformal set and novelty
     where it has these, and the model. ``/health``, ``/info``, ``/metrics`` (Prometheus)
-    and ``/docs`` are there, too.
+    and ``/docs`` are there, too. When the service is ready, its address is written to
+    stderr.
 
     Parameters
     ----------
@@ -39,6 +49,10 @@ def serve(
 
     Raises
     ------
+    AddressError
+        If the address is not one of this machine, or another program uses the port.
+    ModelAccessError, CheckpointError
+        If the weights are not available, or not those of ``fit``.
     TypeError
         If ``classifier`` does not begin with an embedder of images.
     MissingDependencyError
@@ -54,20 +68,77 @@ def serve(
     Images are decoded in processes of their own: one that crashes its decoder gets an
     error, and others are answered. Images that arrive during a pass of the model go
     through the next together. Nothing that passes through is stored or logged. Ctrl-C
-    and SIGTERM answer what is in hand first.
+    and SIGTERM answer what is in hand first, for up to a minute; a second signal ends
+    the service without that.
     """
     uvicorn = import_optional("uvicorn", extra="serve", purpose="Serving")
     if host not in LOOPBACK:
         warnings.warn(TERMS, UserWarning, stacklevel=2)
         options.setdefault("hosts", None)
-    app = make_app(classifier, **options)
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=15,
-        timeout_graceful_shutdown=60,
-    )
+    with _bind(host, port) as listener:
+        app = make_app(classifier, **options)
+        model = app.state.model
+        model.warm_up()  # here rather than in the server, whose error is a traceback
+        listener.listen()
+        _announce(model.info, listener)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=60,
+        )
+        server = uvicorn.Server(config)
+        finish = server.handle_exit
+
+        def handle_exit(number: int, frame: FrameType | None) -> None:
+            if server.should_exit:  # the second signal
+                server.force_exit = True
+                # It would log a traceback for each request that is cut off.
+                logging.getLogger("uvicorn.error").disabled = True
+                if decoders := getattr(app.state, "decoders", None):
+                    decoders.close()
+            finish(number, frame)
+
+        server.handle_exit = handle_exit
+        try:
+            server.run([listener])
+        except KeyboardInterrupt:  # raised again by uvicorn when it has ended
+            pass
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a socket at an address; it does not listen yet."""
+    listener = None
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        if os.name == "posix":  # elsewhere it would let two programs have one port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, OverflowError) as error:
+        if listener is not None:
+            listener.close()
+        reason = getattr(error, "strerror", None) or error
+        raise AddressError(
+            f"The service cannot listen on port {port} of {host}: {reason}. Choose "
+            "another port, or end the program that uses this one."
+        ) from None
+    return listener
+
+
+def _announce(info: dict[str, Any], listener: socket.socket) -> None:
+    """Write the address to stderr, and the notice of the demonstration."""
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    lines = [f"Serving {info['model']} on {address}/docs; stop with Ctrl-C."]
+    if info["demonstration"]:
+        lines.append(
+            "The model is the small demonstration checkpoint. It is not MedSigLIP, and "
+            "its answers say nothing about patients."
+        )
+    lines.append(NOT_CLINICAL)
+    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.flush()

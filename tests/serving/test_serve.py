@@ -12,8 +12,10 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import skops.io
@@ -21,8 +23,11 @@ from command_line import run
 from dicom_files import PATIENT
 from dicom_files import drawn as drawn_dicom
 from http_server import encoded, running
+from jsonschema import Draft202012Validator
 from misbehaving import misbehave
+from openapi_spec_validator import validate
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -37,8 +42,9 @@ from sk_medsiglip import (
     make_zero_shot_pipeline,
 )
 from sk_medsiglip.audit import NoveltyGate
+from sk_medsiglip.encoder import clear_encoders
 from sk_medsiglip.evaluation import OperatingPointClassifier
-from sk_medsiglip.exceptions import ImageReadError
+from sk_medsiglip.exceptions import AddressError, ImageReadError
 from sk_medsiglip.serving import _decoding, _queue, make_app, serve
 
 DICOM = {"content-type": "application/dicom"}
@@ -56,12 +62,21 @@ def probabilities(response):
     return np.array([list(one["probabilities"].values()) for one in predictions])
 
 
+def schema(client, name):
+    """Return a validator of one of the schemas that the server documents."""
+    parts = client.get("/openapi.json").json()["components"]
+    return Draft202012Validator(
+        {"$ref": f"#/components/schemas/{name}", "components": parts}
+    )
+
+
 def ask(classifier, *images):
     """Return the answers of a server of a classifier."""
     with running(make_app(classifier, n_decoders=1)) as client:
         files = [("images", encoded(image)) for image in images]
         response = client.post("/predict", files=files)
         assert response.status_code == 200, response.text
+        schema(client, "Answers").validate(response.json())
         return response.json()["predictions"]
 
 
@@ -205,15 +220,27 @@ def test_other_routes(client, probe):
     assert info["names"] == ["0", "1", "2"]
     assert info["revision"] == probe[0].revision_
     assert not info["has_sets"]
-    document = client.get("/openapi.json").json()
-    assert document["openapi"] == "3.1.0"
-    assert set(document["paths"]) == {"/predict", "/health", "/info", "/metrics"}
+    assert info["demonstration"]
+    schema(client, "Info").validate(info)
     page = client.get("/docs").text
     assert "not for clinical use" in page
     assert "demonstration" in page
     assert not re.search(r"(src|href)=.?https?:", page)  # nothing of another host
     assert client.get("/predict").status_code == 405
     assert client.get("/../../etc/passwd").status_code == 404
+
+
+def test_the_openapi_document_is_valid_and_complete(client):
+    document = client.get("/openapi.json").json()
+    validate(document)
+    assert document["openapi"] == "3.1.0"
+    assert set(document["paths"]) == {"/predict", "/health", "/info", "/metrics"}
+    responses = document["paths"]["/predict"]["post"]["responses"]
+    example = responses["200"]["content"]["application/json"]["example"]
+    schema(client, "Answers").validate(example)
+    error = client.post("/predict", content=b"text")
+    assert str(error.status_code) in responses
+    schema(client, "Error").validate(error.json())
 
 
 def test_nothing_of_an_image_is_logged(client, caplog):
@@ -314,7 +341,7 @@ def test_a_wider_address_names_the_terms(probe):
     with (
         socket.create_server(("0.0.0.0", 0)) as taken,
         pytest.warns(UserWarning, match="terms"),
-        pytest.raises(SystemExit),  # uvicorn's, since the port is taken
+        pytest.raises(AddressError, match="in use"),
     ):
         serve(probe, host="0.0.0.0", port=taken.getsockname()[1], n_decoders=1)
 
@@ -379,10 +406,77 @@ def test_a_full_queue_says_so():
     assert all(isinstance(one, asyncio.QueueFull) for one in found[2:])
 
 
-def test_the_command_says_what_a_wrong_file_holds(tmp_path):
+def test_the_command_says_what_a_wrong_file_holds(drawn, tmp_path):
     skops.io.dump(LinearProbe(), tmp_path / "head.skops")
     assert "LinearProbe" in run("serve", tmp_path / "head.skops", code=2)
     assert "train" in run("serve", tmp_path / "none.skops", code=2)
+    unfitted = make_pipeline(MedSigLIPEmbedder("demo"), LinearProbe())
+    skops.io.dump(unfitted, tmp_path / "new.skops")
+    assert "not fitted" in run("serve", tmp_path / "new.skops", code=2)
+    images, y = list(drawn.images), drawn.target[:, 0]
+    no_shares = make_pipeline(MedSigLIPEmbedder("demo"), RidgeClassifier())
+    skops.io.dump(no_shares.fit(images, y), tmp_path / "ridge.skops")
+    assert "predict_proba" in run("serve", tmp_path / "ridge.skops", code=2)
+    (tmp_path / "text.skops").write_text("text")
+    assert "not a skops file" in run("serve", tmp_path / "text.skops", code=2)
+
+
+def test_the_command_says_that_the_port_is_in_use(probe, tmp_path):
+    skops.io.dump(probe, tmp_path / "model.skops")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = run("serve", tmp_path / "model.skops", "--port", port, code=2)
+    assert f"port {port} of 127.0.0.1: Address already in use" in said
+
+
+def test_the_command_says_that_the_weights_are_missing(
+    make_checkpoint, drawn, tmp_path
+):
+    folder = make_checkpoint(seed=5)
+    pipeline = make_pipeline(MedSigLIPEmbedder(str(folder)), LinearProbe(Cs=[1.0]))
+    pipeline.fit(list(drawn.images), drawn.target[:, 0])
+    skops.io.dump(pipeline, tmp_path / "model.skops")
+    (folder / "model.safetensors").unlink()
+    clear_encoders()
+    said = run("serve", tmp_path / "model.skops", "--port", _free_port(), code=2)
+    assert "Error: " in said
+    assert "weights" in said
+
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+@contextmanager
+def _command(folder, port, content):
+    """Run ``sk-medsiglip serve`` on the file of a folder; it has answered once."""
+    command = [sys.executable, "-m", "sk_medsiglip.cli", "serve", "model.skops"]
+    with subprocess.Popen(
+        [*command, "--port", str(port)],
+        cwd=folder,
+        env=os.environ | {"LOKY_MAX_CPU_COUNT": "1"},  # one decoder
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            said = process.stdout.readline()
+            address = f"http://127.0.0.1:{port}"
+            assert f"{address}/docs" in said, said
+            httpx.post(f"{address}/predict", content=content, timeout=250)
+            yield process
+        finally:
+            process.kill()
+
+
+def _half_sent(port, content):
+    """Return a connection over which all but the last byte of a request went."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"  # noqa: E501
+    connection.sendall(head.encode() + content[:-1])
+    time.sleep(0.5)  # it is in hand
+    return connection
 
 
 @pytest.mark.skipif(os.name != "posix", reason="runs on POSIX only")
@@ -390,40 +484,39 @@ def test_the_command_serves_and_ends_after_the_work_in_hand(probe, drawn, tmp_pa
     images, y = list(drawn.images), drawn.target[:, :3]
     careful = OperatingPointClassifier(FrozenEstimator(probe), [1e-9] * 3)
     skops.io.dump(careful.fit(images, y), tmp_path / "model.skops")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "sk_medsiglip.cli", "serve", "model.skops"]
-    with subprocess.Popen(
-        [*command, "--port", str(port)],
-        cwd=tmp_path,
-        env=os.environ | {"LOKY_MAX_CPU_COUNT": "1"},  # one decoder
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        content = encoded(drawn.images[0])
-        head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"  # noqa: E501
-        while True:
-            assert process.poll() is None, process.stdout.read()
-            try:
-                connection = socket.create_connection(("127.0.0.1", port), timeout=60)
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.1)
-        with connection:
-            connection.sendall(head.encode() + content[:-1])
-            time.sleep(0.5)  # it is in hand: the last byte is still to come
+    content, port = encoded(drawn.images[0]), _free_port()
+    with _command(tmp_path, port, content) as process:
+        with _half_sent(port, content) as connection:
             process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
             connection.sendall(content[-1:])
             answer = b""
             while part := connection.recv(65536):
                 answer += part
-        said = process.communicate(timeout=60)[0]
+        process.wait(60)
+        said = process.stdout.read()
     said_of = json.loads(answer.partition(b"\r\n\r\n")[2])
     assert said_of["model"] == "demo"
     assert list(said_of["predictions"][0]["decision"].values()) == [True] * 3
     assert process.returncode in (0, -signal.SIGTERM)
-    assert f":{port}" in said
+    assert "demonstration" in said
+    assert "not for clinical use" in said
     assert "Traceback" not in said
     assert list(Path(tmp_path).iterdir()) == [tmp_path / "model.skops"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="runs on POSIX only")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_command_at_once(probe, drawn, tmp_path, number):
+    skops.io.dump(probe, tmp_path / "model.skops")
+    content, port = encoded(drawn.images[0]), _free_port()
+    with _command(tmp_path, port, content) as process:
+        with _half_sent(port, content):
+            process.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            process.send_signal(number)
+            process.wait(50)
+            said = process.stdout.read()
+    assert process.returncode in (0, -number)
+    assert "Traceback" not in said
