@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from benchmarks import _report_serving
+
 __all__ = ["SECTIONS", "Section"]
 
 
@@ -259,6 +261,7 @@ SECTIONS = {
         "depends on the processor: on the one named here it is slower than float32, "
         'and `dtype="auto"` keeps float32. Other work ran on the machine meanwhile.',
     ),
+    "serving": Section(_report_serving.TITLE, _report_serving.WORDS),
     "pipeline": Section("From files to rows, against what the parts allow", ""),
     "reading": Section("Reading images", ""),
     "cache": Section("The store", ""),

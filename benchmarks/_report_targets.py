@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from benchmarks import _report_serving
+
 __all__ = ["TARGETS"]
 
 _BAGS_OF_SPOTS = [f"brightness {b}, {n} labels" for b in (90, 150) for n in (200, 2000)]
@@ -267,4 +269,5 @@ TARGETS = [
         ]
         for limit in (("at least", 0.88), ("at most", 0.92))
     ),
+    *_report_serving.TARGETS,
 ]

@@ -8,6 +8,7 @@ stores. The files::
     _patch_embedder.py   MedSigLIPPatchEmbedder
     _volume_embedder.py  MedSigLIPVolumeEmbedder
     _embedder.py         their base class: a model by name, names of features
+    _prepared_images.py  rows of images that are prepared elsewhere, for a service
     _image_work.py       a collection of images through store, readers and model
     _volume_work.py      a collection of studies, whose slices share batches
     _bag_output.py       an error for data frames of bags
@@ -34,6 +35,7 @@ from sk_medsiglip.embedding._model_facts import (
     open_cache,
 )
 from sk_medsiglip.embedding._patch_embedder import MedSigLIPPatchEmbedder
+from sk_medsiglip.embedding._prepared_images import PreparedImages
 from sk_medsiglip.embedding._read_ahead import read_ahead
 from sk_medsiglip.embedding._text_embedder import (
     EncodedTexts,
@@ -49,6 +51,7 @@ __all__ = [
     "MedSigLIPTextEmbedder",
     "MedSigLIPVolumeEmbedder",
     "ModelFacts",
+    "PreparedImages",
     "encode_texts",
     "facts_of",
     "find_facts",

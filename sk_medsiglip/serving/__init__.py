@@ -12,6 +12,7 @@
 
     _onnx.py             to_onnx: a pipeline as an ONNX file
     _onnx_steps.py       the graph of each step
+    _onnx_int8.py        its image tower in int8, and what that costs
     _trusted.py          trusted_types: for skops and MLflow
 """
 

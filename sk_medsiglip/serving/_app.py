@@ -119,6 +119,8 @@ def make_app(
             model.answer,
             max_batch=max_batch,
             max_waiting=_MAX_WAITING,
+            n_threads=model.n_threads,
+            start_thread=model.start_thread,
             on_batch=metrics.batch.observe,
         )
         metrics.restarts.set_function(lambda: state.decoders.n_restarts)

@@ -6,12 +6,15 @@ one image at a time: one that crashes it, or takes too long, hurts no other.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import multiprocessing
 import queue
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -34,6 +37,8 @@ class Decoders:
         self._idle: queue.LifoQueue[_Decoder] = queue.LifoQueue()
         for decoder in self._all:
             self._idle.put(decoder)
+        # Before multiprocessing waits for its processes, which ignore its signal.
+        atexit.register(self.close)
 
     @property
     def n_restarts(self) -> int:
@@ -50,6 +55,7 @@ class Decoders:
 
     def close(self) -> None:
         """End the processes."""
+        atexit.unregister(self.close)
         for decoder in self._all:
             decoder.close()
 
@@ -104,14 +110,32 @@ class _Decoder:
         process = context.Process(
             target=_run, args=(theirs, self._prepare), daemon=True
         )
-        process.start()
+        with _signals_blocked():
+            process.start()
         theirs.close()
         return ours, process
 
 
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Let a process start without SIGINT and SIGTERM, until it ignores them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _run(pipe: Connection, prepare: Prepare) -> None:
     """Decode what comes through a pipe, until its other end closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server to answer
+    # Terminals and service managers signal all processes; the server has to answer
+    # what is in hand, and needs its decoders for that.
+    for name in ("SIGINT", "SIGTERM"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     # Libraries quote what they find in a file, and logs must not hold that.
     warnings.simplefilter("ignore")
     logging.disable()

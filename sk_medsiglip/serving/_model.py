@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from sk_medsiglip._version import __version__
 from sk_medsiglip.audit import NoveltyGate
-from sk_medsiglip.embedding import find_facts, plain_rows, prepare_image
+from sk_medsiglip.embedding import (
+    MedSigLIPEmbedder,
+    PreparedImages,
+    find_facts,
+    plain_rows,
+    prepare_image,
+)
 from sk_medsiglip.encoder import is_demonstration
 from sk_medsiglip.serving._parts import image_embedder, iter_layers, split_classifier
 from sk_medsiglip.zero_shot import ConformalZeroShot, find_answers, list_probabilities
@@ -26,7 +32,8 @@ class ServedModel:
     """A fitted classifier of images, whose answers can be sent as JSON.
 
     ``prepare`` turns one image into pixels at the model's size. It can be pickled, so
-    it may run in another process. ``answer`` takes the pixels of many.
+    it may run in another process. ``answer`` takes the pixels of many; ``n_threads``
+    threads may call it at a time, each of which calls ``start_thread`` first.
     """
 
     def __init__(
@@ -51,6 +58,15 @@ class ServedModel:
         )
         if device is not None:
             reader.set_params(device=device)
+        self.n_threads = 1
+        self.start_thread: Callable[[], None] | None = None
+        self._rows_of: Callable[..., NDArray[Any]] = partial(plain_rows, self._embedder)
+        if isinstance(self._embedder, MedSigLIPEmbedder):
+            prepared = PreparedImages(self._embedder)
+            self._rows_of = prepared
+            self.n_threads = prepared.n_threads
+            if self.n_threads > 1:
+                self.start_thread = prepared.start_thread
         self._gate = self._sets = None
         self._before_gate: tuple[Any, ...] = ()
         self._before_sets: tuple[Any, ...] = ()
@@ -83,7 +99,7 @@ class ServedModel:
 
     def answer(self, pixels: Sequence[NDArray[np.uint8]]) -> list[dict[str, Any]]:
         """Return one answer an image: probabilities, decision, set and novelty."""
-        X = plain_rows(self._embedder, np.stack(pixels))
+        X = self._rows_of(np.stack(pixels))
         shares = list_probabilities(self._classifier, X, self._answers)
         decisions = np.asarray(self._classifier.predict(X))
         answers = [

@@ -11,6 +11,12 @@ from sk_medsiglip._files import new_file
 from sk_medsiglip._version import __version__
 from sk_medsiglip.embedding import MedSigLIPPatchEmbedder
 from sk_medsiglip.encoder import export_image_tower, is_demonstration
+from sk_medsiglip.evaluation import OperatingPointClassifier
+from sk_medsiglip.serving._onnx_int8 import (
+    check_quantize,
+    print_cost,
+    quantize_weights,
+)
 from sk_medsiglip.serving._onnx_steps import Graph, add_classifier
 from sk_medsiglip.serving._parts import iter_layers, split_classifier
 from sk_medsiglip.zero_shot import find_answers
@@ -36,7 +42,13 @@ the file.
 
 
 def to_onnx(
-    pipeline: Any, path: str | os.PathLike[str], *, include_encoder: bool = False
+    pipeline: Any,
+    path: str | os.PathLike[str],
+    *,
+    include_encoder: bool = False,
+    quantize: str | None = None,
+    X: Any = None,
+    y: Any = None,
 ) -> Path:
     """Write a fitted classifier as an ONNX file.
 
@@ -45,10 +57,10 @@ def to_onnx(
     pipeline : estimator
         Fitted classifier of images, which begins with a
         :class:`~sk_medsiglip.MedSigLIPEmbedder`; without ``include_encoder`` also a
-        fitted head or pipeline of embeddings. Heads:
-        :class:`~sk_medsiglip.LinearProbe`, :class:`~sk_medsiglip.PromptProbe`,
-        :class:`~sk_medsiglip.ZeroShotClassifier`, scikit-learn's
-        ``LogisticRegression``; before them scalers, ``Normalizer`` and ``PCA``.
+        fitted head or pipeline of embeddings. Heads: all of ``sk_medsiglip.heads``
+        that classify rows, :class:`~sk_medsiglip.ZeroShotClassifier`, and
+        scikit-learn's ``LogisticRegression``; before them scalers, ``Normalizer`` and
+        ``PCA``; around them searches, thresholds and conformal sets.
     path : str or path-like
         File to write; an existing file is replaced.
     include_encoder : bool, default=False
@@ -56,6 +68,15 @@ def to_onnx(
         the model's size and has the size of the tower in float32: 13 MB for the
         demonstration, about 1.7 GB for MedSigLIP. Beside it, a notice of the terms of
         MedSigLIP's weights is written.
+    quantize : "int8" or None, default=None
+        Numeric type of the weights of the image tower. The file with "int8" is about a
+        quarter as large, and its probabilities differ: how much is printed for ``X``.
+    X : array-like of shape (n_samples,), default=None
+        Images as for ``pipeline.predict_proba``, needed with ``quantize`` and only used
+        there. Take images of the place where the file will be used.
+    y : array-like of shape (n_samples,) or (n_samples, n_findings), default=None
+        Labels of ``X``, as for ``fit``. With them, areas under the ROC curve are
+        printed, too.
 
     Returns
     -------
@@ -66,20 +87,27 @@ def to_onnx(
     ------
     TypeError
         If a step cannot be written; names those that can.
+    ValueError
+        If ``quantize`` is unknown, or passed without ``include_encoder`` or ``X``.
     MissingDependencyError
-        If the extra ``onnx`` is not installed.
+        If the extra ``onnx`` is not installed, or with ``quantize`` onnxruntime.
 
     Notes
     -----
     The input is ``embeddings`` (n, width), float32, or ``images`` (n, size, size, 3),
     uint8: RGB as :func:`sk_medsiglip.images.read_image` returns it, resized without
     antialiasing as the embedder does. The output ``probabilities`` is float32, shaped
-    as ``predict_proba``. Thresholds and conformal sets are not in the file. Its
-    metadata name classes or findings (``names``, JSON), the model, its revision and
-    the version of this package.
+    as ``predict_proba``. Decisions and conformal sets are not in the file. Its metadata
+    name classes or findings (``names``, JSON), the thresholds of an
+    :class:`~sk_medsiglip.evaluation.OperatingPointClassifier` (``thresholds``, JSON),
+    the model, its revision and the version of this package.
 
     Heads are computed in float64 and agree with Python to 1e-5; with the image tower,
-    probabilities agree to 1e-4.
+    probabilities agree to 1e-4. Weights in int8 are those of onnxruntime's dynamic
+    quantization; activations share a scale in each run, so there results depend on the
+    other images of a batch, and the cost is measured one image at a time. The file of a
+    :class:`~sk_medsiglip.heads.TipAdapterClassifier` holds the embeddings of its
+    training images.
 
     Examples
     --------
@@ -93,6 +121,8 @@ def to_onnx(
     >>> to_onnx(pipe, "head.onnx")  # doctest: +SKIP
     """
     path = Path(path)
+    if quantize is not None:
+        check_quantize(quantize, include_encoder, X)
     try:
         embedder, classifier = split_classifier(pipeline)
     except TypeError:
@@ -108,6 +138,8 @@ def to_onnx(
     types = graph.onnx.TensorProto
     if include_encoder and embedder is not None:
         model = export_image_tower(embedder.model, embedder.revision_, row_name="rows")
+        if quantize is not None:
+            model = quantize_weights(model)
         rows = graph.add("Cast", "rows", to=types.DOUBLE)
         if embedder.normalize:
             rows = graph.unit(rows)
@@ -126,14 +158,17 @@ def to_onnx(
     names = find_answers(classifier, None)
     shape = ["n", len(names.classes)]
     model.graph.output.append(describe(_OUTPUT, types.FLOAT, shape))
-    graph.onnx.helper.set_model_props(model, _facts(embedder, names))
-    graph.onnx.checker.check_model(model)
+    facts = _facts(embedder, names) | _thresholds(pipeline)
+    graph.onnx.helper.set_model_props(model, facts)
     if include_encoder and embedder and not is_demonstration(embedder.model):
         # First, so that the weights are never without it.
         with new_file(path.with_name(f"{path.name}.NOTICE.txt")) as draft:
             draft.write_text(_NOTICE.format(name=path.name), encoding="utf-8")
     with new_file(path) as draft:
         draft.write_bytes(model.SerializeToString())
+        graph.onnx.checker.check_model(os.fspath(draft))
+        if quantize is not None and embedder is not None:
+            print_cost(draft, pipeline, embedder, X, y)
     return path
 
 
@@ -167,3 +202,11 @@ def _facts(embedder: Any, answers: Any) -> dict[str, str]:
         facts["model"] = Path(model).name if os.path.isabs(model) else model
         facts["revision"] = embedder.revision_
     return facts | {"sk_medsiglip": __version__}
+
+
+def _thresholds(pipeline: Any) -> dict[str, str]:
+    """Return the lowest probabilities at which findings are predicted, if chosen."""
+    for layer, _ in iter_layers(pipeline):
+        if isinstance(layer, OperatingPointClassifier):
+            return {"thresholds": json.dumps(layer.thresholds_.tolist())}
+    return {}

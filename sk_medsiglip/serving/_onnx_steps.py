@@ -22,7 +22,13 @@ from sklearn.preprocessing import (
 )
 
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip.heads import LinearProbe, PromptProbe
+from sk_medsiglip.heads import (
+    LinearProbe,
+    PromptProbe,
+    PrototypeClassifier,
+    SSTextClassifier,
+    TipAdapterClassifier,
+)
 from sk_medsiglip.serving._parts import iter_layers
 from sk_medsiglip.zero_shot import ZeroShotClassifier
 
@@ -75,7 +81,8 @@ def add_classifier(graph: Graph, classifier: Any, rows: str) -> str:
 
 def _keeps_probabilities(estimator: Any) -> bool:
     """Tell whether a meta-estimator returns the probabilities of what is in it."""
-    return len(list(iter_layers(estimator))) > 1
+    # Selectors of features, such as RFE, change the input of what is in them.
+    return len(list(iter_layers(estimator))) > 1 and not hasattr(estimator, "transform")
 
 
 def _find(table: dict[type, Callable[..., str]], step: Any) -> Callable[..., str]:
@@ -89,7 +96,8 @@ def _find(table: dict[type, Callable[..., str]], step: Any) -> Callable[..., str
 
 
 def _standard_scaler(graph: Graph, step: StandardScaler, rows: str) -> str:
-    return _shift_and_divide(graph, rows, step.mean_, step.scale_)
+    mean = step.mean_ if step.with_mean else None  # it is there in either case
+    return _shift_and_divide(graph, rows, mean, step.scale_)
 
 
 def _robust_scaler(graph: Graph, step: RobustScaler, rows: str) -> str:
@@ -97,7 +105,10 @@ def _robust_scaler(graph: Graph, step: RobustScaler, rows: str) -> str:
 
 
 def _max_abs_scaler(graph: Graph, step: MaxAbsScaler, rows: str) -> str:
-    return _shift_and_divide(graph, rows, None, step.scale_)
+    scaled = _shift_and_divide(graph, rows, None, step.scale_)
+    if not getattr(step, "clip", False):  # a parameter of later versions
+        return scaled
+    return graph.add("Clip", scaled, graph.constant(-1.0), graph.constant(1.0))
 
 
 def _shift_and_divide(
@@ -134,7 +145,7 @@ def _pca(graph: Graph, step: PCA, rows: str) -> str:
 
 
 def _linear_probe(
-    graph: Graph, probe: LinearProbe | LogisticRegression, rows: str
+    graph: Graph, probe: LinearProbe | LogisticRegression | PromptProbe, rows: str
 ) -> str:
     logits = graph.linear(rows, probe.coef_, probe.intercept_)
     return _from_logits(graph, logits, probe.classes_)
@@ -142,6 +153,41 @@ def _linear_probe(
 
 def _prompt_probe(graph: Graph, probe: PromptProbe, rows: str) -> str:
     return _linear_probe(graph, probe, graph.unit(rows))
+
+
+def _nearest_vector(
+    graph: Graph, head: PrototypeClassifier | SSTextClassifier, rows: str
+) -> str:
+    """Add a head whose logits are linear in rows of unit length.
+
+    Its logits at both ends of each axis give the coefficients and the constant.
+    """
+    axes = np.eye(head.n_features_in_)
+    ends = head.decision_function(np.vstack([axes, -axes]))
+    plus, minus = ends.reshape(2, len(axes), -1)
+    coef, constant = (plus - minus).T / 2, (plus + minus).mean(axis=0) / 2
+    logits = graph.linear(graph.unit(rows), coef, constant)
+    return _from_logits(graph, logits, head.classes_)
+
+
+def _tip_adapter(graph: Graph, head: TipAdapterClassifier, rows: str) -> str:
+    unit = graph.unit(rows)
+    logits = []
+    for learned in head._learned:  # one question, or one for each finding
+        keys, beta = learned["keys"], learned["beta"]
+        cosines = graph.linear(unit, keys, -np.ones(len(keys)))
+        near = graph.add("Exp", graph.add("Mul", cosines, graph.constant(beta)))
+        values = learned["alpha"] * learned["values"]
+        votes = graph.add("MatMul", near, graph.constant(values))
+        texts = graph.add("MatMul", unit, graph.constant(learned["weights"].T))
+        answers = graph.add("Add", votes, texts)
+        if values.shape[1] == 2:
+            difference = graph.constant([[-1.0], [1.0]])
+            answers = graph.add("MatMul", answers, difference)
+        logits.append(answers)
+    if len(logits) > 1:
+        logits = [graph.add("Concat", *logits, axis=1)]
+    return _from_logits(graph, logits[0], head.classes_)
 
 
 def _from_logits(graph: Graph, logits: str, classes: NDArray[Any]) -> str:
@@ -203,5 +249,8 @@ _CLASSIFIERS: dict[type, Callable[..., str]] = {
     LinearProbe: _linear_probe,
     LogisticRegression: _linear_probe,
     PromptProbe: _prompt_probe,
+    PrototypeClassifier: _nearest_vector,
+    SSTextClassifier: _nearest_vector,
+    TipAdapterClassifier: _tip_adapter,
     ZeroShotClassifier: _zero_shot,
 }

@@ -10,9 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -393,6 +395,32 @@ def test_one_bad_item_of_a_batch_fails_alone():
     assert [1, 2, 13, 4] in calls
 
 
+def test_calls_at_a_time_share_what_waits():
+    started, both = [], threading.Barrier(2, timeout=60)
+
+    def double(items):
+        if len(items) > 1:
+            both.wait()
+        return [2 * item for item in items]
+
+    async def main():
+        queue = _queue.BatchQueue(
+            double,
+            max_batch=8,
+            max_waiting=8,
+            n_threads=2,
+            start_thread=lambda: started.append(threading.get_ident()),
+        )
+        alone = await queue.ask(0)
+        assert not started  # it had the machine for itself
+        found = await asyncio.gather(*(queue.ask(item) for item in range(1, 5)))
+        await queue.close()
+        return [alone, *found]
+
+    assert asyncio.run(main()) == [0, 2, 4, 6, 8]
+    assert len(set(started)) == 2
+
+
 def test_a_full_queue_says_so():
     async def main():
         queue = _queue.BatchQueue(lambda items: items, max_batch=1, max_waiting=2)
@@ -459,6 +487,7 @@ def _command(folder, port, content):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     ) as process:
         try:
             said = process.stdout.readline()
@@ -475,30 +504,38 @@ def _half_sent(port, content):
     connection = socket.create_connection(("127.0.0.1", port), timeout=60)
     head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"  # noqa: E501
     connection.sendall(head.encode() + content[:-1])
-    time.sleep(0.5)  # it is in hand
     return connection
 
 
+def _read_to_end(connection):
+    with connection:
+        return b"".join(iter(partial(connection.recv, 65536), b""))
+
+
 @pytest.mark.skipif(os.name != "posix", reason="runs on POSIX only")
-def test_the_command_serves_and_ends_after_the_work_in_hand(probe, drawn, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_ends_after_the_work_in_hand(probe, drawn, tmp_path, number):
     images, y = list(drawn.images), drawn.target[:, :3]
     careful = OperatingPointClassifier(FrozenEstimator(probe), [1e-9] * 3)
     skops.io.dump(careful.fit(images, y), tmp_path / "model.skops")
     content, port = encoded(drawn.images[0]), _free_port()
     with _command(tmp_path, port, content) as process:
-        with _half_sent(port, content) as connection:
-            process.send_signal(signal.SIGTERM)
-            time.sleep(0.5)
-            connection.sendall(content[-1:])
-            answer = b""
-            while part := connection.recv(65536):
-                answer += part
+        clients = [_half_sent(port, content) for _ in range(64)]
+        time.sleep(1)  # all are in hand
+        # To all of its processes, as terminals and service managers do.
+        os.killpg(process.pid, number)
+        time.sleep(0.5)
+        for client in clients:
+            client.sendall(content[-1:])
+        with ThreadPoolExecutor(64) as threads:
+            answers = list(threads.map(_read_to_end, clients))
         process.wait(60)
         said = process.stdout.read()
-    said_of = json.loads(answer.partition(b"\r\n\r\n")[2])
-    assert said_of["model"] == "demo"
-    assert list(said_of["predictions"][0]["decision"].values()) == [True] * 3
-    assert process.returncode in (0, -signal.SIGTERM)
+    for answer in answers:
+        given = json.loads(answer.partition(b"\r\n\r\n")[2])
+        assert given["model"] == "demo"
+        assert list(given["predictions"][0]["decision"].values()) == [True] * 3
+    assert process.returncode in (0, -number)
     assert "demonstration" in said
     assert "not for clinical use" in said
     assert "Traceback" not in said
@@ -512,6 +549,7 @@ def test_a_second_signal_ends_the_command_at_once(probe, drawn, tmp_path, number
     content, port = encoded(drawn.images[0]), _free_port()
     with _command(tmp_path, port, content) as process:
         with _half_sent(port, content):
+            time.sleep(0.5)  # it is in hand
             process.send_signal(number)
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(1)
