@@ -1,0 +1,1 @@
+"""Builds what is uploaded: see ``python -m release.build --help``."""
