@@ -17,8 +17,10 @@ def test_the_address_opens_the_page_once(plain):
     assert browser.get("").status == 200
 
 
-def test_the_cookie_is_for_this_page_alone(start, rows):
-    server = explore(rows, model="demo", open_browser=False, block=False)
+def test_the_cookie_is_for_this_page_alone(rows, tmp_path):
+    server = explore(
+        rows, model="demo", folder=tmp_path, open_browser=False, block=False
+    )
     browser = Browser(server.url)
     address = f"{browser.url.path}?{browser.url.query}"
     parts = browser.request("GET", address).headers["set-cookie"].split("; ")

@@ -543,7 +543,9 @@ def test_the_command_ends_after_the_work_in_hand(probe, drawn, tmp_path, number)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="runs on POSIX only")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_a_second_signal_ends_the_command_at_once(probe, drawn, tmp_path, number):
     skops.io.dump(probe, tmp_path / "model.skops")
     content, port = encoded(drawn.images[0]), _free_port()
