@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
+from threadpoolctl import threadpool_limits
 
 from sk_medsiglip.exceptions import SessionError
 from sk_medsiglip.explore._figures import figures_of_refit, histogram, judge_column
@@ -18,6 +19,9 @@ from sk_medsiglip.explore._training import Labelled, Prompts, score_rows, train
 
 #: The stage of a session that has prompts and no labels yet.
 PROMPTS_ALONE = "prompts"
+#: Number of values of labelled rows from which more than one thread pays: many small
+#: products in a row are slowed down to half by threads that wait for each other.
+_MANY_VALUES = 2**21
 _TEXT_SIDE = ("model", "revision", "dtype", "device", "engine", "cache")
 
 
@@ -168,10 +172,11 @@ class Learning(Labelling):
         self._last_figures = pd.DataFrame()
         if not figures:
             return self._last_figures
-        found = figures_of_refit(
-            labelled, self._trained, self._prompts, stage=str(self.stage_), few=few,
-            past=self.figures_,
-        )  # fmt: skip
+        with _threads_for(labelled):
+            found = figures_of_refit(
+                labelled, self._trained, self._prompts, stage=str(self.stage_), few=few,
+                past=self.figures_,
+            )  # fmt: skip
         past = [self.figures_] if len(self.figures_) else []
         self.figures_ = pd.concat([*past, found], ignore_index=True)
         self._last_figures = found
@@ -183,7 +188,8 @@ class Learning(Labelling):
         columns, few = labelled.trainable(), True
         if columns:
             few = labelled.has_few(columns)
-            self.classifier_ = train(labelled, columns, self._prompts, few=few)
+            with _threads_for(labelled):
+                self.classifier_ = train(labelled, columns, self._prompts, few=few)
             self.stage_ = type(self.classifier_).__name__
         elif self._prompts is not None:
             self.classifier_ = self._prompts.classifier(self._findings())
@@ -252,3 +258,8 @@ class Learning(Labelling):
     def _labelled(self, rows: NDArray[np.intp]) -> Labelled:
         groups = None if self.groups is None else self.groups[rows]
         return Labelled(self._task, self.X[rows], self._codes[rows], groups)
+
+
+def _threads_for(labelled: Labelled) -> threadpool_limits:
+    """Limit numpy's threads while little is computed."""
+    return threadpool_limits(1 if labelled.X.size < _MANY_VALUES else None)
