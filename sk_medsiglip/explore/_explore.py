@@ -117,8 +117,8 @@ def explore(
         If the label file belongs to other images or another question.
     ValueError
         If parameters do not fit each other, or ``password`` is missing.
-    OSError
-        If the port is taken.
+    AddressError
+        If the address or port is not valid, or the port is taken.
 
     Warns
     -----

@@ -1,4 +1,4 @@
-"""Who may talk to the page: one browser that was given the address, and its own page.
+"""Access to the page: for one browser that was given the address, and its own page.
 
 Other pages in the same browser, other servers of this machine and its other users can
 reach the port, too. They know neither the path nor the cookie, and their requests have

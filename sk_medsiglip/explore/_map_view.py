@@ -29,7 +29,7 @@ _ON_MAP = (
 
 
 class MapView:
-    """What a map can be coloured by, and its picture."""
+    """The map of a session, its colours and its picture."""
 
     def __init__(self, session: ExploreSession) -> None:
         self._session = session

@@ -1,4 +1,4 @@
-"""What is in view in a page: the map, selections, rows and their pictures."""
+"""The view of a page: the map, selections, rows and their pictures."""
 
 from __future__ import annotations
 

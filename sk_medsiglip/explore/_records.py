@@ -18,7 +18,7 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value of Python's own type, None where there is no number."""
+    """Return a value of Python's own type; None for NaN and infinity."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not np.isfinite(value):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import os
-import socket
 import sys
 import tempfile
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
-from sk_medsiglip._web import LOOPBACK
+from sk_medsiglip._web import LOOPBACK, bind
 from sk_medsiglip.explore._app import make_page
 from sk_medsiglip.explore._page import Page
 from sk_medsiglip.explore._session import ExploreSession
@@ -32,7 +31,8 @@ class PageServer:
         self._page, self._host = page, host
         is_loopback = host in LOOPBACK
         self._guard = make_page(page, password=password, is_loopback=is_loopback)
-        self._socket = _listen(host, port)
+        self._socket = bind(host, port)
+        self._socket.listen()  # a browser may come before the server runs
         config = uvicorn.Config(
             self._guard, log_level="warning", access_log=False, server_header=False,
             lifespan="off", ws="none",
@@ -104,19 +104,3 @@ class PageServer:
     def _repr_html_(self) -> str:
         url = html.escape(self.url)
         return f'<a href="{url}" target="_blank" rel="noreferrer">{url}</a>'
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listening = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"cannot listen on {host}, port {port} ({error.strerror}): pass another "
-            "port, or port=0 for a free one",
-        ) from None
-    # asyncio sets this on sockets that it makes itself. Without it the body of an
-    # answer waits 40 ms for the other side to acknowledge the headers.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening

@@ -122,7 +122,8 @@ def make_task(label: Any, classes: Any, prompts: Any) -> Task:
         classes = asked.classes
     if label is None:
         label = ["label"] if asked is None else asked.columns
-    columns = [label] if isinstance(label, str) else list(label)
+    columns = list(label) if np.iterable(label) else [label]
+    columns = [label] if isinstance(label, str) else columns
     if not columns or not all(isinstance(one, str) and one for one in columns):
         raise ValueError(f"label must be a name or a list of names; got {label!r}.")
     if len(set(columns)) < len(columns):

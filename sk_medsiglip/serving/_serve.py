@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from sk_medsiglip._optional import import_optional
-from sk_medsiglip._web import LOOPBACK, TERMS
-from sk_medsiglip.exceptions import AddressError
+from sk_medsiglip._web import LOOPBACK, TERMS, bind
 from sk_medsiglip.serving._app import make_app
 from sk_medsiglip.serving._openapi import NOT_CLINICAL
 
@@ -75,7 +73,7 @@ def serve(
     if host not in LOOPBACK:
         warnings.warn(TERMS, UserWarning, stacklevel=2)
         options.setdefault("hosts", None)
-    with _bind(host, port) as listener:
+    with bind(host, port) as listener:
         app = make_app(classifier, **options)
         model = app.state.model
         model.warm_up()  # here rather than in the server, whose error is a traceback
@@ -106,27 +104,6 @@ def serve(
             server.run([listener])
         except KeyboardInterrupt:  # raised again by uvicorn when it has ended
             pass
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Return a socket at an address; it does not listen yet."""
-    listener = None
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family, _, _, _, address = found[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        if os.name == "posix":  # elsewhere it would let two programs have one port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except (OSError, OverflowError) as error:
-        if listener is not None:
-            listener.close()
-        reason = getattr(error, "strerror", None) or error
-        raise AddressError(
-            f"The service cannot listen on port {port} of {host}: {reason}. Choose "
-            "another port, or end the program that uses this one."
-        ) from None
-    return listener
 
 
 def _announce(info: dict[str, Any], listener: socket.socket) -> None:

@@ -15,7 +15,7 @@ from page_requests import Browser
 from PIL import Image
 
 from sk_medsiglip.datasets import make_chest_phantoms, write_phantoms
-from sk_medsiglip.exceptions import MissingDependencyError, SessionError
+from sk_medsiglip.exceptions import AddressError, MissingDependencyError, SessionError
 from sk_medsiglip.explore import ExploreSession, explore
 
 PAIR = {"positive": ["pleural effusion", "fluid"], "negative": ["no pleural effusion"]}
@@ -331,8 +331,13 @@ def test_a_taken_port_and_a_missing_package_are_named(rows, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(OSError, match=str(port)):
-            explore(rows, model="demo", port=port, block=False)
+        for one, host in [
+            (port, "127.0.0.1"),
+            (70_000, "127.0.0.1"),
+            ("x", "localhost"),
+        ]:
+            with pytest.raises(AddressError, match=str(one)):
+                explore(rows, model="demo", host=host, port=one, block=False)
     monkeypatch.setitem(sys.modules, "starlette", None)
     with pytest.raises(MissingDependencyError, match=r"sk-medsiglip\[explore\]"):
         explore(rows, model="demo")
