@@ -57,7 +57,7 @@ class BackgroundEmbedding:
         """End after the piece in hand, and wait for that a few seconds."""
         self._stops.set()
         if self._thread.is_alive():
-            self._thread.join(5)
+            self._thread.join(20)
 
     def _run(self) -> None:
         try:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -70,6 +71,8 @@ def test_a_table_becomes_labels_that_outlive_the_server(tmp_path):
 def test_the_page_can_end_the_server(tmp_path):
     with running(tmp_path) as (process, browser):
         assert browser.ask("state")["is_demo"]
+        while browser.ask("state")["is_embedding"]:
+            time.sleep(0.2)
         browser.send("quit")
         assert process.wait(60) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["explore-phantoms"]
